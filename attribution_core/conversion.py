@@ -1,0 +1,78 @@
+"""What a conversion is worth: a fold over all events that name it.
+
+Invariant: the state depends on the *set* of events, not on their order of arrival. Events are folded in the order of
+``(occurred_at, event_id)``; of several ``conversion`` events for one conversion the first in that order is the
+conversion, the others are repeats and change nothing.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Kind(StrEnum):
+    """What a conversion event says."""
+
+    CONVERSION = "conversion"
+    REFUND = "refund"
+    CANCELLATION = "cancellation"
+    RESTATEMENT = "restatement"
+
+
+class ConversionEvent(NamedTuple):
+    """One event about a conversion, as far as its worth is concerned."""
+
+    occurred_at: int  # microseconds since 1970-01-01 UTC
+    event_id: str
+    kind: str
+    value_micros: int
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionState:
+    """The worth of a conversion after all its events.
+
+    ``opened_by`` is the event id of the conversion itself; None while only corrections have arrived: such a conversion
+    waits and has no result. Corrections in another currency than the conversion's cannot be netted: they are counted
+    in ``ignored`` and change nothing.
+    """
+
+    opened_by: str | None
+    gross_value_micros: int
+    net_value_micros: int
+    currency: str
+    ignored: int
+    last_kind: str
+
+
+def fold(events: Iterable[ConversionEvent]) -> ConversionState:
+    """Return the state of one conversion.
+
+    The value is that of the conversion or of the latest restatement (which also revives a cancelled one); refunds are
+    taken off and may exceed it, then the net value is negative; a cancellation makes it zero.
+
+    Args:
+        events: all stored events that name the conversion, in any order.
+    """
+    ordered = sorted(events)
+    opening = next((event for event in ordered if event.kind == Kind.CONVERSION), None)
+    if opening is None:
+        return ConversionState(None, 0, 0, "XXX", 0, ordered[-1].kind if ordered else Kind.CONVERSION)
+    gross, refunded, cancelled, ignored, last_kind = opening.value_micros, 0, False, 0, opening.kind
+    for event in ordered:
+        if event.kind == Kind.CONVERSION:
+            continue
+        if event.kind == Kind.CANCELLATION:
+            cancelled = True
+        elif event.currency != opening.currency:
+            ignored += 1
+            continue
+        elif event.kind == Kind.REFUND:
+            refunded += event.value_micros
+        else:
+            gross, cancelled = event.value_micros, False
+        last_kind = event.kind
+    net = 0 if cancelled else gross - refunded
+    return ConversionState(opening.event_id, gross, net, opening.currency, ignored, last_kind)

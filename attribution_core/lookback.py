@@ -1,0 +1,157 @@
+"""Which touchpoints may share a conversion: lookback windows and lateness, from a versioned policy.
+
+Invariant: eligibility is a function of the stored touchpoint, the stored conversion and the policy alone. A touch
+counts when ``0 <= converted_at - occurred_at <= window`` (both ends included), it arrived in the log no later than
+``lateness`` after the conversion did, and it is no robot's. Two policies with the same version have the same rules:
+the version ends in a hash of them.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MICROS_PER_DAY = 86_400_000_000
+ANY = "*"
+_MAX_DAYS = 730
+
+
+class PolicyError(ValueError):
+    """A lookback policy that cannot be used; the text names the place and the rule."""
+
+
+@dataclass(frozen=True)
+class LookbackPolicy:
+    """Lookback windows per channel x conversion type x interaction.
+
+    Attributes:
+        version: name and hash of the rules, for example ``default-1f0c9a52``.
+        lateness_micros: how long after the conversion's arrival a touchpoint may still arrive, microseconds.
+        inactivity_micros: how long a person must be silent until the journey is closed, microseconds.
+        windows: (channel, conversion type, interaction) to window in microseconds; ``*`` stands for any. The entry
+            with the most named parts wins; of equally many, channel before conversion type before interaction.
+    """
+
+    version: str
+    lateness_micros: int
+    inactivity_micros: int
+    windows: Mapping[tuple[str, str, str], int]
+    document: Mapping[str, Any]
+    _resolved: dict[tuple[str, str, str], int] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> "LookbackPolicy":
+        """Read a policy document (see ``docs/attribution-policy.md``).
+
+        Raises:
+            PolicyError: when a key is unknown, a number is out of range or no catch-all window exists.
+        """
+        unknown = set(document) - {"name", "lateness_days", "inactivity_days", "windows"}
+        if unknown:
+            raise PolicyError(f"policy: unknown key {sorted(unknown)[0]!r}")
+        name = str(document.get("name", "policy"))
+        lateness = _days(document, "lateness_days", "policy")
+        inactivity = _days(document, "inactivity_days", "policy")
+        windows: dict[tuple[str, str, str], int] = {}
+        rows = document.get("windows")
+        if not isinstance(rows, list):
+            raise PolicyError("policy: windows must be a list")
+        for number, row in enumerate(rows, start=1):
+            place = f"policy: windows[{number}]"
+            if not isinstance(row, Mapping) or set(row) - {
+                "channel",
+                "conversion_type",
+                "interaction",
+                "days",
+            }:
+                raise PolicyError(f"{place}: keys are channel, conversion_type, interaction, days")
+            key = tuple(str(row.get(part, ANY)) for part in ("channel", "conversion_type", "interaction"))
+            if key in windows:
+                raise PolicyError(f"{place}: the same combination stands twice")
+            windows[key] = _days(row, "days", place)  # type: ignore[index]  # three parts by construction
+        if (ANY, ANY, ANY) not in windows:
+            raise PolicyError("policy: windows need one entry with only days, for everything else")
+        canonical = json.dumps(
+            {
+                "lateness": lateness,
+                "inactivity": inactivity,
+                "windows": sorted([*k, v] for k, v in windows.items()),
+            },
+        )
+        digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
+        return cls(f"{name}-{digest}", lateness, inactivity, windows, dict(document))
+
+    @property
+    def longest_window_micros(self) -> int:
+        """The longest window of all, microseconds: what a store must look through."""
+        return max(self.windows.values())
+
+    def window_micros(self, channel: str, conversion_type: str, interaction: str) -> int:
+        """Return the window that applies, microseconds."""
+        key = (channel, conversion_type, interaction)
+        found = self._resolved.get(key)
+        if found is None:
+            found = self._resolved[key] = self._resolve(key)
+        return found
+
+    def _resolve(self, key: tuple[str, str, str]) -> int:
+        for mask in ((1, 1, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0)):
+            candidate = tuple(part if named else ANY for part, named in zip(key, mask, strict=True))
+            if candidate in self.windows:
+                return self.windows[candidate]  # type: ignore[index]  # three parts by construction
+        raise AssertionError("a policy always has a catch-all window")
+
+    def counts(  # noqa: PLR0917  # the six facts of the rule, in the order in which it is told
+        self,
+        occurred_at: int,
+        received_at: int,
+        window: int,
+        converted_at: int,
+        conversion_received_at: int,
+        is_bot: bool,
+    ) -> bool:
+        """Tell whether a touchpoint may share a conversion. All times in microseconds UTC, ``window`` in microseconds."""
+        age = converted_at - occurred_at
+        return (
+            not is_bot and 0 <= age <= window and received_at <= conversion_received_at + self.lateness_micros
+        )
+
+    def counts_many(
+        self,
+        ages: NDArray[np.int64],
+        windows: NDArray[np.int64],
+        delays: NDArray[np.int64],
+        bots: NDArray[np.bool_],
+    ) -> NDArray[np.bool_]:
+        """Do as ``counts`` does, for arrays of one shape.
+
+        Args:
+            ages: converted_at - occurred_at, microseconds.
+            windows: the window that applies to each, microseconds.
+            delays: the touchpoint's received_at - the conversion's received_at, microseconds.
+            bots: whether the touchpoint is a robot's.
+        """
+        return (ages >= 0) & (ages <= windows) & (delays <= self.lateness_micros) & ~bots
+
+
+def _days(row: Mapping[str, Any], key: str, place: str) -> int:
+    days = row.get(key)
+    if isinstance(days, bool) or not isinstance(days, int | float) or not 0 <= days <= _MAX_DAYS:
+        raise PolicyError(f"{place}: {key} must be a number of days from 0 to {_MAX_DAYS}")
+    return round(days * MICROS_PER_DAY)
+
+
+DEFAULT_POLICY: Mapping[str, Any] = {
+    "name": "default",
+    "lateness_days": 7,
+    "inactivity_days": 30,
+    "windows": [
+        {"days": 30},
+        {"interaction": "impression", "days": 1},
+        {"interaction": "view", "days": 1},
+    ],
+}
