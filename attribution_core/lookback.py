@@ -52,7 +52,7 @@ class LookbackPolicy:
         """
         unknown = set(document) - {"name", "lateness_days", "inactivity_days", "windows"}
         if unknown:
-            raise PolicyError(f"policy: unknown key {sorted(unknown)[0]!r}")
+            raise PolicyError(f"policy: unknown key {min(unknown)!r}")
         name = str(document.get("name", "policy"))
         lateness = _days(document, "lateness_days", "policy")
         inactivity = _days(document, "inactivity_days", "policy")
@@ -105,20 +105,16 @@ class LookbackPolicy:
                 return self.windows[candidate]  # type: ignore[index]  # three parts by construction
         raise AssertionError("a policy always has a catch-all window")
 
-    def counts(  # noqa: PLR0917  # the six facts of the rule, in the order in which it is told
-        self,
-        occurred_at: int,
-        received_at: int,
-        window: int,
-        converted_at: int,
-        conversion_received_at: int,
-        is_bot: bool,
-    ) -> bool:
-        """Tell whether a touchpoint may share a conversion. All times in microseconds UTC, ``window`` in microseconds."""
-        age = converted_at - occurred_at
-        return (
-            not is_bot and 0 <= age <= window and received_at <= conversion_received_at + self.lateness_micros
-        )
+    def counts(self, *, age: int, window: int, delay: int, is_bot: bool) -> bool:
+        """Tell whether a touchpoint may share a conversion.
+
+        Args:
+            age: converted_at - occurred_at, microseconds.
+            window: the window that applies, microseconds.
+            delay: the touchpoint's received_at - the conversion's received_at, microseconds.
+            is_bot: whether the touchpoint is a robot's.
+        """
+        return not is_bot and 0 <= age <= window and delay <= self.lateness_micros
 
     def counts_many(
         self,
@@ -127,14 +123,7 @@ class LookbackPolicy:
         delays: NDArray[np.int64],
         bots: NDArray[np.bool_],
     ) -> NDArray[np.bool_]:
-        """Do as ``counts`` does, for arrays of one shape.
-
-        Args:
-            ages: converted_at - occurred_at, microseconds.
-            windows: the window that applies to each, microseconds.
-            delays: the touchpoint's received_at - the conversion's received_at, microseconds.
-            bots: whether the touchpoint is a robot's.
-        """
+        """Do as ``counts`` does, for arrays of one shape: ages, windows and delays in microseconds, bots as flags."""
         return (ages >= 0) & (ages <= windows) & (delays <= self.lateness_micros) & ~bots
 
 
