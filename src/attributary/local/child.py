@@ -84,9 +84,7 @@ class Child:
     def fail_if_ended(self) -> None:
         """Raise `ChildError`, with the end of the log, if the program is not running any more."""
         if not self.running:
-            raise ChildError(
-                f"{self.name} ended with {self.returncode}. Its log {self.log} ends:\n{self.log_tail()}"
-            )
+            raise ChildError(f"{self.name} ended with {self.returncode}. Its log {self.log} ends:\n{self.log_tail()}")
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal; harmless when the program has already ended."""

@@ -91,9 +91,7 @@ class Cluster:
     @property
     def dsn(self) -> str:
         """Unix socket; access is guarded by the folder's mode."""
-        return (
-            f"postgresql://{_SUPERUSER}@/postgres?host={quote(str(self._sockets), safe='')}&port={self.port}"
-        )
+        return f"postgresql://{_SUPERUSER}@/postgres?host={quote(str(self._sockets), safe='')}&port={self.port}"
 
     @property
     def tcp_dsn(self) -> str:
@@ -234,9 +232,7 @@ def start_postgres(
 
 
 @contextmanager
-def embedded_postgres(
-    data: Path | None = None, *, port: int | None = None, durable: bool = True
-) -> Iterator[Postgres]:
+def embedded_postgres(data: Path | None = None, *, port: int | None = None, durable: bool = True) -> Iterator[Postgres]:
     """A server for the length of a `with` block; a temporary data folder is removed at its end."""
     home = None if data is not None else Path(_temporary_home())
     try:

@@ -1,0 +1,148 @@
+"""One Kafka node (KRaft broker and controller in one JVM) in a folder of its own.
+
+Contract: a node keeps its ports and its data over `restart`, so clients find it again. Signals go to the
+JVM itself: `child.suspend()` makes it a zombie that still holds its connections, `kill()` is `kill -9`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from attributary.local.child import Child, ChildError, run, spawn
+from attributary.local.ports import LOOPBACK
+
+LOGGING = Path(__file__).with_name("kafka-log4j2.properties")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What it takes to run Kafka's programs."""
+
+    java: Path
+    jars: Path
+    heap_megabytes: int
+
+    def command(self, main: str, *arguments: str, heap_megabytes: int | None = None) -> list[str]:
+        """Argument list for one of Kafka's main classes."""
+        heap = heap_megabytes or self.heap_megabytes
+        return [
+            str(self.java),
+            f"-Xmx{heap}m",
+            f"-Xms{min(heap, 128)}m",
+            "-Djava.awt.headless=true",
+            f"-Dlog4j2.configurationFile={LOGGING.as_uri()}",
+            "-cp",
+            f"{self.jars}/*",
+            main,
+            *arguments,
+        ]
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Loopback ports of one node; `proxied` and `proxy` only when a fault proxy stands in front of it.
+
+    Clients that come through the proxy are told the proxy's port by the broker's metadata, otherwise they
+    would walk around it: the node listens on `proxied` and advertises `proxy`.
+    """
+
+    broker: int
+    controller: int
+    proxied: int | None = None
+    proxy: int | None = None
+
+
+@dataclass
+class KafkaNode:
+    """One node; made by `KafkaCluster`."""
+
+    number: int
+    ports: Ports
+    folder: Path
+    runtime: Runtime
+    guarded: bool = True
+    _child: Child | None = field(default=None, init=False)
+
+    @property
+    def address(self) -> str:
+        """host:port for clients."""
+        return f"{LOOPBACK}:{self.ports.broker}"
+
+    @property
+    def child(self) -> Child:
+        """The JVM."""
+        if self._child is None:
+            raise RuntimeError(f"Kafka node {self.number} is not running")
+        return self._child
+
+    @property
+    def running(self) -> bool:
+        """Whether the JVM runs."""
+        return self._child is not None and self._child.running
+
+    def prepare(self, cluster_id: str, settings: dict[str, str]) -> None:
+        """Write the settings, and format the storage when it is new."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        own = {**settings, **self._own_settings()}
+        text = "".join(f"{name}={value}\n" for name, value in own.items())
+        self._settings_file.write_text(text, encoding="utf-8")
+        if (self.folder / "data" / "meta.properties").exists():
+            return
+        argv = self.runtime.command(
+            "kafka.tools.StorageTool",
+            *("format", "-t", cluster_id, "-c", str(self._settings_file)),
+            heap_megabytes=128,
+        )
+        run(argv, name=f"format of Kafka node {self.number}", timeout_seconds=120.0, cwd=self.folder)
+
+    def start(self) -> None:
+        """Start the JVM; readiness is the cluster's question."""
+        if self.running:
+            raise ChildError(f"Kafka node {self.number} runs already")
+        self._child = spawn(
+            self.runtime.command("kafka.Kafka", str(self._settings_file)),
+            name=f"Kafka node {self.number}",
+            log=self.folder / "node.log",
+            cwd=self.folder,
+            guarded=self.guarded,
+        )
+
+    def stop(self, timeout_seconds: float = 30.0) -> None:
+        """Controlled shutdown: leadership moves away first, logs are closed cleanly."""
+        if self._child is not None:
+            self._child.stop(timeout_seconds)
+
+    def kill(self) -> None:
+        """`kill -9`: what the page cache holds survives, nothing else does."""
+        self.child.kill()
+
+    def suspend(self) -> None:
+        """SIGSTOP: connections stay open and nobody answers."""
+        self.child.suspend()
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self.child.resume()
+
+    @property
+    def _settings_file(self) -> Path:
+        return self.folder / "server.properties"
+
+    def _own_settings(self) -> dict[str, str]:
+        listeners = {"PLAINTEXT": self.ports.broker, "CONTROLLER": self.ports.controller}
+        advertised = {"PLAINTEXT": self.ports.broker}
+        if self.ports.proxied is not None and self.ports.proxy is not None:
+            listeners["PROXIED"] = self.ports.proxied
+            advertised["PROXIED"] = self.ports.proxy
+        return {
+            "node.id": str(self.number),
+            "log.dirs": str(self.folder / "data"),
+            "listeners": _listeners(listeners),
+            "advertised.listeners": _listeners(advertised),
+            "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in listeners),
+        }
+
+
+def _listeners(ports: dict[str, int]) -> str:
+    return ",".join(f"{name}://{LOOPBACK}:{port}" for name, port in ports.items())
