@@ -1,0 +1,61 @@
+"""Dead letters: the record as it was, plus why it was given up, in the same transaction as its offset.
+
+Header names follow Kafka Connect's (``__connect.errors.*``), so that existing tools show them. Invariant: key, value
+and headers are the original bytes; the reason names record, field and rule, never a value.
+"""
+
+from collections.abc import Sequence
+
+from . import metrics
+from .errors import Fatal
+from .records import DeadLetter, Outbound
+
+# A share means little in a small batch: one bad record of one is no reason to stop.
+_LEAST_BATCH = 100
+
+
+def dead_letter_topic(topic: str, group: str) -> str:
+    """Return the topic for the dead letters of one group on one topic."""
+    return f"{topic}.{group}.dlq"
+
+
+def dead_letter_message(letter: DeadLetter, stage: str, group: str) -> Outbound:
+    """Return the record to produce for a dead letter."""
+    record = letter.record
+    facts = {
+        "__connect.errors.topic": record.topic,
+        "__connect.errors.partition": str(record.partition),
+        "__connect.errors.offset": str(record.offset),
+        "__connect.errors.connector.name": group,
+        "__connect.errors.task.id": stage,
+        "__connect.errors.stage": letter.stage,
+        "__connect.errors.exception.class.name": "Poison",
+        "__connect.errors.exception.message": letter.reason,
+        "attribution-field": letter.field or "",
+        "attribution-attempts": str(letter.attempts),
+        "attribution-timestamp-ms": str(record.timestamp_ms),
+    }
+    ours = [(name, value.encode("utf-8", "replace")) for name, value in facts.items()]
+    kept = [(name, value) for name, value in record.headers if name not in facts]
+    metrics.dead_letters.labels(stage, record.topic, letter.stage).inc()
+    return Outbound(dead_letter_topic(record.topic, group), record.key, record.value, [*kept, *ours])
+
+
+def check_poison_share(dead: Sequence[DeadLetter], batch_size: int, most: float) -> None:
+    """Stop before the first write when too much of a batch is poison: then the fault is more likely ours or a schema's.
+
+    Args:
+        dead: the records of the batch that cannot be processed.
+        batch_size: how many records the batch has.
+        most: the largest share allowed, 0 to 1.
+
+    Raises:
+        Fatal: nothing was written; the message shows the first reason.
+    """
+    if batch_size >= _LEAST_BATCH and len(dead) > most * batch_size:
+        first = dead[0]
+        raise Fatal(
+            f"{len(dead)} of {batch_size} records are poison, more than ATTRIBUTION_MAX_POISON_SHARE={most}; nothing "
+            f"was written. First: {first.record.place}: {first.reason}. If they really are to be given up, raise the "
+            "share and start again.",
+        )

@@ -1,0 +1,79 @@
+"""The four classes of trouble, and what each makes the loop do.
+
+::
+
+    AttributaryError
+    ├── Retry        infrastructure is away: seek back, pause, keep polling, try again. Never dead-lettered.
+    ├── Poison       one record can never be processed: to the dead-letter topic, with its bytes.
+    ├── Fenced       someone else owns our partitions or our transactional id: abort, rewind, stay alive.
+    └── Fatal        going on could lose or spoil something: stop the process.
+        └── ConfigError   a setting is missing or wrong: exit code 78, names the variable.
+
+Texts never hold a secret, an e-mail address, a phone number or an IP address.
+"""
+
+EXIT_CLEAN = 0
+EXIT_USAGE = 2
+EXIT_DEPENDENCY_DOWN = 69
+EXIT_BUG = 70
+EXIT_CONFIG = 78
+
+
+class AttributaryError(Exception):
+    """Any trouble that this project names itself."""
+
+    exit_code = EXIT_BUG
+
+
+class Retry(AttributaryError):
+    """Something outside is away for now.
+
+    Args:
+        message: what is away.
+        after_seconds: how long to wait before the next try.
+    """
+
+    exit_code = EXIT_DEPENDENCY_DOWN
+
+    def __init__(self, message: str, after_seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.after_seconds = after_seconds
+
+
+class Poison(AttributaryError):
+    """A record that can never be processed, because of its own content.
+
+    Args:
+        stage: where it was found out: decode, validate, store or send.
+        field: the field that broke the rule, if one did.
+        rule: the rule, without the value.
+    """
+
+    def __init__(self, stage: str, field: str | None, rule: str) -> None:
+        super().__init__(f"{stage}: {field}: {rule}" if field else f"{stage}: {rule}")
+        self.stage, self.field, self.rule = stage, field, rule
+
+
+class Fenced(AttributaryError):
+    """The outcome of a transaction is not ours or not known: abort, rewind to the committed offsets, replay."""
+
+
+class Fatal(AttributaryError):
+    """Going on could lose or spoil something: the process stops and says why."""
+
+    def __init__(self, message: str, exit_code: int = EXIT_BUG) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class ConfigError(Fatal):
+    """A setting is missing or wrong.
+
+    Args:
+        variable: the environment variable.
+        rule: what it has to be; never the value.
+    """
+
+    def __init__(self, variable: str, rule: str) -> None:
+        super().__init__(f"{variable}: {rule}", EXIT_CONFIG)
+        self.variable, self.rule = variable, rule

@@ -1,0 +1,94 @@
+"""The one catalogue of metrics: every metric of every process, with its type, labels and a line of meaning.
+
+Invariant: labels have few values (a topic, a stage, a reason from a fixed set); never an id, a URL or anything personal.
+Dashboards, alerts and ``docs/metrics.md`` are generated from or checked against ``CATALOGUE``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_LATENCY = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricDefinition:
+    """One metric as documentation and dashboards see it."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...]
+
+
+CATALOGUE: list[MetricDefinition] = []
+
+
+def _counter(name: str, help_: str, *labels: str) -> Counter:
+    CATALOGUE.append(MetricDefinition(f"{name}_total", "counter", help_, labels))
+    return Counter(name, help_, labels)
+
+
+def _gauge(name: str, help_: str, *labels: str) -> Gauge:
+    CATALOGUE.append(MetricDefinition(name, "gauge", help_, labels))
+    return Gauge(name, help_, labels)
+
+
+def _histogram(name: str, help_: str, *labels: str, buckets: Sequence[float] = _SECONDS) -> Histogram:
+    CATALOGUE.append(MetricDefinition(name, "histogram", help_, labels))
+    return Histogram(name, help_, labels, buckets=buckets)
+
+
+# Process life
+build_info = _gauge("attribution_build_info", "Always 1; the labels say what runs.", "service", "version")
+records_consumed = _counter("attribution_records_consumed", "Records read, by topic.", "stage", "topic")
+batches = _counter("attribution_batches", "Batches, by outcome: committed, rewound, retried.", "stage", "outcome")
+batch_seconds = _histogram("attribution_processing_seconds", "Time from a batch's reading to its commit.", "stage")
+stage_seconds = _histogram("attribution_stage_seconds", "Time of one step of a batch.", "stage", "step")
+dead_letters = _counter("attribution_dlq_records", "Records sent to a dead-letter topic.", "stage", "topic", "step")
+consumer_lag = _gauge(
+    "attribution_consumer_lag_records", "Records between the position and the end of the partition.", "stage", "topic"
+)
+rebalances = _counter("attribution_rebalances", "Partition assignments and revocations.", "stage", "event")
+paused = _gauge("attribution_paused", "1 while the stage waits for something outside that is away.", "stage")
+producer_epochs = _counter("attribution_producer_epochs", "Transactional producers started anew on doubt.", "stage")
+
+# Stitcher
+events = _counter(
+    "attribution_events",
+    "Events by kind and outcome: new, duplicate, replayed, conflict_kept, conflict_replaced.",
+    "kind",
+    "outcome",
+)
+versions_raised = _counter("attribution_versions_raised", "Conversion versions raised, by reason.", "reason")
+identity_moves = _counter("attribution_identity_moves", "Anonymous ids that got another owner.")
+late_touchpoints = _counter("attribution_touchpoints_too_late", "Touchpoints stored but too late for some conversion.")
+
+# Attributor
+results_emitted = _counter("attribution_results_emitted", "Results produced, by reason of their version.", "reason")
+commands_skipped = _counter(
+    "attribution_commands_skipped", "Commands not answered: stale (a newer version exists), unknown, waiting.", "why"
+)
+model_fallbacks = _counter("attribution_model_fallbacks", "Journeys answered by a fallback model.", "model", "fallback")
+end_to_end_seconds = _histogram(
+    "attribution_end_to_end_latency_seconds",
+    "From the log-append time of the event that raised a version to its result's production.",
+    "reason",
+    buckets=_LATENCY,
+)
+
+# Auditor
+results_stored = _counter("attribution_results_stored", "Results stored, by outcome: new, repeated.", "outcome")
+credit_imbalance = _counter("attribution_credit_imbalance", "Results whose credits do not sum to the net value.")
+result_conflicts = _counter("attribution_result_conflicts", "Two results with one version and different content.")
+versions_out_of_order = _counter("attribution_versions_out_of_order", "Results not above the version before.")
+
+# Sweeper
+unobserved_conversions = _gauge("attribution_unobserved_conversions", "Conversions whose newest version has no result.")
+oldest_unobserved_seconds = _gauge("attribution_oldest_unobserved_seconds", "Age of the oldest of them.")
+commands_repaired = _counter("attribution_commands_repaired", "Commands issued again by the sweeper.")
+conversions_finalised = _counter("attribution_conversions_finalised", "Conversions that became final.")
+journeys_closed = _counter("attribution_journeys_closed", "Journeys closed by inactivity.")

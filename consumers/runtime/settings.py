@@ -1,0 +1,214 @@
+"""Settings from the environment: one class per concern, every field with its variable's name and a sentence.
+
+Invariant: a missing or bad variable stops the start with exit code 78 and its name; its value is never shown. Every
+secret can also be given as a file, ``NAME_FILE=/path``. ``docs/settings.md`` is generated from these classes.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from .errors import ConfigError
+
+S = TypeVar("S", bound="Settings")
+
+
+def variable_of(field: FieldInfo, name: str) -> str:
+    """Return the environment variable of a settings field."""
+    alias = field.validation_alias or field.alias
+    if isinstance(alias, AliasChoices):
+        return str(alias.choices[0])
+    return str(alias) if alias else name.upper()
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """Reads ``NAME_FILE`` for every field; a file wins over nothing, the variable itself wins over a file."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        variable = variable_of(field, field_name)
+        path = os.environ.get(f"{variable}_FILE")
+        if not path:
+            return None, variable, False
+        try:
+            return Path(path).read_text(encoding="utf-8").strip(), variable, False
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{variable}_FILE", f"the file cannot be read ({type(error).__name__})") from None
+
+    def __call__(self) -> dict[str, Any]:
+        found = {}
+        for name, field in self.settings_cls.model_fields.items():
+            value, variable, _ = self.get_field_value(field, name)
+            if value is not None:
+                found[variable] = value
+        return found
+
+
+class Settings(BaseSettings):
+    """The common ground: variables are named by each field's alias; empty variables count as not set."""
+
+    model_config = SettingsConfigDict(
+        extra="ignore", env_ignore_empty=True, populate_by_name=True, frozen=True, hide_input_in_errors=True
+    )
+
+    @classmethod
+    def settings_customise_sources(  # noqa: D102  # the framework's hook
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # no .env files in production processes
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # *_FILE is the one way
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _SecretFiles(settings_cls)
+
+
+def load(cls: type[S]) -> S:
+    """Read a settings class from the environment.
+
+    Raises:
+        ConfigError: names the first missing or wrong variable and the rule it broke.
+    """
+    try:
+        return cls()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = str(first["loc"][0]) if first["loc"] else ""
+        field = cls.model_fields.get(place)
+        variable = variable_of(field, place) if field else place
+        rule = "must be set" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
+        if not variable:  # a rule over several fields names its variable itself
+            variable, _, rule = rule.partition(": ")
+        raise ConfigError(variable, rule) from None
+
+
+class KafkaSettings(Settings):
+    """How to reach Kafka."""
+
+    bootstrap_servers: str = Field(alias="KAFKA_BOOTSTRAP_SERVERS", description="Brokers to start from, host:port,...")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", alias="KAFKA_SECURITY_PROTOCOL", description="Protocol to the brokers."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
+        default=None, alias="KAFKA_SASL_MECHANISM", description="SASL mechanism; needed with a SASL protocol."
+    )
+    sasl_username: str | None = Field(default=None, alias="KAFKA_SASL_USERNAME", description="SASL user name.")
+    sasl_password: SecretStr | None = Field(default=None, alias="KAFKA_SASL_PASSWORD", description="SASL password.")
+    ssl_ca_location: str | None = Field(
+        default=None, alias="KAFKA_SSL_CA_LOCATION", description="File of the certificate authority's certificates."
+    )
+    group_protocol: Literal["classic", "consumer"] = Field(
+        default="classic",
+        alias="KAFKA_GROUP_PROTOCOL",
+        description="classic (with cooperative-sticky) or consumer (KIP-848).",
+    )
+    session_timeout_ms: int = Field(
+        default=45_000,
+        ge=1_000,
+        alias="KAFKA_SESSION_TIMEOUT_MS",
+        description="After so long without a heartbeat a consumer is out; milliseconds. Classic protocol only.",
+    )
+    transaction_timeout_ms: int = Field(
+        default=30_000,
+        ge=1_000,
+        alias="KAFKA_TRANSACTION_TIMEOUT_MS",
+        description="After so long the broker aborts an open transaction; milliseconds, below the session timeout.",
+    )
+    extra: dict[str, Any] = Field(
+        default_factory=dict,
+        alias="KAFKA_EXTRA",
+        description="Further librdkafka settings for every client, a JSON object.",
+    )
+
+    @field_validator("extra", mode="before")
+    @classmethod
+    def _parse_extra(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                raise ValueError("must be a JSON object") from None
+        return value
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.transaction_timeout_ms >= self.session_timeout_ms:
+            raise ValueError("KAFKA_TRANSACTION_TIMEOUT_MS: must be below KAFKA_SESSION_TIMEOUT_MS")
+        if self.security_protocol.startswith("SASL") and not self.sasl_mechanism:
+            raise ValueError("KAFKA_SASL_MECHANISM: must be set with a SASL protocol")
+        return self
+
+    def client_config(self) -> dict[str, Any]:
+        """Return the librdkafka settings that every client shares."""
+        password = self.sasl_password.get_secret_value() if self.sasl_password else None
+        shared = {
+            "bootstrap.servers": self.bootstrap_servers,
+            "security.protocol": self.security_protocol,
+            "sasl.mechanism": self.sasl_mechanism,
+            "sasl.username": self.sasl_username,
+            "sasl.password": password,
+            "ssl.ca.location": self.ssl_ca_location,
+        }
+        return {key: value for key, value in shared.items() if value is not None} | self.extra
+
+
+class DatabaseSettings(Settings):
+    """How to reach Postgres."""
+
+    url: SecretStr = Field(alias="DATABASE_URL", description="Postgres, postgresql://user:password@host:port/database.")
+
+
+class ProcessSettings(Settings):
+    """How a process lives."""
+
+    environment: Literal["development", "production"] = Field(
+        default="development",
+        alias="ATTRIBUTION_ENVIRONMENT",
+        description="production refuses test brokers and warns of test codes.",
+    )
+    instance: str = Field(
+        default="0",
+        alias="ATTRIBUTION_INSTANCE",
+        pattern=r"^[A-Za-z0-9._-]{1,60}$",
+        description="Stable ordinal of this process among its equals; part of the transactional id.",
+    )
+    first_start: Literal["earliest", "latest"] | None = Field(
+        default=None,
+        alias="ATTRIBUTION_FIRST_START",
+        description="Where a group without stored offsets begins. Needed on the first start only, on purpose.",
+    )
+    batch_size: int = Field(
+        default=5_000, ge=1, le=100_000, alias="ATTRIBUTION_BATCH_SIZE", description="Most records in a batch."
+    )
+    linger_ms: int = Field(
+        default=10,
+        ge=0,
+        le=10_000,
+        alias="ATTRIBUTION_LINGER_MS",
+        description="How long a batch waits for more records after its first; milliseconds.",
+    )
+    max_poison_share: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        alias="ATTRIBUTION_MAX_POISON_SHARE",
+        description="Stop when more of a batch of at least 100 records than this share is poison.",
+    )
+    grace_seconds: float = Field(
+        default=25.0, gt=0, alias="ATTRIBUTION_GRACE_SECONDS", description="Time for a graceful stop; seconds."
+    )
+    metrics_port: int = Field(
+        default=9464, ge=0, le=65_535, alias="METRICS_PORT", description="Port of /metrics, /livez, /readyz; 0: any."
+    )
+    metrics_host: str = Field(
+        default="0.0.0.0",  # noqa: S104  # probes and Prometheus come from other hosts
+        alias="METRICS_HOST",
+        description="Address of that port.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", alias="LOG_LEVEL", description="Least level of the logs."
+    )

@@ -1,0 +1,41 @@
+"""The contract between the loop and a stage.
+
+A stage makes one deciding write a batch, in Postgres or in Kafka, never in both (architecture, "Why two stages").
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from .records import Outcome, Record
+
+TopicPartition = tuple[str, int]
+
+
+class Stage(Protocol):
+    """One step of the pipeline, called by one thread."""
+
+    name: str
+    group: str
+    topics: Sequence[str]
+    output_topics: Sequence[str]
+
+    def handle(self, batch: Sequence[Record]) -> Outcome:
+        """Process a batch and decide. May block on Postgres or HTTP; called again with the same records after a fault.
+
+        Raises:
+            Retry: something outside is away; nothing was decided, the loop tries the same records again.
+            Fatal: going on could lose something; the process stops.
+        """
+        ...
+
+    def stored_positions(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Return the next offset that the stage's own store holds per partition; empty for a stage without one."""
+        ...
+
+    def is_ready(self) -> bool:
+        """Tell whether what the stage depends on can be reached; cheap, called by the readiness probe's thread."""
+        ...
+
+    def close(self) -> None:
+        """Give back connections. Called once, after the last batch."""
+        ...
