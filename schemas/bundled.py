@@ -1,0 +1,130 @@
+"""The bundled Avro schemas: the files of this folder and every version that was ever published.
+
+Invariant: the runtime form of a schema has the fingerprint of its file. It only lacks ``logicalType`` and ``doc``, so
+that a timestamp is a plain integer of microseconds UTC on both sides; CRC-64 fingerprints ignore both.
+"""
+
+import functools
+import json
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import fastavro
+from fastavro.schema import fingerprint, to_parsing_canonical_form
+
+FOLDER = Path(__file__).parent
+PUBLISHED = FOLDER / "published"
+NAMES = ("touchpoint", "conversion", "identity_link", "command", "result", "job", "job_status", "dead_letter")
+
+_LEFT_OUT = frozenset({"logicalType", "doc"})
+
+
+class UnsafeSchemaError(ValueError):
+    """A writer schema with which a few bytes could take all memory or overflow the stack."""
+
+
+class BundledSchema(NamedTuple):
+    """One version of one record."""
+
+    name: str  # the short name, such as "touchpoint"
+    source: Any  # the parsed JSON of the file
+    runtime: Any  # what fastavro reads and writes with
+    crc64: bytes  # Rabin fingerprint, little-endian, as single-object encoding carries it
+
+
+def crc64(schema: Any) -> bytes:
+    """Return the 8 bytes of the CRC-64-AVRO fingerprint, little-endian (Avro 1.9 specification)."""
+    return bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))
+
+
+def runtime_form(schema: Any) -> Any:
+    """Return a schema parsed for use, with plain integers in place of logical types.
+
+    Raises:
+        UnsafeSchemaError: when it is recursive or has arrays of items that take no bytes.
+    """
+    plain = _without(schema)
+    _refuse_unsafe(plain, ())
+    return fastavro.parse_schema(plain)
+
+
+def _without(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _without(value) for key, value in node.items() if key not in _LEFT_OUT}
+    if isinstance(node, list):
+        return [_without(item) for item in node]
+    return node
+
+
+def _refuse_unsafe(node: Any, inside: tuple[str, ...]) -> None:
+    """Refuse recursion (fastavro's C stack has no guard) and arrays of nothing (a count of 2**60 in ten bytes)."""
+    if isinstance(node, str):
+        if node.rpartition(".")[2] in inside:
+            raise UnsafeSchemaError(f"the schema is recursive in {node}")
+        return
+    if isinstance(node, dict) and node.get("type") == "array" and not _takes_bytes(node["items"]):
+        raise UnsafeSchemaError("the schema has an array of items without bytes")
+    within = inside
+    if isinstance(node, dict) and "fields" in node:
+        within = (*inside, str(node["name"]).rpartition(".")[2])
+    for part in _parts(node):
+        _refuse_unsafe(part, within)
+
+
+def _parts(node: Any) -> list[Any]:
+    """Return the schemas inside a schema: branches, fields, items, values, or the type spelled as an object."""
+    if isinstance(node, list):
+        return node
+    if "fields" in node:
+        return [field["type"] for field in node["fields"]]
+    inner = [node[key] for key in ("items", "values") if key in node]
+    return inner + ([node["type"]] if isinstance(node.get("type"), dict | list) else [])
+
+
+def _takes_bytes(node: Any) -> bool:
+    """Tell whether every value of a schema takes at least one byte; named references count as not."""
+    if isinstance(node, list):
+        return True  # the branch's index
+    if isinstance(node, str):
+        return node in {"boolean", "int", "long", "float", "double", "bytes", "string"}
+    kind = node.get("type")
+    if kind == "record":
+        return any(_takes_bytes(field["type"]) for field in node["fields"])
+    if kind == "fixed":
+        return bool(node["size"] > 0)
+    return kind in {"array", "map", "enum"} or _takes_bytes(kind)
+
+
+def bundle(name: str, source: Any) -> BundledSchema:
+    """Return a schema with everything that the codec needs of it."""
+    runtime = runtime_form(source)
+    return BundledSchema(name, source, runtime, crc64(runtime))
+
+
+def path_of(name: str) -> Path:
+    """Return the working file of a record."""
+    return FOLDER / f"{name}.avsc"
+
+
+def published_paths(name: str, folder: Path = PUBLISHED) -> list[Path]:
+    """Return the files of the published versions of a record, oldest first."""
+    return sorted((folder / name).glob("*.avsc"), key=lambda path: int(path.stem))
+
+
+@functools.cache
+def current_schemas() -> MappingProxyType[str, BundledSchema]:
+    """Return the schema that this version of the software writes and reads, by short name."""
+    return MappingProxyType({name: bundle(name, json.loads(path_of(name).read_text("utf-8"))) for name in NAMES})
+
+
+@functools.cache
+def known_schemas() -> MappingProxyType[bytes, BundledSchema]:
+    """Return every schema that a record may have been written with, by fingerprint."""
+    known = {}
+    for name in NAMES:
+        for path in published_paths(name):
+            old = bundle(name, json.loads(path.read_text("utf-8")))
+            known[old.crc64] = old
+    known.update((schema.crc64, schema) for schema in current_schemas().values())
+    return MappingProxyType(known)

@@ -1,0 +1,238 @@
+"""Records to bytes and back: Avro in two framings, told apart by the first bytes.
+
+- Single-object encoding: ``C3 01``, the CRC-64 fingerprint of the writer's schema (8 bytes, little-endian), the body.
+  No registry is needed. The default.
+- Confluent wire format: ``00``, the registry's schema id (4 bytes, big-endian), the body. Needs a `SchemaResolver`.
+
+Invariants: ``decode(name, encode(name, record))`` is the record with defaults filled in. Whatever the bytes are,
+`decode` returns a record of the bundled schema or raises `DecodeError`, whose text holds no value of the record; a
+registry that is away is `RegistryUnavailableError`, never a fault of the record. Timestamps are integers, microseconds
+UTC.
+"""
+
+import json
+import struct
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any, NoReturn, Protocol
+
+from fastavro import schemaless_reader, schemaless_writer
+from fastavro.read import SchemaResolutionError
+from fastavro.schema import SchemaParseException, UnknownType
+
+from .bundled import UnsafeSchemaError, bundle, current_schemas, known_schemas
+
+MAX_BYTES = 1 << 20  # 1 MiB, also Kafka's own default limit of a record
+
+SINGLE_OBJECT = b"\xc3\x01"
+CONFLUENT = b"\x00"
+_SINGLE_OBJECT_BYTES = 10
+_CONFLUENT_BYTES = 5
+
+# What fastavro raises on bytes that are not of the schema. MemoryError: a length that no memory can hold.
+_BROKEN = (
+    EOFError, LookupError, ValueError, TypeError, AttributeError, OverflowError, MemoryError, struct.error,
+    SchemaResolutionError,
+)  # fmt: skip
+_NOT_A_SCHEMA = (UnsafeSchemaError, SchemaParseException, UnknownType, ValueError, LookupError, TypeError)
+
+
+class DecodeError(ValueError):
+    """The bytes are not a record of the expected kind.
+
+    Args:
+        rule: which rule they break, for a person to read; never a value.
+    """
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(rule)
+        self.rule = rule
+
+
+class EncodeError(ValueError):
+    """The record does not fit its schema.
+
+    Args:
+        rule: which rule it breaks; never a value.
+    """
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(rule)
+        self.rule = rule
+
+
+class RegistryUnavailableError(ConnectionError):
+    """The schema registry did not answer: an infrastructure error, to be tried again."""
+
+
+class SchemaResolver(Protocol):
+    """Knows the schema ids of a registry."""
+
+    def schema(self, schema_id: int) -> str:
+        """Return the JSON text of a schema.
+
+        Raises:
+            LookupError: when the registry has no such id.
+            RegistryUnavailableError: when it does not answer.
+        """
+
+    def schema_id(self, name: str, schema: str) -> int:
+        """Return the id under which the schema of a record ("touchpoint", ...) is registered.
+
+        Raises:
+            LookupError: when it is not registered.
+            RegistryUnavailableError: when the registry does not answer.
+        """
+
+
+class Codec:
+    """Encodes and decodes the records of the topics. Thread-safe after construction, as far as its resolver is.
+
+    Args:
+        resolver: when given, `encode` writes the Confluent wire format and `decode` understands it.
+        max_bytes: longer values are refused before they are looked at.
+    """
+
+    def __init__(self, resolver: SchemaResolver | None = None, *, max_bytes: int = MAX_BYTES) -> None:
+        self._resolver = resolver
+        self._max_bytes = max_bytes
+        self._current = current_schemas()
+        # name -> first bytes -> (writer's schema, reader's schema or None when both are the same, length of framing)
+        self._plans: dict[str, dict[bytes, tuple[Any, Any, int]]] = {name: {} for name in self._current}
+        for crc64, old in known_schemas().items():
+            reader = self._current[old.name]
+            same = reader.crc64 == crc64
+            plan = (reader.runtime, None, _SINGLE_OBJECT_BYTES) if same else (old.runtime, reader.runtime, 10)
+            self._plans[old.name][SINGLE_OBJECT + crc64] = plan
+        self._framings: dict[str, bytes] = {}
+        if resolver is None:
+            self._framings.update((name, SINGLE_OBJECT + schema.crc64) for name, schema in self._current.items())
+
+    def encode(self, name: str, record: Mapping[str, Any]) -> bytes:
+        """Return a record as bytes; fields with a default may be missing, unknown fields are refused.
+
+        Args:
+            name: touchpoint, conversion, identity_link, command, result, job, job_status or dead_letter.
+            record: the fields by name.
+
+        Raises:
+            EncodeError: when the record does not fit, is too long, or its schema is not registered.
+            RegistryUnavailableError: when the registry does not answer.
+        """
+        out = BytesIO()
+        out.write(self._framings.get(name) or self._framing(name))
+        try:
+            schemaless_writer(out, self._current[name].runtime, record, strict_allow_default=True)
+        except _BROKEN:
+            raise EncodeError(_misfit(self._current[name].source, record)) from None
+        value = out.getvalue()
+        if len(value) > self._max_bytes:
+            raise EncodeError(f"the {name} record takes more than {self._max_bytes} bytes")
+        return value
+
+    def decode(self, name: str, value: bytes | None) -> dict[str, Any]:
+        """Return the record of a value, projected on the bundled schema.
+
+        Args:
+            name: the kind of record that is expected, as for `encode`.
+            value: the bytes, in either framing; None (a tombstone) is refused.
+
+        Raises:
+            DecodeError: whatever is wrong with the bytes.
+            RegistryUnavailableError: when the registry does not answer.
+        """
+        if value is None or len(value) > self._max_bytes:
+            self._refuse(value)
+        plans = self._plans[name]
+        plan = plans.get(value[:10]) or plans.get(value[:5]) or self._plan(name, value)
+        body = BytesIO(value)
+        body.seek(plan[2])
+        try:
+            record: dict[str, Any] = schemaless_reader(body, plan[0], plan[1])
+        except _BROKEN as error:
+            raise DecodeError(_breakage(name, error)) from None
+        if body.tell() != len(value):
+            raise DecodeError(f"bytes are left over after the {name} record")
+        return record
+
+    def _refuse(self, value: bytes | None) -> NoReturn:
+        if value is None:
+            raise DecodeError("the record has no value")
+        raise DecodeError(f"the value is longer than {self._max_bytes} bytes")
+
+    def _plan(self, name: str, value: bytes) -> tuple[Any, Any, int]:
+        """Find out how to read a value whose first bytes are new to this codec."""
+        if value[:2] == SINGLE_OBJECT and len(value) >= _SINGLE_OBJECT_BYTES:
+            other = known_schemas().get(value[2:10])
+            if other is not None:
+                raise DecodeError(f"the value is a {other.name} record, expected {name}")
+            raise DecodeError(f"unknown schema fingerprint {value[2:10].hex()} (CRC-64, little-endian)")
+        if value[:1] == CONFLUENT and len(value) >= _CONFLUENT_BYTES:
+            plan = self._registered_plan(name, int.from_bytes(value[1:5], "big"))
+            self._plans[name][value[:5]] = plan
+            return plan
+        raise DecodeError("neither Avro single-object encoding (C3 01) nor Confluent wire format (00)")
+
+    def _registered_plan(self, name: str, schema_id: int) -> tuple[Any, Any, int]:
+        if self._resolver is None:
+            raise DecodeError(f"schema id {schema_id}: no schema registry is set up")
+        try:
+            text = self._resolver.schema(schema_id)
+        except LookupError:
+            raise DecodeError(f"unknown schema id {schema_id}") from None
+        try:
+            writer = bundle(name, json.loads(text))
+        except _NOT_A_SCHEMA:
+            raise DecodeError(f"schema id {schema_id} cannot be used: it is not a safe Avro schema") from None
+        reader = self._current[name]
+        if not isinstance(writer.runtime, dict) or writer.runtime.get("name") != reader.runtime["name"]:
+            raise DecodeError(f"schema id {schema_id} does not describe a {name} record")
+        if writer.crc64 == reader.crc64:
+            return reader.runtime, None, _CONFLUENT_BYTES
+        return writer.runtime, reader.runtime, _CONFLUENT_BYTES
+
+    def _framing(self, name: str) -> bytes:
+        if self._resolver is None:
+            raise KeyError(name)
+        try:
+            schema_id = self._resolver.schema_id(name, json.dumps(self._current[name].source))
+        except LookupError:
+            raise EncodeError(f"the {name} schema is not registered") from None
+        self._framings[name] = CONFLUENT + schema_id.to_bytes(4, "big")
+        return self._framings[name]
+
+
+def _breakage(name: str, error: Exception) -> str:
+    """Say what is broken without fastavro's text, which quotes the bytes."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"a text of the {name} record is not UTF-8"
+    if isinstance(error, EOFError):
+        return f"the {name} record ends too early"
+    if isinstance(error, SchemaResolutionError):
+        return f"the writer's schema cannot be read as the {name} record of this version"
+    return f"the bytes are not a {name} record"
+
+
+def _misfit(source: Any, record: Any) -> str:
+    """Name the first field that keeps a record from being written; slow, for the error text only."""
+    name = source["name"]
+    if not isinstance(record, Mapping):
+        return f"{name}: must be a mapping of fields"
+    known = {field["name"] for field in source["fields"]}
+    for field in source["fields"]:
+        if field["name"] not in record and "default" not in field:
+            return f"{field['name']}: must be set"
+    if unknown := sorted(str(key) for key in record if key not in known):
+        return f"{unknown[0]}: {name} has no such field"
+    for field in source["fields"]:
+        if field["name"] in record and not _fits(field["type"], record[field["name"]]):
+            return f"{field['name']}: is not of the type that the schema of {name} says, or not UTF-8 text"
+    return f"{name}: does not fit its schema"
+
+
+def _fits(schema: Any, value: Any) -> bool:
+    try:
+        schemaless_writer(BytesIO(), schema, value)
+    except _BROKEN:
+        return False
+    return True
