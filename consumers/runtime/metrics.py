@@ -1,6 +1,6 @@
 """The one catalogue of metrics: every metric of every process, with its type, labels and a line of meaning.
 
-Invariant: labels have few values (a topic, a stage, a reason from a fixed set); never an id, a URL or anything personal.
+Invariant: labels have few values (a topic, a stage, a reason of a fixed set); never an id, a URL or personal data.
 Dashboards, alerts and ``docs/metrics.md`` are generated from or checked against ``CATALOGUE``.
 """
 

@@ -15,6 +15,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from . import metrics
+from .codes import AWAY, FENCED, LOST_ASSIGNMENT, TOPIC_REFUSED
 from .crash import crash_at
 from .errors import Fatal, Fenced, Retry
 from .records import Outbound
@@ -23,16 +24,6 @@ from .settings import KafkaSettings
 _log = structlog.get_logger()
 
 _DOUBTFUL_SECONDS = 5.0
-_LOST_ASSIGNMENT = {KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.REBALANCE_IN_PROGRESS}
-_AWAY = {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE}
-# The topic is not there or may not be written: dropping the record instead is out of the question.
-_TOPIC_REFUSED = {
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError._UNKNOWN_TOPIC,
-    KafkaError._UNKNOWN_PARTITION,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.MSG_SIZE_TOO_LARGE,
-}
 
 
 class TransactionSession:
@@ -78,11 +69,11 @@ class TransactionSession:
         return producer
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.code() in _AWAY:
+        if error.code() in AWAY:
             self._transport_trouble = True
 
     def _on_delivery(self, error: KafkaError | None, message: Any) -> None:
-        if error is not None and error.code() in _TOPIC_REFUSED:
+        if error is not None and error.code() in TOPIC_REFUSED:
             self._refused = f"{message.topic()}: {error.name()}"
 
     def open(self) -> None:
@@ -161,15 +152,15 @@ class TransactionSession:
                 aborted = False
         if not aborted:
             self._producer = None  # the next open() bumps the epoch, which aborts what is left
-        if refused or code in _TOPIC_REFUSED:
+        if refused or code in TOPIC_REFUSED:
             raise Fatal(
                 f"Kafka refuses our records ({refused or error.name()}); run `attributary topics apply`"
             ) from None
-        if error.code() in {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED}:
+        if error.code() in FENCED:
             self._count_fencing()
-        if code in _AWAY:
+        if code in AWAY:
             raise Retry(f"Kafka does not answer: {error.name()}", 1.0) from None
-        kind = "lost assignment" if code in _LOST_ASSIGNMENT else error.name()
+        kind = "lost assignment" if code in LOST_ASSIGNMENT else error.name()
         raise Fenced(f"transaction given up: {kind}") from None
 
     def _count_fencing(self) -> None:

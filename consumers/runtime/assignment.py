@@ -1,0 +1,89 @@
+"""Where a partition starts: the smaller of what the stage's store and what Kafka holds.
+
+Invariants: reading never starts past an offset that either side has not confirmed; a group without any stored offset
+starts only where the operator said (``ATTRIBUTION_FIRST_START``), and that place is committed to Kafka before the
+first record is read, so that a crash in the first batch finds it again. A store that is ahead of the end of the log
+means that the log lost records or another cluster answers: stop.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import structlog
+from confluent_kafka import OFFSET_INVALID, Consumer, TopicPartition
+
+from .errors import ConfigError, Fatal
+
+_log = structlog.get_logger()
+_TIMEOUT = 20.0
+
+
+def starting_offsets(
+    consumer: Consumer,
+    partitions: Iterable[TopicPartition],
+    stored: Mapping[tuple[str, int], int],
+    first_start: str | None,
+) -> list[TopicPartition]:
+    """Return the partitions with the offsets to start from.
+
+    Args:
+        consumer: a subscribed consumer, to ask the brokers.
+        partitions: newly assigned.
+        stored: next offsets by (topic, partition) that the stage's store holds.
+        first_start: earliest or latest, for partitions without any stored offset.
+
+    Raises:
+        ConfigError: no offset is stored and ``ATTRIBUTION_FIRST_START`` is not set.
+        Fatal: the store is ahead of the end of the log.
+    """
+    partitions = list(partitions)
+    if not partitions:
+        return []
+    starts: list[TopicPartition] = []
+    fresh: list[TopicPartition] = []
+    for committed in consumer.committed(partitions, timeout=_TIMEOUT):
+        where = (committed.topic, committed.partition)
+        low, high = consumer.get_watermark_offsets(TopicPartition(*where), timeout=_TIMEOUT)
+        ours = stored.get(where)
+        if ours is not None and ours > high:
+            raise Fatal(
+                f"{where[0]}[{where[1]}]: Postgres has read up to {ours}, but the log ends at {high}. Either this is "
+                "another Kafka cluster, or the log lost records. Point KAFKA_BOOTSTRAP_SERVERS to the right cluster, "
+                "or, after you have settled what was lost, run `attributary positions forget` and start again."
+            )
+        known = [offset for offset in (ours, committed.offset) if offset is not None and offset >= 0]
+        if known:
+            start = min(known)
+            if start < low:
+                _log.warning("records before the start of the log are gone", topic=where[0], partition=where[1],
+                             wanted=start, log_starts_at=low)  # fmt: skip
+                start = low
+            starts.append(TopicPartition(*where, start))
+        elif first_start is None:
+            raise ConfigError(
+                "ATTRIBUTION_FIRST_START",
+                f"must be set to earliest or latest: the group has no stored offset for {where[0]}[{where[1]}]",
+            )
+        else:
+            place = TopicPartition(*where, low if first_start == "earliest" else high)
+            starts.append(place)
+            fresh.append(place)
+    if fresh:
+        consumer.commit(offsets=fresh, asynchronous=False)
+    return starts
+
+
+def committed_offsets(consumer: Consumer, fallback: Mapping[tuple[str, int], int]) -> list[TopicPartition]:
+    """Return the assigned partitions at the broker's committed offsets, to rewind to after doubt.
+
+    Args:
+        consumer: with an assignment.
+        fallback: first offsets of the batch in doubt, for a broker that keeps no committed offsets (the test mock).
+    """
+    found = []
+    for committed in consumer.committed(consumer.assignment(), timeout=_TIMEOUT):
+        offset = committed.offset
+        if offset < 0 or offset == OFFSET_INVALID:
+            offset = fallback.get((committed.topic, committed.partition), OFFSET_INVALID)
+        if offset >= 0:
+            found.append(TopicPartition(committed.topic, committed.partition, offset))
+    return found

@@ -1,0 +1,299 @@
+"""The one loop that every stage runs in.
+
+A turn: read a batch -> ``stage.handle`` (its one deciding write) -> one Kafka transaction (messages, dead letters,
+source offsets) -> read again. Invariants: nothing is in flight across a read, so a rebalance, which happens only
+inside a read, never meets an open transaction; after any doubt the partitions stand at the broker's committed offsets
+again; an outage pauses the partitions and keeps polling, it never gives a record up.
+"""
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from . import metrics
+from .assignment import committed_offsets, starting_offsets
+from .codes import AWAY, LOST_ASSIGNMENT, OFFSET_OUT_OF_RANGE
+from .crash import crash_at
+from .dead_letters import dead_letter_message, dead_letter_topic
+from .errors import EXIT_DEPENDENCY_DOWN, AttributaryError, Fatal, Fenced, Retry
+from .health import Heartbeat
+from .records import Record
+from .session import TransactionSession
+from .settings import KafkaSettings, ProcessSettings
+from .stage import Stage
+
+_log = structlog.get_logger()
+
+_IDLE_SECONDS = 0.5  # how long an idle read waits: bounds the answer to SIGTERM
+_LAG_EVERY_SECONDS = 5.0
+_LONGEST_PAUSE_SECONDS = 30.0
+
+
+def run_guarded(body: Callable[[], None]) -> None:
+    """Run the body of a process; what it does not expect is a bug, told with its stack and ended with exit code 70.
+
+    Raises:
+        AttributaryError: the body's own, or ``Fatal`` in place of anything else.
+    """
+    try:
+        body()
+    except AttributaryError:
+        raise
+    except Exception as error:
+        _log.exception("stopped by a bug")
+        raise Fatal(f"a bug: {type(error).__name__}, see the stack in the log") from error
+
+
+class ConsumerLoop:
+    """Runs one stage until it is asked to stop or must.
+
+    Args:
+        stage: what to do with a batch.
+        kafka: how to reach the brokers.
+        process: batch size, linger, first start, grace.
+        heartbeat: told at every turn.
+    """
+
+    def __init__(self, stage: Stage, kafka: KafkaSettings, process: ProcessSettings, heartbeat: Heartbeat) -> None:
+        self._stage = stage
+        self._process = process
+        self._heartbeat = heartbeat
+        self._stop = threading.Event()
+        self._trouble: AttributaryError | None = None  # raised inside a callback, acted on after the read
+        self._paused_until: float | None = None
+        self._retries = 0
+        self._last_lag = 0.0
+        self._consumer = Consumer(self._consumer_config(kafka))
+        self._session = TransactionSession(kafka, f"{stage.group}-{process.instance}", stage.name)
+
+    def _consumer_config(self, kafka: KafkaSettings) -> dict[str, Any]:
+        config: dict[str, Any] = {
+            "group.id": self._stage.group,
+            "client.id": f"{self._stage.group}-{self._process.instance}",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",  # never skip or repeat silently: assignment.py decides where to start
+            "isolation.level": "read_committed",
+            "group.protocol": kafka.group_protocol,
+            "fetch.wait.max.ms": 50,
+            "fetch.error.backoff.ms": 50,
+            "queued.max.messages.kbytes": 65_536,
+        }
+        if kafka.group_protocol == "classic":
+            config |= {
+                "partition.assignment.strategy": "cooperative-sticky",
+                "session.timeout.ms": kafka.session_timeout_ms,
+                "heartbeat.interval.ms": max(300, kafka.session_timeout_ms // 10),
+            }
+        return kafka.client_config() | config
+
+    def stop(self) -> None:
+        """Ask the loop to stop after the batch in hand. May be called by any thread or signal handler."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Run until asked to stop.
+
+        Raises:
+            Fatal: going on could lose something.
+            Retry: Kafka does not answer at the start.
+        """
+        self._check_topics()
+        self._consumer.subscribe(list(self._stage.topics), on_assign=self._on_assign, on_revoke=self._on_revoke)
+        self._session.open()
+        self._heartbeat.started = True
+        _log.info("stage started", stage=self._stage.name, group=self._stage.group)
+        try:
+            while not self._stop.is_set():
+                self._heartbeat.beat()
+                self._turn()
+        finally:
+            self._stage.close()
+            self._session.close()
+            self._consumer.close()
+        _log.info("stage stopped", stage=self._stage.name)
+
+    def _check_topics(self) -> None:
+        """Refuse to start without a topic that records or dead letters would go to."""
+        try:
+            existing = self._consumer.list_topics(timeout=15.0).topics
+        except KafkaException as error:
+            raise Fatal(f"Kafka does not answer: {error.args[0].name()}", EXIT_DEPENDENCY_DOWN) from None
+        wanted = [*self._stage.topics, *self._stage.output_topics]
+        wanted += [dead_letter_topic(topic, self._stage.group) for topic in self._stage.topics]
+        missing = sorted(topic for topic in wanted if topic not in existing)
+        if missing:
+            raise Fatal(f"topics are missing: {', '.join(missing)}; run `attributary topics apply`", 78)
+
+    def _turn(self) -> None:
+        if self._paused_until is not None:
+            self._wait()
+            return
+        started = time.monotonic()
+        messages = self._read()
+        if self._trouble is not None:
+            trouble, self._trouble = self._trouble, None
+            raise trouble
+        records = [self._record(message) for message in messages if not self._is_error(message)]
+        self._report_lag()
+        if not records:
+            return
+        metrics.stage_seconds.labels(self._stage.name, "consume").observe(time.monotonic() - started)
+        self._process_batch(records)
+
+    def _read(self) -> list[Message]:
+        """Wait for a first record, then a short while for company: quick when idle, large batches under load."""
+        first = self._consumer.consume(1, _IDLE_SECONDS)
+        if not first or self._process.batch_size == 1:
+            return first
+        return first + self._consumer.consume(self._process.batch_size - 1, self._process.linger_ms / 1_000)
+
+    def _process_batch(self, records: Sequence[Record]) -> None:
+        name = self._stage.name
+        started = time.monotonic()
+        firsts, nexts = _bounds(records)
+        for topic, count in Counter(record.topic for record in records).items():
+            metrics.records_consumed.labels(name, topic).inc(count)
+        try:
+            crash_at(f"{name}_after_consume")
+            outcome = self._stage.handle(records)
+            messages = [dead_letter_message(letter, name, self._stage.group) for letter in outcome.dead_letters]
+            crash_at("loop_before_transaction")
+            with self.timed("commit"):
+                self._session.commit(
+                    outcome.messages + messages,
+                    [TopicPartition(topic, partition, offset) for (topic, partition), offset in nexts.items()],
+                    self._consumer.consumer_group_metadata(),
+                )
+            crash_at("loop_after_kafka_commit")
+        except Retry as error:
+            metrics.batches.labels(name, "retried").inc()
+            self._pause(error, firsts)
+        except Fenced as error:
+            metrics.batches.labels(name, "rewound").inc()
+            _log.warning("batch given up, rewinding to the committed offsets", stage=name, why=str(error))
+            self._rewind(firsts)
+        else:
+            self._retries = 0
+            metrics.batches.labels(name, "committed").inc()
+            metrics.batch_seconds.labels(name).observe(time.monotonic() - started)
+
+    @contextlib.contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Measure one step of a batch into ``attribution_stage_seconds``."""
+        started = time.monotonic()
+        yield
+        metrics.stage_seconds.labels(self._stage.name, step).observe(time.monotonic() - started)
+
+    def _rewind(self, firsts: Mapping[tuple[str, int], int]) -> None:
+        try:
+            for place in committed_offsets(self._consumer, firsts):
+                self._consumer.seek(place)
+        except KafkaException as error:
+            self._pause(Retry(f"cannot rewind: {error.args[0].name()}"), firsts)
+
+    def _pause(self, error: Retry, firsts: Mapping[tuple[str, int], int]) -> None:
+        self._retries += 1
+        seconds = min(_LONGEST_PAUSE_SECONDS, error.after_seconds * min(2 ** (self._retries - 1), 16))
+        _log.warning("paused", stage=self._stage.name, why=str(error), seconds=round(seconds, 2), tries=self._retries)
+        assigned = {(place.topic, place.partition) for place in self._consumer.assignment()}
+        for (topic, partition), offset in firsts.items():
+            if (topic, partition) in assigned:
+                with contextlib.suppress(
+                    KafkaException
+                ):  # revoked meanwhile: its new owner starts at the committed offset
+                    self._consumer.seek(TopicPartition(topic, partition, offset))
+        self._consumer.pause(self._consumer.assignment())
+        self._paused_until = time.monotonic() + seconds
+        metrics.paused.labels(self._stage.name).set(1)
+
+    def _wait(self) -> None:
+        """Keep polling while paused, so that the group keeps us; then go on."""
+        for message in self._consumer.consume(1, 0.1):
+            if not self._is_error(message):  # a partition assigned while paused: put the record back
+                record = self._record(message)
+                self._consumer.seek(TopicPartition(record.topic, record.partition, record.offset))
+                self._consumer.pause([TopicPartition(record.topic, record.partition)])
+        if self._trouble is not None:
+            trouble, self._trouble = self._trouble, None
+            raise trouble
+        if self._paused_until is not None and time.monotonic() >= self._paused_until:
+            self._paused_until = None
+            metrics.paused.labels(self._stage.name).set(0)
+            self._consumer.resume(self._consumer.assignment())
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        metrics.rebalances.labels(self._stage.name, "assigned").inc()
+        places = [(place.topic, place.partition) for place in partitions]
+        try:
+            stored = self._stage.stored_positions(places)
+            starts = starting_offsets(consumer, partitions, stored, self._process.first_start)
+        except KafkaException as error:
+            self._trouble = Fatal(f"cannot learn where to start: {error.args[0].name()}", EXIT_DEPENDENCY_DOWN)
+        except AttributaryError as error:
+            self._trouble = error
+        else:
+            consumer.incremental_assign(starts)
+            _log.info("assigned", stage=self._stage.name, partitions=[f"{t}[{p}]" for t, p in places])
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        metrics.rebalances.labels(self._stage.name, "revoked").inc()
+        consumer.incremental_unassign(partitions)
+
+    def _record(self, message: Message) -> Record:
+        timestamp_ms = message.timestamp()[1]
+        return Record(
+            message.topic() or "",
+            message.partition() or 0,
+            message.offset() or 0,
+            message.key(),
+            message.value(),
+            timestamp_ms,
+            message.headers,  # type: ignore[arg-type]
+        )
+
+    def _is_error(self, message: Message) -> bool:
+        error = message.error()
+        if error is None:
+            return False
+        code = error.code()
+        if code in OFFSET_OUT_OF_RANGE:
+            raise Fatal(
+                f"{message.topic()}[{message.partition()}]: the next offset is not in the log any more: records were "
+                "removed before they were read. Raise the topic's retention; to go on without them, reset the group."
+            )
+        if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise Fatal(f"{message.topic()}: the topic is gone", 78)
+        if code not in AWAY and code not in LOST_ASSIGNMENT:
+            _log.warning("consumer error", stage=self._stage.name, error=error.name())
+        return True
+
+    def _report_lag(self) -> None:
+        now = time.monotonic()
+        if now - self._last_lag < _LAG_EVERY_SECONDS:
+            return
+        self._last_lag = now
+        lag: dict[str, int] = dict.fromkeys(self._stage.topics, 0)
+        for place in self._consumer.position(self._consumer.assignment()):
+            with contextlib.suppress(KafkaException):
+                _, high = self._consumer.get_watermark_offsets(place, cached=True)
+                lag[place.topic] += max(0, high - place.offset) if place.offset >= 0 and high >= 0 else 0
+        for topic, records in lag.items():
+            metrics.consumer_lag.labels(self._stage.name, topic).set(records)
+
+
+def _bounds(records: Sequence[Record]) -> tuple[dict[tuple[str, int], int], dict[tuple[str, int], int]]:
+    """Return the first and the next offset by (topic, partition) of a batch."""
+    firsts: dict[tuple[str, int], int] = {}
+    nexts: dict[tuple[str, int], int] = {}
+    for record in records:
+        place = (record.topic, record.partition)
+        firsts.setdefault(place, record.offset)
+        nexts[place] = record.offset + 1
+    return firsts, nexts

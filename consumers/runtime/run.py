@@ -1,0 +1,73 @@
+"""Start a stage as a process: logs, health, signals, loop, exit code.
+
+Exit codes: 0 asked to stop, 69 a dependency is down at the start, 70 a bug or a safety valve, 75 cut short, 78 a
+setting is missing or wrong (its name is in the last log line).
+"""
+
+import sys
+from collections.abc import Callable
+
+import structlog
+
+from . import metrics
+from .errors import EXIT_CLEAN, AttributaryError
+from .health import Heartbeat, serve
+from .logging import configure_logging
+from .loop import ConsumerLoop, run_guarded
+from .settings import KafkaSettings, ProcessSettings, load
+from .signals import stop_on_signals
+from .stage import Stage
+
+_log = structlog.get_logger()
+
+MakeStage = Callable[[ProcessSettings], Stage]
+
+
+def run_process(service: str, version: str, body: Callable[[ProcessSettings], None]) -> int:
+    """Run the body of a process with logs and exit codes.
+
+    Args:
+        service: its name in logs and metrics.
+        version: the running version of the project.
+        body: what to run; raises ``AttributaryError`` for trouble with an exit code of its own.
+
+    Returns:
+        The exit code. Any other exception is a bug: it is logged with its stack, exit code 70.
+    """
+    configure_logging(service, "info", version)
+    try:
+        process = load(ProcessSettings)
+        configure_logging(service, process.log_level, version)
+        metrics.build_info.labels(service, version).set(1)
+        run_guarded(lambda: body(process))
+    except AttributaryError as error:
+        _log.error("stopped", why=str(error), exit_code=error.exit_code)
+        sys.stderr.write(f"{service}: {error}\n")
+        return error.exit_code
+    return EXIT_CLEAN
+
+
+def run_stage(service: str, version: str, make_stage: MakeStage) -> int:
+    """Run a consumer stage until it is asked to stop.
+
+    Args:
+        service: its name in logs and metrics.
+        version: the running version of the project.
+        make_stage: builds the stage from its settings; called after logs are set up, so that a missing setting or an
+            unreachable store ends the start with its own exit code.
+
+    Returns:
+        The exit code.
+    """
+
+    def body(process: ProcessSettings) -> None:
+        kafka = load(KafkaSettings)
+        stage = make_stage(process)
+        heartbeat = Heartbeat(stage.is_ready)
+        port = serve(process.metrics_host, process.metrics_port, heartbeat)
+        _log.info("health and metrics", port=port)
+        loop = ConsumerLoop(stage, kafka, process, heartbeat)
+        stop_on_signals(loop.stop, process.grace_seconds)
+        loop.run()
+
+    return run_process(service, version, body)

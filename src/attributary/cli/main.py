@@ -1,0 +1,60 @@
+"""The command line ``attributary``: one small module a group of commands, each importing what it needs when it runs."""
+
+import importlib
+import importlib.util
+from typing import Annotated
+
+import typer
+
+from attributary import __version__
+
+# Each module has ``register(app)``.
+COMMANDS = (
+    "stages",
+    "db",
+    "topics",
+    "schemas",
+    "settings",
+    "tail",
+    "produce",
+    "simulate",
+    "analyze",
+    "models",
+    "forward",
+    "fake_destinations",
+    "local",
+    "demo",
+)
+
+app = typer.Typer(
+    name="attributary",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Marketing touchpoints and conversions in, attribution results out, every unit of revenue accounted for.\n\n"
+    "Start with `attributary demo`, or see docs/ for each task.",
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[  # noqa: ARG001  # handled by its callback
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+for _name in COMMANDS:
+    if importlib.util.find_spec(f"attributary.cli.{_name}"):
+        importlib.import_module(f"attributary.cli.{_name}").register(app)
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    app()
