@@ -1,0 +1,124 @@
+"""The topics: their names, their keys, and the catalogue in ``topics.yaml``.
+
+Invariant: the names below and the catalogue are the same set (a test compares them). Keys give locality only, nothing
+is right or wrong because of the partition in which a record lies.
+"""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+TOUCHPOINTS = "attribution.touchpoints.v1"
+CONVERSIONS = "attribution.conversions.v1"
+IDENTITIES = "attribution.identities.v1"
+COMMANDS = "attribution.commands.v1"
+RESULTS = "attribution.results.v1"
+JOBS = "attribution.jobs.v1"
+JOB_STATUS = "attribution.job-status.v1"
+
+CATALOGUE_FILE = Path(__file__).with_name("topics.yaml")
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic of the catalogue.
+
+    Attributes:
+        name: the topic.
+        record: the record in it, by the short name of its schema; None for dead letters, which keep foreign bytes.
+        partitions: how many; also the most processes of one stage that share it.
+        key: what the key is, for people.
+        doc: what is in it.
+        groups: the consumer groups that read it; each has a dead-letter topic for it.
+        config: the topic's settings in Kafka's words.
+    """
+
+    name: str
+    record: str | None
+    partitions: int
+    key: str
+    doc: str
+    groups: tuple[str, ...] = ()
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+def dead_letter_topic(topic: str, group: str) -> str:
+    """Return where a group puts the records of a topic that it can never process."""
+    return f"{topic}.{group}.dlq"
+
+
+@functools.cache
+def catalogue() -> tuple[Topic, ...]:
+    """Return the topics of ``topics.yaml``, in its order, without dead letters."""
+    document = yaml.safe_load(CATALOGUE_FILE.read_text("utf-8"))
+    return tuple(
+        Topic(
+            name=name,
+            record=entry["record"],
+            partitions=entry["partitions"],
+            key=entry["key"],
+            doc=entry["doc"],
+            groups=tuple(entry["groups"]),
+            config=_texts(entry["config"]),
+        )
+        for name, entry in document["topics"].items()
+    )
+
+
+@functools.cache
+def dead_letter_topics() -> tuple[Topic, ...]:
+    """Return the dead-letter topics of all groups."""
+    common = yaml.safe_load(CATALOGUE_FILE.read_text("utf-8"))["dead_letters"]
+    return tuple(
+        Topic(
+            name=dead_letter_topic(topic.name, group),
+            record=None,
+            partitions=common["partitions"],
+            key="the original key",
+            doc=f"Records of {topic.name} that {group} can never process, with their original bytes.",
+            config=_texts(common["config"]),
+        )
+        for topic in catalogue()
+        for group in topic.groups
+    )
+
+
+@functools.cache
+def topic_of(record: str) -> str:
+    """Return the topic that carries a record, by the short name of its schema.
+
+    Raises:
+        KeyError: when no topic does.
+    """
+    return {topic.record: topic.name for topic in catalogue()}[record]
+
+
+def partition_key(tenant_id: str, anonymous_id: str | None, user_id: str | None) -> bytes:
+    """Return the key of a touchpoint, conversion or identity link: the device first, so that its events stay together.
+
+    Raises:
+        ValueError: when both ids are missing.
+    """
+    person = anonymous_id or user_id
+    if not person:
+        raise ValueError("user_id, anonymous_id: at least one must be set")
+    return f"{tenant_id}|{person}".encode()
+
+
+def conversion_key(tenant_id: str, conversion_id: str) -> bytes:
+    """Return the key of a command or a result."""
+    return f"{tenant_id}|{conversion_id}".encode()
+
+
+def job_key(tenant_id: str, job_id: str) -> bytes:
+    """Return the key of a job or its status."""
+    return f"{tenant_id}|{job_id}".encode()
+
+
+def _texts(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return settings as Kafka's admin API reports them: all texts."""
+    return {key: str(value) for key, value in config.items()}
