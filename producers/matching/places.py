@@ -1,0 +1,65 @@
+"""Countries and states as the two-letter codes that destinations match on.
+
+Contract: a country that is not recognised gives "", because a wrong code is worse than none (Meta's own helper turns
+"Österreich" into "st"). States are mapped for the United States and Canada only, and never when the person's country
+is known to be another one.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from attributary.producers.matching.country_names import TABLE
+from attributary.producers.matching.text import lowered, without_digits, without_punctuation
+
+_STATES = (
+    "al alabama|ak alaska|az arizona|ar arkansas|ca california|co colorado|ct connecticut|de delaware|"
+    "dc district of columbia|dc washington dc|fl florida|ga georgia|hi hawaii|id idaho|il illinois|in indiana|"
+    "ia iowa|ks kansas|ky kentucky|la louisiana|me maine|md maryland|ma massachusetts|mi michigan|mn minnesota|"
+    "ms mississippi|mo missouri|mt montana|ne nebraska|nv nevada|nh new hampshire|nj new jersey|nm new mexico|"
+    "ny new york|nc north carolina|nd north dakota|oh ohio|ok oklahoma|or oregon|pa pennsylvania|pr puerto rico|"
+    "ri rhode island|sc south carolina|sd south dakota|tn tennessee|tx texas|ut utah|vt vermont|va virginia|"
+    "wa washington|wv west virginia|wi wisconsin|wy wyoming|"
+    "ab alberta|bc british columbia|mb manitoba|nb new brunswick|nl newfoundland and labrador|nl newfoundland|"
+    "ns nova scotia|nt northwest territories|nu nunavut|on ontario|pe prince edward island|qc quebec|qc québec|"
+    "sk saskatchewan|yt yukon"
+)
+
+
+def name_key(value: str) -> str:
+    """Give the form in which names of places are compared: lower case, no punctuation, no white space."""
+    return without_punctuation(lowered(value))
+
+
+@cache
+def _countries() -> dict[str, str]:
+    names: dict[str, str] = {}
+    for line in TABLE.strip().splitlines():
+        code, alpha3, spellings = line.split(" ", 2)
+        for spelling in (code, alpha3, *spellings.split("|")):
+            names[name_key(spelling)] = code
+    return names
+
+
+@cache
+def _states() -> dict[str, str]:
+    pairs = (entry.split(" ", 1) for entry in _STATES.split("|"))
+    return {name_key(name): code for code, name in pairs}
+
+
+def country_code(value: str) -> str:
+    """Give the ISO 3166-1 alpha-2 code in lower case, or "" when the country is not recognised."""
+    return _countries().get(name_key(value), "")
+
+
+def state_code(value: str, country: str = "") -> str:
+    """Give the two-letter code of a state of the US or Canada, else the name in Meta's plain form.
+
+    Args:
+        value: the state or region as it was typed.
+        country: ISO 3166-1 alpha-2 code of the person in lower case, "" when not known.
+    """
+    plain = without_digits(name_key(value))
+    if country in {"", "us", "ca"}:
+        return _states().get(plain, plain)
+    return plain

@@ -1,0 +1,77 @@
+"""Text as the matching rules of Meta and Google see it, before it is hashed.
+
+Contract: every function takes any text, never raises, and gives "" for what cannot be used. Text with lone
+surrogates is corrupt and gives "". Everything is NFC, so that a name typed on macOS (NFD) and the same name
+typed elsewhere have one hash. Nothing here is ever logged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_ASCII_PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
+_CONTROL = frozenset(("Cc", "Cs"))
+
+
+def clean(value: str) -> str:
+    """Give the text in NFC without control characters and outer white space."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return ""
+    if not value.isprintable():
+        value = "".join(c if c.isspace() or unicodedata.category(c) not in _CONTROL else "" for c in value)
+    return unicodedata.normalize("NFC", value).strip()
+
+
+def lowered(value: str) -> str:
+    """Give the cleaned text in lower case; still NFC, and the same again when done twice."""
+    return unicodedata.normalize("NFC", clean(value).lower()).strip()
+
+
+def as_hash(value: str, *, md5: bool = False) -> str | None:
+    """Give a value that is a hash already in lower case, else None.
+
+    Args:
+        value: the text of the caller.
+        md5: also take 32 hexadecimal digits, as Meta's own library does.
+    """
+    candidate = value.strip().lower()
+    if _SHA256.fullmatch(candidate) or (md5 and _MD5.fullmatch(candidate)):
+        return candidate
+    return None
+
+
+def sha256_hex(value: str) -> str:
+    """Hash the UTF-8 bytes of the text; lower-case hexadecimal digits."""
+    return hashlib.sha256(value.encode()).hexdigest()
+
+
+def without_punctuation(value: str) -> str:
+    """Drop white space and punctuation of every script, and the symbols of ASCII."""
+    return "".join(
+        c
+        for c in value
+        if c not in _ASCII_PUNCTUATION and not c.isspace() and not unicodedata.category(c).startswith("P")
+    )
+
+
+def without_symbols(value: str) -> str:
+    """Drop punctuation and symbols of every script; white space stays."""
+    return "".join(c for c in value if unicodedata.category(c)[0] not in "PS")
+
+
+def without_digits(value: str) -> str:
+    """Drop the digits of every script."""
+    return "".join(c for c in value if unicodedata.category(c) != "Nd")
+
+
+def ascii_digits(value: str) -> str:
+    """Write the digits of every script (Arabic, Devanagari, full width, ...) as 0 to 9."""
+    if value.isascii():
+        return value
+    return "".join(str(unicodedata.decimal(c)) if unicodedata.category(c) == "Nd" else c for c in value)
