@@ -66,12 +66,15 @@ class Child:
     @property
     def running(self) -> bool:
         """Whether the program has not ended yet."""
-        return self._process.poll() is None
+        return self.returncode is None
 
     @property
     def returncode(self) -> int | None:
         """Exit code, negative for a signal, None while it runs."""
-        return self._process.poll()
+        code = self._process.poll()
+        if code is not None:
+            self._dismiss_guard()
+        return code
 
     def log_tail(self) -> str:
         """The end of what the program printed."""

@@ -6,10 +6,13 @@ starts, because the broker must advertise it. testcontainers removes the contain
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from attributary.local.child import ChildError
 from attributary.local.kafka_jars import KAFKA_VERSION, cluster_refusal
@@ -19,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IMAGE = f"apache/kafka:{KAFKA_VERSION}"
-_ENGINE_SECONDS = 2
+_DEFAULT_ENGINE = "unix:///var/run/docker.sock"
+_ENGINE_SECONDS = 2.0
 _START_SECONDS = 120.0
 
 _SETTINGS = {
@@ -44,20 +48,21 @@ _SETTINGS = {
 
 def docker_obstacle() -> str | None:
     """Why no container can be started here, or None; asks the engine for at most two seconds."""
-    if find_spec("testcontainers") is None or find_spec("docker") is None:
+    if find_spec("testcontainers") is None:
         return "testcontainers is not installed"
-    import docker  # noqa: PLC0415 (a development dependency)
-    from docker.errors import DockerException  # noqa: PLC0415
-
+    engine = urlsplit(os.environ.get("DOCKER_HOST") or _DEFAULT_ENGINE)
+    unix = engine.scheme == "unix"
     try:
-        client = docker.from_env(timeout=_ENGINE_SECONDS)
-        try:
-            client.ping()
-        finally:
-            client.close()
-    except DockerException:
+        with socket.socket(socket.AF_UNIX if unix else socket.AF_INET) as connection:
+            connection.settimeout(_ENGINE_SECONDS)
+            connection.connect(engine.path if unix else (engine.hostname or LOOPBACK, engine.port or 2375))
+            if os.environ.get("DOCKER_TLS_VERIFY"):
+                return None
+            connection.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
+            answer = connection.recv(64)
+    except OSError:
         return "no Docker engine answers"
-    return None
+    return None if b" 200 " in answer else "the Docker engine answers, but does not serve"
 
 
 @contextmanager

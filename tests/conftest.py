@@ -1,0 +1,24 @@
+"""Fixtures come from tests/fixtures, one concern a file; here stands only what concerns the whole run.
+
+Tests that use a broker or a database carry the marker `kafka` or `postgres` by themselves, so that
+`pytest -m "not kafka"` never forgets one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
+
+pytest_plugins = ["tests.fixtures.broker", "tests.fixtures.database", "tests.fixtures.network"]
+
+_MARKED_BY_FIXTURE = {"broker": "kafka", "three_brokers": "kafka", "postgres": "postgres", "own_postgres": "postgres"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        used = getattr(item, "fixturenames", ())
+        for fixture, marker in _MARKED_BY_FIXTURE.items():
+            if fixture in used:
+                item.add_marker(marker)
