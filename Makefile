@@ -1,0 +1,65 @@
+# Everything a developer does here; `make` alone lists it. Needs Python 3.11+ and make; the rest is set up.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test quick check format bench up down lock clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## create .venv with the pinned dependencies and Attributary itself
+
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "Python 3.11 or newer is needed; '$(PYTHON)' is not. Name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY) ## run the whole pipeline on real data, on this machine, in about a minute (ARGS="--keep" leaves it running)
+	$(BIN)/attributary demo $(ARGS)
+
+test: $(READY) ## every test, on a real Postgres and a real Kafka (REQUIRE_KAFKA=1: never without one)
+	$(BIN)/pytest $(ARGS)
+
+quick: $(READY) ## the tests that need neither a broker nor a database
+	$(BIN)/pytest -m "not kafka and not postgres and not slow" $(ARGS)
+
+check: $(READY) ## style, types, layers, contracts and generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python tests/checks/tree.py
+
+format: $(READY) ## let ruff lay out the code and fix what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## throughput and latency beside a floor job and a peer
+	$(BIN)/attributary bench $(ARGS)
+
+# Docker compose where an engine answers, else real Kafka and Postgres as local processes.
+up: $(READY) ## a local stack that keeps its data: broker, database, all consumers
+	@if docker info >/dev/null 2>&1; then docker compose up --build $(ARGS); else $(BIN)/attributary up $(ARGS); fi
+
+down: $(READY) ## stop what `make up` started, and keep the data
+	@if docker info >/dev/null 2>&1; then docker compose down $(ARGS); else $(BIN)/attributary down $(ARGS); fi
+
+# Chained, so that a package has one version in all three files. UPGRADE=--upgrade takes newer versions.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(UPGRADE)
+lock: $(READY) ## pin requirements/*.in into *.txt with hashes and without addresses
+	$(COMPILE) requirements/runtime.in -o requirements/runtime.txt
+	$(COMPILE) requirements/embedded.in -c requirements/runtime.txt -o requirements/embedded.txt
+	$(COMPILE) requirements/dev.in -c requirements/embedded.txt -o requirements/dev.txt
+	@! grep -n '://' requirements/*.txt || { echo "the locked files must not name addresses" >&2; exit 1; }
+
+clean: ## remove .venv, caches and the data of local stacks
+	rm -rf $(VENV) .attributary .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
