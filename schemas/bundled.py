@@ -128,3 +128,10 @@ def known_schemas() -> MappingProxyType[bytes, BundledSchema]:
             known[old.crc64] = old
     known.update((schema.crc64, schema) for schema in current_schemas().values())
     return MappingProxyType(known)
+
+
+@functools.cache
+def defaults(name: str) -> MappingProxyType[str, Any]:
+    """Return the fields of a record that may be missing, with what they are then."""
+    fields = current_schemas()[name].source["fields"]
+    return MappingProxyType({field["name"]: field["default"] for field in fields if "default" in field})

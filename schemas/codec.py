@@ -124,7 +124,7 @@ class Codec:
         try:
             schemaless_writer(out, self._current[name].runtime, record, strict_allow_default=True)
         except _BROKEN:
-            raise EncodeError(_misfit(self._current[name].source, record)) from None
+            raise EncodeError(": ".join(misfit(name, record))) from None
         value = out.getvalue()
         if len(value) > self._max_bytes:
             raise EncodeError(f"the {name} record takes more than {self._max_bytes} bytes")
@@ -213,21 +213,20 @@ def _breakage(name: str, error: Exception) -> str:
     return f"the bytes are not a {name} record"
 
 
-def _misfit(source: Any, record: Any) -> str:
-    """Name the first field that keeps a record from being written; slow, for the error text only."""
-    name = source["name"]
+def misfit(name: str, record: Any) -> tuple[str, str]:
+    """Name the first field that keeps a record from being written, and the rule; slow, for the error text only."""
     if not isinstance(record, Mapping):
-        return f"{name}: must be a mapping of fields"
-    known = {field["name"] for field in source["fields"]}
-    for field in source["fields"]:
-        if field["name"] not in record and "default" not in field:
-            return f"{field['name']}: must be set"
-    if unknown := sorted(str(key) for key in record if key not in known):
-        return f"{unknown[0]}: {name} has no such field"
-    for field in source["fields"]:
-        if field["name"] in record and not _fits(field["type"], record[field["name"]]):
-            return f"{field['name']}: is not of the type that the schema of {name} says, or not UTF-8 text"
-    return f"{name}: does not fit its schema"
+        return name, "must be a mapping of fields"
+    fields = {field["name"]: field for field in current_schemas()[name].source["fields"]}
+    for field_name, field in fields.items():
+        if field_name not in record and "default" not in field:
+            return field_name, "must be set"
+    if unknown := sorted(str(key) for key in record if key not in fields):
+        return unknown[0], f"the {name} record has no such field"
+    for field_name, field in fields.items():
+        if field_name in record and not _fits(field["type"], record[field_name]):
+            return field_name, f"is not of the type that the {name} schema says, or not UTF-8 text"
+    return name, "does not fit its schema"
 
 
 def _fits(schema: Any, value: Any) -> bool:
