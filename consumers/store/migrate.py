@@ -109,6 +109,7 @@ def migrate(connection: psycopg.Connection) -> tuple[str, ...]:
         connection.execute(_TABLE)
         connection.commit()
         pending = set(status(connection).pending)
+        connection.rollback()  # what follows must be transactions of their own, not savepoints of this one
         done = []
         for migration in migrations():
             if migration.name not in pending:

@@ -1,0 +1,145 @@
+"""What the delivery ledger knows about one event on its way to one destination.
+
+Invariant: no field holds personal data; `source` says where in Kafka the event can be read again, so the ledger never
+needs its content. `Ledger` is the contract that `ledger.PostgresLedger` and the in-memory ledger of the forwarder both
+keep; one set of tests runs on both.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class DeliveryState(enum.StrEnum):
+    """How far a delivery has come. All but `PENDING` are final; `attributary forward retry` opens one again."""
+
+    PENDING = "pending"
+    SENT = "sent"
+    SKIPPED = "skipped"
+    EXPIRED = "expired"
+    REJECTED = "rejected"
+    UNCERTAIN = "uncertain"
+
+
+class DeliveryKey(NamedTuple):
+    """One event on its way to one destination; `destination` names the channel too when a tenant has several."""
+
+    tenant_id: str
+    destination: str
+    event_id: str
+
+
+class Source(NamedTuple):
+    """Coordinates of the event in Kafka."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewDelivery:
+    """A delivery as it is first written down.
+
+    Attributes:
+        key: which event goes where.
+        state: pending, or final at once (skipped, expired, rejected).
+        reason: why it is final, or a remark; never a value of the event.
+        occurred_at: event time, microseconds since 1970-01-01 UTC.
+        source: where the event lies.
+        match_keys: names of the match keys that the event carries.
+    """
+
+    key: DeliveryKey
+    state: DeliveryState
+    reason: str | None
+    occurred_at: int
+    source: Source
+    match_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A row of the ledger.
+
+    Attributes:
+        in_flight: True from just before a request until its answer is known; after a crash it means "perhaps sent".
+        attempts: how many times the event was handed to a request that was not a mere continuation of another.
+        first_sent_at: when it was first handed over, microseconds; None before.
+        request_hash: SHA-256 of the last request's body, to compare with `forward --dry-run`.
+        response_code: HTTP status and the destination's own code, for example 400/100/2804003.
+        trace_id: the destination's own id of the answer (Meta: fbtrace_id).
+    """
+
+    key: DeliveryKey
+    state: DeliveryState
+    reason: str | None
+    occurred_at: int
+    source: Source
+    match_keys: tuple[str, ...] = ()
+    in_flight: bool = False
+    attempts: int = 0
+    first_sent_at: int | None = None
+    request_hash: str | None = None
+    response_code: str | None = None
+    trace_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a delivery in an attempt; `PENDING` means that it has to be tried again."""
+
+    key: DeliveryKey
+    state: DeliveryState
+    reason: str | None = None
+    in_flight: bool = False
+    request_hash: str | None = None
+    response_code: str | None = None
+    trace_id: str | None = None
+
+
+class Count(NamedTuple):
+    """How many deliveries of a destination are in a state, for one reason; times are event times in microseconds."""
+
+    destination: str
+    state: DeliveryState
+    reason: str | None
+    deliveries: int
+    oldest_at: int
+
+
+class Ledger(Protocol):
+    """One row per (tenant, destination, event). Every function is bulk and commits before it returns."""
+
+    def claim(self, entries: Sequence[NewDelivery]) -> Mapping[DeliveryKey, Delivery]:
+        """Write the entries that are new and give the rows that were there already, as they stand."""
+        ...
+
+    def begin(self, keys: Sequence[DeliveryKey], *, now_micros: int) -> None:
+        """Note that the events are about to be handed to the destination: in flight, one attempt more."""
+        ...
+
+    def settle(self, outcomes: Sequence[Settled]) -> None:
+        """Note what became of an attempt."""
+        ...
+
+    def find(self, event_id: str, *, tenant_id: str | None = None) -> Sequence[Delivery]:
+        """Give the deliveries of an event, sorted by key."""
+        ...
+
+    def open_deliveries(self, destination: str, state: DeliveryState, *, limit: int) -> Sequence[Delivery]:
+        """Give deliveries in a state, oldest event first."""
+        ...
+
+    def reopen(self, keys: Sequence[DeliveryKey]) -> int:
+        """Make deliveries pending again as if never tried, keep their attempts; gives how many there were."""
+        ...
+
+    def counts(self) -> Sequence[Count]:
+        """Count deliveries by destination, state and reason."""
+        ...

@@ -1,0 +1,134 @@
+"""The ledger contract, the same tests in memory and on a real Postgres."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from attributary.consumers.forwarder.memory_ledger import MemoryLedger
+from attributary.consumers.store.connection import connect
+from attributary.consumers.store.delivery import DeliveryKey, DeliveryState, NewDelivery, Settled, Source
+from attributary.consumers.store.ledger import PostgresLedger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from attributary.consumers.store.delivery import Ledger
+
+NOW = 1_795_500_000_000_000
+SOURCE = Source("attribution.conversions.v1", 3, 42)
+
+
+def new(event: str, *, destination: str = "meta", state: DeliveryState = DeliveryState.PENDING) -> NewDelivery:
+    reason = None if state is DeliveryState.PENDING else "no consent for ad_storage"
+    return NewDelivery(
+        DeliveryKey("acme", destination, event), state, reason, NOW - len(event), SOURCE, ("em", "client_ip_address")
+    )
+
+
+@contextmanager
+def postgres_ledger(dsn: str) -> Iterator[PostgresLedger]:
+    with connect(dsn, application_name="tests") as connection:
+        yield PostgresLedger(connection)
+
+
+@pytest.fixture
+def memory() -> MemoryLedger:
+    return MemoryLedger()
+
+
+@pytest.fixture
+def stored(database: str) -> Iterator[Ledger]:
+    with postgres_ledger(database) as ledger:
+        yield ledger
+
+
+@pytest.fixture(params=["memory", pytest.param("stored", marks=pytest.mark.postgres)])
+def ledger(request: pytest.FixtureRequest) -> Ledger:
+    found: Ledger = request.getfixturevalue(request.param)
+    return found
+
+
+def test_a_claim_writes_once_and_shows_what_was_there(ledger: Ledger) -> None:
+    first = [new("a"), new("b", state=DeliveryState.SKIPPED)]
+    assert ledger.claim(first) == {}
+    again = ledger.claim([new("b"), new("c"), new("a", state=DeliveryState.EXPIRED)])
+    assert {key.event_id: row.state for key, row in again.items()} == {
+        "a": DeliveryState.PENDING,
+        "b": DeliveryState.SKIPPED,
+    }
+    row = again[DeliveryKey("acme", "meta", "b")]
+    assert (row.reason, row.source, row.match_keys) == (
+        "no consent for ad_storage",
+        SOURCE,
+        ("em", "client_ip_address"),
+    )
+    assert (row.attempts, row.in_flight, row.first_sent_at) == (0, False, None)
+    assert row.occurred_at == NOW - 1
+    assert ledger.claim([]) == {}
+
+
+def test_an_attempt_is_in_flight_until_it_is_settled(ledger: Ledger) -> None:
+    key = DeliveryKey("acme", "meta", "a")
+    ledger.claim([new("a"), new("other")])
+    ledger.begin([key], now_micros=NOW)
+    (row,) = ledger.find("a")
+    assert (row.state, row.in_flight, row.attempts, row.first_sent_at) == (DeliveryState.PENDING, True, 1, NOW)
+    ledger.settle([Settled(key, DeliveryState.PENDING, "5xx", request_hash="h1", response_code="503")])
+    ledger.begin([key], now_micros=NOW + 1)
+    ledger.settle([Settled(key, DeliveryState.SENT, None, request_hash="h2", response_code="200", trace_id="T")])
+    (row,) = ledger.find("a", tenant_id="acme")
+    assert (row.state, row.in_flight, row.attempts, row.first_sent_at) == (DeliveryState.SENT, False, 2, NOW)
+    assert (row.request_hash, row.response_code, row.trace_id, row.reason) == ("h2", "200", "T", None)
+    assert ledger.find("a", tenant_id="other") == []
+    assert ledger.find("unknown") == []
+
+
+def test_open_deliveries_come_oldest_first_and_can_be_opened_again(ledger: Ledger) -> None:
+    ledger.claim([new("a"), new("bb"), new("ccc"), new("x", destination="ga4"), new("y", destination="meta:2")])
+    open_rows = ledger.open_deliveries("meta", DeliveryState.PENDING, limit=3)
+    assert [row.key.event_id for row in open_rows] == ["ccc", "bb", "a"]
+    everywhere = ledger.open_deliveries("meta", DeliveryState.PENDING, limit=9)
+    assert {row.key.destination for row in everywhere} == {"meta", "meta:2"}
+    keys = [row.key for row in open_rows[:2]]
+    ledger.begin(keys, now_micros=NOW)
+    ledger.settle([Settled(key, DeliveryState.UNCERTAIN, "timeout") for key in keys])
+    assert ledger.reopen([*keys, DeliveryKey("acme", "meta", "unknown")]) == 2
+    (row,) = ledger.find("ccc")
+    assert (row.state, row.attempts, row.first_sent_at) == (DeliveryState.PENDING, 1, None)
+
+
+def test_counts(ledger: Ledger) -> None:
+    ledger.claim([new("a"), new("bb"), new("s", state=DeliveryState.SKIPPED), new("g", destination="ga4")])
+    counts = {(c.destination, c.state, c.reason): (c.deliveries, c.oldest_at) for c in ledger.counts()}
+    assert counts[("meta", DeliveryState.PENDING, None)] == (2, NOW - 2)
+    assert counts[("meta", DeliveryState.SKIPPED, "no consent for ad_storage")] == (1, NOW - 1)
+    assert counts[("ga4", DeliveryState.PENDING, None)] == (1, NOW - 1)
+
+
+def test_empty_calls_do_nothing(ledger: Ledger) -> None:
+    ledger.begin([], now_micros=NOW)
+    ledger.settle([])
+    assert ledger.reopen([]) == 0
+    assert ledger.counts() == []
+
+
+@pytest.mark.postgres
+def test_two_processes_that_claim_the_same_events_get_each_new_one_once(database: str) -> None:
+    with postgres_ledger(database) as one, postgres_ledger(database) as two:
+        entries = [new(f"e{n}") for n in range(500)]
+        assert one.claim(entries[:300]) == {}
+        assert len(two.claim(list(reversed(entries)))) == 300
+        assert len(one.claim(entries)) == 500
+
+
+@pytest.mark.postgres
+def test_an_unknown_state_is_refused_by_the_database(database: str) -> None:
+    with connect(database, application_name="tests") as connection, pytest.raises(psycopg.errors.CheckViolation):
+        connection.execute(
+            "INSERT INTO attribution_deliveries (tenant_id, destination, event_id, state, occurred_at, source_topic,"
+            " source_partition, source_offset) VALUES ('t', 'meta', 'e', 'lost', now(), 't', 0, 0)"
+        )
