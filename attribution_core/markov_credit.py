@@ -1,0 +1,128 @@
+"""Per-journey credits weighted by removal effects: the Markov model for single journeys.
+
+The credit of a touch is the removal effect of its channel over the sum of the removal effects of all touches of the
+journey. This is a quantity of its own. Its total over all journeys is *not* the normalised removal effect of the
+population, which in general cannot be split into per-journey credits at all (see ``docs/models.md``).
+
+Invariant: credits depend on the journey and the trained state only; a journey with a channel that the state does not
+know well enough is credited by the fallback rule and flagged.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from attributary.attribution_core.journeys import ChannelIndex, Flags, Floats, Ints, JourneyBatch
+from attributary.attribution_core.markov import first_order_chain, first_order_removal
+from attributary.attribution_core.rules import RULES, RuleSettings
+from attributary.attribution_core.state import JourneyState
+from attributary.attribution_core.uncertainty import dirichlet_removal
+
+
+@dataclass(frozen=True, slots=True)
+class MarkovSettings:
+    """Parameters of the Markov model.
+
+    Attributes:
+        minimum_conversions: below this many conversions that contain a channel, the channel has insufficient data.
+        fallback_rule: the rule that credits journeys with insufficient data.
+        draws: posterior draws behind the confidence; its own simulation error shrinks with their root.
+        seed: of the draws.
+    """
+
+    minimum_conversions: int = 30
+    fallback_rule: str = "linear"
+    draws: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.fallback_rule not in RULES:
+            raise ValueError(f"fallback_rule: must be one of {', '.join(RULES)}")
+        if self.minimum_conversions < 0 or self.draws < 1:
+            raise ValueError("minimum_conversions, draws: must not be negative, must be positive")
+
+
+@dataclass(frozen=True, eq=False)
+class MarkovModel:
+    """Removal effects of the first order, ready to credit journeys.
+
+    Attributes:
+        version: of the trained state.
+        index: the channels of the state.
+        effects: float64[K], removal effects; NaN where the data is insufficient.
+        draws: float64[D, K], removal effects under parameter draws.
+        settings: see `MarkovSettings`.
+    """
+
+    version: str
+    index: ChannelIndex
+    effects: Floats
+    draws: Floats
+    settings: MarkovSettings
+
+    @classmethod
+    def train(cls, version: str, state: JourneyState, settings: MarkovSettings | None = None) -> "MarkovModel":
+        """Compute removal effects and their posterior draws from the counts of a state."""
+        chosen = settings or MarkovSettings()
+        chain = state.chain
+        effects = first_order_removal(
+            first_order_chain(chain.steps, chain.opens, chain.conversions, chain.conversions + chain.nulls)
+        ).effects
+        effects = np.where(state.conversions_with() >= chosen.minimum_conversions, effects, np.nan)
+        draws = dirichlet_removal(state, draws=chosen.draws, seed=chosen.seed)
+        return cls(version, state.index, effects, draws, chosen)
+
+    @property
+    def name(self) -> str:
+        """The model's name in results."""
+        return "markov"
+
+    @property
+    def fallback_rule(self) -> str:
+        """The rule for journeys with insufficient data."""
+        return self.settings.fallback_rule
+
+    def credits(self, batch: JourneyBatch) -> Floats:
+        """Return the credit of each touch."""
+        weights = self._weights(batch, self.effects)
+        sums = batch.sums(weights)
+        flagged = ~(sums > 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            shares: Floats = weights / np.repeat(sums, batch.lengths)
+        if bool((flagged & (batch.lengths > 0)).any()):
+            fallen = np.repeat(flagged, batch.lengths)
+            shares[fallen] = RULES[self.fallback_rule](batch, RuleSettings())[fallen]
+        return shares
+
+    def fallback(self, batch: JourneyBatch) -> Flags:
+        """Tell which journeys have touches but too little data: an unknown or rare channel, or no effect at all."""
+        sums = batch.sums(self._weights(batch, self.effects))
+        return ~(sums > 0) & (batch.lengths > 0)
+
+    def confidence(self, batch: JourneyBatch) -> Floats:
+        """Return 1 - mean over the draws of half the summed absolute change of the journey's credits."""
+        places = self._places(batch)
+        shares = self.credits(batch)
+        variation = np.zeros(len(batch), dtype=np.float64)
+        # A draw for a channel that is not in the state changes nothing: its journeys are flagged anyway.
+        padded = np.concatenate((self.draws, np.ones((self.draws.shape[0], 1))), axis=1)
+        for effects in padded:
+            weights = effects[places]
+            sums = batch.sums(weights)
+            sums[sums <= 0] = 1.0
+            weights /= np.repeat(sums, batch.lengths)
+            weights -= shares
+            variation += batch.sums(np.abs(weights, out=weights))
+        confidence: Floats = 1.0 - 0.5 * variation / self.draws.shape[0]
+        confidence[self.fallback(batch) | (batch.lengths == 0)] = np.nan
+        return confidence
+
+    def _places(self, batch: JourneyBatch) -> Ints:
+        """Return the code of each touch's channel in the state; -1, the last entry of a padded row, if unknown."""
+        places: Ints = batch.index.translation(self.index)[batch.channels]
+        return places
+
+    def _weights(self, batch: JourneyBatch, effects: Floats) -> Floats:
+        """Return the removal effect of each touch's channel; NaN, which any sum inherits, if unknown or rare."""
+        weights: Floats = np.append(effects, np.nan)[self._places(batch)]
+        return weights

@@ -1,0 +1,221 @@
+"""The models that credit touches, under one protocol, and the set of them that a tenant uses.
+
+Invariant: for every model, credits are not negative and sum to 1 over each journey with touches; the same batch and the
+same trained states give the same bytes. A model that was estimated says where it had too little data: those journeys
+are credited by its declared fallback rule and flagged. Rules are conventions: their confidence is None, not 1.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from attributary.attribution_core.journeys import Flags, Floats, JourneyBatch
+from attributary.attribution_core.markov_credit import MarkovModel, MarkovSettings
+from attributary.attribution_core.rules import RULES, RuleSettings, linear
+from attributary.attribution_core.sets import set_shares
+from attributary.attribution_core.state import JourneyState
+
+RULE_MODELS: tuple[str, ...] = tuple(RULES)
+TRAINED_MODELS: tuple[str, ...] = ("markov",)
+MODELS: tuple[str, ...] = (*RULE_MODELS, "markov", "shapley")
+UNTRAINED = "untrained"
+
+
+class ModelError(ValueError):
+    """A model that does not exist or a state that is not its own."""
+
+
+class Model(Protocol):
+    """One way to credit the touches of a journey."""
+
+    @property
+    def name(self) -> str:
+        """What the model is called in results."""
+
+    @property
+    def version(self) -> str:
+        """Names the rule's parameters or the trained state; pinned in each result."""
+
+    @property
+    def fallback_rule(self) -> str | None:
+        """The rule that credits the journeys that `fallback` flags; None for a model that never falls back."""
+
+    def credits(self, batch: JourneyBatch) -> Floats:
+        """Return the credit of each touch, float64[m]."""
+
+    def confidence(self, batch: JourneyBatch) -> Floats | None:
+        """Return 1 - expected total variation of each journey's credits, float64[n]; NaN where it fell back.
+
+        It is the precision of the estimate, not the probability that the model is right. None: a rule.
+        """
+
+    def fallback(self, batch: JourneyBatch) -> Flags | None:
+        """Tell which journeys had too little data, bool[n]; None for a model that never falls back."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleModel:
+    """A rule as a model."""
+
+    name: str
+    settings: RuleSettings
+
+    @property
+    def version(self) -> str:
+        """The rule's own version and its parameters, if it has any."""
+        settings = self.settings
+        if self.name == "position_based":
+            return f"1:{settings.first_weight:g}/{settings.middle_weight:g}/{settings.last_weight:g}"
+        if self.name == "time_decay":
+            return f"1:{settings.half_life_seconds:g}s"
+        return "1"
+
+    @property
+    def fallback_rule(self) -> None:
+        """A rule never falls back."""
+
+    def credits(self, batch: JourneyBatch) -> Floats:
+        """Return the credit of each touch."""
+        return RULES[self.name](batch, self.settings)
+
+    def confidence(self, batch: JourneyBatch) -> None:
+        """A rule is not an estimate."""
+
+    def fallback(self, batch: JourneyBatch) -> None:
+        """A rule never falls back."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShapleyModel:
+    """Simplified Shapley value of each journey: equal shares for its distinct channels, whatever the order.
+
+    It needs no training and is exact, but it sees converted journeys only: channels that often appear without a
+    conversion lose nothing by it.
+    """
+
+    name: str = "shapley"
+    version: str = "simplified-1"
+
+    @property
+    def fallback_rule(self) -> None:
+        """It needs no data."""
+
+    def credits(self, batch: JourneyBatch) -> Floats:
+        """Return the credit of each touch."""
+        return set_shares(batch)
+
+    def confidence(self, batch: JourneyBatch) -> None:
+        """Nothing is estimated for a single journey."""
+
+    def fallback(self, batch: JourneyBatch) -> None:
+        """It needs no data."""
+
+
+@dataclass(frozen=True, slots=True)
+class UntrainedModel:
+    """Stands for a model that has no active state yet: every journey is credited by the fallback rule."""
+
+    name: str
+    version: str = UNTRAINED
+    fallback_rule: str = "linear"
+
+    def credits(self, batch: JourneyBatch) -> Floats:
+        """Return the fallback's credits."""
+        return linear(batch)
+
+    def confidence(self, batch: JourneyBatch) -> Floats:
+        """There is no estimate: NaN."""
+        return np.full(len(batch), np.nan)
+
+    def fallback(self, batch: JourneyBatch) -> Flags:
+        """All journeys with touches."""
+        return batch.lengths > 0
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """What one model says about a batch; see `Model` for the meaning of the arrays."""
+
+    credits: Floats
+    confidence: Floats | None
+    fallback: Flags | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedState:
+    """A version of a trained model, as it is stored.
+
+    Attributes:
+        version: the name of the version.
+        document: `JourneyState.to_document` of the training data.
+        settings: parameters, by the field names of `MarkovSettings`; empty for the defaults.
+    """
+
+    version: str
+    document: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSet:
+    """The models of a tenant, in a fixed order."""
+
+    models: tuple[Model, ...]
+
+    @property
+    def version(self) -> str:
+        """A digest of all names and versions: what a result pins."""
+        text = "\n".join(f"{model.name}={model.version}" for model in self.models)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def attribute(self, batch: JourneyBatch) -> dict[str, Attribution]:
+        """Return what every model says about the batch, by model name."""
+        return {
+            model.name: Attribution(model.credits(batch), model.confidence(batch), model.fallback(batch))
+            for model in self.models
+        }
+
+
+def model_set(
+    names: Iterable[str] = MODELS,
+    states: Mapping[str, TrainedState] | None = None,
+    settings: RuleSettings | None = None,
+) -> ModelSet:
+    """Build the models of a tenant.
+
+    Args:
+        names: models wanted, of `MODELS`.
+        states: active trained state of each model that has one; a trained model without is credited by its fallback.
+        settings: parameters of the rules.
+
+    Raises:
+        ModelError: for a name that is not in `MODELS`, or that stands twice.
+        StateError: for a state document that cannot be read.
+    """
+    chosen = settings or RuleSettings()
+    models: list[Model] = []
+    for name in names:
+        if any(model.name == name for model in models):
+            raise ModelError(f"model {name!r} is named twice")
+        if name in RULES:
+            models.append(RuleModel(name, chosen))
+        elif name == "shapley":
+            models.append(ShapleyModel())
+        elif name == "markov":
+            models.append(_markov((states or {}).get(name)))
+        else:
+            raise ModelError(f"no model {name!r}; there are {', '.join(MODELS)}")
+    return ModelSet(tuple(models))
+
+
+def _markov(state: TrainedState | None) -> Model:
+    if state is None:
+        return UntrainedModel("markov")
+    try:
+        settings = MarkovSettings(**state.settings)
+    except TypeError as error:
+        raise ModelError(f"markov {state.version}: unknown setting ({error})") from error
+    return MarkovModel.train(state.version, JourneyState.from_document(state.document), settings)

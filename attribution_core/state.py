@@ -1,0 +1,266 @@
+"""What is remembered of finished journeys: additive integer counts, never the journeys themselves.
+
+Invariant: a state is a sum over journeys. ``fit(a + b) == fit(a) + fit(b)`` bit by bit, in whatever order or partition;
+``state + x - x == state``. A late touch, a refund or a conversion after a provisional "no conversion" is therefore a
+retraction of the old journey and an addition of the new one. All numbers are int64 (values in micros of one currency),
+because sums of floats depend on their order.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from attributary.attribution_core.journeys import ChannelIndex, Ints, JourneyBatch, JourneyError, Outcomes
+from attributary.attribution_core.sets import distinct_sets
+
+SCHEMA_VERSION = 1
+_KIND = "attributary.journey-state"
+
+SetCounts = dict[tuple[str, ...], tuple[int, int, int]]
+
+
+class StateError(ValueError):
+    """A state that cannot be read, or a retraction of more than was added."""
+
+
+@dataclass(frozen=True, eq=False)
+class ChainCounts:
+    """Counts of the chain of first order; repeats of a channel in direct succession count as one visit.
+
+    Attributes:
+        steps: int64[K, K], steps between different channels.
+        opens: int64[K], journeys by their first channel.
+        conversions: int64[K], converted journeys by their last channel.
+        nulls: int64[K], journeys without conversion by their last channel.
+        value_micros: int64[K], value of the converted journeys by their last channel.
+    """
+
+    steps: Ints
+    opens: Ints
+    conversions: Ints
+    nulls: Ints
+    value_micros: Ints
+
+
+@dataclass(frozen=True, eq=False)
+class JourneyState:
+    """The sufficient statistics of the trained models.
+
+    Attributes:
+        index: the channels seen.
+        chain: counts for the Markov chain.
+        sets: set of channels (sorted names) to (conversions, nulls, value in micros); ``()`` holds the journeys
+            without any touch. No entry is (0, 0, 0).
+    """
+
+    index: ChannelIndex
+    chain: ChainCounts
+    sets: SetCounts
+
+    @classmethod
+    def empty(cls) -> "JourneyState":
+        """Return the state of no journeys: the neutral element of addition."""
+        return _zero(ChannelIndex.of(()))
+
+    @classmethod
+    def fit(cls, batch: JourneyBatch, outcomes: Outcomes) -> "JourneyState":
+        """Count the journeys of a batch. Cost: linear in touches, plus the square of the number of channels.
+
+        Raises:
+            JourneyError: when outcomes and journeys differ in number.
+        """
+        if len(outcomes) != len(batch):
+            raise JourneyError("outcomes: must have one entry per journey")
+        return _tidied(cls(batch.index, _count_chain(batch, outcomes), _count_sets(batch, outcomes)))
+
+    @property
+    def conversions(self) -> int:
+        """Number of converted journeys, those without touches included."""
+        return sum(entry[0] for entry in self.sets.values())
+
+    @property
+    def nulls(self) -> int:
+        """Number of journeys that ended without a conversion, those without touches included."""
+        return sum(entry[1] for entry in self.sets.values())
+
+    @property
+    def value_micros(self) -> int:
+        """Value of all conversions, micros."""
+        return sum(entry[2] for entry in self.sets.values())
+
+    def conversions_with(self) -> Ints:
+        """Return the conversions whose journey contains the channel, int64[K]: what an estimate for it rests on."""
+        found = np.zeros(len(self.index), dtype=np.int64)
+        for names, entry in self.sets.items():
+            for name in names:
+                found[self.index.code(name)] += entry[0]
+        return found
+
+    def add(self, other: "JourneyState") -> "JourneyState":
+        """Return the state of the journeys of both; associative and commutative."""
+        return self._combined(other, 1)
+
+    def subtract(self, other: "JourneyState") -> "JourneyState":
+        """Return the state without the journeys of the other.
+
+        Raises:
+            StateError: when the other holds journeys that were never added.
+        """
+        return self._combined(other, -1)
+
+    def replace(self, old: "JourneyState", new: "JourneyState") -> "JourneyState":
+        """Retract the old version of some journeys and add the new one."""
+        return self.add(new).subtract(old)
+
+    def to_document(self) -> dict[str, Any]:
+        """Return a JSON-able document: the same counts give the same document."""
+        row, column = np.nonzero(self.chain.steps)
+        return {
+            "kind": _KIND,
+            "schema": SCHEMA_VERSION,
+            "channels": list(self.index.names),
+            "steps": np.column_stack((row, column, self.chain.steps[row, column])).tolist(),
+            "opens": self.chain.opens.tolist(),
+            "conversions": self.chain.conversions.tolist(),
+            "nulls": self.chain.nulls.tolist(),
+            "value_micros": self.chain.value_micros.tolist(),
+            "sets": [[[self.index.code(name) for name in names], *self.sets[names]] for names in sorted(self.sets)],
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "JourneyState":
+        """Read what `to_document` wrote.
+
+        Raises:
+            StateError: when the document is of another kind or schema version, or damaged.
+        """
+        if document.get("kind") != _KIND or document.get("schema") != SCHEMA_VERSION:
+            raise StateError(f"state: expected {_KIND} of schema {SCHEMA_VERSION}")
+        try:
+            names = tuple(document["channels"])
+            index = ChannelIndex.of(names)
+            if index.names != names:
+                raise StateError("state: channels must be sorted and distinct")
+            steps = np.zeros((len(index), len(index)), dtype=np.int64)
+            for row, column, count in document["steps"]:
+                steps[row, column] = count
+            opens, conversions, nulls, value_micros = (
+                np.array(document[part], dtype=np.int64) for part in ("opens", "conversions", "nulls", "value_micros")
+            )
+            sets: SetCounts = {
+                tuple(names[code] for code in codes): (int(converted), int(null), int(value))
+                for codes, converted, null, value in document["sets"]
+            }
+        except (KeyError, IndexError, TypeError, OverflowError, ValueError) as error:
+            raise StateError(f"state: damaged document ({error})") from error
+        if any(part.shape != (len(index),) for part in (opens, conversions, nulls, value_micros)):
+            raise StateError("state: damaged document (one number per channel is needed)")
+        return _checked(cls(index, ChainCounts(steps, opens, conversions, nulls, value_micros), sets))
+
+    def _combined(self, other: "JourneyState", sign: int) -> "JourneyState":
+        index = ChannelIndex.of((*self.index.names, *other.index.names))
+        sets = dict(self.sets)
+        for names, (conversions, nulls, value) in other.sets.items():
+            mine = sets.get(names, (0, 0, 0))
+            sets[names] = (mine[0] + sign * conversions, mine[1] + sign * nulls, mine[2] + sign * value)
+        chain, addend = _spread(self, index), _spread(other, index)
+        total = ChainCounts(
+            chain.steps + sign * addend.steps,
+            chain.opens + sign * addend.opens,
+            chain.conversions + sign * addend.conversions,
+            chain.nulls + sign * addend.nulls,
+            chain.value_micros + sign * addend.value_micros,
+        )
+        return _tidied(JourneyState(index, total, sets))
+
+
+def same_state(one: JourneyState, other: JourneyState) -> bool:
+    """Tell whether two states hold the same counts."""
+    return one.to_document() == other.to_document()
+
+
+def _tidied(state: JourneyState) -> JourneyState:
+    """Drop empty sets and the channels of which nothing is left, so that equal sums are equal states."""
+    sets = {names: entry for names, entry in state.sets.items() if entry != (0, 0, 0)}
+    index = ChannelIndex.of(name for names in sets for name in names)
+    kept = np.flatnonzero(state.index.translation(index) >= 0)
+    chain = ChainCounts(
+        state.chain.steps[np.ix_(kept, kept)],
+        state.chain.opens[kept],
+        state.chain.conversions[kept],
+        state.chain.nulls[kept],
+        state.chain.value_micros[kept],
+    )
+    return _checked(JourneyState(index, chain, sets))
+
+
+def _checked(state: JourneyState) -> JourneyState:
+    chain = state.chain
+    parts = (chain.steps, chain.opens, chain.conversions, chain.nulls)
+    if any(bool((part < 0).any()) for part in parts) or any(min(entry[:2]) < 0 for entry in state.sets.values()):
+        raise StateError("state: a count is negative; journeys were retracted that had not been added")
+    return state
+
+
+def _zero(index: ChannelIndex) -> JourneyState:
+    size = len(index)
+    none = np.zeros(size, dtype=np.int64)
+    return JourneyState(index, ChainCounts(np.zeros((size, size), dtype=np.int64), none, none, none, none), {})
+
+
+def _spread(state: JourneyState, index: ChannelIndex) -> ChainCounts:
+    """Lay the counts of a state out over a larger index."""
+    places = state.index.translation(index)
+    wide = np.zeros((len(index), len(index)), dtype=np.int64)
+    wide[np.ix_(places, places)] = state.chain.steps
+
+    def vector(counts: Ints) -> Ints:
+        spread = np.zeros(len(index), dtype=np.int64)
+        spread[places] = counts
+        return spread
+
+    chain = state.chain
+    return ChainCounts(
+        wide, vector(chain.opens), vector(chain.conversions), vector(chain.nulls), vector(chain.value_micros)
+    )
+
+
+def _weighted(codes: Ints, weights: Ints, size: int) -> Ints:
+    """Add integer weights up by code; exact, unlike `bincount`, which adds floats."""
+    sums = np.zeros(size, dtype=np.int64)
+    np.add.at(sums, codes, weights)
+    return sums
+
+
+def _count_chain(batch: JourneyBatch, outcomes: Outcomes) -> ChainCounts:
+    size = len(batch.index)
+    filled = batch.lengths > 0
+    openers = batch.channels[batch.offsets[:-1][filled]].astype(np.int64)
+    closers = batch.channels[batch.offsets[1:][filled] - 1].astype(np.int64)
+    journeys = outcomes.conversions + outcomes.nulls
+    source, target = batch.channels[:-1].astype(np.int64), batch.channels[1:].astype(np.int64)
+    journey = batch.journey_of_touch
+    inside = (journey[:-1] == journey[1:]) & (source != target)
+    steps = _weighted((source * size + target)[inside], journeys[journey[:-1][inside]], size * size)
+    return ChainCounts(
+        steps.reshape(size, size),
+        _weighted(openers, journeys[filled], size),
+        _weighted(closers, outcomes.conversions[filled], size),
+        _weighted(closers, outcomes.nulls[filled], size),
+        _weighted(closers, outcomes.value_micros[filled], size),
+    )
+
+
+def _count_sets(batch: JourneyBatch, outcomes: Outcomes) -> SetCounts:
+    found = distinct_sets(batch)
+    size = len(found.members)
+    conversions = _weighted(found.set_of_journey, outcomes.conversions, size)
+    nulls = _weighted(found.set_of_journey, outcomes.nulls, size)
+    values = _weighted(found.set_of_journey, outcomes.value_micros, size)
+    names = batch.index.names
+    return {
+        tuple(names[code] for code in members): (int(conversions[place]), int(nulls[place]), int(values[place]))
+        for place, members in enumerate(found.members)
+    }
