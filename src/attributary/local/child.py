@@ -102,6 +102,15 @@ class Child:
         """SIGCONT after `suspend`."""
         self.send(signal.SIGCONT)
 
+    def terminate(self) -> None:
+        """Send the stop signal and return at once; `stop` afterwards waits."""
+        self.send(self._stop_signal)
+
+    def leave(self) -> None:
+        """Give up the handle of a child that lives on by itself."""
+        # Popen warns when it is collected before its child has ended; here that is the intention.
+        self._process.returncode = 0
+
     def wait(self, timeout_seconds: float) -> int | None:
         """Wait for the end; returns the exit code, or None when the time is over."""
         try:

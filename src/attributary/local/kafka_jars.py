@@ -173,12 +173,23 @@ def free_node_ports(nodes: int, *, proxy_ports: Sequence[int] = ()) -> list[Port
 
 @contextmanager
 def kafka_cluster(
-    nodes: int = 1, folder: Path | None = None, *, ports: Sequence[Ports] | None = None
+    nodes: int = 1,
+    folder: Path | None = None,
+    *,
+    ports: Sequence[Ports] | None = None,
+    short_sessions: bool = True,
 ) -> Iterator[KafkaCluster]:
-    """A running cluster for the length of a `with` block; a temporary folder is removed at its end."""
+    """A running cluster for the length of a `with` block; a temporary folder is removed at its end.
+
+    Args:
+        nodes: How many; the number of `ports` decides if they are given.
+        folder: Where data, settings and logs go.
+        ports: Ports of each node; free ones when None.
+        short_sessions: See `make_cluster`.
+    """
     home = folder or Path(tempfile.mkdtemp(prefix="attributary-kafka-"))
     try:
-        cluster = make_cluster(home, ports=ports or free_node_ports(nodes))
+        cluster = make_cluster(home, ports=ports or free_node_ports(nodes), short_sessions=short_sessions)
         cluster.start()
         try:
             yield cluster

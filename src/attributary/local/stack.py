@@ -1,0 +1,181 @@
+"""The whole local stack: broker, database, migrations, topics, every stage as a process.
+
+Contract: `Stack.start()` returns when everything is up; `Stack.watch()` restarts a stage that ends by itself
+and gives up on one that cannot be configured; `Stack.stop()` ends the stages before the broker and the
+broker before the database, so that each finds what it needs to finish its last batch.
+
+Invariant: all state is below one folder; a stop (or a crash) and a start on the same folder lose nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+import psycopg
+
+from attributary.local.broker import BOOTSTRAP_VARIABLE, find_broker
+from attributary.local.child import Child, run, spawn
+from attributary.local.kafka_jars import kafka_cluster
+from attributary.local.kafka_node import Ports
+from attributary.local.ports import free_port
+from attributary.local.postgres import Postgres, embedded_postgres
+from attributary.local.stages import FIRST_METRICS_PORT, STAGES, StageProcess, command_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from attributary.local.folder import StackFolder
+
+DATABASE = "attributary"
+_STEP_SECONDS = 180.0
+_GRACE_SECONDS = 30.0
+_RESTART_SECONDS = 2.0
+# A setting is missing or wrong: another start would end the same way.
+_EXIT_CONFIG = 78
+
+_KAFKA_PORTS = (9092, 9093)
+_POSTGRES_PORT = 54320
+
+
+@dataclass
+class RunningStage:
+    """A stage with its process."""
+
+    stage: StageProcess
+    metrics_port: int
+    child: Child
+    restarts: int = 0
+    restart_at: float | None = None
+    given_up: bool = False
+
+
+@dataclass
+class Stack:
+    """A local stack in a folder; use as a context manager.
+
+    Attributes:
+        folder: Where everything is kept.
+        say: Prints a line of progress.
+        environment: Variables for the stages on top of this process's own; set before `start`.
+    """
+
+    folder: StackFolder
+    say: Callable[[str], None]
+    environment: dict[str, str] = field(default_factory=dict)
+    bootstrap: str = field(default="", init=False)
+    dsn: str = field(default="", init=False)
+    stages: list[RunningStage] = field(default_factory=list, init=False)
+    skipped: list[StageProcess] = field(default_factory=list, init=False)
+    _resources: ExitStack = field(default_factory=ExitStack, init=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Bring everything up, in order."""
+        # Entered first, left last: the stages still need the database while the broker goes away.
+        self.dsn = self._start_database()
+        self.bootstrap = self._start_broker()
+        self.environment = {
+            "ATTRIBUTION_FIRST_START": "earliest",
+            "METRICS_HOST": "127.0.0.1",
+            **self.environment,
+            BOOTSTRAP_VARIABLE: self.bootstrap,
+            "DATABASE_URL": self.dsn,
+        }
+        for arguments in (("db", "migrate"), ("topics", "apply")):
+            self.say(f"attributary {' '.join(arguments)}")
+            run(
+                command_line(*arguments),
+                name=f"attributary {' '.join(arguments)}",
+                timeout_seconds=_STEP_SECONDS,
+                env=self._child_environment({}),
+            )
+        for number, stage in enumerate(STAGES):
+            self._start_stage(stage, FIRST_METRICS_PORT + number)
+
+    def watch(self) -> None:
+        """Look after the stages once; call it again and again."""
+        now = time.monotonic()
+        for running in self.stages:
+            if running.given_up or running.child.running:
+                continue
+            if running.child.returncode == _EXIT_CONFIG:
+                running.given_up = True
+                self.say(f"{running.stage.name} is off: {running.child.log_tail().splitlines()[-1]}")
+            elif running.restart_at is None:
+                running.restart_at = now + _RESTART_SECONDS
+                self.say(f"{running.stage.name} ended with {running.child.returncode}; see {running.child.log}")
+            elif now >= running.restart_at:
+                running.restart_at = None
+                running.restarts += 1
+                running.child = self._spawn(running.stage, running.metrics_port)
+                self.say(f"{running.stage.name} was started again")
+
+    def stop(self) -> None:
+        """End the stages together, then the broker, then the database."""
+        for running in self.stages:
+            running.child.terminate()
+        for running in self.stages:
+            running.child.stop(_GRACE_SECONDS)
+        self.stages.clear()
+        self._resources.close()
+
+    def _start_database(self) -> str:
+        given = os.environ.get("DATABASE_URL", "").strip()
+        if given:
+            self.say("database: the one that DATABASE_URL names")
+            return given
+        self.say("database: starting the embedded Postgres")
+        port = self.folder.port("postgres", free_port(_POSTGRES_PORT))
+        postgres = self._resources.enter_context(embedded_postgres(self.folder.path / "postgres", port=port))
+        _create_database(postgres)
+        return postgres.database(DATABASE)
+
+    def _start_broker(self) -> str:
+        if os.environ.get(BOOTSTRAP_VARIABLE, "").strip():
+            broker = self._resources.enter_context(find_broker(("given",)))
+            self.say(f"broker: {broker.describe()}")
+            return broker.bootstrap
+        self.say("broker: starting Apache Kafka as a local process (its jars are fetched once)")
+        ports = Ports(
+            *(self.folder.port(f"kafka-{wish}", free_port(wish)) for wish in _KAFKA_PORTS),
+        )
+        cluster = self._resources.enter_context(
+            kafka_cluster(folder=self.folder.path / "kafka", ports=[ports], short_sessions=False)
+        )
+        return cluster.bootstrap
+
+    def _start_stage(self, stage: StageProcess, wished_port: int) -> None:
+        environment = {**os.environ, **self.environment}
+        if any(not environment.get(name) and not environment.get(f"{name}_FILE") for name in stage.needs):
+            self.skipped.append(stage)
+            return
+        port = self.folder.port(stage.name, free_port(wished_port))
+        self.stages.append(RunningStage(stage, port, self._spawn(stage, port)))
+        self.say(f"{stage.name}: started")
+
+    def _spawn(self, stage: StageProcess, metrics_port: int) -> Child:
+        return spawn(
+            command_line(*stage.arguments),
+            name=stage.name,
+            log=self.folder.log(stage.name),
+            env=self._child_environment({"METRICS_PORT": str(metrics_port)}),
+        )
+
+    def _child_environment(self, more: Mapping[str, str]) -> dict[str, str]:
+        return {**os.environ, **self.environment, **more}
+
+
+def _create_database(postgres: Postgres) -> None:
+    with psycopg.connect(postgres.dsn, autocommit=True) as connection:
+        known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
+        if known is None:
+            connection.execute(f"CREATE DATABASE {DATABASE}")

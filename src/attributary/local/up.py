@@ -1,0 +1,117 @@
+"""Life of a local stack in the foreground or detached: `attributary up` and `attributary down`.
+
+Contract: `run_foreground` returns when it was asked to stop (SIGINT or SIGTERM) and everything has ended;
+`start_detached` returns when the stack is up, or raises with the end of its log; `stop_detached` returns
+when it has ended. A stack in the background is the same foreground process without a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from attributary.local.child import ChildError, spawn, wait_until_ready
+from attributary.local.stack import Stack
+from attributary.local.stages import command_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from attributary.local.folder import StackFolder
+
+_UP_SECONDS = 900.0
+_DOWN_SECONDS = 120.0
+
+
+def run_foreground(folder: StackFolder, say: Callable[[str], None]) -> None:
+    """Run a stack until SIGINT or SIGTERM.
+
+    Raises:
+        FolderInUseError: when a stack runs in the folder already.
+        ChildError: when a part does not start; what had started is stopped again.
+    """
+    asked = threading.Event()
+
+    def ask(_number: int, _frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    with folder.lock():
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            with Stack(folder, say) as stack:
+                stack.start()
+                shared = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL")
+                folder.write_environment({name: stack.environment[name] for name in shared})
+                for line in summary(stack):
+                    say(line)
+                while not asked.wait(0.5):
+                    stack.watch()
+                say("stopping: stages, then broker, then database")
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def start_detached(folder: StackFolder) -> str:
+    """Start a stack that outlives this process; returns what it printed.
+
+    Raises:
+        FolderInUseError: when a stack runs in the folder already.
+        ChildError: when it does not come up.
+    """
+    with folder.lock():
+        pass
+    log = folder.log("up")
+    log.unlink(missing_ok=True)
+    child = spawn(command_line("up", "--data", str(folder.path)), name="attributary up", log=log, guarded=False)
+    wait_until_ready(
+        child,
+        lambda: None if folder.environment_file.exists() else "it is still starting",
+        timeout_seconds=_UP_SECONDS,
+    )
+    child.leave()
+    return child.log_tail()
+
+
+def stop_detached(folder: StackFolder) -> bool:
+    """Ask the stack in the folder to stop and wait for it; False when none runs there.
+
+    Raises:
+        ChildError: when it does not end in time.
+    """
+    owner = folder.owner()
+    if owner is None:
+        return False
+    with suppress(ProcessLookupError):
+        os.kill(owner, signal.SIGTERM)
+    deadline = time.monotonic() + _DOWN_SECONDS
+    while folder.owner() == owner:
+        if time.monotonic() > deadline:
+            raise ChildError(f"the stack in {folder.path} (pid {owner}) has not stopped; see {folder.log('up')}")
+        time.sleep(0.1)
+    return True
+
+
+def summary(stack: Stack) -> list[str]:
+    """Where everything is, and what to do next."""
+    lines = ["", "Attributary is up.", f"  Kafka      {stack.bootstrap}", f"  Postgres   {stack.dsn}"]
+    for running in stack.stages:
+        address = f"http://127.0.0.1:{running.metrics_port}/metrics"
+        lines.append(f"  {running.stage.name:<15}{address}   {running.stage.doc}")
+    lines += [f"  {stage.name:<15}off; set {' and '.join(stage.needs)} to use it" for stage in stack.skipped]
+    return [
+        *lines,
+        f"  data and logs in {stack.folder.path}",
+        "",
+        "Next, in another terminal:",
+        f"  . {stack.folder.environment_file}",
+        "  attributary tail results",
+        "  attributary simulate --help",
+        "",
+    ]
