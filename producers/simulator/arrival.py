@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attributary.producers.simulator.config import MICROS, SimulatorConfig
+from attributary.producers.simulator.config import MICROS, Disorder
 from attributary.producers.simulator.population import Flags, Ints, stream
 
 
@@ -22,15 +22,16 @@ class Arrivals:
     duplicate: Flags
 
 
-def draw_arrivals(config: SimulatorConfig, occurred_at: Ints, groups: Ints) -> Arrivals:
+def draw_arrivals(seed: int, disorder: Disorder, occurred_at: Ints, groups: Ints) -> Arrivals:
     """Order events by arrival.
 
     Args:
-        config: for the seed and the disorder.
+        seed: of all randomness.
+        disorder: how badly they arrive.
         occurred_at: time of each distinct event, microseconds UTC.
         groups: topic number of each event; the shares hold in each topic.
     """
-    disorder, random = config.disorder, stream(config.seed, "arrivals")
+    random = stream(seed, "arrivals")
     count = len(occurred_at)
     arrived_at = occurred_at + (random.random(count) * disorder.shuffle_seconds * MICROS).astype(np.int64)
     late = _choose(random, groups, disorder.late)

@@ -136,7 +136,7 @@ def _draw_touches(config: SimulatorConfig, people: People, journeys: Journeys, l
     total = int(journeys.first[-1])
     journey = np.repeat(np.arange(len(lengths)), lengths)
     random = stream(config.seed, "touches")
-    age = _draw_ages(random, total)
+    age = draw_ages(random, total)
     age = age[np.lexsort((-age, journey))]
     channel = _draw_channels(config, random, journeys, total)
     passive_share = np.array([c.passive_share if c.passive else 0.0 for c in config.channels])
@@ -153,8 +153,8 @@ def _draw_touches(config: SimulatorConfig, people: People, journeys: Journeys, l
     )
 
 
-def _draw_ages(random: np.random.Generator, total: int) -> Floats:
-    """Seconds between a touch and its journey's end: exponential, cut to the window."""
+def draw_ages(random: np.random.Generator, total: int) -> Floats:
+    """Draw seconds between a touch and its journey's end: exponential, cut to the 30 days of the click window."""
     cut = 1.0 - np.exp(-(_OLDEST_SECONDS - _YOUNGEST_SECONDS) / _MEAN_AGE_SECONDS)
     ages: Floats = _YOUNGEST_SECONDS - _MEAN_AGE_SECONDS * np.log1p(-random.random(total) * cut)
     return ages

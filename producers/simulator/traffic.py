@@ -55,7 +55,7 @@ def simulate(config: SimulatorConfig) -> Traffic:
     conversions, corrections = draw_conversions(config, population, causes)
     outcomes = Outcomes(conversions, corrections, draw_links(config, population))
     records = Records(config, population, outcomes)
-    arrivals = draw_arrivals(config, records.occurred_at, records.groups)
+    arrivals = draw_arrivals(config.seed, config.disorder, records.occurred_at, records.groups)
     facts = tell_truth(config, population, outcomes, causes, records)
     duplicates = int(arrivals.duplicate.sum())
     late = int((arrivals.late & ~arrivals.duplicate).sum())
