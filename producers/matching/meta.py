@@ -18,6 +18,7 @@ from attributary.producers.matching.text import (
     as_hash,
     ascii_digits,
     clean,
+    is_md5,
     lowered,
     sha256_hex,
     without_digits,
@@ -125,12 +126,15 @@ def hashed(key: str, value: str, *, regions: tuple[str | None, ...] = (), home: 
 
     Args:
         key: one of `HASHED_KEYS`.
-        value: plain, or hashed already (SHA-256; MD5 too, except for an external id, which may look like one).
+        value: plain, or a SHA-256 already. An MD5 is dropped, hashing it would only hide it (except for an
+            external id, which may look like one).
         regions: regions for a phone number without country code, best first.
         home: the person's country (alpha-2, lower case), for the states.
     """
-    if known := as_hash(value, md5=key != "external_id"):
+    if known := as_hash(value):
         return known
+    if key != "external_id" and is_md5(value):
+        return ""
     if key == "ph":
         normal = phone(value, *regions)
     elif key == "st":

@@ -33,17 +33,15 @@ def lowered(value: str) -> str:
     return unicodedata.normalize("NFC", clean(value).lower()).strip()
 
 
-def as_hash(value: str, *, md5: bool = False) -> str | None:
-    """Give a value that is a hash already in lower case, else None.
-
-    Args:
-        value: the text of the caller.
-        md5: also take 32 hexadecimal digits, as Meta's own library does.
-    """
+def as_hash(value: str) -> str | None:
+    """Give a value that is a SHA-256 already in lower case, else None."""
     candidate = value.strip().lower()
-    if _SHA256.fullmatch(candidate) or (md5 and _MD5.fullmatch(candidate)):
-        return candidate
-    return None
+    return candidate if _SHA256.fullmatch(candidate) else None
+
+
+def is_md5(value: str) -> bool:
+    """Say whether a value looks like an MD5, which no destination of ours documents."""
+    return _MD5.fullmatch(value.strip().lower()) is not None
 
 
 def sha256_hex(value: str) -> str:
