@@ -1,0 +1,100 @@
+"""From a record to a message: validate, encode, address.
+
+Invariant: a sealed message is one that the consumers accept; what they would put aside is refused here, with the field
+and the rule, before it leaves the service. Headers are CloudEvents 1.0 in Kafka's binary mode.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from attributary.producers.errors import InvalidRecord
+from attributary.producers.instants import to_rfc3339
+from attributary.producers.transport import Message
+from attributary.schemas.codec import Codec, EncodeError
+from attributary.schemas.rules import CHECKS, find_unstorable_text
+from attributary.schemas.topics import partition_key, topic_of
+
+TIME_FIELDS = {"touchpoint": "occurred_at", "conversion": "occurred_at", "identity_link": "linked_at"}
+
+
+class Envelope:
+    """Seals the records of one service.
+
+    Args:
+        codec: how records become bytes.
+        source: ``ce_source`` of every message.
+    """
+
+    def __init__(self, codec: Codec, source: str) -> None:
+        self._encode = codec.encode
+        self._kinds = {
+            name: (
+                topic_of(name),
+                CHECKS[name],
+                time_field,
+                [
+                    ("content-type", b"application/avro"),
+                    ("ce_specversion", b"1.0"),
+                    ("ce_type", f"attributary.{name}.v1".encode()),
+                    ("ce_source", source.encode()),
+                ],
+            )
+            for name, time_field in TIME_FIELDS.items()
+        }
+
+    def seal(self, name: str, record: Mapping[str, Any], traceparent: str | None = None) -> Message:
+        """Return the message of a record.
+
+        Args:
+            name: touchpoint, conversion or identity_link.
+            record: all fields that have no default in the schema, times in microseconds UTC.
+            traceparent: W3C trace context of the request that the record comes from.
+
+        Raises:
+            InvalidRecord: when the record breaks a rule.
+        """
+        topic, check, time_field, constant_headers = self._kinds[name]
+        violation = check(record, now_micros=time.time_ns() // 1000)
+        if violation is None and _may_hold_nul(record):
+            violation = find_unstorable_text(record)
+        if violation is not None:
+            raise InvalidRecord(name, violation.field, violation.rule, _event_id(record))
+        try:
+            value = self._encode(name, record)
+        except EncodeError as error:
+            field, rule = find_unstorable_text(record) or _field_and_rule(error)
+            raise InvalidRecord(name, field, rule, _event_id(record)) from None
+        headers = [
+            *constant_headers,
+            ("ce_id", record["event_id"].encode()),
+            ("ce_time", to_rfc3339(record[time_field]).encode()),
+        ]
+        if traceparent is not None:
+            headers.append(("traceparent", traceparent.encode()))
+        key = partition_key(record["tenant_id"], record.get("anonymous_id"), record.get("user_id"))
+        return Message(topic, key, value, headers)
+
+
+def _event_id(record: Mapping[str, Any]) -> str | None:
+    event_id = record.get("event_id")
+    return event_id if isinstance(event_id, str) and event_id.isprintable() else None
+
+
+def _field_and_rule(error: EncodeError) -> tuple[str, str]:
+    field, separator, rule = error.rule.partition(": ")
+    return (field, rule) if separator else ("record", error.rule)
+
+
+def _may_hold_nul(record: Mapping[str, Any]) -> bool:
+    """Tell, ten times quicker than the full walk, whether that walk is needed; encoding finds broken surrogates."""
+    for value in record.values():
+        if isinstance(value, str):
+            if "\0" in value:
+                return True
+        elif value and not isinstance(value, _NUMBERS) and "\\x00" in repr(value):
+            return True
+    return False
+
+
+_NUMBERS = (int, float)

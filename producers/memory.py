@@ -1,0 +1,83 @@
+"""A transport that keeps messages in memory, for the tests of services that publish.
+
+Invariant: it keeps the contract of ``Transport``, so what passes on it passes on Kafka: outcomes come late, from
+``poll`` and ``flush`` only, the queue can be full, and deliveries can be made to fail.
+"""
+
+from collections import deque
+from typing import Any
+
+from attributary.producers.transport import Message, OnDone, Refused
+from attributary.schemas.codec import Codec
+from attributary.schemas.topics import topic_of
+
+
+class MemoryTransport:
+    """Keeps what was published.
+
+    Attributes:
+        messages: the delivered messages, oldest first.
+
+    Args:
+        capacity: how many messages may wait for an outcome before ``send`` says that the queue is full.
+        codec: decodes ``records``; the bundled schemas when not given.
+    """
+
+    def __init__(self, capacity: int = 100_000, codec: Codec | None = None) -> None:
+        self.messages: list[Message] = []
+        self._capacity = capacity
+        self._codec = codec or Codec()
+        self._pending: deque[tuple[Message, OnDone]] = deque()
+        self._failures: deque[str] = deque()
+        self._stalled = False
+        self._closed = False
+
+    def records(self, name: str) -> list[dict[str, Any]]:
+        """Return the delivered records of a kind, decoded, oldest first.
+
+        Args:
+            name: touchpoint, conversion or identity_link.
+        """
+        topic = topic_of(name)
+        return [self._codec.decode(name, message.value) for message in self.messages if message.topic == topic]
+
+    def fail_next(self, reason: str, times: int = 1) -> None:
+        """Let the next ``times`` messages that get an outcome fail for ``reason``."""
+        self._failures.extend([reason] * times)
+
+    def stall(self, *, stalled: bool = True) -> None:
+        """Give no more outcomes, as a broker that is away; ``stall(stalled=False)`` brings it back."""
+        self._stalled = stalled
+
+    def send(self, message: Message, on_done: OnDone) -> None:
+        """Queue one message; see the contract of ``Transport``."""
+        if self._closed:
+            raise Refused("the transport is closed")
+        if len(self._pending) >= self._capacity:
+            raise BufferError("the queue is full")
+        self._pending.append((message, on_done))
+
+    def poll(self, seconds: float) -> None:  # noqa: ARG002 - outcomes are known at once, there is nothing to wait for
+        """Give every waiting message its outcome."""
+        while self._pending and not self._stalled:
+            message, on_done = self._pending.popleft()
+            if self._failures:
+                on_done(self._failures.popleft(), message)
+            else:
+                self.messages.append(message)
+                on_done(None, message)
+
+    def flush(self, seconds: float) -> int:
+        """Give every waiting message its outcome; return how many have none because the transport is stalled."""
+        self.poll(seconds)
+        return len(self._pending)
+
+    def discard(self) -> None:
+        """Let every waiting message fail."""
+        while self._pending:
+            message, on_done = self._pending.popleft()
+            on_done("discarded", message)
+
+    def close(self) -> None:
+        """Refuse further messages; what was delivered stays readable."""
+        self._closed = True
