@@ -135,3 +135,13 @@ def defaults(name: str) -> MappingProxyType[str, Any]:
     """Return the fields of a record that may be missing, with what they are then."""
     fields = current_schemas()[name].source["fields"]
     return MappingProxyType({field["name"]: field["default"] for field in fields if "default" in field})
+
+
+def registered_text(name: str) -> str:
+    """Return the text to register: the frozen one, as registries compare docs too."""
+    current = current_schemas()[name]
+    for path in reversed(published_paths(name)):
+        published = json.loads(path.read_text("utf-8"))
+        if crc64(published) == current.crc64:
+            return json.dumps(published)
+    return json.dumps(current.source)

@@ -20,7 +20,7 @@ from fastavro import schemaless_reader, schemaless_writer
 from fastavro.read import SchemaResolutionError
 from fastavro.schema import SchemaParseException, UnknownType
 
-from .bundled import UnsafeSchemaError, bundle, current_schemas, known_schemas
+from .bundled import UnsafeSchemaError, bundle, current_schemas, known_schemas, registered_text
 
 MAX_BYTES = 1 << 20  # 1 MiB, also Kafka's own default limit of a record
 
@@ -195,7 +195,7 @@ class Codec:
         if self._resolver is None:
             raise KeyError(name)
         try:
-            schema_id = self._resolver.schema_id(name, json.dumps(self._current[name].source))
+            schema_id = self._resolver.schema_id(name, registered_text(name))
         except LookupError:
             raise EncodeError(f"the {name} schema is not registered") from None
         self._framings[name] = CONFLUENT + schema_id.to_bytes(4, "big")
