@@ -1,0 +1,1 @@
+"""The destinations: pure functions about one API each."""
