@@ -1,1 +1,4 @@
-"""To be described by its contract."""
+"""The stitcher: touchpoints, conversions and identity links in; journeys, versions and commands out.
+
+Its deciding write is one Postgres transaction a batch; the commands that follow only say "look again".
+"""

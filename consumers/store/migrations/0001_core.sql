@@ -25,6 +25,8 @@ CREATE TABLE attribution_touchpoints (
     PRIMARY KEY (tenant_id, event_id)
 );
 CREATE INDEX attribution_touchpoints_journey ON attribution_touchpoints (tenant_id, identity_key, occurred_at_us);
+-- Events that name both ids are links, too; needed when one of them is withdrawn.
+CREATE INDEX attribution_touchpoints_linking ON attribution_touchpoints (tenant_id, anonymous_id) WHERE anonymous_id IS NOT NULL;
 -- Rows arrive roughly in order of time: a block-range index finds old ones for retention at almost no cost in writing.
 CREATE INDEX attribution_touchpoints_time ON attribution_touchpoints USING brin (occurred_at_us) WITH (pages_per_range = 32);
 COMMENT ON TABLE attribution_touchpoints IS 'Every accepted touchpoint, once per (tenant_id, event_id).';
@@ -70,6 +72,7 @@ CREATE TABLE attribution_conversion_events (
     PRIMARY KEY (tenant_id, event_id)
 );
 CREATE INDEX attribution_conversion_events_conversion ON attribution_conversion_events (tenant_id, conversion_id);
+CREATE INDEX attribution_conversion_events_linking ON attribution_conversion_events (tenant_id, anonymous_id) WHERE anonymous_id IS NOT NULL;
 CREATE INDEX attribution_conversion_events_time ON attribution_conversion_events USING brin (occurred_at_us);
 COMMENT ON TABLE attribution_conversion_events IS 'Every accepted event about a conversion: the conversion itself, refunds, cancellations, restatements.';
 COMMENT ON COLUMN attribution_conversion_events.tenant_id IS 'Owner of the row.';

@@ -1,0 +1,326 @@
+"""What a batch of events means: which rows are new, whose they are, which conversions get a new version.
+
+Pure decisions over a transaction port: ``stitch`` reads and writes only through ``transaction``, so the same code runs
+on Postgres and, in the schedule model of the tests, on memory. Invariant: what is stored and which versions are owed
+after any sequence of batches depends on the set of events alone, not on order, repetition or the batches' boundaries
+(the number of versions may differ, the newest one's result does not).
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, TypeVar
+
+from attributary.attribution_core.conversion import ConversionEvent, Kind, fold
+from attributary.attribution_core.identity import ANONYMOUS_PREFIX, USER_PREFIX
+from attributary.attribution_core.lookback import LookbackPolicy
+from attributary.consumers.store.rows import (
+    ConversionEventRow,
+    ConversionRow,
+    EventRow,
+    IdentityMove,
+    LinkCandidate,
+    LinkRow,
+    Place,
+    Positions,
+    Raise,
+    RaisedVersion,
+    StoredEvent,
+    TouchedConversion,
+    TouchpointRow,
+)
+
+from .decoding import StitchBatch, link_candidates, preference
+
+Key = tuple[str, str]
+Bounds = tuple[int, int, int]
+Row = TypeVar("Row", bound=EventRow)
+
+
+class Transaction(Protocol):
+    """The store as one batch sees it; ``consumers.store.stitching.StitchTransaction`` is the one on Postgres."""
+
+    def lock_people(self, keys: Mapping[Key, Bounds]) -> None: ...  # noqa: D102
+    def insert_touchpoints(self) -> list[int]: ...  # noqa: D102
+    def insert_conversion_events(self) -> list[int]: ...  # noqa: D102
+    def insert_links(self) -> list[int]: ...  # noqa: D102
+    def stored_touchpoints(self, keys: Sequence[Key]) -> dict[Key, StoredEvent]: ...  # noqa: D102
+    def stored_conversion_events(self, keys: Sequence[Key]) -> dict[Key, StoredEvent]: ...  # noqa: D102
+    def stored_links(self, keys: Sequence[Key]) -> dict[Key, StoredEvent]: ...  # noqa: D102
+    def anonymous_ids_of(self, events: Sequence[Key]) -> list[Key]: ...  # noqa: D102
+    def replace_touchpoints(self, seqs: Sequence[int]) -> None: ...  # noqa: D102
+    def replace_conversion_events(self, seqs: Sequence[int]) -> list[Key]: ...  # noqa: D102
+    def replace_links(self, seqs: Sequence[int]) -> None: ...  # noqa: D102
+    def apply_links(self, candidates: Sequence[LinkCandidate]) -> list[IdentityMove]: ...  # noqa: D102
+    def recompute_owners(self, anonymous_ids: Sequence[Key]) -> list[IdentityMove]: ...  # noqa: D102
+    def conversions_touched(self, longest_window_micros: int, skip: Collection[int]) -> list[TouchedConversion]: ...  # noqa: D102
+    def conversions_of_people(self, keys: Collection[Key]) -> list[Key]: ...  # noqa: D102
+    def lock_conversions(self, conversions: Collection[Key]) -> dict[Key, tuple[int, ConversionRow]]: ...  # noqa: D102
+    def events_of(self, conversions: Collection[Key]) -> dict[Key, list[tuple[ConversionEvent, ConversionRow]]]: ...  # noqa: D102
+    def store_states(self, rows: Sequence[ConversionRow]) -> None: ...  # noqa: D102
+    def move_conversions(self, moves: Sequence[IdentityMove]) -> None: ...  # noqa: D102
+    def raise_versions(self, raises: Sequence[Raise], policy_version: str) -> list[RaisedVersion]: ...  # noqa: D102
+    def versions_owned_by(self, places: Sequence[Place]) -> list[RaisedVersion]: ...  # noqa: D102
+    def record_positions(self, group: str, positions: Positions) -> None: ...  # noqa: D102
+
+
+class LockSetGrewError(Exception):
+    """A displaced event belongs to people whose rows are not locked yet: roll back and lock these as well."""
+
+    def __init__(self, keys: Mapping[Key, Bounds]) -> None:
+        super().__init__(f"{len(keys)} more people to lock")
+        self.keys = keys
+
+
+@dataclass(slots=True)
+class Stitched:
+    """What came of a batch: versions owed a result, and what to count."""
+
+    versions: list[RaisedVersion] = field(default_factory=list)
+    counts: dict[tuple[str, str], int] = field(default_factory=dict)  # (kind, outcome) -> events
+    moves: int = 0
+    too_late: int = 0
+
+    def count(self, kind: str, outcome: str, number: int = 1) -> None:
+        """Add to a count."""
+        if number:
+            self.counts[kind, outcome] = self.counts.get((kind, outcome), 0) + number
+
+
+class _Sorted(NamedTuple):
+    """The events of one kind after insertion: indexes that brought something new, that displace, that did neither."""
+
+    fresh: set[int]
+    displacing: list[int]
+    idle: list[int]
+
+
+def stitch(  # noqa: PLR0914  # the steps of the module's contract, in one place and in order
+    transaction: Transaction, batch: StitchBatch, policy: LookbackPolicy, more_keys: Mapping[Key, Bounds]
+) -> Stitched:
+    """Stitch one batch inside a transaction.
+
+    Args:
+        transaction: opened for the batch's events.
+        batch: the distinct events.
+        policy: the lookback policy in force.
+        more_keys: people to lock beyond those of the batch, from a try before.
+
+    Raises:
+        LockSetGrewError: try again in a new transaction, with its keys added to ``more_keys``.
+    """
+    out = Stitched()
+    candidates = link_candidates([*batch.touchpoints, *batch.conversion_events, *batch.links])
+    locked = _keys_to_lock(batch, candidates)
+    transaction.lock_people({**locked, **more_keys})
+    held = set(locked) | set(more_keys) | {(row.tenant_id, row.identity_key) for row in batch.touchpoints}
+
+    touches = _settle(out, "touchpoint", batch.touchpoints, transaction.insert_touchpoints(),
+                      transaction.stored_touchpoints, held)  # fmt: skip
+    events = _settle(out, "conversion", batch.conversion_events, transaction.insert_conversion_events(),
+                     transaction.stored_conversion_events, held)  # fmt: skip
+    links = _settle(out, "identity_link", batch.links, transaction.insert_links(), transaction.stored_links, held)
+
+    # Displaced contents first say what they linked, then give way.
+    displaced = [
+        *((row.tenant_id, row.event_id) for row in _pick(batch.touchpoints, touches.displacing)),
+        *((row.tenant_id, row.event_id) for row in _pick(batch.conversion_events, events.displacing)),
+        *((row.tenant_id, row.event_id) for row in _pick(batch.links, links.displacing)),
+    ]
+    unsettled = transaction.anonymous_ids_of(displaced)
+    transaction.replace_touchpoints(touches.displacing)
+    changed_conversions = set(transaction.replace_conversion_events(events.displacing))
+    transaction.replace_links(links.displacing)
+
+    fresh_rows: list[EventRow] = [
+        *_pick(batch.touchpoints, touches.fresh),
+        *_pick(batch.conversion_events, events.fresh),
+        *_pick(batch.links, links.fresh),
+    ]
+    moves = transaction.apply_links(link_candidates(fresh_rows))
+    if displaced:
+        fresh_ids = [(c.tenant_id, c.anonymous_id) for c in link_candidates(fresh_rows)]
+        moves += transaction.recompute_owners([*unsettled, *fresh_ids])
+    out.moves = len(moves)
+
+    causes = _Causes()
+    _by_moves(transaction, moves, fresh_rows, causes)
+    _by_touchpoints(transaction, batch.touchpoints, touches, policy, causes, out)
+    states = _by_events(transaction, batch.conversion_events, events, changed_conversions, causes)
+    raises = causes.raises()
+    raised = transaction.raise_versions(raises, policy.version)
+    transaction.store_states(states)
+
+    idle: list[EventRow] = [
+        *_pick(batch.touchpoints, touches.idle),
+        *_pick(batch.conversion_events, events.idle),
+        *_pick(batch.links, links.idle),
+    ]
+    again = transaction.versions_owned_by([Place(row.topic, row.partition, row.offset) for row in idle])
+    newest = {(version.tenant_id, version.conversion_id): version for version in [*again, *raised]}
+    out.versions = list(newest.values())
+    for repeat, differs in batch.repeats:
+        kind = {TouchpointRow: "touchpoint", ConversionEventRow: "conversion", LinkRow: "identity_link"}[type(repeat)]
+        out.count(kind, "conflict_kept" if differs else "duplicate")
+    return out
+
+
+def _keys_to_lock(batch: StitchBatch, candidates: Sequence[LinkCandidate]) -> dict[Key, Bounds]:
+    """Return the identity keys of conversion events and links; the touchpoints' are taken from the staged rows."""
+    keys: dict[Key, Bounds] = {}
+
+    def add(key: Key, occurred_at: int, received_at: int) -> None:
+        known = keys.get(key, (occurred_at, occurred_at, received_at))
+        keys[key] = (min(known[0], occurred_at), max(known[1], occurred_at), max(known[2], received_at))
+
+    for row in batch.conversion_events:
+        add((row.tenant_id, row.identity_key), row.occurred_at, row.received_at)
+    for candidate in candidates:
+        # A link is no activity of the person: it widens nothing beyond its own time.
+        add((candidate.tenant_id, ANONYMOUS_PREFIX + candidate.anonymous_id), candidate.linked_at, 0)
+        add((candidate.tenant_id, USER_PREFIX + candidate.user_id), candidate.linked_at, 0)
+    return keys
+
+
+def _settle(  # noqa: PLR0913, PLR0917
+    out: Stitched,
+    kind: str,
+    rows: Sequence[Row],
+    known: Sequence[int],
+    stored: Callable[[Sequence[Key]], dict[Key, StoredEvent]],
+    held: Collection[Key],
+) -> _Sorted:
+    """Sort out the rows whose event id was there already: replays, duplicates, and contents that differ."""
+    displacing: list[int] = []
+    idle: list[int] = []
+    missing: dict[Key, Bounds] = {}
+    there = stored([(rows[seq].tenant_id, rows[seq].event_id) for seq in known])
+    for seq in known:
+        row = rows[seq]
+        old = there[row.tenant_id, row.event_id]
+        same = old.content_hash == row.content_hash
+        if (old.topic, old.partition, old.offset) == (row.topic, row.partition, row.offset):
+            out.count(kind, "replayed")
+            idle.append(seq)
+        elif preference(row) < (old.content_hash, old.received_at, old.topic, old.partition, old.offset):
+            out.count(kind, "duplicate" if same else "conflict_replaced")
+            displacing.append(seq)
+            if (row.tenant_id, old.identity_key) not in held:
+                missing[row.tenant_id, old.identity_key] = (row.received_at, row.received_at, row.received_at)
+        else:
+            out.count(kind, "duplicate" if same else "conflict_kept")
+            idle.append(seq)
+    if missing:
+        raise LockSetGrewError(missing)
+    fresh = set(range(len(rows))) - set(idle)
+    out.count(kind, "new", len(rows) - len(known))
+    return _Sorted(fresh, displacing, idle)
+
+
+def _pick(rows: Sequence[Row], seqs: Collection[int]) -> list[Row]:
+    return [rows[seq] for seq in sorted(seqs)]
+
+
+# The strongest reason is the one that is told.
+_RANK = {"new": 0, "refund": 1, "restated": 2, "identity": 3, "late_touchpoint": 4}
+
+
+class _Causes:
+    """Why conversions get a version: the strongest reason, and the last new event among the causes."""
+
+    def __init__(self) -> None:
+        self._found: dict[Key, tuple[str, EventRow]] = {}
+
+    def add(self, conversion: Key, reason: str, event: EventRow) -> None:
+        known = self._found.get(conversion)
+        if known is not None:
+            reason = min(reason, known[0], key=_RANK.__getitem__)
+            event = max(event, known[1], key=_arrival)
+        self._found[conversion] = (reason, event)
+
+    def drop(self, conversion: Key) -> None:
+        self._found.pop(conversion, None)
+
+    def raises(self) -> list[Raise]:
+        return [
+            Raise(*conversion, reason, Place(event.topic, event.partition, event.offset), event.received_at)
+            for conversion, (reason, event) in self._found.items()
+        ]
+
+
+def _arrival(event: EventRow) -> tuple[int, str, int, int]:
+    return event.received_at, event.topic, event.partition, event.offset
+
+
+def _by_moves(
+    transaction: Transaction, moves: Sequence[IdentityMove], fresh_rows: Sequence[EventRow], causes: _Causes
+) -> None:
+    """An anonymous id that moved changes the conversions of the person it left and of the one it joined."""
+    if not moves:
+        return
+    last = max(fresh_rows, key=_arrival)
+    people = {(move.tenant_id, key) for move in moves for key in (move.old_key, move.new_key)}
+    for conversion in transaction.conversions_of_people(people):
+        causes.add(conversion, "identity", last)
+    transaction.move_conversions(moves)
+
+
+def _by_touchpoints(  # noqa: PLR0913, PLR0917
+    transaction: Transaction,
+    rows: Sequence[TouchpointRow],
+    touches: _Sorted,
+    policy: LookbackPolicy,
+    causes: _Causes,
+    out: Stitched,
+) -> None:
+    """A new touchpoint changes the conversions of its person that it counts for."""
+    for found in transaction.conversions_touched(policy.longest_window_micros, touches.idle):
+        row = rows[found.touch]
+        age = found.converted_at - row.occurred_at
+        window = policy.window_micros(row.channel, found.conversion_type, row.interaction)
+        delay = row.received_at - found.received_at
+        if policy.counts(age=age, window=window, delay=delay, is_bot=row.is_bot):
+            causes.add((row.tenant_id, found.conversion_id), "late_touchpoint", row)
+        elif age <= window:
+            out.too_late += 1
+
+
+def _by_events(
+    transaction: Transaction,
+    rows: Sequence[ConversionEventRow],
+    events: _Sorted,
+    changed: set[Key],
+    causes: _Causes,
+) -> list[ConversionRow]:
+    """New events about conversions change what they are worth; returns the rows to store."""
+    latest: dict[Key, ConversionEventRow] = {}
+    for row in _pick(rows, events.fresh):
+        key = (row.tenant_id, row.conversion_id)
+        latest[key] = max(row, latest.get(key, row), key=_arrival)
+    keys = set(latest) | changed
+    stored = transaction.lock_conversions(keys)
+    all_events = transaction.events_of(keys)
+    states = []
+    fallback = max(_pick(rows, events.fresh), key=_arrival, default=None)
+    for key in sorted(keys):
+        about = all_events.get(key, [])
+        state = fold(event for event, _ in about)
+        version, old = stored[key]
+        if state.opened_by is None:  # only corrections so far (or the conversion was displaced): nothing to attribute
+            causes.drop(key)
+            continue
+        opening = next(row for event, row in about if event.event_id == state.opened_by)
+        row = opening._replace(
+            gross_value_micros=state.gross_value_micros,
+            net_value_micros=state.net_value_micros,
+            currency=state.currency,
+        )
+        cause = latest.get(key, fallback)
+        if row == old or cause is None:
+            continue
+        states.append(row)
+        reason = "new" if version == 0 else "refund" if state.last_kind in _TAKES_OFF else "restated"
+        causes.add(key, reason, cause)
+    return states
+
+
+_TAKES_OFF = (Kind.REFUND, Kind.CANCELLATION)

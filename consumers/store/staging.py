@@ -1,0 +1,73 @@
+"""Staging tables of a stitching session: a batch is copied in once, and every statement after that works on sets.
+
+Invariant: the tables are temporary, of this session, and empty at the start of each transaction.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import psycopg
+
+_EVENT = "source_topic text, source_partition integer, source_offset bigint"
+STAGING_SQL = f"""
+CREATE TEMP TABLE stg_touch (
+    seq integer, tenant_id text COLLATE "C", event_id text COLLATE "C", identity_key text COLLATE "C",
+    anonymous_id text COLLATE "C", occurred_at_us bigint, received_at_us bigint, platform text, channel text,
+    interaction text, campaign text, is_bot boolean, details text, content_hash bigint, {_EVENT}
+) ON COMMIT DELETE ROWS;
+CREATE TEMP TABLE stg_conv (
+    seq integer, tenant_id text COLLATE "C", event_id text COLLATE "C", conversion_id text COLLATE "C", kind text,
+    conversion_type text, identity_key text COLLATE "C", anonymous_id text COLLATE "C", occurred_at_us bigint,
+    received_at_us bigint, value_micros bigint, currency text, order_id text, details text, content_hash bigint,
+    {_EVENT}
+) ON COMMIT DELETE ROWS;
+CREATE TEMP TABLE stg_link (
+    seq integer, tenant_id text COLLATE "C", event_id text COLLATE "C", anonymous_id text COLLATE "C",
+    user_id text COLLATE "C", linked_at_us bigint, source text, received_at_us bigint, content_hash bigint, {_EVENT}
+) ON COMMIT DELETE ROWS;
+CREATE TEMP TABLE stg_key (
+    tenant_id text COLLATE "C", journey_key text COLLATE "C", first_us bigint, last_us bigint, received_us bigint
+) ON COMMIT DELETE ROWS;
+-- Staging tables have no statistics; every join from them is a look-up by index, whatever the planner would guess.
+SET enable_hashjoin = off;
+SET enable_mergejoin = off;
+SET enable_seqscan = off;
+SET jit = off;
+SET plan_cache_mode = force_generic_plan;
+"""
+
+_PLACE_TYPES = ["text", "int4", "int8"]
+_TYPES: dict[str, Sequence[str]] = {
+    "stg_touch": ["int4", "text", "text", "text", "text", "int8", "int8", "text", "text", "text", "text", "bool", "text",
+                  "int8", *_PLACE_TYPES],
+    "stg_conv": ["int4", "text", "text", "text", "text", "text", "text", "text", "int8", "int8", "int8", "text",
+                 "text", "text", "int8", *_PLACE_TYPES],
+    "stg_link": ["int4", "text", "text", "text", "text", "int8", "text", "int8", "int8", *_PLACE_TYPES],
+    "stg_key": ["text", "text", "int8", "int8", "int8"],
+}  # fmt: skip
+
+
+def create_staging(connection: psycopg.Connection) -> None:
+    """Create the staging tables of a new session and fix its planner settings."""
+    connection.execute(STAGING_SQL)
+    connection.commit()
+
+
+def copy_into(connection: psycopg.Connection, table: str, rows: Iterable[Sequence[Any]], *, numbered: bool) -> None:
+    """Copy rows into a staging table in binary form.
+
+    Args:
+        connection: in a transaction.
+        table: one of the staging tables.
+        rows: tuples in the order of the table's columns, without ``seq``.
+        numbered: put the row's index before it as ``seq``.
+    """
+    with connection.cursor().copy(f"COPY {table} FROM STDIN (FORMAT BINARY)") as copy:
+        copy.set_types(_TYPES[table])
+        write = copy.write_row
+        if numbered:
+            for seq, row in enumerate(rows):
+                write((seq, *row))
+        else:
+            for row in rows:
+                write(row)

@@ -1,0 +1,262 @@
+"""The statements of a stitching transaction. Constants only: every value is a parameter.
+
+``a:`` keys sort before ``u:`` keys and end before ``a;`` (the character after the colon), which is how a range on the
+key tells anonymous ids from users.
+"""
+
+_WIDEN = """
+ON CONFLICT (tenant_id, journey_key) DO UPDATE SET
+    first_event_us = LEAST(j.first_event_us, excluded.first_event_us),
+    last_event_us = GREATEST(j.last_event_us, excluded.last_event_us),
+    last_received_us = GREATEST(j.last_received_us, excluded.last_received_us),
+    closed_at = NULL,
+    updated_at = now()
+WHERE excluded.last_received_us > j.last_received_us OR excluded.first_event_us < j.first_event_us
+   OR excluded.last_event_us > j.last_event_us
+"""
+
+# A row that is not widened is locked all the same: ON CONFLICT DO UPDATE locks before it looks at its WHERE.
+LOCK_ANONYMOUS = f"""
+INSERT INTO attribution_journeys AS j (tenant_id, journey_key, first_event_us, last_event_us, last_received_us)
+SELECT tenant_id, journey_key, min(first_us), max(last_us), max(received_us)
+FROM (
+    SELECT tenant_id, identity_key AS journey_key, occurred_at_us AS first_us, occurred_at_us AS last_us,
+           received_at_us AS received_us
+    FROM stg_touch
+    UNION ALL
+    SELECT tenant_id, journey_key, first_us, last_us, received_us FROM stg_key
+) AS touched
+WHERE journey_key < 'a;'
+GROUP BY tenant_id, journey_key ORDER BY tenant_id, journey_key
+{_WIDEN}
+"""
+
+LOCK_USERS = f"""
+INSERT INTO attribution_journeys AS j (tenant_id, journey_key, first_event_us, last_event_us, last_received_us)
+SELECT tenant_id, journey_key, min(first_us), max(last_us), max(received_us)
+FROM (
+    SELECT s.tenant_id, CASE WHEN i.user_id IS NULL THEN s.identity_key ELSE 'u:' || i.user_id END AS journey_key,
+           s.occurred_at_us AS first_us, s.occurred_at_us AS last_us, s.received_at_us AS received_us
+    FROM stg_touch s LEFT JOIN attribution_identities i
+      ON s.identity_key < 'a;' AND i.tenant_id = s.tenant_id AND i.anonymous_id = substr(s.identity_key, 3)
+    UNION ALL
+    SELECT s.tenant_id, CASE WHEN i.user_id IS NULL THEN s.journey_key ELSE 'u:' || i.user_id END,
+           s.first_us, s.last_us, s.received_us
+    FROM stg_key s LEFT JOIN attribution_identities i
+      ON s.journey_key < 'a;' AND i.tenant_id = s.tenant_id AND i.anonymous_id = substr(s.journey_key, 3)
+) AS touched
+WHERE journey_key > 'a;'
+GROUP BY tenant_id, journey_key ORDER BY tenant_id, journey_key
+{_WIDEN}
+"""
+
+_PLACE = "source_topic, source_partition, source_offset"
+
+_TOUCHPOINT_COLUMNS = (
+    "tenant_id, event_id, identity_key, anonymous_id, occurred_at_us, received_at_us, platform, channel, interaction, "
+    f"campaign, is_bot, details, content_hash, {_PLACE}"
+)
+_CONVERSION_EVENT_COLUMNS = (
+    "tenant_id, event_id, conversion_id, kind, conversion_type, identity_key, anonymous_id, occurred_at_us, "
+    f"received_at_us, value_micros, currency, order_id, details, content_hash, {_PLACE}"
+)
+_LINK_COLUMNS = (
+    f"tenant_id, event_id, anonymous_id, user_id, linked_at_us, source, received_at_us, content_hash, {_PLACE}"
+)
+
+
+def _insert(table: str, staging: str, columns: str) -> str:
+    staged = columns.replace("details", "details::jsonb")
+    # Sorted: neighbours on one index page, and one order for all transactions that insert the same ids.
+    return f"""
+    INSERT INTO {table} ({columns}) SELECT {staged} FROM {staging} ORDER BY tenant_id, event_id
+    ON CONFLICT (tenant_id, event_id) DO NOTHING RETURNING {_PLACE}
+    """
+
+
+def _replace(table: str, staging: str, columns: str) -> str:
+    staged = ", ".join(f"s.{column.strip()}" for column in columns.split(",")).replace("s.details", "s.details::jsonb")
+    return f"""
+    UPDATE {table} AS t SET ({columns}) = ROW ({staged}), updated_at = now()
+    FROM {staging} s WHERE s.seq = ANY (%s::int4[]) AND t.tenant_id = s.tenant_id AND t.event_id = s.event_id
+    """
+
+
+INSERT_TOUCHPOINTS = _insert("attribution_touchpoints", "stg_touch", _TOUCHPOINT_COLUMNS)
+INSERT_CONVERSION_EVENTS = _insert("attribution_conversion_events", "stg_conv", _CONVERSION_EVENT_COLUMNS)
+INSERT_LINKS = _insert("attribution_identity_links", "stg_link", _LINK_COLUMNS)
+REPLACE_TOUCHPOINTS = _replace("attribution_touchpoints", "stg_touch", _TOUCHPOINT_COLUMNS)
+REPLACE_CONVERSION_EVENTS = _replace("attribution_conversion_events", "stg_conv", _CONVERSION_EVENT_COLUMNS)
+REPLACE_LINKS = _replace("attribution_identity_links", "stg_link", _LINK_COLUMNS)
+STAGED_PLACES = {table: f"SELECT seq, {_PLACE} FROM {table}" for table in ("stg_touch", "stg_conv", "stg_link")}
+
+
+def _stored(table: str, identity: str) -> str:
+    return f"""
+    SELECT t.event_id, t.tenant_id, {identity}, t.content_hash, t.received_at_us, t.source_topic, t.source_partition,
+           t.source_offset
+    FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, event_id) JOIN {table} t USING (tenant_id, event_id)
+    """
+
+
+STORED_TOUCHPOINTS = _stored("attribution_touchpoints", "t.identity_key")
+STORED_CONVERSION_EVENTS = _stored("attribution_conversion_events", "t.identity_key")
+STORED_LINKS = _stored("attribution_identity_links", "'u:' || t.user_id")
+
+CONVERSIONS_OF_REPLACED = """
+SELECT t.tenant_id, t.conversion_id FROM stg_conv s JOIN attribution_conversion_events t USING (tenant_id, event_id)
+WHERE s.seq = ANY (%s::int4[])
+"""
+
+ANONYMOUS_IDS_OF = " UNION ".join(
+    f"""
+    SELECT t.tenant_id, t.anonymous_id
+    FROM unnest(%(tenants)s::text[], %(ids)s::text[]) AS k (tenant_id, event_id)
+    JOIN {table} t USING (tenant_id, event_id)
+    WHERE t.anonymous_id IS NOT NULL
+    """
+    for table in ("attribution_touchpoints", "attribution_conversion_events", "attribution_identity_links")
+)
+
+APPLY_LINKS = """
+WITH wins AS MATERIALIZED (
+    SELECT c.tenant_id, c.anonymous_id, c.user_id, c.linked_at_us, c.link_event_id, i.user_id AS old_user_id
+    FROM unnest(%s::text[], %s::text[], %s::text[], %s::int8[], %s::text[])
+         AS c (tenant_id, anonymous_id, user_id, linked_at_us, link_event_id)
+    LEFT JOIN attribution_identities i USING (tenant_id, anonymous_id)
+    WHERE i.user_id IS NULL OR (c.linked_at_us, c.link_event_id) < (i.linked_at_us, i.link_event_id)
+), stored AS (
+    INSERT INTO attribution_identities (tenant_id, anonymous_id, user_id, linked_at_us, link_event_id)
+    SELECT tenant_id, anonymous_id, user_id, linked_at_us, link_event_id FROM wins ORDER BY tenant_id, anonymous_id
+    ON CONFLICT (tenant_id, anonymous_id) DO UPDATE SET
+        user_id = excluded.user_id, linked_at_us = excluded.linked_at_us, link_event_id = excluded.link_event_id,
+        updated_at = now()
+)
+SELECT tenant_id, anonymous_id, old_user_id, user_id, link_event_id FROM wins WHERE old_user_id IS DISTINCT FROM user_id
+"""
+
+_BEST_LINKS = """
+WITH k AS (SELECT * FROM unnest(%(tenants)s::text[], %(ids)s::text[]) AS k (tenant_id, anonymous_id)),
+links AS (
+    SELECT l.tenant_id, l.anonymous_id, l.user_id, l.linked_at_us, l.event_id
+    FROM k JOIN attribution_identity_links l USING (tenant_id, anonymous_id)
+    UNION ALL
+    SELECT t.tenant_id, t.anonymous_id, substr(t.identity_key, 3), t.occurred_at_us, t.event_id
+    FROM k JOIN attribution_touchpoints t USING (tenant_id, anonymous_id)
+    UNION ALL
+    SELECT t.tenant_id, t.anonymous_id, substr(t.identity_key, 3), t.occurred_at_us, t.event_id
+    FROM k JOIN attribution_conversion_events t USING (tenant_id, anonymous_id)
+),
+best AS (
+    SELECT DISTINCT ON (tenant_id, anonymous_id) * FROM links
+    ORDER BY tenant_id, anonymous_id, linked_at_us, event_id
+)
+"""
+OWNERS_ANEW = f"""{_BEST_LINKS}
+SELECT k.tenant_id, k.anonymous_id, i.user_id, COALESCE(b.user_id, ''), COALESCE(b.event_id, '')
+FROM k LEFT JOIN best b USING (tenant_id, anonymous_id)
+LEFT JOIN attribution_identities i USING (tenant_id, anonymous_id)
+WHERE i.user_id IS DISTINCT FROM b.user_id
+"""
+STORE_OWNERS_ANEW = f"""{_BEST_LINKS}, gone AS (
+    DELETE FROM attribution_identities i USING k
+    WHERE i.tenant_id = k.tenant_id AND i.anonymous_id = k.anonymous_id
+      AND NOT EXISTS (SELECT FROM best b WHERE b.tenant_id = k.tenant_id AND b.anonymous_id = k.anonymous_id)
+)
+INSERT INTO attribution_identities (tenant_id, anonymous_id, user_id, linked_at_us, link_event_id)
+SELECT tenant_id, anonymous_id, user_id, linked_at_us, event_id FROM best ORDER BY tenant_id, anonymous_id
+ON CONFLICT (tenant_id, anonymous_id) DO UPDATE SET
+    user_id = excluded.user_id, linked_at_us = excluded.linked_at_us, link_event_id = excluded.link_event_id,
+    updated_at = now()
+"""
+
+CONVERSIONS_TOUCHED = """
+SELECT s.seq, c.conversion_id, c.conversion_type, c.converted_at_us, c.received_at_us
+FROM stg_touch s
+LEFT JOIN attribution_identities i
+  ON s.identity_key < 'a;' AND i.tenant_id = s.tenant_id AND i.anonymous_id = substr(s.identity_key, 3)
+JOIN attribution_conversions c
+  ON c.tenant_id = s.tenant_id
+ AND c.journey_key = CASE WHEN i.user_id IS NULL THEN s.identity_key ELSE 'u:' || i.user_id END
+ AND c.converted_at_us BETWEEN s.occurred_at_us AND s.occurred_at_us + %s
+WHERE NOT s.is_bot AND s.seq <> ALL (%s::int4[])
+"""
+
+CONVERSIONS_OF_PEOPLE = """
+SELECT c.tenant_id, c.conversion_id
+FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, journey_key)
+JOIN attribution_conversions c USING (tenant_id, journey_key)
+"""
+
+OPEN_CONVERSIONS = """
+INSERT INTO attribution_conversions (
+    tenant_id, conversion_id, conversion_type, identity_key, journey_key, converted_at_us, received_at_us,
+    gross_value_micros, net_value_micros, previous_net_micros, currency, version, version_reason, policy_version,
+    owner_topic, owner_partition, owner_offset, event_published_us)
+SELECT tenant_id, conversion_id, '', '', '', 0, 0, 0, 0, 0, 'XXX', 0, 'waiting', '', '', 0, 0, 0
+FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, conversion_id) ORDER BY tenant_id, conversion_id
+ON CONFLICT (tenant_id, conversion_id) DO UPDATE SET updated_at = now() WHERE false
+"""
+
+STORED_CONVERSIONS = """
+SELECT c.version, c.tenant_id, c.conversion_id, c.conversion_type, c.identity_key, c.journey_key, c.converted_at_us,
+       c.received_at_us, c.gross_value_micros, c.net_value_micros, c.currency, c.order_id
+FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, conversion_id)
+JOIN attribution_conversions c USING (tenant_id, conversion_id)
+"""
+
+EVENTS_OF_CONVERSIONS = """
+SELECT e.occurred_at_us, e.event_id, e.kind, e.value_micros, e.currency,
+       e.tenant_id, e.conversion_id, e.conversion_type, e.identity_key,
+       CASE WHEN i.user_id IS NULL THEN e.identity_key ELSE 'u:' || i.user_id END,
+       e.occurred_at_us, e.received_at_us, e.value_micros, e.value_micros, e.currency, e.order_id
+FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, conversion_id)
+JOIN attribution_conversion_events e USING (tenant_id, conversion_id)
+LEFT JOIN attribution_identities i
+  ON e.identity_key < 'a;' AND i.tenant_id = e.tenant_id AND i.anonymous_id = substr(e.identity_key, 3)
+"""
+
+STORE_STATES = """
+UPDATE attribution_conversions AS c SET
+    conversion_type = n.conversion_type, identity_key = n.identity_key, journey_key = n.journey_key,
+    converted_at_us = n.converted_at_us, received_at_us = n.received_at_us,
+    gross_value_micros = n.gross_value_micros, net_value_micros = n.net_value_micros, currency = n.currency,
+    order_id = n.order_id, updated_at = now()
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int8[], %s::int8[], %s::int8[], %s::int8[],
+            %s::text[], %s::text[])
+     AS n (tenant_id, conversion_id, conversion_type, identity_key, journey_key, converted_at_us, received_at_us,
+           gross_value_micros, net_value_micros, currency, order_id)
+WHERE c.tenant_id = n.tenant_id AND c.conversion_id = n.conversion_id
+"""
+
+MOVE_CONVERSIONS = """
+UPDATE attribution_conversions AS c SET journey_key = n.new_key, updated_at = now()
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) AS n (tenant_id, identity_key, old_key, new_key)
+WHERE c.tenant_id = n.tenant_id AND c.journey_key = n.old_key AND c.identity_key = n.identity_key
+"""
+
+RAISE_VERSIONS = """
+WITH locked AS MATERIALIZED (
+    SELECT c.tenant_id, c.conversion_id, n.reason, n.owner_topic, n.owner_partition, n.owner_offset, n.published_us
+    FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::int4[], %s::int8[], %s::int8[])
+         AS n (tenant_id, conversion_id, reason, owner_topic, owner_partition, owner_offset, published_us)
+    JOIN attribution_conversions c USING (tenant_id, conversion_id)
+    ORDER BY c.tenant_id, c.conversion_id
+    FOR UPDATE OF c
+)
+UPDATE attribution_conversions AS c SET
+    version = c.version + 1, version_reason = l.reason, previous_net_micros = c.net_value_micros,
+    policy_version = %s,
+    model_set = COALESCE((SELECT max(s.model_set) FROM attribution_model_sets s WHERE s.tenant_id = c.tenant_id), 0),
+    owner_topic = l.owner_topic, owner_partition = l.owner_partition, owner_offset = l.owner_offset,
+    event_published_us = l.published_us, versioned_at = now(), updated_at = now()
+FROM locked l WHERE c.tenant_id = l.tenant_id AND c.conversion_id = l.conversion_id
+RETURNING c.tenant_id, c.conversion_id, c.version, c.version_reason, c.event_published_us
+"""
+
+VERSIONS_OWNED_BY = """
+SELECT c.tenant_id, c.conversion_id, c.version, c.version_reason, c.event_published_us
+FROM unnest(%s::text[], %s::int4[], %s::int8[]) AS p (owner_topic, owner_partition, owner_offset)
+JOIN attribution_conversions c USING (owner_topic, owner_partition, owner_offset)
+WHERE c.version > 0
+"""
