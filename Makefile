@@ -46,11 +46,18 @@ bench: $(READY) ## throughput and latency beside a floor job and a peer
 	$(BIN)/attributary bench $(ARGS)
 
 # Docker compose where an engine answers, else real Kafka and Postgres as local processes.
-up: $(READY) ## a local stack that keeps its data: broker, database, all consumers
-	@if docker info >/dev/null 2>&1; then docker compose up --build $(ARGS); else $(BIN)/attributary up $(ARGS); fi
+DOCKER := docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1
+up: $(READY) ## a local stack that keeps its data: broker, database, all consumers (Docker or local processes)
+	@if $(DOCKER); then $(MAKE) --no-print-directory .env && docker compose up --build $(ARGS); \
+		else $(BIN)/attributary up $(ARGS); fi
 
 down: $(READY) ## stop what `make up` started, and keep the data
-	@if docker info >/dev/null 2>&1; then docker compose down $(ARGS); else $(BIN)/attributary down $(ARGS); fi
+	@if $(DOCKER); then docker compose down $(ARGS); else $(BIN)/attributary down $(ARGS); fi
+
+# Passwords of the containers, made up once.
+.env:
+	@umask 077; $(PYTHON) -c 'import re, secrets, pathlib; \
+		print(re.sub(r"(?m)(PASSWORD=)$$", lambda m: m[1] + secrets.token_urlsafe(18), pathlib.Path("deploy/env.example").read_text()))' > $@
 
 # Chained, so that a package has one version in all three files. UPGRADE=--upgrade takes newer versions.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate $(UPGRADE)
@@ -58,6 +65,7 @@ lock: $(READY) ## pin requirements/*.in into *.txt with hashes and without addre
 	$(COMPILE) requirements/runtime.in -o requirements/runtime.txt
 	$(COMPILE) requirements/embedded.in -c requirements/runtime.txt -o requirements/embedded.txt
 	$(COMPILE) requirements/dev.in -c requirements/embedded.txt -o requirements/dev.txt
+	$(COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 	@! grep -n '://' requirements/*.txt || { echo "the locked files must not name addresses" >&2; exit 1; }
 
 clean: ## remove .venv, caches and the data of local stacks
