@@ -93,7 +93,7 @@ def user_data(conversion: Mapping[str, Any], hashes: Mapping[str, list[str]]) ->
 
 def _click_ids(keys: dict[str, Any], click_ids: Mapping[str, str], occurred_at: int) -> list[str]:
     """Add fbc, fbp and the plain ids; give the remarks."""
-    found = {"fbc": _fbc(click_ids, occurred_at), "fbp": click_ids.get("fbp")}
+    found = {"fbc": _fbc(click_ids, occurred_at), "fbp": click_ids.get("fbp") or None}
     if found["fbp"] and not is_fbp(found["fbp"]):
         found["fbp"] = ""
     keys |= {key: value for key, value in found.items() if value}
