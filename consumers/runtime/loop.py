@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -165,7 +165,7 @@ class ConsumerLoop:
             outcome = self._stage.handle(records)
             messages = [dead_letter_message(letter, name, self._stage.group) for letter in outcome.dead_letters]
             crash_at("loop_before_transaction")
-            with self.timed("commit"):
+            with metrics.timed(name, "commit"):
                 self._session.commit(
                     outcome.messages + messages,
                     [TopicPartition(topic, partition, offset) for (topic, partition), offset in nexts.items()],
@@ -183,13 +183,6 @@ class ConsumerLoop:
             self._retries = 0
             metrics.batches.labels(name, "committed").inc()
             metrics.batch_seconds.labels(name).observe(time.monotonic() - started)
-
-    @contextlib.contextmanager
-    def timed(self, step: str) -> Iterator[None]:
-        """Measure one step of a batch into ``attribution_stage_seconds``."""
-        started = time.monotonic()
-        yield
-        metrics.stage_seconds.labels(self._stage.name, step).observe(time.monotonic() - started)
 
     def _rewind(self, firsts: Mapping[tuple[str, int], int]) -> None:
         try:

@@ -4,7 +4,9 @@ Invariant: labels have few values (a topic, a stage, a reason of a fixed set); n
 Dashboards, alerts and ``docs/metrics.md`` are generated from or checked against ``CATALOGUE``.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,6 +42,14 @@ def _gauge(name: str, help_: str, *labels: str) -> Gauge:
 def _histogram(name: str, help_: str, *labels: str, buckets: Sequence[float] = _SECONDS) -> Histogram:
     CATALOGUE.append(MetricDefinition(name, "histogram", help_, labels))
     return Histogram(name, help_, labels, buckets=buckets)
+
+
+@contextmanager
+def timed(stage: str, step: str) -> Iterator[None]:
+    """Measure one step of a batch into ``attribution_stage_seconds``; a step that raises is not measured."""
+    started = time.perf_counter()
+    yield
+    stage_seconds.labels(stage, step).observe(time.perf_counter() - started)
 
 
 # Process life

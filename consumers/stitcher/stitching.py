@@ -54,6 +54,7 @@ class Transaction(Protocol):
     def recompute_owners(self, anonymous_ids: Sequence[Key]) -> list[IdentityMove]: ...  # noqa: D102
     def conversions_touched(self, longest_window_micros: int, skip: Collection[int]) -> list[TouchedConversion]: ...  # noqa: D102
     def conversions_of_people(self, keys: Collection[Key]) -> list[Key]: ...  # noqa: D102
+    def conversions_of_identities(self, keys: Collection[Key]) -> list[Key]: ...  # noqa: D102
     def lock_conversions(self, conversions: Collection[Key]) -> dict[Key, tuple[int, ConversionRow]]: ...  # noqa: D102
     def events_of(self, conversions: Collection[Key]) -> dict[Key, list[tuple[ConversionEvent, ConversionRow]]]: ...  # noqa: D102
     def store_states(self, rows: Sequence[ConversionRow]) -> None: ...  # noqa: D102
@@ -87,14 +88,18 @@ class Stitched:
 
 
 class _Sorted(NamedTuple):
-    """The events of one kind after insertion: indexes that brought something new, that displace, that did neither."""
+    """The events of one kind after insertion: indexes that brought something new, that displace, that did neither.
+
+    ``displaced`` holds the identities of the contents that give way, with the row that displaces each.
+    """
 
     fresh: set[int]
     displacing: list[int]
     idle: list[int]
+    displaced: list[tuple[Key, EventRow]]
 
 
-def stitch(  # noqa: PLR0914  # the steps of the module's contract, in one place and in order
+def stitch(
     transaction: Transaction, batch: StitchBatch, policy: LookbackPolicy, more_keys: Mapping[Key, Bounds]
 ) -> Stitched:
     """Stitch one batch inside a transaction.
@@ -144,6 +149,7 @@ def stitch(  # noqa: PLR0914  # the steps of the module's contract, in one place
 
     causes = _Causes()
     _by_moves(transaction, moves, fresh_rows, causes)
+    _by_displacement(transaction, touches.displaced, causes)
     _by_touchpoints(transaction, batch.touchpoints, touches, policy, causes, out)
     states = _by_events(transaction, batch.conversion_events, events, changed_conversions, causes)
     raises = causes.raises()
@@ -181,7 +187,7 @@ def _keys_to_lock(batch: StitchBatch, candidates: Sequence[LinkCandidate]) -> di
     return keys
 
 
-def _settle(  # noqa: PLR0913, PLR0917
+def _settle(
     out: Stitched,
     kind: str,
     rows: Sequence[Row],
@@ -192,6 +198,7 @@ def _settle(  # noqa: PLR0913, PLR0917
     """Sort out the rows whose event id was there already: replays, duplicates, and contents that differ."""
     displacing: list[int] = []
     idle: list[int] = []
+    displaced: list[tuple[Key, EventRow]] = []
     missing: dict[Key, Bounds] = {}
     there = stored([(rows[seq].tenant_id, rows[seq].event_id) for seq in known])
     for seq in known:
@@ -204,6 +211,7 @@ def _settle(  # noqa: PLR0913, PLR0917
         elif preference(row) < (old.content_hash, old.received_at, old.topic, old.partition, old.offset):
             out.count(kind, "duplicate" if same else "conflict_replaced")
             displacing.append(seq)
+            displaced.append(((row.tenant_id, old.identity_key), row))
             if (row.tenant_id, old.identity_key) not in held:
                 missing[row.tenant_id, old.identity_key] = (row.received_at, row.received_at, row.received_at)
         else:
@@ -213,7 +221,7 @@ def _settle(  # noqa: PLR0913, PLR0917
         raise LockSetGrewError(missing)
     fresh = set(range(len(rows))) - set(idle)
     out.count(kind, "new", len(rows) - len(known))
-    return _Sorted(fresh, displacing, idle)
+    return _Sorted(fresh, displacing, idle, displaced)
 
 
 def _pick(rows: Sequence[Row], seqs: Collection[int]) -> list[Row]:
@@ -236,9 +244,6 @@ class _Causes:
             reason = min(reason, known[0], key=_RANK.__getitem__)
             event = max(event, known[1], key=_arrival)
         self._found[conversion] = (reason, event)
-
-    def drop(self, conversion: Key) -> None:
-        self._found.pop(conversion, None)
 
     def raises(self) -> list[Raise]:
         return [
@@ -264,7 +269,14 @@ def _by_moves(
     transaction.move_conversions(moves)
 
 
-def _by_touchpoints(  # noqa: PLR0913, PLR0917
+def _by_displacement(transaction: Transaction, displaced: Sequence[tuple[Key, EventRow]], causes: _Causes) -> None:
+    """A touchpoint whose content gave way may have counted where the new content does not."""
+    for identity, row in displaced:
+        for conversion in transaction.conversions_of_identities([identity]):
+            causes.add(conversion, "late_touchpoint", row)
+
+
+def _by_touchpoints(
     transaction: Transaction,
     rows: Sequence[TouchpointRow],
     touches: _Sorted,
@@ -305,19 +317,21 @@ def _by_events(
         about = all_events.get(key, [])
         state = fold(event for event, _ in about)
         version, old = stored[key]
-        if state.opened_by is None:  # only corrections so far (or the conversion was displaced): nothing to attribute
-            causes.drop(key)
-            continue
-        opening = next(row for event, row in about if event.event_id == state.opened_by)
-        row = opening._replace(
+        if state.opened_by is None:
+            if version == 0:  # only corrections so far: it waits for its conversion
+                continue
+            opening = old  # its conversion was displaced by another content of the same event: worth nothing now
+        else:
+            opening = next(row for event, row in about if event.event_id == state.opened_by)
+        now = opening._replace(
             gross_value_micros=state.gross_value_micros,
             net_value_micros=state.net_value_micros,
-            currency=state.currency,
+            currency=state.currency if state.opened_by else old.currency,
         )
         cause = latest.get(key, fallback)
-        if row == old or cause is None:
+        if now == old or cause is None:
             continue
-        states.append(row)
+        states.append(now)
         reason = "new" if version == 0 else "refund" if state.last_kind in _TAKES_OFF else "restated"
         causes.add(key, reason, cause)
     return states

@@ -38,8 +38,8 @@ SET plan_cache_mode = force_generic_plan;
 
 _PLACE_TYPES = ["text", "int4", "int8"]
 _TYPES: dict[str, Sequence[str]] = {
-    "stg_touch": ["int4", "text", "text", "text", "text", "int8", "int8", "text", "text", "text", "text", "bool", "text",
-                  "int8", *_PLACE_TYPES],
+    "stg_touch": ["int4", "text", "text", "text", "text", "int8", "int8", "text", "text", "text", "text", "bool",
+                  "text", "int8", *_PLACE_TYPES],
     "stg_conv": ["int4", "text", "text", "text", "text", "text", "text", "text", "int8", "int8", "int8", "text",
                  "text", "text", "int8", *_PLACE_TYPES],
     "stg_link": ["int4", "text", "text", "text", "text", "int8", "text", "int8", "int8", *_PLACE_TYPES],
@@ -50,7 +50,6 @@ _TYPES: dict[str, Sequence[str]] = {
 def create_staging(connection: psycopg.Connection) -> None:
     """Create the staging tables of a new session and fix its planner settings."""
     connection.execute(STAGING_SQL)
-    connection.commit()
 
 
 def copy_into(connection: psycopg.Connection, table: str, rows: Iterable[Sequence[Any]], *, numbered: bool) -> None:

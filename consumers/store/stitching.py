@@ -5,8 +5,8 @@ The order of the calls is the contract (the stitcher's ``stitch`` keeps it, and 
 ``conversions_*``; ``raise_versions``; ``store_states``; ``record_positions``; then the transaction is committed.
 
 Locks: one row of ``attribution_journeys`` per identity key, all ``a:`` keys in sorted order first, then, with the
-owners of those known and fixed, all ``u:`` keys in sorted order. Every transaction climbs in this order, so none waits for one
-that waits for it. Touch and link, touch and conversion, conversion and link of one person always share a key.
+owners of those known and fixed, all ``u:`` keys in sorted order. Every transaction climbs in this order, so none waits
+for one that waits for it. Touch and link, touch and conversion, conversion and link of one person always share a key.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -19,7 +19,6 @@ from attributary.attribution_core.conversion import ConversionEvent
 from attributary.attribution_core.identity import ANONYMOUS_PREFIX
 
 from . import stitching_sql as sql
-from .connection import connect, translated_errors
 from .positions import record_positions
 from .rows import (
     ConversionEventRow,
@@ -35,7 +34,8 @@ from .rows import (
     TouchedConversion,
     TouchpointRow,
 )
-from .staging import copy_into, create_staging
+from .session import StoreSession
+from .staging import copy_into
 
 Key = tuple[str, str]
 
@@ -192,6 +192,12 @@ class StitchTransaction:
             return []
         return self._connection.execute(sql.CONVERSIONS_OF_PEOPLE, _columns(sorted(keys))).fetchall()
 
+    def conversions_of_identities(self, keys: Collection[Key]) -> list[Key]:
+        """Return (tenant, conversion id) of all conversions of the people whom (tenant, identity key) belong to now."""
+        if not keys:
+            return []
+        return self._connection.execute(sql.CONVERSIONS_OF_IDENTITIES, _columns(sorted(keys))).fetchall()
+
     def lock_conversions(self, conversions: Collection[Key]) -> dict[Key, tuple[int, ConversionRow]]:
         """Lock the conversions, creating those that are new; return version (0: only just opened) and row of each."""
         if not conversions:
@@ -256,29 +262,19 @@ class StitchTransaction:
         record_positions(self._connection, group, positions)
 
 
+class _ProbeDoneError(Exception):
+    """Rolls a probe back."""
+
+
 class PostgresStitchStore:
-    """Opens stitching transactions on one connection, re-opened after an outage.
+    """Opens stitching transactions on the session's connection, which must have the staging tables.
 
     Args:
-        dsn: where Postgres is.
+        session: prepared with ``create_staging``.
     """
 
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
-        self._connection: psycopg.Connection | None = None
-
-    def connection(self) -> psycopg.Connection:
-        """Return the live connection.
-
-        Raises:
-            StoreUnavailable: Postgres does not answer.
-        """
-        if self._connection is None or self._connection.closed:
-            connection = connect(self._dsn, application_name="attributary-stitcher")
-            with translated_errors():
-                create_staging(connection)
-            self._connection = connection
-        return self._connection
+    def __init__(self, session: StoreSession) -> None:
+        self._session = session
 
     @contextmanager
     def transaction(
@@ -293,11 +289,27 @@ class PostgresStitchStore:
             StoreUnavailable: Postgres did not take it; the same batch may be tried again.
             psycopg.DataError: a value of the batch cannot be stored.
         """
-        connection = self.connection()
-        with translated_errors(), connection.transaction():
+        with self._session.transaction() as connection:
             yield StitchTransaction(connection, touchpoints, conversion_events, links)
 
-    def close(self) -> None:
-        """Give the connection back."""
-        if self._connection is not None:
-            self._connection.close()
+    def accepts(
+        self,
+        touchpoints: Sequence[TouchpointRow],
+        conversion_events: Sequence[ConversionEventRow],
+        links: Sequence[LinkRow],
+    ) -> bool:
+        """Tell whether Postgres could hold all values of the rows; stores nothing.
+
+        Raises:
+            StoreUnavailable: Postgres does not answer.
+        """
+        try:
+            with self.transaction(touchpoints, conversion_events, links) as transaction:
+                transaction.insert_touchpoints()
+                transaction.insert_conversion_events()
+                transaction.insert_links()
+                raise _ProbeDoneError
+        except psycopg.DataError:
+            return False
+        except _ProbeDoneError:
+            return True

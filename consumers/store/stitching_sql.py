@@ -188,6 +188,16 @@ FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, journey_key)
 JOIN attribution_conversions c USING (tenant_id, journey_key)
 """
 
+CONVERSIONS_OF_IDENTITIES = """
+SELECT c.tenant_id, c.conversion_id
+FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, identity_key)
+LEFT JOIN attribution_identities i
+  ON k.identity_key < 'a;' AND i.tenant_id = k.tenant_id AND i.anonymous_id = substr(k.identity_key, 3)
+JOIN attribution_conversions c
+  ON c.tenant_id = k.tenant_id
+ AND c.journey_key = CASE WHEN i.user_id IS NULL THEN k.identity_key ELSE 'u:' || i.user_id END
+"""
+
 OPEN_CONVERSIONS = """
 INSERT INTO attribution_conversions (
     tenant_id, conversion_id, conversion_type, identity_key, journey_key, converted_at_us, received_at_us,

@@ -1,0 +1,24 @@
+"""Where the store's troubles become the loop's: the one place that knows both."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from attributary.consumers.runtime.errors import EXIT_CONFIG, Fatal, Retry
+from attributary.consumers.store.connection import StoreUnavailable
+from attributary.consumers.store.migrate import MigrationError
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Turn the store's errors into the loop's classes.
+
+    Raises:
+        Retry: Postgres is away; nothing was decided.
+        Fatal: the schema and the code do not fit; exit code 78.
+    """
+    try:
+        yield
+    except StoreUnavailable as error:
+        raise Retry(str(error)) from error
+    except MigrationError as error:
+        raise Fatal(str(error), EXIT_CONFIG) from error

@@ -1,0 +1,158 @@
+"""The stitcher as a stage: decode, one Postgres transaction, then commands that say "look again".
+
+Invariant (architecture, "Stitcher batch"): every record of a batch is stored in Postgres or handed on as a dead letter
+before its offset is committed; a replay of any part of the batch stores nothing twice and issues a command again only
+for the versions that the replayed records themselves raised.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import psycopg
+
+from attributary.attribution_core.lookback import LookbackPolicy
+from attributary.consumers.outages import store_errors
+from attributary.consumers.runtime import metrics
+from attributary.consumers.runtime.crash import crash_at
+from attributary.consumers.runtime.dead_letters import check_poison_share
+from attributary.consumers.runtime.errors import Retry
+from attributary.consumers.runtime.metrics import timed
+from attributary.consumers.runtime.records import DeadLetter, Outbound, Outcome, Record
+from attributary.consumers.store.policies import store_policy
+from attributary.consumers.store.positions import stored_positions
+from attributary.consumers.store.rows import RaisedVersion
+from attributary.consumers.store.session import StoreSession
+from attributary.consumers.store.staging import create_staging
+from attributary.consumers.store.stitching import PostgresStitchStore
+from attributary.schemas.codec import Codec
+from attributary.schemas.topics import COMMANDS, CONVERSIONS, IDENTITIES, TOUCHPOINTS, conversion_key
+
+from .decoding import Decoder, StitchBatch
+from .stitching import Bounds, Key, LockSetGrewError, Stitched, stitch
+
+GROUP = "attribution.stitcher"
+_MOST_TRIES = 10
+
+
+class StitcherStage:
+    """Stores events and raises versions.
+
+    Args:
+        dsn: where Postgres is.
+        codec: reads events, writes commands.
+        policy: the lookback policy in force.
+        max_poison_share: stop when more of a batch than this share is poison.
+
+    Raises:
+        Retry: Postgres does not answer.
+        ConfigError: the schema lacks a migration.
+    """
+
+    name = "stitcher"
+    group = GROUP
+    topics = (TOUCHPOINTS, CONVERSIONS, IDENTITIES)
+    output_topics = (COMMANDS,)
+
+    def __init__(self, dsn: str, codec: Codec, policy: LookbackPolicy, max_poison_share: float) -> None:
+        self._codec = codec
+        self._decoder = Decoder(codec)
+        self._strict_decoder = Decoder(codec, strict=True)
+        self._policy = policy
+        self._max_poison_share = max_poison_share
+        self._session = StoreSession(dsn, "attributary-stitcher", create_staging)
+        self._store = PostgresStitchStore(self._session)
+        with store_errors(), self._session.transaction() as connection:
+            store_policy(connection, policy)
+
+    def handle(self, batch: Sequence[Record]) -> Outcome:
+        """Store the batch in one transaction and return its commands and dead letters."""
+        with timed(self.name, "decode"):
+            decoded = self._decoder.decode(batch)
+        check_poison_share(decoded.dead_letters, len(batch), self._max_poison_share)
+        try:
+            stitched = self._stitch(decoded, batch)
+        except psycopg.DataError:
+            decoded = self._without_unstorable(batch)
+            check_poison_share(decoded.dead_letters, len(batch), self._max_poison_share)
+            stitched = self._stitch(decoded, batch)
+        self._count(stitched)
+        with timed(self.name, "commands"):
+            messages = [self._command(version) for version in stitched.versions]
+        return Outcome(messages, decoded.dead_letters)
+
+    def _stitch(self, decoded: StitchBatch, batch: Sequence[Record]) -> Stitched:
+        more_keys: dict[Key, Bounds] = {}
+        positions = {(record.topic, record.partition): record.offset + 1 for record in batch}
+        events = (decoded.touchpoints, decoded.conversion_events, decoded.links)
+        for _ in range(_MOST_TRIES):
+            try:
+                with store_errors(), timed(self.name, "store"), self._store.transaction(*events) as transaction:
+                    crash_at("stitcher_in_store")
+                    stitched = stitch(transaction, decoded, self._policy, more_keys)
+                    transaction.record_positions(GROUP, positions)
+                    crash_at("stitcher_before_pg_commit")
+            except LockSetGrewError as grew:
+                more_keys |= grew.keys
+            else:
+                crash_at("stitcher_after_pg_commit")
+                return stitched
+        raise Retry("other writers kept changing the same events", 0.1)
+
+    def _without_unstorable(self, batch: Sequence[Record]) -> StitchBatch:
+        """Find the records that Postgres cannot hold: first by rule, then, whatever the rules miss, by halving."""
+        decoded = self._strict_decoder.decode(batch)
+        if self._accepts(decoded):
+            return decoded
+        culprits = self._culprits(list(batch))
+        places = {record.place for record in culprits}
+        decoded = self._strict_decoder.decode([record for record in batch if record.place not in places])
+        decoded.dead_letters += [
+            DeadLetter(record, "store", None, "Postgres cannot hold a value of this record") for record in culprits
+        ]
+        return decoded
+
+    def _accepts(self, decoded: StitchBatch) -> bool:
+        with store_errors():
+            return self._store.accepts(decoded.touchpoints, decoded.conversion_events, decoded.links)
+
+    def _culprits(self, records: Sequence[Record]) -> list[Record]:
+        if not records or self._accepts(self._strict_decoder.decode(records)):
+            return []
+        if len(records) == 1:
+            return list(records)
+        middle = len(records) // 2
+        return self._culprits(records[:middle]) + self._culprits(records[middle:])
+
+    def _command(self, version: RaisedVersion) -> Outbound:
+        value = self._codec.encode(
+            "command",
+            {
+                "tenant_id": version.tenant_id,
+                "conversion_id": version.conversion_id,
+                "version": version.version,
+                "reason": version.reason,
+                "issued_by": "stitcher",
+                "event_published_at": version.published_at,
+            },
+        )
+        return Outbound(COMMANDS, conversion_key(version.tenant_id, version.conversion_id), value)
+
+    def _count(self, stitched: Stitched) -> None:
+        for (kind, outcome), number in stitched.counts.items():
+            metrics.events.labels(kind, outcome).inc(number)
+        for version in stitched.versions:
+            metrics.versions_raised.labels(version.reason).inc()
+        metrics.identity_moves.inc(stitched.moves)
+        metrics.late_touchpoints.inc(stitched.too_late)
+
+    def stored_positions(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
+        """Return the next offsets that Postgres holds."""
+        with store_errors(), self._session.transaction() as connection:
+            return stored_positions(connection, GROUP, partitions)
+
+    def is_ready(self) -> bool:
+        """Tell whether Postgres answered last time."""
+        return self._session.is_reachable()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()

@@ -1,0 +1,89 @@
+"""A stage's connection: opened when needed, checked for migrations, re-opened after an outage, asked for its health."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from .connection import StoreUnavailable, connect, translated_errors
+from .migrate import check_migrated
+
+
+def _nothing(_connection: psycopg.Connection) -> None:
+    pass
+
+
+class StoreSession:
+    """One connection of one stage, used by one thread.
+
+    Args:
+        dsn: where Postgres is; never logged.
+        application_name: shown in ``pg_stat_activity``.
+        prepare: called on every new connection, for example to create temporary tables.
+    """
+
+    def __init__(
+        self, dsn: str, application_name: str, prepare: Callable[[psycopg.Connection], None] = _nothing
+    ) -> None:
+        self._dsn = dsn
+        self._application_name = application_name
+        self._prepare = prepare
+        self._connection: psycopg.Connection | None = None
+        self._reachable = True
+
+    def connection(self) -> psycopg.Connection:
+        """Return the live connection, opening a new one if there is none.
+
+        Raises:
+            StoreUnavailable: Postgres does not answer.
+            MigrationError: the schema is older or newer than the code.
+        """
+        if self._connection is None or self._connection.closed:
+            self._reachable = False
+            connection = connect(self._dsn, application_name=self._application_name)
+            with translated_errors():
+                check_migrated(connection)
+                self._prepare(connection)
+                connection.commit()
+            self._connection = connection
+            self._reachable = True
+        return self._connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[psycopg.Connection]:
+        """Run one transaction at READ COMMITTED: committed at the end, rolled back on any exception.
+
+        Raises:
+            StoreUnavailable: Postgres did not take it, or took it and could not say so: replay decides.
+        """
+        connection = self.connection()
+        try:
+            with translated_errors(), connection.transaction():
+                yield connection
+        except StoreUnavailable:
+            self.drop()  # whatever state it is in, the next transaction starts on a new one
+            self._reachable = False
+            raise
+
+    @contextmanager
+    def snapshot(self) -> Iterator[psycopg.Connection]:
+        """Run one read-only transaction in which every statement sees the same state (REPEATABLE READ).
+
+        Raises:
+            StoreUnavailable: Postgres does not answer.
+        """
+        with self.transaction() as connection:
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            yield connection
+
+    def is_reachable(self) -> bool:
+        """Tell whether the last attempt reached Postgres. Safe to call from any thread; asks nothing."""
+        return self._reachable
+
+    def drop(self) -> None:
+        """Close the connection; the next use opens a new one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    close = drop
