@@ -1,0 +1,151 @@
+"""Journeys as walks over the last ``k`` channels: the states and steps of a Markov chain of any order.
+
+A state of order ``k`` is the tuple of the last ``k`` channels, shorter at the beginning of a journey. With digits
+``channel code + 1`` (0 = before the first touch) in the base ``K + 1``, the ``k + 1`` newest digits of a touch number
+the step into it: the older ``k`` are the state before, the newer ``k`` the state after. Counting steps is therefore
+counting small integers, linear in touches, without sorting where a table of all numbers fits.
+
+Invariant: repeats are kept as they are; a step from a state to itself (``k`` + 1 equal channels) is counted but left
+out of the chain, which changes no absorption probability. Collapsing repeats is a named transform of the journeys.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from attributary.attribution_core.journeys import Flags, Floats, Ints, JourneyBatch
+
+_TABLE = 1 << 24  # numbers up to this many are looked up in a table, above they are sorted
+_MAX_NUMBER = 2**62
+
+
+@dataclass(frozen=True, eq=False)
+class SparseChain:
+    """An absorbing chain whose states belong to channels.
+
+    Attributes:
+        start: float64[S], probability that a journey begins in the state.
+        source: int64[E], state before a step, ascending.
+        target: int64[E], state after a step.
+        probability: float64[E], of the step.
+        reward: float64[S, R], per kind of reward (conversion, revenue, ...) the expectation when the journey leaves
+            the state for good.
+        member: bool[S, K], whether the channel stands in the state.
+    """
+
+    start: Floats
+    source: Ints
+    target: Ints
+    probability: Floats
+    reward: Floats
+    member: Flags
+
+
+@dataclass(frozen=True, eq=False)
+class Grams:
+    """The steps of a batch of journeys, numbered.
+
+    Attributes:
+        order: length ``k`` of the states.
+        base: number of channels + 1.
+        edges: int64[E], ascending distinct step numbers.
+        edge_of_touch: int64[m], the place in `edges` of the step into each touch.
+        last_state: int64[n], the place in `states` where the journey ends; -1 for an empty journey.
+        journey_of_touch: int64[m].
+    """
+
+    order: int
+    base: int
+    edges: Ints
+    edge_of_touch: Ints
+    last_state: Ints
+    journey_of_touch: Ints
+
+    @classmethod
+    def of(cls, batch: JourneyBatch, order: int = 1) -> "Grams":
+        """Number the steps of a batch.
+
+        Raises:
+            ValueError: when the order is below 1, or so high that its steps cannot be numbered in 62 bits.
+        """
+        base = len(batch.index) + 1
+        if order < 1 or base ** (order + 1) > _MAX_NUMBER:
+            raise ValueError(f"order: must be from 1 to what {base - 1} channels allow in 62 bits")
+        numbers = step_numbers(batch, order)
+        edges, places = _distinct(numbers, base ** (order + 1))
+        last = np.full(len(batch), -1, dtype=np.int64)
+        filled = batch.lengths > 0
+        states = np.unique(edges % base**order)
+        last[filled] = np.searchsorted(states, numbers[batch.offsets[1:][filled] - 1] % base**order)
+        return cls(order, base, edges, places, last, batch.journey_of_touch)
+
+    @property
+    def states(self) -> Ints:
+        """Ascending numbers of the states that occur, int64[S]."""
+        return np.unique(self.edges % self.base**self.order)
+
+    def members(self) -> Flags:
+        """Tell which channels stand in which state, bool[S, K]."""
+        states = self.states
+        found = np.zeros((states.size, self.base), dtype=np.bool_)
+        rows = np.arange(states.size)
+        rest = states.copy()
+        for _ in range(self.order):
+            rest, digit = np.divmod(rest, self.base)
+            found[rows, digit] = True
+        return found[:, 1:]
+
+    def chain(self, rewards: Floats, exits: Floats) -> SparseChain:
+        """Estimate the chain from weighted journeys.
+
+        Args:
+            rewards: float64[n, R], reward of each journey, for example its conversions and its value.
+            exits: float64[n], weight of each journey, converted or not.
+        """
+        span = self.base**self.order
+        states = self.states
+        weights = np.bincount(self.edge_of_touch, exits[self.journey_of_touch], minlength=self.edges.size)
+        target = np.searchsorted(states, self.edges % span)
+        opening = self.edges < self.base  # all older digits are 0: the step from START
+        start = np.zeros(states.size, dtype=np.float64)
+        start[target[opening]] = weights[opening]
+        source = np.searchsorted(states, self.edges // self.base)
+        inner = ~opening & (source != target)
+        source, target, weights = source[inner], target[inner], weights[inner]
+        ended = self.last_state >= 0
+        places = self.last_state[ended]
+        out = np.bincount(source, weights, minlength=states.size) + np.bincount(
+            places, exits[ended], minlength=states.size
+        )
+        out[out == 0] = 1.0
+        reward = np.column_stack(
+            [np.bincount(places, column, minlength=states.size) / out for column in rewards[ended].T]
+        ).reshape(states.size, rewards.shape[1])
+        begun = float(start.sum()) or 1.0
+        return SparseChain(start / begun, source, target, weights / out[source], reward, self.members())
+
+
+def step_numbers(batch: JourneyBatch, order: int) -> Ints:
+    """Return the number of the step into each touch, int64[m]."""
+    base = len(batch.index) + 1
+    digits = batch.channels.astype(np.int64) + 1
+    numbers = digits.copy()
+    positions = batch.positions
+    for back in range(1, order + 1):
+        if back >= digits.size:
+            break
+        older = digits[:-back] * base**back
+        older[positions[back:] < back] = 0
+        numbers[back:] += older
+    return numbers
+
+
+def _distinct(numbers: Ints, limit: int) -> tuple[Ints, Ints]:
+    """Return the ascending distinct numbers (below `limit`) and the place of each entry among them."""
+    if limit > _TABLE:
+        distinct, places = np.unique(numbers, return_inverse=True)
+        return distinct, places.astype(np.int64)
+    present = np.zeros(limit, dtype=np.bool_)
+    present[numbers] = True
+    table = np.cumsum(present, dtype=np.int64) - 1
+    return np.flatnonzero(present).astype(np.int64), table[numbers]

@@ -1,0 +1,221 @@
+"""Shapley values of channels: simplified, ordered, and of any characteristic function.
+
+A game gives every set ``S`` of channels a worth ``v(S)``. The Shapley value of a channel is the mean of what it adds,
+over all orders in which the channels may come in. Invariants: efficiency ``sum(phi) = v(all) - v(none)``, symmetry,
+a channel that never adds anything gets 0, and ``phi(v + w) = phi(v) + phi(w)``.
+
+- *Simplified* (Zhao, Mahboobi, Bagheri 2018, arXiv 1804.05327): ``v(S)`` = conversions (or value) of the journeys whose
+  channels all lie in ``S``. Then ``phi_i = sum over sets T with i of w(T) / |T|``: exact for any number of channels,
+  additive over journeys, and blind to the journeys that did not convert.
+- *Rate game*: ``v(S)`` = conversion rate of the journeys whose channels all lie in ``S``. It sees the journeys that did
+  not convert, may be signed, and is reported signed.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import factorial
+
+import numpy as np
+
+from attributary.attribution_core.journeys import ChannelIndex, Floats, Ints, JourneyBatch
+from attributary.attribution_core.sets import set_shares
+from attributary.attribution_core.state import SetCounts
+
+EXACT_CHANNELS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class SampledShapley:
+    """Shapley values from sampled orders.
+
+    Attributes:
+        values: float64[K]; efficiency holds exactly for every order, hence for the mean.
+        errors: float64[K], standard error of each value.
+        pairs: number of antithetic pairs of orders drawn.
+    """
+
+    values: Floats
+    errors: Floats
+    pairs: int
+
+
+def simplified(sets: SetCounts, index: ChannelIndex) -> Floats:
+    """Return the simplified Shapley values, float64[2, K]: of conversions, and of value in micros."""
+    found = np.zeros((2, len(index)), dtype=np.float64)
+    for names in sorted(sets):
+        conversions, _, value = sets[names]
+        for name in names:
+            found[:, index.code(name)] += (conversions / len(names), value / len(names))
+    return found
+
+
+def ordered(batch: JourneyBatch, weights: Ints) -> Floats:
+    """Return the simplified Shapley values by place in the journey, float64[K, places].
+
+    A channel's part of a journey is split equally over its touches and booked at their places (first, second, ...), so
+    that a row sums to the channel's simplified value.
+
+    Args:
+        batch: journeys.
+        weights: int64[n], conversions (or value in micros) of each journey.
+    """
+    places = int(batch.lengths.max(initial=0))
+    cells = batch.channels.astype(np.int64) * max(places, 1) + batch.positions
+    parts = set_shares(batch) * weights[batch.journey_of_touch]
+    table: Floats = np.bincount(cells, parts, len(batch.index) * max(places, 1)).astype(np.float64)
+    return table.reshape(len(batch.index), max(places, 1))[:, :places]
+
+
+def interactions(sets: SetCounts, index: ChannelIndex, *, of_value: bool = False) -> Floats:
+    """Return the Shapley interaction index of each pair in the simplified game, float64[K, K]; the diagonal is 0.
+
+    ``I_ij = sum over sets T with i and j of w(T) / (|T| - 1)``: what two channels are worth together beyond what each
+    is worth without the other (Grabisch, Roubens 1999).
+    """
+    found = np.zeros((len(index), len(index)), dtype=np.float64)
+    for names in sorted(sets):
+        worth = sets[names][2 if of_value else 0]
+        if len(names) > 1 and worth:
+            codes = np.array([index.code(name) for name in names])
+            found[np.ix_(codes, codes)] += worth / (len(names) - 1)
+    np.fill_diagonal(found, 0.0)
+    return found
+
+
+def subset_sums(worth: Floats) -> Floats:
+    """Return, for every set, the sum of the worths of all its subsets (the zeta transform).
+
+    Args:
+        worth: float64[2^K], entry ``mask`` for the set of the bits of ``mask``.
+    """
+    return _transform(worth, 1.0)
+
+
+def dividends(game: Floats) -> Floats:
+    """Return Harsanyi's dividends of a game float64[2^K] (the Moebius transform, inverse of `subset_sums`)."""
+    return _transform(game, -1.0)
+
+
+def exact(game: Floats) -> Floats:
+    """Return the Shapley values of any game, float64[K]; up to 20 channels.
+
+    Args:
+        game: float64[2^K], worth of every set of channels; bit ``i`` of the place stands for channel ``i``.
+
+    Raises:
+        ValueError: when the table is not of a size 2^K with K up to 20.
+    """
+    channels = game.size.bit_length() - 1
+    if channels < 0 or game.size != 1 << channels or channels > EXACT_CHANNELS:
+        raise ValueError("game: must have 2^K entries, K up to 20; sample larger games")
+    if channels == 0:
+        return np.zeros(0, dtype=np.float64)
+    weight = np.array(
+        [factorial(size) * factorial(channels - size - 1) / factorial(channels) for size in range(channels)]
+    )
+    # weights of the sets of all channels but one, by their size
+    weights = weight[np.bitwise_count(np.arange(game.size // 2, dtype=np.uint32))]
+    values = np.empty(channels, dtype=np.float64)
+    for channel in range(channels):
+        pairs = game.reshape(-1, 2, 1 << channel)
+        values[channel] = np.dot(weights, (pairs[:, 1] - pairs[:, 0]).ravel())
+    return values
+
+
+def pair_interactions(game: Floats) -> Floats:
+    """Return the Shapley interaction index of each pair of any game, float64[K, K], up to 20 channels."""
+    channels = game.size.bit_length() - 1
+    parts = dividends(game)
+    masks = np.arange(game.size, dtype=np.uint32)
+    scaled = parts / np.maximum(np.bitwise_count(masks).astype(np.float64) - 1.0, 1.0)
+    found = np.zeros((channels, channels), dtype=np.float64)
+    for one in range(channels):
+        for other in range(one):
+            both = np.uint32(1 << one | 1 << other)
+            found[one, other] = found[other, one] = scaled[(masks & both) == both].sum()
+    return found
+
+
+def rate_game(sets: SetCounts, index: ChannelIndex) -> Floats:
+    """Return the rate game, float64[2^K]: conversion rate of the journeys whose channels all lie in the set.
+
+    A set without any such journey is worth 0.
+    """
+    counts = np.zeros((2, 1 << len(index)), dtype=np.float64)
+    for names, (conversions, nulls, _) in sets.items():
+        mask = sum(1 << index.code(name) for name in names)
+        counts[:, mask] += (conversions, conversions + nulls)
+    converted, all_ = subset_sums(counts[0]), subset_sums(counts[1])
+    return np.divide(converted, all_, out=np.zeros_like(converted), where=all_ > 0)
+
+
+def sampled_rate_values(
+    sets: SetCounts, index: ChannelIndex, *, seed: int, target_error: float = 1e-3, max_pairs: int = 2_000
+) -> SampledShapley:
+    """Estimate the Shapley values of the rate game for any number of channels.
+
+    Orders are drawn in antithetic pairs (an order and its reverse). The sums of an order telescope, so efficiency
+    holds exactly. Drawing stops when every standard error is at most `target_error` times the rate of all journeys.
+
+    Args:
+        sets: counts of the sets of channels.
+        index: the channels.
+        seed: of the generator.
+        target_error: wanted standard error, relative to the worth of all channels.
+        max_pairs: where to stop at the latest.
+    """
+    players = len(index)
+    generator = np.random.Generator(np.random.PCG64(seed))
+    names = sorted(sets)
+    lengths = np.array([len(members) for members in names], dtype=np.int64)
+    codes = np.array([index.code(name) for members in names for name in members], dtype=np.int64)
+    filled = lengths > 0
+    starts = (np.cumsum(lengths) - lengths)[filled]
+    counts = np.array([(sets[n][0], sets[n][0] + sets[n][1]) for n in names], dtype=np.float64).reshape(-1, 2)
+    alone = counts[~filled].sum(axis=0)
+    whole = counts.sum(axis=0)
+    goal = target_error * (whole[0] / whole[1] if whole[1] > 0 else 0.0)
+    total, squares, pairs = np.zeros(players), np.zeros(players), 0
+
+    def gains(order: Ints) -> Floats:
+        rank = np.empty(players, dtype=np.int64)
+        rank[order] = np.arange(players)
+        complete = np.maximum.reduceat(rank[codes], starts) if starts.size else np.zeros(0, dtype=np.int64)
+        running = np.stack(
+            [alone[kind] + np.cumsum(np.bincount(complete, counts[filled, kind], players)) for kind in (0, 1)]
+        )
+        running = np.concatenate((alone[:, None], running), axis=1)
+        rates = np.divide(running[0], running[1], out=np.zeros(players + 1), where=running[1] > 0)
+        added = np.empty(players, dtype=np.float64)
+        added[order] = np.diff(rates)
+        return added
+
+    while pairs < max_pairs:
+        order = generator.permutation(players)
+        both = 0.5 * (gains(order) + gains(order[::-1]))
+        total += both
+        squares += both * both
+        pairs += 1
+        # 32 pairs before the first look: an error estimated from a few orders may be too small by luck
+        if pairs >= 32 and pairs % 16 == 0 and _error(total, squares, pairs).max(initial=0.0) <= goal:
+            break
+    return SampledShapley(total / pairs, _error(total, squares, pairs), pairs)
+
+
+def mask_of(index: ChannelIndex, names: Iterable[str]) -> int:
+    """Return the bit mask of some channels, for the tables of `exact` and `rate_game`."""
+    return sum(1 << index.code(name) for name in set(names))
+
+
+def _error(total: Floats, squares: Floats, pairs: int) -> Floats:
+    mean = total / pairs
+    variance: Floats = np.maximum(squares / pairs - mean * mean, 0.0) * pairs / max(pairs - 1, 1)
+    return np.sqrt(variance / pairs)
+
+
+def _transform(table: Floats, sign: float) -> Floats:
+    changed = np.array(table, dtype=np.float64)
+    for bit in range(changed.size.bit_length() - 1):
+        pairs = changed.reshape(-1, 2, 1 << bit)
+        pairs[:, 1] += sign * pairs[:, 0]
+    return changed

@@ -1,0 +1,122 @@
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attributary.attribution_core.journeys import ChannelIndex, JourneyBatch, Outcomes
+from attributary.attribution_core.shapley import (
+    dividends,
+    exact,
+    interactions,
+    mask_of,
+    ordered,
+    pair_interactions,
+    rate_game,
+    sampled_rate_values,
+    simplified,
+    subset_sums,
+)
+from attributary.attribution_core.state import JourneyState, SetCounts
+
+SETS: st.SearchStrategy[SetCounts] = st.dictionaries(
+    st.sets(st.sampled_from("abcde")).map(lambda names: tuple(sorted(names))),
+    st.tuples(st.integers(0, 50), st.integers(0, 50), st.integers(-(10**9), 10**9)),
+    max_size=10,
+)
+INDEX = ChannelIndex.of("abcde")
+
+
+def games(channels: int) -> st.SearchStrategy[list[float]]:
+    return st.lists(st.floats(-10, 10), min_size=1 << channels, max_size=1 << channels)
+
+
+@settings(max_examples=40, deadline=None)
+@given(games(4), games(4))
+def test_efficiency_additivity_and_the_definition_by_orders(one: list[float], other: list[float]) -> None:
+    v, w = np.array(one), np.array(other)
+    assert exact(v).sum() == pytest.approx(v[-1] - v[0], abs=1e-9)
+    assert exact(v + w) == pytest.approx(exact(v) + exact(w), abs=1e-9)
+    gains = np.zeros(4)
+    for order in permutations(range(4)):
+        mask = 0
+        for channel in order:
+            gains[channel] += v[mask | 1 << channel] - v[mask]
+            mask |= 1 << channel
+    assert exact(v) == pytest.approx(gains / 24, abs=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(games(3))
+def test_null_player_symmetry_and_dividends(one: list[float]) -> None:
+    v = np.array(one)
+    with_null = np.concatenate((v, v))  # the fourth channel adds nothing to any set
+    assert exact(with_null)[3] == pytest.approx(0, abs=1e-12)
+    assert exact(with_null)[:3] == pytest.approx(exact(v), abs=1e-9)
+    swapped = v.reshape(2, 2, 2).transpose(0, 2, 1).ravel()  # channels 0 and 1 change names
+    assert exact(swapped) == pytest.approx(exact(v)[[1, 0, 2]], abs=1e-9)
+    assert subset_sums(dividends(v)) == pytest.approx(v, abs=1e-9)
+    masks = np.arange(8)
+    size = np.maximum(np.bitwise_count(masks), 1)
+    by_dividends = [(dividends(v) / size)[(masks >> channel) & 1 == 1].sum() for channel in range(3)]
+    assert exact(v) == pytest.approx(by_dividends, abs=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SETS)
+def test_the_simplified_value_is_the_shapley_value_of_its_game(sets: SetCounts) -> None:
+    for kind, row in ((0, 0), (2, 1)):
+        worth = np.zeros(32)
+        for names, entry in sets.items():
+            worth[mask_of(INDEX, names)] += entry[kind]
+        game = subset_sums(worth)
+        scale = max(1.0, float(np.abs(worth).max()))
+        assert simplified(sets, INDEX)[row] / scale == pytest.approx(exact(game) / scale, abs=1e-9)
+        pairs = interactions(sets, INDEX, of_value=kind == 2)
+        assert pairs / scale == pytest.approx(pair_interactions(game) / scale, abs=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(SETS)
+def test_sampled_rate_values_are_efficient_and_near_the_exact_ones(sets: SetCounts) -> None:
+    game = rate_game(sets, INDEX)
+    wanted = exact(game)
+    found = sampled_rate_values(sets, INDEX, seed=1, max_pairs=400)
+    assert found.values.sum() == pytest.approx(game[-1] - game[0], abs=1e-12)
+    assert found.values == pytest.approx(wanted, abs=0.06)
+
+
+def test_antithetic_sampling_reports_an_honest_error() -> None:
+    generator = np.random.default_rng(3)
+    sets: SetCounts = {
+        names: (int(generator.integers(0, 20)), int(generator.integers(1, 80)), 0)
+        for names in {
+            tuple(sorted(set(generator.choice(list("abcde"), generator.integers(1, 5)).tolist()))) for _ in range(25)
+        }
+    }
+    wanted = exact(rate_game(sets, INDEX))
+    misses = 0
+    for seed in range(40):
+        found = sampled_rate_values(sets, INDEX, seed=seed, target_error=0.02)
+        misses += int((np.abs(found.values - wanted) > 2 * found.errors).sum())
+    assert misses <= 0.1 * 40 * 5  # nominal 5 %
+
+
+def test_set_shapley_ignores_order_and_repeats_and_ordered_sums_to_it() -> None:
+    paths = [["a", "b", "a"], ["b", "a"], ["c", "b", "c", "c"], ["a"]]
+    conversions = np.array([3, 1, 2, 5])
+    batch = JourneyBatch.of_paths(paths)
+    table = ordered(batch, conversions)
+    assert table.shape == (3, 4)
+    assert table.sum(axis=1) == pytest.approx([1.5 + 0.5 + 5, 1.5 + 0.5 + 1, 1.0])
+    assert table[0] == pytest.approx([0.75 + 5, 0.5, 0.75, 0])
+    state = JourneyState.fit(batch, Outcomes(conversions, conversions, conversions))
+    assert simplified(state.sets, state.index)[0] == pytest.approx(table.sum(axis=1))
+
+
+def test_refuses_tables_that_are_no_games() -> None:
+    for size in (0, 3, 1 << 21):
+        with pytest.raises(ValueError, match="2\\^K"):
+            exact(np.zeros(size))
+    assert exact(np.zeros(1)).size == 0
