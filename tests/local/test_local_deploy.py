@@ -1,0 +1,213 @@
+"""What is deployed agrees with the code: commands, ports, metrics, SQL, and the least privilege everywhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import psycopg
+import pytest
+import typer.main
+import yaml
+
+from attributary.consumers.runtime.metrics import CATALOGUE
+from attributary.local.kafka_jars import KAFKA_VERSION
+from attributary.local.kafka_maven import POM
+from attributary.local.stages import STAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = {name: service for name, service in SERVICES.items() if service["image"] == "attributary:local"}
+JOBS = {"migrate": ("db", "migrate"), "topics": ("topics", "apply")}
+COMMANDS = {**JOBS, **{stage.name: stage.arguments for stage in STAGES}}
+MANIFESTS: list[dict[str, Any]] = [
+    document
+    for file in sorted((ROOT / "deploy" / "k8s").glob("*.yaml"))
+    if file.name != "kustomization.yaml"
+    for document in yaml.safe_load_all(file.read_text(encoding="utf-8"))
+]
+WORKLOADS = {one["metadata"]["name"]: one for one in MANIFESTS if one["kind"] in {"StatefulSet", "Job"}}
+DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
+
+
+def known_metrics() -> set[str]:
+    """Names as Prometheus stores them."""
+    names = {metric.name for metric in CATALOGUE}
+    series = ("bucket", "sum", "count")
+    return names | {f"{one.name}_{part}" for one in CATALOGUE if one.kind == "histogram" for part in series}
+
+
+def metrics_in(expression: str) -> set[str]:
+    return set(re.findall(r"\battribution_[a-z0-9_]+", expression))
+
+
+def panels() -> Iterator[dict[str, Any]]:
+    for file in DASHBOARDS:
+        yield from json.loads(file.read_text(encoding="utf-8"))["panels"]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS.values(), ids=" ".join)
+def test_every_process_is_a_command(arguments: tuple[str, ...]) -> None:
+    from attributary.cli.main import app
+
+    command: Any = typer.main.get_command(app)
+    for number, name in enumerate(arguments):
+        found = command.commands.get(name) if isinstance(command, click.Group) else None
+        if found is None:
+            # The rest are arguments of the command found so far, which must take some.
+            assert number > 0, f"attributary {name} is not a command"
+            assert [one for one in command.params if isinstance(one, click.Argument)]
+            return
+        command = found
+
+
+def test_compose_and_kubernetes_run_what_the_local_stack_runs() -> None:
+    assert {name: tuple(service["command"]) for name, service in OURS.items()} == COMMANDS
+    in_cluster = {name: tuple(_container(one)["args"]) for name, one in WORKLOADS.items()}
+    assert in_cluster == COMMANDS
+
+
+def test_every_scraped_port_is_served() -> None:
+    scraped = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text(encoding="utf-8"))
+    jobs = [job for job in scraped["scrape_configs"] if job["job_name"].startswith("attributary")]
+    targets = {target for job in jobs for static in job["static_configs"] for target in static["targets"]}
+    served = {f"{stage.name}:{SERVICES[stage.name]['environment']['METRICS_PORT']}" for stage in STAGES}
+    assert targets == served
+
+
+def test_alerts_name_known_metrics() -> None:
+    rules = yaml.safe_load((ROOT / "deploy/prometheus/rules.yml").read_text(encoding="utf-8"))
+    for group in rules["groups"]:
+        for rule in group["rules"]:
+            assert metrics_in(rule["expr"]) <= known_metrics(), rule["alert"]
+            assert rule["labels"]["severity"] in {"page", "ticket"}
+            assert set(rule["annotations"]) == {"summary", "description"}
+
+
+def test_every_metric_has_a_panel_and_no_panel_an_unknown_one() -> None:
+    shown = {name for panel in panels() for target in panel["targets"] for name in metrics_in(target.get("expr", ""))}
+    assert shown <= known_metrics()
+    assert {metric.name for metric in CATALOGUE} <= shown | {name.removesuffix("_bucket") for name in shown}
+
+
+def test_dashboards_are_up_to_date() -> None:
+    script = ROOT / "deploy" / "grafana" / "generate.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_dashboards_use_the_provisioned_sources() -> None:
+    sources = yaml.safe_load(
+        (ROOT / "deploy/grafana/provisioning/datasources/attributary.yml").read_text(encoding="utf-8")
+    )
+    known = {source["uid"] for source in sources["datasources"]}
+    assert {panel["datasource"]["uid"] for panel in panels()} <= known
+
+
+def test_the_marketing_queries_run(database: str) -> None:
+    queries = [target["rawSql"] for panel in panels() for target in panel["targets"] if "rawSql" in target]
+    assert queries
+    with psycopg.connect(database) as connection:
+        for query in queries:
+            plain = re.sub(r"\$__timeFilter\(((?:[^()]|\([^()]*\))*)\)", r"(\1 > now() - interval '30 days')", query)
+            assert "$__" not in plain
+            connection.execute(plain.encode())
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_services_have_the_least_privilege(name: str) -> None:
+    service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not service.get("privileged")
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+    assert not service["image"].endswith(":latest")
+    if name not in JOBS:
+        assert service["healthcheck"]["test"]
+    if name in OURS:
+        assert service["read_only"] is True
+        assert service["networks"] == (["pipeline", "internet"] if "forwarder" in name else ["pipeline"])
+
+
+def test_no_secret_stands_in_the_compose_file() -> None:
+    secret = re.compile(r"PASSWORD|SECRET|TOKEN|DATABASE_URL")
+    for service in SERVICES.values():
+        for name, value in service.get("environment", {}).items():
+            if secret.search(name):
+                assert "${" in value, name
+
+
+def test_every_variable_of_the_compose_file_is_explained() -> None:
+    text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    explained = (ROOT / "deploy" / "env.example").read_text(encoding="utf-8")
+    for name in set(re.findall(r"\$\{(\w+)", text)):
+        assert re.search(rf"(?m)^{name}=", explained), name
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_pods_have_the_least_privilege(name: str) -> None:
+    pod = WORKLOADS[name]["spec"]["template"]["spec"]
+    container = _container(WORKLOADS[name])
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert "limits" in container["resources"]
+    for variable in container.get("env", []):
+        assert "valueFrom" in variable, f"{variable['name']} must come from a secret or the pod"
+
+
+def test_stages_in_the_cluster_have_probes_and_a_stable_ordinal() -> None:
+    for stage in STAGES:
+        workload = WORKLOADS[stage.name]
+        container = _container(workload)
+        assert workload["kind"] == "StatefulSet"
+        assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
+        assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+        assert [port["containerPort"] for port in container["ports"]] == [9464]
+        assert "ATTRIBUTION_INSTANCE" in [variable["name"] for variable in container["env"]]
+
+
+def test_the_kustomization_lists_every_manifest() -> None:
+    folder = ROOT / "deploy" / "k8s"
+    listed = yaml.safe_load((folder / "kustomization.yaml").read_text(encoding="utf-8"))["resources"]
+    assert sorted(listed) == sorted(file.name for file in folder.glob("*.yaml") if file.name != "kustomization.yaml")
+    assert not [one for one in MANIFESTS if one["kind"] == "Secret"]
+
+
+def test_one_version_of_kafka_everywhere() -> None:
+    assert f"<version>{KAFKA_VERSION}</version>" in POM.read_text(encoding="utf-8")
+    assert SERVICES["kafka"]["image"] == f"apache/kafka:{KAFKA_VERSION}"
+
+
+def test_the_alert_rules_fire_as_written() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool (Debian: prometheus) is not installed")
+    done = subprocess.run(
+        [promtool, "test", "rules", "rules.test.yml"],
+        cwd=ROOT / "deploy" / "prometheus",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _container(workload: dict[str, Any]) -> dict[str, Any]:
+    containers: list[dict[str, Any]] = workload["spec"]["template"]["spec"]["containers"]
+    assert len(containers) == 1
+    return containers[0]
