@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick check format bench up down lock clean
+.PHONY: help setup demo test quick check format generate bench up down lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,10 +37,16 @@ check: $(READY) ## style, types, layers, contracts and generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tests/checks/tree.py
+	$(BIN)/python -m attributary.schemas.compatibility
+	$(BIN)/python deploy/grafana/generate.py --check
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 format: $(READY) ## let ruff lay out the code and fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+generate: $(READY) ## write the files that are made from code: dashboards
+	$(BIN)/python deploy/grafana/generate.py
 
 bench: $(READY) ## throughput and latency beside a floor job and a peer
 	$(BIN)/attributary bench $(ARGS)
