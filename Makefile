@@ -49,7 +49,7 @@ generate: $(READY) ## write the files that are made from code: dashboards
 	$(BIN)/python deploy/grafana/generate.py
 
 bench: $(READY) ## throughput and latency beside a floor job and a peer
-	$(BIN)/attributary bench $(ARGS)
+	$(BIN)/python -m tests.bench $(ARGS)
 
 # Docker compose where an engine answers, else real Kafka and Postgres as local processes.
 DOCKER := docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1

@@ -12,6 +12,7 @@ from confluent_kafka.cimpl import NewTopic
 from attributary.local import broker as discovery
 from attributary.local.broker import BrokerUnavailableError, find_broker
 from attributary.local.child import ChildError
+from attributary.local.kafka_jars import free_node_ports, kafka_cluster
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,6 +107,19 @@ def test_a_kept_folder_goes_on_where_it_was(broker: Broker, tmp_path: Path) -> N
             if "local.test.kept" not in before:
                 admin.create_topics([NewTopic("local.test.kept", 1)])["local.test.kept"].result(timeout=20)
     assert "local.test.kept" in before
+
+
+@pytest.mark.slow
+def test_a_broker_behind_a_proxy_advertises_the_proxy(broker: Broker, free_port: int) -> None:
+    if broker.kind != "jars":
+        pytest.skip("the run uses another kind of broker")
+    ports = free_node_ports(1, proxy_ports=[free_port])
+    with kafka_cluster(ports=ports):
+        assert ports[0].proxied is not None
+        through = AdminClient({"bootstrap.servers": f"127.0.0.1:{ports[0].proxied}", "log_level": 0})
+        assert [one.port for one in through.list_topics(timeout=10).brokers.values()] == [free_port]
+        direct = AdminClient({"bootstrap.servers": f"127.0.0.1:{ports[0].broker}", "log_level": 0})
+        assert [one.port for one in direct.list_topics(timeout=10).brokers.values()] == [ports[0].broker]
 
 
 def _read(broker: Broker, topic: str, count: int) -> list[bytes]:
