@@ -102,3 +102,36 @@ oldest_unobserved_seconds = _gauge("attribution_oldest_unobserved_seconds", "Age
 commands_repaired = _counter("attribution_commands_repaired", "Commands issued again by the sweeper.")
 conversions_finalised = _counter("attribution_conversions_finalised", "Conversions that became final.")
 journeys_closed = _counter("attribution_journeys_closed", "Journeys closed by inactivity.")
+
+# Forwarder
+forward_events = _counter(
+    "attribution_forward_events",
+    "Events by what became of them: sent, skipped, expired, rejected, uncertain, pending, duplicate.",
+    "destination",
+    "state",
+)
+forward_attempts = _counter(
+    "attribution_forward_attempts",
+    "Requests to a destination by answer: delivered, retry, ambiguous, throttled, channel_dead, rejected.",
+    "destination",
+    "outcome",
+)
+forward_request_seconds = _histogram(
+    "attribution_forward_request_seconds", "Time of one request to a destination.", "destination"
+)
+forward_oldest_pending_seconds = _gauge(
+    "attribution_forward_oldest_pending_seconds", "Age of the oldest event that waits for a destination.", "destination"
+)
+forward_channels_stopped = _gauge(
+    "attribution_forward_channels_stopped",
+    "Channels stopped by dead credentials; their events are kept.",
+    "destination",
+)
+forward_usage_percent = _gauge(
+    "attribution_forward_usage_percent",
+    "Share of the destination's rate limit in use, by its own headers.",
+    "destination",
+)
+forward_probe_findings = _counter(
+    "attribution_forward_probe_findings", "Faults found by the destination's validation endpoint.", "destination"
+)

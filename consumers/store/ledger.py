@@ -8,12 +8,14 @@ events; every call is a transaction of its own.
 from __future__ import annotations
 
 import datetime as dt
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from attributary.consumers.store.connection import translated_errors
 from attributary.consumers.store.delivery import Count, Delivery, DeliveryKey, DeliveryState, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import psycopg
 
@@ -96,14 +98,29 @@ FROM attribution_deliveries GROUP BY destination, state, reason ORDER BY destina
 
 
 class PostgresLedger:
-    """The ledger of all destinations, over one connection.
+    """The ledger of all destinations, over one connection that is opened again after an outage.
+
+    Every call raises `StoreUnavailable` when Postgres is away.
 
     Args:
-        connection: in autocommit mode or not; each call is a transaction of its own.
+        open_connection: opens a connection outside a transaction.
     """
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self._connection = connection
+    def __init__(self, open_connection: Callable[[], psycopg.Connection[Any]]) -> None:
+        self._open_connection = open_connection
+        self._held: psycopg.Connection[Any] | None = None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[psycopg.Connection[Any]]:
+        if self._held is None or self._held.closed:
+            self._held = self._open_connection()
+        with translated_errors(), self._held.transaction():
+            yield self._held
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._held is not None:
+            self._held.close()
 
     def claim(self, entries: Sequence[NewDelivery]) -> Mapping[DeliveryKey, Delivery]:
         """Write the entries that are new; give the rows that were there already."""
@@ -119,12 +136,12 @@ class PostgresLedger:
             "offsets": [row.source.offset for row in rows],
             "match_keys": [" ".join(row.match_keys) for row in rows],
         }
-        with self._connection.transaction():
-            fresh = {DeliveryKey(*row) for row in self._connection.execute(_CLAIM, values)}
+        with self._transaction() as connection:
+            fresh = {DeliveryKey(*row) for row in connection.execute(_CLAIM, values)}
             known = [row.key for row in rows if row.key not in fresh]
             if not known:
                 return {}
-            found = self._connection.execute(_LOAD, _keys(known)).fetchall()
+            found = connection.execute(_LOAD, _keys(known)).fetchall()
         return {delivery.key: delivery for delivery in map(_delivery, found)}
 
     def begin(self, keys: Sequence[DeliveryKey], *, now_micros: int) -> None:
@@ -148,15 +165,15 @@ class PostgresLedger:
 
     def find(self, event_id: str, *, tenant_id: str | None = None) -> Sequence[Delivery]:
         """Give the deliveries of an event."""
-        with self._connection.transaction():
-            found = self._connection.execute(_FIND, {"event": event_id, "tenant": tenant_id}).fetchall()
+        with self._transaction() as connection:
+            found = connection.execute(_FIND, {"event": event_id, "tenant": tenant_id}).fetchall()
         return [_delivery(row) for row in found]
 
     def open_deliveries(self, destination: str, state: DeliveryState, *, limit: int) -> Sequence[Delivery]:
         """Give deliveries in a state, oldest event first."""
         values = {"destination": destination, "state": state.value, "limit": limit}
-        with self._connection.transaction():
-            found = self._connection.execute(_OPEN, values).fetchall()
+        with self._transaction() as connection:
+            found = connection.execute(_OPEN, values).fetchall()
         return [_delivery(row) for row in found]
 
     def reopen(self, keys: Sequence[DeliveryKey]) -> int:
@@ -165,15 +182,15 @@ class PostgresLedger:
 
     def counts(self) -> Sequence[Count]:
         """Count deliveries by destination, state and reason."""
-        with self._connection.transaction():
-            found = self._connection.execute(_COUNTS).fetchall()
+        with self._transaction() as connection:
+            found = connection.execute(_COUNTS).fetchall()
         return [Count(row[0], DeliveryState(row[1]), row[2], row[3], _micros(row[4])) for row in found]
 
     def _write(self, statement: str, values: Mapping[str, Any]) -> int:
         if not values["tenants"]:
             return 0
-        with self._connection.transaction():
-            return self._connection.execute(statement, values).rowcount
+        with self._transaction() as connection:
+            return connection.execute(statement, values).rowcount
 
 
 def _keys(keys: Sequence[DeliveryKey]) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
 from attributary.consumers.forwarder.memory_ledger import MemoryLedger
-from attributary.consumers.store.connection import connect
+from attributary.consumers.store.connection import StoreUnavailable, connect
 from attributary.consumers.store.delivery import DeliveryKey, DeliveryState, NewDelivery, Settled, Source
 from attributary.consumers.store.ledger import PostgresLedger
 
@@ -31,8 +31,8 @@ def new(event: str, *, destination: str = "meta", state: DeliveryState = Deliver
 
 @contextmanager
 def postgres_ledger(dsn: str) -> Iterator[PostgresLedger]:
-    with connect(dsn, application_name="tests") as connection:
-        yield PostgresLedger(connection)
+    with closing(PostgresLedger(lambda: connect(dsn, application_name="tests"))) as ledger:
+        yield ledger
 
 
 @pytest.fixture
@@ -123,6 +123,16 @@ def test_two_processes_that_claim_the_same_events_get_each_new_one_once(database
         assert one.claim(entries[:300]) == {}
         assert len(two.claim(list(reversed(entries)))) == 300
         assert len(one.claim(entries)) == 500
+
+
+@pytest.mark.postgres
+def test_an_outage_is_store_unavailable_and_the_next_call_connects_again(database: str) -> None:
+    with postgres_ledger(database) as ledger, connect(database, application_name="killer", autocommit=True) as other:
+        ledger.claim([new("a")])
+        other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tests'")
+        with pytest.raises(StoreUnavailable):
+            ledger.find("a")
+        assert len(ledger.find("a")) == 1
 
 
 @pytest.mark.postgres
