@@ -38,6 +38,7 @@ check: $(READY) ## style, types, layers, contracts and generated files
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tests/checks/tree.py
 	$(BIN)/python -m attributary.schemas.compatibility
+	$(BIN)/python -m attributary.schemas.asyncapi_check
 	$(BIN)/python deploy/grafana/generate.py --check
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 

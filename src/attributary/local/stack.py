@@ -22,7 +22,7 @@ from attributary.local.child import Child, run, spawn
 from attributary.local.kafka_jars import kafka_cluster
 from attributary.local.kafka_node import Ports
 from attributary.local.ports import free_port
-from attributary.local.postgres import Postgres, embedded_postgres
+from attributary.local.postgres import Postgres, embedded_postgres, given_dsn
 from attributary.local.stages import FIRST_METRICS_PORT, STAGES, StageProcess, command_line
 
 if TYPE_CHECKING:
@@ -129,8 +129,7 @@ class Stack:
         self._resources.close()
 
     def _start_database(self) -> str:
-        given = os.environ.get("DATABASE_URL", "").strip()
-        if given:
+        if given := given_dsn():
             self.say("database: the one that DATABASE_URL names")
             return given
         self.say("database: starting the embedded Postgres")
