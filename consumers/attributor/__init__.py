@@ -1,1 +1,4 @@
-"""To be described by its contract."""
+"""The attributor: commands in, results out.
+
+Its deciding write is the Kafka transaction: it reads Postgres and writes nothing there.
+"""

@@ -150,9 +150,10 @@ class ConsumerLoop:
     def _read(self) -> list[Message]:
         """Wait for a first record, then a short while for company: quick when idle, large batches under load."""
         first = self._consumer.consume(1, _IDLE_SECONDS)
-        if not first or self._process.batch_size == 1:
+        more = min(self._process.batch_size, self._stage.most_records) - 1
+        if not first or more == 0:
             return first
-        return first + self._consumer.consume(self._process.batch_size - 1, self._process.linger_ms / 1_000)
+        return first + self._consumer.consume(more, self._process.linger_ms / 1_000)
 
     def _process_batch(self, records: Sequence[Record]) -> None:
         name = self._stage.name

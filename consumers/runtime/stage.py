@@ -18,6 +18,7 @@ class Stage(Protocol):
     group: str
     topics: Sequence[str]
     output_topics: Sequence[str]
+    most_records: int  # no batch is larger, whatever ATTRIBUTION_BATCH_SIZE says
 
     def handle(self, batch: Sequence[Record]) -> Outcome:
         """Process a batch and decide. May block on Postgres or HTTP; called again with the same records after a fault.

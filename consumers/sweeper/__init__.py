@@ -1,1 +1,1 @@
-"""To be described by its contract."""
+"""The sweeper: finds what was left behind and says "look again"; makes conversions final; closes silent journeys."""

@@ -1,0 +1,196 @@
+"""From a conversion's stored state to its result: pure.
+
+Invariant: a result, apart from ``computed_at``, is a function of the conversion's row at its version, the touchpoints
+stored then, the pinned policy and the pinned models; computed twice it has the same content hash. For every model the
+micros of the touchpoints and the unattributed rest sum to the net value.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+
+from attributary.attribution_core.journeys import DIRECT, ChannelIndex, JourneyBatch
+from attributary.attribution_core.lookback import LookbackPolicy
+from attributary.attribution_core.models import Attribution, Model, ModelSet
+from attributary.attribution_core.money import split_micros
+from attributary.consumers.store.attribution_reads import OwedConversion, ReachedTouchpoint
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CreditedTouchpoints:
+    """The touchpoints that count, by conversion, and where each conversion's begin."""
+
+    touchpoints: Sequence[ReachedTouchpoint]
+    offsets: np.ndarray[Any, np.dtype[np.int64]]
+
+
+def within_policy(
+    conversions: Sequence[OwedConversion],
+    touchpoints: Sequence[ReachedTouchpoint],
+    policies: Mapping[str, LookbackPolicy],
+) -> CreditedTouchpoints:
+    """Keep the touchpoints that may share their conversion.
+
+    Args:
+        conversions: as read.
+        touchpoints: sorted by conversion, time, event id.
+        policies: by version; every conversion's is among them.
+    """
+    kept: list[ReachedTouchpoint] = []
+    counts = np.zeros(len(conversions), dtype=np.int64)
+    for touch in touchpoints:
+        conversion = conversions[touch.conversion]
+        policy = policies[conversion.policy_version]
+        window = policy.window_micros(touch.channel, conversion.conversion_type, touch.interaction)
+        if policy.counts(
+            age=conversion.converted_at - touch.occurred_at,
+            window=window,
+            delay=touch.received_at - conversion.received_at,
+            is_bot=touch.is_bot,
+        ):
+            kept.append(touch)
+            counts[touch.conversion] += 1
+    return CreditedTouchpoints(kept, np.concatenate(([0], np.cumsum(counts))).astype(np.int64))
+
+
+def journeys(conversions: Sequence[OwedConversion], credited: CreditedTouchpoints) -> JourneyBatch:
+    """Encode the journeys of the conversions."""
+    names = [touch.channel for touch in credited.touchpoints]
+    index = ChannelIndex.of(names)
+    channels = index.encode(names)
+    return JourneyBatch(
+        offsets=credited.offsets,
+        channels=channels,
+        times=np.fromiter((touch.occurred_at for touch in credited.touchpoints), np.int64, len(names)),
+        converted_at=np.fromiter((conversion.converted_at for conversion in conversions), np.int64, len(conversions)),
+        direct=channels == index.code(DIRECT),
+        index=index,
+    )
+
+
+def results(
+    conversions: Sequence[OwedConversion],
+    credited: CreditedTouchpoints,
+    models: ModelSet,
+    minor_unit_micros: Callable[[str], int],
+    encode: Callable[[Record], bytes],
+    computed_at: int,
+) -> list[Record]:
+    """Return the result record of each conversion.
+
+    Args:
+        conversions: all with the same model set.
+        credited: their touchpoints that count.
+        models: to credit with.
+        minor_unit_micros: micros of a currency's minor unit.
+        encode: the record's bytes, for the content hash.
+        computed_at: microseconds UTC.
+    """
+    batch = journeys(conversions, credited)
+    units = np.fromiter((minor_unit_micros(c.currency) for c in conversions), np.int64, len(conversions))
+    values = np.fromiter((c.net_value_micros for c in conversions), np.int64, len(conversions))
+    per_model = []
+    for model in models.models:
+        attribution = Attribution(model.credits(batch), model.confidence(batch), model.fallback(batch))
+        micros = split_micros(attribution.credits, batch.offsets, values, units)
+        per_model.append((model, attribution, attribution.credits.tolist(), micros.tolist()))
+    offsets = batch.offsets.tolist()
+    records = []
+    for number, conversion in enumerate(conversions):
+        first, last = offsets[number], offsets[number + 1]
+        touchpoints = credited.touchpoints[first:last]
+        record = _frame(conversion, len(touchpoints))
+        record["models"] = [
+            _model_result(model, attribution, number, conversion.net_value_micros,
+                          _credits(touchpoints, credits_[first:last], micros[first:last]))
+            for model, attribution, credits_, micros in per_model
+        ]  # fmt: skip
+        record["content_hash"] = blake2b(encode(record), digest_size=16).hexdigest()
+        record["computed_at"] = computed_at
+        records.append(record)
+    return records
+
+
+def _frame(conversion: OwedConversion, touchpoint_count: int) -> Record:
+    delta = conversion.net_value_micros - conversion.previous_net_micros if conversion.version > 1 else 0
+    return {
+        "tenant_id": conversion.tenant_id,
+        "conversion_id": conversion.conversion_id,
+        "conversion_type": conversion.conversion_type,
+        "converted_at": conversion.converted_at,
+        "journey_key": conversion.journey_key,
+        "version": conversion.version,
+        "version_reason": conversion.version_reason,
+        "is_final": conversion.is_final,
+        "net_value_micros": conversion.net_value_micros,
+        "gross_value_micros": conversion.gross_value_micros,
+        "delta_micros": delta,
+        "currency": conversion.currency,
+        "policy_version": conversion.policy_version,
+        "touchpoint_count": touchpoint_count,
+        "insights": [],
+        "computed_at": 0,  # outside the content hash
+        "content_hash": "",
+    }
+
+
+def _credits(
+    touchpoints: Sequence[ReachedTouchpoint], credits_: Sequence[float], micros: Sequence[int]
+) -> list[Record]:
+    return [
+        {
+            "event_id": touch.event_id,
+            "channel": touch.channel,
+            "platform": touch.platform,
+            "campaign": touch.campaign,
+            "occurred_at": touch.occurred_at,
+            "credit": credit,
+            "value_micros": value,
+        }
+        for touch, credit, value in zip(touchpoints, credits_, micros, strict=True)
+    ]
+
+
+def _model_result(
+    model: Model, attribution: Attribution, number: int, net_value_micros: int, credits_: list[Record]
+) -> Record:
+    fell_back = attribution.fallback is not None and bool(attribution.fallback[number])
+    confidence = None if attribution.confidence is None else float(attribution.confidence[number])
+    return {
+        "model": model.name,
+        "model_version": model.version,
+        "touchpoints": credits_,
+        "rollups": _rollups(credits_),
+        "unattributed_micros": net_value_micros if not credits_ else 0,
+        "confidence": None if confidence is None or np.isnan(confidence) else confidence,
+        "fallback": model.fallback_rule if fell_back else None,
+    }
+
+
+def _rollups(credits_: Sequence[Record]) -> list[Record]:
+    """Sum the credits per platform, channel and campaign, each in the order of the names."""
+    found = []
+    for dimension in ("platform", "channel", "campaign"):
+        sums: dict[str, list[Any]] = {}
+        for touch in credits_:
+            total = sums.setdefault(touch[dimension], [0.0, 0])
+            total[0] += touch["credit"]
+            total[1] += touch["value_micros"]
+        found += [
+            {"dimension": dimension, "name": name, "credit": credit, "value_micros": micros}
+            for name, (credit, micros) in sorted(sums.items())
+        ]
+    return found
+
+
+def by_model_set(conversions: Sequence[OwedConversion]) -> list[list[OwedConversion]]:
+    """Group conversions by (tenant, pinned model set): each group is credited as one batch."""
+    key = attrgetter("tenant_id", "model_set")
+    return [list(group) for _, group in groupby(sorted(conversions, key=key), key=key)]

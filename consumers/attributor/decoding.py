@@ -1,0 +1,37 @@
+"""From command records to the conversions to look at again: pure.
+
+Commands are level-triggered: of several for one conversion in a batch only the highest version counts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from attributary.consumers.runtime.records import DeadLetter, Record
+from attributary.schemas.codec import Codec, DecodeError
+
+
+@dataclass(slots=True)
+class Commands:
+    """The distinct conversions of a batch, with version and publishing time (microseconds UTC) of their command."""
+
+    wanted: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    repeated: int = 0
+
+
+def decode_commands(codec: Codec, records: Sequence[Record]) -> Commands:
+    """Decode a batch of commands."""
+    out = Commands()
+    for record in records:
+        try:
+            fields = codec.decode("command", record.value)
+        except DecodeError as error:
+            out.dead_letters.append(DeadLetter(record, "decode", None, str(error)))
+            continue
+        key = (fields["tenant_id"], fields["conversion_id"])
+        command = (fields["version"], fields["event_published_at"])
+        if key in out.wanted:
+            out.repeated += 1
+            command = max(command, out.wanted[key])
+        out.wanted[key] = command
+    return out

@@ -1,0 +1,167 @@
+"""The attributor as a stage: read commands, read Postgres in one snapshot, compute, emit results.
+
+Invariant: a result is emitted only for the version that the conversion has at this moment (``command.version ==
+row.version``): of two attributors, or of a replay and a newer batch, at most one speaks for a version, and an older
+version never follows a newer one from this code. Whatever slips past (a transaction torn by a broker) the auditor sees.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from attributary.attribution_core.lookback import LookbackPolicy
+from attributary.attribution_core.models import ModelSet, model_set
+from attributary.consumers.outages import store_errors
+from attributary.consumers.runtime import metrics
+from attributary.consumers.runtime.crash import crash_at
+from attributary.consumers.runtime.dead_letters import check_poison_share
+from attributary.consumers.runtime.errors import Fatal
+from attributary.consumers.runtime.metrics import timed
+from attributary.consumers.runtime.records import Outbound, Outcome, Record
+from attributary.consumers.store.attribution_reads import (
+    READ_SETTINGS,
+    OwedConversion,
+    conversions_by_id,
+    touchpoints_in_reach,
+)
+from attributary.consumers.store.model_states import fetch_model_sets
+from attributary.consumers.store.policies import fetch_policy
+from attributary.consumers.store.session import StoreSession
+from attributary.schemas.codec import Codec
+from attributary.schemas.limits import MINOR_UNIT_MICROS
+from attributary.schemas.topics import COMMANDS, RESULTS, conversion_key
+
+from .crediting import CreditedTouchpoints, by_model_set, results, within_policy
+from .decoding import decode_commands
+
+GROUP = "attribution.attributor"
+_MODEL_SETS_KEPT = 256
+
+
+def _minor_unit_micros(currency: str) -> int:
+    return MINOR_UNIT_MICROS.get(currency, 1)  # XXX, no currency, has no minor unit and no value
+
+
+class AttributorStage:
+    """Answers commands with results.
+
+    Args:
+        dsn: where Postgres is.
+        codec: reads commands, writes results.
+        max_poison_share: stop when more of a batch than this share is poison.
+    """
+
+    name = "attributor"
+    group = GROUP
+    topics = (COMMANDS,)
+    output_topics = (RESULTS,)
+    most_records = 1_000  # a result is some kilobytes: bounds memory and the size of a transaction
+
+    def __init__(self, dsn: str, codec: Codec, max_poison_share: float) -> None:
+        self._codec = codec
+        self._max_poison_share = max_poison_share
+        self._session = StoreSession(
+            dsn, "attributary-attributor", lambda connection: connection.execute(READ_SETTINGS)
+        )
+        self._policies: dict[str, LookbackPolicy] = {}
+        self._model_sets: dict[tuple[str, int], ModelSet] = {}
+        with store_errors():
+            self._session.connection()
+
+    def handle(self, batch: Sequence[Record]) -> Outcome:
+        """Compute the results that the commands ask for; writes nothing to Postgres."""
+        with timed(self.name, "decode"):
+            commands = decode_commands(self._codec, batch)
+        check_poison_share(commands.dead_letters, len(batch), self._max_poison_share)
+        metrics.commands_skipped.labels("repeated").inc(commands.repeated)
+        with store_errors(), timed(self.name, "journey"), self._session.snapshot() as connection:
+            stored = conversions_by_id(connection, list(commands.wanted))
+            owed = self._owed(stored, commands.wanted)
+            for version in {conversion.policy_version for conversion in owed} - set(self._policies):
+                self._policies[version] = self._known(version, fetch_policy(connection, version))
+            windows = [self._policies[conversion.policy_version].longest_window_micros for conversion in owed]
+            touchpoints = touchpoints_in_reach(connection, owed, windows)
+            wanted = {(c.tenant_id, c.model_set) for c in owed} - set(self._model_sets)
+            states = fetch_model_sets(connection, sorted(wanted))
+        crash_at("attributor_after_read")
+        with timed(self.name, "credit"):
+            for key in wanted:
+                self._model_sets[key] = model_set(states=states.get(key, {}))
+            credited = within_policy(owed, touchpoints, self._policies)
+            records = self._records(owed, credited)
+        with timed(self.name, "encode"):
+            messages = [self._message(record) for record in records]
+        self._count(owed, commands.wanted)
+        return Outcome(messages, commands.dead_letters)
+
+    def _owed(
+        self, stored: Sequence[OwedConversion], wanted: Mapping[tuple[str, str], tuple[int, int]]
+    ) -> list[OwedConversion]:
+        """Keep the conversions whose version is the command's; sorted, so that a batch's order decides nothing."""
+        owed, stale, ahead = [], 0, len(wanted) - len(stored)
+        for conversion in stored:
+            version = wanted[conversion.tenant_id, conversion.conversion_id][0]
+            if version == conversion.version:
+                owed.append(conversion)
+            elif version < conversion.version:
+                stale += 1
+            else:
+                ahead += 1  # Postgres lost commits: the replay raises the version again
+        metrics.commands_skipped.labels("stale").inc(stale)
+        metrics.commands_skipped.labels("unknown").inc(ahead)
+        return [conversion for group in by_model_set(owed) for conversion in group]
+
+    def _records(self, owed: Sequence[OwedConversion], credited: CreditedTouchpoints) -> list[dict[str, object]]:
+        """Credit the conversions, one batch per pinned model set; ``owed`` is grouped by it."""
+        computed_at = time.time_ns() // 1_000
+        records: list[dict[str, object]] = []
+        start = 0
+        for group in by_model_set(owed):
+            stop = start + len(group)
+            first, last = int(credited.offsets[start]), int(credited.offsets[stop])
+            part = CreditedTouchpoints(credited.touchpoints[first:last], credited.offsets[start : stop + 1] - first)
+            models = self._model_sets[group[0].tenant_id, group[0].model_set]
+            records += results(group, part, models, _minor_unit_micros, self._encode, computed_at)
+            start = stop
+        while len(self._model_sets) > _MODEL_SETS_KEPT:  # the oldest go first; they can be read again
+            self._model_sets.pop(next(iter(self._model_sets)))
+        return records
+
+    def _encode(self, record: Mapping[str, object]) -> bytes:
+        return self._codec.encode("result", record)
+
+    def _message(self, record: Mapping[str, object]) -> Outbound:
+        tenant_id, conversion_id = str(record["tenant_id"]), str(record["conversion_id"])
+        headers = [
+            ("ce_specversion", b"1.0"),
+            ("ce_id", f"{tenant_id}|{conversion_id}|{record['version']}".encode()),
+            ("ce_source", b"attributary/attributor"),
+            ("ce_type", b"attributary.v1.Result"),
+            ("content-type", b"application/avro"),
+        ]
+        return Outbound(RESULTS, conversion_key(tenant_id, conversion_id), self._encode(record), headers)
+
+    @staticmethod
+    def _known(version: str, policy: LookbackPolicy | None) -> LookbackPolicy:
+        if policy is None:
+            raise Fatal(f"the lookback policy {version} that a conversion pins is not stored")
+        return policy
+
+    @staticmethod
+    def _count(owed: Sequence[OwedConversion], wanted: Mapping[tuple[str, str], tuple[int, int]]) -> None:
+        now = time.time()
+        for conversion in owed:
+            metrics.results_emitted.labels(conversion.version_reason).inc()
+            published_us = wanted[conversion.tenant_id, conversion.conversion_id][1]
+            metrics.end_to_end_seconds.labels(conversion.version_reason).observe(max(0.0, now - published_us / 1e6))
+
+    def stored_positions(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:  # noqa: ARG002  # the protocol's
+        """The attributor decides in Kafka: Kafka alone knows where it is."""
+        return {}
+
+    def is_ready(self) -> bool:
+        """Tell whether Postgres answered last time."""
+        return self._session.is_reachable()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()

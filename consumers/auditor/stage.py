@@ -1,0 +1,99 @@
+"""The auditor as a stage: its deciding write is one Postgres transaction a batch."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import structlog
+
+from attributary.consumers.outages import store_errors
+from attributary.consumers.runtime import metrics
+from attributary.consumers.runtime.crash import crash_at
+from attributary.consumers.runtime.dead_letters import check_poison_share
+from attributary.consumers.runtime.metrics import timed
+from attributary.consumers.runtime.records import DeadLetter, Outcome, Record
+from attributary.consumers.store.positions import record_positions, stored_positions
+from attributary.consumers.store.results import ResultRow, Stored, create_result_staging, store_results
+from attributary.consumers.store.session import StoreSession
+from attributary.schemas.codec import Codec, DecodeError
+from attributary.schemas.topics import RESULTS
+
+from .checking import imbalance, result_row
+
+_log = structlog.get_logger()
+
+GROUP = "attribution.auditor"
+
+
+class AuditorStage:
+    """Stores results and checks them.
+
+    Args:
+        dsn: where Postgres is.
+        codec: reads results.
+        max_poison_share: stop when more of a batch than this share is poison.
+    """
+
+    name = "auditor"
+    group = GROUP
+    topics = (RESULTS,)
+    output_topics = ()
+    most_records = 2_000  # a result is some kilobytes: bounds memory
+
+    def __init__(self, dsn: str, codec: Codec, max_poison_share: float) -> None:
+        self._codec = codec
+        self._max_poison_share = max_poison_share
+        self._session = StoreSession(dsn, "attributary-auditor", create_result_staging)
+        with store_errors():
+            self._session.connection()
+
+    def handle(self, batch: Sequence[Record]) -> Outcome:
+        """Store a batch of results."""
+        rows: list[ResultRow] = []
+        dead_letters: list[DeadLetter] = []
+        with timed(self.name, "decode"):
+            for record in batch:
+                try:
+                    result = self._codec.decode("result", record.value)
+                except DecodeError as error:
+                    dead_letters.append(DeadLetter(record, "decode", None, str(error)))
+                    continue
+                self._check(result, record)
+                rows.append(result_row(result, record))
+        check_poison_share(dead_letters, len(batch), self._max_poison_share)
+        positions = {(record.topic, record.partition): record.offset + 1 for record in batch}
+        with store_errors(), timed(self.name, "store"), self._session.transaction() as connection:
+            stored = store_results(connection, rows)
+            record_positions(connection, GROUP, positions)
+            crash_at("auditor_before_pg_commit")
+        crash_at("auditor_after_pg_commit")
+        self._count(stored)
+        return Outcome(dead_letters=dead_letters)
+
+    def _check(self, result: Mapping[str, object], record: Record) -> None:
+        model = imbalance(result)
+        if model is not None:
+            metrics.credit_imbalance.inc()
+            _log.error("credits do not sum to the net value", place=record.place, model=model,
+                       conversion_id=result["conversion_id"], version=result["version"])  # fmt: skip
+
+    @staticmethod
+    def _count(stored: Stored) -> None:
+        metrics.results_stored.labels("new").inc(stored.new)
+        metrics.results_stored.labels("repeated").inc(stored.repeated)
+        metrics.result_conflicts.inc(stored.conflicting)
+        metrics.versions_out_of_order.inc(stored.out_of_order)
+        if stored.conflicting or stored.out_of_order:
+            _log.error("results disagree", conflicting=stored.conflicting, out_of_order=stored.out_of_order,
+                       repaired=stored.repaired)  # fmt: skip
+
+    def stored_positions(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
+        """Return the next offsets that Postgres holds."""
+        with store_errors(), self._session.transaction() as connection:
+            return stored_positions(connection, GROUP, partitions)
+
+    def is_ready(self) -> bool:
+        """Tell whether Postgres answered last time."""
+        return self._session.is_reachable()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()

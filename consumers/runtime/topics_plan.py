@@ -1,0 +1,132 @@
+"""What it takes to make a cluster's topics those of a catalogue: a pure comparison.
+
+Invariant: the plan of a cluster on which its own actions were carried out has nothing to do. Nothing is ever deleted,
+and partitions are never taken away; adding some moves keys to other partitions, so that is an action of its own.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+_MIN_IN_SYNC = "min.insync.replicas"
+_LIST_SETTINGS = frozenset({"cleanup.policy"})
+
+
+class Verb(StrEnum):
+    """What is to be done with a topic."""
+
+    OK = "ok"
+    CREATE = "create"
+    CHANGE_CONFIG = "change config"
+    ADD_PARTITIONS = "add partitions"
+    CANNOT = "cannot change"
+
+
+@dataclass(frozen=True)
+class WantedTopic:
+    """A topic as the catalogue says."""
+
+    name: str
+    partitions: int
+    config: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class FoundTopic:
+    """A topic as the cluster has it; ``config`` holds the values in force, defaults included."""
+
+    partitions: int
+    replicas: int
+    config: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Action:
+    """One line of a plan.
+
+    Attributes:
+        verb: what is to be done.
+        topic: with which topic.
+        detail: for people.
+        partitions: how many the topic has afterwards.
+        replicas: replication factor of a topic to create.
+        config: the settings to give it.
+    """
+
+    verb: Verb
+    topic: str
+    detail: str = ""
+    partitions: int = 0
+    replicas: int = 0
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+def plan(
+    wanted: Iterable[WantedTopic],
+    found: Mapping[str, FoundTopic],
+    *,
+    replicas: int,
+    partitions: int | None = None,
+) -> list[Action]:
+    """Compare a catalogue with a cluster.
+
+    Args:
+        wanted: the catalogue.
+        found: the cluster's topics by name; others than those wanted are left alone.
+        replicas: replication factor of topics to create.
+        partitions: in place of the catalogue's numbers, for small clusters.
+
+    Returns:
+        At least one action a wanted topic, in the catalogue's order.
+    """
+    actions: list[Action] = []
+    for topic in wanted:
+        number = topic.partitions if partitions is None else partitions
+        if topic.name not in found:
+            actions.append(_creation(topic, number, replicas))
+        else:
+            actions += _changes(topic, number, found[topic.name])
+    return actions
+
+
+def differs(actions: Iterable[Action]) -> bool:
+    """Tell whether a plan has anything but topics that are as wanted."""
+    return any(action.verb is not Verb.OK for action in actions)
+
+
+def _creation(topic: WantedTopic, partitions: int, replicas: int) -> Action:
+    config = _with_safety(topic.config, replicas)
+    settings = ", ".join(f"{key}={value}" for key, value in sorted(config.items()))
+    detail = f"{partitions} partitions, {replicas} replicas, {settings}"
+    return Action(Verb.CREATE, topic.name, detail, partitions, replicas, config)
+
+
+def _changes(topic: WantedTopic, partitions: int, found: FoundTopic) -> Iterator[Action]:
+    changed = {
+        key: value
+        for key, value in _with_safety(topic.config, found.replicas).items()
+        if _normal(key, found.config.get(key)) != _normal(key, value)
+    }
+    if changed:
+        detail = ", ".join(f"{key} {found.config.get(key)} -> {value}" for key, value in sorted(changed.items()))
+        yield Action(Verb.CHANGE_CONFIG, topic.name, detail, config=changed)
+    if found.partitions < partitions:
+        detail = f"partitions {found.partitions} -> {partitions}; keys move to other partitions"
+        yield Action(Verb.ADD_PARTITIONS, topic.name, detail, partitions)
+    elif found.partitions > partitions:
+        detail = f"partitions {found.partitions} -> {partitions}: Kafka cannot take partitions away"
+        yield Action(Verb.CANNOT, topic.name, detail, found.partitions)
+    if not changed and found.partitions == partitions:
+        yield Action(Verb.OK, topic.name, f"{found.partitions} partitions, {found.replicas} replicas", found.partitions)
+
+
+def _with_safety(config: Mapping[str, str], replicas: int) -> dict[str, str]:
+    """Add how many replicas must have a record before it counts: 2 of three, so that losing a broker loses nothing."""
+    return {_MIN_IN_SYNC: "2" if replicas >= 3 else "1", **config}
+
+
+def _normal(key: str, value: str | None) -> str | None:
+    """Spell lists in one order: Kafka keeps the one that it was given."""
+    if value is not None and key in _LIST_SETTINGS:
+        return ",".join(sorted(part.strip() for part in value.split(",")))
+    return value

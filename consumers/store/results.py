@@ -1,0 +1,150 @@
+"""What the auditor stores: every result that the results topic carries, and which version of each conversion was seen.
+
+Invariant: a result is stored once per (tenant, conversion, version); a second one with the same content changes
+nothing; one with other content, or one of a version that Postgres does not know (it lost commits), makes the
+conversion owe a version above both, reason ``repair``.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import psycopg
+
+
+class ResultRow(NamedTuple):
+    """One result as it is stored; ``models`` and ``insights`` are JSON text, times microseconds UTC."""
+
+    tenant_id: str
+    conversion_id: str
+    version: int
+    version_reason: str
+    is_final: bool
+    conversion_type: str
+    converted_at: int
+    journey_key: str
+    net_value_micros: int
+    gross_value_micros: int
+    delta_micros: int
+    currency: str
+    policy_version: str
+    touchpoint_count: int
+    models: str
+    insights: str
+    computed_at: int
+    content_hash: str
+    partition: int
+    offset: int
+
+
+class Stored(NamedTuple):
+    """What came of a batch of results."""
+
+    new: int
+    repeated: int
+    conflicting: int  # same version, other content
+    out_of_order: int  # below a version that was seen before
+    repaired: int  # conversions that owe a further version because of the two
+
+
+RESULT_STAGING = """
+CREATE TEMP TABLE stg_result (
+    tenant_id text COLLATE "C", conversion_id text COLLATE "C", version bigint, version_reason text, is_final boolean,
+    conversion_type text, converted_at_us bigint, journey_key text, net_value_micros bigint, gross_value_micros bigint,
+    delta_micros bigint, currency text, policy_version text, touchpoint_count integer, models text, insights text,
+    computed_at_us bigint, content_hash text, source_partition integer, source_offset bigint
+) ON COMMIT DELETE ROWS;
+SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off; SET jit = off;
+"""
+
+_TYPES = ["text", "text", "int8", "text", "bool", "text", "int8", "text", "int8", "int8", "int8", "text", "text", "int4",
+          "text", "text", "int8", "text", "int4", "int8"]  # fmt: skip
+
+# Sorted, so that two auditors lock conversions in one order. Read before anything is written: what was seen before.
+_BEFORE = """
+SELECT s.tenant_id, s.conversion_id, s.version, s.content_hash, c.observed_version, c.version, r.content_hash
+FROM stg_result s
+LEFT JOIN attribution_conversions c USING (tenant_id, conversion_id)
+LEFT JOIN attribution_results r
+  ON r.tenant_id = s.tenant_id AND r.conversion_id = s.conversion_id AND r.version = s.version
+ORDER BY s.tenant_id, s.conversion_id, s.source_partition, s.source_offset
+"""
+
+_LOCK = """
+SELECT FROM attribution_conversions c
+WHERE (c.tenant_id, c.conversion_id) IN (SELECT tenant_id, conversion_id FROM stg_result)
+ORDER BY c.tenant_id, c.conversion_id FOR UPDATE
+"""
+
+_INSERT = """
+INSERT INTO attribution_results (
+    tenant_id, conversion_id, version, version_reason, is_final, conversion_type, converted_at_us, journey_key,
+    net_value_micros, gross_value_micros, delta_micros, currency, policy_version, touchpoint_count, models, insights,
+    computed_at_us, content_hash, source_partition, source_offset)
+SELECT tenant_id, conversion_id, version, version_reason, is_final, conversion_type, converted_at_us, journey_key,
+       net_value_micros, gross_value_micros, delta_micros, currency, policy_version, touchpoint_count, models::jsonb,
+       insights::jsonb, computed_at_us, content_hash, source_partition, source_offset
+FROM stg_result ORDER BY tenant_id, conversion_id, version, source_offset
+ON CONFLICT (tenant_id, conversion_id, version) DO NOTHING
+"""
+
+_OBSERVE = """
+UPDATE attribution_conversions AS c
+SET observed_version = s.version, observed_at = now(), updated_at = now()
+FROM (SELECT tenant_id, conversion_id, max(version) AS version FROM stg_result GROUP BY tenant_id, conversion_id) AS s
+WHERE c.tenant_id = s.tenant_id AND c.conversion_id = s.conversion_id AND c.observed_version < s.version
+"""
+
+_REPAIR = """
+UPDATE attribution_conversions AS c
+SET version = GREATEST(c.version, n.seen) + 1, version_reason = 'repair', previous_net_micros = c.net_value_micros,
+    versioned_at = now(), updated_at = now()
+FROM unnest(%s::text[], %s::text[], %s::int8[]) AS n (tenant_id, conversion_id, seen)
+WHERE c.tenant_id = n.tenant_id AND c.conversion_id = n.conversion_id
+"""
+
+
+def create_result_staging(connection: psycopg.Connection) -> None:
+    """Create the staging table of a new session."""
+    connection.execute(RESULT_STAGING)
+
+
+def store_results(connection: psycopg.Connection, rows: Sequence[ResultRow]) -> Stored:
+    """Store a batch of results in the order of the log, and note which versions were seen.
+
+    Args:
+        connection: in a transaction, with the staging table.
+        rows: as they were read.
+    """
+    if not rows:
+        return Stored(0, 0, 0, 0, 0)
+    with connection.cursor().copy("COPY stg_result FROM STDIN (FORMAT BINARY)") as copy:
+        copy.set_types(_TYPES)
+        for row in rows:
+            copy.write_row(row)
+    connection.execute(_LOCK)
+    before = connection.execute(_BEFORE).fetchall()
+    new, repeated, conflicting, out_of_order = 0, 0, 0, 0
+    repair: dict[tuple[str, str], int] = {}
+    seen: dict[tuple[str, str], dict[int, str]] = {}
+    for tenant_id, conversion_id, version, content, observed, known, stored in before:
+        key = (tenant_id, conversion_id)
+        here = seen.setdefault(key, {})
+        earlier = here.get(version, stored)
+        highest = max([observed or 0, *here])
+        if earlier is not None:
+            repeated += earlier == content
+            conflicting += earlier != content
+        else:
+            new += 1
+            out_of_order += version < highest
+        if known is not None and (version > known or (earlier is not None and earlier != content)):
+            repair[key] = max(version, highest)
+        here.setdefault(version, content)
+    connection.execute(_INSERT)
+    connection.execute(_OBSERVE)
+    if repair:
+        ordered = sorted(repair)
+        connection.execute(
+            _REPAIR, ([key[0] for key in ordered], [key[1] for key in ordered], [repair[key] for key in ordered])
+        )
+    return Stored(new, repeated, conflicting, out_of_order, len(repair))
