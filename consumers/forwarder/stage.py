@@ -1,0 +1,300 @@
+"""The forwarder as a stage: conversions from Kafka to one destination, one consumer group a destination.
+
+Contract (`runtime.stage.Stage`): a batch is decoded, validated, written into the ledger, sent, and its rejected records
+given back as dead letters. Invariants:
+
+- the ledger is written before anything is sent, so a crash or a replay sends nothing twice that the destination would
+  count twice;
+- what is wrong outside the record (an outage, a rate limit, dead credentials, Postgres away) is never dead-lettered:
+  the records stay in Kafka and come again;
+- every event ends in the ledger in exactly one state, with the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from attributary.consumers.forwarder.consent import Unknown, consent_refusal
+from attributary.consumers.forwarder.destination import Moment, Prepared, Refused
+from attributary.consumers.runtime import metrics
+from attributary.consumers.runtime.crash import crash_at
+from attributary.consumers.runtime.errors import Retry
+from attributary.consumers.runtime.records import DeadLetter, Outcome
+from attributary.consumers.store.connection import StoreUnavailable
+from attributary.consumers.store.delivery import DeliveryKey, DeliveryState, NewDelivery, Settled, Source
+from attributary.schemas.codec import Codec, DecodeError, RegistryUnavailableError
+from attributary.schemas.rules import check_conversion
+from attributary.schemas.topics import CONVERSIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from attributary.consumers.forwarder.clock import Clock
+    from attributary.consumers.forwarder.courier import Courier
+    from attributary.consumers.forwarder.credentials import Credentials
+    from attributary.consumers.forwarder.destination import Channel, Conversion, Destination
+    from attributary.consumers.forwarder.watch import Watch
+    from attributary.consumers.runtime.records import Record
+    from attributary.consumers.store.delivery import Delivery, Ledger
+
+_log = structlog.get_logger()
+
+_STORE_SECONDS = 1.0
+_FINAL = frozenset(DeliveryState) - {DeliveryState.PENDING}
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where events go and what is asked of them first.
+
+    Attributes:
+        destination: the rules of the destination.
+        credentials: whose account an event goes to.
+        consent_unknown: what to do when a purpose was never asked about.
+        uncertain: what to do with an event that was perhaps sent and would count twice.
+    """
+
+    destination: Destination
+    credentials: Credentials
+    consent_unknown: Unknown = "skip"
+    uncertain: str = "hold"
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One event for one channel."""
+
+    record: Record
+    channel: Channel
+    conversion: Conversion
+    judged: Prepared | Refused
+
+
+class ForwarderStage:
+    """Forwards conversions to one destination.
+
+    Args:
+        route: where events go.
+        courier: carries them.
+        ledger: what became of them.
+        clock: where time comes from.
+        watch: probes of new shapes of events and of changed secrets; None without.
+        codec: of the topic's records.
+    """
+
+    topics: Sequence[str] = (CONVERSIONS,)
+    output_topics: Sequence[str] = ()
+
+    def __init__(
+        self,
+        route: Route,
+        courier: Courier,
+        ledger: Ledger,
+        clock: Clock,
+        watch: Watch | None = None,
+        codec: Codec | None = None,
+    ) -> None:
+        self._route = route
+        self._courier = courier
+        self._ledger = ledger
+        self._clock = clock
+        self._watch = watch
+        self._codec = codec or Codec()
+        self._ready = True
+        self.name = f"forwarder_{route.destination.name}"
+        self.group = f"attribution.forwarder.{route.destination.name}"
+
+    def stored_positions(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:  # noqa: ARG002
+        """The ledger remembers events, not offsets; Kafka's own are the position."""
+        return {}
+
+    def is_ready(self) -> bool:
+        """Tell whether the ledger answered last time. A destination that is away does not make us unready."""
+        return self._ready
+
+    def close(self) -> None:
+        """Give back connections and threads."""
+        self._courier.close()
+
+    def handle(self, batch: Sequence[Record]) -> Outcome:
+        """Forward a batch.
+
+        Raises:
+            Retry: something must wait; what was sent is in the ledger and is not sent again.
+        """
+        try:
+            outcome = self._forward(batch)
+        except StoreUnavailable as error:
+            self._ready = False
+            raise Retry(str(error), _STORE_SECONDS) from None
+        except RegistryUnavailableError:
+            raise Retry("the schema registry does not answer", _STORE_SECONDS) from None
+        self._ready = True
+        return outcome
+
+    def _forward(self, batch: Sequence[Record]) -> Outcome:
+        outcome = Outcome()
+        tasks = self._read(batch, outcome)
+        known = self._ledger.claim([_entry(key, task) for key, task in tasks.items()])
+        crash_at("forwarder_after_ledger")
+        settled = self._settle_without_sending(tasks, known)
+        self._ledger.settle(settled)
+        done = {outcome.key for outcome in settled}
+        to_send: dict[int, list[Prepared]] = {}
+        channels: dict[int, Channel] = {}
+        for key, task in tasks.items():
+            row = known.get(key)
+            if key in done or not isinstance(task.judged, Prepared) or (row is not None and row.state in _FINAL):
+                continue
+            to_send.setdefault(id(task.channel), []).append(task.judged)
+            channels[id(task.channel)] = task.channel
+        for number, events in to_send.items():
+            if self._watch is not None:
+                self._watch.look(channels[number], events)
+            settled += self._courier.deliver(channels[number], events)
+        self._report(tasks, known, settled)
+        outcome.dead_letters += self._dead_letters(tasks, known, settled)
+        self._wait_for_the_rest(tasks, settled)
+        crash_at("forwarder_before_kafka_commit")
+        return outcome
+
+    def _read(self, batch: Sequence[Record], outcome: Outcome) -> dict[DeliveryKey, _Task]:
+        """Decode, validate and prepare; the first record of an event counts, copies in the batch do not."""
+        now = self._clock.now_micros()
+        tasks: dict[DeliveryKey, _Task] = {}
+        for record in batch:
+            try:
+                conversion = self._codec.decode("conversion", record.value)
+            except DecodeError as error:
+                outcome.dead_letters.append(DeadLetter(record, "decode", None, error.rule))
+                continue
+            broken = check_conversion(conversion, now_micros=now)
+            if broken is not None or "\0" in conversion["event_id"]:
+                field, rule = broken or ("event_id", "must not hold a NUL character")
+                outcome.dead_letters.append(DeadLetter(record, "validate", field, rule))
+                continue
+            moment = Moment(now, record.timestamp_ms * 1_000 if record.timestamp_ms > 0 else now)
+            for channel in self._route.credentials.channels(conversion["tenant_id"]):
+                key = DeliveryKey(channel.tenant_id, channel.ledger_name, conversion["event_id"])
+                if key in tasks:
+                    metrics.forward_events.labels(self._route.destination.name, "duplicate").inc()
+                    continue
+                tasks[key] = _Task(record, channel, conversion, self._judge(conversion, channel, moment))
+        return tasks
+
+    def _judge(self, conversion: Conversion, channel: Channel, moment: Moment) -> Prepared | Refused:
+        return judge(self._route.destination, conversion, channel, moment, unknown=self._route.consent_unknown)
+
+    def _settle_without_sending(
+        self, tasks: Mapping[DeliveryKey, _Task], known: Mapping[DeliveryKey, Delivery]
+    ) -> list[Settled]:
+        """Settle rows of an earlier turn that must not be sent now: too late, refused by now, perhaps sent."""
+        now = self._clock.now_micros()
+        settled = []
+        for key, row in known.items():
+            if row.state is not DeliveryState.PENDING:
+                continue
+            judged = tasks[key].judged
+            if isinstance(judged, Refused):
+                settled.append(Settled(key, judged.state, judged.reason))
+            elif row.in_flight and not judged.resend_safe and self._route.uncertain == "hold":
+                settled.append(Settled(key, DeliveryState.UNCERTAIN, "perhaps sent before a crash"))
+            elif row.first_sent_at is not None:
+                ends = self._route.destination.redelivery_ends(row.first_sent_at)
+                if ends is not None and now > ends:
+                    reason = "first tried too long ago: the destination would not see that it comes twice"
+                    settled.append(Settled(key, DeliveryState.EXPIRED, reason))
+        return settled
+
+    def _dead_letters(
+        self,
+        tasks: Mapping[DeliveryKey, _Task],
+        known: Mapping[DeliveryKey, Delivery],
+        settled: Sequence[Settled],
+    ) -> list[DeadLetter]:
+        """Give the records that this batch must dead-letter; again on a replay, never for a copy of the event."""
+        rejected = {outcome.key: outcome for outcome in settled if outcome.state is DeliveryState.REJECTED}
+        letters: dict[tuple[str, int, int], DeadLetter] = {}
+        for key, task in tasks.items():
+            row, fresh = known.get(key), rejected.get(key)
+            place = _source(task.record)
+            judged = task.judged
+            field = None
+            if fresh is not None:
+                reason, stage = fresh.reason, "send"
+            elif row is None and isinstance(judged, Refused) and judged.state is DeliveryState.REJECTED:
+                reason, stage, field = judged.reason, "validate", judged.field
+            elif row is not None and row.state is DeliveryState.REJECTED and row.source == place:
+                reason, stage = row.reason, "send" if row.attempts else "validate"
+            else:
+                continue
+            attempts = max(1, row.attempts if row else 1)
+            letters[place] = DeadLetter(task.record, stage, field, reason or "refused", attempts)
+        return list(letters.values())
+
+    def _wait_for_the_rest(self, tasks: Mapping[DeliveryKey, _Task], settled: Sequence[Settled]) -> None:
+        """Ask the loop to come again for what must wait.
+
+        With one account the partition waits for it. With several, a channel that needs a person is left behind, its
+        events pending in the ledger, so that it holds up nobody else; `attributary forward retry` fetches them.
+        """
+        name = self._route.destination.name
+        metrics.forward_channels_stopped.labels(name).set(self._courier.stopped_channels())
+        waiting = [outcome for outcome in settled if outcome.state is DeliveryState.PENDING]
+        now = self._clock.now_micros()
+        oldest = min((tasks[outcome.key].conversion["occurred_at"] for outcome in waiting), default=now)
+        metrics.forward_oldest_pending_seconds.labels(name).set(max(0, now - oldest) / 1e6)
+        seconds, reason = 0.0, None
+        for channel in {id(tasks[o.key].channel): tasks[o.key].channel for o in waiting}.values():
+            block = self._courier.pace(channel).block(self._clock.monotonic())
+            if block is not None and block.dead and not self._route.credentials.serves_one_account:
+                _log.error("events left pending", destination=name, tenant_id=channel.tenant_id, why=block.reason)
+                continue
+            seconds = max(seconds, block.seconds if block else 0.1)
+            reason = block.reason if block else "out of time for this turn"
+        if reason is not None:
+            raise Retry(f"{name}: {reason}", seconds)
+
+    def _report(
+        self,
+        tasks: Mapping[DeliveryKey, _Task],
+        known: Mapping[DeliveryKey, Delivery],
+        settled: Sequence[Settled],
+    ) -> None:
+        name = self._route.destination.name
+        counts: dict[str, int] = {}
+        for outcome in settled:
+            counts[outcome.state.value] = counts.get(outcome.state.value, 0) + 1
+        for key, task in tasks.items():
+            row = known.get(key)
+            if row is not None and row.state in _FINAL:
+                counts["duplicate"] = counts.get("duplicate", 0) + 1
+            elif row is None and isinstance(task.judged, Refused):
+                counts[task.judged.state.value] = counts.get(task.judged.state.value, 0) + 1
+        for state, count in counts.items():
+            metrics.forward_events.labels(name, state).inc(count)
+
+
+def judge(
+    destination: Destination, conversion: Conversion, channel: Channel, moment: Moment, *, unknown: Unknown
+) -> Prepared | Refused:
+    """Take an event through validation, consent and building, in this order."""
+    return (
+        destination.validate(conversion, moment)
+        or consent_refusal(conversion["consent"], destination.consent_purposes, unknown=unknown)
+        or destination.build(conversion, channel, moment)
+    )
+
+
+def _source(record: Record) -> Source:
+    return Source(record.topic, record.partition, record.offset)
+
+
+def _entry(key: DeliveryKey, task: _Task) -> NewDelivery:
+    judged, at = task.judged, task.conversion["occurred_at"]
+    if isinstance(judged, Refused):
+        return NewDelivery(key, judged.state, judged.reason, at, _source(task.record))
+    return NewDelivery(key, DeliveryState.PENDING, None, at, _source(task.record), judged.match_keys)
