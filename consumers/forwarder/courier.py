@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-_WAVE_BATCHES = 4  # batches a thread gets between two writes to the ledger
+_WAVE_BATCHES = 16  # batches a thread gets between two writes to the ledger
 _SHORT_WAIT_SECONDS = 5.0  # a longer wish of the destination pauses the channel instead of a thread
 # When the first so many culprits of a batch come without one delivery, the settings are wrong, not the events.
 _ALL_WRONG = 20

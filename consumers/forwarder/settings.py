@@ -156,7 +156,7 @@ class ForwardSettings(Settings):
     consent_unknown: Literal["skip", "send"] = Field(
         default="skip",
         alias="FORWARD_CONSENT_UNKNOWN",
-        description="What to do when a purpose was never asked about: skip the event, or send it on another legal ground.",
+        description="When a purpose was never asked about: skip the event, or send it on another legal ground.",
     )
     default_region: str | None = Field(
         default=None,

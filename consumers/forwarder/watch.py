@@ -77,26 +77,32 @@ class Watch:
 
     def _greet(self, channel: Channel) -> None:
         """Send a canary when the ledger knows this account with another secret."""
-        kind = f"{channel.ledger_name}.secret"
         now = self._clock.now_micros()
-        known = self._ledger.open_deliveries(kind, DeliveryState.UNCERTAIN, limit=100)
-        mine = [row for row in known if row.key.tenant_id == channel.tenant_id]
-        key = DeliveryKey(channel.tenant_id, kind, f"{channel.account}:{channel.fingerprint}")
-        if any(row.key == key for row in mine):
+        key = DeliveryKey(channel.tenant_id, f"{self._destination.name}.secret", channel.account)
+        known = self._ledger.claim([NewDelivery(key, DeliveryState.SKIPPED, "fingerprint", now, _NOWHERE)])
+        row = known.get(key)
+        if row is not None and row.request_hash == channel.fingerprint:
             return
-        self._ledger.claim([NewDelivery(key, DeliveryState.UNCERTAIN, "first seen", now, _NOWHERE)])
-        if any(row.key.event_id.startswith(f"{channel.account}:") for row in mine):
-            canary = _canary(channel, now)
-            answer = self._courier.ask(self._destination.request(channel, [canary]))
-            self._ledger.settle(
-                [Settled(key, DeliveryState.UNCERTAIN, "canary sent", response_code=str(answer.status))]
-            )
+        status = None
+        if row is not None:
+            status = self._courier.ask(self._destination.request(channel, [_canary(channel, now)])).status
             _log.warning(
                 "the secret changed: look for attributary_canary in DebugView",
                 destination=self._destination.name,
                 account=channel.account,
-                status=answer.status,
+                status=status,
             )
+        self._ledger.settle(
+            [
+                Settled(
+                    key,
+                    DeliveryState.SKIPPED,
+                    "fingerprint",
+                    request_hash=channel.fingerprint,
+                    response_code=None if status is None else str(status),
+                )
+            ]
+        )
 
 
 def _shape(event: Prepared) -> Any:
