@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
 import psycopg
 import pytest
 import typer.main
@@ -62,11 +61,11 @@ def test_every_process_is_a_command(arguments: tuple[str, ...]) -> None:
 
     command: Any = typer.main.get_command(app)
     for number, name in enumerate(arguments):
-        found = command.commands.get(name) if isinstance(command, click.Group) else None
+        found = getattr(command, "commands", {}).get(name)
         if found is None:
             # The rest are arguments of the command found so far, which must take some.
             assert number > 0, f"attributary {name} is not a command"
-            assert [one for one in command.params if isinstance(one, click.Argument)]
+            assert [one for one in command.params if one.param_type_name == "argument"]
             return
         command = found
 

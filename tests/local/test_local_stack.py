@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 STEADY = StageProcess("steady", ("steady",), "runs until it is stopped")
 FRAIL = StageProcess("frail", ("frail",), "ends at once")
 MISSET = StageProcess("misset", ("misset",), "lacks a setting")
-ABSENT = StageProcess("absent", ("absent",), "has no credentials", needs=("ATTRIBUTARY_TEST_CREDENTIAL",))
+ABSENT = StageProcess("absent", ("absent",), "has no credentials", enabled_by=("ATTRIBUTARY_TEST_CREDENTIAL",))
 PROGRAMS = {
     "steady": "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); time.sleep(600)",
     "frail": "import sys; sys.exit(70)",
@@ -63,7 +63,7 @@ def test_stages_are_started_restarted_given_up_and_stopped(tmp_path: Path) -> No
         assert misset.restarts == 0
         assert "misset is off: META_PIXEL_ID: must be set" in said
         lines = "\n".join(summary(stack))
-        assert "absent         off; set ATTRIBUTARY_TEST_CREDENTIAL to use it" in lines
+        assert "absent         off without credentials: ATTRIBUTARY_TEST_CREDENTIAL" in lines
         assert str(steady.metrics_port) in lines
     assert steady.child.returncode == 0
 
@@ -110,6 +110,13 @@ def test_files_of_a_checkout_lie_beside_its_project_file() -> None:
     root = project_root()
     assert root is not None
     assert (root / "pyproject.toml").exists()
+
+
+def test_a_stage_is_enabled_by_any_of_its_variables_or_their_files() -> None:
+    assert STEADY.is_enabled({})
+    assert not ABSENT.is_enabled({"ATTRIBUTARY_TEST_CREDENTIAL": ""})
+    assert ABSENT.is_enabled({"ATTRIBUTARY_TEST_CREDENTIAL": "x"})
+    assert ABSENT.is_enabled({"ATTRIBUTARY_TEST_CREDENTIAL_FILE": "secret"})
 
 
 def test_commands_run_with_this_interpreter() -> None:

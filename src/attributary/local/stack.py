@@ -153,8 +153,7 @@ class Stack:
         return cluster.bootstrap
 
     def _start_stage(self, stage: StageProcess, wished_port: int) -> None:
-        environment = {**os.environ, **self.environment}
-        if any(not environment.get(name) and not environment.get(f"{name}_FILE") for name in stage.needs):
+        if not stage.is_enabled({**os.environ, **self.environment}):
             self.skipped.append(stage)
             return
         port = self.folder.port(stage.name, free_port(wished_port))

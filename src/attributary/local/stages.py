@@ -10,6 +10,10 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FIRST_METRICS_PORT = 9464
 
@@ -22,13 +26,19 @@ class StageProcess:
         name: What people and container names call it.
         arguments: The command line after `attributary`.
         doc: What it does, in a few words.
-        needs: Environment variables without which it is left out; it would only say that it is off.
+        enabled_by: Environment variables of which one must be set; without, it would only say that it is off.
     """
 
     name: str
     arguments: tuple[str, ...]
     doc: str
-    needs: tuple[str, ...] = ()
+    enabled_by: tuple[str, ...] = ()
+
+    def is_enabled(self, environment: Mapping[str, str]) -> bool:
+        """Whether the environment (or a NAME_FILE in it) turns this process on."""
+        if not self.enabled_by:
+            return True
+        return any(environment.get(name) or environment.get(f"{name}_FILE") for name in self.enabled_by)
 
 
 STAGES: tuple[StageProcess, ...] = (
@@ -41,13 +51,13 @@ STAGES: tuple[StageProcess, ...] = (
         "forwarder-meta",
         ("forwarder", "meta"),
         "relays conversions to Meta",
-        ("META_PIXEL_ID", "META_ACCESS_TOKEN"),
+        ("META_PIXEL_ID", "META_ACCESS_TOKEN", "FORWARD_CREDENTIALS_FILE"),
     ),
     StageProcess(
         "forwarder-ga4",
         ("forwarder", "ga4"),
         "relays conversions to Google Analytics 4",
-        ("GA4_MEASUREMENT_ID", "GA4_API_SECRET"),
+        ("GA4_MEASUREMENT_ID", "GA4_FIREBASE_APP_ID", "GA4_API_SECRET", "FORWARD_CREDENTIALS_FILE"),
     ),
 )
 

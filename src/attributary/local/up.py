@@ -104,7 +104,7 @@ def summary(stack: Stack) -> list[str]:
     for running in stack.stages:
         address = f"http://127.0.0.1:{running.metrics_port}/metrics"
         lines.append(f"  {running.stage.name:<15}{address}   {running.stage.doc}")
-    lines += [f"  {stage.name:<15}off; set {' and '.join(stage.needs)} to use it" for stage in stack.skipped]
+    lines += [f"  {stage.name:<15}off without credentials: {', '.join(stage.enabled_by)}" for stage in stack.skipped]
     return [
         *lines,
         f"  data and logs in {stack.folder.path}",
