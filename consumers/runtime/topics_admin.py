@@ -6,10 +6,11 @@ Invariant: carrying out a plan twice does no harm; a topic that somebody else cr
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import (
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the library re-exports without __all__
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
@@ -90,7 +91,7 @@ class TopicsAdmin:
                 self._change_config(action)
             elif action.verb is Verb.ADD_PARTITIONS and add_partitions:
                 new = [NewPartitions(action.topic, action.partitions)]
-                _wait(action.topic, lambda new=new: self._admin.create_partitions(new, request_timeout=_SECONDS))
+                _wait(action.topic, partial(self._admin.create_partitions, new, request_timeout=_SECONDS))
             else:
                 continue
             done.append(action)
@@ -118,8 +119,7 @@ class TopicsAdmin:
         answers = _asked("settings", lambda: self._admin.describe_configs(resources, request_timeout=_SECONDS))
         return {
             resource.name: {
-                key: entry.value
-                for key, entry in _asked(resource.name, lambda answer=answer: answer.result(_SECONDS)).items()
+                key: entry.value for key, entry in _asked(resource.name, partial(answer.result, _SECONDS)).items()
             }
             for resource, answer in answers.items()
         }
@@ -128,7 +128,7 @@ class TopicsAdmin:
 def _wait(topic: str, call: Callable[[], Mapping[Any, Future[Any]]], fine: int | None = None) -> None:
     """Send one change and wait for its outcome; ``fine`` is an error that means it is done already."""
     for outcome in _asked(topic, call).values():
-        _asked(topic, lambda outcome=outcome: outcome.result(_SECONDS), fine)
+        _asked(topic, partial(outcome.result, _SECONDS), fine)
 
 
 def _asked(what: str, call: Callable[[], Any], fine: int | None = None) -> Any:

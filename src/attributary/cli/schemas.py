@@ -1,0 +1,124 @@
+"""`attributary schemas`: show the Avro schemas, check them, and read a record's bytes."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+schemas_app = typer.Typer(no_args_is_help=True, help="Show and check the Avro schemas, and read records.")
+
+_EXIT_BAD_RECORD = 1
+_EXIT_CONFIG = 78
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(schemas_app, name="schemas")
+
+
+@schemas_app.command("list")
+def list_schemas() -> None:
+    """List the records: name, published version, CRC-64 fingerprint, topic.
+
+    The fingerprint is shown as it stands in a record after C3 01, so that it can be found in a hex dump.
+
+    Example: attributary schemas list
+    """
+    from attributary.schemas.bundled import current_schemas, published_paths
+    from attributary.schemas.topics import catalogue
+
+    topics = {topic.record: topic.name for topic in catalogue()}
+    for name, schema in current_schemas().items():
+        version = len(published_paths(name))
+        typer.echo(f"{name:<14} v{version}  {schema.crc64.hex()}  {topics.get(name, '-')}")
+
+
+@schemas_app.command("show")
+def show_schema(name: Annotated[str, typer.Argument(help="touchpoint, conversion, result, ...")]) -> None:
+    """Print a schema, every field with its doc.
+
+    Example: attributary schemas show touchpoint
+    """
+    from attributary.schemas.bundled import path_of
+
+    typer.echo(path_of(_known(name)).read_text("utf-8"), nl=False)
+
+
+@schemas_app.command("check")
+def check_schemas() -> None:
+    """Check that no schema change would break a reader or a writer; exit with 1 and the field when one would.
+
+    Example: attributary schemas check
+    """
+    from attributary.schemas.compatibility import problems
+
+    found = problems()
+    for problem in found:
+        typer.echo(f"schemas: {problem}", err=True)
+    if found:
+        raise typer.Exit(_EXIT_BAD_RECORD)
+    typer.echo("all schemas are readable both ways")
+
+
+@schemas_app.command("decode")
+def decode_file(
+    file: Annotated[str, typer.Argument(help="A file with the bytes of one record, or - for standard input.")],
+    *,
+    name: Annotated[str | None, typer.Option("--name", help="The record; only needed with a schema id.")] = None,
+    registry: Annotated[str | None, typer.Option(envvar="SCHEMA_REGISTRY_URL", help="For records with an id.")] = None,
+) -> None:
+    """Print one record's bytes as JSON, whichever framing they have.
+
+    Single-object encoding (C3 01) says itself which record it is. Confluent wire format (00) needs --name and a
+    registry. Exit 1: the bytes are no such record, with the reason. What the record holds is printed as it is, user
+    data included.
+
+    Example: kcat -C -t attribution.results.v1 -c 1 -D '' | attributary schemas decode -
+    """
+    import json
+
+    from attributary.schemas.codec import Codec, DecodeError, RegistryUnavailableError
+    from attributary.schemas.registry import RegistryExtraMissingError, connect
+
+    value = sys.stdin.buffer.read() if file == "-" else _bytes_of(file)
+    try:
+        codec = Codec(connect({"url": registry}) if registry and value[:1] == b"\0" else None)
+        record = codec.decode(_known(name) if name else _named(value), value)
+    except DecodeError as error:
+        typer.echo(f"attributary schemas: {error.rule}", err=True)
+        raise typer.Exit(_EXIT_BAD_RECORD) from None
+    except RegistryExtraMissingError as error:
+        typer.echo(f"attributary schemas: {error}", err=True)
+        raise typer.Exit(_EXIT_CONFIG) from None
+    except RegistryUnavailableError as error:
+        typer.echo(f"attributary schemas: {error}", err=True)
+        raise typer.Exit(69) from None
+    typer.echo(json.dumps(record, indent=2, ensure_ascii=False, default=bytes.hex))
+
+
+def _bytes_of(file: str) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise typer.BadParameter(f"cannot be read: {error.strerror}", param_hint="FILE") from None
+
+
+def _known(name: str) -> str:
+    from attributary.schemas.bundled import NAMES
+
+    if name not in NAMES:
+        raise typer.BadParameter(f"must be one of {', '.join(NAMES)}")
+    return name
+
+
+def _named(value: bytes) -> str:
+    """Return the record that the fingerprint names."""
+    from attributary.schemas.bundled import known_schemas
+    from attributary.schemas.codec import SINGLE_OBJECT
+
+    if value[:1] == b"\0":
+        raise typer.BadParameter("a record with a schema id does not say what it is", param_hint="--name")
+    schema = known_schemas().get(value[2:10]) if value[:2] == SINGLE_OBJECT else None
+    # With no name to go by, any will do to say what is wrong with the bytes.
+    return schema.name if schema else "touchpoint"

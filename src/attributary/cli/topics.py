@@ -1,0 +1,117 @@
+"""`attributary topics`: compare the catalogue of topics with a cluster, and make the cluster follow."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from attributary.consumers.runtime.topics_admin import Cluster, TopicsAdmin
+    from attributary.consumers.runtime.topics_plan import Action, WantedTopic
+
+topics_app = typer.Typer(no_args_is_help=True, help="Compare the topics with a cluster, and create or change them.")
+
+_Replicas = Annotated[
+    int | None, typer.Option("--replication-factor", min=1, help="Of new topics. Default: the brokers' own default.")
+]
+_Partitions = Annotated[
+    int | None, typer.Option("--partitions-override", min=1, help="So many partitions in every topic; small clusters.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(topics_app, name="topics")
+
+
+@topics_app.command("plan")
+def show_plan(
+    *,
+    replication_factor: _Replicas = None,
+    partitions_override: _Partitions = None,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 when anything differs.")] = False,
+) -> None:
+    """Show what `apply` would do with the topics of Kafka, and change nothing.
+
+    The catalogue is schemas/topics.yaml: partitions, retention, cleanup policy, and a dead-letter topic
+    (TOPIC.GROUP.dlq) for every group that reads a topic. Kafka is the one that KAFKA_BOOTSTRAP_SERVERS names.
+
+    Example: attributary topics plan --check
+    """
+    from attributary.consumers.runtime.topics_plan import differs
+
+    _, actions = _planned(replication_factor, partitions_override)
+    _print(actions)
+    if check and differs(actions):
+        raise typer.Exit(1)
+
+
+@topics_app.command("apply")
+def apply_plan(
+    *,
+    replication_factor: _Replicas = None,
+    partitions_override: _Partitions = None,
+    add_partitions: Annotated[
+        bool, typer.Option("--add-partitions", help="Also add partitions: keys move to other partitions.")
+    ] = False,
+) -> None:
+    """Create the topics that are missing and change the settings that differ.
+
+    Nothing is deleted. Partitions are added only with --add-partitions, because keys then move: results stay right,
+    but for a while one person's events are spread over two partitions. From three replicas on, min.insync.replicas
+    is 2, so that the loss of a broker loses nothing.
+
+    Example: attributary topics apply --replication-factor 3
+    """
+    from attributary.consumers.runtime.errors import AttributaryError
+
+    admin, actions = _planned(replication_factor, partitions_override)
+    try:
+        done = admin.apply(actions, add_partitions=add_partitions)
+    except AttributaryError as error:
+        typer.echo(f"attributary topics: {error}", err=True)
+        raise typer.Exit(error.exit_code) from None
+    _print(done)
+    typer.echo(f"{len(done)} changes made")
+    left = [action for action in actions if action not in done and action.verb in {"add partitions", "cannot change"}]
+    if left:
+        typer.echo("left as it is:")
+        _print(left)
+
+
+def _wanted() -> list["WantedTopic"]:
+    from attributary.consumers.runtime.topics_plan import WantedTopic
+    from attributary.schemas.topics import catalogue, dead_letter_topics
+
+    topics = (*catalogue(), *dead_letter_topics())
+    return [WantedTopic(topic.name, topic.partitions, dict(topic.config)) for topic in topics]
+
+
+def _planned(replicas: int | None, partitions: int | None) -> tuple["TopicsAdmin", list["Action"]]:
+    from attributary.consumers.runtime.errors import AttributaryError
+    from attributary.consumers.runtime.settings import KafkaSettings, load
+    from attributary.consumers.runtime.topics_admin import TopicsAdmin
+    from attributary.consumers.runtime.topics_plan import plan
+
+    wanted = _wanted()
+    try:
+        admin = TopicsAdmin(load(KafkaSettings))
+        cluster = admin.describe(topic.name for topic in wanted)
+    except AttributaryError as error:
+        typer.echo(f"attributary topics: {error}", err=True)
+        raise typer.Exit(error.exit_code) from None
+    factor = _factor(replicas, cluster)
+    return admin, plan(wanted, cluster.topics, replicas=factor, partitions=partitions)
+
+
+def _factor(replicas: int | None, cluster: "Cluster") -> int:
+    if replicas is not None and replicas > cluster.brokers:
+        raise typer.BadParameter(f"the cluster has {cluster.brokers} brokers", param_hint="--replication-factor")
+    return cluster.default_replicas if replicas is None else replicas
+
+
+def _print(actions: Iterable["Action"]) -> None:
+    rows = [(str(action.verb), action.topic, action.detail) for action in actions]
+    width = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
+    for verb, topic, detail in rows:
+        typer.echo(f"{verb:<{width[0]}}  {topic:<{width[1]}}  {detail}")

@@ -1,0 +1,80 @@
+"""`attributary topics` against a real broker."""
+
+from collections.abc import Callable
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from typer.testing import CliRunner, Result
+
+from attributary.cli.main import app
+from attributary.schemas.topics import RESULTS, catalogue, dead_letter_topics
+
+pytestmark = pytest.mark.kafka
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, fresh_topics: str) -> Run:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", fresh_topics)
+    return lambda *arguments: CliRunner().invoke(app, ["topics", *arguments])
+
+
+def test_a_cluster_is_brought_to_the_catalogue(run: Run, fresh_topics: str) -> None:
+    admin = AdminClient({"bootstrap.servers": fresh_topics})
+    names = [topic.name for topic in (*catalogue(), *dead_letter_topics())]
+    for deletion in admin.delete_topics([RESULTS, names[-1]], operation_timeout=20).values():
+        deletion.result(timeout=30)
+
+    planned = run("plan", "--check", "--partitions-override", "3")
+    assert planned.exit_code == 1, planned.output
+    assert "create" in planned.output
+    assert "cannot change" in planned.output  # the fixture made four partitions
+
+    applied = run("apply", "--partitions-override", "5")
+    assert applied.exit_code == 0, applied.output
+    assert "2 changes made" in applied.output
+    assert "left as it is:" in applied.output
+    grown = run("apply", "--partitions-override", "5", "--add-partitions")
+    assert grown.exit_code == 0, grown.output
+
+    settled = run("plan", "--check", "--partitions-override", "5")
+    assert settled.exit_code == 0, settled.output
+    assert set(settled.output.split()) >= set(names)
+    assert len(admin.list_topics(timeout=20).topics[RESULTS].partitions) == 5
+
+
+def test_a_setting_that_somebody_changed_is_set_back(run: Run, fresh_topics: str) -> None:
+    from confluent_kafka.admin import (  # type: ignore[attr-defined]
+        AlterConfigOpType,
+        ConfigEntry,
+        ConfigResource,
+        ResourceType,
+    )
+
+    entry = ConfigEntry("cleanup.policy", "delete", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, RESULTS, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": fresh_topics})
+    for change in admin.incremental_alter_configs([resource]).values():
+        change.result(timeout=20)
+    assert "cleanup.policy delete -> compact" in run("plan").output
+    assert run("apply").exit_code == 0
+    assert "cleanup.policy" not in run("plan").output
+
+
+def test_more_replicas_than_brokers_are_refused(run: Run) -> None:
+    refused = run("apply", "--replication-factor", "99")
+    assert refused.exit_code == 2
+    assert "brokers" in refused.output
+
+
+def test_a_broker_that_is_away_is_a_dependency_that_is_down(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from attributary.consumers.runtime import topics_admin
+
+    monkeypatch.setattr(topics_admin, "_SECONDS", 1.0)
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
+    assert run("plan").exit_code == 69
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS")
+    missing = run("plan")
+    assert missing.exit_code == 78
+    assert "KAFKA_BOOTSTRAP_SERVERS" in missing.output

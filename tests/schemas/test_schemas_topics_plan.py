@@ -1,0 +1,93 @@
+import dataclasses
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attributary.consumers.runtime.topics_plan import Action, FoundTopic, Verb, WantedTopic, differs, plan
+
+WANTED = WantedTopic("events", 12, {"cleanup.policy": "delete", "retention.ms": "1000"})
+FOUND = FoundTopic(12, 3, {"cleanup.policy": "delete", "retention.ms": "1000", "min.insync.replicas": "2"})
+
+
+def only(found: FoundTopic, **options: int) -> list[Action]:
+    return plan([WANTED], {"events": found}, replicas=3, **options)
+
+
+def test_a_missing_topic_is_created_so_that_a_lost_broker_loses_nothing() -> None:
+    (action,) = plan([WANTED], {}, replicas=3)
+    assert (action.verb, action.partitions, action.replicas) == (Verb.CREATE, 12, 3)
+    assert action.config == {"cleanup.policy": "delete", "retention.ms": "1000", "min.insync.replicas": "2"}
+
+
+def test_a_single_replica_must_not_wait_for_a_second() -> None:
+    (action,) = plan([WANTED], {}, replicas=1)
+    assert action.config["min.insync.replicas"] == "1"
+
+
+def test_a_topic_as_wanted_is_ok() -> None:
+    assert [action.verb for action in only(FOUND)] == [Verb.OK]
+    assert not differs(only(FOUND))
+
+
+def test_a_setting_that_differs_is_changed_alone() -> None:
+    (action,) = only(dataclasses.replace(FOUND, config={**FOUND.config, "retention.ms": "5"}))
+    assert action.verb is Verb.CHANGE_CONFIG
+    assert action.config == {"retention.ms": "1000"}
+    assert "retention.ms 5 -> 1000" in action.detail
+
+
+def test_too_few_replicas_in_sync_are_a_difference_only_from_three_replicas_on() -> None:
+    loose = {**FOUND.config, "min.insync.replicas": "1"}
+    assert differs(only(dataclasses.replace(FOUND, config=loose)))
+    assert not differs(only(dataclasses.replace(FOUND, config=loose, replicas=1)))
+
+
+@pytest.mark.parametrize(("partitions", "verb"), [(4, Verb.ADD_PARTITIONS), (12, Verb.OK), (13, Verb.CANNOT)])
+def test_partitions_go_up_on_request_and_never_down(partitions: int, verb: Verb) -> None:
+    (action,) = only(dataclasses.replace(FOUND, partitions=partitions))
+    assert action.verb is verb
+
+
+def test_the_number_of_partitions_can_be_given() -> None:
+    assert not differs(only(dataclasses.replace(FOUND, partitions=2), partitions=2))
+    assert plan([WANTED], {}, replicas=1, partitions=2)[0].partitions == 2
+
+
+def test_settings_and_partitions_are_two_actions() -> None:
+    found = FoundTopic(4, 3, {"cleanup.policy": "compact"})
+    assert [action.verb for action in only(found)] == [Verb.CHANGE_CONFIG, Verb.ADD_PARTITIONS]
+
+
+def test_the_order_of_a_list_is_no_difference() -> None:
+    wanted = WantedTopic("events", 1, {"cleanup.policy": "compact,delete"})
+    found = FoundTopic(1, 1, {"cleanup.policy": "delete, compact", "min.insync.replicas": "1"})
+    assert not differs(plan([wanted], {"events": found}, replicas=1))
+
+
+def test_other_topics_are_left_alone() -> None:
+    assert len(plan([WANTED], {"events": FOUND, "foreign": FOUND}, replicas=3)) == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    partitions=st.integers(1, 20),
+    replicas=st.integers(1, 5),
+    config=st.dictionaries(
+        st.sampled_from(["cleanup.policy", "retention.ms", "min.insync.replicas"]),
+        st.sampled_from(["1", "2", "delete"]),
+    ),
+    exists=st.booleans(),
+)
+def test_a_plan_that_was_carried_out_leaves_nothing_to_do(
+    *, partitions: int, replicas: int, config: dict[str, str], exists: bool
+) -> None:
+    cluster = {"events": FoundTopic(partitions, replicas, config)} if exists else {}
+    for action in plan([WANTED], cluster, replicas=replicas):
+        before = cluster.get("events", FoundTopic(action.partitions, action.replicas, {}))
+        cluster["events"] = FoundTopic(
+            max(before.partitions, action.partitions), before.replicas, {**before.config, **action.config}
+        )
+    left = {action.verb for action in plan([WANTED], cluster, replicas=replicas)}
+    assert left <= {Verb.OK, Verb.CANNOT}
+    assert (Verb.CANNOT in left) == (exists and partitions > WANTED.partitions)
