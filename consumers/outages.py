@@ -1,4 +1,4 @@
-"""Where the store's troubles become the loop's: the one place that knows both."""
+"""Where the troubles of Postgres and of the schema registry become the loop's: the one place that knows all."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,19 +6,22 @@ from contextlib import contextmanager
 from attributary.consumers.runtime.errors import EXIT_CONFIG, Fatal, Retry
 from attributary.consumers.store.connection import StoreUnavailable
 from attributary.consumers.store.migrate import MigrationError
+from attributary.schemas.codec import RegistryUnavailableError
 
 
 @contextmanager
-def store_errors() -> Iterator[None]:
-    """Turn the store's errors into the loop's classes.
+def outside_errors() -> Iterator[None]:
+    """Turn errors from outside into the loop's classes.
 
     Raises:
-        Retry: Postgres is away; nothing was decided.
+        Retry: Postgres or the registry is away; nothing was decided.
         Fatal: the schema and the code do not fit; exit code 78.
     """
     try:
         yield
     except StoreUnavailable as error:
+        raise Retry(str(error)) from error
+    except RegistryUnavailableError as error:
         raise Retry(str(error)) from error
     except MigrationError as error:
         raise Fatal(str(error), EXIT_CONFIG) from error

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from attributary.attribution_core.lookback import LookbackPolicy
 from attributary.attribution_core.models import ModelSet, model_set
-from attributary.consumers.outages import store_errors
+from attributary.consumers.outages import outside_errors
 from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.crash import crash_at
 from attributary.consumers.runtime.dead_letters import check_poison_share
@@ -18,9 +18,9 @@ from attributary.consumers.runtime.errors import Fatal
 from attributary.consumers.runtime.metrics import timed
 from attributary.consumers.runtime.records import Outbound, Outcome, Record
 from attributary.consumers.store.attribution_reads import (
-    READ_SETTINGS,
     OwedConversion,
     conversions_by_id,
+    prepare_reading,
     touchpoints_in_reach,
 )
 from attributary.consumers.store.model_states import fetch_model_sets
@@ -38,7 +38,7 @@ _MODEL_SETS_KEPT = 256
 
 
 def _minor_unit_micros(currency: str) -> int:
-    return MINOR_UNIT_MICROS.get(currency, 1)  # XXX, no currency, has no minor unit and no value
+    return int(MINOR_UNIT_MICROS.get(currency, 1))  # XXX, no currency, has no minor unit and no value
 
 
 class AttributorStage:
@@ -59,21 +59,19 @@ class AttributorStage:
     def __init__(self, dsn: str, codec: Codec, max_poison_share: float) -> None:
         self._codec = codec
         self._max_poison_share = max_poison_share
-        self._session = StoreSession(
-            dsn, "attributary-attributor", lambda connection: connection.execute(READ_SETTINGS)
-        )
+        self._session = StoreSession(dsn, "attributary-attributor", prepare_reading)
         self._policies: dict[str, LookbackPolicy] = {}
         self._model_sets: dict[tuple[str, int], ModelSet] = {}
-        with store_errors():
+        with outside_errors():
             self._session.connection()
 
     def handle(self, batch: Sequence[Record]) -> Outcome:
         """Compute the results that the commands ask for; writes nothing to Postgres."""
-        with timed(self.name, "decode"):
+        with outside_errors(), timed(self.name, "decode"):
             commands = decode_commands(self._codec, batch)
         check_poison_share(commands.dead_letters, len(batch), self._max_poison_share)
         metrics.commands_skipped.labels("repeated").inc(commands.repeated)
-        with store_errors(), timed(self.name, "journey"), self._session.snapshot() as connection:
+        with outside_errors(), timed(self.name, "journey"), self._session.snapshot() as connection:
             stored = conversions_by_id(connection, list(commands.wanted))
             owed = self._owed(stored, commands.wanted)
             for version in {conversion.policy_version for conversion in owed} - set(self._policies):
@@ -97,16 +95,19 @@ class AttributorStage:
         self, stored: Sequence[OwedConversion], wanted: Mapping[tuple[str, str], tuple[int, int]]
     ) -> list[OwedConversion]:
         """Keep the conversions whose version is the command's; sorted, so that a batch's order decides nothing."""
-        owed, stale, ahead = [], 0, len(wanted) - len(stored)
+        owed, stale, seen, ahead = [], 0, 0, len(wanted) - len(stored)
         for conversion in stored:
             version = wanted[conversion.tenant_id, conversion.conversion_id][0]
-            if version == conversion.version:
+            if conversion.observed_version >= version:
+                seen += 1  # its result is in the topic and was stored: a command of the sweeper or a replay
+            elif version == conversion.version:
                 owed.append(conversion)
             elif version < conversion.version:
                 stale += 1
             else:
                 ahead += 1  # Postgres lost commits: the replay raises the version again
         metrics.commands_skipped.labels("stale").inc(stale)
+        metrics.commands_skipped.labels("observed").inc(seen)
         metrics.commands_skipped.labels("unknown").inc(ahead)
         return [conversion for group in by_model_set(owed) for conversion in group]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 
-from attributary.consumers.outages import store_errors
+from attributary.consumers.outages import outside_errors
 from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.crash import crash_at
 from attributary.consumers.runtime.dead_letters import check_poison_share
@@ -42,14 +42,14 @@ class AuditorStage:
         self._codec = codec
         self._max_poison_share = max_poison_share
         self._session = StoreSession(dsn, "attributary-auditor", create_result_staging)
-        with store_errors():
+        with outside_errors():
             self._session.connection()
 
     def handle(self, batch: Sequence[Record]) -> Outcome:
         """Store a batch of results."""
         rows: list[ResultRow] = []
         dead_letters: list[DeadLetter] = []
-        with timed(self.name, "decode"):
+        with outside_errors(), timed(self.name, "decode"):
             for record in batch:
                 try:
                     result = self._codec.decode("result", record.value)
@@ -60,7 +60,7 @@ class AuditorStage:
                 rows.append(result_row(result, record))
         check_poison_share(dead_letters, len(batch), self._max_poison_share)
         positions = {(record.topic, record.partition): record.offset + 1 for record in batch}
-        with store_errors(), timed(self.name, "store"), self._session.transaction() as connection:
+        with outside_errors(), timed(self.name, "store"), self._session.transaction() as connection:
             stored = store_results(connection, rows)
             record_positions(connection, GROUP, positions)
             crash_at("auditor_before_pg_commit")
@@ -87,7 +87,7 @@ class AuditorStage:
 
     def stored_positions(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
         """Return the next offsets that Postgres holds."""
-        with store_errors(), self._session.transaction() as connection:
+        with outside_errors(), self._session.transaction() as connection:
             return stored_positions(connection, GROUP, partitions)
 
     def is_ready(self) -> bool:

@@ -14,11 +14,25 @@ TopicPartition = tuple[str, int]
 class Stage(Protocol):
     """One step of the pipeline, called by one thread."""
 
-    name: str
-    group: str
-    topics: Sequence[str]
-    output_topics: Sequence[str]
-    most_records: int  # no batch is larger, whatever ATTRIBUTION_BATCH_SIZE says
+    @property
+    def name(self) -> str:
+        """Short name, for metrics and logs."""
+
+    @property
+    def group(self) -> str:
+        """Consumer group."""
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """Topics it reads."""
+
+    @property
+    def output_topics(self) -> Sequence[str]:
+        """Topics it writes, apart from dead letters."""
+
+    @property
+    def most_records(self) -> int:
+        """No batch is larger, whatever ATTRIBUTION_BATCH_SIZE says."""
 
     def handle(self, batch: Sequence[Record]) -> Outcome:
         """Process a batch and decide. May block on Postgres or HTTP; called again with the same records after a fault.

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import psycopg
 
 from attributary.attribution_core.lookback import LookbackPolicy
-from attributary.consumers.outages import store_errors
+from attributary.consumers.outages import outside_errors
 from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.crash import crash_at
 from attributary.consumers.runtime.dead_letters import check_poison_share
@@ -51,6 +51,7 @@ class StitcherStage:
     group = GROUP
     topics = (TOUCHPOINTS, CONVERSIONS, IDENTITIES)
     output_topics = (COMMANDS,)
+    most_records = 100_000
 
     def __init__(self, dsn: str, codec: Codec, policy: LookbackPolicy, max_poison_share: float) -> None:
         self._codec = codec
@@ -60,12 +61,12 @@ class StitcherStage:
         self._max_poison_share = max_poison_share
         self._session = StoreSession(dsn, "attributary-stitcher", create_staging)
         self._store = PostgresStitchStore(self._session)
-        with store_errors(), self._session.transaction() as connection:
+        with outside_errors(), self._session.transaction() as connection:
             store_policy(connection, policy)
 
     def handle(self, batch: Sequence[Record]) -> Outcome:
         """Store the batch in one transaction and return its commands and dead letters."""
-        with timed(self.name, "decode"):
+        with outside_errors(), timed(self.name, "decode"):
             decoded = self._decoder.decode(batch)
         check_poison_share(decoded.dead_letters, len(batch), self._max_poison_share)
         try:
@@ -85,7 +86,7 @@ class StitcherStage:
         events = (decoded.touchpoints, decoded.conversion_events, decoded.links)
         for _ in range(_MOST_TRIES):
             try:
-                with store_errors(), timed(self.name, "store"), self._store.transaction(*events) as transaction:
+                with outside_errors(), timed(self.name, "store"), self._store.transaction(*events) as transaction:
                     crash_at("stitcher_in_store")
                     stitched = stitch(transaction, decoded, self._policy, more_keys)
                     transaction.record_positions(GROUP, positions)
@@ -111,7 +112,7 @@ class StitcherStage:
         return decoded
 
     def _accepts(self, decoded: StitchBatch) -> bool:
-        with store_errors():
+        with outside_errors():
             return self._store.accepts(decoded.touchpoints, decoded.conversion_events, decoded.links)
 
     def _culprits(self, records: Sequence[Record]) -> list[Record]:
@@ -146,7 +147,7 @@ class StitcherStage:
 
     def stored_positions(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
         """Return the next offsets that Postgres holds."""
-        with store_errors(), self._session.transaction() as connection:
+        with outside_errors(), self._session.transaction() as connection:
             return stored_positions(connection, GROUP, partitions)
 
     def is_ready(self) -> bool:

@@ -1,4 +1,4 @@
-"""Settings of the stitcher."""
+"""The lookback policy of a process, from its settings."""
 
 from pathlib import Path
 

@@ -1,0 +1,18 @@
+"""The auditor as a process."""
+
+from attributary.consumers.runtime.run import run_stage
+from attributary.consumers.runtime.settings import DatabaseSettings, ProcessSettings, load
+from attributary.consumers.wire import RegistrySettings, make_codec
+
+from .stage import AuditorStage
+
+
+def main(version: str) -> int:
+    """Run the auditor until it is asked to stop; returns the exit code."""
+
+    def make(process: ProcessSettings) -> AuditorStage:
+        codec = make_codec(load(RegistrySettings))
+        dsn = load(DatabaseSettings).url.get_secret_value()
+        return AuditorStage(dsn, codec, process.max_poison_share)
+
+    return run_stage("auditor", version, make)

@@ -1,0 +1,20 @@
+"""The stitcher as a process."""
+
+from attributary.consumers.policy import PolicySettings
+from attributary.consumers.runtime.run import run_stage
+from attributary.consumers.runtime.settings import DatabaseSettings, ProcessSettings, load
+from attributary.consumers.wire import RegistrySettings, make_codec
+
+from .stage import StitcherStage
+
+
+def main(version: str) -> int:
+    """Run the stitcher until it is asked to stop; returns the exit code."""
+
+    def make(process: ProcessSettings) -> StitcherStage:
+        policy = load(PolicySettings).policy()
+        codec = make_codec(load(RegistrySettings))
+        dsn = load(DatabaseSettings).url.get_secret_value()
+        return StitcherStage(dsn, codec, policy, process.max_poison_share)
+
+    return run_stage("stitcher", version, make)

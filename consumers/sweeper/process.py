@@ -1,0 +1,172 @@
+"""The sweeper as a process: a sweep every few seconds, its commands sent after the transaction.
+
+Invariant: a crash between the two loses commands, not decisions; the next sweep finds the versions overdue.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from confluent_kafka import KafkaError, Producer
+from pydantic import Field
+
+from attributary.attribution_core.lookback import LookbackPolicy
+from attributary.consumers.outages import outside_errors
+from attributary.consumers.policy import PolicySettings
+from attributary.consumers.runtime import metrics
+from attributary.consumers.runtime.errors import Fatal, Retry
+from attributary.consumers.runtime.health import Heartbeat, serve
+from attributary.consumers.runtime.run import run_process
+from attributary.consumers.runtime.settings import DatabaseSettings, KafkaSettings, ProcessSettings, Settings, load
+from attributary.consumers.runtime.signals import stop_on_signals
+from attributary.consumers.store.policies import store_policy
+from attributary.consumers.store.rows import RaisedVersion
+from attributary.consumers.store.session import StoreSession
+from attributary.consumers.wire import RegistrySettings, make_codec
+from attributary.schemas.codec import Codec
+from attributary.schemas.topics import COMMANDS, conversion_key
+
+from .sweep import Sweep, sweep
+
+_log = structlog.get_logger()
+
+
+class SweeperSettings(Settings):
+    """How often and how patiently the sweeper looks."""
+
+    interval_seconds: float = Field(
+        default=5.0, gt=0, alias="SWEEP_INTERVAL_SECONDS", description="Time between two sweeps; seconds."
+    )
+    repair_after_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        alias="SWEEP_REPAIR_AFTER_SECONDS",
+        description="A version without a result is asked for again after so long; seconds.",
+    )
+    grace_seconds: float = Field(
+        default=3_600.0,
+        ge=0,
+        alias="SWEEP_GRACE_SECONDS",
+        description="How much longer than the policy says to wait before a conversion is final or a journey closed.",
+    )
+
+
+class Sweeper:
+    """Sweeps until it is asked to stop.
+
+    Args:
+        settings: how often.
+        policy: the lookback policy in force.
+        codec: writes commands.
+        session: Postgres.
+        producer: an idempotent producer.
+    """
+
+    def __init__(
+        self, settings: SweeperSettings, policy: LookbackPolicy, codec: Codec, session: StoreSession, producer: Producer
+    ) -> None:
+        self._settings = settings
+        self._policy = policy
+        self._codec = codec
+        self._session = session
+        self._producer = producer
+        self._stop = threading.Event()
+        self._failed: str | None = None
+
+    def stop(self) -> None:
+        """Ask to stop after the sweep in hand."""
+        self._stop.set()
+
+    def run(self, heartbeat: Heartbeat) -> None:
+        """Sweep until asked to stop; an outage is waited out.
+
+        Raises:
+            Fatal: Kafka refuses the commands.
+        """
+        heartbeat.started = True
+        while not self._stop.is_set():
+            heartbeat.beat()
+            wait = self._settings.interval_seconds
+            try:
+                done = self.sweep_once()
+                wait = 0.0 if done.is_full else wait
+            except Retry as error:
+                _log.warning("sweep put off", why=str(error))
+            self._stop.wait(wait)
+        self._session.close()
+
+    def sweep_once(self) -> Sweep:
+        """Run one sweep and send its commands.
+
+        Raises:
+            Retry: Postgres or Kafka is away.
+            Fatal: Kafka refuses the commands.
+        """
+        with outside_errors(), self._session.transaction() as connection:
+            store_policy(connection, self._policy)
+            done = sweep(
+                connection,
+                self._policy,
+                now_us=time.time_ns() // 1_000,
+                repair_after_seconds=self._settings.repair_after_seconds,
+                grace_us=int(self._settings.grace_seconds * 1e6),
+            )
+        metrics.unobserved_conversions.set(done.backlog.conversions)
+        metrics.oldest_unobserved_seconds.set(done.backlog.oldest_seconds)
+        self._send([*done.repaired, *done.finalised])
+        metrics.commands_repaired.inc(len(done.repaired))
+        metrics.conversions_finalised.inc(len(done.finalised))
+        metrics.journeys_closed.inc(done.closed)
+        if done.repaired or done.finalised or done.closed:
+            _log.info("swept", repaired=len(done.repaired), finalised=len(done.finalised), closed=done.closed)
+        return done
+
+    def _send(self, versions: Sequence[RaisedVersion]) -> None:
+        for version in versions:
+            value = self._codec.encode(
+                "command",
+                {
+                    "tenant_id": version.tenant_id,
+                    "conversion_id": version.conversion_id,
+                    "version": version.version,
+                    "reason": version.reason,
+                    "issued_by": "sweeper",
+                    "event_published_at": version.published_at,
+                },
+            )
+            key = conversion_key(version.tenant_id, version.conversion_id)
+            self._producer.produce(COMMANDS, value, key, on_delivery=self._delivered)
+            self._producer.poll(0)
+        if versions and self._producer.flush(30.0):
+            raise Retry("Kafka does not take the commands")
+        if self._failed is not None:
+            raise Fatal(f"Kafka refuses commands: {self._failed}; run `attributary topics apply`")
+
+    def _delivered(self, error: KafkaError | None, _message: Any) -> None:
+        if error is not None:
+            self._failed = error.name()
+
+
+def main(version: str) -> int:
+    """Run the sweeper until it is asked to stop; returns the exit code."""
+
+    def body(process: ProcessSettings) -> None:
+        kafka = load(KafkaSettings)
+        session = StoreSession(load(DatabaseSettings).url.get_secret_value(), "attributary-sweeper")
+        with outside_errors():
+            session.connection()
+        producer = Producer(
+            kafka.client_config()
+            | {"acks": "all", "enable.idempotence": True, "partitioner": "murmur2_random", "linger.ms": 5}
+        )
+        codec = make_codec(load(RegistrySettings))
+        sweeper = Sweeper(load(SweeperSettings), load(PolicySettings).policy(), codec, session, producer)
+        heartbeat = Heartbeat(session.is_reachable)
+        port = serve(process.metrics_host, process.metrics_port, heartbeat)
+        _log.info("health and metrics", port=port)
+        stop_on_signals(sweeper.stop, process.grace_seconds)
+        sweeper.run(heartbeat)
+
+    return run_process("sweeper", version, body)

@@ -1,0 +1,54 @@
+"""`attributary db migrate|status`: the schema of the store."""
+
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group `db`."""
+    group = typer.Typer(no_args_is_help=True, help="The store's schema in Postgres (DATABASE_URL).")
+    group.command("migrate")(_migrate)
+    group.command("status")(_status)
+    app.add_typer(group, name="db")
+
+
+def _migrate(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be applied.")] = False,
+) -> None:
+    """Apply pending migrations, in order, each in a transaction, under a lock: safe to run from several places.
+
+    Example: DATABASE_URL=postgresql://owner@localhost/attribution attributary db migrate
+    """
+    from attributary.cli.outcome import exit_codes
+    from attributary.consumers.runtime.settings import DatabaseSettings, load
+    from attributary.consumers.store.connection import connect
+    from attributary.consumers.store.migrate import migrate, status
+
+    with (
+        exit_codes(),
+        connect(load(DatabaseSettings).url.get_secret_value(), application_name="attributary-db") as conn,
+    ):
+        names = status(conn).pending if dry_run else migrate(conn)
+        verb = "would apply" if dry_run else "applied"
+        print(f"{verb} {len(names)} migration(s)" + "".join(f"\n  {name}" for name in names))
+
+
+def _status() -> None:
+    """Show which migrations the database has; exit 1 when some are pending, 78 when it is newer than this code."""
+    from attributary.cli.outcome import exit_codes
+    from attributary.consumers.runtime.settings import DatabaseSettings, load
+    from attributary.consumers.store.connection import connect
+    from attributary.consumers.store.migrate import status
+
+    with (
+        exit_codes(),
+        connect(load(DatabaseSettings).url.get_secret_value(), application_name="attributary-db") as conn,
+    ):
+        found = status(conn)
+        for name in found.applied:
+            print(f"applied  {name}")
+        for name in found.pending:
+            print(f"pending  {name}")
+        if found.pending:
+            raise typer.Exit(1)

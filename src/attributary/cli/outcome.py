@@ -1,0 +1,25 @@
+"""How a command line says what went wrong: one sentence on standard error, and the exit code of its kind."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from attributary.consumers.outages import outside_errors
+from attributary.consumers.runtime.errors import AttributaryError
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn the project's errors into a sentence and an exit code.
+
+    Raises:
+        typer.Exit: 69 when something outside is down, 78 for a bad setting or schema, 70 for what should not happen.
+    """
+    try:
+        with outside_errors():
+            yield
+    except AttributaryError as error:
+        sys.stderr.write(f"attributary: {error}\n")
+        raise typer.Exit(error.exit_code) from None
