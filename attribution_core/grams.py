@@ -10,6 +10,7 @@ out of the chain, which changes no absorption probability. Collapsing repeats is
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -79,11 +80,12 @@ class Grams:
         last[filled] = np.searchsorted(states, numbers[batch.offsets[1:][filled] - 1] % base**order)
         return cls(order, base, edges, places, last, batch.journey_of_touch)
 
-    @property
+    @cached_property
     def states(self) -> Ints:
         """Ascending numbers of the states that occur, int64[S]."""
         return np.unique(self.edges % self.base**self.order)
 
+    @cached_property
     def members(self) -> Flags:
         """Tell which channels stand in which state, bool[S, K]."""
         states = self.states
@@ -122,7 +124,7 @@ class Grams:
             [np.bincount(places, column, minlength=states.size) / out for column in rewards[ended].T]
         ).reshape(states.size, rewards.shape[1])
         begun = float(start.sum()) or 1.0
-        return SparseChain(start / begun, source, target, weights / out[source], reward, self.members())
+        return SparseChain(start / begun, source, target, weights / out[source], reward, self.members)
 
 
 def step_numbers(batch: JourneyBatch, order: int) -> Ints:

@@ -4,13 +4,97 @@ Invariant: draws are a function of the counts and the seed. Nothing here speaks 
 sampling error, support, model dependence and drift are separate statements and are never blended into one score.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 
-from attributary.attribution_core.journeys import Floats
+from attributary.attribution_core.journeys import Floats, JourneyBatch, Outcomes
 from attributary.attribution_core.markov import Chain, first_order_removal
+from attributary.attribution_core.population import Weights
 from attributary.attribution_core.state import JourneyState
 
+LEVEL = 0.9
 _CELLS = 1 << 21  # bounds the working memory of a batch of chains
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """What draws of shares say about their precision.
+
+    Attributes:
+        low: float64[..., K], lower end of the 90 % interval.
+        high: float64[..., K], upper end.
+        error: float64[..., K], standard deviation.
+        confidence: float64[...], one minus the expected total variation from the estimate, ``1 - E[sum |draw - share|
+            / 2]``: the precision of the estimate, not the probability that it is right.
+    """
+
+    low: Floats
+    high: Floats
+    error: Floats
+    confidence: Floats
+
+
+def spread(draws: Floats, estimate: Floats, level: float = LEVEL) -> Spread:
+    """Sum up draws of shares.
+
+    Args:
+        draws: float64[D, ..., K], shares under the drawn weights; draws that are not numbers are left out.
+        estimate: float64[..., K], shares under the observed weights.
+        level: probability of the interval.
+    """
+    usable = draws[np.isfinite(draws).reshape(draws.shape[0], -1).all(axis=1)]
+    if usable.shape[0] < 2:
+        nothing = np.full(estimate.shape, np.nan)
+        return Spread(nothing, nothing, nothing, np.full(estimate.shape[:-1], np.nan))
+    tail = (1 - level) / 2
+    low, high = np.quantile(usable, (tail, 1 - tail), axis=0)
+    variation = 0.5 * np.abs(usable - estimate).sum(axis=-1).mean(axis=0)
+    return Spread(low, high, usable.std(axis=0, ddof=1), np.asarray(1.0 - variation))
+
+
+def bootstrap_weights(outcomes: Outcomes, *, draws: int, seed: int) -> Iterator[Weights]:
+    """Draw weights of the journeys: the Bayesian bootstrap (Rubin 1981), a gamma(1) weight per journey.
+
+    Journeys of one path share a row; the sum of their weights is gamma(number), and value follows its conversions.
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    counts = outcomes.conversions.astype(np.float64)
+    nulls = outcomes.nulls.astype(np.float64)
+    worth = outcomes.value_micros / np.maximum(outcomes.conversions, 1)
+    for _ in range(draws):
+        converted = generator.standard_gamma(counts)
+        yield Weights(converted, generator.standard_gamma(nulls), converted * worth)
+
+
+def share_errors(batch: JourneyBatch, credits_: Floats, outcomes: Outcomes, *, of_value: bool = False) -> Floats:
+    """Return the standard error of the shares of fixed per-journey credits in closed form, float64[K].
+
+    ``SE(share_i) = sqrt(sum_j w_j^2 (a_ij - share_i)^2) / sum_j w_j`` over single conversions ``j``, with ``w`` = 1 or
+    the value, and ``a_ij`` the credit of channel ``i``. The conversions of one row are taken to be worth the same.
+    """
+    filled = batch.lengths > 0
+    count = outcomes.conversions * filled
+    worth = outcomes.value_micros / np.maximum(outcomes.conversions, 1) if of_value else np.ones(len(batch))
+    channels = len(batch.index)
+    cells = batch.journey_of_touch * channels + batch.channels
+    occupied, places = np.unique(cells, return_inverse=True)
+    credit = np.bincount(places, credits_, occupied.size)  # of a channel in a journey
+    journey, channel = np.divmod(occupied, channels)
+    weight = (count * worth)[journey]
+    squares = (count * worth * worth)[journey]
+    whole = float((count * worth).sum())
+    if whole == 0:
+        return np.full(channels, np.nan)
+    share = np.bincount(channel, credit * weight, channels) / whole
+    variance = (
+        np.bincount(channel, squares * credit**2, channels)
+        - 2 * share * np.bincount(channel, squares * credit, channels)
+        + share**2 * float((count * worth * worth).sum())
+    )
+    errors: Floats = np.sqrt(np.maximum(variance, 0.0)) / abs(whole)
+    return errors
 
 
 def dirichlet_removal(state: JourneyState, *, draws: int, seed: int) -> Floats:

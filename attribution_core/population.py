@@ -1,0 +1,234 @@
+"""What each model gives each channel over all journeys: estimators that take the weights of the journeys.
+
+Every estimator is a function of the weights alone, so its uncertainty is that of the weights: drawing the weights anew
+(`uncertainty.bootstrap_weights`) and estimating again is the Bayesian bootstrap, for every model in the same way.
+
+Invariant: the totals of an estimator sum to the weighted conversions (and value) of the journeys with touches, save
+what its docstring calls baseline or signed; they are NaN where the model cannot say anything.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+
+from attributary.attribution_core.grams import Grams
+from attributary.attribution_core.journeys import Floats, JourneyBatch, Outcomes
+from attributary.attribution_core.markov import Chain, shares
+from attributary.attribution_core.markov_shapley import MarkovShapley, markov_shapley
+from attributary.attribution_core.removal import removal_effects
+from attributary.attribution_core.sets import distinct_sets
+from attributary.attribution_core.shapley import exact, sampled_rate_values, subset_sums
+
+RATE_GAME_CHANNELS = 14
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Weights of the journeys of a batch.
+
+    Attributes:
+        conversions: float64[n].
+        nulls: float64[n].
+        values: float64[n], value of the conversions in micros.
+    """
+
+    conversions: Floats
+    nulls: Floats
+    values: Floats
+
+    @classmethod
+    def observed(cls, outcomes: Outcomes) -> "Weights":
+        """Return the weights as counted."""
+        return cls(
+            outcomes.conversions.astype(np.float64),
+            outcomes.nulls.astype(np.float64),
+            outcomes.value_micros.astype(np.float64),
+        )
+
+
+class Estimator(Protocol):
+    """One model's totals over a batch of journeys."""
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+
+    def totals(self, weights: Weights) -> Floats:
+        """Return what each channel gets, float64[2, K]: conversions, and value in micros."""
+
+    def details(self, weights: Weights) -> dict[str, Floats]:
+        """Return further numbers of each channel, float64[K] by name."""
+
+
+@dataclass(frozen=True, eq=False)
+class CreditTotals:
+    """Sums of fixed per-journey credits: rules and the simplified Shapley value."""
+
+    name: str
+    batch: JourneyBatch
+    credits: Floats
+
+    def totals(self, weights: Weights) -> Floats:
+        """Return the sum of credit x weight over all touches of each channel."""
+        return np.stack([self._sum(weights.conversions), self._sum(weights.values)])
+
+    def details(self, weights: Weights) -> dict[str, Floats]:
+        """Return the Shapley value in conversions, for that model; nothing for rules."""
+        return {"shapley": self._sum(weights.conversions)} if self.name == "shapley" else {}
+
+    def _sum(self, worth: Floats) -> Floats:
+        parts = self.credits * worth[self.batch.journey_of_touch]
+        return np.bincount(self.batch.channels, parts, len(self.batch.index)).astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class RemovalTotals:
+    """Normalised removal effects times all conversions (value) of the journeys with touches."""
+
+    batch: JourneyBatch
+    order: int = 1
+    name: str = "markov"
+
+    @cached_property
+    def grams(self) -> Grams:
+        """The numbered steps of the journeys."""
+        return Grams.of(self.batch, self.order)
+
+    def effects(self, weights: Weights) -> Floats:
+        """Return removal effects of conversions and of value, float64[2, K]."""
+        rewards = np.column_stack((weights.conversions, weights.values))
+        return removal_effects(self.grams.chain(rewards, weights.conversions + weights.nulls)).effects
+
+    def totals(self, weights: Weights) -> Floats:
+        """Return the share of each channel in the sum of removal effects, times what there is to share."""
+        return shares(self.effects(weights)) * _with_touches(self.batch, weights)[:, None]
+
+    def details(self, weights: Weights) -> dict[str, Floats]:
+        """Return the raw removal effects."""
+        conversions, value = self.effects(weights)
+        return {"removal_effect": conversions, "removal_effect_value": value}
+
+
+@dataclass(frozen=True, eq=False)
+class RemovalCreditTotals:
+    """Per-journey credits in proportion to removal effects, summed: *not* the normalised removal effect."""
+
+    batch: JourneyBatch
+    order: int = 1
+    name: str = "markov_journeys"
+
+    @cached_property
+    def _removal(self) -> RemovalTotals:
+        return RemovalTotals(self.batch, self.order)
+
+    def totals(self, weights: Weights) -> Floats:
+        """Weight the touches of each journey by the removal effects of their channels and add up."""
+        effects = np.nan_to_num(self._removal.effects(weights)[0])
+        touch = effects[self.batch.channels]
+        sums = self.batch.sums(touch)
+        touch = np.where(np.repeat(sums, self.batch.lengths) > 0, touch, 1.0)
+        credits_ = touch / np.repeat(self.batch.sums(touch), self.batch.lengths)
+        return CreditTotals(self.name, self.batch, credits_).totals(weights)
+
+    def details(self, weights: Weights) -> dict[str, Floats]:
+        """Nothing beyond the totals."""
+        del weights
+        return {}
+
+
+@dataclass(frozen=True, eq=False)
+class RateShapleyTotals:
+    """Shapley values of the rate game, as parts of the conversion rate; signed.
+
+    ``v(S)`` = rate of the journeys whose channels all lie in ``S``, see `shapley`. Totals are the parts of the rate
+    times the journeys with touches, and sum to their conversions. Value has the game "value per journey".
+    """
+
+    batch: JourneyBatch
+    name: str = "shapley_rate"
+
+    @cached_property
+    def _sets(self) -> tuple[list[tuple[int, ...]], np.ndarray]:
+        found = distinct_sets(self.batch)
+        return found.members, found.set_of_journey
+
+    def values(self, weights: Weights) -> Floats:
+        """Return the Shapley values of the conversion rate and of the value per journey, float64[2, K]."""
+        members, places = self._sets
+        filled = self.batch.lengths > 0
+        channels = len(self.batch.index)
+        by_set = [
+            np.bincount(places[filled], part[filled], len(members))
+            for part in (weights.conversions, weights.values, weights.conversions + weights.nulls)
+        ]
+        if channels > RATE_GAME_CHANNELS:
+            names = self.batch.index.names
+            values = []
+            for worth in by_set[:2]:
+                sets = {
+                    tuple(names[code] for code in codes): (worth[place], by_set[2][place] - worth[place], 0)
+                    for place, codes in enumerate(members)
+                }
+                values.append(sampled_rate_values(sets, self.batch.index, seed=0).values)
+            return np.stack(values)
+        masks = np.array([sum(1 << code for code in codes) for codes in members], dtype=np.int64)
+        tables = [subset_sums(np.bincount(masks, worth, 1 << channels).astype(np.float64)) for worth in by_set]
+        safe = np.where(tables[2] > 0, tables[2], 1.0)
+        return np.stack([exact(table / safe) for table in tables[:2]])
+
+    def totals(self, weights: Weights) -> Floats:
+        """Return the parts of the rate times the number of journeys with touches."""
+        filled = self.batch.lengths > 0
+        return self.values(weights) * float((weights.conversions + weights.nulls)[filled].sum())
+
+    def details(self, weights: Weights) -> dict[str, Floats]:
+        """Return the Shapley values as parts of the conversion rate."""
+        return {"shapley": self.values(weights)[0]}
+
+
+@dataclass(frozen=True, eq=False)
+class MarkovShapleyTotals:
+    """Shapley values of the chain of first order; the baseline's part is given to nobody."""
+
+    batch: JourneyBatch
+    baseline: tuple[str, ...] = ()
+    name: str = "markov_shapley"
+    _grams: list[Grams] = field(default_factory=list, repr=False)
+
+    def values(self, weights: Weights) -> tuple[MarkovShapley, MarkovShapley]:
+        """Return the Shapley values of the conversion probability and of the value per journey."""
+        if not self._grams:
+            self._grams.append(Grams.of(self.batch, 1))
+        grams = self._grams[0]
+        rewards = np.column_stack((weights.conversions, weights.values))
+        sparse = grams.chain(rewards, weights.conversions + weights.nulls)
+        channels = len(self.batch.index)
+        channel = grams.states - 1  # a state of order 1 is one channel
+        steps = np.zeros((channels, channels), dtype=np.float64)
+        steps[channel[sparse.source], channel[sparse.target]] = sparse.probability
+        start, reward = np.zeros(channels), np.zeros((channels, 2))
+        start[channel], reward[channel] = sparse.start, sparse.reward
+        fixed = [self.batch.index.code(name) for name in self.baseline if self.batch.index.code(name) >= 0]
+        conversions, value = (markov_shapley(Chain(start, steps, reward[:, kind]), fixed) for kind in (0, 1))
+        return conversions, value
+
+    def totals(self, weights: Weights) -> Floats:
+        """Return each channel's part of the total times what there is to share."""
+        shared = _with_touches(self.batch, weights)
+        parts = [
+            found.values * (whole / found.total if found.total else np.nan)
+            for found, whole in zip(self.values(weights), shared, strict=True)
+        ]
+        return np.stack(parts)
+
+    def details(self, weights: Weights) -> dict[str, Floats]:
+        """Return the Shapley values as parts of the conversion probability."""
+        return {"shapley": self.values(weights)[0].values}
+
+
+def _with_touches(batch: JourneyBatch, weights: Weights) -> Floats:
+    """Return the conversions and the value of the journeys that have touches."""
+    filled = batch.lengths > 0
+    return np.array([weights.conversions[filled].sum(), weights.values[filled].sum()])
