@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from attributary.local.child import ChildError
 from tests.bench.figures import Figure, Report, say
 from tests.bench.ground import Ground, JobError, find_ground, run_job
 from tests.bench.peer import PeerUnavailableError, run_peer
+from tests.bench.pipeline import Pipeline, PipelineError, Run, run_pipeline
 from tests.bench.workload import Message, draw, encode, load
 from tests.fixtures.topics import recreate_topics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from attributary.producers.simulator import Truth
+
+RATE = 1_000.0  # events a second of the latency figure
+RATE_SECONDS = 30.0
+# Aims of this stage of the project; see docs/bench.md.
+FLOOR_SHARE, PEER_SHARE = 0.4, 0.5
+
 FIGURES = ("publish", "floor", "peer", "pipeline", "latency", "profile")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What lies in the input topics."""
+
+    records: int
+    truth: Truth
 
 
 def main() -> int:
@@ -46,12 +64,15 @@ def measure(ground: Ground, report: Report, wanted: Sequence[str]) -> None:
         measure_publish(ground, report)
     if not set(wanted) & {"floor", "peer", "pipeline", "latency", "profile"}:
         return
-    messages = encode(draw(report.scale))
+    traffic = draw(report.scale)
+    messages = encode(traffic)
     load(bootstrap, messages)
     if "floor" in wanted:
         measure_floor(ground, report, len(messages))
     if "peer" in wanted:
         measure_peer(ground, report, messages)
+    if set(wanted) & {"pipeline", "latency", "profile"}:
+        measure_pipeline(ground, report, wanted, Work(len(messages), traffic.truth))
 
 
 def measure_publish(ground: Ground, report: Report) -> None:
@@ -75,6 +96,54 @@ def measure_peer(ground: Ground, report: Report, messages: Sequence[Message]) ->
         return
     rate = done["records"] / done["seconds"]
     report.add(Figure("peer: Quix Streams 3", rate, "events/s", detail=done))
+
+
+def measure_pipeline(ground: Ground, report: Report, wanted: Sequence[str], work: Work) -> None:
+    """Run the pipeline once over the input topics, then, still running, at a steady rate."""
+    try:
+        with run_pipeline(ground, ground.new_database("bench_pipeline")) as pipeline:
+            run = pipeline.work_through(work.records)
+            if "pipeline" in wanted:
+                add_throughput(report, run, work.records)
+                for broken in pipeline.broken_promises(work.truth):
+                    report.miss("promise", broken)
+            if "profile" in wanted:
+                add_profile(report, pipeline)
+            if "latency" in wanted:
+                measure_latency(ground, report)
+    except (PipelineError, ChildError, JobError) as error:
+        report.miss("pipeline", str(error))
+
+
+def add_throughput(report: Report, run: Run, records: int) -> None:
+    for name, seconds in (("stitcher", run.stitched_seconds), ("pipeline", run.observed_seconds)):
+        rate = records / seconds
+        for baseline, figure, share in (("floor", "floor", FLOOR_SHARE), ("peer", "peer: Quix Streams 3", PEER_SHARE)):
+            against = report.value(figure)
+            if against is None:
+                continue
+            aim = f">= {share}" if name == "pipeline" else ""
+            report.add(
+                Figure(f"{name} / {baseline}", rate, "events/s", figure, rate / against, aim, {"seconds": seconds})
+            )
+        if report.value("floor") is None and report.value("peer: Quix Streams 3") is None:
+            report.add(Figure(name, rate, "events/s", detail={"seconds": seconds}))
+
+
+def add_profile(report: Report, pipeline: Pipeline) -> None:
+    for stage, steps in pipeline.stage_seconds().items():
+        for step, seconds in sorted(steps.items(), key=lambda item: -item[1]):
+            report.add(Figure(f"{stage}: {step}", seconds, "s"))
+
+
+def measure_latency(ground: Ground, report: Report) -> None:
+    done = run_job("latency_job", {"bootstrap": ground.broker.bootstrap, "rate": RATE, "seconds": RATE_SECONDS})
+    if done["answered"] < done["conversions"]:
+        report.miss("latency", f"{done['conversions'] - done['answered']} conversions had no result in time")
+    at = f"{done['events_per_second']:,.0f} events/s"
+    for name, aim in (("p50", "< 150 ms"), ("p95", "< 500 ms"), ("p99", "")):
+        if f"{name}_ms" in done:
+            report.add(Figure(f"latency {name}", done[f"{name}_ms"], "ms", f"at {at}", None, aim, done))
 
 
 if __name__ == "__main__":
