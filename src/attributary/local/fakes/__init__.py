@@ -1,0 +1,12 @@
+"""Local stand-ins for Meta's Conversions API and GA4's Measurement Protocol.
+
+Contract: they know nothing of the forwarder's code, only of the APIs, so that what passes here has a chance outside.
+Meta's official SDK passes against the Meta stand-in. Both can be scripted with faults and asked what they received,
+from Python or over HTTP under /_admin/.
+"""
+
+from attributary.local.fakes.faults import Fault
+from attributary.local.fakes.ga4 import Ga4Fake
+from attributary.local.fakes.meta import MetaFake
+
+__all__ = ["Fault", "Ga4Fake", "MetaFake"]
