@@ -71,7 +71,8 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 lock: $(READY) ## pin requirements/*.in into *.txt with hashes and without addresses
 	$(COMPILE) requirements/runtime.in -o requirements/runtime.txt
 	$(COMPILE) requirements/embedded.in -c requirements/runtime.txt -o requirements/embedded.txt
-	$(COMPILE) requirements/dev.in -c requirements/embedded.txt -o requirements/dev.txt
+	$(COMPILE) requirements/image.in -c requirements/runtime.txt -o requirements/image.txt
+	$(COMPILE) requirements/dev.in -c requirements/embedded.txt -c requirements/image.txt -o requirements/dev.txt
 	$(COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 	@! grep -n '://' requirements/*.txt || { echo "the locked files must not name addresses" >&2; exit 1; }
 
