@@ -81,3 +81,34 @@ class MemoryTransport:
     def close(self) -> None:
         """Refuse further messages; what was delivered stays readable."""
         self._closed = True
+
+
+class CheckOnly:
+    """A transport that acknowledges everything and keeps nothing: for dry runs of any length."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Message, OnDone]] = []
+
+    def send(self, message: Message, on_done: OnDone) -> None:
+        """Queue one message; see the contract of ``Transport``."""
+        self._waiting.append((message, on_done))
+
+    def poll(self, seconds: float) -> None:  # noqa: ARG002 - outcomes are known at once, there is nothing to wait for
+        """Acknowledge every waiting message."""
+        waiting, self._waiting = self._waiting, []
+        for message, on_done in waiting:
+            on_done(None, message)
+
+    def flush(self, seconds: float) -> int:
+        """Acknowledge every waiting message."""
+        self.poll(seconds)
+        return 0
+
+    def discard(self) -> None:
+        """Let every waiting message fail."""
+        waiting, self._waiting = self._waiting, []
+        for message, on_done in waiting:
+            on_done("discarded", message)
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -41,13 +41,28 @@ def to_micros(value: Decimal | int, currency: str) -> int:
     if isinstance(value, bool) or not isinstance(value, Decimal | int):
         raise TypeError('must be Decimal or int: a float cannot hold money exactly, write Decimal("19.99")')
     digits = minor_digits(currency)
-    amount = Decimal(value)
+    try:
+        return _scaled(Decimal(value), digits) * int(10 ** (_MICRO_DIGITS - digits))
+    except Inexact:
+        raise ValueError(f"must be a whole number of minor units: {currency} has {digits} decimals") from None
+
+
+def exact_micros(value: Decimal) -> int:
+    """Return an amount in micros that need not be a whole number of minor units, such as the price of one piece.
+
+    Raises:
+        ValueError: when it has more than six decimals, or is not finite.
+    """
+    try:
+        return _scaled(value, _MICRO_DIGITS)
+    except Inexact:
+        raise ValueError(f"must have {_MICRO_DIGITS} decimals at most") from None
+
+
+def _scaled(amount: Decimal, digits: int) -> int:
+    """Return the amount times a power of ten, which must be whole; raises ``Inexact`` otherwise."""
     if not amount.is_finite():
         raise ValueError("must be a finite amount")
     if amount.adjusted() > _LARGEST_POWER:
         raise ValueError("must be below 10^12 units")
-    try:
-        minor_units = _EXACTLY.to_integral_exact(_EXACTLY.scaleb(amount, digits))
-    except Inexact:
-        raise ValueError(f"must be a whole number of minor units: {currency} has {digits} decimals") from None
-    return int(minor_units) * int(10 ** (_MICRO_DIGITS - digits))
+    return int(_EXACTLY.to_integral_exact(_EXACTLY.scaleb(amount, digits)))

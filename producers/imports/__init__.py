@@ -1,0 +1,1 @@
+"""Import files of touchpoints, conversions and identity links."""

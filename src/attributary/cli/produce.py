@@ -1,0 +1,197 @@
+"""`attributary produce FILE`: publish the rows of a file."""
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from attributary.producers.client import AttributaryProducer
+    from attributary.producers.imports.rows import SourceFile
+    from attributary.producers.imports.run import FileImport, Progress
+
+EXIT_SOME_REJECTED = 3
+_EXIT_USAGE = 2
+_EXIT_DEPENDENCY_DOWN = 69
+_EXIT_CONFIG = 78
+_EXIT_INTERRUPTED = 130
+_PROGRESS_ROWS = 500
+
+Kind = Literal["touchpoint", "conversion", "identity_link"]
+Format = Literal["csv", "tsv", "jsonl", "avro"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(produce)
+
+
+def produce(
+    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSON lines (each also .gz) or an Avro container.")],
+    *,
+    kind: Annotated[Kind | None, typer.Option(help="What a row is. Default: touchpoint.")] = None,
+    tenant: Annotated[str, typer.Option(help="Tenant of rows that name none.")] = "",
+    map_: Annotated[
+        list[str] | None, typer.Option("--map", help="our_field=their_column; may be repeated. See docs/publish.md.")
+    ] = None,
+    constant: Annotated[
+        list[str] | None, typer.Option(help="our_field=text for rows that have no value; may be repeated.")
+    ] = None,
+    mapping: Annotated[Path | None, typer.Option(help="YAML file with map, constant, time_format, ...")] = None,
+    time_format: Annotated[
+        str | None, typer.Option(help="iso, s, ms, us (since 1970), or a pattern: '%d.%m.%Y %H:%M'. Default: iso.")
+    ] = None,
+    timezone: Annotated[str | None, typer.Option(help="Zone of times that name none, e.g. Europe/Berlin.")] = None,
+    decimal_comma: Annotated[bool, typer.Option("--decimal-comma", help="Amounts are written 19,99.")] = False,
+    region: Annotated[str | None, typer.Option(help="Country of phone numbers without a country code: DE.")] = None,
+    file_format: Annotated[Format | None, typer.Option("--format", help="Default: by the file's name.")] = None,
+    delimiter: Annotated[str | None, typer.Option(help="Between the cells of CSV. Default: comma.")] = None,
+    skip: Annotated[int, typer.Option(min=0, help="Rows to leave out at the start: go on behind them.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Import so many rows at most.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every row, publish nothing.")] = False,
+) -> None:
+    """Publish the rows of a file as touchpoints, conversions or identity links.
+
+    Columns with the name of a field of the schema are taken as they are; name the others with --map. Rows that break a
+    rule go to FILE.rejects.jsonl with their line, the field and the rule, and the import carries on. A file without
+    event ids gets them from its rows, so that importing it twice stores nothing twice.
+
+    Kafka is the one that KAFKA_BOOTSTRAP_SERVERS names. Exit codes: 0 all rows are in Kafka, 3 some were rejected,
+    2 the mapping or the file cannot be used, 69 Kafka is away, 78 a setting is wrong.
+
+    Example: attributary produce orders.csv --kind conversion --tenant acme --map value=total --map order_id=number
+    --map occurred_at=date --timezone Europe/Berlin --constant currency=EUR --constant conversion_type=purchase
+    """
+    from attributary.producers.imports.mapping import RowMapper
+    from attributary.producers.imports.plan import PlanError, plan_from, read_mapping_file
+    from attributary.producers.imports.rows import FileError, SourceFile
+    from attributary.producers.imports.run import FileImport, RejectsFile
+
+    command_line = {
+        "kind": kind,
+        "map": map_,
+        "constant": constant,
+        "time_format": time_format,
+        "timezone": timezone,
+        "decimal_comma": decimal_comma,
+    }
+    try:
+        document = read_mapping_file(mapping) if mapping else {}
+        plan = plan_from(document, command_line)
+        source = SourceFile(file, file_format, delimiter)
+        mapper = RowMapper(plan, source.columns)
+    except (PlanError, FileError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(_EXIT_USAGE) from None
+    if unused := mapper.unused_columns():
+        typer.echo(f"columns that are not used: {', '.join(unused)}", err=True)
+    rejects_path = file.with_name(file.name + ".rejects.jsonl")
+    producer = _open_producer(tenant or document.get("tenant", ""), region, dry_run=dry_run)
+    with RejectsFile(rejects_path, append=skip > 0) as rejects, _progress(source, file.name) as show:
+        job = FileImport(mapper, plan.kind, producer, rejects, show)
+        status = _run(job, source, producer, skip=skip, limit=limit)
+    source.close()
+    _report(job.progress, rejects_path, dry_run=dry_run)
+    raise typer.Exit(status or (EXIT_SOME_REJECTED if job.progress.rejected else 0))
+
+
+def _open_producer(tenant: str, region: str | None, *, dry_run: bool) -> "AttributaryProducer":
+    from dataclasses import replace
+
+    from attributary.producers.client import AttributaryProducer
+    from attributary.producers.config import ProducerConfig
+    from attributary.producers.memory import CheckOnly
+
+    config = ProducerConfig(source="attributary-produce", default_tenant=tenant, default_region=region)
+    if dry_run:
+        return AttributaryProducer(config, transport=CheckOnly())
+
+    from attributary.consumers.runtime.errors import ConfigError
+    from attributary.consumers.runtime.settings import KafkaSettings, load
+
+    try:
+        shared = load(KafkaSettings).client_config()
+    except ConfigError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(_EXIT_CONFIG) from None
+    _require_topics(shared)
+    bootstrap = shared.pop("bootstrap.servers")
+    return AttributaryProducer(replace(config, bootstrap=bootstrap, kafka=shared))
+
+
+def _require_topics(client_config: dict[str, Any]) -> None:
+    """Say what is missing before the first row, not after the last."""
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    from attributary.schemas.topics import CONVERSIONS, IDENTITIES, TOUCHPOINTS
+
+    try:
+        there = set(AdminClient(client_config | {"log_level": 0}).list_topics(timeout=10).topics)
+    except KafkaException as error:
+        typer.echo(f"KAFKA_BOOTSTRAP_SERVERS: no broker answers ({error.args[0]})", err=True)
+        raise typer.Exit(_EXIT_DEPENDENCY_DOWN) from None
+    if missing := {TOUCHPOINTS, CONVERSIONS, IDENTITIES} - there:
+        typer.echo(f"topic {min(missing)} does not exist; create the topics by: attributary topics apply", err=True)
+        raise typer.Exit(_EXIT_DEPENDENCY_DOWN)
+
+
+def _run(
+    job: "FileImport", source: "SourceFile", producer: "AttributaryProducer", *, skip: int, limit: int | None
+) -> int:
+    """Run the import; return the exit status, 0 when it came to its end."""
+    from attributary.producers.errors import ProducerError
+    from attributary.producers.imports.rows import FileError
+
+    try:
+        with producer:
+            job.run(source.rows(), skip=skip, limit=limit)
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; go on with --skip {job.progress.resume_at}", err=True)
+        return _EXIT_INTERRUPTED
+    except FileError as error:
+        typer.echo(str(error), err=True)
+        return _EXIT_USAGE
+    except ProducerError as error:
+        typer.echo(f"{error}; go on with --skip {job.progress.resume_at}", err=True)
+        return _EXIT_DEPENDENCY_DOWN
+    return 0
+
+
+@contextmanager
+def _progress(source: "SourceFile", name: str) -> "Iterator[Callable[[Progress], None] | None]":
+    """Show a bar by bytes read; silent where the output is not a terminal."""
+    from rich import progress as bars
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (
+        bars.TextColumn(name),
+        bars.BarColumn(),
+        bars.DownloadColumn(),
+        bars.TextColumn("{task.fields[rows]}"),
+        bars.TimeRemainingColumn(),
+    )
+    with bars.Progress(*columns, console=console) as bar:
+        task = bar.add_task(name, total=source.size, rows="")
+
+        def show(progress: "Progress") -> None:
+            if progress.rows % _PROGRESS_ROWS == 0:
+                text = f"{progress.rows:,} rows, {progress.rejected:,} rejected"
+                bar.update(task, completed=source.position(), rows=text)
+
+        yield show
+        bar.update(task, completed=source.position())
+
+
+def _report(progress: "Progress", rejects: Path, *, dry_run: bool) -> None:
+    verb = "could be published" if dry_run else "published"
+    typer.echo(f"{progress.rows:,} rows: {progress.accepted:,} {verb}, {progress.rejected:,} rejected")
+    if progress.rejected:
+        typer.echo(f"see {rejects}: line, field, rule and the row itself")
