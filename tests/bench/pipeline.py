@@ -23,7 +23,7 @@ from tests.bench.ground import Ground, child_environment
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from attributary.producers.simulator import Truth
+    from attributary.producers.simulator import ConversionTruth, Truth
 
 STAGES = ("stitcher", "attributor", "auditor")
 _GROUP = "attribution.stitcher"
@@ -36,10 +36,9 @@ _POSITIONS = "SELECT coalesce(sum(next_offset), 0) FROM attribution_positions WH
 _UNOBSERVED = "SELECT count(*) FROM attribution_conversions WHERE observed_version < version"
 _NEWEST = """
 SELECT c.tenant_id, c.conversion_id, c.journey_key, c.net_value_micros, c.currency, r.touchpoint_count,
-    (SELECT bool_and(model_sum = r.net_value_micros) FROM (
-        SELECT sum((touch ->> 'micros')::bigint) AS model_sum
-        FROM jsonb_array_elements(r.models) model, jsonb_array_elements(model -> 'touchpoints') touch
-        GROUP BY model ->> 'model') sums)
+    (SELECT bool_and((model ->> 'unattributed_micros')::bigint + coalesce((
+        SELECT sum((touch ->> 'value_micros')::bigint) FROM jsonb_array_elements(model -> 'touchpoints') touch
+    ), 0) = c.net_value_micros) FROM jsonb_array_elements(r.models) model)
 FROM attribution_conversions c
 LEFT JOIN attribution_results r USING (tenant_id, conversion_id, version)
 """
@@ -138,20 +137,23 @@ class Pipeline:
         wrong = [key for key in truth.by_conversion.keys() | stored.keys() if not _agrees(truth, key, stored.get(key))]
         if wrong:
             key = min(wrong)
+            wanted = truth.by_conversion.get(key)
+            expected = _facts(wanted) if wanted else None
             broken.append(
-                f"{len(wrong)} conversions differ, for example {key}: {stored.get(key)}, {truth.by_conversion.get(key)}"
+                f"{len(wrong)} conversions differ, for example {key}: {stored.get(key)} instead of {expected}"
             )
         return broken
 
 
+def _facts(wanted: ConversionTruth) -> tuple[str, int, str, int]:
+    """Person, value, currency and number of touches."""
+    return wanted.journey_key, wanted.net_value_micros, wanted.currency, len(wanted.touchpoints)
+
+
 def _agrees(truth: Truth, key: tuple[str, str], stored: tuple[object, ...] | None) -> bool:
-    """Person, value, currency, number of touches and, if there are any, credits that sum to the value."""
+    """The facts are the truth's, and the credits of every model sum to the value."""
     wanted = truth.by_conversion.get(key)
-    if wanted is None or stored is None:
-        return False
-    touches = len(wanted.touchpoints)
-    facts = (wanted.journey_key, wanted.net_value_micros, wanted.currency, touches)
-    return stored[:4] == facts and (stored[4] is True or touches == 0)
+    return wanted is not None and stored is not None and stored[:4] == _facts(wanted) and stored[4] is True
 
 
 @contextmanager
