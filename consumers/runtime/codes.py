@@ -19,4 +19,5 @@ TOPIC_REFUSED = frozenset(
     }
 )
 FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})
+PARTITION_END = KafkaError._PARTITION_EOF
 OFFSET_OUT_OF_RANGE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})

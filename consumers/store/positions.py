@@ -44,3 +44,10 @@ def forget_positions(connection: psycopg.Connection, group: str) -> int:
     return connection.execute(
         "DELETE FROM attribution_positions WHERE tenant_id = '*' AND consumer_group = %s", (group,)
     ).rowcount
+
+
+def all_positions(connection: psycopg.Connection) -> list[tuple[str, str, int, int]]:
+    """Return (group, topic, partition, next offset) of all groups, sorted."""
+    return connection.execute(
+        "SELECT consumer_group, topic, partition, next_offset FROM attribution_positions ORDER BY 1, 2, 3"
+    ).fetchall()

@@ -5,6 +5,9 @@ from typing import Annotated
 import typer
 
 
+_NAME = "attributary-db"
+
+
 def register(app: typer.Typer) -> None:
     """Add the group `db`."""
     group = typer.Typer(no_args_is_help=True, help="The store's schema in Postgres (DATABASE_URL).")

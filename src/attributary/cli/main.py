@@ -16,6 +16,7 @@ COMMANDS = (
     "schemas",
     "settings",
     "tail",
+    "positions",
     "produce",
     "simulate",
     "analyze",

@@ -1,4 +1,4 @@
-"""`attributary stitcher|attributor|auditor|sweeper|trainer`: one process each; `attributary all`: the lot on one machine."""
+"""`attributary stitcher|attributor|auditor|sweeper|trainer`: one process each; `attributary all`: all on one machine."""
 
 import importlib
 import importlib.util
@@ -19,7 +19,7 @@ _STAGES = {
 _NEEDS = (
     "\n\nNeeds KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL; on the very first start also ATTRIBUTION_FIRST_START=earliest "
     "(or latest). All settings: docs/settings.md, or `attributary settings`."
-    "\n\nServes /metrics, /livez and /readyz on METRICS_PORT (9464). SIGTERM: finish the batch and stop; twice: at once."
+    "\n\nServes /metrics, /livez and /readyz on METRICS_PORT (9464). SIGTERM: finish the batch, stop; twice: at once."
 )
 
 

@@ -1,0 +1,107 @@
+"""Reading a topic for people and tests: every partition, from a place in time, without a group and without a trace.
+
+Invariant: committed records only (``read_committed``), in log order per partition; nothing is committed, so readers
+never disturb each other or a consumer group.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+
+from .codes import PARTITION_END
+from .errors import EXIT_DEPENDENCY_DOWN, Fatal
+from .records import Record
+from .settings import KafkaSettings
+
+_TIMEOUT = 15.0
+
+
+def read_topic(
+    kafka: KafkaSettings,
+    topic: str,
+    *,
+    since_ms: int | None = 0,
+    until_end: bool = False,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[Record]:
+    """Yield the records of a topic.
+
+    Args:
+        kafka: how to reach the brokers.
+        topic: the topic.
+        since_ms: log-append time to begin at, milliseconds since 1970-01-01 UTC; 0: the beginning; None: the end.
+        until_end: stop at the end that the topic has when reading begins; else wait for more.
+        stopped: asked between reads.
+
+    Raises:
+        Fatal: the topic is not there, or Kafka does not answer.
+    """
+    config: dict[str, Any] = {
+        "group.id": "attributary.reader",  # needed by the client, never used: nothing is subscribed or committed
+        "enable.auto.commit": False,
+        "isolation.level": "read_committed",
+        "auto.offset.reset": "earliest",
+        "enable.partition.eof": until_end,
+        "fetch.wait.max.ms": 50,
+    }
+    consumer = Consumer(kafka.client_config() | config)
+    try:
+        starts = _starts(consumer, topic, since_ms)
+        consumer.assign(starts)
+        open_partitions = {place.partition for place in starts}
+        while open_partitions and not stopped():
+            for message in consumer.consume(500, 0.2):
+                error = message.error()
+                if error is None:
+                    yield Record(
+                        topic,
+                        message.partition() or 0,
+                        message.offset() or 0,
+                        message.key(),
+                        message.value(),
+                        message.timestamp()[1],
+                        message.headers,  # type: ignore[arg-type]  # the stub allows text, the wire has bytes
+                    )
+                elif error.code() == PARTITION_END:
+                    open_partitions.discard(message.partition() or 0)
+                elif error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise Fatal(f"{topic}: the topic is gone")
+    finally:
+        consumer.close()
+
+
+def _starts(consumer: Consumer, topic: str, since_ms: int | None) -> list[TopicPartition]:
+    try:
+        found = consumer.list_topics(topic, timeout=_TIMEOUT).topics[topic]
+        if found.error is not None:
+            raise Fatal(f"{topic}: {found.error.name()}; run `attributary topics apply`", EXIT_DEPENDENCY_DOWN)
+        if since_ms is None or since_ms == 0:
+            place = OFFSET_END if since_ms is None else OFFSET_BEGINNING
+            return [TopicPartition(topic, partition, place) for partition in found.partitions]
+        wanted = [TopicPartition(topic, partition, since_ms) for partition in found.partitions]
+        return consumer.offsets_for_times(wanted, timeout=_TIMEOUT)
+    except KafkaException as error:
+        raise Fatal(f"Kafka does not answer: {error.args[0].name()}", EXIT_DEPENDENCY_DOWN) from None
+
+
+def parse_time(text: str) -> int | None:
+    """Return milliseconds since 1970-01-01 UTC for ``beginning`` (0), ``end`` (None), ``15m``/``2h``/``3d`` ago, or ISO.
+
+    Raises:
+        ValueError: anything else, or an ISO time without an offset.
+    """
+    from datetime import datetime  # noqa: PLC0415  # only people's commands come here
+
+    if text in {"beginning", "end"}:
+        return 0 if text == "beginning" else None
+    if text[-1:] in _UNITS and text[:-1].isdigit():
+        return int((time.time() - int(text[:-1]) * _UNITS[text[-1]]) * 1_000)
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("a time needs an offset, for example 2026-11-24T10:00:00+00:00")
+    return int(moment.timestamp() * 1_000)
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}

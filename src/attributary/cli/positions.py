@@ -1,0 +1,47 @@
+"""`attributary positions show|forget`: how far the stages have stored, by Postgres."""
+
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group `positions`."""
+    group = typer.Typer(no_args_is_help=True, help="The offsets that Postgres holds for each consumer group.")
+    group.command("show")(_show)
+    group.command("forget")(_forget)
+    app.add_typer(group, name="positions")
+
+
+def _show() -> None:
+    """Show group, topic, partition and next offset."""
+    from attributary.cli.outcome import exit_codes
+    from attributary.consumers.runtime.settings import DatabaseSettings, load
+    from attributary.consumers.store.connection import connect
+    from attributary.consumers.store.positions import all_positions
+
+    dsn = load(DatabaseSettings).url.get_secret_value()
+    with exit_codes(), connect(dsn, application_name="attributary-positions") as connection:
+        for group, topic, partition, next_offset in all_positions(connection):
+            print(f"{group}  {topic}[{partition}]  {next_offset}")
+
+
+def _forget(
+    group: Annotated[str, typer.Argument(help="For example attribution.stitcher.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do it without asking.")] = False,
+) -> None:
+    """Forget a group's offsets in Postgres, so that Kafka's alone count.
+
+    Needed when the log was lost or replaced and Postgres is ahead of it. Stop the group's processes first. Records are
+    never stored twice: events have ids.
+    """
+    from attributary.cli.outcome import exit_codes
+    from attributary.consumers.runtime.settings import DatabaseSettings, load
+    from attributary.consumers.store.connection import connect
+    from attributary.consumers.store.positions import forget_positions
+
+    if not yes:
+        typer.confirm(f"Forget the stored offsets of {group}?", abort=True)
+    dsn = load(DatabaseSettings).url.get_secret_value()
+    with exit_codes(), connect(dsn, application_name="attributary-positions") as connection:
+        print(f"forgot {forget_positions(connection, group)} partition(s) of {group}")

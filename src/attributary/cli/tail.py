@@ -1,0 +1,106 @@
+"""`attributary tail`: read the topics as a subscriber would."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+_KINDS = {
+    "results": "result",
+    "touchpoints": "touchpoint",
+    "conversions": "conversion",
+    "identities": "identity_link",
+    "commands": "command",
+    "jobs": "job",
+    "job-status": "job_status",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command `tail`."""
+    app.command("tail")(_tail)
+
+
+def _tail(
+    what: Annotated[str, typer.Argument(help=f"One of {', '.join(_KINDS)}.")] = "results",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line, all fields, micros as integers.")
+    ] = False,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    since: Annotated[
+        str, typer.Option("--from", help="beginning, end, 15m / 2h / 3d ago, or an ISO time with offset.")
+    ] = "end",
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
+    until_end: Annotated[
+        bool, typer.Option("--until-end", help="Stop at the end instead of waiting for more.")
+    ] = False,
+) -> None:
+    """Show records of a topic as they arrive: committed ones only, joining no group and committing nothing.
+
+    Examples:
+
+        attributary tail results --from beginning --until-end --json | jq .models[0]
+
+        attributary tail conversions --tenant acme --from 15m
+    """
+    import sys
+
+    from attributary.cli.outcome import exit_codes
+    from attributary.consumers.runtime.settings import KafkaSettings, load
+    from attributary.consumers.runtime.topic_reader import parse_time, read_topic
+    from attributary.consumers.wire import RegistrySettings, make_codec
+    from attributary.schemas.codec import DecodeError
+
+    if what not in _KINDS:
+        raise typer.BadParameter(f"one of {', '.join(_KINDS)}", param_hint="WHAT")
+    try:
+        since_ms = parse_time(since)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--from") from None
+    shown = 0
+    with exit_codes():
+        codec = make_codec(load(RegistrySettings))
+        try:
+            for record in read_topic(
+                load(KafkaSettings), f"attribution.{what}.v1", since_ms=since_ms, until_end=until_end
+            ):
+                try:
+                    fields = codec.decode(_KINDS[what], record.value)
+                except DecodeError as error:
+                    sys.stderr.write(f"{record.place}: {error}\n")
+                    continue
+                if tenant is not None and fields["tenant_id"] != tenant:
+                    continue
+                print(json.dumps(fields, ensure_ascii=False) if as_json else _line(what, fields), flush=True)
+                shown += 1
+                if shown == limit:
+                    return
+        except KeyboardInterrupt:
+            raise typer.Exit(0) from None
+
+
+def _line(what: str, fields: Mapping[str, Any]) -> str:
+    if what != "results":
+        shown = {name: value for name, value in fields.items() if value not in (None, {}, []) and name != "user_data"}
+        return "  ".join(f"{name}={value}" for name, value in shown.items())
+    head = (
+        f"{fields['tenant_id']}  {fields['conversion_id']}  v{fields['version']} {fields['version_reason']}"
+        f"{' final' if fields['is_final'] else ''}  {fields['conversion_type']}"
+        f"  {_money(fields['net_value_micros'])} {fields['currency']}  {fields['touchpoint_count']} touchpoints"
+    )
+    lines = [head]
+    for model in fields["models"]:
+        channels = ", ".join(
+            f"{rollup['name']} {rollup['credit']:.0%}"
+            for rollup in model["rollups"]
+            if rollup["dimension"] == "channel"
+        )
+        note = f"  (by {model['fallback']}: too little data)" if model["fallback"] else ""
+        lines.append(f"    {model['model']:<16}{channels or 'unattributed'}{note}")
+    return "\n".join(lines)
+
+
+def _money(micros: int) -> str:
+    sign, micros = ("-", -micros) if micros < 0 else ("", micros)
+    return f"{sign}{micros // 1_000_000}.{micros % 1_000_000 // 10_000:02d}"
