@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import fastavro
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
+from .compiled_reader import Reader, compile_reader
+
 FOLDER = Path(__file__).parent
 PUBLISHED = FOLDER / "published"
 NAMES = ("touchpoint", "conversion", "identity_link", "command", "result", "job", "job_status", "dead_letter")
@@ -128,6 +130,12 @@ def known_schemas() -> MappingProxyType[bytes, BundledSchema]:
             known[old.crc64] = old
     known.update((schema.crc64, schema) for schema in current_schemas().values())
     return MappingProxyType(known)
+
+
+@functools.cache
+def compiled_reader(name: str) -> Reader | None:
+    """Return the reader that is made for the current schema of a record."""
+    return compile_reader(current_schemas()[name].source)
 
 
 @functools.cache

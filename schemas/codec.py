@@ -14,13 +14,22 @@ import json
 import struct
 from collections.abc import Mapping
 from io import BytesIO
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from fastavro import schemaless_reader, schemaless_writer
 from fastavro.read import SchemaResolutionError
 from fastavro.schema import SchemaParseException, UnknownType
 
-from .bundled import UnsafeSchemaError, bundle, current_schemas, known_schemas, registered_text
+from .bundled import (
+    BundledSchema,
+    UnsafeSchemaError,
+    bundle,
+    compiled_reader,
+    current_schemas,
+    known_schemas,
+    registered_text,
+)
+from .compiled_reader import IRREGULAR, Reader
 
 MAX_BYTES = 1 << 20  # 1 MiB, also Kafka's own default limit of a record
 
@@ -97,13 +106,9 @@ class Codec:
         self._resolver = resolver
         self._max_bytes = max_bytes
         self._current = current_schemas()
-        # name -> first bytes -> (writer's schema, reader's schema or None when both are the same, length of framing)
-        self._plans: dict[str, dict[bytes, tuple[Any, Any, int]]] = {name: {} for name in self._current}
-        for crc64, old in known_schemas().items():
-            reader = self._current[old.name]
-            same = reader.crc64 == crc64
-            plan = (reader.runtime, None, _SINGLE_OBJECT_BYTES) if same else (old.runtime, reader.runtime, 10)
-            self._plans[old.name][SINGLE_OBJECT + crc64] = plan
+        self._plans: dict[str, dict[bytes, _Plan]] = {name: {} for name in self._current}
+        for crc64, written in known_schemas().items():
+            self._plans[written.name][SINGLE_OBJECT + crc64] = _plan_of(written, _SINGLE_OBJECT_BYTES)
         self._framings: dict[str, bytes] = {}
         if resolver is None:
             self._framings.update((name, SINGLE_OBJECT + schema.crc64) for name, schema in self._current.items())
@@ -144,11 +149,16 @@ class Codec:
         if value is None or len(value) > self._max_bytes:
             self._refuse(value)
         plans = self._plans[name]
-        plan = plans.get(value[:10]) or plans.get(value[:5]) or self._plan(name, value)
+        begin, compiled, writer, reader = plans.get(value[:10]) or plans.get(value[:5]) or self._plan(name, value)
+        if compiled is not None:
+            try:
+                return compiled(value, begin)
+            except IRREGULAR:  # unusual or broken: fastavro says which
+                pass
         body = BytesIO(value)
-        body.seek(plan[2])
+        body.seek(begin)
         try:
-            record: dict[str, Any] = schemaless_reader(body, plan[0], plan[1])
+            record: dict[str, Any] = schemaless_reader(body, writer, reader)
         except _BROKEN as error:
             raise DecodeError(_breakage(name, error)) from None
         if body.tell() != len(value):
@@ -160,7 +170,7 @@ class Codec:
             raise DecodeError("the record has no value")
         raise DecodeError(f"the value is longer than {self._max_bytes} bytes")
 
-    def _plan(self, name: str, value: bytes) -> tuple[Any, Any, int]:
+    def _plan(self, name: str, value: bytes) -> "_Plan":
         """Find out how to read a value whose first bytes are new to this codec."""
         if value[:2] == SINGLE_OBJECT and len(value) >= _SINGLE_OBJECT_BYTES:
             other = known_schemas().get(value[2:10])
@@ -173,7 +183,7 @@ class Codec:
             return plan
         raise DecodeError("neither Avro single-object encoding (C3 01) nor Confluent wire format (00)")
 
-    def _registered_plan(self, name: str, schema_id: int) -> tuple[Any, Any, int]:
+    def _registered_plan(self, name: str, schema_id: int) -> "_Plan":
         if self._resolver is None:
             raise DecodeError(f"schema id {schema_id}: no schema registry is set up")
         try:
@@ -187,9 +197,7 @@ class Codec:
         reader = self._current[name]
         if not isinstance(writer.runtime, dict) or writer.runtime.get("name") != reader.runtime["name"]:
             raise DecodeError(f"schema id {schema_id} does not describe a {name} record")
-        if writer.crc64 == reader.crc64:
-            return reader.runtime, None, _CONFLUENT_BYTES
-        return writer.runtime, reader.runtime, _CONFLUENT_BYTES
+        return _plan_of(writer, _CONFLUENT_BYTES)
 
     def _framing(self, name: str) -> bytes:
         if self._resolver is None:
@@ -200,6 +208,22 @@ class Codec:
             raise EncodeError(f"the {name} schema is not registered") from None
         self._framings[name] = CONFLUENT + schema_id.to_bytes(4, "big")
         return self._framings[name]
+
+
+class _Plan(NamedTuple):
+    """How to read a value with known first bytes."""
+
+    begin: int  # where its body begins
+    compiled: Reader | None
+    writer: Any  # fastavro's form of the schema that it was written with
+    reader: Any  # that of the bundled schema; None when both are the same
+
+
+def _plan_of(written: BundledSchema, begin: int) -> _Plan:
+    current = current_schemas()[written.name]
+    if written.crc64 == current.crc64:
+        return _Plan(begin, compiled_reader(written.name), current.runtime, None)
+    return _Plan(begin, None, written.runtime, current.runtime)
 
 
 def _breakage(name: str, error: Exception) -> str:
