@@ -87,7 +87,7 @@ def _starts(consumer: Consumer, topic: str, since_ms: int | None) -> list[TopicP
 
 
 def parse_time(text: str) -> int | None:
-    """Return milliseconds since 1970-01-01 UTC for ``beginning`` (0), ``end`` (None), ``15m``/``2h``/``3d`` ago, or ISO.
+    """Return milliseconds since 1970-01-01 UTC: ``beginning`` is 0, ``end`` None, ``15m``/``2h``/``3d`` ago, or ISO.
 
     Raises:
         ValueError: anything else, or an ISO time without an offset.

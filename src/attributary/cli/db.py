@@ -5,9 +5,6 @@ from typing import Annotated
 import typer
 
 
-_NAME = "attributary-db"
-
-
 def register(app: typer.Typer) -> None:
     """Add the group `db`."""
     group = typer.Typer(no_args_is_help=True, help="The store's schema in Postgres (DATABASE_URL).")
@@ -23,9 +20,6 @@ def _migrate(
 
     Example: DATABASE_URL=postgresql://owner@localhost/attribution attributary db migrate
     """
-    from attributary.cli.outcome import exit_codes
-    from attributary.consumers.runtime.settings import DatabaseSettings, load
-    from attributary.consumers.store.connection import connect
     from attributary.consumers.store.migrate import migrate, status
 
     with (
@@ -39,9 +33,6 @@ def _migrate(
 
 def _status() -> None:
     """Show which migrations the database has; exit 1 when some are pending, 78 when it is newer than this code."""
-    from attributary.cli.outcome import exit_codes
-    from attributary.consumers.runtime.settings import DatabaseSettings, load
-    from attributary.consumers.store.connection import connect
     from attributary.consumers.store.migrate import status
 
     with (

@@ -3,11 +3,15 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import typer
 
 from attributary.consumers.outages import outside_errors
 from attributary.consumers.runtime.errors import AttributaryError
+
+if TYPE_CHECKING:
+    import psycopg
 
 
 @contextmanager
@@ -23,3 +27,15 @@ def exit_codes() -> Iterator[None]:
     except AttributaryError as error:
         sys.stderr.write(f"attributary: {error}\n")
         raise typer.Exit(error.exit_code) from None
+
+
+@contextmanager
+def database(application_name: str) -> "Iterator[psycopg.Connection]":
+    """Open the database that DATABASE_URL names, with ``exit_codes``; committed at the end."""
+    from attributary.consumers.runtime.settings import DatabaseSettings, load
+    from attributary.consumers.store.connection import connect
+
+    with exit_codes():
+        dsn = load(DatabaseSettings).url.get_secret_value()
+        with connect(dsn, application_name=application_name) as connection:
+            yield connection

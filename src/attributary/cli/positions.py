@@ -15,13 +15,10 @@ def register(app: typer.Typer) -> None:
 
 def _show() -> None:
     """Show group, topic, partition and next offset."""
-    from attributary.cli.outcome import exit_codes
-    from attributary.consumers.runtime.settings import DatabaseSettings, load
-    from attributary.consumers.store.connection import connect
+    from attributary.cli.outcome import database
     from attributary.consumers.store.positions import all_positions
 
-    dsn = load(DatabaseSettings).url.get_secret_value()
-    with exit_codes(), connect(dsn, application_name="attributary-positions") as connection:
+    with database("attributary-cli") as connection:
         for group, topic, partition, next_offset in all_positions(connection):
             print(f"{group}  {topic}[{partition}]  {next_offset}")
 
@@ -35,13 +32,10 @@ def _forget(
     Needed when the log was lost or replaced and Postgres is ahead of it. Stop the group's processes first. Records are
     never stored twice: events have ids.
     """
-    from attributary.cli.outcome import exit_codes
-    from attributary.consumers.runtime.settings import DatabaseSettings, load
-    from attributary.consumers.store.connection import connect
+    from attributary.cli.outcome import database
     from attributary.consumers.store.positions import forget_positions
 
     if not yes:
         typer.confirm(f"Forget the stored offsets of {group}?", abort=True)
-    dsn = load(DatabaseSettings).url.get_secret_value()
-    with exit_codes(), connect(dsn, application_name="attributary-positions") as connection:
+    with database("attributary-cli") as connection:
         print(f"forgot {forget_positions(connection, group)} partition(s) of {group}")

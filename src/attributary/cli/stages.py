@@ -1,4 +1,4 @@
-"""`attributary stitcher|attributor|auditor|sweeper|trainer`: one process each; `attributary all`: all on one machine."""
+"""`attributary stitcher|attributor|auditor|sweeper|trainer`: a process each; `attributary all`: all on one machine."""
 
 import importlib
 import importlib.util

@@ -38,11 +38,9 @@ def _tail(
 ) -> None:
     """Show records of a topic as they arrive: committed ones only, joining no group and committing nothing.
 
-    Examples:
+    Example: attributary tail results --from beginning --until-end --json
 
-        attributary tail results --from beginning --until-end --json | jq .models[0]
-
-        attributary tail conversions --tenant acme --from 15m
+    Example: attributary tail conversions --tenant acme --from 15m
     """
     import sys
 
