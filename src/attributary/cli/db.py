@@ -22,10 +22,7 @@ def _migrate(
     """
     from attributary.consumers.store.migrate import migrate, status
 
-    with (
-        exit_codes(),
-        connect(load(DatabaseSettings).url.get_secret_value(), application_name="attributary-db") as conn,
-    ):
+    with database("attributary-db") as conn:
         names = status(conn).pending if dry_run else migrate(conn)
         verb = "would apply" if dry_run else "applied"
         print(f"{verb} {len(names)} migration(s)" + "".join(f"\n  {name}" for name in names))
@@ -35,10 +32,7 @@ def _status() -> None:
     """Show which migrations the database has; exit 1 when some are pending, 78 when it is newer than this code."""
     from attributary.consumers.store.migrate import status
 
-    with (
-        exit_codes(),
-        connect(load(DatabaseSettings).url.get_secret_value(), application_name="attributary-db") as conn,
-    ):
+    with database("attributary-db") as conn:
         found = status(conn)
         for name in found.applied:
             print(f"applied  {name}")

@@ -19,6 +19,7 @@ _EXIT_DEPENDENCY_DOWN = 69
 _EXIT_CONFIG = 78
 _EXIT_INTERRUPTED = 130
 _PROGRESS_ROWS = 500
+PATIENCE_SECONDS = 10.0
 
 Kind = Literal["touchpoint", "conversion", "identity_link"]
 Format = Literal["csv", "tsv", "jsonl", "avro"]
@@ -130,7 +131,7 @@ def _require_topics(client_config: dict[str, Any]) -> None:
     from attributary.schemas.topics import CONVERSIONS, IDENTITIES, TOUCHPOINTS
 
     try:
-        there = set(AdminClient(client_config | {"log_level": 0}).list_topics(timeout=10).topics)
+        there = set(AdminClient(client_config | {"log_level": 0}).list_topics(timeout=PATIENCE_SECONDS).topics)
     except KafkaException as error:
         typer.echo(f"KAFKA_BOOTSTRAP_SERVERS: no broker answers ({error.args[0]})", err=True)
         raise typer.Exit(_EXIT_DEPENDENCY_DOWN) from None

@@ -92,7 +92,7 @@ def _line(what: str, fields: Mapping[str, Any]) -> str:
         channels = ", ".join(
             f"{rollup['name']} {rollup['credit']:.0%}"
             for rollup in model["rollups"]
-            if rollup["dimension"] == "channel"
+            if rollup["dimension"] == "channel" and rollup["credit"] > 0
         )
         note = f"  (by {model['fallback']}: too little data)" if model["fallback"] else ""
         lines.append(f"    {model['model']:<16}{channels or 'unattributed'}{note}")
