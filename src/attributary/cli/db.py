@@ -20,6 +20,7 @@ def _migrate(
 
     Example: DATABASE_URL=postgresql://owner@localhost/attribution attributary db migrate
     """
+    from attributary.cli.outcome import database
     from attributary.consumers.store.migrate import migrate, status
 
     with database("attributary-db") as conn:
@@ -30,6 +31,7 @@ def _migrate(
 
 def _status() -> None:
     """Show which migrations the database has; exit 1 when some are pending, 78 when it is newer than this code."""
+    from attributary.cli.outcome import database
     from attributary.consumers.store.migrate import status
 
     with database("attributary-db") as conn:
