@@ -1,1 +1,1 @@
-"""To be described by its contract."""
+"""The trainer: finished journeys from the store, trained models, batch analyses, and the jobs that ask for them."""
