@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from attributary.local.fakes.faults import Fault, FaultScript
-from attributary.local.fakes.meta_checks import broken_event
+from attributary.local.fakes.meta_checks import Broken, broken_event
 from attributary.local.fakes.server import Call, Reply, json_reply
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class MetaFake:
         self.received: dict[tuple[str, str, str], int] = {}
         self.bodies: list[dict[str, Any]] = []
         self.test_events = 0
+        self.poison: set[str] = set()  # event ids that are refused for a reason that only Meta knows
         self._tokens = frozenset(tokens)
         self._pixels = frozenset(pixels)
         self._app_secret = app_secret
@@ -95,7 +96,10 @@ class MetaFake:
             return self._error(400, 100, "Too many or no events in the request")
         now = time.time() + self.clock_offset
         for index, event in enumerate(events):
-            if broken := broken_event(event, now):
+            broken = broken_event(event, now)
+            if broken is None and event.get("event_id") in self.poison:
+                broken = Broken("Invalid parameter", 2804019)
+            if broken is not None:
                 return self._error(400, 100, broken.message, subcode=broken.subcode, blame=[["data", str(index)]])
         taken = events[: len(events) // 2] if fault is not None and fault.kind == "partial" else events
         self._keep(pixel, taken, test="test_event_code" in fields)

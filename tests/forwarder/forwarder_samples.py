@@ -1,0 +1,131 @@
+"""What the forwarder's tests share: conversions, records, a clock that can be moved, a stage on fakes."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from attributary.consumers.forwarder.courier import Courier, CourierOptions
+from attributary.consumers.forwarder.credentials import Account, Credentials
+from attributary.consumers.forwarder.destination import Channel, Response
+from attributary.consumers.forwarder.destinations.ga4 import Ga4Destination, Ga4Options
+from attributary.consumers.forwarder.destinations.meta import MetaDestination, MetaOptions
+from attributary.consumers.forwarder.memory_ledger import MemoryLedger
+from attributary.consumers.forwarder.stage import ForwarderStage, Route
+from attributary.consumers.forwarder.transport import HttpTransport
+from attributary.consumers.runtime.records import Record
+from attributary.schemas.codec import Codec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from attributary.consumers.forwarder.destination import Request
+    from attributary.consumers.forwarder.transport import Transport
+    from attributary.consumers.store.delivery import Ledger
+
+CODEC = Codec()
+TOPIC = "attribution.conversions.v1"
+ALL_CONSENT = dict.fromkeys(("ad_storage", "ad_user_data", "ad_personalization", "analytics_storage"), True)
+HASH = "62a14e44f765419d10fea99367361a727c12365e2520f32218d505ed9aa0f62f"
+META_ACCOUNT = Account("1234567890", "test-token", {})
+GA4_ACCOUNT = Account("G-TEST1", "test-secret", {"measurement_id": "G-TEST1"})
+_numbers = itertools.count()
+
+
+class SimulatedClock:
+    """Time that passes only when somebody waits for it."""
+
+    def __init__(self, now_micros: int) -> None:
+        self.micros = now_micros
+        self.slept = 0.0
+
+    def now_micros(self) -> int:
+        return self.micros
+
+    def monotonic(self) -> float:
+        return self.micros / 1e6
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+        self.micros += int(seconds * 1e6)
+
+
+class ScriptedTransport:
+    """Answers from a function; remembers the requests."""
+
+    def __init__(self, answer: Callable[[Request], Response]) -> None:
+        self.answer = answer
+        self.requests: list[Request] = []
+
+    def send(self, request: Request) -> Response:
+        self.requests.append(request)
+        return self.answer(request)
+
+    def close(self) -> None:
+        pass
+
+
+def conversion(now_micros: int, **changes: Any) -> dict[str, Any]:
+    """A purchase of a person who agreed to everything, as it stands on the topic."""
+    number = next(_numbers)
+    fields: dict[str, Any] = {
+        "tenant_id": "acme",
+        "event_id": f"e{number:07d}",
+        "conversion_type": "purchase",
+        "user_id": f"user-{number}",
+        "anonymous_id": f"device-{number}",
+        "occurred_at": now_micros - 60_000_000,
+        "value_micros": 19_990_000,
+        "currency": "EUR",
+        "order_id": f"order-{number}",
+        "items": [{"item_id": "sku-1", "item_name": "Shoe", "quantity": 2.0, "price_micros": 9_995_000}],
+        "user_data": {"meta_hashes": {"em": [HASH]}, "google_hashes": {"sha256_email_address": [HASH]}},
+        "event_source_url": "https://shop.example/thanks",
+        "client_ip_address": "203.0.113.9",
+        "client_user_agent": "Mozilla/5.0",
+        "click_ids": {"fbc": "fb.1.1554763741205.AbCdEf-GhI", "fbp": "fb.1.1558571054389.1098115397"},
+        "ga_client_id": f"{number}.1700000000",
+        "ga_session_id": "1700000000",
+        "consent": ALL_CONSENT,
+    } | changes
+    return CODEC.decode("conversion", CODEC.encode("conversion", fields))
+
+
+def record(value: dict[str, Any] | bytes, offset: int, *, at_ms: int, partition: int = 0) -> Record:
+    encoded = value if isinstance(value, bytes) else CODEC.encode("conversion", value)
+    return Record(TOPIC, partition, offset, b"key", encoded, at_ms)
+
+
+def records(values: Sequence[dict[str, Any] | bytes], *, now_micros: int, first: int = 0) -> list[Record]:
+    return [record(value, first + n, at_ms=now_micros // 1_000) for n, value in enumerate(values)]
+
+
+def meta_channel(**options: str) -> Channel:
+    return Channel("acme", "meta", META_ACCOUNT.name, META_ACCOUNT.secret, options)
+
+
+def ga4_channel(**options: str) -> Channel:
+    return Channel("acme", "ga4", "G-TEST1", "test-secret", {"measurement_id": "G-TEST1"} | options)
+
+
+def stage_for(
+    name: str,
+    url: str,
+    clock: Any,
+    *,
+    ledger: Ledger | None = None,
+    transport: Transport | None = None,
+    options: CourierOptions | None = None,
+    route: dict[str, Any] | None = None,
+) -> ForwarderStage:
+    """A stage on a fake, with one account for every tenant unless `route` says otherwise."""
+    destination: Any
+    if name == "meta":
+        destination, account = MetaDestination(MetaOptions(base_url=url)), META_ACCOUNT
+    else:
+        destination, account = Ga4Destination(Ga4Options(base_url=url)), GA4_ACCOUNT
+    ledger = ledger if ledger is not None else MemoryLedger()
+    options = options or CourierOptions(concurrency=1)
+    courier = Courier(destination, transport or HttpTransport(answer_seconds=3.0), ledger, options, clock)
+    wanted: dict[str, Any] = {"credentials": Credentials(name, account), "uncertain": options.uncertain} | (route or {})
+    return ForwarderStage(Route(destination, **wanted), courier, ledger, clock)
