@@ -13,7 +13,8 @@ import zlib
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Literal, NamedTuple, cast
+from types import TracebackType
+from typing import IO, Any, BinaryIO, Literal, NamedTuple, Self, cast
 
 import fastavro
 
@@ -78,6 +79,7 @@ class SourceFile:
             raise FileError(f"{path.name}: {error.strerror}") from None
         unpacked = gzip.GzipFile(fileobj=self._raw) if path.suffix.lower() == ".gz" else self._raw
         self._bytes = cast("IO[bytes]", unpacked)
+        self._text: IO[str] | None = None
         self.columns: tuple[str, ...] | None = None
         """The columns, when the file names them all at its start."""
         try:
@@ -91,7 +93,7 @@ class SourceFile:
         return self._raw.tell()
 
     def rows(self) -> Iterator[Row]:
-        """Yield the rows that are left.
+        """Return the rows that are left.
 
         Raises:
             FileError: the rest cannot be read.
@@ -100,13 +102,25 @@ class SourceFile:
 
     def close(self) -> None:
         """Close the file."""
+        if self._text is not None:
+            self._text.close()
         self._bytes.close()
         self._raw.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def _open(self) -> Iterator[Row]:
         if self.format == "avro":
             return self._open_avro()
+        # Bytes that are no UTF-8 become half surrogate pairs, which the rules refuse row by row.
         text = io.TextIOWrapper(self._bytes, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        self._text = text
         return _json_rows(text) if self.format == "jsonl" else self._open_csv(text)
 
     def _open_csv(self, text: IO[str]) -> Iterator[Row]:

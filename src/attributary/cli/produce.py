@@ -1,6 +1,6 @@
 """`attributary produce FILE`: publish the rows of a file."""
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -79,23 +79,23 @@ def produce(
         "timezone": timezone,
         "decimal_comma": decimal_comma,
     }
-    try:
-        document = read_mapping_file(mapping) if mapping else {}
-        plan = plan_from(document, command_line)
-        source = SourceFile(file, file_format, delimiter)
-        mapper = RowMapper(plan, source.columns)
-    except (PlanError, FileError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(_EXIT_USAGE) from None
-    if unused := mapper.unused_columns():
-        typer.echo(f"columns that are not used: {', '.join(unused)}", err=True)
-    rejects_path = file.with_name(file.name + ".rejects.jsonl")
-    producer = _open_producer(tenant or document.get("tenant", ""), region, dry_run=dry_run)
-    with RejectsFile(rejects_path, append=skip > 0) as rejects, _progress(source, file.name) as show:
+    with ExitStack() as opened:
+        try:
+            document = read_mapping_file(mapping) if mapping else {}
+            plan = plan_from(document, command_line)
+            source = opened.enter_context(SourceFile(file, file_format, delimiter))
+            mapper = RowMapper(plan, source.columns)
+        except (PlanError, FileError) as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(_EXIT_USAGE) from None
+        if unused := mapper.unused_columns():
+            typer.echo(f"columns that are not used: {', '.join(unused)}", err=True)
+        producer = _open_producer(tenant or str(document.get("tenant", "")), region, dry_run=dry_run)
+        rejects = opened.enter_context(RejectsFile(file.with_name(file.name + ".rejects.jsonl"), append=skip > 0))
+        show = opened.enter_context(_progress(source, file.name))
         job = FileImport(mapper, plan.kind, producer, rejects, show)
         status = _run(job, source, producer, skip=skip, limit=limit)
-    source.close()
-    _report(job.progress, rejects_path, dry_run=dry_run)
+    _report(job.progress, rejects.path, dry_run=dry_run)
     raise typer.Exit(status or (EXIT_SOME_REJECTED if job.progress.rejected else 0))
 
 
