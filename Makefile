@@ -39,6 +39,7 @@ check: $(READY) ## style, types, layers, contracts and generated files
 	$(BIN)/python tests/checks/tree.py
 	$(BIN)/python -m attributary.schemas.compatibility
 	$(BIN)/python -m attributary.schemas.asyncapi_check
+	$(BIN)/attributary settings --check docs/settings.md
 	$(BIN)/python deploy/grafana/generate.py --check
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
@@ -46,7 +47,8 @@ format: $(READY) ## let ruff lay out the code and fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-generate: $(READY) ## write the files that are made from code: dashboards
+generate: $(READY) ## write the files that are made from code: settings page, dashboards
+	$(BIN)/attributary settings --markdown > docs/settings.md
 	$(BIN)/python deploy/grafana/generate.py
 
 bench: $(READY) ## throughput and latency beside a floor job and a peer

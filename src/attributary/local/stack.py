@@ -34,8 +34,8 @@ DATABASE = "attributary"
 _STEP_SECONDS = 180.0
 _GRACE_SECONDS = 30.0
 _RESTART_SECONDS = 2.0
-# A setting is missing or wrong: another start would end the same way.
-_EXIT_CONFIG = 78
+# Wrong usage, or a setting that is missing or wrong: another start would end the same way.
+_HOPELESS_EXITS = frozenset({2, 78})
 
 _KAFKA_PORTS = (9092, 9093)
 _POSTGRES_PORT = 54320
@@ -107,9 +107,9 @@ class Stack:
         for running in self.stages:
             if running.given_up or running.child.running:
                 continue
-            if running.child.returncode == _EXIT_CONFIG:
+            if running.child.returncode in _HOPELESS_EXITS:
                 running.given_up = True
-                self.say(f"{running.stage.name} is off: {running.child.log_tail().splitlines()[-1]}")
+                self.say(f"{running.stage.name} is off: {_last_line(running.child)}")
             elif running.restart_at is None:
                 running.restart_at = now + _RESTART_SECONDS
                 self.say(f"{running.stage.name} ended with {running.child.returncode}; see {running.child.log}")
@@ -170,6 +170,10 @@ class Stack:
 
     def _child_environment(self, more: Mapping[str, str]) -> dict[str, str]:
         return {**os.environ, **self.environment, **more}
+
+
+def _last_line(child: Child) -> str:
+    return child.log_tail().rpartition("\n")[2] or f"it ended with {child.returncode}"
 
 
 def _create_database(postgres: Postgres) -> None:

@@ -1,0 +1,80 @@
+"""`attributary up` and `down`, as a user types them: real Kafka, real Postgres, every stage a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import time
+import urllib.request
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from attributary.local.folder import StackFolder
+from attributary.local.stages import command_line
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from attributary.local.broker import Broker
+
+_NOT_OURS = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "META_PIXEL_ID", "GA4_MEASUREMENT_ID")
+
+
+def attributary(*arguments: str, **variables: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
+    done = subprocess.run(
+        command_line(*arguments), env=environment | variables, capture_output=True, text=True, check=False, timeout=180
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def variables_of(folder: StackFolder) -> dict[str, str]:
+    lines = folder.environment_file.read_text(encoding="utf-8").splitlines()
+    pairs = [shlex.split(line.removeprefix("export "))[0].split("=", 1) for line in lines]
+    return dict(pairs)
+
+
+def stored(dsn: str, table: str) -> int:
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone()
+    return row[0] if row else 0
+
+
+@pytest.mark.slow
+@pytest.mark.postgres
+def test_a_stack_attributes_stops_and_goes_on_where_it_was(broker: Broker, tmp_path: Path) -> None:
+    if broker.kind != "jars":
+        pytest.skip("the local stack runs on Kafka's jars, and the run uses another kind of broker")
+    folder = StackFolder(tmp_path / "up")
+    try:
+        said = attributary("up", "--data", str(folder.path), "--detach")
+        assert "Attributary is up." in said
+        assert "forwarder-meta off without credentials" in said
+        variables = variables_of(folder)
+        attributary("simulate", "--touchpoints", "400", "--conversions", "40", **variables)
+        deadline = time.monotonic() + 60
+        while stored(variables["DATABASE_URL"], "attribution_results") < 40:
+            assert time.monotonic() < deadline, "no results"
+            time.sleep(0.2)
+        port = json.loads((folder.path / "ports.json").read_text())["stitcher"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+            assert answer.status == 200
+        assert "stopped" in attributary("down", "--data", str(folder.path))
+        assert folder.owner() is None
+
+        attributary("up", "--data", str(folder.path), "--detach")
+        assert variables_of(folder) == variables
+        assert stored(variables["DATABASE_URL"], "attribution_touchpoints") == 400
+        attributary("simulate", "--touchpoints", "100", "--conversions", "10", "--seed", "1", **variables)
+        deadline = time.monotonic() + 60
+        while stored(variables["DATABASE_URL"], "attribution_touchpoints") < 500:
+            assert time.monotonic() < deadline, "no touchpoints after the second start"
+            time.sleep(0.2)
+    finally:
+        attributary("down", "--data", str(folder.path))
+    assert "no stack runs" in attributary("down", "--data", str(folder.path))
