@@ -14,6 +14,7 @@ import fastavro
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
 from .compiled_reader import Reader, compile_reader
+from .compiled_writer import Writer, compile_writer
 
 FOLDER = Path(__file__).parent
 PUBLISHED = FOLDER / "published"
@@ -136,6 +137,12 @@ def known_schemas() -> MappingProxyType[bytes, BundledSchema]:
 def compiled_reader(name: str) -> Reader | None:
     """Return the reader that is made for the current schema of a record."""
     return compile_reader(current_schemas()[name].source)
+
+
+@functools.cache
+def compiled_writer(name: str) -> Writer | None:
+    """Return the writer that is made for the current schema of a record."""
+    return compile_writer(current_schemas()[name].source)
 
 
 @functools.cache

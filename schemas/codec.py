@@ -25,11 +25,13 @@ from .bundled import (
     UnsafeSchemaError,
     bundle,
     compiled_reader,
+    compiled_writer,
     current_schemas,
     known_schemas,
     registered_text,
 )
 from .compiled_reader import IRREGULAR, Reader
+from .compiled_writer import NOT_PLAIN
 
 MAX_BYTES = 1 << 20  # 1 MiB, also Kafka's own default limit of a record
 
@@ -109,6 +111,7 @@ class Codec:
         self._plans: dict[str, dict[bytes, _Plan]] = {name: {} for name in self._current}
         for crc64, written in known_schemas().items():
             self._plans[written.name][SINGLE_OBJECT + crc64] = _plan_of(written, _SINGLE_OBJECT_BYTES)
+        self._writers = {name: compiled_writer(name) for name in self._current}
         self._framings: dict[str, bytes] = {}
         if resolver is None:
             self._framings.update((name, SINGLE_OBJECT + schema.crc64) for name, schema in self._current.items())
@@ -124,13 +127,12 @@ class Codec:
             EncodeError: when the record does not fit, is too long, or its schema is not registered.
             RegistryUnavailableError: when the registry does not answer.
         """
-        out = BytesIO()
-        out.write(self._framings.get(name) or self._framing(name))
+        framing = self._framings.get(name) or self._framing(name)
+        write = self._writers[name]
         try:
-            schemaless_writer(out, self._current[name].runtime, record, strict_allow_default=True)
-        except _BROKEN:
-            raise EncodeError(": ".join(misfit(name, record))) from None
-        value = out.getvalue()
+            value = write(record, framing) if write else self._general(name, record, framing)
+        except NOT_PLAIN:  # unusual or wrong: fastavro says which
+            value = self._general(name, record, framing)
         if len(value) > self._max_bytes:
             raise EncodeError(f"the {name} record takes more than {self._max_bytes} bytes")
         return value
@@ -164,6 +166,15 @@ class Codec:
         if body.tell() != len(value):
             raise DecodeError(f"bytes are left over after the {name} record")
         return record
+
+    def _general(self, name: str, record: Mapping[str, Any], framing: bytes) -> bytes:
+        out = BytesIO()
+        out.write(framing)
+        try:
+            schemaless_writer(out, self._current[name].runtime, record, strict_allow_default=True)
+        except _BROKEN:
+            raise EncodeError(": ".join(misfit(name, record))) from None
+        return out.getvalue()
 
     def _refuse(self, value: bytes | None) -> NoReturn:
         if value is None:
