@@ -32,7 +32,7 @@ class ChannelIndex:
     """Channel names and their codes: code = place in the sorted names, so that the same names give the same codes."""
 
     names: tuple[str, ...]
-    _codes: Mapping[str, int] = field(repr=False, compare=False)
+    codes: Mapping[str, int] = field(repr=False, compare=False)
 
     @classmethod
     def of(cls, names: Iterable[str]) -> Self:
@@ -45,7 +45,7 @@ class ChannelIndex:
 
     def code(self, name: str) -> int:
         """Return the code of one channel, or -1 when the index does not know it."""
-        return self._codes.get(name, -1)
+        return self.codes.get(name, -1)
 
     def encode(self, names: Sequence[str]) -> Codes:
         """Return the codes of many channels.
@@ -53,7 +53,7 @@ class ChannelIndex:
         Raises:
             KeyError: for a name that the index does not know.
         """
-        codes = self._codes
+        codes = self.codes
         return np.fromiter((codes[name] for name in names), dtype=np.int32, count=len(names))
 
     def translation(self, other: "ChannelIndex") -> Ints:

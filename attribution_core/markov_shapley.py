@@ -70,6 +70,8 @@ def markov_shapley(chain: Chain, baseline: Collection[int] = (), *, draws: int =
 def _worths(chain: Chain, present: Flags) -> Floats:
     """Return the worth of each set of present channels, float64[...] for bool[..., K]."""
     states = chain.start.size
+    if states == 0:
+        return np.zeros(present.shape[:-1], dtype=np.float64)
     flat = present.reshape(-1, states)
     worths = np.empty(flat.shape[0], dtype=np.float64)
     step = max(_CELLS // max(states * states, 1), 1)
@@ -77,7 +79,7 @@ def _worths(chain: Chain, present: Flags) -> Floats:
         mask = flat[low : low + step].astype(np.float64)
         matrix = np.eye(states) - chain.steps * mask[:, None, :] * mask[:, :, None]
         hope = np.linalg.solve(matrix, (mask * chain.reward)[:, :, None])[:, :, 0]
-        worths[low : low + step] = hope @ chain.start if states else 0.0
+        worths[low : low + step] = hope @ chain.start
     return worths.reshape(present.shape[:-1])
 
 

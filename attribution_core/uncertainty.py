@@ -97,7 +97,7 @@ def share_errors(batch: JourneyBatch, credits_: Floats, outcomes: Outcomes, *, o
     return errors
 
 
-def dirichlet_removal(state: JourneyState, *, draws: int, seed: int) -> Floats:
+def dirichlet_removal(state: JourneyState, *, draws: int, seed: int, of_value: bool = False) -> Floats:
     """Draw removal effects of the first order from the posterior of the chain.
 
     Each row of the chain (and the start) is drawn from a Dirichlet distribution with the observed counts, as
@@ -108,6 +108,8 @@ def dirichlet_removal(state: JourneyState, *, draws: int, seed: int) -> Floats:
         state: counts.
         draws: number of draws.
         seed: of the generator.
+        of_value: effects on the value instead of on the conversions; the mean value behind each last channel is
+            taken as it is.
 
     Returns:
         float64[draws, K]; 0 for all channels in a draw without conversions.
@@ -119,6 +121,7 @@ def dirichlet_removal(state: JourneyState, *, draws: int, seed: int) -> Floats:
         return effects
     step = max(_CELLS // (channels * channels), 1)
     counts = state.chain
+    worth = counts.value_micros / np.maximum(counts.conversions, 1) if of_value else np.ones(channels)
     for low in range(0, draws, step):
         size = min(step, draws - low)
         steps = generator.standard_gamma(counts.steps, (size, channels, channels))
@@ -128,6 +131,6 @@ def dirichlet_removal(state: JourneyState, *, draws: int, seed: int) -> Floats:
         rows = steps.sum(axis=2) + converted + lost
         rows[rows == 0] = 1.0
         begun = start.sum(axis=1, keepdims=True)
-        chain = Chain(start / np.where(begun > 0, begun, 1.0), steps / rows[:, :, None], converted / rows)
+        chain = Chain(start / np.where(begun > 0, begun, 1.0), steps / rows[:, :, None], converted * worth / rows)
         effects[low : low + size] = np.nan_to_num(first_order_removal(chain).effects, nan=0.0)
     return effects

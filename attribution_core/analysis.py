@@ -1,0 +1,241 @@
+"""Whole analyses of finished journeys in one call: `analyze(table)` for notebooks, the command line and batch jobs.
+
+    from attributary.attribution_core import analyze
+    result = analyze(frame, models=["markov", "shapley"], intervals=True)
+    print(result)
+
+Invariant: the same table and options give the same numbers; the seed is an option, no clock is read.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from attributary.attribution_core.interval import IntervalMethod, shares_spread
+from attributary.attribution_core.journeys import Floats, JourneyBatch
+from attributary.attribution_core.markov import shares
+from attributary.attribution_core.models import RULE_MODELS, ModelError
+from attributary.attribution_core.paths import JourneyTable, read_paths
+from attributary.attribution_core.population import (
+    CreditTotals,
+    Estimator,
+    MarkovShapleyTotals,
+    RateShapleyTotals,
+    RemovalCreditTotals,
+    RemovalTotals,
+    Weights,
+)
+from attributary.attribution_core.reconciliation import reconcile
+from attributary.attribution_core.report import Analysis, ModelReport
+from attributary.attribution_core.rules import RULES, RuleSettings
+from attributary.attribution_core.sets import set_shares
+from attributary.attribution_core.transforms import apply
+
+_MICROS = 1_000_000
+ANALYSES: tuple[str, ...] = (
+    *RULE_MODELS,
+    "markov",
+    "markov_journeys",
+    "shapley",
+    "shapley_rate",
+    "markov_shapley",
+)
+_NEEDS_TIME = frozenset({"time_decay"})
+
+
+@dataclass(frozen=True)
+class AnalysisSettings:
+    """Options of an analysis.
+
+    Attributes:
+        order: of the Markov chain.
+        intervals: whether to compute 90 % intervals and confidence.
+        method: of the intervals: bootstrap (default up to 200,000 rows), or the fast path.
+        draws: behind the intervals.
+        seed: of the draws.
+        minimum_conversions: a channel in fewer conversions has insufficient data.
+        baseline: channels that are always there, for Markov-Shapley.
+        transforms: named steps before anything else, see `transforms`.
+        rules: parameters of the rules.
+    """
+
+    order: int = 1
+    intervals: bool = False
+    method: IntervalMethod = "auto"
+    draws: int = 200
+    seed: int = 0
+    minimum_conversions: int = 30
+    baseline: tuple[str, ...] = ()
+    transforms: tuple[str, ...] = ()
+    rules: RuleSettings = field(default_factory=RuleSettings)
+
+
+def analyze(
+    data: JourneyTable | Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]],
+    models: Collection[str] | None = None,
+    settings: AnalysisSettings | None = None,
+    **options: Any,
+) -> Analysis:
+    """Run models over finished journeys.
+
+    Args:
+        data: an encoded table, the columns of the path format (a dict, a pandas or polars frame), or its rows.
+        models: names, of `ANALYSES`; by default all that the data allows.
+        settings: options; single ones may be given by name instead (``order=2``, ``intervals=True``).
+        **options: fields of `AnalysisSettings`.
+
+    Raises:
+        ModelError: for an unknown model, or one that needs times where there are none.
+        TableError: when the data cannot be read.
+    """
+    chosen = replace(settings or AnalysisSettings(), **options)
+    table = _table(data)
+    table = JourneyTable(apply(table.batch, chosen.transforms), table.outcomes, table.timed)
+    names = list(dict.fromkeys(models)) if models else [n for n in ANALYSES if table.timed or n not in _NEEDS_TIME]
+    for name in names:
+        if name not in ANALYSES:
+            raise ModelError(f"no model {name!r}; there are {', '.join(ANALYSES)}")
+        if name in _NEEDS_TIME and not table.timed:
+            raise ModelError(f"{name} needs times; a table of paths has none")
+    reports = [_report(_estimator(name, table.batch, chosen), table, chosen) for name in names]
+    if len(reports) > 1:
+        _compare(reports)
+    return Analysis(tuple(reports))
+
+
+def _table(data: JourneyTable | Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]]) -> JourneyTable:
+    if isinstance(data, JourneyTable):
+        return data
+    if isinstance(data, (list, tuple)):
+        names = {name for row in data for name in row}
+        return read_paths({name: [row.get(name) for row in data] for name in names})
+    return read_paths(data)  # type: ignore[arg-type]  # frames have columns as mappings do
+
+
+def _estimator(name: str, batch: JourneyBatch, settings: AnalysisSettings) -> Estimator:
+    if name in RULES:
+        return CreditTotals(name, batch, RULES[name](batch, settings.rules))
+    if name == "shapley":
+        return CreditTotals(name, batch, set_shares(batch))
+    if name == "markov":
+        return RemovalTotals(batch, settings.order)
+    if name == "markov_journeys":
+        return RemovalCreditTotals(batch, settings.order)
+    if name == "shapley_rate":
+        return RateShapleyTotals(batch)
+    return MarkovShapleyTotals(batch, settings.baseline)
+
+
+def _version(name: str, settings: AnalysisSettings) -> str:
+    rules = settings.rules
+    details = {
+        "position_based": f":{rules.first_weight:g}/{rules.middle_weight:g}/{rules.last_weight:g}",
+        "time_decay": f":{rules.half_life_seconds:g}s",
+        "markov": f":order-{settings.order}",
+        "markov_journeys": f":order-{settings.order}",
+        "markov_shapley": ":baseline=" + ",".join(settings.baseline) if settings.baseline else "",
+    }
+    return "1" + details.get(name, "")
+
+
+def _report(estimator: Estimator, table: JourneyTable, settings: AnalysisSettings) -> ModelReport:
+    batch, outcomes = table.batch, table.outcomes
+    weights = Weights.observed(outcomes)
+    totals = estimator.totals(weights)
+    share = _shares(totals, batch, weights)
+    details = estimator.details(weights)
+    support = _support(batch, weights)
+    with_touches = batch.lengths > 0
+    diagnostics: dict[str, Any] = {
+        "status": _status(batch, weights, settings),
+        "journeys": int((outcomes.conversions + outcomes.nulls).sum()),
+        "conversions": int(outcomes.conversions.sum()),
+        "value": int(outcomes.value_micros.sum()) / _MICROS,
+        "unattributed_conversions": int(outcomes.conversions[~with_touches].sum()),
+        "unattributed_value": int(outcomes.value_micros[~with_touches].sum()) / _MICROS,
+        "transforms": list(settings.transforms),
+        "confidence": None,
+    }
+    if isinstance(estimator, MarkovShapleyTotals) and settings.baseline:
+        by_conversion, by_value = estimator.values(weights)
+        diagnostics["baseline"] = list(settings.baseline)
+        diagnostics["baseline_share"] = by_conversion.baseline / by_conversion.total if by_conversion.total else None
+        diagnostics["baseline_value_share"] = by_value.baseline / by_value.total if by_value.total else None
+    if isinstance(estimator, RemovalTotals):
+        diagnostics["order"] = settings.order
+        diagnostics["states"] = int(estimator.grams.states.size)
+        diagnostics["reconciliation"] = reconcile(batch, weights, totals[0], settings.order)
+    if isinstance(estimator, CreditTotals) and estimator.name in RULES:
+        diagnostics["confidence_note"] = "rule, not estimated: intervals show how stable the share is over journeys"
+    spread = None
+    if settings.intervals:
+        spread = shares_spread(estimator, table, share, settings.method, (settings.draws, settings.seed))
+        if not (isinstance(estimator, CreditTotals) and estimator.name in RULES):
+            diagnostics["confidence"] = spread.confidence[0]
+        diagnostics["draws"] = settings.draws
+    rows = []
+    for code, name in enumerate(batch.index.names):
+        row: dict[str, Any] = {
+            "channel": name,
+            "conversions": totals[0, code],
+            "value": totals[1, code] / _MICROS,
+            "share": share[0, code],
+            "value_share": share[1, code],
+            "interval": None if spread is None else [spread.low[0, code], spread.high[0, code]],
+            "value_interval": None if spread is None else [spread.low[1, code], spread.high[1, code]],
+            "standard_error": None if spread is None else spread.error[0, code],
+            **{key: values[code] for key, values in details.items()},
+            "conversions_with": int(support[code]),
+            "status": "ok" if support[code] >= settings.minimum_conversions else "insufficient data",
+        }
+        rows.append(row)
+    _name_fallbacks(rows, batch, weights)
+    return ModelReport(estimator.name, _version(estimator.name, settings), rows, diagnostics)
+
+
+def _shares(totals: Floats, batch: JourneyBatch, weights: Weights) -> Floats:
+    """Return the share of each channel in what the journeys with touches brought; a baseline keeps its part."""
+    filled = batch.lengths > 0
+    whole = np.array([weights.conversions[filled].sum(), weights.values[filled].sum()])
+    share: Floats = np.divide(totals, whole[:, None], out=np.full(totals.shape, np.nan), where=whole[:, None] != 0)
+    return share
+
+
+def _support(batch: JourneyBatch, weights: Weights) -> Floats:
+    """Return the conversions whose journey contains the channel, float64[K]."""
+    cells = np.unique(batch.journey_of_touch * max(len(batch.index), 1) + batch.channels)
+    journey, channel = np.divmod(cells, max(len(batch.index), 1))
+    return np.bincount(channel, weights.conversions[journey], len(batch.index)).astype(np.float64)
+
+
+def _status(batch: JourneyBatch, weights: Weights, settings: AnalysisSettings) -> str:
+    filled = batch.lengths > 0
+    conversions = weights.conversions[filled].sum()
+    if conversions == 0:
+        return "unavailable: no conversions"
+    if conversions < settings.minimum_conversions:
+        return f"insufficient data: fewer than {settings.minimum_conversions} conversions"
+    if weights.nulls[filled].sum() == 0:
+        return "conversions only: journeys without a conversion are missing, removal effects say little"
+    return "ok"
+
+
+def _name_fallbacks(rows: list[dict[str, Any]], batch: JourneyBatch, weights: Weights) -> None:
+    """Put beside the share of a channel with insufficient data what the linear rule says."""
+    if all(row["status"] == "ok" for row in rows):
+        return
+    totals = CreditTotals("linear", batch, RULES["linear"](batch, RuleSettings())).totals(weights)
+    fallback = shares(totals)
+    for code, row in enumerate(rows):
+        if row["status"] != "ok":
+            row["fallback"] = {"model": "linear", "share": fallback[0, code]}
+
+
+def _compare(reports: list[ModelReport]) -> None:
+    """Add to each row how far the models are apart on the channel: often more than any interval is wide."""
+    for rows in zip(*(report.channels for report in reports), strict=True):
+        found = [row["share"] for row in rows if np.isfinite(row["share"])]
+        for row in rows:
+            row["spread_over_models"] = max(found) - min(found) if len(found) > 1 else None

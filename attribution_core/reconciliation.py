@@ -1,0 +1,60 @@
+"""Two quantities that share a name elsewhere: removal effects of the population, and credits of single journeys.
+
+A per-journey credit of a channel lies between nothing and everything in each journey that contains it; hence any total
+of such credits lies between the conversions of the journeys with *only* the channel and of those that contain it.
+Normalised removal effects need not: then no split over journeys can add up to them, and this report says so.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from attributary.attribution_core.journeys import Floats, JourneyBatch
+from attributary.attribution_core.population import RemovalCreditTotals, Weights
+
+_SLACK = 1e-9
+
+
+def reconcile(batch: JourneyBatch, weights: Weights, normalised: Floats, order: int) -> dict[str, Any]:
+    """Compare normalised removal effects with what credits of single journeys can add up to.
+
+    Args:
+        batch: journeys.
+        weights: their weights.
+        normalised: float64[K], normalised removal effects times conversions.
+        order: of the chain.
+
+    Returns:
+        Per channel the conversions of the journeys with only it, with it, by normalised effects and by per-journey
+        credits; the names of the channels whose normalised total no per-journey split can reach; and a text.
+    """
+    channels = len(batch.index)
+    cells = np.unique(batch.journey_of_touch * max(channels, 1) + batch.channels)
+    journey, channel = np.divmod(cells, max(channels, 1))
+    distinct = np.bincount(journey, minlength=len(batch))
+    inside = weights.conversions[journey]
+    presence = np.bincount(channel, inside, channels)
+    only = np.bincount(channel, inside * (distinct[journey] == 1), channels)
+    per_journey = RemovalCreditTotals(batch, order).totals(weights)[0]
+    slack = _SLACK * max(float(presence.max(initial=0.0)), 1.0)
+    impossible = (normalised < only - slack) | (normalised > presence + slack)
+    names = batch.index.names
+    broken = [names[code] for code in np.flatnonzero(impossible)]
+    return {
+        "channels": [
+            {
+                "channel": name,
+                "only": only[code],
+                "presence": presence[code],
+                "normalised": normalised[code],
+                "per_journey": per_journey[code],
+            }
+            for code, name in enumerate(names)
+        ],
+        "infeasible": broken,
+        "text": (
+            f"normalised removal effects of {', '.join(broken)} cannot be the sum of per-journey credits"
+            if broken
+            else "normalised removal effects lie within what per-journey credits can add up to"
+        ),
+    }
