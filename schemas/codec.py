@@ -45,7 +45,10 @@ _BROKEN = (
     EOFError, LookupError, ValueError, TypeError, AttributeError, OverflowError, MemoryError, struct.error,
     SchemaResolutionError,
 )  # fmt: skip
-_NOT_A_SCHEMA = (UnsafeSchemaError, SchemaParseException, UnknownType, ValueError, LookupError, TypeError)
+_NOT_A_SCHEMA = (
+    UnsafeSchemaError, SchemaParseException, UnknownType, ValueError, LookupError, TypeError, AttributeError,
+    RecursionError,
+)  # fmt: skip
 
 
 class DecodeError(ValueError):
@@ -252,7 +255,7 @@ def misfit(name: str, record: Any) -> tuple[str, str]:
     """Name the first field that keeps a record from being written, and the rule; slow, for the error text only."""
     if not isinstance(record, Mapping):
         return name, "must be a mapping of fields"
-    fields = {field["name"]: field for field in current_schemas()[name].source["fields"]}
+    fields = {field["name"]: field for field in current_schemas()[name].runtime["fields"]}
     for field_name, field in fields.items():
         if field_name not in record and "default" not in field:
             return field_name, "must be set"

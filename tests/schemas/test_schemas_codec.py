@@ -1,5 +1,6 @@
 import json
 import struct
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -170,6 +171,9 @@ def test_the_text_of_a_broken_record_holds_no_value() -> None:
     ("text", "rule"),
     [
         ("not json", "schema id 0 cannot be used"),
+        ("[" * 100_000, "schema id 0 cannot be used"),
+        ("7", "schema id 0 cannot be used"),
+        ('{"type": "record"}', "schema id 0 cannot be used"),
         ('"no.such.Type"', "schema id 0 cannot be used"),
         ('"string"', "schema id 0 does not describe a touchpoint record"),
         (json.dumps(source("job")), "schema id 0 does not describe a touchpoint record"),
@@ -212,6 +216,7 @@ def test_an_unknown_schema_id_is_the_records_fault_and_a_silent_registry_is_not(
         (TOUCHPOINT | {"platform": 7}, "platform: is not of the type that the touchpoint schema says"),
         (TOUCHPOINT | {"user_id": "\ud800"}, "user_id: is not of the type"),
         (TOUCHPOINT | {"occurred_at": "today"}, "occurred_at: is not of the type"),
+        (TOUCHPOINT | {"occurred_at": datetime(2026, 1, 1, tzinfo=UTC)}, "occurred_at: is not of the type"),
         (TOUCHPOINT | {"properties": {"a": "x" * MAX_BYTES}}, "takes more than 1048576 bytes"),
     ],
 )
