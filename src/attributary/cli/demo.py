@@ -1,0 +1,45 @@
+"""`attributary demo`: the whole pipeline on this machine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command `demo`."""
+    app.command("demo")(_demo)
+
+
+def _demo(
+    touchpoints: Annotated[int, typer.Option(min=500, help="About how many touchpoints to replay.")] = 32_000,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running afterwards, until Ctrl-C.")] = False,
+    broker: Annotated[
+        str | None,
+        typer.Option(help="Only this kind of broker: given, docker, jars or mock. Default: the first to be had."),
+    ] = None,
+    folder: Annotated[Path, typer.Option(help="For data and logs; emptied first.")] = Path(".attributary/demo"),
+    report: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file.")] = None,
+) -> None:
+    """Run everything once on this machine: broker, Postgres, all stages, stand-ins for Meta and GA4.
+
+    Replays the reference data set and simulated traffic with duplicates, late and shuffled events through the real
+    code, trains a model in the middle, then shows channels x models, latency, what was forwarded, and whether every
+    promise held. Ends with 1 if one did not. Needs nothing that is not on this machine already.
+    """
+    from attributary.local.broker import BrokerUnavailableError
+    from attributary.local.child import ChildError
+    from attributary.local.demo.run import run_demo
+
+    try:
+        code = run_demo(
+            touchpoints=touchpoints,
+            keep=keep,
+            kinds=None if broker is None else (broker,),
+            folder=folder,
+            report_file=report,
+        )
+    except (BrokerUnavailableError, ChildError, TimeoutError) as error:
+        typer.echo(f"attributary demo: {error}", err=True)
+        raise typer.Exit(69) from None
+    raise typer.Exit(code)

@@ -1,0 +1,187 @@
+"""The demo from start to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from attributary.consumers.store.connection import connect
+from attributary.local.child import run as run_program
+from attributary.local.demo import report
+from attributary.local.demo.ground import Ground, ground
+from attributary.local.demo.promises import check_promises
+from attributary.local.demo.publishing import Published
+from attributary.local.demo.traffic import Traffic, demo_traffic
+from attributary.local.demo.watching import ResultsWatcher
+from attributary.local.stages import command_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import psycopg
+
+LIVE_PER_SECOND = 500.0
+_DRAIN_SECONDS = 300.0
+
+
+def run_demo(
+    *, touchpoints: int, keep: bool, kinds: Sequence[str] | None, folder: Path, report_file: Path | None
+) -> int:
+    """Run the demo.
+
+    Args:
+        touchpoints: about how many to replay.
+        keep: leave everything running until Ctrl-C.
+        kinds: brokers that are acceptable, best first; all when None.
+        folder: for data and logs; emptied first.
+        report_file: where to write the figures as JSON.
+
+    Returns:
+        0 when every promise held, 1 when one did not.
+    """
+    console = Console()
+    started = time.monotonic()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with ground(folder, dict(os.environ), console.print, kinds) as found:
+        traffic = demo_traffic(time.time_ns() // 1_000, touchpoints)
+        for line in traffic.about:
+            console.print(line)
+        watcher = ResultsWatcher(found.broker)
+        watcher.start()
+        published = Published()
+        with (
+            connect(found.dsn, application_name="attributary-demo", autocommit=True) as connection,
+            _progress() as bars,
+        ):
+            _publish(found, traffic, published, bars, live=False)
+            _drain(found, connection, published, bars)
+            trained = _train(found, traffic.tenants)
+            _publish(found, traffic, published, bars, live=True)
+            _drain(found, connection, published, bars)
+        watcher.stop()
+        with connect(found.dsn, application_name="attributary-demo", autocommit=True) as connection:
+            held = _show(console, connection, found, traffic, published, watcher, trained, report_file)
+        console.print(f"took {time.monotonic() - started:.0f} s")
+        _next_steps(console, found, folder)
+        if keep:
+            console.print("everything keeps running; Ctrl-C stops it")
+            _wait()
+    return 0 if held else 1
+
+
+def _progress() -> Progress:
+    return Progress(TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+
+
+def _publish(found: Ground, traffic: Traffic, published: Published, bars: Progress, *, live: bool) -> None:
+    events = traffic.live if live else traffic.history
+    name = f"live, {LIVE_PER_SECOND:.0f} events/s" if live else "publish"
+    task = bars.add_task(name, total=len(events))
+    advance: Callable[[int], None] = lambda count: bars.advance(task, count)  # noqa: E731
+    published.publish(found.broker, events, advance, LIVE_PER_SECOND if live else None)
+    bars.update(task, completed=len(events))
+
+
+_LEFT = """
+SELECT (SELECT COALESCE(sum(next_offset), 0) FROM attribution_positions WHERE consumer_group = 'attribution.stitcher'),
+       (SELECT count(*) FROM attribution_conversions WHERE observed_version < version),
+       (SELECT count(*) FROM attribution_conversion_events),
+       (SELECT count(*) FROM attribution_deliveries WHERE state <> 'pending')
+"""
+
+
+def _drain(found: Ground, connection: psycopg.Connection, published: Published, bars: Progress) -> None:
+    """Wait until all events are stored, every result was seen and every conversion was offered to both destinations."""
+    stored = bars.add_task("stitch", total=published.sent)
+    results = bars.add_task("attribute", total=None)
+    forwarded = bars.add_task("forward", total=None)
+    deadline = time.monotonic() + _DRAIN_SECONDS
+    while True:
+        found.fail_if_ended()
+        row = connection.execute(_LEFT).fetchone() or (0, 0, 0, 0)
+        offsets, waiting, events, deliveries = (int(value) for value in row)
+        total = connection.execute("SELECT count(*) FROM attribution_conversions WHERE version > 0").fetchone() or (0,)
+        bars.update(stored, completed=min(offsets, published.sent))
+        bars.update(results, total=total[0], completed=total[0] - waiting)
+        bars.update(forwarded, total=2 * events, completed=deliveries)
+        if offsets >= published.sent and waiting == 0 and deliveries >= 2 * events:
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError(
+                f"after {_DRAIN_SECONDS:.0f} s: {offsets} of {published.sent} records stitched, {waiting} results "
+                f"missing, {deliveries} of {2 * events} deliveries decided; see {found.logs}"
+            )
+        time.sleep(0.1)
+
+
+def _train(found: Ground, tenants: Sequence[str]) -> bool:
+    """Train and activate the Markov model on what is stored, as an operator would."""
+    for tenant in tenants:
+        run_program(
+            command_line("models", "train", "--tenant", tenant, "--model", "markov", "--activate"),
+            name="attributary models train",
+            timeout_seconds=120.0,
+            env=found.environment,
+        )
+    return True
+
+
+def _show(
+    console: Console,
+    connection: psycopg.Connection,
+    found: Ground,
+    traffic: Traffic,
+    published: Published,
+    watcher: ResultsWatcher,
+    trained: bool,
+    report_file: Path | None,
+) -> bool:
+    console.rule("Results")
+    for tenant in traffic.tenants:
+        console.print(report.credit_table(connection, tenant))
+    if trained:
+        console.print(f"markov by model version: {report.markov_versions(connection)}")
+    console.print(report.forwarded_table(connection, found.meta.events(), found.ga4.events()))
+    line, latency = report.latency_line(watcher.seen, published.live_at)
+    console.print(line)
+    promises = check_promises(connection, published, watcher.seen)
+    console.print(report.promises_table(promises))
+    if not found.broker.real:
+        console.print("[yellow]on the mock broker transactions mean little: these figures are no proof[/]")
+    if report_file is not None:
+        figures = {
+            "broker": found.broker.kind,
+            "sent": published.sent,
+            "latency_ms": latency,
+            "promises": [vars(promise) for promise in promises],
+        }
+        report_file.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    return all(promise.held for promise in promises)
+
+
+def _next_steps(console: Console, found: Ground, folder: Path) -> None:
+    console.print(
+        "\nWhere to look next:\n"
+        "  make up                          the same stack, kept: publish to it, subscribe to it\n"
+        "  attributary tail results         what subscribers see\n"
+        "  docs/publish.md                  publish events from a service\n"
+        "  docs/subscribe.md                read results from a service\n"
+        f"  {folder}/logs   what the stages said"
+    )
+    console.print(f"  metrics: {', '.join(f'{name} :{port}' for name, port in found.ports.items())}", highlight=False)
+
+
+def _wait() -> None:
+    try:
+        while True:
+            time.sleep(3_600)
+    except KeyboardInterrupt:
+        return
