@@ -90,8 +90,8 @@ def forwarded_table(connection: psycopg.Connection, meta: Mapping[str, Any], ga4
     for destination, state, reason, events in rows:
         table.add_row(destination, state, reason, f"{events:,}")
     table.add_section()
-    table.add_row("meta", "received by the stand-in", "", f"{len(meta.get('events', [])):,}")
-    table.add_row("ga4", "received by the stand-in", "", f"{len(ga4.get('events', [])):,}")
+    for name, fake in (("meta", meta), ("ga4", ga4)):
+        table.add_row(name, "received by the stand-in", f"in {fake['calls']:,} calls", f"{fake['events']:,}")
     return table
 
 
