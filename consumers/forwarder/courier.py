@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from attributary.consumers.forwarder.clock import Clock
     from attributary.consumers.forwarder.destination import Channel, Destination, Prepared, Request, Response
+    from attributary.consumers.forwarder.pace import Block
     from attributary.consumers.forwarder.transport import Transport
     from attributary.consumers.store.delivery import Ledger
 
@@ -99,6 +100,12 @@ class Courier:
     def pace(self, channel: Channel) -> Pace:
         """Give the state of a channel; tenants that share an account share it."""
         return self._paces.setdefault((channel.account, channel.fingerprint), Pace())
+
+    def block(self) -> Block | None:
+        """Give the longest block of all channels, None when all are free."""
+        now = self._clock.monotonic()
+        blocks = [block for pace in self._paces.values() if (block := pace.block(now))]
+        return max(blocks, key=lambda block: block.seconds, default=None)
 
     def stopped_channels(self) -> int:
         """Count the channels that wait for a person."""
@@ -244,8 +251,7 @@ class Courier:
         self, run: _Run, batch: Sequence[Prepared], request: Request, answer: Answer, *, perhaps_sent: bool
     ) -> Iterator[Settled]:
         if answer.verdict in {Verdict.RETRY, Verdict.AMBIGUOUS}:
-            wait = max(answer.wait_seconds, self._options.longest_backoff)
-            run.pace.hold(answer.reason, self._clock.monotonic() + wait)
+            run.pace.give_up(answer, self._clock.monotonic(), self._options.longest_backoff)
         yield from _all(
             run.channel,
             batch,

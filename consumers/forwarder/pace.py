@@ -16,6 +16,7 @@ SLOW_FROM_PERCENT = 75.0
 _SLOWEST_SECONDS = 2.0  # pause between requests just below the stop
 _COOL_DOWN_SECONDS = 60.0  # when the usage is high and the destination names no time
 _DEAD_RECHECK_SECONDS = 60.0
+_LONGEST_HOLD_SECONDS = 60.0  # between two looks at a destination that is away
 
 
 class Block(NamedTuple):
@@ -35,6 +36,7 @@ class Pace:
         self._reason = ""
         self._dead = False
         self._usage: float | None = None
+        self._failures = 0
 
     @property
     def is_dead(self) -> bool:
@@ -69,8 +71,16 @@ class Pace:
                 self._set(now + wait, "the rate limit is nearly used up", dead=False)
             elif answer.verdict is Verdict.DELIVERED:
                 self._dead = False
+                self._failures = 0
                 if answer.wait_seconds:
                     self._set(now + answer.wait_seconds, "the destination asked to wait", dead=False)
+
+    def give_up(self, answer: Answer, now: float, first_hold: float) -> None:
+        """Block the channel after the last try of a request; longer each time, until something is delivered."""
+        with self._lock:
+            wait = min(_LONGEST_HOLD_SECONDS, first_hold * 2 ** min(self._failures, 10))
+            self._failures += 1
+            self._set(now + max(wait, answer.wait_seconds), answer.reason, dead=False)
 
     def hold(self, reason: str, until: float, *, dead: bool = False) -> None:
         """Block the channel for a reason found by the caller."""

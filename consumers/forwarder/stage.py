@@ -125,6 +125,8 @@ class ForwarderStage:
         Raises:
             Retry: something must wait; what was sent is in the ledger and is not sent again.
         """
+        if self._route.credentials.serves_one_account and (block := self._courier.block()):
+            raise Retry(f"{self._route.destination.name}: {block.reason}", block.seconds)
         try:
             outcome = self._forward(batch)
         except StoreUnavailable as error:

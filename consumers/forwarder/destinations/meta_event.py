@@ -8,6 +8,7 @@ left out, never rewritten. Source: Meta, Conversions API parameters; SDK `server
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from attributary.consumers.forwarder.wire_json import amount, quantity
@@ -114,6 +115,7 @@ def _fbc(click_ids: Mapping[str, str], occurred_at: int) -> str | None:
     return None
 
 
+@lru_cache(maxsize=4_096)
 def ip_address(text: str) -> str:
     """Give an IP address without port or brackets, "" for what is none."""
     text = text.strip()
