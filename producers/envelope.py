@@ -89,12 +89,12 @@ def _field_and_rule(error: EncodeError) -> tuple[str, str]:
 def _may_hold_nul(record: Mapping[str, Any]) -> bool:
     """Tell, ten times quicker than the full walk, whether that walk is needed; encoding finds broken surrogates."""
     for value in record.values():
-        if isinstance(value, str):
+        if type(value) is str:
             if "\0" in value:
                 return True
-        elif value and not isinstance(value, _NUMBERS) and "\\x00" in repr(value):
+        elif value and type(value) not in _NUMBERS and "\\x00" in repr(value):
             return True
     return False
 
 
-_NUMBERS = (int, float)
+_NUMBERS = frozenset({int, float, bool})

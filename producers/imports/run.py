@@ -6,6 +6,7 @@ goes on behind them without losing one. What is published a second time has the 
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -48,6 +49,8 @@ class Progress:
 class RejectsFile:
     """Rows that were not imported, one JSON object a line: line, field, rule, row. Made with the first of them.
 
+    Only its owner can read it: a row may hold personal data.
+
     Args:
         path: where.
         append: keep what is there, because the import goes on; otherwise an old file is removed.
@@ -62,7 +65,8 @@ class RejectsFile:
     def add(self, row: Row, field: str, rule: str) -> None:
         """Write one row, as the file has it, and why it was refused."""
         if self._file is None:
-            self._file = self.path.open("a", encoding="utf-8")
+            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            self._file = os.fdopen(handle, "a", encoding="utf-8")
         line = {"line": row.line, "field": field, "rule": rule, "row": row.cells}
         self._file.write(json.dumps(line, default=str) + "\n")
 

@@ -110,9 +110,12 @@ def read_values(bootstrap: str, topic: str) -> list[bytes]:
             places.append(TopicPartition(topic, partition, 0))
         consumer.assign(places)
         while len(found) < wanted:
-            messages = consumer.consume(500, timeout=20)
-            assert messages, "the broker gave fewer records than its watermarks say"
-            found.extend(value for message in messages if isinstance(value := message.value(), bytes))
+            message = consumer.poll(20)
+            assert message is not None, "the broker gave fewer records than its watermarks say"
+            assert message.error() is None
+            value = message.value()
+            assert isinstance(value, bytes)
+            found.append(value)
         return found
     finally:
         consumer.close()

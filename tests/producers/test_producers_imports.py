@@ -422,6 +422,7 @@ def test_bad_rows_are_put_aside_and_the_rest_is_published(tmp_path: Path) -> Non
     lines = [json.loads(line) for line in rejects.read_text().splitlines()]
     assert [(line["line"], line["field"]) for line in lines] == [(5, "platform"), (9, "platform")]
     assert lines[0]["row"]["properties"] == {"n": "3"}
+    assert rejects.stat().st_mode & 0o077 == 0
 
 
 def test_skip_and_limit_and_the_rejects_of_the_part_before(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def read_topic(bootstrap: str, topic: str) -> list[Message]:
         consumer.assign([TopicPartition(topic, partition, 0) for partition in ends])
         deadline = time.monotonic() + PATIENCE_SECONDS
         while ends and time.monotonic() < deadline:
-            for message in consumer.consume(500, timeout=1.0):
+            for message in filter(None, [consumer.poll(1.0)]):
                 assert message.error() is None
                 key, value = message.key(), message.value()
                 assert isinstance(key, bytes)
