@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from attributary.consumers.forwarder.consent import Unknown, consent_refusal
 from attributary.consumers.forwarder.destination import Moment, Prepared, Refused
+from attributary.consumers.forwarder.judgement import judge
 from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.crash import crash_at
 from attributary.consumers.runtime.errors import Retry
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from attributary.consumers.forwarder.clock import Clock
+    from attributary.consumers.forwarder.consent import Unknown
     from attributary.consumers.forwarder.courier import Courier
     from attributary.consumers.forwarder.credentials import Credentials
     from attributary.consumers.forwarder.destination import Channel, Conversion, Destination
@@ -278,17 +279,6 @@ class ForwarderStage:
                 counts[task.judged.state.value] = counts.get(task.judged.state.value, 0) + 1
         for state, count in counts.items():
             metrics.forward_events.labels(name, state).inc(count)
-
-
-def judge(
-    destination: Destination, conversion: Conversion, channel: Channel, moment: Moment, *, unknown: Unknown
-) -> Prepared | Refused:
-    """Take an event through validation, consent and building, in this order."""
-    return (
-        destination.validate(conversion, moment)
-        or consent_refusal(conversion["consent"], destination.consent_purposes, unknown=unknown)
-        or destination.build(conversion, channel, moment)
-    )
 
 
 def _source(record: Record) -> Source:
