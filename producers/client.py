@@ -5,15 +5,18 @@ Contract:
 - A call of ``publish`` queues one valid record or raises; it waits only while the queue is full.
 - A record that the log did not take is never forgotten: it goes to ``on_delivery``, or the next ``publish``, ``flush``
   or ``close`` raises ``DeliveryFailed`` with its event id.
-- Leaving the ``with`` block waits for all acknowledgements, or says how many are missing.
+- Leaving the ``with`` block waits for all acknowledgements, or says how many are missing. A producer that nobody closed
+  waits at the end of the process, and logs how many are missing.
 
 Invariant: ``published == delivered + failed + waiting``, once the calls in progress have returned. Thread-safe. A
 process that forks must open its producer after the fork.
 """
 
+import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import TracebackType
@@ -31,6 +34,14 @@ OnDelivery = Callable[[str, str | None], None]
 """Called with the event id, and None when it was acknowledged or else the reason."""
 
 _WAIT_FOR_ROOM_SECONDS = 0.05
+
+logger = logging.getLogger("attributary.producers")
+
+
+def _rescue(transport: Transport, seconds: float, process: int) -> None:
+    """Deliver what a producer holds that nobody closed."""
+    if os.getpid() == process and (undelivered := transport.flush(seconds)):
+        logger.error("%d records were not delivered; the producer was not closed", undelivered)
 
 
 class Counters(NamedTuple):
@@ -69,7 +80,9 @@ class AttributaryProducer:
             raise ValueError("bootstrap: name at least one Kafka broker, host:port")
         self._config = config
         self._envelope = Envelope(config.codec or Codec(), config.source)
-        self._transport: Transport = transport or KafkaTransport(config.bootstrap, config.kafka)
+        self._transport: Transport = transport or KafkaTransport(
+            config.bootstrap, {"client.id": config.source, **config.kafka}
+        )
         self._on_delivery = on_delivery
         self._lock = threading.Lock()
         self._published = 0
@@ -78,6 +91,7 @@ class AttributaryProducer:
         self._unreported: list[tuple[str, str]] = []  # (event id, reason) of failures that nobody was told of yet
         self._process = os.getpid()
         self._closed = False
+        self._abandoned = weakref.finalize(self, _rescue, self._transport, config.flush_timeout_seconds, os.getpid())
 
     @property
     def counters(self) -> Counters:
@@ -170,6 +184,7 @@ class AttributaryProducer:
             return
         self._ready()
         self._closed = True
+        self._abandoned.detach()
         undelivered = self._transport.flush(self._config.flush_timeout_seconds)
         if undelivered:
             self._transport.discard()

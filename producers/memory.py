@@ -4,6 +4,7 @@ Invariant: it keeps the contract of ``Transport``, so what passes on it passes o
 ``poll`` and ``flush`` only, the queue can be full, and deliveries can be made to fail.
 """
 
+import threading
 from collections import deque
 from typing import Any
 
@@ -29,6 +30,7 @@ class MemoryTransport:
         self._codec = codec or Codec()
         self._pending: deque[tuple[Message, OnDone]] = deque()
         self._failures: deque[str] = deque()
+        self._lock = threading.Lock()
         self._stalled = False
         self._closed = False
 
@@ -51,21 +53,18 @@ class MemoryTransport:
 
     def send(self, message: Message, on_done: OnDone) -> None:
         """Queue one message; see the contract of ``Transport``."""
-        if self._closed:
-            raise Refused("the transport is closed")
-        if len(self._pending) >= self._capacity:
-            raise BufferError("the queue is full")
-        self._pending.append((message, on_done))
+        with self._lock:
+            if self._closed:
+                raise Refused("the transport is closed")
+            if len(self._pending) >= self._capacity:
+                raise BufferError("the queue is full")
+            self._pending.append((message, on_done))
 
     def poll(self, seconds: float) -> None:  # noqa: ARG002 - outcomes are known at once, there is nothing to wait for
         """Give every waiting message its outcome."""
-        while self._pending and not self._stalled:
-            message, on_done = self._pending.popleft()
-            if self._failures:
-                on_done(self._failures.popleft(), message)
-            else:
-                self.messages.append(message)
-                on_done(None, message)
+        while (outcome := self._next_outcome()) is not None:
+            message, on_done, error = outcome
+            on_done(error, message)
 
     def flush(self, seconds: float) -> int:
         """Give every waiting message its outcome; return how many have none because the transport is stalled."""
@@ -74,17 +73,29 @@ class MemoryTransport:
 
     def discard(self) -> None:
         """Let every waiting message fail."""
-        while self._pending:
-            message, on_done = self._pending.popleft()
+        with self._lock:
+            waiting, self._pending = self._pending, deque()
+        for message, on_done in waiting:
             on_done("discarded", message)
 
     def close(self) -> None:
         """Refuse further messages; what was delivered stays readable."""
         self._closed = True
 
+    def _next_outcome(self) -> tuple[Message, OnDone, str | None] | None:
+        """Take one waiting message out; None when there is none, or while the transport is stalled."""
+        with self._lock:
+            if self._stalled or not self._pending:
+                return None
+            message, on_done = self._pending.popleft()
+            error = self._failures.popleft() if self._failures else None
+            if error is None:
+                self.messages.append(message)
+            return message, on_done, error
+
 
 class CheckOnly:
-    """A transport that acknowledges everything and keeps nothing: for dry runs of any length."""
+    """A transport that acknowledges everything and keeps nothing: for dry runs of any length, in one thread."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[Message, OnDone]] = []

@@ -282,3 +282,27 @@ def test_importing_the_package_brings_no_database_and_no_consumers() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_producer_that_nobody_closed_delivers_at_the_end_of_the_process() -> None:
+    code = (
+        "from attributary.local.mock_broker import mock_broker\n"
+        "from attributary.producers import AttributaryProducer, ProducerConfig, Touchpoint\n"
+        "outcomes = []\n"
+        "import atexit; atexit.register(lambda: print(outcomes))\n"
+        "broker = mock_broker(); bootstrap = broker.__enter__()\n"
+        "config = ProducerConfig(bootstrap=bootstrap, default_tenant='acme', kafka={'linger.ms': 500})\n"
+        "producer = AttributaryProducer(config, on_delivery=lambda *outcome: outcomes.append(outcome))\n"
+        f"producer.publish(Touchpoint(event_id='t1', user_id='u', occurred_at={NOON}, platform='x', channel='y'))\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert found.stdout.strip() == "[('t1', None)]"
+
+
+def test_a_producer_that_nobody_closed_says_what_was_lost(caplog: pytest.LogCaptureFixture) -> None:
+    transport = MemoryTransport()
+    transport.stall()
+    producer = opened(transport)
+    producer.publish(touchpoint())
+    producer._abandoned()
+    assert "1 records were not delivered; the producer was not closed" in caplog.text
