@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from attributary.consumers.runtime.errors import EXIT_CONFIG, Fatal, Retry
+from attributary.consumers.runtime.errors import EXIT_CONFIG, Fatal, Fenced, Retry
 from attributary.consumers.store.connection import StoreUnavailable
 from attributary.consumers.store.migrate import MigrationError
+from attributary.consumers.store.positions import CommitsLostError
 from attributary.schemas.codec import RegistryUnavailableError
 
 
@@ -15,6 +16,7 @@ def outside_errors() -> Iterator[None]:
 
     Raises:
         Retry: Postgres or the registry is away; nothing was decided.
+        Fenced: Postgres lost commits; the loop goes back to what it holds.
         Fatal: the schema and the code do not fit; exit code 78.
     """
     try:
@@ -23,5 +25,7 @@ def outside_errors() -> Iterator[None]:
         raise Retry(str(error)) from error
     except RegistryUnavailableError as error:
         raise Retry(str(error)) from error
+    except CommitsLostError as error:
+        raise Fenced(str(error)) from error
     except MigrationError as error:
         raise Fatal(str(error), EXIT_CONFIG) from error

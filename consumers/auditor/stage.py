@@ -10,7 +10,7 @@ from attributary.consumers.runtime.crash import crash_at
 from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.metrics import timed
 from attributary.consumers.runtime.records import DeadLetter, Outcome, Record
-from attributary.consumers.store.positions import record_positions, stored_positions
+from attributary.consumers.store.positions import Memory, record_positions, stored_positions
 from attributary.consumers.store.results import ResultRow, Stored, create_result_staging, store_results
 from attributary.consumers.store.session import StoreSession
 from attributary.schemas.codec import Codec, DecodeError
@@ -42,6 +42,7 @@ class AuditorStage:
         self._codec = codec
         self._max_poison_share = max_poison_share
         self._session = StoreSession(dsn, "attributary-auditor", create_result_staging)
+        self._memory = Memory()
         with outside_errors():
             self._session.connection()
 
@@ -62,8 +63,9 @@ class AuditorStage:
         positions = {(record.topic, record.partition): record.offset + 1 for record in batch}
         with outside_errors(), timed(self.name, "store"), self._session.transaction() as connection:
             stored = store_results(connection, rows)
-            record_positions(connection, GROUP, positions)
+            self._memory.check(record_positions(connection, GROUP, positions))
             crash_at("auditor_before_pg_commit")
+        self._memory.committed(positions)
         crash_at("auditor_after_pg_commit")
         self._count(stored)
         return Outcome(dead_letters=dead_letters)
@@ -87,8 +89,11 @@ class AuditorStage:
 
     def stored_positions(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
         """Return the next offsets that Postgres holds."""
+        places = list(partitions)
         with outside_errors(), self._session.transaction() as connection:
-            return stored_positions(connection, GROUP, partitions)
+            stored = stored_positions(connection, GROUP, places)
+        self._memory.learn(places, stored)
+        return stored
 
     def is_ready(self) -> bool:
         """Tell whether Postgres answered last time."""

@@ -9,7 +9,7 @@ means that the log lost records or another cluster answers: stop.
 from collections.abc import Iterable, Mapping
 
 import structlog
-from confluent_kafka import OFFSET_INVALID, Consumer, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
 from .errors import ConfigError, Fatal
 
@@ -70,20 +70,3 @@ def starting_offsets(
     if fresh:
         consumer.commit(offsets=fresh, asynchronous=False)
     return starts
-
-
-def committed_offsets(consumer: Consumer, fallback: Mapping[tuple[str, int], int]) -> list[TopicPartition]:
-    """Return the assigned partitions at the broker's committed offsets, to rewind to after doubt.
-
-    Args:
-        consumer: with an assignment.
-        fallback: first offsets of the batch in doubt, for a broker that keeps no committed offsets (the test mock).
-    """
-    found = []
-    for committed in consumer.committed(consumer.assignment(), timeout=_TIMEOUT):
-        offset = committed.offset
-        if offset < 0 or offset == OFFSET_INVALID:
-            offset = fallback.get((committed.topic, committed.partition), OFFSET_INVALID)
-        if offset >= 0:
-            found.append(TopicPartition(committed.topic, committed.partition, offset))
-    return found

@@ -2,22 +2,23 @@
 
 A turn: read a batch -> ``stage.handle`` (its one deciding write) -> one Kafka transaction (messages, dead letters,
 source offsets) -> read again. Invariants: nothing is in flight across a read, so a rebalance, which happens only
-inside a read, never meets an open transaction; after any doubt the partitions stand at the broker's committed offsets
-again; an outage pauses the partitions and keeps polling, it never gives a record up.
+inside a read, never meets an open transaction; after any doubt or outage the partitions stand at the smaller of the
+broker's committed offsets and the store's again, asked for only after a new producer epoch has ended what was in
+flight; an outage pauses the partitions and keeps polling, it never gives a record up.
 """
 
 import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from . import metrics
-from .assignment import committed_offsets, starting_offsets
+from .assignment import starting_offsets
 from .codes import AWAY, LOST_ASSIGNMENT, OFFSET_OUT_OF_RANGE
 from .crash import crash_at
 from .dead_letters import dead_letter_message, dead_letter_topic
@@ -66,6 +67,7 @@ class ConsumerLoop:
         self._heartbeat = heartbeat
         self._stop = threading.Event()
         self._trouble: AttributaryError | None = None  # raised inside a callback, acted on after the read
+        self._revoked: set[tuple[str, int]] = set()  # since the first record of the read in hand
         self._paused_until: float | None = None
         self._retries = 0
         self._last_lag = 0.0
@@ -153,12 +155,15 @@ class ConsumerLoop:
         more = min(self._process.batch_size, self._stage.most_records) - 1
         if not first or more == 0:
             return first
-        return first + self._consumer.consume(more, self._process.linger_ms / 1_000)
+        self._revoked.clear()
+        rest = self._consumer.consume(more, self._process.linger_ms / 1_000)
+        # A partition given away between the two reads is its new owner's: its offset must not be committed by us.
+        return [message for message in first if (message.topic(), message.partition()) not in self._revoked] + rest
 
     def _process_batch(self, records: Sequence[Record]) -> None:
         name = self._stage.name
         started = time.monotonic()
-        firsts, nexts = _bounds(records)
+        nexts = {(record.topic, record.partition): record.offset + 1 for record in records}
         for topic, count in Counter(record.topic for record in records).items():
             metrics.records_consumed.labels(name, topic).inc(count)
         try:
@@ -170,57 +175,72 @@ class ConsumerLoop:
                 self._session.commit(
                     outcome.messages + messages,
                     [TopicPartition(topic, partition, offset) for (topic, partition), offset in nexts.items()],
-                    self._consumer.consumer_group_metadata(),
+                    self._membership(),
                 )
             crash_at("loop_after_kafka_commit")
         except Retry as error:
             metrics.batches.labels(name, "retried").inc()
-            self._pause(error, firsts)
+            self._pause(error)
         except Fenced as error:
             metrics.batches.labels(name, "rewound").inc()
             _log.warning("batch given up, rewinding to the committed offsets", stage=name, why=str(error))
-            self._rewind(firsts)
+            self._rewind()
         else:
             self._retries = 0
             metrics.batches.labels(name, "committed").inc()
             metrics.batch_seconds.labels(name).observe(time.monotonic() - started)
 
-    def _rewind(self, firsts: Mapping[tuple[str, int], int]) -> None:
-        try:
-            for place in committed_offsets(self._consumer, firsts):
-                self._consumer.seek(place)
-        except KafkaException as error:
-            self._pause(Retry(f"cannot rewind: {error.args[0].name()}"), firsts)
+    def _membership(self) -> Any:
+        """Return what the broker checks the offsets against.
 
-    def _pause(self, error: Retry, firsts: Mapping[tuple[str, int], int]) -> None:
+        Raises:
+            Fenced: the group has let us go. Without a member id the broker would take a zombie's offsets unchecked, as
+                it does for clients that are older than the check.
+        """
+        metadata = self._consumer.consumer_group_metadata()
+        if not self._consumer.memberid():
+            raise Fenced("the group has let this member go")
+        return metadata
+
+    def _rewind(self) -> None:
+        """Stand where a fresh start would begin; when that cannot be learnt now, pause and try again later."""
+        places = self._consumer.assignment()
+        try:
+            self._session.open()  # first: committed offsets are final only when nothing of ours is in flight any more
+            stored = self._stage.stored_positions([(place.topic, place.partition) for place in places])
+            for start in starting_offsets(self._consumer, places, stored, self._process.first_start):
+                self._consumer.seek(start)
+        except KafkaException as error:
+            self._pause(Retry(f"cannot rewind: {error.args[0].name()}"))
+        except Retry as error:
+            self._pause(error)
+
+    def _pause(self, error: Retry) -> None:
         self._retries += 1
         seconds = min(_LONGEST_PAUSE_SECONDS, error.after_seconds * min(2 ** (self._retries - 1), 16))
         _log.warning("paused", stage=self._stage.name, why=str(error), seconds=round(seconds, 2), tries=self._retries)
-        assigned = {(place.topic, place.partition) for place in self._consumer.assignment()}
-        for (topic, partition), offset in firsts.items():
-            if (topic, partition) in assigned:
-                with contextlib.suppress(
-                    KafkaException
-                ):  # revoked meanwhile: its new owner starts at the committed offset
-                    self._consumer.seek(TopicPartition(topic, partition, offset))
         self._consumer.pause(self._consumer.assignment())
         self._paused_until = time.monotonic() + seconds
         metrics.paused.labels(self._stage.name).set(1)
 
     def _wait(self) -> None:
-        """Keep polling while paused, so that the group keeps us; then go on."""
+        """Keep polling while paused, so that the group keeps us; then rewind and go on."""
         for message in self._consumer.consume(1, 0.1):
-            if not self._is_error(message):  # a partition assigned while paused: put the record back
-                record = self._record(message)
-                self._consumer.seek(TopicPartition(record.topic, record.partition, record.offset))
-                self._consumer.pause([TopicPartition(record.topic, record.partition)])
+            if not self._is_error(message):  # a partition assigned while paused: rewinding brings the record back
+                self._consumer.pause([TopicPartition(message.topic() or "", message.partition() or 0)])
         if self._trouble is not None:
             trouble, self._trouble = self._trouble, None
             raise trouble
         if self._paused_until is not None and time.monotonic() >= self._paused_until:
             self._paused_until = None
+            self._rewind()
+            if self._is_paused():
+                return
             metrics.paused.labels(self._stage.name).set(0)
             self._consumer.resume(self._consumer.assignment())
+
+    def _is_paused(self) -> bool:
+        return self._paused_until is not None
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         metrics.rebalances.labels(self._stage.name, "assigned").inc()
@@ -229,15 +249,23 @@ class ConsumerLoop:
             stored = self._stage.stored_positions(places)
             starts = starting_offsets(consumer, partitions, stored, self._process.first_start)
         except KafkaException as error:
-            self._trouble = Fatal(f"cannot learn where to start: {error.args[0].name()}", EXIT_DEPENDENCY_DOWN)
+            self._assign_later(consumer, partitions, Retry(f"cannot learn where to start: {error.args[0].name()}"))
+        except Retry as error:
+            self._assign_later(consumer, partitions, error)
         except AttributaryError as error:
             self._trouble = error
         else:
             consumer.incremental_assign(starts)
             _log.info("assigned", stage=self._stage.name, partitions=[f"{t}[{p}]" for t, p in places])
 
+    def _assign_later(self, consumer: Consumer, partitions: list[TopicPartition], error: Retry) -> None:
+        """Take the partitions, read nothing, and find out where they start when the pause is over."""
+        consumer.incremental_assign([TopicPartition(place.topic, place.partition, OFFSET_END) for place in partitions])
+        self._pause(error)
+
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         metrics.rebalances.labels(self._stage.name, "revoked").inc()
+        self._revoked.update((place.topic, place.partition) for place in partitions)
         consumer.incremental_unassign(partitions)
 
     def _record(self, message: Message) -> Record:
@@ -280,14 +308,3 @@ class ConsumerLoop:
                 lag[place.topic] += max(0, high - place.offset) if place.offset >= 0 and high >= 0 else 0
         for topic, records in lag.items():
             metrics.consumer_lag.labels(self._stage.name, topic).set(records)
-
-
-def _bounds(records: Sequence[Record]) -> tuple[dict[tuple[str, int], int], dict[tuple[str, int], int]]:
-    """Return the first and the next offset by (topic, partition) of a batch."""
-    firsts: dict[tuple[str, int], int] = {}
-    nexts: dict[tuple[str, int], int] = {}
-    for record in records:
-        place = (record.topic, record.partition)
-        firsts.setdefault(place, record.offset)
-        nexts[place] = record.offset + 1
-    return firsts, nexts

@@ -18,7 +18,7 @@ from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.metrics import timed
 from attributary.consumers.runtime.records import DeadLetter, Outbound, Outcome, Record
 from attributary.consumers.store.policies import store_policy
-from attributary.consumers.store.positions import stored_positions
+from attributary.consumers.store.positions import Memory, stored_positions
 from attributary.consumers.store.rows import RaisedVersion
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.store.staging import create_staging
@@ -61,6 +61,7 @@ class StitcherStage:
         self._max_poison_share = max_poison_share
         self._session = StoreSession(dsn, "attributary-stitcher", create_staging)
         self._store = PostgresStitchStore(self._session)
+        self._memory = Memory()
         with outside_errors(), self._session.transaction() as connection:
             store_policy(connection, policy)
 
@@ -89,11 +90,12 @@ class StitcherStage:
                 with outside_errors(), timed(self.name, "store"), self._store.transaction(*events) as transaction:
                     crash_at("stitcher_in_store")
                     stitched = stitch(transaction, decoded, self._policy, more_keys)
-                    transaction.record_positions(GROUP, positions)
+                    self._memory.check(transaction.record_positions(GROUP, positions))
                     crash_at("stitcher_before_pg_commit")
             except LockSetGrewError as grew:
                 more_keys |= grew.keys
             else:
+                self._memory.committed(positions)
                 crash_at("stitcher_after_pg_commit")
                 return stitched
         raise Retry("other writers kept changing the same events", 0.1)
@@ -147,8 +149,11 @@ class StitcherStage:
 
     def stored_positions(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
         """Return the next offsets that Postgres holds."""
+        places = list(partitions)
         with outside_errors(), self._session.transaction() as connection:
-            return stored_positions(connection, GROUP, partitions)
+            stored = stored_positions(connection, GROUP, places)
+        self._memory.learn(places, stored)
+        return stored
 
     def is_ready(self) -> bool:
         """Tell whether Postgres answered last time."""

@@ -50,6 +50,7 @@ class Transaction(Protocol):
     def replace_touchpoints(self, seqs: Sequence[int]) -> None: ...  # noqa: D102
     def replace_conversion_events(self, seqs: Sequence[int]) -> list[Key]: ...  # noqa: D102
     def replace_links(self, seqs: Sequence[int]) -> None: ...  # noqa: D102
+    def users_linked(self, anonymous_ids: Sequence[Key]) -> list[Key]: ...  # noqa: D102
     def apply_links(self, candidates: Sequence[LinkCandidate]) -> list[IdentityMove]: ...  # noqa: D102
     def recompute_owners(self, anonymous_ids: Sequence[Key]) -> list[IdentityMove]: ...  # noqa: D102
     def conversions_touched(self, longest_window_micros: int, skip: Collection[int]) -> list[TouchedConversion]: ...  # noqa: D102
@@ -61,11 +62,11 @@ class Transaction(Protocol):
     def move_conversions(self, moves: Sequence[IdentityMove]) -> None: ...  # noqa: D102
     def raise_versions(self, raises: Sequence[Raise], policy_version: str) -> list[RaisedVersion]: ...  # noqa: D102
     def versions_owned_by(self, places: Sequence[Place]) -> list[RaisedVersion]: ...  # noqa: D102
-    def record_positions(self, group: str, positions: Positions) -> None: ...  # noqa: D102
+    def record_positions(self, group: str, positions: Positions) -> Positions: ...  # noqa: D102
 
 
 class LockSetGrewError(Exception):
-    """A displaced event belongs to people whose rows are not locked yet: roll back and lock these as well."""
+    """The batch concerns people whose rows are not locked yet: roll back and lock these as well."""
 
     def __init__(self, keys: Mapping[Key, Bounds]) -> None:
         super().__init__(f"{len(keys)} more people to lock")
@@ -132,6 +133,7 @@ def stitch(
         *((row.tenant_id, row.event_id) for row in _pick(batch.links, links.displacing)),
     ]
     unsettled = transaction.anonymous_ids_of(displaced)
+    _demand_links_locked(transaction, unsettled, held, [*touches.displaced, *events.displaced, *links.displaced])
     transaction.replace_touchpoints(touches.displacing)
     changed_conversions = set(transaction.replace_conversion_events(events.displacing))
     transaction.replace_links(links.displacing)
@@ -151,7 +153,7 @@ def stitch(
     _by_moves(transaction, moves, fresh_rows, causes)
     _by_displacement(transaction, touches.displaced, causes)
     _by_touchpoints(transaction, batch.touchpoints, touches, policy, causes, out)
-    states = _by_events(transaction, batch.conversion_events, events, changed_conversions, causes)
+    states = _by_events(transaction, batch.conversion_events, events, changed_conversions, causes, held)
     raises = causes.raises()
     raised = transaction.raise_versions(raises, policy.version)
     transaction.store_states(states)
@@ -161,6 +163,7 @@ def stitch(
         *_pick(batch.conversion_events, events.idle),
         *_pick(batch.links, links.idle),
     ]
+    idle += [repeat for repeat, _ in batch.repeats]  # stored by an earlier batch, it may own a version all the same
     again = transaction.versions_owned_by([Place(row.topic, row.partition, row.offset) for row in idle])
     newest = {(version.tenant_id, version.conversion_id): version for version in [*again, *raised]}
     out.versions = list(newest.values())
@@ -222,6 +225,23 @@ def _settle(
     fresh = set(range(len(rows))) - set(idle)
     out.count(kind, "new", len(rows) - len(known))
     return _Sorted(fresh, displacing, idle, displaced)
+
+
+def _demand_links_locked(
+    transaction: Transaction, unsettled: Sequence[Key], held: Collection[Key], displaced: Sequence[tuple[Key, EventRow]]
+) -> None:
+    """An anonymous id that may lose its owner must be locked, and so must everybody who may be its next owner.
+
+    Raises:
+        LockSetGrewError: the anonymous ids first; once they are locked, nobody else can link them, then the users.
+    """
+    if not unsettled:
+        return
+    at = min(row.received_at for _, row in displaced)
+    ids = {(tenant, ANONYMOUS_PREFIX + anonymous_id) for tenant, anonymous_id in unsettled}
+    missing = ids.difference(held) or set(transaction.users_linked(unsettled)).difference(held)
+    if missing:
+        raise LockSetGrewError(dict.fromkeys(missing, (at, at, 0)))
 
 
 def _pick(rows: Sequence[Row], seqs: Collection[int]) -> list[Row]:
@@ -302,8 +322,13 @@ def _by_events(
     events: _Sorted,
     changed: set[Key],
     causes: _Causes,
+    held: Collection[Key],
 ) -> list[ConversionRow]:
-    """New events about conversions change what they are worth; returns the rows to store."""
+    """New events about conversions change what they are worth; returns the rows to store.
+
+    Raises:
+        LockSetGrewError: a conversion goes to somebody whose row is not locked.
+    """
     latest: dict[Key, ConversionEventRow] = {}
     for row in _pick(rows, events.fresh):
         key = (row.tenant_id, row.conversion_id)
@@ -331,6 +356,9 @@ def _by_events(
         cause = latest.get(key, fallback)
         if now == old or cause is None:
             continue
+        whose = (now.tenant_id, now.identity_key)
+        if now.identity_key != old.identity_key and whose not in held:
+            raise LockSetGrewError({whose: (now.converted_at, now.converted_at, 0)})
         states.append(now)
         reason = "new" if version == 0 else "refund" if state.last_kind in _TAKES_OFF else "restated"
         causes.add(key, reason, cause)

@@ -1,4 +1,8 @@
-"""What each consumer group has stored up to, kept beside the data it belongs to."""
+"""What each consumer group has stored up to, kept beside the data it belongs to.
+
+Invariant: a stored offset falls only when Postgres itself lost commits (a failover to a replica that lagged); whoever
+remembers what it stored (``Memory``) notices that before it commits anything on top of the gap.
+"""
 
 from collections.abc import Iterable
 
@@ -7,12 +11,19 @@ import psycopg
 from .rows import Positions
 
 _RECORD = """
-INSERT INTO attribution_positions AS p (consumer_group, topic, partition, next_offset)
-SELECT %s, topic, partition, next_offset
-FROM unnest(%s::text[], %s::int4[], %s::int8[]) AS n (topic, partition, next_offset)
-ORDER BY topic, partition
-ON CONFLICT (tenant_id, consumer_group, topic, partition)
-DO UPDATE SET next_offset = excluded.next_offset, updated_at = now() WHERE excluded.next_offset > p.next_offset
+WITH n AS (
+    SELECT * FROM unnest(%(topics)s::text[], %(numbers)s::int4[], %(offsets)s::int8[])
+        AS n (topic, partition, next_offset)
+), before AS (
+    SELECT p.topic, p.partition, p.next_offset FROM n JOIN attribution_positions p
+      ON p.tenant_id = '*' AND p.consumer_group = %(group)s AND p.topic = n.topic AND p.partition = n.partition
+), stored AS (
+    INSERT INTO attribution_positions AS p (consumer_group, topic, partition, next_offset)
+    SELECT %(group)s, topic, partition, next_offset FROM n ORDER BY topic, partition
+    ON CONFLICT (tenant_id, consumer_group, topic, partition)
+    DO UPDATE SET next_offset = excluded.next_offset, updated_at = now() WHERE excluded.next_offset > p.next_offset
+)
+SELECT topic, partition, next_offset FROM before
 """
 
 _STORED = """
@@ -22,11 +33,53 @@ WHERE tenant_id = '*' AND consumer_group = %s AND (topic, partition) IN
 """
 
 
-def record_positions(connection: psycopg.Connection, group: str, positions: Positions) -> None:
-    """Store the next offsets of a group, in the transaction that stores its data; a stored offset never falls."""
+class CommitsLostError(Exception):
+    """Postgres holds less than it confirmed: it lost commits. Whoever reads must start again from what it holds."""
+
+
+class Memory:
+    """What one process knows to be stored: the next offset by (topic, partition)."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], int] = {}
+
+    def learn(self, places: Iterable[tuple[str, int]], stored: Positions) -> None:
+        """Take over what Postgres says about partitions: they are read from there now."""
+        for place in places:
+            self._known[place] = stored.get(place, 0)
+
+    def check(self, stored: Positions) -> None:
+        """Compare with what Postgres holds in the transaction in hand.
+
+        Raises:
+            CommitsLostError: it holds less than was committed before.
+        """
+        for place, offset in stored.items():
+            if offset < self._known.get(place, 0):
+                raise CommitsLostError(
+                    f"{place[0]}[{place[1]}]: Postgres fell back from {self._known[place]} to {offset}"
+                )
+
+    def committed(self, positions: Positions) -> None:
+        """Note what has just been committed."""
+        self._known |= positions
+
+
+def record_positions(connection: psycopg.Connection, group: str, positions: Positions) -> dict[tuple[str, int], int]:
+    """Store the next offsets of a group, in the transaction that stores its data; a stored offset never falls.
+
+    Returns:
+        What was stored before, 0 where nothing was.
+    """
     places = sorted(positions)
-    columns = ([topic for topic, _ in places], [number for _, number in places], [positions[place] for place in places])
-    connection.execute(_RECORD, (group, *columns))
+    columns = {
+        "group": group,
+        "topics": [topic for topic, _ in places],
+        "numbers": [number for _, number in places],
+        "offsets": [positions[place] for place in places],
+    }
+    before = {(topic, number): offset for topic, number, offset in connection.execute(_RECORD, columns).fetchall()}
+    return {place: before.get(place, 0) for place in places}
 
 
 def stored_positions(

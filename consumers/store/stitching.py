@@ -147,6 +147,13 @@ class StitchTransaction:
         tenants, ids = _columns(events)
         return self._connection.execute(sql.ANONYMOUS_IDS_OF, {"tenants": tenants, "ids": ids}).fetchall()
 
+    def users_linked(self, anonymous_ids: Sequence[Key]) -> list[Key]:
+        """Return (tenant, user's identity key) of all whom a stored link gives one of (tenant, anonymous id) to."""
+        if not anonymous_ids:
+            return []
+        tenants, ids = _columns(sorted(set(anonymous_ids)))
+        return self._connection.execute(sql.USERS_LINKED, {"tenants": tenants, "ids": ids}).fetchall()
+
     def apply_links(self, candidates: Sequence[LinkCandidate]) -> list[IdentityMove]:
         """Let new links decide whose the anonymous ids are; return those whose owner changed."""
         if not candidates:
@@ -257,9 +264,9 @@ class StitchTransaction:
         rows = self._connection.execute(sql.VERSIONS_OWNED_BY, _columns(places)).fetchall()
         return [RaisedVersion(*row) for row in rows]
 
-    def record_positions(self, group: str, positions: Positions) -> None:
-        """Store the next offsets of the group in this transaction."""
-        record_positions(self._connection, group, positions)
+    def record_positions(self, group: str, positions: Positions) -> Positions:
+        """Store the next offsets of the group in this transaction; return what was stored before."""
+        return record_positions(self._connection, group, positions)
 
 
 class _ProbeDoneError(Exception):
@@ -308,7 +315,7 @@ class PostgresStitchStore:
                 transaction.insert_touchpoints()
                 transaction.insert_conversion_events()
                 transaction.insert_links()
-                raise _ProbeDoneError
+                raise _ProbeDoneError  # noqa: TRY301  # the way to roll back a transaction block
         except psycopg.DataError:
             return False
         except _ProbeDoneError:

@@ -74,6 +74,7 @@ class Sweeper:
         self._producer = producer
         self._stop = threading.Event()
         self._failed: str | None = None
+        self._repair_at = 0.0  # monotonic seconds
 
     def stop(self) -> None:
         """Ask to stop after the sweep in hand."""
@@ -104,18 +105,23 @@ class Sweeper:
             Retry: Postgres or Kafka is away.
             Fatal: Kafka refuses the commands.
         """
+        # What was asked for again gets as long to be answered as the first time: an attributor that is behind, or
+        # down for an hour, must not find the same command a thousand times.
+        may_repair = time.monotonic() >= self._repair_at
         with outside_errors(), self._session.transaction() as connection:
             store_policy(connection, self._policy)
             done = sweep(
                 connection,
                 self._policy,
                 now_us=time.time_ns() // 1_000,
-                repair_after_seconds=self._settings.repair_after_seconds,
+                repair_after_seconds=self._settings.repair_after_seconds if may_repair else None,
                 grace_us=int(self._settings.grace_seconds * 1e6),
             )
         metrics.unobserved_conversions.set(done.backlog.conversions)
         metrics.oldest_unobserved_seconds.set(done.backlog.oldest_seconds)
         self._send([*done.repaired, *done.finalised])
+        if done.repaired:
+            self._repair_at = time.monotonic() + self._settings.repair_after_seconds
         metrics.commands_repaired.inc(len(done.repaired))
         metrics.conversions_finalised.inc(len(done.finalised))
         metrics.journeys_closed.inc(done.closed)

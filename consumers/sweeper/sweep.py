@@ -28,8 +28,11 @@ class Sweep:
 
     @property
     def is_full(self) -> bool:
-        """Whether a limit was reached: sweep again at once."""
-        return max(len(self.repaired), len(self.finalised), self.closed) >= _LIMIT
+        """Whether a limit was reached: sweep again at once.
+
+        Repairs do not count: asking faster for what the attributor cannot answer now would only bury it.
+        """
+        return max(len(self.finalised), self.closed) >= _LIMIT
 
 
 def sweep(
@@ -37,7 +40,7 @@ def sweep(
     policy: LookbackPolicy,
     *,
     now_us: int,
-    repair_after_seconds: float,
+    repair_after_seconds: float | None,
     grace_us: int,
     checkpoint: Callable[[], None] = lambda: None,
 ) -> Sweep:
@@ -47,13 +50,17 @@ def sweep(
         connection: in a transaction.
         policy: the lookback policy in force.
         now_us: the time, microseconds UTC.
-        repair_after_seconds: a version without a result is overdue after so long.
+        repair_after_seconds: a version without a result is overdue after so long; None: ask for none this time.
         grace_us: how much longer than the policy's lateness and inactivity to wait, microseconds: events that are in
             the log already, but not consumed yet.
         checkpoint: called between the steps, for fault tests.
     """
     owed = backlog(connection)
-    late = overdue(connection, repair_after_seconds, _LIMIT) if owed.conversions else []
+    late = (
+        []
+        if repair_after_seconds is None or not owed.conversions
+        else overdue(connection, repair_after_seconds, _LIMIT)
+    )
     checkpoint()
     final = finalise(
         connection,
