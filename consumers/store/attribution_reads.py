@@ -54,7 +54,10 @@ class OwedBatch:
 
 
 # Small result sets from big tables: look-ups by index are always right, whatever the planner's statistics say.
-READ_SETTINGS = "SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off; SET jit = off;"
+READ_SETTINGS = """
+SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off; SET jit = off;
+SET join_collapse_limit = 1; SET from_collapse_limit = 1; SET plan_cache_mode = force_custom_plan;
+"""
 
 _CONVERSIONS = """
 SELECT c.tenant_id, c.conversion_id, c.conversion_type, c.journey_key, c.converted_at_us, c.received_at_us,
@@ -79,6 +82,11 @@ JOIN attribution_touchpoints t
  AND t.occurred_at_us BETWEEN w.earliest_us AND w.converted_us
 ORDER BY w.seq, t.occurred_at_us, t.event_id
 """
+
+
+def prepare_reading(connection: psycopg.Connection) -> None:
+    """Fix the planner settings of a new session."""
+    connection.execute(READ_SETTINGS)
 
 
 def conversions_by_id(connection: psycopg.Connection, keys: Sequence[tuple[str, str]]) -> list[OwedConversion]:

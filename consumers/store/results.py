@@ -50,14 +50,16 @@ RESULT_STAGING = """
 CREATE TEMP TABLE stg_result (
     tenant_id text COLLATE "C", conversion_id text COLLATE "C", version bigint, version_reason text, is_final boolean,
     conversion_type text, converted_at_us bigint, journey_key text, net_value_micros bigint, gross_value_micros bigint,
-    delta_micros bigint, currency text, policy_version text, touchpoint_count integer, models text, insights text,
+    delta_micros bigint, currency text, policy_version text, touchpoint_count integer, models text,
+    insights text,
     computed_at_us bigint, content_hash text, source_partition integer, source_offset bigint
 ) ON COMMIT DELETE ROWS;
 SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off; SET jit = off;
+SET join_collapse_limit = 1; SET from_collapse_limit = 1; SET plan_cache_mode = force_custom_plan;
 """
 
-_TYPES = ["text", "text", "int8", "text", "bool", "text", "int8", "text", "int8", "int8", "int8", "text", "text", "int4",
-          "text", "text", "int8", "text", "int4", "int8"]  # fmt: skip
+_TYPES = ["text", "text", "int8", "text", "bool", "text", "int8", "text", "int8", "int8", "int8", "text", "text",
+          "int4", "text", "text", "int8", "text", "int4", "int8"]  # fmt: skip
 
 # Sorted, so that two auditors lock conversions in one order. Read before anything is written: what was seen before.
 _BEFORE = """
@@ -70,9 +72,9 @@ ORDER BY s.tenant_id, s.conversion_id, s.source_partition, s.source_offset
 """
 
 _LOCK = """
-SELECT FROM attribution_conversions c
-WHERE (c.tenant_id, c.conversion_id) IN (SELECT tenant_id, conversion_id FROM stg_result)
-ORDER BY c.tenant_id, c.conversion_id FOR UPDATE
+SELECT FROM (SELECT DISTINCT tenant_id, conversion_id FROM stg_result) AS s
+JOIN attribution_conversions c USING (tenant_id, conversion_id)
+ORDER BY c.tenant_id, c.conversion_id FOR UPDATE OF c
 """
 
 _INSERT = """

@@ -28,12 +28,15 @@ CREATE TEMP TABLE stg_link (
 CREATE TEMP TABLE stg_key (
     tenant_id text COLLATE "C", journey_key text COLLATE "C", first_us bigint, last_us bigint, received_us bigint
 ) ON COMMIT DELETE ROWS;
--- Staging tables have no statistics; every join from them is a look-up by index, whatever the planner would guess.
+-- Staging tables have no statistics; every join from them is a look-up by index in
+-- the order in which it is written, whatever the planner would guess.
 SET enable_hashjoin = off;
 SET enable_mergejoin = off;
 SET enable_seqscan = off;
 SET jit = off;
-SET plan_cache_mode = force_generic_plan;
+SET join_collapse_limit = 1;
+SET from_collapse_limit = 1;
+SET plan_cache_mode = force_custom_plan;
 """
 
 _PLACE_TYPES = ["text", "int4", "int8"]

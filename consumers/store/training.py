@@ -8,7 +8,6 @@ owns.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, NamedTuple
 
 import psycopg
@@ -141,24 +140,22 @@ def stream_timelines(
     """
     connection.execute(_STREAM_SETTINGS)
     with connection.cursor("attribution_timelines", binary=True) as cursor:
-        cursor.itersize = 10_000
         cursor.execute(_TIMELINES, selection.parameters())
-        rows = iter(cursor)
-        kept: list[tuple[Any, ...]] = []
-        while chunk := list(islice(rows, chunk_rows)):
-            kept += chunk
+        kept: list[TimelineRow] = []
+        while chunk := cursor.fetchmany(chunk_rows):
+            kept += map(TimelineRow._make, chunk)
             cut = _last_person(kept)
             if cut:
-                yield [TimelineRow(*row) for row in kept[:cut]]
+                yield kept[:cut]
                 del kept[:cut]
         if kept:
-            yield [TimelineRow(*row) for row in kept]
+            yield kept
 
 
-def _last_person(rows: Sequence[tuple[Any, ...]]) -> int:
+def _last_person(rows: Sequence[TimelineRow]) -> int:
     """Return where the rows of the last person begin: more of them may come."""
     place = len(rows) - 1
-    while place > 0 and rows[place - 1][0] == rows[-1][0]:
+    while place > 0 and rows[place - 1].journey_key == rows[-1].journey_key:
         place -= 1
     return place
 
