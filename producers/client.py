@@ -122,6 +122,7 @@ class AttributaryProducer:
             InvalidRecord: it breaks a rule.
             DeliveryFailed: earlier records were not delivered; this one is not queued. Or this one can never be sent.
             BufferFull: the queue stayed full for ``full_buffer_timeout_seconds``.
+            RegistryUnavailableError: with a registry, which does not answer; it is asked once a kind of record.
         """
         self.publish_mapping(record.NAME, record.to_record(), traceparent=traceparent)
 

@@ -10,6 +10,9 @@ from confluent_kafka import Consumer, TopicPartition
 from typer.testing import CliRunner
 
 from attributary.cli import produce
+from attributary.producers import MemoryTransport
+from attributary.producers.imports.mapping import RowMapper
+from attributary.producers.imports.rows import Row
 from attributary.schemas.codec import Codec
 from attributary.schemas.topics import CONVERSIONS, TOUCHPOINTS
 
@@ -96,6 +99,47 @@ def test_without_a_setting_it_is_78_and_without_a_broker_69(orders: Path, monkey
     result = run(str(orders), *ORDER_OPTIONS)
     assert result.exit_code == 69
     assert "no broker answers" in result.stderr
+
+
+def test_a_broker_that_goes_away_is_69_and_says_where_to_go_on(orders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = MemoryTransport()
+    transport.fail_next("timed out")
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
+    monkeypatch.setattr(produce, "_require_topics", lambda _: None)
+    monkeypatch.setattr("attributary.producers.client.KafkaTransport", lambda *_: transport)
+    result = run(str(orders), *ORDER_OPTIONS)
+    assert result.exit_code == 69
+    assert "1 not delivered (timed out)" in result.stderr
+    assert "go on with --skip 0" in result.stderr
+
+
+def test_an_interrupt_is_130_and_delivers_what_was_queued(orders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = MemoryTransport()
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
+    monkeypatch.setattr(produce, "_require_topics", lambda _: None)
+    monkeypatch.setattr("attributary.producers.client.KafkaTransport", lambda *_: transport)
+    record = RowMapper.record
+
+    def interrupted(self: RowMapper, row: Row) -> dict[str, Any]:
+        if row.line > 2:
+            raise KeyboardInterrupt
+        return record(self, row)
+
+    monkeypatch.setattr(RowMapper, "record", interrupted)
+    result = run(str(orders), *ORDER_OPTIONS)
+    assert result.exit_code == 130
+    assert "stopped; go on with --skip 0" in result.stderr
+    assert len(transport.messages) == 1
+
+
+def test_a_terminal_gets_a_progress_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    path = tmp_path / "links.csv"
+    path.write_text("anonymous_id,user_id,linked_at\n" + "a1,u1,2024-06-01T12:00:00Z\n" * 1000, encoding="utf-8")
+    result = run(str(path), "--kind", "identity_link", "--tenant", "acme", "--dry-run")
+    assert result.exit_code == 0
+    assert "1,000 rows, 0 rejected" in result.stderr
 
 
 def read_values(bootstrap: str, topic: str) -> list[bytes]:

@@ -23,6 +23,7 @@ from attributary.producers import (
 )
 from attributary.producers.kafka import FIXED, KafkaTransport, settings
 from attributary.producers.transport import Message, OnDone, Refused
+from attributary.schemas.codec import Codec, RegistryUnavailableError
 
 NOON = 1_717_243_200_000_000
 
@@ -306,3 +307,51 @@ def test_a_producer_that_nobody_closed_says_what_was_lost(caplog: pytest.LogCapt
     producer.publish(touchpoint())
     producer._abandoned()
     assert "1 records were not delivered; the producer was not closed" in caplog.text
+
+
+def test_parts_of_records_may_leave_out_what_has_a_default() -> None:
+    transport = MemoryTransport()
+    record = {
+        "event_id": "c1", "user_id": "u1", "occurred_at": NOON, "conversion_type": "lead",
+        "items": [{"item_id": "sku"}], "user_data": {"meta_hashes": {"em": ["0" * 64]}},
+    }  # fmt: skip
+    with opened(transport, hash_user_data=False) as producer:
+        producer.publish_mapping("conversion", record)
+    (stored,) = transport.records("conversion")
+    assert stored["items"][0]["quantity"] == 1.0
+    assert stored["user_data"]["google_hashes"] == {}
+
+
+class Registry:
+    """A schema registry with one schema, or one that is away."""
+
+    def __init__(self, *, away: bool = False) -> None:
+        self.away = away
+        self.text = ""
+
+    def schema(self, schema_id: int) -> str:
+        assert schema_id == 7
+        return self.text
+
+    def schema_id(self, name: str, schema: str) -> int:
+        assert name == "touchpoint"
+        if self.away:
+            raise RegistryUnavailableError("no answer")
+        self.text = schema
+        return 7
+
+
+def test_the_framing_of_a_registry() -> None:
+    codec = Codec(Registry())
+    transport = MemoryTransport(codec=codec)
+    with opened(transport, codec=codec) as producer:
+        producer.publish(touchpoint("t1"))
+    assert transport.messages[0].value[:5] == b"\0\0\0\0\7"
+    assert transport.records("touchpoint")[0]["event_id"] == "t1"
+
+
+def test_a_registry_that_is_away_is_no_fault_of_the_record() -> None:
+    with opened(MemoryTransport(), codec=Codec(Registry(away=True))) as producer:
+        with pytest.raises(RegistryUnavailableError):
+            producer.publish(touchpoint("t1"))
+        assert producer.counters == (0, 0, 0)
