@@ -7,7 +7,7 @@
 Invariant: the same table and options give the same numbers; the seed is an option, no clock is read.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from attributary.attribution_core.journeys import Floats, JourneyBatch
 from attributary.attribution_core.markov import shares
 from attributary.attribution_core.models import RULE_MODELS, ModelError
 from attributary.attribution_core.paths import JourneyTable, read_paths
+from attributary.attribution_core.poisson import PoissonTotals
 from attributary.attribution_core.population import (
     CreditTotals,
     Estimator,
@@ -41,8 +42,9 @@ ANALYSES: tuple[str, ...] = (
     "shapley",
     "shapley_rate",
     "markov_shapley",
+    "poisson",
 )
-_NEEDS_TIME = frozenset({"time_decay"})
+_NEEDS_TIME = frozenset({"time_decay", "poisson"})
 
 
 @dataclass(frozen=True)
@@ -92,14 +94,14 @@ def analyze(
     """
     chosen = replace(settings or AnalysisSettings(), **options)
     table = _table(data)
-    table = JourneyTable(apply(table.batch, chosen.transforms), table.outcomes, table.timed)
+    table = JourneyTable(apply(table.batch, chosen.transforms), table.outcomes, table.watched_until)
     names = list(dict.fromkeys(models)) if models else [n for n in ANALYSES if table.timed or n not in _NEEDS_TIME]
     for name in names:
         if name not in ANALYSES:
             raise ModelError(f"no model {name!r}; there are {', '.join(ANALYSES)}")
         if name in _NEEDS_TIME and not table.timed:
             raise ModelError(f"{name} needs times; a table of paths has none")
-    reports = [_report(_estimator(name, table.batch, chosen), table, chosen) for name in names]
+    reports = [_report(_estimator(name, table, chosen), table, chosen) for name in names]
     if len(reports) > 1:
         _compare(reports)
     return Analysis(tuple(reports))
@@ -114,18 +116,20 @@ def _table(data: JourneyTable | Mapping[str, Iterable[Any]] | Sequence[Mapping[s
     return read_paths(data)  # type: ignore[arg-type]  # frames have columns as mappings do
 
 
-def _estimator(name: str, batch: JourneyBatch, settings: AnalysisSettings) -> Estimator:
+def _estimator(name: str, table: JourneyTable, settings: AnalysisSettings) -> Estimator:
+    batch, watched_until = table.batch, table.watched_until
     if name in RULES:
         return CreditTotals(name, batch, RULES[name](batch, settings.rules))
-    if name == "shapley":
-        return CreditTotals(name, batch, set_shares(batch))
-    if name == "markov":
-        return RemovalTotals(batch, settings.order)
-    if name == "markov_journeys":
-        return RemovalCreditTotals(batch, settings.order)
-    if name == "shapley_rate":
-        return RateShapleyTotals(batch)
-    return MarkovShapleyTotals(batch, settings.baseline)
+    if name == "poisson" and watched_until is not None:
+        return PoissonTotals(batch, watched_until)
+    found: dict[str, Callable[[], Estimator]] = {
+        "shapley": lambda: CreditTotals(name, batch, set_shares(batch)),
+        "markov": lambda: RemovalTotals(batch, settings.order),
+        "markov_journeys": lambda: RemovalCreditTotals(batch, settings.order),
+        "shapley_rate": lambda: RateShapleyTotals(batch),
+        "markov_shapley": lambda: MarkovShapleyTotals(batch, settings.baseline),
+    }
+    return found[name]()
 
 
 def _version(name: str, settings: AnalysisSettings) -> str:
@@ -163,6 +167,9 @@ def _report(estimator: Estimator, table: JourneyTable, settings: AnalysisSetting
         diagnostics["baseline"] = list(settings.baseline)
         diagnostics["baseline_share"] = by_conversion.baseline / by_conversion.total if by_conversion.total else None
         diagnostics["baseline_value_share"] = by_value.baseline / by_value.total if by_value.total else None
+    if isinstance(estimator, PoissonTotals):
+        diagnostics["baseline"] = ["no touch"]
+        diagnostics["baseline_share"] = 1.0 - float(share[0].sum())
     if isinstance(estimator, RemovalTotals):
         diagnostics["order"] = settings.order
         diagnostics["states"] = int(estimator.grams.states.size)

@@ -4,7 +4,8 @@ Columns ``user``, ``time``, ``channel``, and optionally ``conversion`` (truthy: 
 (currency units). A row with a channel is a touch; a row that is both is a touch and a conversion at the same time.
 
 Invariant: the journeys depend on the set of rows, not on their order. Each conversion ends a journey; its touches are
-those of the user since the conversion before. Touches after a user's last conversion are a journey without one.
+those of the user since the conversion before. Touches after a user's last conversion are a journey without one, which
+ends with its last touch and is watched until the latest time in the table.
 """
 
 from collections.abc import Iterable, Mapping
@@ -113,7 +114,10 @@ def _encode(histories: Mapping[str, list[tuple[int, bool, str, int]]], lookback:
                 touches.append((when, channel, channel))
         if touches:
             close(touches, touches[-1][0], None)
-    return JourneyTable(JourneyBatch.of(journeys, ends), Outcomes.of(converted, worth), timed=True)
+    latest = max((when for history in histories.values() for when, *_ in history), default=0)
+    outcomes = Outcomes.of(converted, worth)
+    batch = JourneyBatch.of(journeys, ends)
+    return JourneyTable(batch, outcomes, np.where(outcomes.conversions > 0, batch.converted_at, np.int64(latest)))
 
 
 def _text(cell: Any) -> str:

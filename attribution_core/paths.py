@@ -31,12 +31,18 @@ class JourneyTable:
     Attributes:
         batch: the journeys; several rows may hold the same path.
         outcomes: conversions, journeys without, value.
-        timed: whether the times are real; a path file has none, so models that need time must not be used.
+        watched_until: int64[n], until when each journey was watched: its conversion, or as far as the data reach;
+            microseconds UTC. None without real times, as in a path file: no model that needs time can be used.
     """
 
     batch: JourneyBatch
     outcomes: Outcomes
-    timed: bool = False
+    watched_until: Ints | None = None
+
+    @property
+    def timed(self) -> bool:
+        """Whether the times are real."""
+        return self.watched_until is not None
 
 
 def read_paths(columns: Mapping[str, Iterable[Any]], separator: str = SEPARATOR) -> JourneyTable:

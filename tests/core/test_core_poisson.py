@@ -1,0 +1,202 @@
+import json
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attributary.attribution_core import analyze, read_events
+from attributary.attribution_core.exposures import AGE_BOUNDS, ExposureCounts, pieces
+from attributary.attribution_core.journeys import Ints, JourneyBatch, JourneyError, Outcomes
+from attributary.attribution_core.poisson import (
+    FitError,
+    PoissonFit,
+    PoissonTotals,
+    eliminate_backwards,
+    fit,
+    fit_counts,
+)
+from attributary.attribution_core.population import Weights
+
+DAY = 86_400_000_000
+NAMES = ("mail", "search")
+BETA = np.array([[0.6, 0.2, 0.0], [1.5, 0.8, 0.3]])
+ALPHA = np.log(0.01)
+
+
+class World(NamedTuple):
+    batch: JourneyBatch
+    outcomes: Outcomes
+    watched_until: Ints
+
+
+def world(people: int, seed: int) -> World:
+    """People with random touches over 20 days, watched for 40 days; the first conversion of each ends the journey."""
+    generator = np.random.default_rng(seed)
+    journeys, ends, converted = [], [], []
+    bounds = [0, *AGE_BOUNDS]
+    for _ in range(people):
+        touches = sorted(
+            (int(when), str(number), NAMES[int(generator.integers(2))])
+            for number, when in enumerate(generator.integers(0, 20 * DAY, generator.integers(1, 4)))
+        )
+        cuts = sorted({when + bound for when, _, _ in touches for bound in bounds} | {40 * DAY})
+        end, flag = 40 * DAY, False
+        for low, high in pairwise(cuts):
+            logs = ALPHA
+            for when, _, channel in touches:
+                if when <= low < when + AGE_BOUNDS[-1]:
+                    place = int(np.searchsorted(AGE_BOUNDS, low - when, side="right"))
+                    logs += BETA[NAMES.index(channel), place]
+            wait = generator.exponential(1 / np.exp(logs)) * DAY
+            if wait < min(high, 40 * DAY) - low:
+                end, flag = low + int(wait), True
+                break
+            if high >= 40 * DAY:
+                break
+        journeys.append([touch for touch in touches if touch[0] <= end])
+        ends.append(end)
+        converted.append(flag)
+    batch = JourneyBatch.of(journeys, ends)
+    return World(batch, Outcomes.of(converted, [10_000_000 * flag for flag in converted]), batch.converted_at)
+
+
+@pytest.fixture(scope="module")
+def known() -> World:
+    return world(6_000, seed=2)
+
+
+def test_known_rates_are_recovered_within_their_errors(known: World) -> None:
+    counts = ExposureCounts.fit(known.batch, known.outcomes.conversions, known.watched_until)
+    found = fit_counts(counts)
+    assert found.alpha == pytest.approx(ALPHA, abs=0.1)
+    z = (found.beta - BETA) / found.beta_error
+    assert (np.abs(z) < 3).all()
+    assert float((z**2).mean()) < 2.5
+    assert counts.conversions.sum() == known.outcomes.conversions.sum()
+    began = known.batch.times[known.batch.offsets[:-1]]
+    assert counts.micros.sum() == (known.watched_until - began).sum()
+
+
+def test_credits_and_baseline_sum_to_one(known: World) -> None:
+    fitted = PoissonFit(ALPHA, BETA, BETA)
+    credits_, baseline = eliminate_backwards(known.batch, fitted)
+    assert known.batch.sums(credits_) + baseline == pytest.approx(1, abs=1e-12)
+    assert (credits_ >= -1e-15).all()  # no effect is negative here
+    assert ((baseline > 0) & (baseline <= 1)).all()
+    weights = Weights.observed(known.outcomes)
+    totals = PoissonTotals(known.batch, known.watched_until).totals(weights)
+    assert 0 < totals[0].sum() < known.outcomes.conversions.sum()
+    assert totals[1] == pytest.approx(totals[0] * 10_000_000)
+    # half of the touches are searches, and they raise the rate most
+    assert totals[0, 1] > 2 * totals[0, 0]
+
+
+def test_backwards_elimination_on_a_known_journey() -> None:
+    batch = JourneyBatch.of([[(0, "1", "mail"), (10 * DAY, "2", "search")], []], [10 * DAY + 5, 0])
+    credits_, baseline = eliminate_backwards(batch, PoissonFit(0.0, np.log([[8, 4, 2], [3, 1, 1]]), BETA))
+    # mail is 10 days old (x2), search is fresh (x3): rates 1, 2, 6
+    assert credits_ == pytest.approx([1 / 6, 4 / 6])
+    assert baseline == pytest.approx([1 / 6, 1])
+    edge = JourneyBatch.of([[(0, "1", "mail")]], [AGE_BOUNDS[-1]])
+    assert eliminate_backwards(edge, PoissonFit(0.0, BETA, BETA))[0].tolist() == [0.0]  # grown out
+
+
+def test_a_touch_that_lowers_the_rate_gets_a_negative_credit() -> None:
+    batch = JourneyBatch.of([[(0, "1", "mail")]], [5])
+    credits_, baseline = eliminate_backwards(batch, PoissonFit(0.0, np.array([[-1.0, 0, 0]]), BETA))
+    assert credits_[0] < 0
+    assert credits_[0] + baseline[0] == pytest.approx(1)
+
+
+JOURNEYS = st.lists(
+    st.tuples(
+        st.lists(st.tuples(st.integers(0, 50 * DAY), st.just(""), st.sampled_from("abc")), max_size=5),
+        st.booleans(),
+        st.integers(0, 60 * DAY),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def counted(rows: list[tuple[list[tuple[int, str, str]], bool, int]]) -> ExposureCounts:
+    ends = [max([touch[0] for touch in touches], default=0) for touches, _, _ in rows]
+    batch = JourneyBatch.of([touches for touches, _, _ in rows], ends)
+    until = np.array([end + more for end, (_, _, more) in zip(ends, rows, strict=True)], dtype=np.int64)
+    return ExposureCounts.fit(batch, np.array([int(flag) for _, flag, _ in rows], dtype=np.int64), until)
+
+
+@settings(max_examples=40, deadline=None)
+@given(JOURNEYS, JOURNEYS)
+def test_exposure_counts_add_and_subtract_exactly(one: list, two: list) -> None:  # type: ignore[type-arg]
+    a, b, both = counted(one), counted(two), counted(one + two)
+    total = a.add(b)
+    assert total.micros.sum() == both.micros.sum() == b.add(a).micros.sum()
+    assert total.index.names == both.index.names
+    assert total.exposures.tobytes() == both.exposures.tobytes()
+    assert total.micros.tolist() == both.micros.tolist()
+    assert total.conversions.tolist() == both.conversions.tolist()
+    document = json.loads(json.dumps(total.to_document()))
+    if document["channels"]:
+        assert ExposureCounts.from_document(document).to_document() == document
+        with pytest.raises(JourneyError):
+            ExposureCounts.from_document({**document, "micros": [1, *document["micros"]]})
+    with pytest.raises(JourneyError, match="schema"):
+        ExposureCounts.from_document({**document, "schema": 0})
+    rest = total.subtract(b)
+    assert rest.micros.sum() == a.micros.sum()
+    assert sorted(rest.micros.tolist()) == sorted(a.micros.tolist())
+    with pytest.raises(JourneyError):
+        a.subtract(total.add(counted([([(0, "", "a")], True, 5)])))
+
+
+@settings(max_examples=40, deadline=None)
+@given(JOURNEYS)
+def test_pieces_cover_each_history_once(rows: list) -> None:  # type: ignore[type-arg]
+    ends = [max([touch[0] for touch in touches], default=0) for touches, _, _ in rows]
+    batch = JourneyBatch.of([touches for touches, _, _ in rows], ends)
+    until = np.array([end + more for end, (_, _, more) in zip(ends, rows, strict=True)], dtype=np.int64)
+    found = pieces(batch, until)
+    watched = np.bincount(found.journey, found.micros, len(batch))
+    began = [min([touch[0] for touch in touches], default=int(until[n])) for n, (touches, _, _) in enumerate(rows)]
+    assert watched.tolist() == (until - np.array(began)).tolist()
+    for journey, (touches, _, _) in enumerate(rows):
+        if touches:
+            ages = [int(np.searchsorted(AGE_BOUNDS, until[journey] - when, side="right")) for when, _, _ in touches]
+            wanted = np.zeros((len(batch.index), len(AGE_BOUNDS) + 1))
+            for age, (_, _, channel) in zip(ages, touches, strict=True):
+                wanted[batch.index.code(channel), age] += 1
+            held = found.exposures[found.at_end[journey]].reshape(len(batch.index), -1)
+            assert held.tolist() == np.minimum(wanted[:, :-1], 5).tolist()
+        else:
+            assert found.at_end[journey] == -1
+
+
+def test_nothing_to_fit_is_refused_and_shown_as_unavailable() -> None:
+    with pytest.raises(FitError):
+        fit(np.zeros((1, 3), dtype=np.int8), np.zeros(1), np.zeros(1), 1)
+    columns: dict[str, list[Any]] = {"user": ["u", "u"], "time": [0, 90_000], "channel": ["a", "b"]}
+    report = analyze(read_events(columns), ["poisson"], intervals=True, draws=10)["poisson"]
+    assert report.diagnostics["status"] == "unavailable: no conversions"
+    assert report.to_dict()["channels"][0]["share"] is None
+
+
+def test_the_analysis_of_events_has_baseline_intervals_and_rate_ratios(known: World) -> None:
+    part = known.batch.slice(0, 1_500)
+    columns: dict[str, list[Any]] = {"user": [], "time": [], "channel": [], "conversion": [], "value": []}
+    for journey in range(len(part)):
+        low, high = int(part.offsets[journey]), int(part.offsets[journey + 1])
+        rows = [(int(part.times[n]) / 1e6, NAMES[part.channels[n]], 0) for n in range(low, high)]
+        if known.outcomes.conversions[journey]:
+            rows.append((int(part.converted_at[journey]) / 1e6, "", 1))
+        for when, channel, flag in rows:
+            for name, cell in zip(columns, (str(journey), when, channel, flag, 10 * flag), strict=True):
+                columns[name].append(cell)
+    report = analyze(read_events(columns), ["poisson"], intervals=True, draws=30)["poisson"]
+    mail, search = report.channels
+    assert search["rate_ratio_0_1_days"] > mail["rate_ratio_0_1_days"] > 1
+    assert search["interval"][0] < search["share"] < search["interval"][1]
+    assert report.diagnostics["baseline_share"] == pytest.approx(1 - mail["share"] - search["share"])
