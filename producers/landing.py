@@ -171,6 +171,8 @@ def _host(url: str) -> str:
 def _is_excluded(referring_host: str, own_host: str, own_domains: Iterable[str], rules: ChannelRules) -> bool:
     if own_host and split_host(referring_host).registrable == split_host(own_host).registrable:
         return True
+    if isinstance(own_domains, str):  # one domain; taken apart into letters it would match whole countries
+        own_domains = (own_domains,)
     if any(is_within(referring_host, domain.lower().strip(".")) for domain in own_domains):
         return True
     return rules.is_excluded_referrer(referring_host)

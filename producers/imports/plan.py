@@ -24,7 +24,7 @@ EXTRA_FIELDS: Mapping[RecordName, tuple[str, ...]] = {
 """Not in the schema: ``value`` is money in units; ``user_agent`` of a touchpoint only says whether it is a robot."""
 
 TIME_UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
-_DOCUMENT = frozenset({"map", "constant", "time_format", "timezone", "decimal_comma", "kind", "tenant"})
+_DOCUMENT = frozenset({"map", "constant", "time_format", "timezone", "decimal_comma", "kind", "tenant", "region"})
 
 
 class PlanError(ValueError):

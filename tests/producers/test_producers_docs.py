@@ -51,7 +51,7 @@ def test_commands_import_the_sample(number: int, tmp_path: Path, monkeypatch: py
         if block.name:
             (tmp_path / block.name).write_text(block.text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    program, command, *arguments = shlex.split(blocks("console")[number].text)
+    program, command, *arguments = shlex.split(blocks("console")[number].text.replace("\\\n", " "))
     assert (program, command) == ("attributary", "produce")
     app = typer.Typer()
     produce.register(app)

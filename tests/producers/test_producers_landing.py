@@ -127,6 +127,11 @@ def test_own_domains_and_payment_pages_are_no_referrers(referrer: str, own_domai
     assert (tagged.channel, tagged.is_internal) == ("paid_search", False)
 
 
+def test_one_own_domain_may_be_a_text() -> None:
+    assert parse_landing(PAGE, "https://pay.brand.net/", own_domains="brand.net").is_internal
+    assert not parse_landing(PAGE, "https://other.net/", own_domains="brand.net").is_internal
+
+
 def test_a_neighbour_below_a_private_suffix_is_a_stranger() -> None:
     assert parse_landing("https://one.myshopify.com/", "https://two.myshopify.com/").channel == "referral"
     assert (

@@ -90,7 +90,9 @@ def produce(
             raise typer.Exit(_EXIT_USAGE) from None
         if unused := mapper.unused_columns():
             typer.echo(f"columns that are not used: {', '.join(unused)}", err=True)
-        producer = _open_producer(tenant or str(document.get("tenant", "")), region, dry_run=dry_run)
+        producer = _open_producer(
+            tenant or str(document.get("tenant", "")), region or document.get("region"), dry_run=dry_run
+        )
         rejects = opened.enter_context(RejectsFile(file.with_name(file.name + ".rejects.jsonl"), append=skip > 0))
         show = opened.enter_context(_progress(source, file.name))
         job = FileImport(mapper, plan.kind, producer, rejects, show)
