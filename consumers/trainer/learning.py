@@ -1,0 +1,160 @@
+"""Sufficient statistics of the finished journeys of a tenant, from the store.
+
+Invariant: the statistics are a function of the stored events, the window and the rules; they are sums of integers, so
+how the stream is cut into chunks changes nothing, and they can be built again at any time.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import psycopg
+
+from attributary.attribution_core.journeys import Outcomes
+from attributary.attribution_core.state import JourneyState
+from attributary.consumers.store.training import (
+    Selection,
+    conversions_by_currency,
+    count_people,
+    newest_arrival,
+    stored_policies,
+    stream_timelines,
+)
+
+from .finished import FinishedJourneys, FinishRules, finished_journeys
+
+Progress = Callable[[int, int | None], None]
+
+
+def no_progress(_done: int, _total: int | None) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which finished journeys to read.
+
+    Attributes:
+        tenant_id: whose.
+        since: journeys that end at or after it, microseconds UTC; None: from the beginning.
+        until: journeys that end before it, microseconds UTC; None: to the end.
+        conversion_types: of these types only, the others as if they had not happened; empty: all.
+        journey_key: of this person only.
+        close_silent: take people for closed who were last heard of longer than the inactivity time before the newest
+            arrival of the tenant; otherwise only those whom the sweeper closed.
+    """
+
+    tenant_id: str
+    since: int | None = None
+    until: int | None = None
+    conversion_types: frozenset[str] = frozenset()
+    journey_key: str | None = None
+    close_silent: bool = False
+
+
+@dataclass(slots=True)
+class ReadCounts:
+    """What was read, for the record.
+
+    Attributes:
+        people: number of people.
+        open_touches: touches of journeys that are not finished, not used.
+        passed_over: touches that count for no conversion although one followed, not used.
+        foreign_currency: conversions in another currency than the statistics': counted as conversions of no value.
+    """
+
+    people: int = 0
+    open_touches: int = 0
+    passed_over: int = 0
+    foreign_currency: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """The statistics of a window.
+
+    Attributes:
+        state: the sufficient statistics.
+        currency: of the values in it; None when there was no conversion.
+        policies: versions of the lookback policies that conversions pinned.
+        counts: what was read.
+    """
+
+    state: JourneyState
+    currency: str | None
+    policies: tuple[str, ...]
+    counts: ReadCounts = field(default_factory=ReadCounts)
+
+
+def read_journeys(
+    connection: psycopg.Connection, window: Window, inactivity_micros: int, progress: Progress = no_progress
+) -> Iterator[FinishedJourneys]:
+    """Yield the finished journeys of a window, some people at a time.
+
+    Args:
+        connection: in a snapshot that stays open until the last chunk.
+        window: which.
+        inactivity_micros: silence that ends a journey without conversion, microseconds.
+        progress: told after each chunk of how many people of how many; may raise to stop.
+    """
+    silent_since = None
+    if window.close_silent:
+        newest = newest_arrival(connection, window.tenant_id)
+        silent_since = None if newest is None else newest - inactivity_micros - 1
+    selection = Selection(window.tenant_id, window.journey_key, window.since, window.until, silent_since)
+    rules = FinishRules(
+        stored_policies(connection), inactivity_micros, window.since, window.until, window.conversion_types or None
+    )
+    total = count_people(connection, selection)
+    done = 0
+    progress(done, total)
+    for rows in stream_timelines(connection, selection):
+        journeys = finished_journeys(rows, rules)
+        done += journeys.people
+        yield journeys
+        progress(done, total)
+
+
+def learn(
+    connection: psycopg.Connection,
+    window: Window,
+    inactivity_micros: int,
+    *,
+    currency: str | None = None,
+    progress: Progress = no_progress,
+) -> Learned:
+    """Build the statistics of a window.
+
+    Args:
+        connection: in a snapshot.
+        window: which journeys.
+        inactivity_micros: silence that ends a journey without conversion, microseconds.
+        currency: of the values; the commonest of the window when not given. Amounts of different currencies are never
+            added up: a conversion in another one counts as a conversion without value.
+        progress: as for `read_journeys`.
+    """
+    if currency is None:
+        selection = Selection(window.tenant_id, since=window.since, until=window.until)
+        currency = next(iter(conversions_by_currency(connection, selection)), None)
+    counts, policies = ReadCounts(), set[str]()
+    state = JourneyState.empty()
+    for journeys in read_journeys(connection, window, inactivity_micros, progress):
+        state = state.add(_fit(journeys, currency))
+        counts.people += journeys.people
+        counts.open_touches += journeys.open_touches
+        counts.passed_over += journeys.passed_over
+        counts.foreign_currency += sum(row.group != currency for row in journeys.conversions)
+        policies |= {row.detail for row in journeys.conversions}
+    return Learned(state, currency, tuple(sorted(policies)), counts)
+
+
+def _fit(journeys: FinishedJourneys, currency: str | None) -> JourneyState:
+    values = np.fromiter(
+        (row.value_micros if row.group == currency else 0 for row in journeys.conversions),
+        np.int64,
+        len(journeys.conversions),
+    )
+    converted = JourneyState.fit(journeys.converted, Outcomes.of(np.ones(values.size, dtype=np.bool_), values))
+    lost = len(journeys.nulls)
+    none = np.zeros(lost, dtype=np.int64)
+    return converted.add(JourneyState.fit(journeys.nulls, Outcomes.of(np.zeros(lost, dtype=np.bool_), none)))

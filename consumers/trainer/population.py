@@ -1,0 +1,110 @@
+"""What a trained state says about every channel: removal effects, Shapley values, support, intervals.
+
+Invariant: a function of the state and the options alone; what cannot be said is None, never 0.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from attributary.attribution_core.journeys import Floats
+from attributary.attribution_core.markov import first_order_chain, first_order_removal, shares
+from attributary.attribution_core.report import plain
+from attributary.attribution_core.shapley import simplified
+from attributary.attribution_core.state import JourneyState
+from attributary.attribution_core.uncertainty import dirichlet_removal, spread
+
+NO_CONVERSIONS = "unavailable: no conversions"
+ONLY_CONVERSIONS = "conversions only: removal effects say no more than presence"
+OK = "ok"
+INSUFFICIENT = "insufficient data"
+
+
+def removal_shares(state: JourneyState) -> tuple[Floats, Floats]:
+    """Return removal effects and their normalised shares, each float64[2, K]: of conversions, and of value."""
+    chain = state.chain
+    exits = chain.conversions + chain.nulls
+    effects = np.stack(
+        [
+            first_order_removal(first_order_chain(chain.steps, chain.opens, reward, exits)).effects
+            for reward in (chain.conversions, chain.value_micros)
+        ]
+    )
+    return effects, shares(effects)
+
+
+def shapley_shares(state: JourneyState) -> tuple[Floats, Floats, Floats]:
+    """Return simplified Shapley values float64[2, K], shares of conversions float64[K], and their standard errors.
+
+    The errors are those of the mean of per-journey credits: ``sqrt(sum_j (a_ij - share_i)^2) / n`` over conversions.
+    """
+    values = simplified(state.sets, state.index)
+    squares = np.zeros(len(state.index), dtype=np.float64)
+    with_touches = 0
+    for names, (conversions, _, _) in state.sets.items():
+        if names:
+            with_touches += conversions
+            for name in names:
+                squares[state.index.code(name)] += conversions / len(names) ** 2
+    if not with_touches:
+        nothing = np.full(len(state.index), np.nan)
+        return values, nothing, nothing
+    share = values[0] / with_touches
+    variance = np.maximum(squares / with_touches - share**2, 0.0)
+    return values, share, np.sqrt(variance / with_touches)
+
+
+def population(
+    state: JourneyState, *, minimum_conversions: int = 30, draws: int = 400, seed: int = 0
+) -> dict[str, Any]:
+    """Return the report of a state, ready for JSON.
+
+    Args:
+        state: the statistics.
+        minimum_conversions: a channel in fewer conversions has insufficient data.
+        draws: posterior draws behind the intervals of the removal effects' shares.
+        seed: of the draws.
+    """
+    effects, removal = removal_shares(state)
+    drawn = spread(shares(dirichlet_removal(state, draws=draws, seed=seed)), removal[0])
+    shapley, shapley_share, shapley_error = shapley_shares(state)
+    bare = state.sets.get((), (0, 0, 0))
+    conversions, value = state.conversions - bare[0], state.value_micros - bare[2]
+    support = state.conversions_with()
+    channels = [
+        {
+            "channel": name,
+            "conversions_with": support[code],
+            "status": OK if support[code] >= minimum_conversions else INSUFFICIENT,
+            "markov": {
+                "removal_effect": effects[0, code],
+                "share": removal[0, code],
+                "interval": [drawn.low[code], drawn.high[code]],
+                "error": drawn.error[code],
+                "conversions": removal[0, code] * conversions,
+                "value_micros": removal[1, code] * value,
+            },
+            "shapley": {
+                "share": shapley_share[code],
+                "error": shapley_error[code],
+                "conversions": shapley[0, code],
+                "value_micros": shapley[1, code],
+            },
+        }
+        for code, name in enumerate(state.index.names)
+    ]
+    status = NO_CONVERSIONS if not conversions else OK if state.nulls else ONLY_CONVERSIONS
+    report: dict[str, Any] = plain(
+        {
+            "status": status,
+            "conversions": state.conversions,
+            "nulls": state.nulls,
+            "value_micros": state.value_micros,
+            "conversions_without_touches": bare[0],
+            "conversion_rate": state.conversions / max(state.conversions + state.nulls, 1),
+            "distinct_sets": len(state.sets),
+            "confidence": float(drawn.confidence),
+            "channels": channels,
+        }
+    )
+    return report

@@ -1,0 +1,104 @@
+"""Training: from the finished journeys in the store to a state that can be kept, and what to know about it."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import psycopg
+
+from attributary.attribution_core.models import TRAINED_MODELS, ModelError, TrainedState, model_set
+from attributary.consumers.store.model_states import NewState
+
+from .code_version import code_version
+from .learning import Learned, Progress, Window, learn, no_progress
+from .population import population
+
+
+class TrainingError(ValueError):
+    """A training that cannot be done as asked; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """What to train.
+
+    Attributes:
+        model: one of the trained models.
+        window: the journeys to learn from.
+        inactivity_micros: silence that ends a journey without conversion, microseconds.
+        currency: of the values; None: the commonest.
+        settings: the model's parameters, by the names of its settings class.
+    """
+
+    model: str
+    window: Window
+    inactivity_micros: int
+    currency: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_model(model: str, settings: Mapping[str, Any], document: Mapping[str, Any]) -> None:
+    """Build the model once, as the attributor will.
+
+    Raises:
+        TrainingError: there is no such trained model, or it does not take these settings.
+    """
+    if model not in TRAINED_MODELS:
+        raise TrainingError(f"{model} is not a trained model; there are {', '.join(TRAINED_MODELS)}")
+    try:
+        model_set([model], {model: TrainedState("0", document, settings)})
+    except (ModelError, ValueError, TypeError) as error:
+        raise TrainingError(f"{model}: {error}") from error
+
+
+def train(connection: psycopg.Connection, plan: TrainingPlan, progress: Progress = no_progress) -> NewState:
+    """Train a model.
+
+    Args:
+        connection: in a snapshot (REPEATABLE READ).
+        plan: what to train.
+        progress: told of how many people of how many; may raise to stop.
+
+    Returns:
+        The state with its metadata, not stored yet.
+
+    Raises:
+        TrainingError: the model or a setting does not exist, or there is no finished journey in the window.
+    """
+    if plan.model not in TRAINED_MODELS:
+        raise TrainingError(f"{plan.model} is not a trained model; there are {', '.join(TRAINED_MODELS)}")
+    started = time.monotonic()
+    learned = learn(connection, plan.window, plan.inactivity_micros, currency=plan.currency, progress=progress)
+    state = learned.state
+    if not state.conversions + state.nulls:
+        raise TrainingError(f"tenant {plan.window.tenant_id} has no finished journey in the window")
+    document = state.to_document()
+    check_model(plan.model, plan.settings, document)
+    minimum = plan.settings.get("minimum_conversions")
+    report = population(state) if minimum is None else population(state, minimum_conversions=int(minimum))
+    metadata = _metadata(plan, learned) | {
+        "training_seconds": round(time.monotonic() - started, 3),
+        "diagnostics": report,
+    }
+    return NewState(plan.window.tenant_id, plan.model, document, dict(plan.settings), metadata)
+
+
+def _metadata(plan: TrainingPlan, learned: Learned) -> dict[str, Any]:
+    journeys = learned.state.conversions + learned.state.nulls
+    window = plan.window
+    return {
+        "window": {
+            "since": window.since,
+            "until": window.until,
+            "conversion_types": sorted(window.conversion_types),
+            "close_silent": window.close_silent,
+            "inactivity_micros": plan.inactivity_micros,
+        },
+        "n": journeys,
+        "n_eff": float(journeys),  # every journey weighs 1: nothing is forgotten inside the window
+        "currency": learned.currency,
+        "policies": list(learned.policies),
+        "read": asdict(learned.counts),
+        "code_version": code_version(),
+    }
