@@ -1,40 +1,39 @@
--- The queries of the marketing dashboard, one panel each. Money is shown in units of its currency; a conversion counts
--- with its newest version. $__timeFilter and $__unixEpochFilter are Grafana's macros.
+-- The queries of the marketing dashboard, one panel each, on the views of the schema `reporting`. Money is in units of
+-- its currency; a conversion counts with its newest version. $__timeFilter is Grafana's macro.
 
 -- panel (table): Revenue by channel and model
-WITH newest AS (
-    SELECT DISTINCT ON (tenant_id, conversion_id) tenant_id, currency, models
-    FROM attribution_results
-    WHERE $__timeFilter(to_timestamp(converted_at_us / 1e6))
-    ORDER BY tenant_id, conversion_id, version DESC
-)
-SELECT rollup ->> 'name' AS channel,
-       model ->> 'model' AS model,
-       newest.currency,
-       round(sum((rollup ->> 'value_micros')::bigint) / 1e6, 2) AS revenue,
-       round(sum((rollup ->> 'credit')::numeric), 2) AS conversions
-FROM newest
-CROSS JOIN LATERAL jsonb_array_elements(newest.models) AS model
-CROSS JOIN LATERAL jsonb_array_elements(model -> 'rollups') AS rollup
-WHERE rollup ->> 'dimension' = 'channel'
+SELECT name AS channel,
+       model,
+       currency,
+       round(sum(value), 2) AS revenue,
+       round(sum(credit)::numeric, 2) AS conversions
+FROM reporting.credit
+WHERE dimension = 'channel' AND $__timeFilter(converted_at)
 GROUP BY 1, 2, 3
 ORDER BY 2, 4 DESC;
 
+-- panel (table): Revenue by campaign, last-touch beside time-decay
+SELECT name AS campaign,
+       currency,
+       round(sum(value) FILTER (WHERE model = 'last'), 2) AS last_touch,
+       round(sum(value) FILTER (WHERE model = 'time_decay'), 2) AS time_decay
+FROM reporting.credit
+WHERE dimension = 'campaign' AND model IN ('last', 'time_decay') AND $__timeFilter(converted_at)
+GROUP BY 1, 2
+ORDER BY 4 DESC NULLS LAST
+LIMIT 50;
+
 -- panel (timeseries): Net revenue per day
-SELECT date_trunc('day', to_timestamp(converted_at_us / 1e6)) AS time,
-       currency AS metric,
-       sum(net_value_micros) / 1e6 AS revenue
-FROM attribution_conversions
-WHERE $__timeFilter(to_timestamp(converted_at_us / 1e6))
+SELECT date_trunc('day', converted_at) AS time, currency AS metric, sum(net_value) AS revenue
+FROM reporting.conversions
+WHERE $__timeFilter(converted_at)
 GROUP BY 1, 2
 ORDER BY 1;
 
 -- panel (timeseries): Touchpoints per hour and channel
-SELECT date_trunc('hour', to_timestamp(occurred_at_us / 1e6)) AS time,
-       channel AS metric,
-       count(*) AS touchpoints
-FROM attribution_touchpoints
-WHERE $__timeFilter(to_timestamp(occurred_at_us / 1e6)) AND NOT is_bot
+SELECT date_trunc('hour', occurred_at) AS time, channel AS metric, count(*) AS touchpoints
+FROM reporting.touchpoints
+WHERE $__timeFilter(occurred_at) AND NOT is_bot
 GROUP BY 1, 2
 ORDER BY 1;
 
@@ -42,24 +41,20 @@ ORDER BY 1;
 SELECT conversion_type,
        currency,
        count(*) AS conversions,
-       round(sum(net_value_micros) / 1e6, 2) AS net_revenue,
-       round(sum(gross_value_micros - net_value_micros) / 1e6, 2) AS refunded,
+       round(sum(net_value), 2) AS net_revenue,
+       round(sum(gross_value - net_value), 2) AS refunded,
        count(*) FILTER (WHERE is_final) AS final
-FROM attribution_conversions
-WHERE $__timeFilter(to_timestamp(converted_at_us / 1e6)) AND version > 0
+FROM reporting.conversions
+WHERE $__timeFilter(converted_at)
 GROUP BY 1, 2
 ORDER BY 3 DESC;
 
--- panel (table): Deliveries by destination
-SELECT destination, state, coalesce(reason, '') AS reason, count(*) AS events, max(updated_at) AS latest
-FROM attribution_deliveries
-WHERE $__timeFilter(occurred_at)
-GROUP BY 1, 2, 3
-ORDER BY 1, 2, 4 DESC;
-
--- panel (table): Why results were restated
-SELECT version_reason, count(*) AS versions, round(sum(delta_micros) / 1e6, 2) AS revenue_change
-FROM attribution_results
-WHERE $__timeFilter(created_at)
+-- panel (table): Why results stand as they do
+SELECT version_reason AS reason,
+       count(*) AS conversions,
+       round(avg(version), 2) AS versions_each,
+       round(avg(touchpoint_count), 1) AS touchpoints_each
+FROM reporting.results
+WHERE $__timeFilter(converted_at)
 GROUP BY 1
 ORDER BY 2 DESC;

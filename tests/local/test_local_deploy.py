@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -18,10 +19,13 @@ import yaml
 from attributary.consumers.runtime.metrics import CATALOGUE
 from attributary.local.kafka_jars import KAFKA_VERSION
 from attributary.local.kafka_maven import POM
+from attributary.local.postgres_install import find_install
 from attributary.local.stages import STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from attributary.local.postgres import Postgres
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
@@ -113,14 +117,32 @@ def test_dashboards_use_the_provisioned_sources() -> None:
     assert {panel["datasource"]["uid"] for panel in panels()} <= known
 
 
-def test_the_marketing_queries_run(database: str) -> None:
+def test_the_reader_reads_the_views_that_the_dashboards_query_and_nothing_else(
+    database: str, postgres: Postgres
+) -> None:
+    if postgres.kind == "given":
+        pytest.skip("roles belong to the whole server, and this one is not ours")
     queries = [target["rawSql"] for panel in panels() for target in panel["targets"] if "rawSql" in target]
     assert queries
-    with psycopg.connect(database) as connection:
+    psql = find_install().programs / "psql"
+    script = ROOT / "deploy" / "postgres" / "roles.sql"
+    for _ in range(2):
+        subprocess.run(
+            [str(psql), "--no-psqlrc", "--quiet", database, "--file", str(script)],
+            env={**os.environ, "READER_PASSWORD": "it's made up"},
+            check=True,
+        )
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("SET ROLE attributary_reader")
         for query in queries:
-            plain = re.sub(r"\$__timeFilter\(((?:[^()]|\([^()]*\))*)\)", r"(\1 > now() - interval '30 days')", query)
+            plain = re.sub(r"\$__timeFilter\((\w+)\)", r"(\1 > now() - interval '30 days')", query)
             assert "$__" not in plain
             connection.execute(plain.encode())
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("SELECT * FROM attribution_touchpoints")
+        connection.execute("RESET ROLE")
+        connection.execute("DROP OWNED BY attributary_reader")
+        connection.execute("DROP ROLE attributary_reader")
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -131,7 +153,7 @@ def test_services_have_the_least_privilege(name: str) -> None:
     assert not service.get("privileged")
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
     assert not service["image"].endswith(":latest")
-    if name not in JOBS:
+    if name not in {*JOBS, "reader"}:
         assert service["healthcheck"]["test"]
     if name in OURS:
         assert service["read_only"] is True

@@ -34,8 +34,8 @@ DATABASE = "attributary"
 _STEP_SECONDS = 180.0
 _GRACE_SECONDS = 30.0
 _RESTART_SECONDS = 2.0
-# Wrong usage, or a setting that is missing or wrong: another start would end the same way.
-_HOPELESS_EXITS = frozenset({2, 78})
+# Nothing to do (0), wrong usage (2), a setting that is missing or wrong (78): another start would end the same way.
+_LAST_EXITS = frozenset({0, 2, 78})
 
 _KAFKA_PORTS = (9092, 9093)
 _POSTGRES_PORT = 54320
@@ -107,7 +107,7 @@ class Stack:
         for running in self.stages:
             if running.given_up or running.child.running:
                 continue
-            if running.child.returncode in _HOPELESS_EXITS:
+            if running.child.returncode in _LAST_EXITS:
                 running.given_up = True
                 self.say(f"{running.stage.name} is off: {_last_line(running.child)}")
             elif running.restart_at is None:
