@@ -1,0 +1,62 @@
+"""deploy/postgres/roles.sql gives each role what it needs and nothing more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, LiteralString, cast
+
+import psycopg
+import pytest
+from psycopg import sql
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROLES = Path(__file__).resolve().parents[2] / "deploy" / "postgres" / "roles.sql"
+SQL = cast("LiteralString", ROLES.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(SQL)
+        yield connection
+        connection.execute("RESET ROLE")
+
+
+def test_it_can_be_run_again(connection: psycopg.Connection) -> None:
+    connection.execute(SQL)
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        ("attributary_pipeline", "SELECT count(*) FROM attribution_touchpoints"),
+        ("attributary_pipeline", "DELETE FROM attribution_results"),
+        ("attributary_pipeline", "CREATE TEMP TABLE staging (x int)"),
+        ("attributary_forwarder", "UPDATE attribution_deliveries SET state = state"),
+        ("attributary_forwarder", "SELECT count(*) FROM attribution_migrations"),
+        ("attributary_analyst", "SELECT count(*) FROM reporting.credit"),
+    ],
+)
+def test_a_role_may_do_its_work(connection: psycopg.Connection, role: str, statement: str) -> None:
+    connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+    connection.execute(cast("LiteralString", statement))
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        ("attributary_pipeline", "DROP TABLE attribution_results"),
+        ("attributary_pipeline", "DELETE FROM attribution_migrations"),
+        ("attributary_pipeline", "CREATE TABLE public.mine (x int)"),
+        ("attributary_forwarder", "SELECT count(*) FROM attribution_touchpoints"),
+        ("attributary_forwarder", "SELECT count(*) FROM attribution_results"),
+        ("attributary_analyst", "SELECT count(*) FROM attribution_touchpoints"),
+        ("attributary_analyst", "SELECT count(*) FROM attribution_deliveries"),
+    ],
+)
+def test_a_role_may_do_no_more(connection: psycopg.Connection, role: str, statement: str) -> None:
+    connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute(cast("LiteralString", statement))
