@@ -30,6 +30,7 @@ BARE_PRODUCER = {
     "batch.size": 262_144,
     "compression.type": "lz4",
     "queue.buffering.max.messages": 1_000_000,
+    "log_level": 3,  # a new broker loads its coordinator for a moment, which is no news
 }
 
 
