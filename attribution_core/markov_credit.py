@@ -8,6 +8,7 @@ Invariant: credits depend on the journey and the trained state only; a journey w
 know well enough is credited by the fallback rule and flagged.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,21 +102,26 @@ class MarkovModel:
 
     def confidence(self, batch: JourneyBatch) -> Floats:
         """Return 1 - mean over the draws of half the summed absolute change of the journey's credits."""
-        places = self._places(batch)
         shares = self.credits(batch)
         variation = np.zeros(len(batch), dtype=np.float64)
-        # A draw for a channel that is not in the state changes nothing: its journeys are flagged anyway.
+        for drawn in self.drawn_credits(batch):
+            np.subtract(drawn, shares, out=drawn)
+            variation += batch.sums(np.abs(drawn, out=drawn))
+        confidence: Floats = 1.0 - 0.5 * variation / self.draws.shape[0]
+        confidence[self.fallback(batch) | (batch.lengths == 0)] = np.nan
+        return confidence
+
+    def drawn_credits(self, batch: JourneyBatch) -> Iterator[Floats]:
+        """Return the credits under each parameter draw, float64[m]; meaningless for journeys that fall back."""
+        places = self._places(batch)
+        # An unknown channel takes the last, padded, place; its journeys are flagged, and whoever asks leaves them out.
         padded = np.concatenate((self.draws, np.ones((self.draws.shape[0], 1))), axis=1)
         for effects in padded:
             weights = effects[places]
             sums = batch.sums(weights)
             sums[sums <= 0] = 1.0
             weights /= np.repeat(sums, batch.lengths)
-            weights -= shares
-            variation += batch.sums(np.abs(weights, out=weights))
-        confidence: Floats = 1.0 - 0.5 * variation / self.draws.shape[0]
-        confidence[self.fallback(batch) | (batch.lengths == 0)] = np.nan
-        return confidence
+            yield weights
 
     def _places(self, batch: JourneyBatch) -> Ints:
         """Return the code of each touch's channel in the state; -1, the last entry of a padded row, if unknown."""

@@ -1,0 +1,140 @@
+"""What can be said about a single journey: by rules with ids, from its touches and the models' credits.
+
+A journey is one observation, so nothing here generalises. Numbers with sampling error are those of estimated models and
+come with the interval of their parameter draws; the range over models is named as such in the text and is no interval.
+Invariant: texts claim association only; a rule is silent where its test does not pass.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from attributary.attribution_core.insights import Insight
+from attributary.attribution_core.journeys import Floats, Ints, JourneyBatch
+from attributary.attribution_core.markov_credit import MarkovModel
+from attributary.attribution_core.models import Attribution, ModelSet
+
+DISAGREEMENT = 0.5  # models differ by half of the conversion: whoever reads one model must know
+RANK_PROBABILITY = 0.95
+_MICROS_PER_DAY = 86_400_000_000
+
+
+def journey_insights(
+    batch: JourneyBatch, models: ModelSet, attributions: Mapping[str, Attribution]
+) -> list[list[Insight]]:
+    """Return the insights of each journey of a batch; none for a journey without touches.
+
+    Args:
+        batch: journeys.
+        models: the models that credited it.
+        attributions: what they said, by name.
+    """
+    found: list[list[Insight]] = [[] for _ in range(len(batch))]
+    if batch.channels.size == 0 or not attributions:
+        return found
+    cells, places = np.unique(batch.journey_of_touch * len(batch.index) + batch.channels, return_inverse=True)
+    journeys, channels = np.divmod(cells, len(batch.index))
+    totals = np.stack([np.bincount(places, said.credits, cells.size) for said in attributions.values()]).astype(
+        np.float64
+    )
+    _single_channels(batch, journeys, channels, found)
+    _lead_times(batch, found)
+    _agreement(batch, (journeys, channels), totals, found)
+    for model in models.models:
+        said = attributions.get(model.name)
+        if said is not None and said.fallback is not None:
+            for journey in np.flatnonzero(said.fallback).tolist():
+                text = (
+                    f"{model.name} has insufficient data on this journey; {model.fallback_rule} is shown in its place"
+                )
+                touches = int(batch.lengths[journey])
+                found[journey].append(Insight("journey.fallback", (), 1.0, None, None, touches, text))
+        if isinstance(model, MarkovModel):
+            _leading_channels(batch, model, (cells, places), found)
+    return found
+
+
+def _single_channels(batch: JourneyBatch, journeys: Ints, channels: Ints, found: list[list[Insight]]) -> None:
+    distinct = np.bincount(journeys, minlength=len(batch))
+    only = dict(zip(journeys.tolist(), channels.tolist(), strict=True))
+    for journey in np.flatnonzero((distinct == 1) & (batch.lengths > 1)).tolist():
+        name, touches = batch.index.names[only[journey]], int(batch.lengths[journey])
+        text = f"all {touches} touches are of {name}: it receives the whole credit under every model"
+        found[journey].append(Insight("journey.single_channel", (name,), 1.0, None, None, touches, text))
+
+
+def _lead_times(batch: JourneyBatch, found: list[list[Insight]]) -> None:
+    filled = np.flatnonzero(batch.lengths)
+    days = (batch.converted_at[filled] - batch.times[batch.offsets[filled]]) / _MICROS_PER_DAY
+    lengths = batch.lengths[filled].tolist()
+    for journey, lead, touches in zip(filled.tolist(), days.tolist(), lengths, strict=True):
+        text = f"from the first of {touches} touch{'es' if touches > 1 else ''} to the conversion: {lead:.1f} days"
+        found[journey].append(Insight("journey.lead_time", (), lead, None, None, touches, text))
+
+
+def _agreement(batch: JourneyBatch, cells: tuple[Ints, Ints], totals: Floats, found: list[list[Insight]]) -> None:
+    """Tell where all models put the same channel first, and where they are far apart on one."""
+    journeys, channels = cells
+    models = totals.shape[0]
+    if models < 2:
+        return
+    starts = np.flatnonzero(np.diff(journeys, prepend=-1))
+    sizes = np.diff(np.append(starts, journeys.size))
+    top = np.maximum.reduceat(totals, starts, axis=1)
+    wins = (totals >= np.repeat(top, sizes, axis=1) - 1e-12).all(axis=0)
+    low, high = totals.min(axis=0), totals.max(axis=0)
+    several = np.repeat(sizes, sizes) > 1
+    for place in np.flatnonzero(wins & several & (low > 0)).tolist():
+        name = batch.index.names[channels[place]]
+        text = (
+            f"{name} receives the largest share under all {models} models, "
+            f"from {100 * low[place]:.0f} % to {100 * high[place]:.0f} %"
+        )
+        found[int(journeys[place])].append(
+            Insight("journey.models_agree", (name,), float(low[place]), None, None, models, text)
+        )
+    for place in np.flatnonzero(high - low >= DISAGREEMENT).tolist():
+        name = batch.index.names[channels[place]]
+        text = f"the models differ on {name}: from {100 * low[place]:.0f} % to {100 * high[place]:.0f} %"
+        found[int(journeys[place])].append(
+            Insight("journey.models_differ", (name,), float(high[place] - low[place]), None, None, models, text)
+        )
+
+
+def _leading_channels(
+    batch: JourneyBatch, model: MarkovModel, cells: tuple[Ints, Ints], found: list[list[Insight]]
+) -> None:
+    """Name the channel with the largest share by removal effects, if parameter draws agree in 95 of 100 cases."""
+    numbers, places = cells
+    journeys = numbers // len(batch.index)
+    starts = np.flatnonzero(np.diff(journeys, prepend=-1))
+    sizes = np.diff(np.append(starts, journeys.size))
+    usable = ~model.fallback(batch)[journeys[starts]] & (sizes > 1)
+    if not usable.any():
+        return
+    shares = np.bincount(places, model.credits(batch), numbers.size)
+    drawn = np.stack([np.bincount(places, credits_, numbers.size) for credits_ in model.drawn_credits(batch)])
+    top = np.maximum.reduceat(drawn, starts, axis=1)
+    led = (drawn >= np.repeat(top, sizes, axis=1) - 1e-12).mean(axis=0)
+    claimed = np.flatnonzero((led >= RANK_PROBABILITY) & np.repeat(usable, sizes))
+    if not claimed.size:
+        return
+    low, high = np.quantile(drawn[:, claimed], (0.05, 0.95), axis=0)
+    for order, place in enumerate(claimed.tolist()):
+        journey = int(journeys[place])
+        name = batch.index.names[int(numbers[place]) % len(batch.index)]
+        text = (
+            f"{name} receives the largest share by removal effects: {100 * shares[place]:.0f} % "
+            f"(90 % interval {100 * low[order]:.0f} to {100 * high[order]:.0f})"
+        )
+        found[journey].append(
+            Insight(
+                "journey.leading_channel",
+                (name,),
+                float(shares[place]),
+                float(low[order]),
+                float(high[order]),
+                int(batch.lengths[journey]),
+                text,
+            )
+        )

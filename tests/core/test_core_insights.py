@@ -1,0 +1,161 @@
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from attributary.attribution_core.insights import Insight, population_insights
+from attributary.attribution_core.journey_insights import journey_insights
+from attributary.attribution_core.journeys import JourneyBatch, Outcomes
+from attributary.attribution_core.models import TrainedState, model_set
+from attributary.attribution_core.paths import JourneyTable
+from attributary.attribution_core.state import JourneyState
+
+DAY = 86_400_000_000
+CAUSE = re.compile(r"caus|increment|would lose|drove|driv|led to|because|impact|effective(?!ly)|generat", re.IGNORECASE)
+
+
+def table(rows: list[tuple[list[str], int, int]]) -> JourneyTable:
+    batch = JourneyBatch.of_paths([path for path, _, _ in rows])
+    conversions, nulls = (np.array([row[place] for row in rows], dtype=np.int64) for place in (1, 2))
+    return JourneyTable(batch, Outcomes(conversions, nulls, conversions * 1_000_000))
+
+
+OPENING = table(
+    [
+        (["social", "search"], 300, 900),
+        (["social", "mail", "search"], 120, 200),
+        (["search"], 150, 3_000),
+        (["social"], 40, 3_000),
+        (["mail"], 50, 2_000),
+        (["mail", "search"], 90, 2_000),
+        (["rare"], 2, 10),
+    ]
+)
+
+
+def by_rule(found: list[Insight], rule: str) -> dict[tuple[str, ...], Insight]:
+    return {insight.subject: insight for insight in found if insight.rule_id == rule}
+
+
+@pytest.fixture(scope="module")
+def found() -> list[Insight]:
+    return population_insights(OPENING, draws=120)
+
+
+def test_every_finding_has_an_estimate_in_its_interval_and_n(found: list[Insight]) -> None:
+    assert {insight.rule_id for insight in found} == {
+        "channel.opener_closer", "channel.assist", "pair.synergy", "pair.rank", "population.concentration",
+        "population.length",
+    }  # fmt: skip
+    for insight in found:
+        assert insight.n >= 0
+        assert insight.low is not None
+        assert insight.high is not None
+        assert not insight.low > insight.high
+        if insight.text is not None:
+            assert insight.n >= 30
+            assert insight.low <= insight.estimate <= insight.high
+            assert not CAUSE.search(insight.text), insight.text
+
+
+def test_openers_closers_and_assists(found: list[Insight]) -> None:
+    ratios = by_rule(found, "channel.opener_closer")
+    social, search = ratios["social",], ratios["search",]
+    assert social.text is not None
+    assert "opens" in social.text
+    assert search.text is not None
+    assert "closes" in search.text
+    assert social.estimate == pytest.approx(460 / 40)
+    assists = by_rule(found, "channel.assist")
+    assert assists["social",].text is not None
+    assert assists["search",].text is None
+    assert assists["social",].estimate == pytest.approx(1 - 40 / (300 / 2 + 120 / 3 + 40))
+
+
+def test_rare_channels_get_numbers_but_no_sentences(found: list[Insight]) -> None:
+    for insight in found:
+        if "rare" in insight.subject:
+            assert insight.text is None
+
+
+def test_synergy_against_independence(found: list[Insight]) -> None:
+    pairs = by_rule(found, "pair.synergy")
+    strong = pairs["search", "social"]
+    assert strong.text is not None
+    assert "more conversions" in strong.text
+    independent = table([(["a"], 200, 800), (["b"], 200, 800), (["a", "b"], 360, 640)])
+    calm = by_rule(population_insights(independent, draws=120), "pair.synergy")["a", "b"]
+    assert calm.estimate == pytest.approx(1.0)
+    assert calm.text is None
+
+
+def test_ranks_are_claimed_only_when_draws_agree() -> None:
+    close = table([(["a"], 100, 900), (["b"], 101, 900), (["c"], 400, 900)])
+    ranks = by_rule(population_insights(close, draws=120), "pair.rank")
+    assert ranks["c", "b"].text == "c receives more credit than b by removal effects"
+    assert ranks["b", "a"].text is None
+
+
+def test_shifts_need_a_change_beyond_noise() -> None:
+    same = population_insights(OPENING, before=OPENING, draws=80)
+    assert all(insight.text is None for insight in by_rule(same, "channel.shift").values())
+    other = table([(["social"], 600, 2_000), (["search"], 150, 3_000), (["mail"], 100, 2_000)])
+    shifts = by_rule(population_insights(other, before=OPENING, draws=80), "channel.shift")
+    social = shifts["social",]
+    assert social.text is not None
+    assert "risen" in social.text
+
+
+def test_medians_of_length_and_lag() -> None:
+    journeys = [[(n * DAY, str(n), "a") for n in range(length)] for length in (1, 2, 3, 4, 5) for _ in range(20)]
+    batch = JourneyBatch.of(journeys, [10 * DAY] * len(journeys))
+    outcomes = Outcomes.of([True] * len(journeys), [0] * len(journeys))
+    timed = population_insights(JourneyTable(batch, outcomes, batch.converted_at), draws=20)
+    length = by_rule(timed, "population.length")[()]
+    assert (length.estimate, length.low, length.high) == (3, 3, 3)
+    assert length.text == "the median converting journey has 3 touches"
+    assert by_rule(timed, "population.lag")[()].estimate == 10
+    assert population_insights(table([(["a"], 0, 5)])) == []
+
+
+def trained() -> TrainedState:
+    return TrainedState("v", JourneyState.fit(OPENING.batch, OPENING.outcomes).to_document(), {})
+
+
+def said(journeys: list[list[str]]) -> list[dict[str, Insight]]:
+    touches: list[list[Any]] = [[(n * DAY, str(n), name) for n, name in enumerate(path)] for path in journeys]
+    batch = JourneyBatch.of(touches, [9 * DAY] * len(journeys))
+    models = model_set(states={"markov": trained()})
+    found = journey_insights(batch, models, models.attribute(batch))
+    return [{insight.rule_id: insight for insight in each} for each in found]
+
+
+def test_insights_of_single_journeys() -> None:
+    one, two, unknown, nothing = said([["mail", "mail"], ["social", "search", "search"], ["new", "search"], []])
+    assert one["journey.single_channel"].subject == ("mail",)
+    assert one["journey.lead_time"].estimate == 9
+    assert "journey.leading_channel" not in one
+    assert two["journey.models_differ"].estimate == 1  # first against last
+    leading = two["journey.leading_channel"]
+    assert leading.subject == ("search",)
+    assert leading.low is not None
+    assert leading.high is not None
+    assert leading.low < leading.estimate < leading.high
+    assert "linear is shown" in str(unknown["journey.fallback"].text)
+    assert nothing == {}
+    for each in (one, two, unknown):
+        for insight in each.values():
+            assert insight.text is not None
+            assert not CAUSE.search(insight.text), insight.text
+
+
+def test_agreement_names_the_channel_all_models_put_first() -> None:
+    touches = [[(0, "1", "social"), (8 * DAY, "2", "search")]]
+    batch = JourneyBatch.of(touches, [9 * DAY])
+    models = model_set(["last", "time_decay"])
+    (found,) = journey_insights(batch, models, models.attribute(batch))
+    (agreed,) = (insight for insight in found if insight.rule_id == "journey.models_agree")
+    assert agreed.subject == ("search",)
+    assert agreed.n == 2
+    assert journey_insights(batch, models, {}) == [[]]
