@@ -1,5 +1,5 @@
 -- Views for analysts and dashboards: names of the field, times as timestamptz, money as numeric. Read-only by nature;
--- deploy/postgres/roles.sql gives a reader role these and nothing else.
+-- deploy/postgres/least_privilege.sql gives a reader role these and nothing else.
 
 CREATE SCHEMA reporting;
 COMMENT ON SCHEMA reporting IS 'Views for people and dashboards; stable while the tables behind them may change.';

@@ -1,9 +1,9 @@
-"""deploy/postgres/roles.sql gives each role what it needs and nothing more."""
+"""deploy/postgres/least_privilege.sql gives each role what it needs and nothing more."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, LiteralString, cast
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -12,8 +12,8 @@ from psycopg import sql
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROLES = Path(__file__).resolve().parents[2] / "deploy" / "postgres" / "roles.sql"
-SQL = cast("LiteralString", ROLES.read_text(encoding="utf-8"))
+ROLES = Path(__file__).resolve().parents[2] / "deploy" / "postgres" / "least_privilege.sql"
+SQL = ROLES.read_bytes()
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_it_can_be_run_again(connection: psycopg.Connection) -> None:
 )
 def test_a_role_may_do_its_work(connection: psycopg.Connection, role: str, statement: str) -> None:
     connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
-    connection.execute(cast("LiteralString", statement))
+    connection.execute(statement.encode())
 
 
 @pytest.mark.parametrize(
@@ -59,4 +59,4 @@ def test_a_role_may_do_its_work(connection: psycopg.Connection, role: str, state
 def test_a_role_may_do_no_more(connection: psycopg.Connection, role: str, statement: str) -> None:
     connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        connection.execute(cast("LiteralString", statement))
+        connection.execute(statement.encode())
