@@ -64,14 +64,24 @@ class SourceFile:
         path: the file; CSV and JSON lines may be compressed by gzip.
         file_format: its format; by its name when not given.
         delimiter: between the cells of CSV.
+        encoding: of CSV and JSON lines.
 
     Raises:
         FileError: it cannot be opened, or is not of its format at all.
     """
 
-    def __init__(self, path: Path, file_format: Format | None = None, delimiter: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        file_format: Format | None = None,
+        delimiter: str | None = None,
+        encoding: str = "utf-8-sig",
+    ) -> None:
         self.format = file_format or format_of(path)
         self._delimiter = delimiter or ("\t" if self.format == "tsv" else ",")
+        self._encoding = encoding
+        if len(self._delimiter) != 1:
+            raise FileError("the delimiter must be one character")
         try:
             self.size = path.stat().st_size
             self._raw: BinaryIO = path.open("rb")
@@ -118,8 +128,11 @@ class SourceFile:
     def _open(self) -> Iterator[Row]:
         if self.format == "avro":
             return self._open_avro()
-        # Bytes that are no UTF-8 become half surrogate pairs, which the rules refuse row by row.
-        text = io.TextIOWrapper(self._bytes, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        # Bytes that the encoding does not know become half surrogate pairs, which the rules refuse row by row.
+        try:
+            text = io.TextIOWrapper(self._bytes, encoding=self._encoding, errors="surrogateescape", newline="")
+        except LookupError:
+            raise FileError(f"encoding {self._encoding}: is not known") from None
         self._text = text
         return _json_rows(text) if self.format == "jsonl" else self._open_csv(text)
 
@@ -156,7 +169,8 @@ def _csv_rows(reader: Any, header: list[str]) -> Iterator[Row]:
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            yield Row(line, {}, f"is no row of CSV: {error}")
+            upto = f" (up to line {reader.line_num})" if reader.line_num > line else ""
+            yield Row(line, {}, f"is no row of CSV: {error}{upto}")
             continue
         except (EOFError, OSError, zlib.error) as error:
             raise FileError(f"line {line}: the compressed file is damaged: {error}") from None

@@ -81,6 +81,22 @@ def test_other_delimiters_and_compressed_files(write: WriteFile) -> None:
     assert rows_of(write("d.txt", "a,b\n1,2\n"), file_format="csv") == expected
 
 
+def test_other_encodings_and_an_open_quotation_mark(write: WriteFile) -> None:
+    path = write("a.csv", "a\ncafé\n".encode("cp1252"))
+    assert rows_of(path, encoding="cp1252") == [Row(2, {"a": "café"})]
+    assert rows_of(path) == [Row(2, {"a": "caf\udce9"})]
+    with pytest.raises(FileError, match="encoding klingon"):
+        rows_of(path, encoding="klingon")
+    with pytest.raises(FileError, match="one character"):
+        rows_of(path, delimiter="::")
+    (row,) = rows_of(write("b.csv", 'a\n"open\n1\n2\n'))
+    assert row == Row(2, {}, "is no row of CSV: unexpected end of data (up to line 4)")
+    long = rows_of(write("c.csv", 'a\n"' + "x\n" * MOST_CHARACTERS + "end\n"))
+    assert long[0].fault is not None
+    assert long[0].fault.startswith("is no row of CSV: field larger")
+    assert long[-1] == Row(MOST_CHARACTERS + 2, {"a": "end"})
+
+
 def test_json_rows(write: WriteFile) -> None:
     path = write("a.jsonl", '{"a": 19.99}\n\n[1]\n{"a": \n' + "x" * (MOST_CHARACTERS + 5) + '\n{"a": "é"}')
     assert rows_of(path) == [
