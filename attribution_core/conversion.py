@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+# The largest net value, either way: a flood of refunds must stay inside what 64 bits hold, and so must the difference
+# of two versions. One event is at most 10^17 (schemas/limits.py), so only nonsense comes here.
+MOST_NET_MICROS = 2**61
+
 
 class Kind(StrEnum):
     """What a conversion event says."""
@@ -51,7 +55,8 @@ def fold(events: Iterable[ConversionEvent]) -> ConversionState:
     """Return the state of one conversion.
 
     The value is that of the conversion or of the latest restatement (which also revives a cancelled one); refunds are
-    taken off and may exceed it, then the net value is negative; a cancellation makes it zero.
+    taken off and may exceed it, then the net value is negative (never below ``-MOST_NET_MICROS``); a cancellation makes
+    it zero.
 
     Args:
         events: all stored events that name the conversion, in any order.
@@ -74,5 +79,5 @@ def fold(events: Iterable[ConversionEvent]) -> ConversionState:
         else:
             gross, cancelled = event.value_micros, False
         last_kind = event.kind
-    net = 0 if cancelled else gross - refunded
+    net = 0 if cancelled else max(-MOST_NET_MICROS, gross - refunded)
     return ConversionState(opening.event_id, gross, net, opening.currency, ignored, last_kind)
