@@ -19,13 +19,15 @@ import structlog
 
 from attributary.consumers.forwarder.destination import Moment, Prepared, Refused
 from attributary.consumers.forwarder.judgement import judge
+from attributary.consumers.outages import outside_errors
 from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.crash import crash_at
+from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.records import DeadLetter, Outcome
 from attributary.consumers.store.connection import StoreUnavailable
 from attributary.consumers.store.delivery import DeliveryKey, DeliveryState, NewDelivery, Settled, Source
-from attributary.schemas.codec import Codec, DecodeError, RegistryUnavailableError
+from attributary.schemas.codec import Codec, DecodeError
 from attributary.schemas.rules import check_conversion
 from attributary.schemas.topics import CONVERSIONS
 
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-_STORE_SECONDS = 1.0
 _FINAL = frozenset(DeliveryState) - {DeliveryState.PENDING}
 
 
@@ -56,12 +57,16 @@ class Route:
         credentials: whose account an event goes to.
         consent_unknown: what to do when a purpose was never asked about.
         uncertain: what to do with an event that was perhaps sent and would count twice.
+        most_records: events taken from Kafka at once.
+        max_poison_share: stop when more of a batch than this share cannot even be read.
     """
 
     destination: Destination
     credentials: Credentials
     consent_unknown: Unknown = "skip"
     uncertain: str = "hold"
+    most_records: int = 5_000
+    max_poison_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,7 @@ class ForwarderStage:
         self._ready = True
         self.name = f"forwarder_{route.destination.name}"
         self.group = f"attribution.forwarder.{route.destination.name}"
+        self.most_records = route.most_records
 
     def stored_positions(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:  # noqa: ARG002
         """The ledger remembers events, not offsets; Kafka's own are the position."""
@@ -128,19 +134,19 @@ class ForwarderStage:
         """
         if self._route.credentials.serves_one_account and (block := self._courier.block()):
             raise Retry(f"{self._route.destination.name}: {block.reason}", block.seconds)
-        try:
-            outcome = self._forward(batch)
-        except StoreUnavailable as error:
-            self._ready = False
-            raise Retry(str(error), _STORE_SECONDS) from None
-        except RegistryUnavailableError:
-            raise Retry("the schema registry does not answer", _STORE_SECONDS) from None
+        with outside_errors():
+            try:
+                outcome = self._forward(batch)
+            except StoreUnavailable:
+                self._ready = False
+                raise
         self._ready = True
         return outcome
 
     def _forward(self, batch: Sequence[Record]) -> Outcome:
         outcome = Outcome()
         tasks = self._read(batch, outcome)
+        check_poison_share(outcome.dead_letters, len(batch), self._route.max_poison_share)
         known = self._ledger.claim([_entry(key, task) for key, task in tasks.items()])
         crash_at("forwarder_after_ledger")
         settled = self._settle_without_sending(tasks, known)
@@ -180,7 +186,10 @@ class ForwarderStage:
                 outcome.dead_letters.append(DeadLetter(record, "validate", field, rule))
                 continue
             moment = Moment(now, record.timestamp_ms * 1_000 if record.timestamp_ms > 0 else now)
-            for channel in self._route.credentials.channels(conversion["tenant_id"]):
+            channels = self._route.credentials.channels(conversion["tenant_id"])
+            if not channels:
+                metrics.forward_events.labels(self._route.destination.name, "off").inc()
+            for channel in channels:
                 key = DeliveryKey(channel.tenant_id, channel.ledger_name, conversion["event_id"])
                 if key in tasks:
                     metrics.forward_events.labels(self._route.destination.name, "duplicate").inc()

@@ -20,7 +20,9 @@ POINTS = (
     "auditor_before_pg_commit",
     "auditor_after_pg_commit",
     "forwarder_after_ledger",
+    "forwarder_before_send",
     "forwarder_after_send",
+    "forwarder_after_answer",
     "forwarder_before_kafka_commit",
 )
 

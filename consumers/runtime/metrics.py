@@ -106,7 +106,7 @@ journeys_closed = _counter("attribution_journeys_closed", "Journeys closed by in
 # Forwarder
 forward_events = _counter(
     "attribution_forward_events",
-    "Events by what became of them: sent, skipped, expired, rejected, uncertain, pending, duplicate.",
+    "Events by what became of them: sent, skipped, expired, rejected, uncertain, pending, duplicate, off.",
     "destination",
     "state",
 )

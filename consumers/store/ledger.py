@@ -8,18 +8,15 @@ events; every call is a transaction of its own.
 from __future__ import annotations
 
 import datetime as dt
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from attributary.consumers.store.connection import translated_errors
 from attributary.consumers.store.delivery import Count, Delivery, DeliveryKey, DeliveryState, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    import psycopg
+    from collections.abc import Mapping, Sequence
 
     from attributary.consumers.store.delivery import NewDelivery, Settled
+    from attributary.consumers.store.session import StoreSession
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
@@ -98,29 +95,20 @@ FROM attribution_deliveries GROUP BY destination, state, reason ORDER BY destina
 
 
 class PostgresLedger:
-    """The ledger of all destinations, over one connection that is opened again after an outage.
+    """The ledger of all destinations.
 
-    Every call raises `StoreUnavailable` when Postgres is away.
+    Every call raises `StoreUnavailable` when Postgres is away; the next one opens a new connection.
 
     Args:
-        open_connection: opens a connection outside a transaction.
+        session: the connection.
     """
 
-    def __init__(self, open_connection: Callable[[], psycopg.Connection[Any]]) -> None:
-        self._open_connection = open_connection
-        self._held: psycopg.Connection[Any] | None = None
-
-    @contextmanager
-    def _transaction(self) -> Iterator[psycopg.Connection[Any]]:
-        if self._held is None or self._held.closed:
-            self._held = self._open_connection()
-        with translated_errors(), self._held.transaction():
-            yield self._held
+    def __init__(self, session: StoreSession) -> None:
+        self._session = session
 
     def close(self) -> None:
         """Close the connection."""
-        if self._held is not None:
-            self._held.close()
+        self._session.close()
 
     def claim(self, entries: Sequence[NewDelivery]) -> Mapping[DeliveryKey, Delivery]:
         """Write the entries that are new; give the rows that were there already."""
@@ -136,7 +124,7 @@ class PostgresLedger:
             "offsets": [row.source.offset for row in rows],
             "match_keys": [" ".join(row.match_keys) for row in rows],
         }
-        with self._transaction() as connection:
+        with self._session.transaction() as connection:
             fresh = {DeliveryKey(*row) for row in connection.execute(_CLAIM, values)}
             known = [row.key for row in rows if row.key not in fresh]
             if not known:
@@ -165,14 +153,14 @@ class PostgresLedger:
 
     def find(self, event_id: str, *, tenant_id: str | None = None) -> Sequence[Delivery]:
         """Give the deliveries of an event."""
-        with self._transaction() as connection:
+        with self._session.transaction() as connection:
             found = connection.execute(_FIND, {"event": event_id, "tenant": tenant_id}).fetchall()
         return [_delivery(row) for row in found]
 
     def open_deliveries(self, destination: str, state: DeliveryState, *, limit: int) -> Sequence[Delivery]:
         """Give deliveries in a state, oldest event first."""
         values = {"destination": destination, "state": state.value, "limit": limit}
-        with self._transaction() as connection:
+        with self._session.transaction() as connection:
             found = connection.execute(_OPEN, values).fetchall()
         return [_delivery(row) for row in found]
 
@@ -182,14 +170,14 @@ class PostgresLedger:
 
     def counts(self) -> Sequence[Count]:
         """Count deliveries by destination, state and reason."""
-        with self._transaction() as connection:
+        with self._session.transaction() as connection:
             found = connection.execute(_COUNTS).fetchall()
         return [Count(row[0], DeliveryState(row[1]), row[2], row[3], _micros(row[4])) for row in found]
 
     def _write(self, statement: str, values: Mapping[str, Any]) -> int:
         if not values["tenants"]:
             return 0
-        with self._transaction() as connection:
+        with self._session.transaction() as connection:
             return connection.execute(statement, values).rowcount
 
 

@@ -12,6 +12,7 @@ from attributary.consumers.forwarder.memory_ledger import MemoryLedger
 from attributary.consumers.store.connection import StoreUnavailable, connect
 from attributary.consumers.store.delivery import DeliveryKey, DeliveryState, NewDelivery, Settled, Source
 from attributary.consumers.store.ledger import PostgresLedger
+from attributary.consumers.store.session import StoreSession
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,7 @@ def new(event: str, *, destination: str = "meta", state: DeliveryState = Deliver
 
 @contextmanager
 def postgres_ledger(dsn: str) -> Iterator[PostgresLedger]:
-    with closing(PostgresLedger(lambda: connect(dsn, application_name="tests"))) as ledger:
+    with closing(PostgresLedger(StoreSession(dsn, "tests"))) as ledger:
         yield ledger
 
 

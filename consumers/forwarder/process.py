@@ -1,0 +1,142 @@
+"""The forwarder as a process: settings become a stage.
+
+Invariants: a missing or wrong variable ends the start with exit code 78 and its name; a destination without credentials
+is off, says so once and ends with exit code 0.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import structlog
+
+from attributary.consumers.forwarder.clock import SystemClock
+from attributary.consumers.forwarder.courier import Courier, CourierOptions
+from attributary.consumers.forwarder.credentials import Credentials, ga4_account, load_credentials, meta_account
+from attributary.consumers.forwarder.destinations.ga4 import Ga4Destination, Ga4Options
+from attributary.consumers.forwarder.destinations.meta import MetaDestination, MetaOptions, is_old_version
+from attributary.consumers.forwarder.settings import ForwardSettings, Ga4Settings, MetaSettings, purposes
+from attributary.consumers.forwarder.stage import ForwarderStage, Route
+from attributary.consumers.forwarder.transport import HttpTransport
+from attributary.consumers.forwarder.watch import Watch
+from attributary.consumers.outages import outside_errors
+from attributary.consumers.runtime.run import run_process, run_stage
+from attributary.consumers.runtime.settings import DatabaseSettings, ProcessSettings, load
+from attributary.consumers.store.ledger import PostgresLedger
+from attributary.consumers.store.session import StoreSession
+from attributary.consumers.wire import RegistrySettings, make_codec
+
+if TYPE_CHECKING:
+    from attributary.consumers.forwarder.destination import Destination
+    from attributary.consumers.store.delivery import Ledger
+
+_log = structlog.get_logger()
+
+Name = Literal["meta", "ga4"]
+NAMES: tuple[Name, ...] = ("meta", "ga4")
+VARIABLES = {
+    "meta": "META_PIXEL_ID and META_ACCESS_TOKEN",
+    "ga4": "GA4_MEASUREMENT_ID (or GA4_FIREBASE_APP_ID) and GA4_API_SECRET",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What the environment says about one destination."""
+
+    destination: Destination
+    credentials: Credentials
+    shared: ForwardSettings
+    probe: bool
+
+
+def read_setup(name: Name, environment: str = "development") -> Setup:
+    """Read the settings of one destination.
+
+    Raises:
+        ConfigError: a variable is missing or wrong.
+    """
+    shared = load(ForwardSettings)
+    if name == "meta":
+        meta = load(MetaSettings)
+        _warn_about_meta(meta, environment)
+        return Setup(
+            MetaDestination(
+                MetaOptions(meta.base_url.rstrip("/"), meta.api_version, meta.external_id, shared.default_region),
+                consent_purposes=purposes(meta.consent),
+                events_per_request=shared.events_per_request,
+            ),
+            load_credentials(name, meta_account(meta), shared.credentials_file),
+            shared,
+            probe=False,
+        )
+    ga4 = load(Ga4Settings)
+    options = Ga4Options(ga4.url, shared.default_region, shared.consent_unknown == "send")
+    return Setup(
+        Ga4Destination(options, consent_purposes=purposes(ga4.consent), events_per_request=shared.events_per_request),
+        load_credentials(name, ga4_account(ga4), shared.credentials_file),
+        shared,
+        probe=ga4.probe,
+    )
+
+
+def _warn_about_meta(meta: MetaSettings, environment: str) -> None:
+    if meta.test_event_code and environment == "production":
+        _log.error(
+            "META_TEST_EVENT_CODE is set in production: events show under Test Events AND count as live; unset it"
+        )
+    if is_old_version(meta.api_version):
+        _log.warning("META_API_VERSION is near its end or past it", version=meta.api_version)
+
+
+def build_stage(setup: Setup, ledger: Ledger, max_poison_share: float = 1.0) -> ForwarderStage:
+    """Build the stage of a destination on a ledger."""
+    shared, clock = setup.shared, SystemClock()
+    options = CourierOptions(concurrency=shared.concurrency, attempts=shared.attempts, uncertain=shared.uncertain)
+    transport = HttpTransport(connections=shared.concurrency, answer_seconds=shared.timeout_seconds)
+    courier = Courier(setup.destination, transport, ledger, options, clock)
+    watch = Watch(setup.destination, courier, ledger, clock) if setup.probe else None
+    route = Route(
+        setup.destination,
+        setup.credentials,
+        shared.consent_unknown,
+        shared.uncertain,
+        shared.batch_size,
+        max_poison_share,
+    )
+    return ForwarderStage(route, courier, ledger, clock, watch, make_codec(load(RegistrySettings)))
+
+
+def open_ledger(application_name: str) -> PostgresLedger:
+    """Open the ledger that DATABASE_URL names.
+
+    Raises:
+        Retry: Postgres does not answer.
+        Fatal: a migration is missing.
+    """
+    session = StoreSession(load(DatabaseSettings).url.get_secret_value(), application_name)
+    with outside_errors():
+        session.connection()
+    return PostgresLedger(session)
+
+
+def main(name: Name, version: str) -> int:
+    """Run the forwarder of one destination until it is asked to stop; returns the exit code."""
+    service = f"forwarder-{name}"
+    found: list[Setup] = []
+    failed = run_process(service, version, lambda process: found.append(read_setup(name, process.environment)))
+    if failed:
+        return failed
+    setup = found[0]
+    if not setup.credentials.is_on:
+        _log.info("off: no credentials", destination=name, set=VARIABLES[name])
+        return 0
+    # Full requests are worth waiting for; a linger that the operator set for the process goes first.
+    os.environ.setdefault("ATTRIBUTION_LINGER_MS", str(setup.shared.linger_ms))
+
+    def make(process: ProcessSettings) -> ForwarderStage:
+        return build_stage(setup, open_ledger(f"attributary-{service}"), process.max_poison_share)
+
+    return run_stage(service, version, make)

@@ -1,0 +1,254 @@
+"""`attributary forwarder`: the process; `attributary forward`: dry runs and questions to the ledger."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from attributary import __version__
+
+if TYPE_CHECKING:
+    from attributary.consumers.store.delivery import Delivery
+
+Name = Literal["meta", "ga4"]
+State = Literal["pending", "uncertain", "rejected", "expired", "skipped"]
+
+_NOT_FOUND = 1
+_USAGE = 2
+_SOME_REFUSED = 3
+
+
+def register(app: typer.Typer) -> None:
+    """Add `forwarder` and the group `forward`."""
+    app.command("forwarder", rich_help_panel="Processes")(_forwarder)
+    group = typer.Typer(invoke_without_command=True)
+    group.callback()(_dry_run)
+    group.command("status")(_status)
+    group.command("retry")(_retry)
+    group.command("explain")(_explain)
+    app.add_typer(group, name="forward")
+
+
+def _forwarder(
+    name: Annotated[Name | None, typer.Argument(help="meta or ga4.", metavar="[DESTINATION]")] = None,
+    destination: Annotated[Name | None, typer.Option(help="meta or ga4; the same as the argument.")] = None,
+) -> None:
+    """Forward conversions to one destination, until SIGTERM. One process (and consumer group) a destination.
+
+    Needs KAFKA_BOOTSTRAP_SERVERS, DATABASE_URL and the destination's credentials; without credentials the destination
+    is off: it says so and ends. All settings: docs/settings.md.
+
+    Example: META_PIXEL_ID=123 META_ACCESS_TOKEN_FILE=/run/secrets/meta attributary forwarder --destination meta
+    """
+    chosen = destination or name
+    if chosen is None or (name and destination and name != destination):
+        raise typer.BadParameter("say once where to: meta or ga4", param_hint="--destination")
+    from attributary.consumers.forwarder.process import main
+
+    raise typer.Exit(main(chosen, __version__))
+
+
+def _dry_run(
+    context: typer.Context,
+    dry_run: Annotated[Name | None, typer.Option(help="Show the requests for this destination: meta or ga4.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--input", help="Conversions as `attributary produce` takes them.")
+    ] = None,
+    at: Annotated[
+        int | None, typer.Option(help="The time now, microseconds since 1970 UTC. Default: the real one.")
+    ] = None,
+) -> None:
+    """Print the exact body of every request that would be sent, one JSON a line; no network, no credentials needed.
+
+    What would not be sent goes to standard error with its reason; exit code 3 when there is any. The file holds
+    conversions in the form of docs/publish.md: JSON lines, CSV or Avro.
+
+    Example: attributary forward --dry-run meta --input conversions.jsonl
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if dry_run is None or file is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(_USAGE)
+    from attributary.cli.outcome import exit_codes
+    from attributary.consumers.forwarder.dry_run import DryRun
+    from attributary.consumers.forwarder.process import read_setup
+
+    with exit_codes():
+        setup = read_setup(dry_run)
+        now = at if at is not None else time.time_ns() // 1_000
+        run = DryRun(setup.destination, setup.shared.consent_unknown, now)
+        broken: list[str] = []
+        for body in run.bodies(_conversions(file, broken)):
+            print(body.decode())
+    for line in broken:
+        typer.echo(line, err=True)
+    for event_id, refused in run.refusals:
+        field = f" ({refused.field})" if refused.field else ""
+        typer.echo(f"{event_id}: {refused.state.value}: {refused.reason}{field}", err=True)
+    for event_id, remark in run.remarks:
+        typer.echo(f"{event_id}: sent, but {remark}", err=True)
+    if run.refusals or broken:
+        raise typer.Exit(_SOME_REFUSED)
+
+
+def _conversions(file: Path, broken: list[str]) -> Iterator[dict[str, Any]]:
+    """Read conversions as `attributary produce` does, of columns with the fields' names."""
+    from attributary.producers.imports.mapping import RowMapper, RowRefused
+    from attributary.producers.imports.plan import ImportPlan, PlanError
+    from attributary.producers.imports.rows import FileError, SourceFile
+
+    try:
+        with SourceFile(file) as source:
+            mapper = RowMapper(ImportPlan(kind="conversion"), source.columns)
+            for row in source.rows():
+                try:
+                    yield mapper.record(row)
+                except RowRefused as error:
+                    broken.append(f"line {row.line}: {error.field}: {error.rule}")
+    except (FileError, PlanError) as error:
+        typer.echo(f"--input: {error}", err=True)
+        raise typer.Exit(_USAGE) from None
+
+
+def _status(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Count deliveries by destination, state and reason, with the age of the oldest.
+
+    Example: DATABASE_URL=postgresql://localhost/attribution attributary forward status
+    """
+    import json
+
+    from attributary.cli.outcome import exit_codes
+    from attributary.consumers.forwarder.process import open_ledger
+
+    with exit_codes():
+        counts = [
+            count for count in open_ledger("attributary-forward").counts() if not count.destination.endswith(".secret")
+        ]
+    now = time.time_ns() // 1_000
+    if not counts:
+        print("the ledger is empty")
+    for count in counts:
+        hours = (now - count.oldest_at) / 3.6e9
+        if as_json:
+            print(json.dumps(count._asdict() | {"oldest_hours": round(hours, 2)}))
+            continue
+        reason = f"  {count.reason}" if count.reason else ""
+        print(f"{count.destination:<12} {count.state.value:<10} {count.deliveries:>10,}  oldest {hours:8.1f} h{reason}")
+
+
+def _explain(
+    event_id: Annotated[str, typer.Argument(help="The event.")],
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+) -> None:
+    """Tell what became of an event at every destination, and what can be done. Exit 1 when it is not in the ledger.
+
+    Example: attributary forward explain order-1001
+    """
+    from attributary.cli.outcome import exit_codes
+    from attributary.consumers.forwarder.process import open_ledger
+
+    with exit_codes():
+        found = open_ledger("attributary-forward").find(event_id, tenant_id=tenant)
+    if not found:
+        typer.echo(f"{event_id}: not in the ledger: not forwarded yet, or its tenant has no destination", err=True)
+        raise typer.Exit(_NOT_FOUND)
+    for row in found:
+        print("\n".join(_explained(row)))
+
+
+def _explained(row: "Delivery") -> Iterator[str]:
+    from datetime import UTC, datetime
+
+    from attributary.consumers.store.delivery import DeliveryState
+
+    yield f"{row.key.tenant_id}  {row.key.destination}  {row.key.event_id}: {row.state.value}"
+    if row.reason:
+        yield f"  because      {row.reason}"
+    yield f"  event time   {datetime.fromtimestamp(row.occurred_at / 1e6, UTC).isoformat()}"
+    yield f"  in Kafka     {row.source.topic}[{row.source.partition}]@{row.source.offset}"
+    yield f"  attempts     {row.attempts}{', one without an answer' if row.in_flight else ''}"
+    for name, value in (
+        ("match keys", ", ".join(row.match_keys)),
+        ("last answer", row.response_code),
+        ("trace id", row.trace_id),
+        ("request", row.request_hash),
+    ):
+        if value:
+            yield f"  {name:<12} {value}"
+    advice = {
+        DeliveryState.PENDING: "waits for its destination; `attributary forward retry` sends it now",
+        DeliveryState.REJECTED: "in the dead-letter topic; after a fix, `attributary forward retry` sends it again",
+        DeliveryState.UNCERTAIN: "perhaps counted; `attributary forward retry` sends it again and may count it twice",
+    }
+    if text := advice.get(row.state):
+        yield f"  {text}"
+
+
+def _retry(
+    event_id: Annotated[str | None, typer.Argument(help="One event; without it, all in a state.")] = None,
+    destination: Annotated[Name | None, typer.Option(help="meta or ga4; needed without an event.")] = None,
+    state: Annotated[State, typer.Option(help="Which deliveries, without an event.")] = "pending",
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="So many at most.")] = 10_000,
+) -> None:
+    """Send events again that are not sent: reads them from Kafka, where the ledger says that they are.
+
+    For events left pending by dead credentials, rejected ones after a fix, and uncertain ones that you want sent at the
+    risk of counting twice. What is sent is never sent again. Stop the forwarder of the destination first, or be sure
+    that it does not work on the same events.
+
+    Example: attributary forward retry order-1001
+
+    Example: attributary forward retry --destination meta --state pending --tenant acme
+    """
+    if event_id is None and destination is None:
+        raise typer.BadParameter("say which: an event, or --destination", param_hint="EVENT_ID")
+    from attributary.cli.outcome import exit_codes
+    from attributary.consumers.forwarder.process import open_ledger
+    from attributary.consumers.store.delivery import DeliveryState
+
+    with exit_codes():
+        ledger = open_ledger("attributary-forward")
+        if event_id is not None:
+            rows = [row for row in ledger.find(event_id, tenant_id=tenant) if row.source.topic]
+        else:
+            rows = [
+                row
+                for row in ledger.open_deliveries(destination or "", DeliveryState(state), limit=limit)
+                if tenant in {None, row.key.tenant_id}
+            ]
+        wanted = {row.key.destination.partition(":")[0] for row in rows} & (
+            {destination} if destination else {"meta", "ga4"}
+        )
+        if not wanted:
+            print("nothing to send again")
+        for name in sorted(wanted):
+            _retry_one(name, [row for row in rows if row.key.destination.partition(":")[0] == name])
+
+
+def _retry_one(name: str, rows: "list[Delivery]") -> None:
+    from attributary.consumers.forwarder.process import NAMES, build_stage, open_ledger, read_setup
+    from attributary.consumers.forwarder.redelivery import again, read_sources
+    from attributary.consumers.runtime.settings import KafkaSettings, load
+
+    kafka = load(KafkaSettings)
+    ledger = open_ledger("attributary-forward")
+    stage = build_stage(read_setup(next(known for known in NAMES if known == name)), ledger)
+    try:
+        result = again(rows, ledger, stage, lambda sources: read_sources(kafka, sources))
+    finally:
+        stage.close()
+    states: dict[str, int] = {}
+    for row in rows:
+        for now in ledger.find(row.key.event_id, tenant_id=row.key.tenant_id):
+            if now.key == row.key:
+                states[now.state.value] = states.get(now.state.value, 0) + 1
+    summary = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    print(f"{name}: {result.tried} tried; now {summary}")
+    for event_id in result.gone:
+        typer.echo(f"{event_id}: not in Kafka any more", err=True)
