@@ -180,7 +180,7 @@ def _report(estimator: Estimator, table: JourneyTable, settings: AnalysisSetting
     if settings.intervals:
         spread = shares_spread(estimator, table, share, settings.method, (settings.draws, settings.seed))
         if not (isinstance(estimator, CreditTotals) and estimator.name in RULES):
-            diagnostics["confidence"] = spread.confidence[0]
+            diagnostics["confidence"] = float(spread.confidence[0])
         diagnostics["draws"] = settings.draws
     rows = []
     for code, name in enumerate(batch.index.names):
@@ -197,9 +197,16 @@ def _report(estimator: Estimator, table: JourneyTable, settings: AnalysisSetting
             "conversions_with": int(support[code]),
             "status": "ok" if support[code] >= settings.minimum_conversions else "insufficient data",
         }
-        rows.append(row)
+        rows.append({key: _python(value) for key, value in row.items()})
     _name_fallbacks(rows, batch, weights)
     return ModelReport(estimator.name, _version(estimator.name, settings), rows, diagnostics)
+
+
+def _python(value: Any) -> Any:
+    """Return numpy's numbers as Python's: rows are read by people."""
+    if isinstance(value, list):
+        return [_python(each) for each in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _shares(totals: Floats, batch: JourneyBatch, weights: Weights) -> Floats:
