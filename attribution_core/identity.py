@@ -47,7 +47,7 @@ class Link(NamedTuple):
 
 
 def owner(links: Iterable[Link]) -> Link | None:
-    """Return the link that decides whose an anonymous id is: the smallest ``(linked_at, event_id)``; None without links."""
+    """Return the link that decides whose an anonymous id is: smallest ``(linked_at, event_id)``; None without links."""
     return min(links, default=None)
 
 

@@ -3,7 +3,7 @@
 - Python code imports `attributary.<folder>`, never a top-level folder by its bare name: the wheel puts only
   `attributary` into site-packages.
 - No file names a package registry's host or a path of somebody's machine.
-- No Python file is longer than 400 lines.
+- No Python file is longer than 400 lines; a test file may have 600, so that one concern stays together.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 HOUSES = {"attribution_core", "schemas", "producers", "consumers"}
 LONGEST = 400
+LONGEST_TEST = 600
 
 # Written in pieces, so that this file does not break its own rule.
 _HOSTS = (
@@ -85,8 +86,9 @@ def problems(path: Path) -> Iterator[str]:
         return
     for number, found in bare_imports(text):
         yield f"{name}:{number}: imports {found}; write attributary.{found}"
-    if (lines := text.count("\n")) > LONGEST:
-        yield f"{name}: {lines} lines, more than {LONGEST}; split it"
+    longest = LONGEST_TEST if name.parts[0] == "tests" else LONGEST
+    if (lines := text.count("\n")) > longest:
+        yield f"{name}: {lines} lines, more than {longest}; split it"
 
 
 def main() -> int:
