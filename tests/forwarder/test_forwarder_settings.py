@@ -1,0 +1,232 @@
+"""Settings and credentials: what is missing or wrong is named, never shown; a destination without them is off."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from attributary.consumers.forwarder.credentials import load_credentials, meta_account
+from attributary.consumers.forwarder.process import read_setup
+from attributary.consumers.forwarder.settings import MetaSettings, purposes
+from attributary.consumers.runtime.errors import ConfigError
+from attributary.consumers.runtime.settings import load
+
+SECRET = "EAAB-very-secret"
+GOOD_META = {"META_PIXEL_ID": "123", "META_ACCESS_TOKEN": SECRET}
+GOOD_GA4 = {"GA4_MEASUREMENT_ID": "G-ABC123", "GA4_API_SECRET": SECRET}
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("META_", "GA4_", "FORWARD_")):
+            monkeypatch.delenv(name)
+
+
+def set_all(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize(
+    ("destination", "variables", "named"),
+    [
+        ("meta", {"META_PIXEL_ID": "123"}, "META_ACCESS_TOKEN"),
+        ("meta", {"META_ACCESS_TOKEN": SECRET}, "META_PIXEL_ID"),
+        ("meta", GOOD_META | {"META_PIXEL_ID": "abc"}, "META_PIXEL_ID"),
+        ("meta", GOOD_META | {"META_API_VERSION": "26"}, "META_API_VERSION"),
+        ("meta", GOOD_META | {"META_BASE_URL": "graph.facebook.com"}, "META_BASE_URL"),
+        ("meta", GOOD_META | {"META_TEST_EVENT_CODE": "a b"}, "META_TEST_EVENT_CODE"),
+        ("meta", GOOD_META | {"META_ACCESS_TOKEN_FILE": "/nowhere", "META_ACCESS_TOKEN": ""}, "META_ACCESS_TOKEN_FILE"),
+        ("meta", GOOD_META | {"FORWARD_META_EXTERNAL_ID": "x"}, "FORWARD_META_EXTERNAL_ID"),
+        ("ga4", {"GA4_MEASUREMENT_ID": "G-ABC123"}, "GA4_API_SECRET"),
+        ("ga4", {"GA4_FIREBASE_APP_ID": "1:2:android:3f"}, "GA4_API_SECRET"),
+        ("ga4", {"GA4_API_SECRET": SECRET}, "GA4_MEASUREMENT_ID"),
+        ("ga4", GOOD_GA4 | {"GA4_MEASUREMENT_ID": "UA-1"}, "GA4_MEASUREMENT_ID"),
+        ("ga4", GOOD_GA4 | {"GA4_FIREBASE_APP_ID": "x"}, "GA4_FIREBASE_APP_ID"),
+        ("ga4", GOOD_GA4 | {"GA4_BASE_URL": "x"}, "GA4_BASE_URL"),
+        ("ga4", GOOD_GA4 | {"GA4_EU": "maybe"}, "GA4_EU"),
+        ("ga4", GOOD_GA4 | {"FORWARD_GA4_PROBE": "maybe"}, "FORWARD_GA4_PROBE"),
+        ("meta", GOOD_META | {"FORWARD_BATCH_SIZE": "0"}, "FORWARD_BATCH_SIZE"),
+        ("meta", GOOD_META | {"FORWARD_EVENTS_PER_REQUEST": "x"}, "FORWARD_EVENTS_PER_REQUEST"),
+        ("meta", GOOD_META | {"FORWARD_LINGER_MS": "-1"}, "FORWARD_LINGER_MS"),
+        ("meta", GOOD_META | {"FORWARD_CONCURRENCY": "0"}, "FORWARD_CONCURRENCY"),
+        ("meta", GOOD_META | {"FORWARD_ATTEMPTS": "0"}, "FORWARD_ATTEMPTS"),
+        ("meta", GOOD_META | {"FORWARD_TIMEOUT_SECONDS": "0"}, "FORWARD_TIMEOUT_SECONDS"),
+        ("meta", GOOD_META | {"FORWARD_CONSENT_UNKNOWN": "perhaps"}, "FORWARD_CONSENT_UNKNOWN"),
+        ("meta", GOOD_META | {"FORWARD_DEFAULT_REGION": "Germany"}, "FORWARD_DEFAULT_REGION"),
+        ("meta", GOOD_META | {"FORWARD_UNCERTAIN": "x"}, "FORWARD_UNCERTAIN"),
+        ("meta", GOOD_META | {"FORWARD_CREDENTIALS_FILE": "/nowhere"}, "FORWARD_CREDENTIALS_FILE"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_named_and_never_shown(
+    monkeypatch: pytest.MonkeyPatch, destination: str, variables: dict[str, str], named: str
+) -> None:
+    set_all(monkeypatch, variables)
+    with pytest.raises(ConfigError) as caught:
+        read_setup("meta" if destination == "meta" else "ga4")
+    assert caught.value.variable == named
+    assert caught.value.exit_code == 78
+    assert SECRET not in str(caught.value)
+
+
+def test_good_settings_become_a_setup(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    secret = tmp_path / "token"
+    secret.write_text(SECRET + "\n")
+    set_all(
+        monkeypatch,
+        {
+            "META_PIXEL_ID": "123",
+            "META_ACCESS_TOKEN_FILE": str(secret),
+            "META_APP_SECRET": "s",
+            "META_TEST_EVENT_CODE": "T1",
+        },
+    )
+    setup = read_setup("meta")
+    (channel,) = setup.credentials.channels("anybody")
+    assert (channel.account, channel.secret, channel.ledger_name) == ("123", SECRET, "meta")
+    assert channel.options == {"app_secret": "s", "test_event_code": "T1"}
+    assert setup.destination.limits.events == 1_000
+    set_all(monkeypatch, GOOD_GA4 | {"GA4_EU": "true", "FORWARD_GA4_CONSENT": ""})
+    ga4 = read_setup("ga4")
+    assert ga4.destination.consent_purposes == ("analytics_storage",)
+    assert ga4.destination.limits.events == 25
+
+
+def test_without_credentials_a_destination_is_off() -> None:
+    assert not read_setup("meta").credentials.is_on
+    assert not read_setup("ga4").credentials.is_on
+    assert read_setup("meta").credentials.channels("acme") == ()
+
+
+FILE = """
+tenants:
+  acme:
+    meta: {pixel_id: "1", access_token: one, test_event_code: T9}
+    ga4:
+      - {measurement_id: G-A, api_secret: web}
+      - {firebase_app_id: "1:2:ios:3", api_secret: app}
+  globex: default
+  "*": {meta: {pixel_id: 7, access_token: others}}
+"""
+
+
+def test_credentials_per_tenant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "credentials.yaml"
+    path.write_text(FILE)
+    set_all(monkeypatch, GOOD_META | {"FORWARD_CREDENTIALS_FILE": str(path)})
+    meta = read_setup("meta").credentials
+    assert [(c.account, c.secret) for c in meta.channels("acme")] == [("1", "one")]
+    assert [(c.account, c.secret) for c in meta.channels("globex")] == [("123", SECRET)]
+    assert [c.account for c in meta.channels("somebody")] == ["7"]
+    assert not meta.serves_one_account
+    ga4 = read_setup("ga4").credentials
+    assert [c.ledger_name for c in ga4.channels("acme")] == ["ga4", "ga4:1:2:ios:3"]
+    assert ga4.channels("somebody") == (), "no account of another tenant"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- list",
+        "tenants: 5",
+        "tenants: {acme: 5}",
+        "tenants: {acme: {meta: 5}}",
+        "tenants: {acme: {meta: {pixel_id: '1'}}}",
+        "tenants: {acme: {meta: {access_token: EAAB-very-secret}}}",
+        "tenants: {acme: {meta: {pixel_id: '1', access_token: EAAB-very-secret, colour: red}}}",
+        "tenants: {acme: {meta: {pixel_id: '1', access_token_file: /nowhere}}}",
+        "{",
+    ],
+)
+def test_a_wrong_file_is_refused_without_its_values(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "credentials.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_credentials("meta", None, str(path))
+    assert caught.value.variable == "FORWARD_CREDENTIALS_FILE"
+    assert SECRET not in str(caught.value)
+
+
+def test_secrets_never_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, GOOD_META)
+    settings = load(MetaSettings)
+    account = meta_account(settings)
+    channel = read_setup("meta").credentials.channels("t")[0]
+    assert SECRET not in repr(settings) + repr(account) + repr(channel)
+    assert purposes(" a, b,,") == ("a", "b")
+
+
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    clean = {
+        k: v for k, v in os.environ.items() if not k.startswith(("META_", "GA4_", "FORWARD_", "KAFKA_", "DATABASE_"))
+    }
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("attributary")), *arguments],
+        env=clean | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_process_ends_with_78_and_the_name_or_says_once_that_it_is_off() -> None:
+    wrong = run("forwarder", "--destination", "meta", META_PIXEL_ID="1")
+    assert wrong.returncode == 78
+    assert "META_ACCESS_TOKEN" in wrong.stderr
+    off = run("forwarder", "ga4")
+    assert off.returncode == 0
+    (line,) = [json.loads(text) for text in off.stdout.splitlines()]
+    assert line["event"] == "off: no credentials"
+    assert run("forwarder").returncode == 2
+    no_kafka = run("forwarder", "meta", META_PIXEL_ID="1", META_ACCESS_TOKEN="t")
+    assert no_kafka.returncode == 78
+    assert "KAFKA_BOOTSTRAP_SERVERS" in no_kafka.stderr
+
+
+def test_a_test_code_in_production_is_loud() -> None:
+    loud = run(
+        "forwarder",
+        "meta",
+        META_PIXEL_ID="1",
+        META_ACCESS_TOKEN="t",
+        META_TEST_EVENT_CODE="TEST1",
+        ATTRIBUTION_ENVIRONMENT="production",
+    )
+    warning = next(json.loads(line) for line in loud.stdout.splitlines() if "META_TEST_EVENT_CODE" in line)
+    assert warning["level"] == "error"
+
+
+EVENTS = """\
+{"event_id":"order-1","conversion_type":"purchase","occurred_at":"2026-11-24T21:00:00+00:00","value":"19.99",\
+"currency":"EUR","user_id":"u1","user_data":{"email":"Jane@Example.com"},"ga_client_id":"1.2",\
+"consent":{"ad_storage":true,"ad_user_data":true,"analytics_storage":true}}
+{"event_id":"lead-1","conversion_type":"lead","occurred_at":"2026-11-24T21:00:00+00:00","user_id":"u1"}
+{"event_id":"bad-1","conversion_type":"lead","occurred_at":"yesterday","user_id":"u1"}
+"""
+AT = "1795557600000000"  # 2026-11-24T22:00:00Z
+
+
+def test_a_dry_run_prints_the_bodies_and_the_reasons(tmp_path: Path) -> None:
+    path = tmp_path / "conversions.jsonl"
+    path.write_text(EVENTS)
+    shown = run("forward", "--dry-run", "meta", "--input", str(path), "--at", AT)
+    assert shown.returncode == 3
+    (body,) = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert [event["event_id"] for event in body["data"]] == ["order-1"]
+    assert "Jane" not in shown.stdout
+    assert "lead-1: skipped: consent not known: ad_storage (consent)" in shown.stderr
+    assert "line 3: occurred_at" in shown.stderr
+    ga4 = run("forward", "--dry-run", "ga4", "--input", str(path), "--at", AT, FORWARD_CONSENT_UNKNOWN="send")
+    bodies = [json.loads(line) for line in ga4.stdout.splitlines()]
+    assert [event["name"] for body in bodies for event in body["events"]] == ["purchase", "generate_lead"]
+    again = run("forward", "--dry-run", "ga4", "--input", str(path), "--at", AT, FORWARD_CONSENT_UNKNOWN="send")
+    assert again.stdout == ga4.stdout, "the same input gives the same bytes"
+    assert run("forward", "--dry-run", "meta", "--input", str(tmp_path / "nothing.jsonl")).returncode == 2
+    assert run("forward").returncode == 2
