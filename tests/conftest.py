@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pytest
 
-pytest_plugins = ["tests.fixtures.broker", "tests.fixtures.database", "tests.fixtures.network", "tests.fixtures.topics"]
+pytest_plugins = [
+    "tests.fixtures.broker",
+    "tests.fixtures.database",
+    "tests.fixtures.network",
+    "tests.fixtures.pipeline",
+    "tests.fixtures.topics",
+]
 
 _MARKED_BY_FIXTURE = {"broker": "kafka", "three_brokers": "kafka", "postgres": "postgres", "own_postgres": "postgres"}
 
