@@ -46,6 +46,10 @@ class Stored(NamedTuple):
     repaired: int  # conversions that owe a further version because of the two
 
 
+# Tenant, conversion, version and content of a result; then observed version, version (None: no such conversion) and the
+# content stored under that version (None: none).
+Before = tuple[str, str, int, str, int | None, int | None, str | None]
+
 RESULT_STAGING = """
 CREATE TEMP TABLE stg_result (
     tenant_id text COLLATE "C", conversion_id text COLLATE "C", version bigint, version_reason text, is_final boolean,
@@ -124,7 +128,26 @@ def store_results(connection: psycopg.Connection, rows: Sequence[ResultRow]) -> 
         for row in rows:
             copy.write_row(row)
     connection.execute(_LOCK)
-    before = connection.execute(_BEFORE).fetchall()
+    stored, repair = judge(connection.execute(_BEFORE).fetchall())
+    connection.execute(_INSERT)
+    connection.execute(_OBSERVE)
+    if repair:
+        ordered = sorted(repair)
+        connection.execute(
+            _REPAIR, ([key[0] for key in ordered], [key[1] for key in ordered], [repair[key] for key in ordered])
+        )
+    return stored
+
+
+def judge(before: Sequence[Before]) -> tuple[Stored, dict[tuple[str, str], int]]:
+    """Compare results with what was there before them: pure.
+
+    Args:
+        before: one entry a result, in the order of the log for each conversion.
+
+    Returns:
+        What to count, and the conversions that owe a further version, each with the highest version seen of it.
+    """
     new, repeated, conflicting, out_of_order = 0, 0, 0, 0
     repair: dict[tuple[str, str], int] = {}
     seen: dict[tuple[str, str], dict[int, str]] = {}
@@ -141,12 +164,5 @@ def store_results(connection: psycopg.Connection, rows: Sequence[ResultRow]) -> 
             out_of_order += version < highest
         if known is not None and (version > known or (earlier is not None and earlier != content)):
             repair[key] = max(version, highest)
-        here.setdefault(version, content)
-    connection.execute(_INSERT)
-    connection.execute(_OBSERVE)
-    if repair:
-        ordered = sorted(repair)
-        connection.execute(
-            _REPAIR, ([key[0] for key in ordered], [key[1] for key in ordered], [repair[key] for key in ordered])
-        )
-    return Stored(new, repeated, conflicting, out_of_order, len(repair))
+        here.setdefault(version, content if stored is None else stored)
+    return Stored(new, repeated, conflicting, out_of_order, len(repair)), repair
