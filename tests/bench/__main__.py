@@ -108,7 +108,7 @@ def measure_pipeline(ground: Ground, report: Report, wanted: Sequence[str], work
                 for broken in pipeline.broken_promises(work.truth):
                     report.miss("promise", broken)
             if "profile" in wanted:
-                add_profile(report, pipeline)
+                add_profile(report, pipeline, work.truth.conversions)
             if "latency" in wanted:
                 measure_latency(ground, report)
     except (PipelineError, ChildError, JobError) as error:
@@ -130,7 +130,9 @@ def add_throughput(report: Report, run: Run, records: int) -> None:
             report.add(Figure(name, rate, "events/s", detail={"seconds": seconds}))
 
 
-def add_profile(report: Report, pipeline: Pipeline) -> None:
+def add_profile(report: Report, pipeline: Pipeline, conversions: int) -> None:
+    emitted = pipeline.total("attributor", "attribution_results_emitted_total")
+    report.add(Figure("results per conversion", emitted / conversions, "results"))
     for stage, steps in pipeline.stage_seconds().items():
         for step, seconds in sorted(steps.items(), key=lambda item: -item[1]):
             report.add(Figure(f"{stage}: {step}", seconds, "s"))

@@ -33,7 +33,10 @@ _LOOK_SECONDS = 0.05
 _GRACE_SECONDS = 20.0
 
 _POSITIONS = "SELECT coalesce(sum(next_offset), 0) FROM attribution_positions WHERE consumer_group = %s"
-_UNOBSERVED = "SELECT count(*) FROM attribution_conversions WHERE observed_version < version"
+# Whether any, not how many: counting would be work for the server that is measured.
+_UNOBSERVED = (
+    "SELECT count(*) FROM (SELECT FROM attribution_conversions WHERE observed_version < version LIMIT 1) AS any_one"
+)
 _NEWEST = """
 SELECT c.tenant_id, c.conversion_id, c.journey_key, c.net_value_micros, c.currency, r.touchpoint_count,
     (SELECT bool_and((model ->> 'unattributed_micros')::bigint + coalesce((
