@@ -24,6 +24,9 @@ POINTS = (
     "forwarder_after_send",
     "forwarder_after_answer",
     "forwarder_before_kafka_commit",
+    "trainer_after_submit",
+    "trainer_before_finish",
+    "trainer_after_finish",
 )
 
 _name, _, _count = os.environ.get("ATTRIBUTION_CRASH_AT", "").partition(":")

@@ -135,3 +135,14 @@ forward_usage_percent = _gauge(
 forward_probe_findings = _counter(
     "attribution_forward_probe_findings", "Faults found by the destination's validation endpoint.", "destination"
 )
+
+# Trainer
+jobs = _counter(
+    "attribution_jobs",
+    "Jobs by what became of them: succeeded, failed, cancelled, given_back, lost.",
+    "kind",
+    "outcome",
+)
+job_seconds = _histogram(
+    "attribution_job_seconds", "Time that a job took.", "kind", buckets=(0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1_800.0)
+)

@@ -1,0 +1,309 @@
+"""Batch analysis: the credits of many conversions, or of one, by all models of the tenant at once.
+
+Credits of journeys are additive, so they are summed while the journeys stream by. Invariant: for every model and
+currency the values by channel, those by platform and those by campaign each sum to the net value of the conversions
+with touches, to the micro; what has no touch stays "unattributed".
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import psycopg
+
+from attributary.attribution_core.journeys import Floats, Ints, JourneyBatch
+from attributary.attribution_core.models import ModelSet
+from attributary.attribution_core.money import split_micros
+from attributary.attribution_core.report import plain
+from attributary.consumers.store.training import TimelineRow, person_of_conversion
+from attributary.schemas.limits import MINOR_UNIT_MICROS
+
+from .finished import FinishedJourneys
+from .learning import Progress, Window, no_progress, read_journeys
+
+MOST_NAMES = 200
+"""Names shown per dimension; the rest is summed up under "(other)", and how many they are is told."""
+_OTHER = "(other)"
+_Z_90 = 1.6448536269514722  # the normal quantile of 0.95
+_DIMENSIONS = ("channel", "platform", "campaign")
+
+
+class UnknownConversionError(LookupError):
+    """There is no such conversion, or only corrections of it have arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class JourneyFilter:
+    """Which conversions to analyse: those with a touch of the platform and one of the campaign; empty: any."""
+
+    platform: str | None = None
+    campaign: str | None = None
+
+    def keeps(self, journeys: FinishedJourneys) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Tell which converted journeys pass."""
+        kept = np.ones(len(journeys.conversions), dtype=np.bool_)
+        for wanted, names in (
+            (self.platform, [row.group for row in journeys.touches]),
+            (self.campaign, [row.campaign for row in journeys.touches]),
+        ):
+            if wanted is not None:
+                has = np.fromiter((name == wanted for name in names), np.bool_, len(names))
+                kept &= np.bincount(journeys.converted.journey_of_touch[has], minlength=kept.size) > 0
+        return kept
+
+
+@dataclass(slots=True)
+class _Sum:
+    """Sums of one name: credit in conversions, squares of the credit per conversion, micros by currency."""
+
+    credit: float = 0.0
+    squares: float = 0.0
+    micros: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+
+@dataclass(slots=True)
+class _Totals:
+    """Sums over the conversions analysed so far."""
+
+    conversions: int = 0
+    with_touches: int = 0
+    touches: int = 0
+    net_micros: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    unattributed_micros: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    models: dict[str, dict[str, dict[str, _Sum]]] = field(default_factory=dict)
+    fallbacks: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+
+def analyze_batch(
+    connection: psycopg.Connection,
+    window: Window,
+    chosen: JourneyFilter,
+    models: ModelSet,
+    inactivity_micros: int,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Credit all conversions of a window and sum the credits up by channel, platform and campaign.
+
+    Args:
+        connection: in a snapshot.
+        window: which conversions, by their time.
+        chosen: which of them.
+        models: to credit with.
+        inactivity_micros: see `read_journeys`.
+        progress: told of how many people of how many.
+    """
+    totals = _Totals()
+    for journeys in read_journeys(connection, window, inactivity_micros, progress):
+        if journeys.conversions:
+            _add(totals, *_kept(journeys, chosen.keeps(journeys)), models)
+    return _report(totals, models)
+
+
+def analyze_journey(
+    connection: psycopg.Connection, tenant_id: str, conversion_id: str, models: ModelSet, inactivity_micros: int
+) -> dict[str, Any]:
+    """Credit one conversion, touch by touch.
+
+    Args:
+        connection: in a snapshot.
+        tenant_id: whose.
+        conversion_id: which.
+        models: to credit with.
+        inactivity_micros: see `read_journeys`.
+
+    Raises:
+        UnknownConversionError: it is not known.
+    """
+    person = person_of_conversion(connection, tenant_id, conversion_id)
+    if person is None:
+        raise UnknownConversionError(f"there is no conversion {conversion_id}")
+    for journeys in read_journeys(connection, Window(tenant_id, journey_key=person), inactivity_micros):
+        only = np.array([row.id == conversion_id for row in journeys.conversions])
+        if only.any():
+            batch, conversions, touches = _kept(journeys, only)
+            return _journey(batch, conversions[0], touches, models)
+    raise UnknownConversionError(f"the conversion {conversion_id} moved to another person meanwhile; ask again")
+
+
+def _kept(
+    journeys: FinishedJourneys, kept: np.ndarray[Any, np.dtype[np.bool_]]
+) -> tuple[JourneyBatch, list[TimelineRow], list[TimelineRow]]:
+    batch = journeys.converted
+    inside = np.repeat(kept, batch.lengths)
+    part = JourneyBatch(
+        offsets=np.concatenate(([0], np.cumsum(batch.lengths[kept]))).astype(np.int64),
+        channels=batch.channels[inside],
+        times=batch.times[inside],
+        converted_at=batch.converted_at[kept],
+        direct=batch.direct[inside],
+        index=batch.index,
+    )
+    conversions = [row for row, keep in zip(journeys.conversions, kept.tolist(), strict=True) if keep]
+    return part, conversions, [row for row, keep in zip(journeys.touches, inside.tolist(), strict=True) if keep]
+
+
+def _split(credits_: Floats, batch: JourneyBatch, conversions: Sequence[TimelineRow]) -> Ints:
+    values = np.fromiter((row.value_micros for row in conversions), np.int64, len(conversions))
+    units = np.fromiter((MINOR_UNIT_MICROS.get(row.group, 1) for row in conversions), np.int64, len(conversions))
+    return split_micros(credits_, batch.offsets, values, units)
+
+
+def _add(
+    totals: _Totals,
+    batch: JourneyBatch,
+    conversions: Sequence[TimelineRow],
+    touches: Sequence[TimelineRow],
+    models: ModelSet,
+) -> None:
+    totals.conversions += len(conversions)
+    totals.with_touches += int((batch.lengths > 0).sum())
+    totals.touches += len(touches)
+    for row, length in zip(conversions, batch.lengths.tolist(), strict=True):
+        totals.net_micros[row.group] += row.value_micros
+        if not length:
+            totals.unattributed_micros[row.group] += row.value_micros
+    journey = batch.journey_of_touch
+    currencies = [conversions[place].group for place in journey.tolist()]
+    names = {
+        "channel": [row.kind for row in touches],
+        "platform": [row.group for row in touches],
+        "campaign": [row.campaign for row in touches],
+    }
+    for model in models.models:
+        credits_ = model.credits(batch)
+        fallen = model.fallback(batch)
+        totals.fallbacks[model.name] += 0 if fallen is None else int(fallen.sum())
+        micros = _split(credits_, batch, conversions).tolist()
+        by_dimension = totals.models.setdefault(model.name, {name: {} for name in _DIMENSIONS})
+        for dimension in _DIMENSIONS:
+            _add_names(by_dimension[dimension], names[dimension], currencies, credits_, micros, journey)
+
+
+def _add_names(
+    sums: dict[str, _Sum],
+    names: Sequence[str],
+    currencies: Sequence[str],
+    credits_: Floats,
+    micros: Sequence[int],
+    journey: Ints,
+) -> None:
+    known: dict[str, int] = {}
+    codes = np.fromiter((known.setdefault(name, len(known)) for name in names), np.int64, len(names))
+    cells, places = np.unique(journey * max(len(known), 1) + codes, return_inverse=True)
+    shares = np.bincount(places, credits_, cells.size)  # of a name in a conversion
+    owner = cells % max(len(known), 1)
+    credit = np.bincount(owner, shares, len(known)).tolist()
+    squares = np.bincount(owner, shares * shares, len(known)).tolist()
+    for name, code in known.items():
+        entry = sums.setdefault(name, _Sum())
+        entry.credit += credit[code]
+        entry.squares += squares[code]
+    for name, currency, value in zip(names, currencies, micros, strict=True):
+        sums[name].micros[currency] += value
+
+
+def _report(totals: _Totals, models: ModelSet) -> dict[str, Any]:
+    report: dict[str, Any] = plain(
+        {
+            "conversions": totals.conversions,
+            "conversions_with_touches": totals.with_touches,
+            "touches_per_conversion": totals.touches / totals.with_touches if totals.with_touches else None,
+            "net_value_micros": dict(sorted(totals.net_micros.items())),
+            "unattributed_micros": dict(sorted(totals.unattributed_micros.items())),
+            "models": [
+                {
+                    "model": model.name,
+                    "version": model.version,
+                    "fallback": {"rule": model.fallback_rule, "conversions": totals.fallbacks[model.name]}
+                    if model.fallback_rule
+                    else None,
+                    **{
+                        f"{dimension}s": _names(totals.models[model.name][dimension], totals.with_touches)
+                        for dimension in _DIMENSIONS
+                    },
+                }
+                for model in models.models
+                if model.name in totals.models
+            ],
+        }
+    )
+    return report
+
+
+def _names(sums: dict[str, _Sum], number: int) -> list[dict[str, Any]]:
+    """Return the rows of a dimension, the largest credit first; beyond `MOST_NAMES` they are summed up."""
+    ranked = sorted(sums.items(), key=lambda entry: (-entry[1].credit, entry[0]))
+    rows = [_row(name, entry, number) for name, entry in ranked[:MOST_NAMES]]
+    if rest := ranked[MOST_NAMES:]:
+        micros: dict[str, int] = defaultdict(int)
+        for _, entry in rest:
+            for currency, value in entry.micros.items():
+                micros[currency] += value
+        credit = sum(entry.credit for _, entry in rest)
+        rows.append(
+            {
+                "name": _OTHER,
+                "names": len(rest),
+                "credit": credit,
+                "share": credit / number,
+                "interval": None,
+                "value_micros": dict(sorted(micros.items())),
+            }
+        )
+    return rows
+
+
+def _row(name: str, entry: _Sum, number: int) -> dict[str, Any]:
+    """Return a name's row. The 90 % interval is that of a mean over conversions: sampling error and nothing else."""
+    share = entry.credit / number
+    error = max(entry.squares / number - share * share, 0.0) ** 0.5 / number**0.5
+    return {
+        "name": name,
+        "credit": entry.credit,
+        "share": share,
+        "interval": [max(share - _Z_90 * error, 0.0), min(share + _Z_90 * error, 1.0)],
+        "value_micros": dict(sorted(entry.micros.items())),
+    }
+
+
+def _journey(
+    batch: JourneyBatch, conversion: TimelineRow, touches: Sequence[TimelineRow], models: ModelSet
+) -> dict[str, Any]:
+    credited = []
+    for model in models.models:
+        credits_, fallen, confidence = model.credits(batch), model.fallback(batch), model.confidence(batch)
+        credited.append(
+            {
+                "model": model.name,
+                "version": model.version,
+                "fallback": model.fallback_rule if fallen is not None and fallen[0] else None,
+                "confidence": None if confidence is None else confidence[0],
+                "credits": credits_.tolist(),
+                "value_micros": _split(credits_, batch, [conversion]).tolist(),
+            }
+        )
+    report: dict[str, Any] = plain(
+        {
+            "conversion_id": conversion.id,
+            "conversion_type": conversion.kind,
+            "converted_at": conversion.at,
+            "net_value_micros": conversion.value_micros,
+            "currency": conversion.group,
+            "journey_key": conversion.journey_key,
+            "touchpoints": [
+                {
+                    "event_id": row.id,
+                    "channel": row.kind,
+                    "platform": row.group,
+                    "campaign": row.campaign,
+                    "interaction": row.detail,
+                    "occurred_at": row.at,
+                }
+                for row in touches
+            ],
+            "models": credited,
+        }
+    )
+    return report

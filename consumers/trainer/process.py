@@ -1,0 +1,73 @@
+"""The trainer as a process."""
+
+import os
+import signal
+
+from pydantic import Field
+
+from attributary.consumers.policy import PolicySettings
+from attributary.consumers.runtime.run import run_stage
+from attributary.consumers.runtime.settings import DatabaseSettings, KafkaSettings, ProcessSettings, Settings, load
+from attributary.consumers.store.session import StoreSession
+from attributary.consumers.wire import RegistrySettings, make_codec
+from attributary.producers.kafka import KafkaTransport
+from attributary.producers.transport import Transport
+from attributary.schemas.codec import Codec
+
+from .stage import TrainerStage
+from .statuses import StatusPublisher
+from .work import Workshop
+from .worker import Worker, WorkerLimits
+
+
+class TrainerSettings(Settings):
+    """How patient the trainer is."""
+
+    lease_seconds: float = Field(
+        default=300.0,
+        gt=0,
+        alias="TRAINER_LEASE_SECONDS",
+        description="A worker that showed no sign of life for so long is taken for dead; seconds.",
+    )
+    most_attempts: int = Field(
+        default=3, ge=1, alias="TRAINER_MOST_ATTEMPTS", description="A job whose workers died so often fails."
+    )
+    poll_seconds: float = Field(
+        default=2.0,
+        gt=0,
+        alias="TRAINER_POLL_SECONDS",
+        description="How often an idle trainer looks for jobs of other processes; seconds.",
+    )
+
+
+def make_stage(process: ProcessSettings) -> TrainerStage:
+    """Build the stage from the environment."""
+    kafka = load(KafkaSettings).client_config()
+    dsn = load(DatabaseSettings).url.get_secret_value()
+    settings, inactivity_micros = load(TrainerSettings), load(PolicySettings).policy().inactivity_micros
+    codec = make_codec(load(RegistrySettings))
+    transport = KafkaTransport(kafka.pop("bootstrap.servers"), kafka)
+    # Two codecs: the loop's thread and the worker's thread each use their own.
+    worker = make_worker(dsn, inactivity_micros, settings, make_codec(load(RegistrySettings)), transport)
+    session = StoreSession(dsn, "attributary-trainer")
+    return TrainerStage(session, codec, worker, process.max_poison_share, process.grace_seconds)
+
+
+def make_worker(
+    dsn: str, inactivity_micros: int, settings: TrainerSettings, codec: Codec, transport: Transport
+) -> Worker:
+    """Build the worker with its connections: one for claims and effects, one to read on."""
+    session = StoreSession(dsn, "attributary-trainer-worker")
+    publisher = StatusPublisher(session, codec, transport)
+
+    def on_death() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)  # ends the loop; `TrainerStage.close` then says why
+
+    workshop = Workshop(StoreSession(dsn, "attributary-trainer-reader"), inactivity_micros)
+    limits = WorkerLimits(settings.lease_seconds, settings.most_attempts, settings.poll_seconds)
+    return Worker(session, workshop, publisher, limits, on_death)
+
+
+def main(version: str) -> int:
+    """Run the trainer until it is asked to stop; returns the exit code."""
+    return run_stage("trainer", version, make_stage)

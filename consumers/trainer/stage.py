@@ -1,0 +1,121 @@
+"""The trainer as a stage: what the jobs topic asks for is stored in Postgres; a worker thread does it.
+
+Invariant: a job is in Postgres or in the dead-letter topic before its offset is committed. The deciding write of a
+batch is the one transaction that stores its jobs, idempotent by job id, so a replay adds nothing. A job whose
+parameters make no sense is no dead letter: it is stored and fails, so that whoever asked sees why.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from attributary.consumers.outages import outside_errors
+from attributary.consumers.runtime.crash import crash_at
+from attributary.consumers.runtime.dead_letters import check_poison_share
+from attributary.consumers.runtime.metrics import timed
+from attributary.consumers.runtime.records import DeadLetter, Outcome, Record
+from attributary.consumers.store.jobs import NewJob, submit
+from attributary.consumers.store.session import StoreSession
+from attributary.schemas.codec import Codec, DecodeError
+from attributary.schemas.rules import check_job, find_unstorable_text
+from attributary.schemas.topics import JOB_STATUS, JOBS
+
+from .worker import Worker
+
+GROUP = "attribution.trainer"
+
+
+class TrainerStage:
+    """Stores jobs and wakes the worker.
+
+    Args:
+        session: a connection of its own.
+        codec: reads jobs.
+        worker: does them; started here, stopped by `close`.
+        max_poison_share: stop when more of a batch than this share is poison.
+        grace_seconds: how long `close` waits for the worker to give its job back, seconds.
+    """
+
+    name = "trainer"
+    group = GROUP
+    topics = (JOBS,)
+    output_topics = (JOB_STATUS,)
+    most_records = 500
+
+    def __init__(
+        self, session: StoreSession, codec: Codec, worker: Worker, max_poison_share: float, grace_seconds: float
+    ) -> None:
+        self._session = session
+        self._codec = codec
+        self._worker = worker
+        self._max_poison_share = max_poison_share
+        self._grace_seconds = grace_seconds
+        with outside_errors():
+            session.connection()
+        worker.start()
+
+    def handle(self, batch: Sequence[Record]) -> Outcome:
+        """Store the jobs of a batch; their statuses are published by the worker.
+
+        Raises:
+            Retry: Postgres is away.
+            AttributaryError: the worker ended by a bug.
+        """
+        self._worker.check()
+        jobs: list[NewJob] = []
+        dead_letters: list[DeadLetter] = []
+        with outside_errors(), timed(self.name, "decode"):
+            for record in batch:
+                found = self._job(record)
+                if isinstance(found, DeadLetter):
+                    dead_letters.append(found)
+                else:
+                    jobs.append(found)
+        check_poison_share(dead_letters, len(batch), self._max_poison_share)
+        with outside_errors(), timed(self.name, "store"), self._session.transaction() as connection:
+            submit(connection, jobs)
+        crash_at("trainer_after_submit")
+        self._worker.wake()
+        return Outcome([], dead_letters)
+
+    def _job(self, record: Record) -> NewJob | DeadLetter:
+        try:
+            fields = self._codec.decode("job", record.value)
+        except DecodeError as error:
+            return DeadLetter(record, "decode", None, str(error))
+        # Jobs are few: look for what Postgres cannot hold in every one of them.
+        broken = check_job(fields, now_micros=record.timestamp_ms * 1_000) or find_unstorable_text(fields)
+        if broken is None and fields["kind"] == "cancel" and not fields["parameters"].get("target_job_id"):
+            return DeadLetter(record, "validate", "parameters", "target_job_id must be given for a cancel")
+        if broken is not None:
+            return DeadLetter(record, "validate", broken.field, broken.rule)
+        return new_job(fields)
+
+    def stored_positions(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:  # noqa: ARG002  # the protocol's
+        """Submitting twice changes nothing, so Kafka's offsets are enough."""
+        return {}
+
+    def is_ready(self) -> bool:
+        """Tell whether Postgres answered last time and the worker works."""
+        return self._session.is_reachable() and self._worker.is_alive
+
+    def close(self) -> None:
+        """Stop the worker and close the connection.
+
+        Raises:
+            AttributaryError: the worker had ended by a bug.
+        """
+        self._worker.stop(self._grace_seconds)
+        self._session.close()
+        self._worker.check()
+
+
+def new_job(fields: Mapping[str, Any]) -> NewJob:
+    """Return the job of a record."""
+    return NewJob(
+        fields["tenant_id"],
+        fields["job_id"],
+        fields["kind"],
+        fields["parameters"],
+        fields["submitted_at"],
+        fields["submitted_by"],
+    )

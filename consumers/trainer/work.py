@@ -1,0 +1,153 @@
+"""What each kind of job does: read in a snapshot, compute, and say what to write.
+
+Invariant: the reading half writes nothing. What it decides is written by the returned `Decision`, in the transaction
+that ends the job: either the job is finished and its effects are there, or neither.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import psycopg
+
+from attributary.attribution_core.models import ModelError, model_set
+from attributary.attribution_core.state import StateError
+from attributary.consumers.store.jobs import ClaimedJob
+from attributary.consumers.store.model_states import (
+    Activation,
+    ModelStateError,
+    activate,
+    active_states,
+    list_states,
+    roll_back,
+    save_states,
+)
+from attributary.consumers.store.session import StoreSession
+
+from .analysis import JourneyFilter, UnknownConversionError, analyze_batch, analyze_journey
+from .backtest import backtest
+from .finished import UnknownPolicyError
+from .learning import Progress
+from .requests import JobParameterError, Parameters
+from .training import TrainingError, TrainingPlan, train
+
+Decision = Callable[[psycopg.Connection], Mapping[str, Any]]
+"""Writes the effects of a job and returns its result."""
+
+JOB_ERRORS = (
+    JobParameterError,
+    ModelError,
+    ModelStateError,
+    StateError,
+    TrainingError,
+    UnknownConversionError,
+    UnknownPolicyError,
+)
+"""What makes a job fail by its own fault; the texts say why in one sentence."""
+
+
+class Workshop:
+    """Does jobs.
+
+    Args:
+        session: a connection of its own, for reading.
+        inactivity_micros: silence that ends a journey without conversion, microseconds.
+    """
+
+    def __init__(self, session: StoreSession, inactivity_micros: int) -> None:
+        self._session = session
+        self._inactivity = inactivity_micros
+        self._kinds: dict[str, Callable[[str, Parameters, Progress], Decision]] = {
+            "train": self._train,
+            "activate": self._activate,
+            "rollback": self._roll_back,
+            "backtest": self._backtest,
+            "analyze_journey": self._analyze_journey,
+            "analyze_batch": self._analyze_batch,
+        }
+
+    def do(self, job: ClaimedJob, progress: Progress) -> Decision:
+        """Do the reading half of a job.
+
+        Args:
+            job: any kind but cancel, which is done when it is submitted.
+            progress: told of how many steps of how many; may raise to stop.
+
+        Raises:
+            StoreUnavailable: Postgres is away; the job can be done again.
+            One of JOB_ERRORS: the job cannot be done.
+        """
+        work = self._kinds.get(job.kind)
+        if work is None:
+            raise JobParameterError(f"kind: {job.kind} is no work for the trainer")
+        return work(job.tenant_id, Parameters(job.kind, job.parameters), progress)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
+    def _train(self, tenant_id: str, parameters: Parameters, progress: Progress) -> Decision:
+        plan = TrainingPlan(
+            parameters.text("model") or "markov",
+            parameters.window(tenant_id),
+            self._inactivity,
+            parameters.text("currency"),
+            parameters.settings(),
+        )
+        wants_activation = parameters.flag("activate")
+        with self._session.snapshot() as connection:
+            state = train(connection, plan, progress)
+
+        def write(connection: psycopg.Connection) -> Mapping[str, Any]:
+            (version,) = save_states(connection, [state])
+            result = {"model": plan.model, "version": version, "metadata": dict(state.metadata)}
+            if wants_activation:
+                result["activation"] = _activation(activate(connection, tenant_id, {plan.model: version}))
+            return result
+
+        return write
+
+    def _activate(self, tenant_id: str, parameters: Parameters, progress: Progress) -> Decision:
+        del progress
+        model, version = parameters.required("model"), parameters.whole("version")
+
+        def write(connection: psycopg.Connection) -> Mapping[str, Any]:
+            newest = version or next((row.version for row in list_states(connection, tenant_id, model)), None)
+            if newest is None:
+                raise ModelStateError(f"{model} has no version for tenant {tenant_id}; train it first")
+            return _activation(activate(connection, tenant_id, {model: newest}))
+
+        return write
+
+    def _roll_back(self, tenant_id: str, parameters: Parameters, progress: Progress) -> Decision:
+        del progress
+        model, version = parameters.required("model"), parameters.whole("version")
+        return lambda connection: _activation(roll_back(connection, tenant_id, model, from_version=version))
+
+    def _backtest(self, tenant_id: str, parameters: Parameters, progress: Progress) -> Decision:
+        window, split = parameters.window(tenant_id), parameters.time("split")
+        if split is None:
+            raise JobParameterError("split: must be given")
+        with self._session.snapshot() as connection:
+            report = backtest(connection, window, split, self._inactivity, progress)
+        return lambda _connection: report
+
+    def _analyze_journey(self, tenant_id: str, parameters: Parameters, progress: Progress) -> Decision:
+        del progress
+        conversion_id = parameters.required("conversion_id")
+        with self._session.snapshot() as connection:
+            models = model_set(states=active_states(connection, tenant_id))
+            report = analyze_journey(connection, tenant_id, conversion_id, models, self._inactivity)
+        return lambda _connection: report
+
+    def _analyze_batch(self, tenant_id: str, parameters: Parameters, progress: Progress) -> Decision:
+        window = parameters.window(tenant_id)
+        chosen = JourneyFilter(parameters.text("platform"), parameters.text("campaign"))
+        with self._session.snapshot() as connection:
+            models = model_set(states=active_states(connection, tenant_id))
+            report = analyze_batch(connection, window, chosen, models, self._inactivity, progress)
+        return lambda _connection: report
+
+
+def _activation(found: Activation) -> dict[str, Any]:
+    return asdict(found)
