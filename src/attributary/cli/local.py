@@ -24,6 +24,9 @@ def up(
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Return when it is up; stop it with `attributary down`.")
     ] = False,
+    fake_destinations: Annotated[
+        bool, typer.Option("--fake-destinations", help="Forward to local stand-ins for Meta and GA4.")
+    ] = False,
 ) -> None:
     """Run Kafka, Postgres and all consumers on this machine until Ctrl-C.
 
@@ -40,9 +43,9 @@ def up(
     folder = _folder(data)
     try:
         if detach:
-            print(start_detached(folder))
+            print(start_detached(folder, stand_ins=fake_destinations))
         else:
-            run_foreground(folder, lambda line: print(line, flush=True))
+            run_foreground(folder, lambda line: print(line, flush=True), stand_ins=fake_destinations)
     except FolderInUseError as error:
         print(error)
         raise typer.Exit(2) from None

@@ -24,6 +24,7 @@ from attributary.local.kafka_node import Ports
 from attributary.local.ports import free_port
 from attributary.local.postgres import Postgres, embedded_postgres, given_dsn
 from attributary.local.stages import FIRST_METRICS_PORT, STAGES, StageProcess, command_line
+from attributary.local.stand_ins import start_stand_ins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -60,11 +61,13 @@ class Stack:
     Attributes:
         folder: Where everything is kept.
         say: Prints a line of progress.
+        stand_ins: Forward to stand-ins for Meta and GA4 instead of to real accounts.
         environment: Variables for the stages on top of this process's own; set before `start`.
     """
 
     folder: StackFolder
     say: Callable[[str], None]
+    stand_ins: bool = False
     environment: dict[str, str] = field(default_factory=dict)
     bootstrap: str = field(default="", init=False)
     dsn: str = field(default="", init=False)
@@ -90,6 +93,11 @@ class Stack:
             BOOTSTRAP_VARIABLE: self.bootstrap,
             "DATABASE_URL": self.dsn,
         }
+        if self.stand_ins:
+            child, variables = start_stand_ins(self.folder)
+            self._resources.callback(child.stop)
+            self.environment |= variables
+            self.say("stand-ins for Meta and GA4: started")
         for arguments in (("db", "migrate"), ("topics", "apply")):
             self.say(f"attributary {' '.join(arguments)}")
             run(

@@ -27,8 +27,13 @@ _UP_SECONDS = 900.0
 _DOWN_SECONDS = 120.0
 
 
-def run_foreground(folder: StackFolder, say: Callable[[str], None]) -> None:
+def run_foreground(folder: StackFolder, say: Callable[[str], None], *, stand_ins: bool = False) -> None:
     """Run a stack until SIGINT or SIGTERM.
+
+    Args:
+        folder: Where everything is kept.
+        say: Prints a line.
+        stand_ins: Forward to stand-ins for Meta and GA4.
 
     Raises:
         FolderInUseError: when a stack runs in the folder already.
@@ -44,7 +49,7 @@ def run_foreground(folder: StackFolder, say: Callable[[str], None]) -> None:
     with folder.lock():
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            with Stack(folder, say) as stack:
+            with Stack(folder, say, stand_ins) as stack:
                 stack.start()
                 shared = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL")
                 folder.write_environment({name: stack.environment[name] for name in shared})
@@ -58,8 +63,8 @@ def run_foreground(folder: StackFolder, say: Callable[[str], None]) -> None:
                 signal.signal(number, handler)
 
 
-def start_detached(folder: StackFolder) -> str:
-    """Start a stack that outlives this process; returns what it printed.
+def start_detached(folder: StackFolder, *, stand_ins: bool = False) -> str:
+    """Start a stack that outlives this process; returns what it printed. Arguments as for `run_foreground`.
 
     Raises:
         FolderInUseError: when a stack runs in the folder already.
@@ -69,7 +74,8 @@ def start_detached(folder: StackFolder) -> str:
         pass
     log = folder.log("up")
     log.unlink(missing_ok=True)
-    child = spawn(command_line("up", "--data", str(folder.path)), name="attributary up", log=log, guarded=False)
+    arguments = ["up", "--data", str(folder.path), *(["--fake-destinations"] if stand_ins else [])]
+    child = spawn(command_line(*arguments), name="attributary up", log=log, guarded=False)
     wait_until_ready(
         child,
         lambda: None if folder.environment_file.exists() else "it is still starting",
@@ -105,6 +111,9 @@ def summary(stack: Stack) -> list[str]:
         address = f"http://127.0.0.1:{running.metrics_port}/metrics"
         lines.append(f"  {running.stage.name:<15}{address}   {running.stage.doc}")
     lines += [f"  {stage.name:<15}off without credentials: {', '.join(stage.enabled_by)}" for stage in stack.skipped]
+    if stack.stand_ins:
+        received = (f"{stack.environment[name]}/_admin/events" for name in ("META_BASE_URL", "GA4_BASE_URL"))
+        lines.append(f"  stand-ins for Meta and GA4 received: {' '.join(received)}")
     return [
         *lines,
         f"  data and logs in {stack.folder.path}",
