@@ -7,7 +7,6 @@ micros of the touchpoints and the unattributed rest sum to the net value.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -21,6 +20,7 @@ from attributary.attribution_core.money import split_micros
 from attributary.consumers.store.attribution_reads import OwedConversion, ReachedTouchpoint
 
 Record = dict[str, Any]
+Group = tuple[str, str, list[int]]  # dimension, name, places of its touchpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +80,14 @@ def results(
     credited: CreditedTouchpoints,
     models: ModelSet,
     minor_unit_micros: Callable[[str], int],
-    encode: Callable[[Record], bytes],
-    computed_at: int,
 ) -> list[Record]:
-    """Return the result record of each conversion.
+    """Return the result record of each conversion, still without ``computed_at`` and ``content_hash``.
 
     Args:
         conversions: all with the same model set.
         credited: their touchpoints that count.
         models: to credit with.
         minor_unit_micros: micros of a currency's minor unit.
-        encode: the record's bytes, for the content hash.
-        computed_at: microseconds UTC.
     """
     batch = journeys(conversions, credited)
     units = np.fromiter((minor_unit_micros(c.currency) for c in conversions), np.int64, len(conversions))
@@ -106,14 +102,17 @@ def results(
     for number, conversion in enumerate(conversions):
         first, last = offsets[number], offsets[number + 1]
         touchpoints = credited.touchpoints[first:last]
+        groups = _groups(touchpoints)
         record = _frame(conversion, len(touchpoints))
         record["models"] = [
-            _model_result(model, attribution, number, conversion.net_value_micros,
-                          _credits(touchpoints, credits_[first:last], micros[first:last]))
+            {
+                **_model_facts(model, attribution, number),
+                "touchpoints": _credits(touchpoints, credits_[first:last], micros[first:last]),
+                "rollups": _rollups(groups, credits_[first:last], micros[first:last]),
+                "unattributed_micros": 0 if touchpoints else conversion.net_value_micros,
+            }
             for model, attribution, credits_, micros in per_model
-        ]  # fmt: skip
-        record["content_hash"] = blake2b(encode(record), digest_size=16).hexdigest()
-        record["computed_at"] = computed_at
+        ]
         records.append(record)
     return records
 
@@ -136,8 +135,6 @@ def _frame(conversion: OwedConversion, touchpoint_count: int) -> Record:
         "policy_version": conversion.policy_version,
         "touchpoint_count": touchpoint_count,
         "insights": [],
-        "computed_at": 0,  # outside the content hash
-        "content_hash": "",
     }
 
 
@@ -158,36 +155,42 @@ def _credits(
     ]
 
 
-def _model_result(
-    model: Model, attribution: Attribution, number: int, net_value_micros: int, credits_: list[Record]
-) -> Record:
+def _model_facts(model: Model, attribution: Attribution, number: int) -> Record:
     fell_back = attribution.fallback is not None and bool(attribution.fallback[number])
     confidence = None if attribution.confidence is None else float(attribution.confidence[number])
     return {
         "model": model.name,
         "model_version": model.version,
-        "touchpoints": credits_,
-        "rollups": _rollups(credits_),
-        "unattributed_micros": net_value_micros if not credits_ else 0,
         "confidence": None if confidence is None or np.isnan(confidence) else confidence,
         "fallback": model.fallback_rule if fell_back else None,
     }
 
 
-def _rollups(credits_: Sequence[Record]) -> list[Record]:
-    """Sum the credits per platform, channel and campaign, each in the order of the names."""
-    found = []
-    for dimension in ("platform", "channel", "campaign"):
-        sums: dict[str, list[Any]] = {}
-        for touch in credits_:
-            total = sums.setdefault(touch[dimension], [0.0, 0])
-            total[0] += touch["credit"]
-            total[1] += touch["value_micros"]
-        found += [
-            {"dimension": dimension, "name": name, "credit": credit, "value_micros": micros}
-            for name, (credit, micros) in sorted(sums.items())
-        ]
+def _groups(touchpoints: Sequence[ReachedTouchpoint]) -> list[Group]:
+    """Return which touchpoints stand under each platform, channel and campaign, each in the order of the names."""
+    found: list[Group] = []
+    for dimension, names in (
+        ("platform", [touch.platform for touch in touchpoints]),
+        ("channel", [touch.channel for touch in touchpoints]),
+        ("campaign", [touch.campaign for touch in touchpoints]),
+    ):
+        members: dict[str, list[int]] = {}
+        for number, name in enumerate(names):
+            members.setdefault(name, []).append(number)
+        found += [(dimension, name, members[name]) for name in sorted(members)]
     return found
+
+
+def _rollups(groups: Sequence[Group], credits_: Sequence[float], micros: Sequence[int]) -> list[Record]:
+    return [
+        {
+            "dimension": dimension,
+            "name": name,
+            "credit": sum([credits_[number] for number in members]),
+            "value_micros": sum([micros[number] for number in members]),
+        }
+        for dimension, name, members in groups
+    ]
 
 
 def by_model_set(conversions: Sequence[OwedConversion]) -> list[list[OwedConversion]]:

@@ -7,6 +7,7 @@ version never follows a newer one from this code. Whatever slips past (a transac
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from attributary.attribution_core.lookback import LookbackPolicy
 from attributary.attribution_core.models import ModelSet, model_set
@@ -32,6 +33,7 @@ from attributary.schemas.topics import COMMANDS, RESULTS, conversion_key
 
 from .crediting import CreditedTouchpoints, by_model_set, results, within_policy
 from .decoding import decode_commands
+from .sealing import seal
 
 GROUP = "attribution.attributor"
 _MODEL_SETS_KEPT = 256
@@ -87,7 +89,8 @@ class AttributorStage:
             credited = within_policy(owed, touchpoints, self._policies)
             records = self._records(owed, credited)
         with timed(self.name, "encode"):
-            messages = [self._message(record) for record in records]
+            computed_at = time.time_ns() // 1_000
+            messages = [self._message(record, seal(self._codec, record, computed_at)) for record in records]
         self._count(owed, commands.wanted)
         return Outcome(messages, commands.dead_letters)
 
@@ -111,27 +114,24 @@ class AttributorStage:
         metrics.commands_skipped.labels("unknown").inc(ahead)
         return [conversion for group in by_model_set(owed) for conversion in group]
 
-    def _records(self, owed: Sequence[OwedConversion], credited: CreditedTouchpoints) -> list[dict[str, object]]:
+    def _records(self, owed: Sequence[OwedConversion], credited: CreditedTouchpoints) -> list[dict[str, Any]]:
         """Credit the conversions, one batch per pinned model set; ``owed`` is grouped by it."""
-        computed_at = time.time_ns() // 1_000
-        records: list[dict[str, object]] = []
+        records: list[dict[str, Any]] = []
         start = 0
         for group in by_model_set(owed):
             stop = start + len(group)
             first, last = int(credited.offsets[start]), int(credited.offsets[stop])
             part = CreditedTouchpoints(credited.touchpoints[first:last], credited.offsets[start : stop + 1] - first)
             models = self._model_sets[group[0].tenant_id, group[0].model_set]
-            records += results(group, part, models, _minor_unit_micros, self._encode, computed_at)
+            records += results(group, part, models, _minor_unit_micros)
             start = stop
         while len(self._model_sets) > _MODEL_SETS_KEPT:  # the oldest go first; they can be read again
             self._model_sets.pop(next(iter(self._model_sets)))
         return records
 
-    def _encode(self, record: Mapping[str, object]) -> bytes:
-        return self._codec.encode("result", record)
-
-    def _message(self, record: Mapping[str, object]) -> Outbound:
-        tenant_id, conversion_id = str(record["tenant_id"]), str(record["conversion_id"])
+    @staticmethod
+    def _message(record: Mapping[str, Any], value: bytes) -> Outbound:
+        tenant_id, conversion_id = record["tenant_id"], record["conversion_id"]
         headers = [
             ("ce_specversion", b"1.0"),
             ("ce_id", f"{tenant_id}|{conversion_id}|{record['version']}".encode()),
@@ -139,7 +139,7 @@ class AttributorStage:
             ("ce_type", b"attributary.v1.Result"),
             ("content-type", b"application/avro"),
         ]
-        return Outbound(RESULTS, conversion_key(tenant_id, conversion_id), self._encode(record), headers)
+        return Outbound(RESULTS, conversion_key(tenant_id, conversion_id), value, headers)
 
     @staticmethod
     def _known(version: str, policy: LookbackPolicy | None) -> LookbackPolicy:
