@@ -8,6 +8,7 @@ from attributary.consumers.runtime.records import Record
 from attributary.consumers.store.results import ResultRow
 
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+_TOUCHPOINT_FACTS = ("event_id", "channel", "platform", "campaign", "occurred_at")
 
 
 def imbalance(result: Mapping[str, Any]) -> str | None:
@@ -28,8 +29,36 @@ def imbalance(result: Mapping[str, Any]) -> str | None:
     return None
 
 
+def disagreement(result: Mapping[str, Any]) -> str | None:
+    """Return the first model that does not name the same touchpoints as the first one does, or None."""
+    models = result["models"]
+    if not models:
+        return None
+    named = [touch["event_id"] for touch in models[0]["touchpoints"]]
+    for model in models:
+        if [touch["event_id"] for touch in model["touchpoints"]] != named:
+            return str(model["model"])
+    return None
+
+
 def result_row(result: Mapping[str, Any], record: Record) -> ResultRow:
-    """Return the row of a result."""
+    """Return the row of a result whose models agree on the touchpoints: these are kept once, roll-ups not at all."""
+    models = result["models"]
+    touchpoints = [
+        {name: touch[name] for name in _TOUCHPOINT_FACTS} for touch in (models[0]["touchpoints"] if models else ())
+    ]
+    compact = [
+        {
+            "model": model["model"],
+            "model_version": model["model_version"],
+            "credits": [touch["credit"] for touch in model["touchpoints"]],
+            "micros": [touch["value_micros"] for touch in model["touchpoints"]],
+            "unattributed_micros": model["unattributed_micros"],
+            "confidence": model["confidence"],
+            "fallback": model["fallback"],
+        }
+        for model in models
+    ]
     return ResultRow(
         result["tenant_id"],
         result["conversion_id"],
@@ -45,7 +74,8 @@ def result_row(result: Mapping[str, Any], record: Record) -> ResultRow:
         result["currency"],
         result["policy_version"],
         result["touchpoint_count"],
-        _json(result["models"]),
+        _json(touchpoints),
+        _json(compact),
         _json(result["insights"]),
         result["computed_at"],
         result["content_hash"],

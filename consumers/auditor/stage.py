@@ -16,7 +16,7 @@ from attributary.consumers.store.session import StoreSession
 from attributary.schemas.codec import Codec, DecodeError
 from attributary.schemas.topics import RESULTS
 
-from .checking import imbalance, result_row
+from .checking import disagreement, imbalance, result_row
 
 _log = structlog.get_logger()
 
@@ -58,6 +58,11 @@ class AuditorStage:
                     dead_letters.append(DeadLetter(record, "decode", None, str(error)))
                     continue
                 self._check(result, record)
+                model = disagreement(result)
+                if model is not None:
+                    reason = f"result: models: {model} names other touchpoints than the first model"
+                    dead_letters.append(DeadLetter(record, "validate", "models", reason))
+                    continue
                 rows.append(result_row(result, record))
         check_poison_share(dead_letters, len(batch), self._max_poison_share)
         positions = {(record.topic, record.partition): record.offset + 1 for record in batch}

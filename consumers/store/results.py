@@ -12,7 +12,7 @@ import psycopg
 
 
 class ResultRow(NamedTuple):
-    """One result as it is stored; ``models`` and ``insights`` are JSON text, times microseconds UTC."""
+    """One result as it is stored; ``touchpoints``, ``models``, ``insights`` are JSON text, times microseconds UTC."""
 
     tenant_id: str
     conversion_id: str
@@ -28,6 +28,7 @@ class ResultRow(NamedTuple):
     currency: str
     policy_version: str
     touchpoint_count: int
+    touchpoints: str
     models: str
     insights: str
     computed_at: int
@@ -54,7 +55,7 @@ RESULT_STAGING = """
 CREATE TEMP TABLE stg_result (
     tenant_id text COLLATE "C", conversion_id text COLLATE "C", version bigint, version_reason text, is_final boolean,
     conversion_type text, converted_at_us bigint, journey_key text, net_value_micros bigint, gross_value_micros bigint,
-    delta_micros bigint, currency text, policy_version text, touchpoint_count integer, models text,
+    delta_micros bigint, currency text, policy_version text, touchpoint_count integer, touchpoints text, models text,
     insights text,
     computed_at_us bigint, content_hash text, source_partition integer, source_offset bigint
 ) ON COMMIT DELETE ROWS;
@@ -63,7 +64,7 @@ SET join_collapse_limit = 1; SET from_collapse_limit = 1; SET plan_cache_mode = 
 """
 
 _TYPES = ["text", "text", "int8", "text", "bool", "text", "int8", "text", "int8", "int8", "int8", "text", "text",
-          "int4", "text", "text", "int8", "text", "int4", "int8"]  # fmt: skip
+          "int4", "text", "text", "text", "int8", "text", "int4", "int8"]  # fmt: skip
 
 # Sorted, so that two auditors lock conversions in one order. Read before anything is written: what was seen before.
 _BEFORE = """
@@ -84,11 +85,11 @@ ORDER BY c.tenant_id, c.conversion_id FOR UPDATE OF c
 _INSERT = """
 INSERT INTO attribution_results (
     tenant_id, conversion_id, version, version_reason, is_final, conversion_type, converted_at_us, journey_key,
-    net_value_micros, gross_value_micros, delta_micros, currency, policy_version, touchpoint_count, models, insights,
-    computed_at_us, content_hash, source_partition, source_offset)
+    net_value_micros, gross_value_micros, delta_micros, currency, policy_version, touchpoint_count, touchpoints, models,
+    insights, computed_at_us, content_hash, source_partition, source_offset)
 SELECT tenant_id, conversion_id, version, version_reason, is_final, conversion_type, converted_at_us, journey_key,
-       net_value_micros, gross_value_micros, delta_micros, currency, policy_version, touchpoint_count, models::jsonb,
-       insights::jsonb, computed_at_us, content_hash, source_partition, source_offset
+       net_value_micros, gross_value_micros, delta_micros, currency, policy_version, touchpoint_count,
+       touchpoints::jsonb, models::jsonb, insights::jsonb, computed_at_us, content_hash, source_partition, source_offset
 FROM stg_result ORDER BY tenant_id, conversion_id, version, source_offset
 ON CONFLICT (tenant_id, conversion_id, version) DO NOTHING
 """

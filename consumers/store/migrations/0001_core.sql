@@ -246,6 +246,7 @@ CREATE TABLE attribution_results (
     currency           text        NOT NULL,
     policy_version     text        NOT NULL,
     touchpoint_count   integer     NOT NULL,
+    touchpoints        jsonb       NOT NULL,
     models             jsonb       NOT NULL,
     insights           jsonb       NOT NULL,
     computed_at_us     bigint      NOT NULL,
@@ -272,7 +273,8 @@ COMMENT ON COLUMN attribution_results.delta_micros IS 'Net value less that of th
 COMMENT ON COLUMN attribution_results.currency IS 'ISO 4217.';
 COMMENT ON COLUMN attribution_results.policy_version IS 'The lookback policy.';
 COMMENT ON COLUMN attribution_results.touchpoint_count IS 'Touchpoints in the lookback windows.';
-COMMENT ON COLUMN attribution_results.models IS 'Per model: version, credit and micros per touchpoint, roll-ups, unattributed micros, confidence, fallback.';
+COMMENT ON COLUMN attribution_results.touchpoints IS 'The touchpoints that share it, in order of time: event_id, channel, platform, campaign, occurred_at (microseconds UTC).';
+COMMENT ON COLUMN attribution_results.models IS 'Per model: model, model_version, credits and micros in the order of touchpoints, unattributed_micros, confidence, fallback. Roll-ups are sums of these: see reporting.credit.';
 COMMENT ON COLUMN attribution_results.insights IS 'What the rules found true of the journey.';
 COMMENT ON COLUMN attribution_results.computed_at_us IS 'When the attributor computed it, microseconds UTC.';
 COMMENT ON COLUMN attribution_results.content_hash IS 'Hash of the result without computed_at.';

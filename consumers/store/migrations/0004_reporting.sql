@@ -29,7 +29,7 @@ SELECT DISTINCT ON (tenant_id, conversion_id)
        tenant_id, conversion_id, version, version_reason, is_final, conversion_type, journey_key,
        to_timestamp(converted_at_us / 1e6) AS converted_at,
        net_value_micros / 1e6::numeric AS net_value, gross_value_micros / 1e6::numeric AS gross_value, currency,
-       policy_version, touchpoint_count, models, insights,
+       policy_version, touchpoint_count, touchpoints, models, insights,
        to_timestamp(computed_at_us / 1e6) AS computed_at
 FROM attribution_results ORDER BY tenant_id, conversion_id, version DESC;
 COMMENT ON VIEW reporting.results IS 'The newest result of each conversion.';
@@ -38,10 +38,15 @@ CREATE VIEW reporting.credit AS
 SELECT r.tenant_id, r.conversion_id, r.conversion_type, r.converted_at, r.currency, r.is_final,
        m.model, m.model_version, u.dimension, u.name, u.credit, u.value_micros / 1e6::numeric AS value
 FROM reporting.results r
-CROSS JOIN LATERAL jsonb_to_recordset(r.models) AS m (model text, model_version text, rollups jsonb, unattributed_micros bigint)
+CROSS JOIN LATERAL jsonb_to_recordset(r.models)
+    AS m (model text, model_version text, credits jsonb, micros jsonb, unattributed_micros bigint)
 CROSS JOIN LATERAL (
-    SELECT dimension, name, credit, value_micros
-    FROM jsonb_to_recordset(m.rollups) AS u (dimension text, name text, credit float8, value_micros bigint)
+    SELECT d.dimension, d.name, sum((m.credits ->> place)::float8) AS credit, sum((m.micros ->> place)::bigint) AS value_micros
+    FROM jsonb_array_elements(r.touchpoints) WITH ORDINALITY AS t (touch, number)
+    CROSS JOIN LATERAL (SELECT number::int - 1 AS place) AS p
+    CROSS JOIN LATERAL (VALUES ('platform', touch ->> 'platform'), ('channel', touch ->> 'channel'),
+                               ('campaign', touch ->> 'campaign')) AS d (dimension, name)
+    GROUP BY d.dimension, d.name
     UNION ALL
     SELECT dimension, '(unattributed)', 1.0, m.unattributed_micros
     FROM unnest(ARRAY['platform', 'channel', 'campaign']) AS dimension WHERE r.touchpoint_count = 0

@@ -76,11 +76,11 @@ def check_promises(connection: psycopg.Connection, published: Published, seen: S
 # A touchpoint that two newest results name must belong to one person.
 _TWO_PEOPLE = """
 WITH newest AS (
-    SELECT DISTINCT ON (tenant_id, conversion_id) tenant_id, journey_key, models
+    SELECT DISTINCT ON (tenant_id, conversion_id) tenant_id, journey_key, touchpoints
     FROM attribution_results ORDER BY tenant_id, conversion_id, version DESC
 )
 SELECT count(*) FROM (
-    SELECT tenant_id, touch ->> 'event_id' FROM newest, jsonb_array_elements(models -> 0 -> 'touchpoints') AS touch
+    SELECT tenant_id, touch ->> 'event_id' FROM newest, jsonb_array_elements(touchpoints) AS touch
     GROUP BY 1, 2 HAVING count(DISTINCT journey_key) > 1
 ) AS shared
 """
