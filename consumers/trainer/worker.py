@@ -120,6 +120,10 @@ class Worker:
         except AttributaryError as error:
             self._trouble = error
             self._on_death()
+        finally:
+            self._publisher.close()
+            self._workshop.close()
+            self._session.close()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -131,9 +135,6 @@ class Worker:
                 _log.warning("trainer waits", why=str(error))
             if not worked:
                 self._wake.wait(self._limits.poll_seconds)
-        self._publisher.close()
-        self._workshop.close()
-        self._session.close()
 
     def turn(self) -> bool:
         """Do the oldest job there is, and publish what is to be published; returns whether there was a job.

@@ -1,0 +1,163 @@
+"""Batch analysis on a real Postgres: what is summed up is what single journeys say, to the micro."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from attributary.attribution_core.journeys import JourneyBatch, Outcomes
+from attributary.attribution_core.models import MODELS, model_set
+from attributary.attribution_core.state import JourneyState
+from attributary.consumers.store.session import StoreSession
+from attributary.consumers.trainer import analysis
+from attributary.consumers.trainer.analysis import (
+    JourneyFilter,
+    UnknownConversionError,
+    analyze_batch,
+    analyze_journey,
+)
+from attributary.consumers.trainer.backtest import backtest, compare
+from attributary.consumers.trainer.learning import Window
+from attributary.consumers.trainer.training import TrainingError
+from tests.trainer.feed import DAY, NOW, POLICY, feed, link, order, touchpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
+pytestmark = pytest.mark.postgres
+
+EVENTS = [
+    touchpoint("a", 1, "search", campaign_name="spring"),
+    touchpoint("a", 2, "mail", platform="email"),
+    order("a", 3, 10),
+    touchpoint("b", 1, "search", campaign_name="summer"),
+    touchpoint("b", 2, "search"),
+    touchpoint("b", 3, "social", platform="meta"),
+    order("b", 4, 100, currency="JPY"),
+    order("c", 5, 7),
+    touchpoint("phone", 1, "social", platform="meta"),
+    touchpoint("laptop", 2, "mail", platform="email"),
+    link("phone", "dora", 1),
+    link("laptop", "dora", 2),
+    order("laptop", 3, 1),
+    touchpoint("e", 9, "search"),
+]
+
+
+@pytest.fixture
+def snapshot(database: str) -> Iterator[psycopg.Connection]:
+    feed(database, EVENTS)
+    with closing(StoreSession(database, "tests")) as session, session.snapshot() as connection:
+        yield connection
+
+
+def analyzed(connection: psycopg.Connection, window: Window | None = None, **chosen: str) -> dict[str, Any]:
+    wanted = window or Window("acme")
+    return analyze_batch(connection, wanted, JourneyFilter(**chosen), model_set(), POLICY.inactivity_micros)
+
+
+def model(report: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(row for row in report["models"] if row["model"] == name)
+    return found
+
+
+def credits_of(report: dict[str, Any], name: str, dimension: str = "channels") -> dict[str, float]:
+    """Credits by name, without the names that got none."""
+    return {row["name"]: row["credit"] for row in model(report, name)[dimension] if row["credit"] > 0}
+
+
+def test_credits_are_summed_over_conversions(snapshot: psycopg.Connection) -> None:
+    report = analyzed(snapshot)
+    assert (report["conversions"], report["conversions_with_touches"]) == (4, 3)
+    assert report["touches_per_conversion"] == pytest.approx(7 / 3)
+    assert report["net_value_micros"] == {"EUR": 18_000_000, "JPY": 100_000_000}
+    assert report["unattributed_micros"] == {"EUR": 7_000_000}
+    assert [row["model"] for row in report["models"]] == list(MODELS)
+    assert credits_of(report, "first") == {"search": 2.0, "social": 1.0}
+    assert credits_of(report, "last") == {"mail": 2.0, "social": 1.0}
+    assert credits_of(report, "linear") == pytest.approx({"search": 7 / 6, "social": 5 / 6, "mail": 1.0})
+    assert credits_of(report, "linear", "platforms") == pytest.approx({"google": 7 / 6, "meta": 5 / 6, "email": 1.0})
+    assert credits_of(report, "first", "campaigns") == {"spring": 1.0, "summer": 1.0, "": 1.0}
+    assert model(report, "markov")["fallback"] == {"rule": "linear", "conversions": 3}
+    assert model(report, "linear")["fallback"] is None
+
+
+@pytest.mark.parametrize("dimension", ["channels", "platforms", "campaigns"])
+def test_every_dimension_sums_to_the_revenue(snapshot: psycopg.Connection, dimension: str) -> None:
+    report = analyzed(snapshot)
+    for each in report["models"]:
+        sums = {"EUR": 0, "JPY": 0}
+        for row in each[dimension]:
+            for currency, value in row["value_micros"].items():
+                sums[currency] += value
+        assert sums == {"EUR": 11_000_000, "JPY": 100_000_000}
+        assert all(low <= row["share"] <= high for row in each[dimension] for low, high in [row["interval"]])
+
+
+def test_filters_choose_whole_conversions(snapshot: psycopg.Connection) -> None:
+    assert analyzed(snapshot, platform="meta")["conversions"] == 2
+    assert credits_of(analyzed(snapshot, campaign="spring"), "first") == {"search": 1.0}
+    assert analyzed(snapshot, platform="meta", campaign="summer")["net_value_micros"] == {"JPY": 100_000_000}
+    assert credits_of(analyzed(snapshot, platform="nowhere"), "first") == {}
+    assert analyzed(snapshot, Window("acme", since=NOW + 4 * DAY))["conversions"] == 2
+    assert analyzed(snapshot, Window("acme", until=NOW + 4 * DAY))["conversions"] == 2
+    assert credits_of(analyzed(snapshot, Window("acme", journey_key="u:dora")), "first") == {"social": 1.0}
+    assert analyzed(snapshot, Window("other"))["touches_per_conversion"] is None
+
+
+def test_many_names_are_summed_up(snapshot: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(analysis, "MOST_NAMES", 1)
+    rows = model(analyzed(snapshot), "linear")["channels"]
+    assert [row["name"] for row in rows] == ["search", "(other)"]
+    assert (rows[1]["names"], rows[1]["credit"]) == (2, pytest.approx(11 / 6))
+    assert sum(row["value_micros"].get("EUR", 0) for row in rows) == 11_000_000
+
+
+def test_one_journey_touch_by_touch(snapshot: psycopg.Connection) -> None:
+    report = analyze_journey(snapshot, "acme", "order-b", model_set(), POLICY.inactivity_micros)
+    assert [row["channel"] for row in report["touchpoints"]] == ["search", "search", "social"]
+    assert report["journey_key"] == "a:b"
+    linear = next(row for row in report["models"] if row["model"] == "linear")
+    assert linear["credits"] == pytest.approx([1 / 3] * 3)
+    assert sorted(linear["value_micros"]) == [33_000_000, 33_000_000, 34_000_000]  # whole yen
+    shapley = next(row for row in report["models"] if row["model"] == "shapley")
+    assert shapley["credits"] == pytest.approx([0.25, 0.25, 0.5])
+    bare = analyze_journey(snapshot, "acme", "order-c", model_set(), POLICY.inactivity_micros)
+    assert (bare["touchpoints"], bare["models"][0]["credits"]) == ([], [])
+    with pytest.raises(UnknownConversionError):
+        analyze_journey(snapshot, "other", "order-b", model_set(), POLICY.inactivity_micros)
+
+
+def test_a_back_test_needs_both_halves(snapshot: psycopg.Connection) -> None:
+    window = Window("acme", close_silent=True)
+    report = backtest(snapshot, window, NOW + 4 * DAY, POLICY.inactivity_micros)
+    assert report["learned_from"]["conversions"] == 2
+    assert report["tested_on"]["conversions"] == 2
+    with pytest.raises(TrainingError, match="at or after"):
+        backtest(snapshot, window, NOW + 99 * DAY, POLICY.inactivity_micros)
+    with pytest.raises(TrainingError, match="before the split"):
+        backtest(snapshot, window, NOW, POLICY.inactivity_micros)
+
+
+def state(**counts: tuple[int, int]) -> JourneyState:
+    batch = JourneyBatch.of_paths([[name] for name in counts])
+    numbers = [list(column) for column in zip(*counts.values(), strict=True)]
+    zero = JourneyBatch.of_paths([[]] * len(counts)).converted_at
+    return JourneyState.fit(batch, Outcomes(zero + numbers[0], zero + numbers[1], zero))
+
+
+def test_a_back_test_tells_change_from_noise() -> None:
+    before = state(mail=(500, 500), search=(500, 4_500))
+    same = compare(before, state(mail=(260, 240), search=(240, 2_260)))
+    assert same["prediction"]["log_loss"] < same["prediction"]["log_loss_one_rate"]
+    assert not any(row["changed"] for row in same["shares"]["shapley"]["channels"])
+    moved = compare(before, state(mail=(100, 900), search=(900, 4_100), new=(5, 5)))
+    changed = {row["channel"]: row["changed"] for row in moved["shares"]["shapley"]["channels"]}
+    assert changed["mail"]
+    assert changed["search"]
+    assert moved["prediction"]["unknown_last_channel"] == 10
+    assert moved["shares"]["shapley"]["total_variation"] == pytest.approx(0.4, abs=0.01)

@@ -1,0 +1,86 @@
+"""Parameters of jobs: read exactly, or refused with their name."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attributary.consumers.trainer.learning import Window
+from attributary.consumers.trainer.requests import PARAMETERS, JobParameterError, Parameters, parse_time
+from attributary.schemas.limits import JOB_KINDS
+
+DAY = 86_400_000_000
+
+
+@given(st.integers(DAY, 84_006 * DAY), st.sampled_from([UTC, timezone(timedelta(hours=-7))]))
+def test_times_keep_every_microsecond(micros: int, zone: timezone) -> None:
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
+    assert parse_time(moment.astimezone(zone).isoformat()) == micros
+    assert parse_time(moment.isoformat().replace("+00:00", "Z")) == micros
+
+
+def test_dates_and_microseconds() -> None:
+    assert parse_time("1970-01-03") == 2 * DAY
+    assert parse_time("1790000000000000") == 1_790_000_000_000_000
+    for text in ("yesterday", "2026-11-24T10:00:00", "2026-13-01", ""):
+        with pytest.raises(ValueError, match="must"):
+            parse_time(text)
+
+
+def test_a_window_of_all_parameters() -> None:
+    found = Parameters(
+        "train",
+        {
+            "from": "2026-01-01",
+            "to": "2026-02-01T00:00:00Z",
+            "conversion_type": "purchase, lead",
+            "close_silent": "true",
+            "settings": '{"draws": 9}',
+            "model": "",
+        },
+    )
+    january = 20_454 * DAY
+    assert found.window("acme") == Window(
+        "acme", january, january + 31 * DAY, frozenset({"purchase", "lead"}), None, close_silent=True
+    )
+    assert found.settings() == {"draws": 9}
+    assert found.text("model") is None
+    assert not found.flag("activate")
+    assert Parameters("backtest", {}).window("acme") == Window("acme")
+    assert Parameters("analyze_batch", {"user_id": "anna"}).window("acme").journey_key == "u:anna"
+    assert Parameters("analyze_batch", {"anonymous_id": "x"}).window("acme").journey_key == "a:x"
+
+
+@pytest.mark.parametrize(
+    ("kind", "texts", "name"),
+    [
+        ("train", {"from": "2026-02-01", "to": "2026-02-01"}, "to"),
+        ("train", {"from": "soon"}, "from"),
+        ("train", {"close_silent": "yes"}, "close_silent"),
+        ("train", {"settings": "[1]"}, "settings"),
+        ("train", {"settings": "{"}, "settings"),
+        ("activate", {"version": "0"}, "version"),
+        ("activate", {"version": "1.5"}, "version"),
+        ("activate", {"version": "²"}, "version"),
+        ("activate", {}, "model"),
+        ("analyze_batch", {"user_id": "a", "anonymous_id": "b"}, "user_id"),
+        ("analyze_journey", {"platform": "google"}, "platform"),
+    ],
+)
+def test_what_cannot_be_read_is_named(kind: str, texts: dict[str, str], name: str) -> None:
+    def read() -> None:
+        found = Parameters(kind, texts)
+        found.window("acme")
+        found.settings()
+        found.whole("version")
+        found.required("model")
+
+    with pytest.raises(JobParameterError, match=f"^{name}"):
+        read()
+
+
+def test_every_kind_has_its_parameters() -> None:
+    assert set(PARAMETERS) == JOB_KINDS

@@ -1,0 +1,361 @@
+"""The stage and its worker on a real Postgres, without a broker: every kind of job, and every way to end."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from contextlib import closing, contextmanager
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from attributary.consumers.runtime.records import Outcome, Record
+from attributary.consumers.store.connection import connect
+from attributary.consumers.store.jobs import FINISHED, JobRow, claim_next, show_job
+from attributary.consumers.store.model_states import in_force, list_states
+from attributary.consumers.store.session import StoreSession
+from attributary.consumers.trainer import statuses
+from attributary.consumers.trainer.pulse import Pulse
+from attributary.consumers.trainer.stage import TrainerStage
+from attributary.consumers.trainer.statuses import StatusPublisher, status_record
+from attributary.consumers.trainer.work import Workshop
+from attributary.consumers.trainer.worker import Worker, WorkerLimits
+from attributary.producers.memory import MemoryTransport
+from attributary.schemas.codec import Codec
+from attributary.schemas.topics import JOB_STATUS, JOBS, job_key
+from tests.trainer.feed import NOW, POLICY, feed, order, touchpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from attributary.consumers.store.jobs import ClaimedJob
+    from attributary.consumers.trainer import work
+    from attributary.consumers.trainer.learning import Progress
+
+pytestmark = pytest.mark.postgres
+
+PATIENCE_SECONDS = 20.0
+_offsets = count()
+
+
+class Trainer:
+    """A stage with its worker, and what it published."""
+
+    def __init__(self, dsn: str, limits: WorkerLimits | None = None) -> None:
+        self.dsn = dsn
+        self.transport = MemoryTransport()
+        self.deaths: list[str] = []
+        session = StoreSession(dsn, "tests-worker")
+        publisher = StatusPublisher(session, Codec(), self.transport)
+        workshop = Workshop(StoreSession(dsn, "tests-reader"), POLICY.inactivity_micros)
+        quick = limits or WorkerLimits(poll_seconds=0.05, heartbeat_seconds=0.0)
+        self.worker = Worker(session, workshop, publisher, quick, lambda: self.deaths.append("worker"))
+        self.stage = TrainerStage(StoreSession(dsn, "tests-stage"), Codec(), self.worker, 1.0, PATIENCE_SECONDS)
+
+    def submit(self, *jobs: dict[str, Any]) -> Outcome:
+        return self.stage.handle([record(Codec().encode("job", job)) for job in jobs])
+
+    def row(self, job_id: str) -> JobRow:
+        with connect(self.dsn, application_name="tests") as connection:
+            found = show_job(connection, "acme", job_id)
+        assert found is not None
+        return found
+
+    def ended(self, job_id: str) -> JobRow:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while (found := self.row(job_id)).state not in FINISHED:
+            assert time.monotonic() < deadline, found
+            time.sleep(0.02)
+        return found
+
+    def run(self, kind: str, **parameters: str) -> JobRow:
+        name = f"{kind}-{next(_offsets)}"
+        self.submit(job(name, kind, **parameters))
+        return self.ended(name)
+
+    def statuses(self, job_id: str) -> list[str]:
+        codec = Codec()
+        records = [codec.decode("job_status", m.value) for m in self.transport.messages if m.topic == JOB_STATUS]
+        return [each["state"] for each in records if each["job_id"] == job_id]
+
+    def status_arrives(self, job_id: str, state: str) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while state not in self.statuses(job_id):
+            assert time.monotonic() < deadline, self.statuses(job_id)
+            time.sleep(0.02)
+
+
+def job(name: str, kind: str, **parameters: str) -> dict[str, Any]:
+    return {
+        "tenant_id": "acme",
+        "job_id": name,
+        "kind": kind,
+        "parameters": parameters,
+        "submitted_at": NOW,
+        "submitted_by": "tests",
+    }
+
+
+def record(value: bytes) -> Record:
+    return Record(JOBS, 0, next(_offsets), b"", value, NOW // 1_000)
+
+
+@contextmanager
+def running(dsn: str, limits: WorkerLimits | None = None) -> Iterator[Trainer]:
+    trainer = Trainer(dsn, limits)
+    with closing(trainer.stage):
+        yield trainer
+
+
+@pytest.fixture
+def shop(database: str) -> str:
+    """A tenant with six conversions of ten people, two weeks apart."""
+    events = []
+    for number in range(10):
+        events += [touchpoint(f"p{number}", number, "search"), touchpoint(f"p{number}", number + 1, "mail")]
+        if number % 2 == 0 or number == 9:
+            events.append(order(f"p{number}", number + 2, 10 + number))
+    feed(database, events)
+    return database
+
+
+@pytest.fixture
+def trainer(shop: str) -> Iterator[Trainer]:
+    with running(shop) as found:
+        yield found
+
+
+def test_a_model_is_trained_activated_and_rolled_back(trainer: Trainer) -> None:
+    first = trainer.run("train", close_silent="true", settings='{"minimum_conversions": 1}')
+    assert (first.state, first.error) == ("succeeded", None)
+    assert first.result is not None
+    assert (first.result["model"], first.result["version"]) == ("markov", 1)
+    assert first.result["metadata"]["diagnostics"]["conversions"] == 6
+    second = trainer.run("train", model="markov", activate="true")
+    assert second.result is not None
+    assert second.result["activation"]["versions"] == {"markov": 2}
+    assert trainer.run("activate", model="markov", version="1").state == "succeeded"
+    activated = trainer.run("activate", model="markov")
+    assert activated.result == {"model_set": 3, "versions": {"markov": 2}, "changed": True}
+    assert trainer.run("rollback", model="markov", version="2").result == {
+        "model_set": 4,
+        "versions": {"markov": 1},
+        "changed": True,
+    }
+    assert trainer.run("rollback", model="markov").error == (
+        "markov 1 is the oldest version that was in force; deactivate it instead"
+    )
+    with connect(trainer.dsn, application_name="tests") as connection:
+        assert in_force(connection, "acme").versions == {"markov": 1}
+    assert trainer.deaths == []
+
+
+def test_analyses_and_back_tests_end_with_their_reports(trainer: Trainer) -> None:
+    batch = trainer.run("analyze_batch", platform="google")
+    assert batch.result is not None
+    assert batch.result["conversions"] == 6
+    assert (batch.done, batch.total) == (10, 10)
+    journey = trainer.run("analyze_journey", conversion_id="order-p2")
+    assert journey.result is not None
+    assert [touch["channel"] for touch in journey.result["touchpoints"]] == ["search", "mail"]
+    assert trainer.run("backtest", split=str(NOW + 6 * 86_400_000_000)).state == "succeeded"
+
+
+SENSELESS = [
+    ("train", {"model": "linear"}, "linear is not a trained model"),
+    ("train", {"from": "tomorrow"}, "from: must be"),
+    ("train", {"no_such": "1"}, "no_such: train does not take it"),
+    ("activate", {"model": "markov"}, "markov has no version for tenant acme"),
+    ("activate", {"model": "markov", "version": "3"}, "markov has no version 3"),
+    ("backtest", {}, "split: must be given"),
+    ("analyze_journey", {"conversion_id": "nothing"}, "there is no conversion nothing"),
+]
+
+
+def test_a_job_that_makes_no_sense_fails_and_says_why(trainer: Trainer) -> None:
+    for kind, parameters, error in SENSELESS:
+        found = trainer.run(kind, **parameters)
+        assert found.state == "failed"
+        assert (found.error or "").startswith(error)
+
+
+def test_a_job_is_done_once_and_its_statuses_arrive(trainer: Trainer) -> None:
+    assert trainer.submit(job("once", "train"), job("once", "train")) == Outcome()
+    trainer.ended("once")
+    trainer.submit(job("once", "train"))
+    trainer.status_arrives("once", "succeeded")
+    trainer.run("activate", model="markov")
+    with connect(trainer.dsn, application_name="tests") as connection:
+        assert len(list_states(connection)) == 1
+    states = trainer.statuses("once")
+    assert states[-1] == "succeeded"
+    assert states.count("succeeded") == 1
+    message = trainer.transport.messages[0]
+    assert message.key == job_key("acme", "once")
+    assert dict(message.headers)["ce_type"] == b"attributary.v1.JobStatus"
+
+
+def test_what_is_no_job_is_a_dead_letter(trainer: Trainer) -> None:
+    codec = Codec()
+    broken = [
+        record(b"no avro"),
+        record(codec.encode("job", job("x", "dance"))),
+        record(codec.encode("job", job("x", "cancel"))),
+        record(codec.encode("job", job("x\0", "train"))),
+    ]
+    outcome = trainer.stage.handle([*broken, record(codec.encode("job", job("good", "train")))])
+    assert [(letter.stage, letter.field) for letter in outcome.dead_letters] == [
+        ("decode", None),
+        ("validate", "kind"),
+        ("validate", "parameters"),
+        ("validate", "job_id"),
+    ]
+    assert trainer.ended("good").state == "succeeded"
+
+
+class Bench(Workshop):
+    """A workshop whose work is waiting, until it is told to go on."""
+
+    def __init__(self, session: StoreSession) -> None:
+        super().__init__(session, 0)
+        self.entered = threading.Event()
+        self.go_on = threading.Event()
+
+    def do(self, job: ClaimedJob, progress: Progress) -> work.Decision:
+        self.entered.set()
+        for step in range(10_000):
+            progress(step, 10_000)
+            if self.go_on.wait(0.01):
+                break
+        if job.parameters.get("bug"):
+            raise ZeroDivisionError
+        return lambda _connection: {"done": True}
+
+
+@contextmanager
+def waiting_worker(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, limits: WorkerLimits | None = None
+) -> Iterator[tuple[Trainer, Bench]]:
+    bench = Bench(StoreSession(dsn, "tests-reader"))
+    monkeypatch.setattr("tests.trainer.test_trainer_worker.Workshop", lambda *_: bench)
+    with running(dsn, limits) as trainer:
+        yield trainer, bench
+
+
+@pytest.fixture
+def held(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Trainer, Bench]]:
+    with waiting_worker(database, monkeypatch) as found:
+        yield found
+
+
+def test_a_running_job_is_cancelled_at_its_next_step(held: tuple[Trainer, Bench]) -> None:
+    trainer, bench = held
+    trainer.submit(job("long", "train"))
+    assert bench.entered.wait(PATIENCE_SECONDS)
+    trainer.status_arrives("long", "running")
+    trainer.submit(job("stop", "cancel", target_job_id="long"))
+    assert trainer.ended("long").state == "cancelled"
+    trainer.status_arrives("long", "cancelled")
+    assert trainer.row("stop").state == "succeeded"
+
+
+def test_a_bug_in_one_job_fails_that_job_only(held: tuple[Trainer, Bench]) -> None:
+    trainer, bench = held
+    bench.go_on.set()
+    trainer.submit(job("buggy", "train", bug="1"), job("next", "train"))
+    found = trainer.ended("buggy")
+    assert (found.state, found.error) == ("failed", "a bug: ZeroDivisionError, see the stack in the log")
+    assert trainer.ended("next").state == "succeeded"
+    assert trainer.stage.is_ready()
+
+
+def test_a_stop_gives_the_job_back_and_another_process_does_it(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with waiting_worker(database, monkeypatch) as (trainer, bench):
+        trainer.submit(job("long", "train"))
+        assert bench.entered.wait(PATIENCE_SECONDS)
+    assert not trainer.worker.is_alive
+    assert (trainer.row("long").state, trainer.row("long").attempts) == ("submitted", 0)
+    with waiting_worker(database, monkeypatch) as (trainer, bench):
+        bench.go_on.set()
+        assert trainer.ended("long").result == {"done": True}
+
+
+def test_the_job_of_a_dead_worker_starts_again(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = WorkerLimits(lease_seconds=0.3, poll_seconds=0.05, heartbeat_seconds=0.0)
+    with waiting_worker(database, monkeypatch, limits) as (trainer, bench):
+        trainer.worker.stop(PATIENCE_SECONDS)  # nobody works: the claim below is a dead process's
+        trainer.submit(job("long", "train"))
+        with connect(database, application_name="tests") as connection:
+            assert claim_next(connection, lease_seconds=60, most_attempts=3) is not None
+            connection.commit()
+        bench.go_on.set()
+    with waiting_worker(database, monkeypatch, limits) as (trainer, bench):
+        bench.go_on.set()
+        assert trainer.ended("long").attempts == 2
+
+
+def test_a_worker_that_was_thought_dead_writes_nothing(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with waiting_worker(database, monkeypatch, WorkerLimits(poll_seconds=0.05, heartbeat_seconds=99)) as (
+        trainer,
+        bench,
+    ):
+        trainer.submit(job("long", "train"))
+        assert bench.entered.wait(PATIENCE_SECONDS)
+        with connect(database, application_name="tests") as connection:
+            assert claim_next(connection, lease_seconds=0, most_attempts=3) is not None
+            connection.commit()
+        bench.go_on.set()
+        trainer.status_arrives("long", "running")
+    assert (trainer.row("long").state, trainer.row("long").result) == ("running", None)
+
+
+def test_statuses_wait_for_kafka(held: tuple[Trainer, Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, bench = held
+    monkeypatch.setattr(statuses, "_WAIT_SECONDS", 0.1)
+    bench.go_on.set()
+    trainer.transport.fail_next("no leader", times=2)
+    trainer.submit(job("a", "train"))
+    assert trainer.ended("a").state == "succeeded"
+    trainer.status_arrives("a", "succeeded")
+
+
+def test_a_worker_that_dies_takes_the_process_with_it(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(database)
+    monkeypatch.setattr(trainer.worker, "turn", lambda: 1 / 0)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while trainer.worker.is_alive:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert trainer.deaths == ["worker"]
+    assert not trainer.stage.is_ready()
+    with pytest.raises(Exception, match="a bug: ZeroDivisionError"):
+        trainer.stage.handle([])
+    with pytest.raises(Exception, match="a bug: ZeroDivisionError"):
+        trainer.stage.close()
+
+
+def test_heartbeats_are_kept_apart(database: str) -> None:
+    with closing(StoreSession(database, "tests")) as session:
+        calls: list[str] = []
+        trainer = Trainer(database)
+        with closing(trainer.stage):
+            trainer.worker.stop(PATIENCE_SECONDS)
+            trainer.submit(job("a", "train"))
+            with session.transaction() as connection:
+                claimed = claim_next(connection, lease_seconds=60, most_attempts=3)
+            assert claimed is not None
+            pulse = Pulse(session, claimed, threading.Event(), lambda: calls.append("published"), 60.0)
+            for step in range(5):
+                pulse(step, 5)
+        assert (trainer.row("a").done, calls) == (0, ["published"])
+
+
+def test_a_result_too_large_for_a_message_stays_in_postgres(trainer: Trainer) -> None:
+    found = trainer.run("train")
+    assert json.loads(status_record(found)["result"])["version"] == 1
+    large = status_record(
+        JobRow(**{**{name: getattr(found, name) for name in found.__slots__}, "result": {"x": "y" * 600_000}})
+    )
+    assert json.loads(large["result"]) == {"too_large": True, "read": f"attributary jobs status {found.job_id}"}
