@@ -40,7 +40,7 @@ _UNOBSERVED = (
 _NEWEST = """
 SELECT c.tenant_id, c.conversion_id, c.journey_key, c.net_value_micros, c.currency, r.touchpoint_count,
     (SELECT bool_and((model ->> 'unattributed_micros')::bigint + coalesce((
-        SELECT sum((touch ->> 'value_micros')::bigint) FROM jsonb_array_elements(model -> 'touchpoints') touch
+        SELECT sum(micros::bigint) FROM jsonb_array_elements_text(model -> 'micros') micros
     ), 0) = c.net_value_micros) FROM jsonb_array_elements(r.models) model)
 FROM attribution_conversions c
 LEFT JOIN attribution_results r USING (tenant_id, conversion_id, version)
