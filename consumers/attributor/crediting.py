@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from attributary.attribution_core.insights import Insight
+from attributary.attribution_core.journey_insights import journey_insights
 from attributary.attribution_core.journeys import DIRECT, ChannelIndex, JourneyBatch
 from attributary.attribution_core.lookback import LookbackPolicy
 from attributary.attribution_core.models import Attribution, Model, ModelSet
@@ -92,9 +94,11 @@ def results(
     batch = journeys(conversions, credited)
     units = np.fromiter((minor_unit_micros(c.currency) for c in conversions), np.int64, len(conversions))
     values = np.fromiter((c.net_value_micros for c in conversions), np.int64, len(conversions))
+    attributions = models.attribute(batch)
+    insights = journey_insights(batch, models, attributions)
     per_model = []
     for model in models.models:
-        attribution = Attribution(model.credits(batch), model.confidence(batch), model.fallback(batch))
+        attribution = attributions[model.name]
         micros = split_micros(attribution.credits, batch.offsets, values, units)
         per_model.append((model, attribution, attribution.credits.tolist(), micros.tolist()))
     offsets = batch.offsets.tolist()
@@ -113,6 +117,7 @@ def results(
             }
             for model, attribution, credits_, micros in per_model
         ]
+        record["insights"] = [_insight(insight) for insight in insights[number] if insight.text is not None]
         records.append(record)
     return records
 
@@ -134,7 +139,6 @@ def _frame(conversion: OwedConversion, touchpoint_count: int) -> Record:
         "currency": conversion.currency,
         "policy_version": conversion.policy_version,
         "touchpoint_count": touchpoint_count,
-        "insights": [],
     }
 
 
@@ -163,6 +167,17 @@ def _model_facts(model: Model, attribution: Attribution, number: int) -> Record:
         "model_version": model.version,
         "confidence": None if confidence is None or np.isnan(confidence) else confidence,
         "fallback": model.fallback_rule if fell_back else None,
+    }
+
+
+def _insight(insight: Insight) -> Record:
+    return {
+        "rule_id": insight.rule_id,
+        "text": insight.text,
+        "estimate": insight.estimate,
+        "low": insight.low,
+        "high": insight.high,
+        "n": insight.n,
     }
 
 
