@@ -17,6 +17,7 @@ COMMANDS = (
     "settings",
     "tail",
     "positions",
+    "refit",
     "produce",
     "simulate",
     "analyze",

@@ -1,0 +1,65 @@
+"""`attributary refit`: attribute conversions again, by the models and the policy in force now."""
+
+from typing import Annotated
+
+import typer
+
+_BATCH = 5_000
+_FOREVER = 2**62
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command `refit`."""
+    app.command("refit")(_refit)
+
+
+def _refit(
+    tenant: Annotated[str, typer.Option(help="Whose conversions.")],
+    since: Annotated[
+        str, typer.Option("--from", help="Conversions since: 15m / 2h / 3d ago, or an ISO time.")
+    ] = "beginning",
+    until: Annotated[str, typer.Option("--to", help="Conversions before.")] = "end",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+) -> None:
+    """Raise the versions of conversions that other models or another policy credited, with the reason model_refit.
+
+    The results come as new versions on the results topic, with the delta; every earlier version stays. The sweeper asks
+    for them within SWEEP_REPAIR_AFTER_SECONDS. Cut short, it can be started again.
+
+    Example: attributary refit --tenant acme --from 30d
+    """
+    import time
+
+    from rich.progress import Progress
+
+    from attributary.cli.outcome import database
+    from attributary.consumers.policy import PolicySettings
+    from attributary.consumers.runtime.settings import load
+    from attributary.consumers.runtime.topic_reader import parse_time
+    from attributary.consumers.store.policies import store_policy
+    from attributary.consumers.store.refitting import count_refit, refit
+
+    try:
+        start, end = parse_time(since), parse_time(until)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--from, --to") from None
+    period = ((start or 0) * 1_000, _FOREVER if end is None else end * 1_000)
+    with database("attributary-refit") as connection:
+        policy = load(PolicySettings).policy()
+        total = count_refit(connection, tenant, period, policy.version)
+        if dry_run or total == 0:
+            print(f"{total} conversion(s) of {tenant} would get a new version" if dry_run else "nothing to do")
+            return
+        done = 0
+        with Progress() as bars:
+            task = bars.add_task("refit", total=total)
+            while True:
+                with connection.transaction():
+                    store_policy(connection, policy)
+                    now_us = time.time_ns() // 1_000
+                    raised = refit(connection, tenant, period, policy.version, now_us=now_us, limit=_BATCH)
+                done += raised
+                bars.update(task, completed=done)
+                if raised < _BATCH:
+                    break
+    print(f"raised the versions of {done} conversion(s); the sweeper asks for their results")
