@@ -11,7 +11,8 @@ FROM attribution_conversions c
 WHERE c.tenant_id = %(tenant)s AND c.version > 0
   AND c.converted_at_us >= %(from_us)s AND c.converted_at_us < %(to_us)s
   AND (c.policy_version <> %(policy)s
-       OR c.model_set <> COALESCE((SELECT max(s.model_set) FROM attribution_model_sets s WHERE s.tenant_id = %(tenant)s), 0))
+       OR c.model_set <> COALESCE(
+           (SELECT max(s.model_set) FROM attribution_model_sets s WHERE s.tenant_id = %(tenant)s), 0))
 """
 
 _REFIT = f"""
