@@ -7,6 +7,7 @@ was and is reported.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -103,9 +104,13 @@ def _read_partition(consumer: Consumer, topic: str, partition: int, offsets: Seq
         # A far jump is quicker than reading all that lies between.
         consumer.assign([TopicPartition(topic, partition, left[0])])
         stop = left[0] + _FAR
+        deadline = time.monotonic() + _SECONDS
         while left and left[0] <= stop:
-            messages = consumer.consume(500, _SECONDS)
-            if not messages:
+            # A short wait: `consume` comes back early only with all of the 500.
+            messages = consumer.consume(500, 0.2)
+            if messages:
+                deadline = time.monotonic() + _SECONDS
+            elif time.monotonic() > deadline:
                 raise Fatal(f"Kafka does not answer: no records of {topic}", EXIT_DEPENDENCY_DOWN)
             for message in messages:
                 error = message.error()

@@ -62,7 +62,7 @@ def _rate(name: str, url: str, number: int, events_per_request: int) -> float:
     stage = stage_for(
         name, url, SystemClock(), transport=transport, options=CourierOptions(concurrency=4, budget=600.0)
     )
-    destination = stage._route.destination  # type: ignore[attr-defined]  # the one thing that the two runs differ in
+    destination = stage._route.destination  # the one thing that differs between the runs
     destination.limits = destination.limits._replace(events=events_per_request)
     batch = _records(name, number)
     started = time.perf_counter()
@@ -115,7 +115,7 @@ def main() -> None:
     given = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     for line in bench(given.events, given.single, given.answer_ms / 1_000):
-        print(json.dumps(line))  # noqa: T201  # a bench prints
+        print(json.dumps(line))  # a bench prints
 
 
 if __name__ == "__main__":

@@ -1,0 +1,175 @@
+"""The whole forwarder as a process: real Kafka, real Postgres, the stand-ins, the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka import Consumer, Producer
+
+from attributary.local.fakes import Fault, MetaFake
+from attributary.local.fakes.server import FakeServer
+from tests.forwarder.forwarder_samples import CODEC, TOPIC, conversion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+COMMAND = str(Path(sys.executable).with_name("attributary"))
+DEAD = f"{TOPIC}.attribution.forwarder.meta.dlq"
+
+
+def environment(bootstrap: str, dsn: str, url: str, **more: str) -> dict[str, str]:
+    return (
+        os.environ
+        | {
+            "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
+            "DATABASE_URL": dsn,
+            "META_BASE_URL": url,
+            "META_PIXEL_ID": "42",
+            "META_ACCESS_TOKEN": "good",
+            "ATTRIBUTION_FIRST_START": "earliest",
+            "METRICS_PORT": "0",
+            "FORWARD_LINGER_MS": "100",
+        }
+        | more
+    )
+
+
+@contextmanager
+def forwarder(variables: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            [COMMAND, "forwarder", "--destination", "meta"], env=variables, stdout=file, stderr=file
+        )
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0, log.read_text()
+
+
+def wait_for(done: Callable[[], bool], log: Path, seconds: float = 90.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, log.read_text()[-3_000:]
+        time.sleep(0.1)
+
+
+def produce(bootstrap: str, values: list[bytes]) -> None:
+    producer = Producer({"bootstrap.servers": bootstrap})
+    for number, value in enumerate(values):
+        producer.produce(TOPIC, value, key=f"acme|{number % 7}".encode())
+    assert producer.flush(20) == 0
+
+
+def dead_letters(bootstrap: str) -> list[dict[str, str]]:
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "look", "auto.offset.reset": "earliest"})
+    consumer.subscribe([DEAD])
+    found: list[dict[str, str]] = []
+    try:
+        for _ in range(30):
+            for message in consumer.consume(10, 0.5):
+                assert message.error() is None
+                found.append({name: value.decode() for name, value in message.headers() or []})  # type: ignore[union-attr]
+            if found:
+                return found
+    finally:
+        consumer.close()
+    return found
+
+
+def ask(variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [COMMAND, "forward", *arguments], env=variables, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def encoded(events: list[dict[str, Any]]) -> list[bytes]:
+    return [CODEC.encode("conversion", event) for event in events]
+
+
+@pytest.mark.kafka
+@pytest.mark.postgres
+def test_conversions_reach_meta_once_and_the_ledger_answers(fresh_topics: str, database: str, tmp_path: Path) -> None:
+    now = time.time_ns() // 1_000
+    fake, log = MetaFake(tokens=["good"]), tmp_path / "log"
+    good = [conversion(now) for _ in range(300)]
+    bad = conversion(now, event_id="bad-one", currency="XXX", value_micros=0, items=[])
+    with FakeServer(fake) as server:
+        variables = environment(fresh_topics, database, server.url)
+        produce(fresh_topics, encoded([*good, bad, *good[:20]]))
+        with forwarder(variables, log):
+            wait_for(lambda: len(fake.received) == 300, log)
+            (letter,) = dead_letters(fresh_topics)
+        assert letter["__connect.errors.exception.message"] == "a purchase needs a value and a currency"
+        produce(fresh_topics, encoded(good[:50]))
+        with forwarder(variables, log):
+            produce(fresh_topics, encoded([conversion(now, event_id="last")]))
+            wait_for(lambda: len(fake.received) == 301, log)
+        assert fake.duplicates == 0
+        status = [json.loads(line) for line in ask(variables, "status", "--json").stdout.splitlines()]
+        assert {(line["state"], line["deliveries"]) for line in status} == {("sent", 301), ("rejected", 1)}
+        told = ask(variables, "explain", good[0]["event_id"])
+        assert "sent" in told.stdout
+        assert "trace id" in told.stdout
+        assert ask(variables, "explain", "unknown").returncode == 1
+        assert "the dead-letter topic" in ask(variables, "explain", "bad-one").stdout
+
+
+@pytest.mark.kafka
+@pytest.mark.postgres
+def test_dead_credentials_keep_events_and_retry_sends_them(fresh_topics: str, database: str, tmp_path: Path) -> None:
+    now = time.time_ns() // 1_000
+    fake, log = MetaFake(tokens=["good"]), tmp_path / "log"
+    credentials = tmp_path / "credentials.yaml"
+    document: dict[str, Any] = {
+        "tenants": {
+            "acme": {"meta": {"pixel_id": "1", "access_token": "expired"}},
+            "globex": {"meta": {"pixel_id": "2", "access_token": "good"}},
+        }
+    }
+    credentials.write_text(json.dumps(document))
+    mine = [conversion(now) for _ in range(30)]
+    others = [conversion(now, tenant_id="globex") for _ in range(30)]
+    with FakeServer(fake) as server:
+        variables = environment(fresh_topics, database, server.url, FORWARD_CREDENTIALS_FILE=str(credentials))
+        produce(fresh_topics, encoded(mine + others))
+        with forwarder(variables, log):
+            wait_for(lambda: len(fake.received) == 30, log)
+            wait_for(lambda: "events left pending" in log.read_text(), log)
+        assert {pixel for pixel, _, _ in fake.received} == {"2"}
+        assert "the access token is not valid" in ask(variables, "explain", mine[0]["event_id"]).stdout
+        document["tenants"]["acme"]["meta"]["access_token"] = "good"
+        credentials.write_text(json.dumps(document))
+        one = ask(variables, "retry", mine[0]["event_id"])
+        assert "meta: 1 tried; now 1 sent" in one.stdout, one.stderr
+        rest = ask(variables, "retry", "--destination", "meta", "--state", "pending")
+        assert "meta: 29 tried; now 29 sent" in rest.stdout, rest.stderr
+        assert "nothing to send again" in ask(variables, "retry", "--destination", "meta").stdout
+    assert len(fake.received) == 60
+    assert fake.duplicates == 0
+
+
+@pytest.mark.kafka
+@pytest.mark.postgres
+@pytest.mark.fault
+def test_a_rate_limit_pauses_the_partition_not_the_process(fresh_topics: str, database: str, tmp_path: Path) -> None:
+    now = time.time_ns() // 1_000
+    fake, log = MetaFake(tokens=["good"]), tmp_path / "log"
+    fake.script.replace([Fault("http_429", times=1, seconds=2)])
+    with FakeServer(fake) as server:
+        variables = environment(fresh_topics, database, server.url)
+        produce(fresh_topics, encoded([conversion(now) for _ in range(40)]))
+        with forwarder(variables, log):
+            wait_for(lambda: len(fake.received) == 40, log)
+    assert fake.script.fired == {"http_429": 1}
+    assert '"event": "paused"' in log.read_text()
+    assert fake.duplicates == 0
