@@ -11,18 +11,13 @@ from typing import Any
 import numpy as np
 import psycopg
 
-from attributary.attribution_core.drift import drift
-from attributary.attribution_core.journeys import ChannelIndex, Floats
-from attributary.attribution_core.markov import shares
+from attributary.attribution_core.journeys import Floats
 from attributary.attribution_core.report import plain
 from attributary.attribution_core.state import JourneyState
-from attributary.attribution_core.uncertainty import dirichlet_removal, spread
 
+from .changes import share_changes
 from .learning import Progress, Window, learn, no_progress
-from .population import removal_shares, shapley_shares
 from .training import TrainingError
-
-_DRAWS = 400
 
 
 def backtest(
@@ -56,16 +51,12 @@ def backtest(
 
 def compare(learned: JourneyState, seen: JourneyState) -> dict[str, Any]:
     """Return the report of a back-test, ready for JSON."""
-    index = ChannelIndex.of((*learned.index.names, *seen.index.names))
     report: dict[str, Any] = plain(
         {
             "learned_from": {"conversions": learned.conversions, "nulls": learned.nulls},
             "tested_on": {"conversions": seen.conversions, "nulls": seen.nulls},
             "prediction": _prediction(learned, seen),
-            "shares": {
-                "markov": _drift(index, _removal(learned, index), _removal(seen, index)),
-                "shapley": _drift(index, _shapley(learned, index), _shapley(seen, index)),
-            },
+            "shares": share_changes(learned, seen),
         }
     )
     return report
@@ -92,43 +83,4 @@ def _prediction(learned: JourneyState, seen: JourneyState) -> dict[str, Any]:
         "log_loss": log_loss(expected),
         "log_loss_one_rate": log_loss(np.full(expected.size, base)),
         "unknown_last_channel": float((seen.chain.conversions + seen.chain.nulls)[~known].sum()),
-    }
-
-
-def _removal(state: JourneyState, index: ChannelIndex) -> tuple[Floats, Floats]:
-    share = removal_shares(state)[1][0]
-    drawn = spread(shares(dirichlet_removal(state, draws=_DRAWS, seed=0)), share)
-    return _laid_out(state, index, share, drawn.error)
-
-
-def _shapley(state: JourneyState, index: ChannelIndex) -> tuple[Floats, Floats]:
-    _, share, error = shapley_shares(state)
-    return _laid_out(state, index, share, error)
-
-
-def _laid_out(state: JourneyState, index: ChannelIndex, *columns: Floats) -> tuple[Floats, Floats]:
-    """Put the values of a state's channels at their places in a larger index; a channel that is not there has 0."""
-    places = state.index.translation(index)
-    wide = np.zeros((2, len(index)), dtype=np.float64)
-    for row, column in enumerate(columns):
-        wide[row, places] = column
-    return wide[0], wide[1]
-
-
-def _drift(index: ChannelIndex, before: tuple[Floats, Floats], after: tuple[Floats, Floats]) -> dict[str, Any]:
-    found = drift(after[0], after[1], before[0], before[1])
-    return {
-        "total_variation": 0.5 * float(np.abs(found.change).sum()),
-        "channels": [
-            {
-                "channel": name,
-                "before": before[0][code],
-                "after": after[0][code],
-                "change": found.change[code],
-                "error": found.error[code],
-                "p_value": found.p_value[code],
-                "changed": bool(found.changed[code]),
-            }
-            for code, name in enumerate(index.names)
-        ],
     }

@@ -22,6 +22,7 @@ COMMANDS = (
     "simulate",
     "analyze",
     "models",
+    "jobs",
     "forward",
     "fake_destinations",
     "local",
