@@ -40,7 +40,8 @@ def connect(dsn: str, *, application_name: str, autocommit: bool = False) -> psy
             application_name=application_name,
             connect_timeout=10,
             options="-c timezone=UTC -c default_transaction_isolation=read\\ committed",
-            prepare_threshold=2,
+            # A prepared statement may keep a plan that was made when the tables were empty (decision 4).
+            prepare_threshold=None,
         )
     except psycopg.OperationalError as error:
         raise StoreUnavailable(f"Postgres does not answer: {_sqlstate(error)}") from None
