@@ -1,0 +1,130 @@
+"""The trainer as a process on a real Kafka and a real Postgres: done once, told on the topic, killed, resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from typer.testing import CliRunner
+
+from attributary.cli.main import app
+from attributary.consumers.runtime.settings import KafkaSettings
+from attributary.consumers.runtime.topic_reader import read_topic
+from attributary.consumers.store.connection import connect
+from attributary.consumers.store.model_states import in_force, list_states
+from attributary.local.child import Child, spawn
+from attributary.local.stages import command_line
+from attributary.schemas.codec import Codec
+from attributary.schemas.topics import JOB_STATUS
+from tests.trainer.feed import feed, order, touchpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = [pytest.mark.postgres, pytest.mark.kafka, pytest.mark.slow]
+
+PATIENCE_SECONDS = 60.0
+ACME = ("--tenant", "acme")
+
+
+@pytest.fixture
+def shop(database: str, fresh_topics: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    events = []
+    for number in range(40):
+        events += [touchpoint(f"p{number}", number % 9, "search"), touchpoint(f"p{number}", number % 9 + 1, "mail")]
+        if number % 2 == 0:
+            events.append(order(f"p{number}", number % 9 + 2, 10))
+    feed(database, events)
+    for name, value in {
+        "DATABASE_URL": database,
+        "KAFKA_BOOTSTRAP_SERVERS": fresh_topics,
+        "ATTRIBUTION_FIRST_START": "earliest",
+        "METRICS_HOST": "127.0.0.1",
+        "METRICS_PORT": "0",
+        "KAFKA_SESSION_TIMEOUT_MS": "6000",
+        "KAFKA_TRANSACTION_TIMEOUT_MS": "5000",
+        "TRAINER_LEASE_SECONDS": "3",
+        "TRAINER_POLL_SECONDS": "0.2",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return database
+
+
+@contextmanager
+def trainer(folder: Path, crash_at: str = "") -> Iterator[Child]:
+    environment = {**os.environ, "ATTRIBUTION_CRASH_AT": crash_at}
+    child = spawn(command_line("trainer"), name="trainer", log=folder / "trainer.log", env=environment)
+    try:
+        yield child
+    finally:
+        child.stop(20.0)
+
+
+def run(*arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+def statuses(bootstrap: str, job_id: str) -> list[dict[str, Any]]:
+    codec = Codec()
+    settings = KafkaSettings(KAFKA_BOOTSTRAP_SERVERS=bootstrap)
+    records = [codec.decode("job_status", found.value) for found in read_topic(settings, JOB_STATUS, until_end=True)]
+    return [record for record in records if record["job_id"] == job_id]
+
+
+def until_published(bootstrap: str, job_id: str, state: str) -> list[dict[str, Any]]:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (found := statuses(bootstrap, job_id)) or found[-1]["state"] != state:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
+    return found
+
+
+def test_jobs_go_through_kafka_and_come_back(shop: str, fresh_topics: str, tmp_path: Path) -> None:
+    with trainer(tmp_path) as child:
+        done = json.loads(
+            run("jobs", "submit", "train", *ACME, "-s", "activate=true", "--id", "t1", "--wait", "--json")
+        )
+        assert (done["state"], done["result"]["version"]) == ("succeeded", 1)
+        run("jobs", "submit", "train", *ACME, "--id", "t1", "--wait")  # the same job
+        batch = json.loads(run("jobs", "submit", "analyze_batch", *ACME, "--wait", "--json"))
+        assert batch["result"]["conversions"] == 20
+        run("jobs", "submit", "activate", *ACME, "-s", "model=poem", "--wait", code=1)
+        run("jobs", "cancel", "later", *ACME)
+        run("jobs", "submit", "train", *ACME, "--id", "later", "--wait", code=1)
+        assert "later (train of acme): cancelled" in run("jobs", "status", "later", *ACME)
+        published = until_published(fresh_topics, "t1", "succeeded")
+        assert json.loads(published[-1]["result"])["activation"]["versions"] == {"markov": 1}
+        until_published(fresh_topics, "later", "cancelled")
+        assert child.running
+    assert child.returncode == 0, child.log_tail()
+    with connect(shop, application_name="tests") as connection:
+        assert [row.version for row in list_states(connection)] == [1]
+        assert in_force(connection, "acme").model_set == 1
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("point", ["trainer_after_submit", "trainer_before_finish", "trainer_after_finish"])
+def test_a_job_survives_the_death_of_its_worker(shop: str, fresh_topics: str, tmp_path: Path, point: str) -> None:
+    with trainer(tmp_path, crash_at=point) as child:
+        run("jobs", "submit", "train", *ACME, "-s", "activate=true", "--id", "t1")
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while child.running:
+            assert time.monotonic() < deadline, child.log_tail()
+            time.sleep(0.1)
+        assert child.returncode == -signal.SIGKILL
+        assert f"crash_at: {point}" in child.log_tail()
+    with trainer(tmp_path):
+        done = json.loads(run("jobs", "status", "t1", *ACME, "--wait", "--json"))
+        until_published(fresh_topics, "t1", "succeeded")
+    assert done["state"] == "succeeded"
+    with connect(shop, application_name="tests") as connection:
+        assert [(row.version, row.is_active) for row in list_states(connection)] == [(1, True)]
+        assert in_force(connection, "acme").model_set == 1
