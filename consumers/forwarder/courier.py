@@ -52,7 +52,7 @@ class CourierOptions:
         attempts: tries of a request before the channel is held.
         first_backoff: seconds before the second try; doubles, with jitter.
         longest_backoff: seconds.
-        budget: seconds that one `deliver` may take before it leaves the rest for the next turn of the loop.
+        budget: seconds that one turn of the loop may take before the rest is left for the next.
         uncertain: what to do with an event that was perhaps sent and would count twice.
     """
 
@@ -116,14 +116,23 @@ class Courier:
         self._pool.shutdown()
         self._transport.close()
 
-    def deliver(self, channel: Channel, events: Sequence[Prepared]) -> list[Settled]:
+    def turn_ends(self) -> float:
+        """Give the monotonic second at which a turn of the loop must end, so that Kafka does not give us up."""
+        return self._clock.monotonic() + self._options.budget
+
+    def deliver(self, channel: Channel, events: Sequence[Prepared], deadline: float | None = None) -> list[Settled]:
         """Send events, oldest first; give what became of each.
+
+        Args:
+            channel: whose account.
+            events: built for that account's destination.
+            deadline: monotonic second after which the rest is left pending; None: the budget from now.
 
         Raises:
             StoreUnavailable: the ledger is away; what was in flight stays so in the ledger.
         """
         pace = self.pace(channel)
-        deadline = self._clock.monotonic() + self._options.budget
+        deadline = self.turn_ends() if deadline is None else deadline
         waiting = list(batches(events, self._destination.limits))
         settled: list[Settled] = []
         while waiting:

@@ -44,7 +44,8 @@ class MemoryLedger:
     def settle(self, outcomes: Sequence[Settled]) -> None:
         """Note what became of an attempt."""
         for new in outcomes:
-            if row := self.rows.get(new.key):
+            row = self.rows.get(new.key)
+            if row is not None and (row.state is not DeliveryState.SENT or new.state is DeliveryState.SENT):
                 self.rows[new.key] = dataclasses.replace(
                     row,
                     state=new.state,
@@ -74,7 +75,7 @@ class MemoryLedger:
 
     def reopen(self, keys: Sequence[DeliveryKey]) -> int:
         """Make deliveries pending again."""
-        present = list(self._present(keys))
+        present = [row for row in self._present(keys) if row.state is not DeliveryState.SENT]
         for row in present:
             self.rows[row.key] = dataclasses.replace(
                 row, state=DeliveryState.PENDING, reason="opened again", in_flight=False, first_sent_at=None

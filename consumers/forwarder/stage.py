@@ -160,10 +160,11 @@ class ForwarderStage:
                 continue
             to_send.setdefault(id(task.channel), []).append(task.judged)
             channels[id(task.channel)] = task.channel
+        deadline = self._courier.turn_ends()
         for number, events in to_send.items():
             if self._watch is not None:
                 self._watch.look(channels[number], events)
-            settled += self._courier.deliver(channels[number], events)
+            settled += self._courier.deliver(channels[number], events, deadline)
         self._report(tasks, known, settled)
         outcome.dead_letters += self._dead_letters(tasks, known, settled)
         self._wait_for_the_rest(tasks, settled)

@@ -125,7 +125,7 @@ class Ledger(Protocol):
         ...
 
     def settle(self, outcomes: Sequence[Settled]) -> None:
-        """Note what became of an attempt."""
+        """Note what became of an attempt; a row that is sent stays sent."""
         ...
 
     def find(self, event_id: str, *, tenant_id: str | None = None) -> Sequence[Delivery]:
@@ -137,7 +137,7 @@ class Ledger(Protocol):
         ...
 
     def reopen(self, keys: Sequence[DeliveryKey]) -> int:
-        """Make deliveries pending again as if never tried, keep their attempts; gives how many there were."""
+        """Make deliveries that are not sent pending again as if never tried, keep their attempts; gives how many."""
         ...
 
     def counts(self) -> Sequence[Count]:

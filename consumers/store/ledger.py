@@ -1,6 +1,7 @@
 """The delivery ledger in Postgres (table attribution_deliveries).
 
-Contract: `delivery.Ledger`. Invariants: a row, once there, is never written anew by `claim`; keys are sorted before
+Contract: `delivery.Ledger`. Invariants: a row, once there, is never written anew by `claim`; what is sent stays sent,
+whatever a process that lost its partition meanwhile still has to say; keys are sorted before
 they are locked, so two processes never wait for each other in a circle; one statement a call, whatever the number of
 events; every call is a transaction of its own.
 """
@@ -70,12 +71,14 @@ FROM unnest(%(tenants)s::text[], %(destinations)s::text[], %(events)s::text[], %
      AS n (tenant_id, destination, event_id, state, reason, in_flight, request_hash, response_code, trace_id)
 JOIN locked USING (tenant_id, destination, event_id)
 WHERE (d.tenant_id, d.destination, d.event_id) = (n.tenant_id, n.destination, n.event_id)
+  AND (d.state <> 'sent' OR n.state = 'sent')
 """
 _REOPEN = f"""{_LOCK}
 UPDATE attribution_deliveries d
 SET state = 'pending', reason = 'opened again', in_flight = false, first_sent_at = NULL, updated_at = now()
 FROM locked
 WHERE (d.tenant_id, d.destination, d.event_id) = (locked.tenant_id, locked.destination, locked.event_id)
+  AND d.state <> 'sent'
 """
 _FIND = f"""
 SELECT {_COLUMNS} FROM attribution_deliveries d

@@ -102,6 +102,17 @@ def test_open_deliveries_come_oldest_first_and_can_be_opened_again(ledger: Ledge
     assert (row.state, row.attempts, row.first_sent_at) == (DeliveryState.PENDING, 1, None)
 
 
+def test_what_is_sent_stays_sent(ledger: Ledger) -> None:
+    key = DeliveryKey("acme", "meta", "a")
+    ledger.claim([new("a")])
+    ledger.settle([Settled(key, DeliveryState.UNCERTAIN, "perhaps")])
+    ledger.settle([Settled(key, DeliveryState.SENT, None, response_code="200")])
+    ledger.settle([Settled(key, DeliveryState.UNCERTAIN, "a process that lost its partition")])
+    assert ledger.reopen([key]) == 0
+    (row,) = ledger.find("a")
+    assert (row.state, row.reason) == (DeliveryState.SENT, None)
+
+
 def test_counts(ledger: Ledger) -> None:
     ledger.claim([new("a"), new("bb"), new("s", state=DeliveryState.SKIPPED), new("g", destination="ga4")])
     counts = {(c.destination, c.state, c.reason): (c.deliveries, c.oldest_at) for c in ledger.counts()}
