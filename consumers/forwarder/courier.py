@@ -60,7 +60,7 @@ class CourierOptions:
     attempts: int = 4
     first_backoff: float = 0.25
     longest_backoff: float = 5.0
-    budget: float = 60.0
+    budget: float = 20.0  # below the grace of a stop, which comes after the turn
     uncertain: Literal["hold", "resend"] = "hold"
 
 

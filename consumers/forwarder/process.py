@@ -36,6 +36,8 @@ _log = structlog.get_logger()
 
 Name = Literal["meta", "ga4"]
 NAMES: tuple[Name, ...] = ("meta", "ga4")
+# About what one turn of the loop can send: five requests to Meta, up to a thousand to GA4.
+_BATCH_SIZE = {"meta": 5_000, "ga4": 1_000}
 VARIABLES = {
     "meta": "META_PIXEL_ID and META_ACCESS_TOKEN",
     "ga4": "GA4_MEASUREMENT_ID (or GA4_FIREBASE_APP_ID) and GA4_API_SECRET",
@@ -103,7 +105,7 @@ def build_stage(setup: Setup, ledger: Ledger, max_poison_share: float = 1.0) -> 
         setup.credentials,
         shared.consent_unknown,
         shared.uncertain,
-        shared.batch_size,
+        shared.batch_size or _BATCH_SIZE[setup.destination.name],
         max_poison_share,
     )
     return ForwarderStage(route, courier, ledger, clock, watch, make_codec(load(RegistrySettings)))

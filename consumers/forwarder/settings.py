@@ -124,8 +124,12 @@ class Ga4Settings(Settings):
 class ForwardSettings(Settings):
     """What all destinations share."""
 
-    batch_size: int = Field(
-        default=5_000, ge=1, le=100_000, alias="FORWARD_BATCH_SIZE", description="Most events taken from Kafka at once."
+    batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        alias="FORWARD_BATCH_SIZE",
+        description="Most events taken from Kafka at once; 5,000 for Meta and 1,000 for GA4 unless set.",
     )
     events_per_request: int = Field(
         default=1_000,
@@ -141,7 +145,7 @@ class ForwardSettings(Settings):
         description="How long a batch waits for more events after its first; milliseconds.",
     )
     concurrency: int = Field(
-        default=4, ge=1, le=64, alias="FORWARD_CONCURRENCY", description="Most requests at once to a destination."
+        default=8, ge=1, le=64, alias="FORWARD_CONCURRENCY", description="Most requests at once to a destination."
     )
     attempts: int = Field(
         default=4,

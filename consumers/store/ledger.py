@@ -91,6 +91,15 @@ WHERE (d.destination = %(destination)s OR starts_with(d.destination, %(destinati
 ORDER BY d.occurred_at, d.tenant_id, d.event_id
 LIMIT %(limit)s
 """
+_PRUNE = """
+WITH old AS (
+    SELECT tenant_id, destination, event_id FROM attribution_deliveries
+    WHERE occurred_at < %(before)s AND state <> 'pending' AND source_topic <> ''
+    ORDER BY tenant_id, destination, event_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+DELETE FROM attribution_deliveries d USING old
+WHERE (d.tenant_id, d.destination, d.event_id) = (old.tenant_id, old.destination, old.event_id)
+"""
 _COUNTS = """
 SELECT destination, state, reason, count(*), min(occurred_at)
 FROM attribution_deliveries GROUP BY destination, state, reason ORDER BY destination, state, count(*) DESC
@@ -176,6 +185,15 @@ class PostgresLedger:
         with self._session.transaction() as connection:
             found = connection.execute(_COUNTS).fetchall()
         return [Count(row[0], DeliveryState(row[1]), row[2], row[3], _micros(row[4])) for row in found]
+
+    def prune(self, before_micros: int, *, limit: int = 10_000) -> int:
+        """Delete settled deliveries of events older than a time; gives how many, at most `limit`.
+
+        A row that is gone no longer keeps a copy of its event from being sent, so the time must lie further back than
+        every destination's age limit.
+        """
+        with self._session.transaction() as connection:
+            return connection.execute(_PRUNE, {"before": _time(before_micros), "limit": limit}).rowcount
 
     def _write(self, statement: str, values: Mapping[str, Any]) -> int:
         if not values["tenants"]:

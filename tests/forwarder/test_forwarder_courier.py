@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -282,6 +284,34 @@ def test_an_hour_of_outage_ends_with_everything_in_order_of_age(clock: Simulated
     assert order == [event["event_id"] for event in reversed(events)]
     assert states(ledger) == {"sent": 200}
     assert len(transport.requests) < 400, "the destination is probed, not flooded"
+
+
+def test_memory_stays_flat_while_a_destination_is_away(clock: SimulatedClock, make_stage: MakeStage) -> None:
+    class Away:
+        def send(self, request: Any) -> Response:  # noqa: ARG002
+            return Response(0, fault="ConnectError")
+
+        def close(self) -> None:
+            pass
+
+    stage = make_stage("meta", "http://x", clock, transport=Away())
+    batch = records([conversion(clock.micros) for _ in range(50)], now_micros=clock.micros)
+
+    def turns(number: int) -> int:
+        for _ in range(number):
+            with pytest.raises(Retry) as caught:
+                stage.handle(batch)
+            clock.sleep(caught.value.after_seconds + 0.01)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = turns(20)
+        after = turns(60)
+    finally:
+        tracemalloc.stop()
+    assert after - before < 50_000, "bytes, over an hour of simulated outage"
 
 
 def test_dead_credentials_of_one_tenant_hold_up_no_other(clock: SimulatedClock, make_stage: MakeStage) -> None:

@@ -129,6 +129,17 @@ def test_empty_calls_do_nothing(ledger: Ledger) -> None:
 
 
 @pytest.mark.postgres
+def test_old_settled_deliveries_are_pruned_and_pending_ones_stay(database: str) -> None:
+    with postgres_ledger(database) as ledger:
+        ledger.claim([new("a"), new("bb"), new("s", state=DeliveryState.SKIPPED)])
+        ledger.settle([Settled(DeliveryKey("acme", "meta", "bb"), DeliveryState.SENT)])
+        assert ledger.prune(NOW - 10) == 0
+        assert ledger.prune(NOW, limit=1) == 1
+        assert ledger.prune(NOW) == 1
+        assert [count.state for count in ledger.counts()] == [DeliveryState.PENDING]
+
+
+@pytest.mark.postgres
 def test_two_processes_that_claim_the_same_events_get_each_new_one_once(database: str) -> None:
     with postgres_ledger(database) as one, postgres_ledger(database) as two:
         entries = [new(f"e{n}") for n in range(500)]

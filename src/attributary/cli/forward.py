@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
     group.command("status")(_status)
     group.command("retry")(_retry)
     group.command("explain")(_explain)
+    group.command("prune")(_prune)
     app.add_typer(group, name="forward")
 
 
@@ -187,6 +188,26 @@ def _explained(row: "Delivery") -> Iterator[str]:
     }
     if text := advice.get(row.state):
         yield f"  {text}"
+
+
+def _prune(
+    days: Annotated[
+        int, typer.Option(min=63, help="Keep events of so many days; 62 is Meta's longest age limit.")
+    ] = 90,
+) -> None:
+    """Delete settled deliveries of old events from the ledger, in small steps; pending ones stay.
+
+    Example: attributary forward prune --days 90
+    """
+    from attributary.cli.outcome import exit_codes
+    from attributary.consumers.forwarder.process import open_ledger
+
+    total, before = 0, time.time_ns() // 1_000 - days * 86_400_000_000
+    with exit_codes():
+        ledger = open_ledger("attributary-forward")
+        while deleted := ledger.prune(before):
+            total += deleted
+    print(f"deleted {total:,} deliveries of events older than {days} days")
 
 
 def _retry(

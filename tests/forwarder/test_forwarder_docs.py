@@ -1,0 +1,67 @@
+"""The examples of docs/forward.md work."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attributary.consumers.forwarder import clients, transport
+from attributary.consumers.forwarder.destination import Request, Response
+from attributary.consumers.forwarder.destinations.ga4 import Ga4Destination
+from attributary.consumers.forwarder.destinations.meta import MetaDestination
+from attributary.consumers.forwarder.dry_run import DryRun
+from attributary.producers.imports.mapping import RowMapper
+from attributary.producers.imports.plan import ImportPlan
+from attributary.producers.imports.rows import SourceFile
+
+if TYPE_CHECKING:
+    import pytest
+
+TEXT = (Path(__file__).parents[2] / "docs" / "forward.md").read_text("utf-8")
+AT = 1_795_557_600_000_000  # 2026-11-24T22:00:00Z, an hour after the example
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
+
+
+def test_the_example_of_a_conversion_can_be_sent(tmp_path: Path) -> None:
+    (example,) = blocks("json")
+    path = tmp_path / "conversions.jsonl"
+    path.write_text(example)
+    with SourceFile(path) as source:
+        mapper = RowMapper(ImportPlan(kind="conversion"), source.columns)
+        record = [mapper.record(row) for row in source.rows()]
+    for destination in (MetaDestination(), Ga4Destination()):
+        run = DryRun(destination, "skip", AT)
+        (body,) = run.bodies(record)
+        assert "order-1" in json.dumps(json.loads(body))
+        assert run.refusals == []
+
+
+def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    sent: list[Request] = []
+
+    class Recorder(transport.HttpTransport):
+        def send(self, request: Request) -> Response:
+            sent.append(request)
+            return Response(200, b'{"events_received":1}')
+
+    monkeypatch.setattr("attributary.consumers.forwarder.desk.HttpTransport", Recorder)
+    assert clients.MetaConversionsClient is not None
+    (example,) = blocks("python")
+    exec(compile(example, "docs/forward.md", "exec"), {})  # noqa: S102  # the page's own example
+    assert len(sent) == 3
+    assert sent[1].url.startswith("https://region1.google-analytics.com/mp/collect?")
+    assert capsys.readouterr().out == ""
+
+
+def test_every_link_inside_the_page_has_its_heading() -> None:
+    titles = re.findall(r"^## (.+)$", TEXT, re.MULTILINE)
+    headings = {re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles}
+        re.sub(r"[^a-z0-9 -]", "", line.lower()).replace(" ", "-")
+        for line in re.findall(r"^## (.+)$", TEXT, re.MULTILINE)
+    }
+    assert set(re.findall(r"\]\(#([^)]+)\)", TEXT)) <= headings
