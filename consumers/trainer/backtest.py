@@ -6,6 +6,7 @@ does not beat the one rate has nothing to say. *Are the shares stable?* The chan
 test at a false discovery rate of 10 % over all channels.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,12 +36,7 @@ def backtest(
     Raises:
         TrainingError: one of the halves has no finished journey.
     """
-    before = Window(
-        window.tenant_id, window.since, split, window.conversion_types, window.journey_key, window.close_silent
-    )
-    after = Window(
-        window.tenant_id, split, window.until, window.conversion_types, window.journey_key, window.close_silent
-    )
+    before, after = replace(window, until=split), replace(window, since=split)
     learned = learn(connection, before, inactivity_micros, progress=progress)
     seen = learn(connection, after, inactivity_micros, currency=learned.currency, progress=progress)
     for half, name in ((learned, "before"), (seen, "at or after")):

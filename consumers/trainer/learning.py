@@ -6,6 +6,7 @@ how the stream is cut into chunks changes nothing, and they can be built again a
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import numpy as np
 import psycopg
@@ -30,6 +31,19 @@ def no_progress(_done: int, _total: int | None) -> None:
     """Tell nobody."""
 
 
+class Closing(StrEnum):
+    """Whose last journey counts as finished although it did not convert.
+
+    SWEPT: those whom the sweeper closed. SILENT: also those who were last heard of, by arrival, longer than the
+    inactivity time before the newest arrival of the tenant. ALL: everybody, because the data is complete: for replays
+    and imports of history, which all arrive today.
+    """
+
+    SWEPT = "swept"
+    SILENT = "silent"
+    ALL = "all"
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """Which finished journeys to read.
@@ -40,8 +54,7 @@ class Window:
         until: journeys that end before it, microseconds UTC; None: to the end.
         conversion_types: of these types only, the others as if they had not happened; empty: all.
         journey_key: of this person only.
-        close_silent: take people for closed who were last heard of longer than the inactivity time before the newest
-            arrival of the tenant; otherwise only those whom the sweeper closed.
+        closing: who counts as closed.
     """
 
     tenant_id: str
@@ -49,7 +62,7 @@ class Window:
     until: int | None = None
     conversion_types: frozenset[str] = frozenset()
     journey_key: str | None = None
-    close_silent: bool = False
+    closing: Closing = Closing.SWEPT
 
 
 @dataclass(slots=True)
@@ -97,10 +110,7 @@ def read_journeys(
         inactivity_micros: silence that ends a journey without conversion, microseconds.
         progress: told after each chunk of how many people of how many; may raise to stop.
     """
-    silent_since = None
-    if window.close_silent:
-        newest = newest_arrival(connection, window.tenant_id)
-        silent_since = None if newest is None else newest - inactivity_micros - 1
+    silent_since = _silent_since(connection, window, inactivity_micros)
     selection = Selection(window.tenant_id, window.journey_key, window.since, window.until, silent_since)
     rules = FinishRules(
         stored_policies(connection), inactivity_micros, window.since, window.until, window.conversion_types or None
@@ -113,6 +123,15 @@ def read_journeys(
         done += journeys.people
         yield journeys
         progress(done, total)
+
+
+def _silent_since(connection: psycopg.Connection, window: Window, inactivity_micros: int) -> int | None:
+    if window.closing is Closing.SWEPT:
+        return None
+    newest = newest_arrival(connection, window.tenant_id)
+    if newest is None or window.closing is Closing.ALL:
+        return newest
+    return newest - inactivity_micros - 1
 
 
 def learn(

@@ -12,9 +12,9 @@ from typing import Any
 
 from attributary.attribution_core.identity import ANONYMOUS_PREFIX, USER_PREFIX
 
-from .learning import Window
+from .learning import Closing, Window
 
-_WINDOW = frozenset({"from", "to", "conversion_type", "close_silent"})
+_WINDOW = frozenset({"from", "to", "conversion_type", "closing"})
 PARAMETERS: Mapping[str, frozenset[str]] = {
     "train": _WINDOW | {"model", "currency", "settings", "activate"},
     "activate": frozenset({"model", "version"}),
@@ -120,8 +120,14 @@ class Parameters:
             until,
             frozenset(self.names("conversion_type")),
             self._person(),
-            self.flag("close_silent"),
+            self._closing(),
         )
+
+    def _closing(self) -> Closing:
+        try:
+            return Closing(self.text("closing") or Closing.SWEPT)
+        except ValueError:
+            raise JobParameterError(f"closing: must be one of {', '.join(Closing)}") from None
 
     def _person(self) -> str | None:
         user, device = self.text("user_id"), self.text("anonymous_id")

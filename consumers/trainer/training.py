@@ -92,7 +92,7 @@ def _metadata(plan: TrainingPlan, learned: Learned) -> dict[str, Any]:
             "since": window.since,
             "until": window.until,
             "conversion_types": sorted(window.conversion_types),
-            "close_silent": window.close_silent,
+            "closing": str(window.closing),
             "inactivity_micros": plan.inactivity_micros,
         },
         "n": journeys,

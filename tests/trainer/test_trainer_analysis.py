@@ -19,7 +19,7 @@ from attributary.consumers.trainer.analysis import (
     analyze_journey,
 )
 from attributary.consumers.trainer.backtest import backtest, compare
-from attributary.consumers.trainer.learning import Window
+from attributary.consumers.trainer.learning import Closing, Window
 from attributary.consumers.trainer.training import TrainingError
 from tests.trainer.feed import DAY, NOW, POLICY, feed, link, order, touchpoint
 
@@ -133,7 +133,7 @@ def test_one_journey_touch_by_touch(snapshot: psycopg.Connection) -> None:
 
 
 def test_a_back_test_needs_both_halves(snapshot: psycopg.Connection) -> None:
-    window = Window("acme", close_silent=True)
+    window = Window("acme", closing=Closing.ALL)
     report = backtest(snapshot, window, NOW + 4 * DAY, POLICY.inactivity_micros)
     assert report["learned_from"]["conversions"] == 2
     assert report["tested_on"]["conversions"] == 2

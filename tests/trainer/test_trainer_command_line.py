@@ -44,8 +44,8 @@ def read(*arguments: str) -> Any:
 def test_versions_are_trained_compared_and_brought_into_force(shop: str) -> None:
     del shop
     acme = ("--tenant", "acme")
-    trained = run("models", "train", *acme, "--close-silent", "--setting", "minimum_conversions=1")
-    assert trained.stdout.startswith("markov 1: 3 conversions and 0 journeys without, 2 channels")
+    trained = run("models", "train", *acme, "--closing", "all", "--setting", "minimum_conversions=1")
+    assert trained.stdout.startswith("markov 1: 3 conversions and 3 journeys without, 2 channels")
     second = read("models", "train", *acme, "--from", "1970-01-02", "--conversion-type", "purchase", "--activate")
     assert (second["version"], second["metadata"]["n"]) == (2, 3)
 

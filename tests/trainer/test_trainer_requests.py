@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attributary.consumers.trainer.learning import Window
+from attributary.consumers.trainer.learning import Closing, Window
 from attributary.consumers.trainer.requests import PARAMETERS, JobParameterError, Parameters, parse_time
 from attributary.schemas.limits import JOB_KINDS
 
@@ -37,14 +37,14 @@ def test_a_window_of_all_parameters() -> None:
             "from": "2026-01-01",
             "to": "2026-02-01T00:00:00Z",
             "conversion_type": "purchase, lead",
-            "close_silent": "true",
+            "closing": "silent",
             "settings": '{"draws": 9}',
             "model": "",
         },
     )
     january = 20_454 * DAY
     assert found.window("acme") == Window(
-        "acme", january, january + 31 * DAY, frozenset({"purchase", "lead"}), None, close_silent=True
+        "acme", january, january + 31 * DAY, frozenset({"purchase", "lead"}), None, Closing.SILENT
     )
     assert found.settings() == {"draws": 9}
     assert found.text("model") is None
@@ -59,7 +59,7 @@ def test_a_window_of_all_parameters() -> None:
     [
         ("train", {"from": "2026-02-01", "to": "2026-02-01"}, "to"),
         ("train", {"from": "soon"}, "from"),
-        ("train", {"close_silent": "yes"}, "close_silent"),
+        ("train", {"closing": "yes"}, "closing"),
         ("train", {"settings": "[1]"}, "settings"),
         ("train", {"settings": "{"}, "settings"),
         ("activate", {"version": "0"}, "version"),

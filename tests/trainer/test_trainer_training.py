@@ -18,7 +18,7 @@ from attributary.consumers.store.session import StoreSession
 from attributary.consumers.store.sweeping import close_journeys
 from attributary.consumers.store.training import Selection, stream_timelines
 from attributary.consumers.trainer.finished import FinishRules, finished_journeys
-from attributary.consumers.trainer.learning import Learned, Window, learn
+from attributary.consumers.trainer.learning import Closing, Learned, Window, learn
 from attributary.consumers.trainer.training import TrainingError, TrainingPlan, train
 from attributary.producers.pathdata import (
     PathDataMissingError,
@@ -128,9 +128,11 @@ def test_only_closed_people_are_counted_as_not_converting(database: str) -> None
     )
     sets = learned(database, Window("acme")).state.sets
     assert sets == {("search",): (1, 0, 5_000_000)}
-    silent = learned(database, Window("acme", close_silent=True))
+    silent = learned(database, Window("acme", closing=Closing.SILENT))
     assert silent.state.sets == {("search",): (1, 0, 5_000_000), ("mail",): (0, 1, 0)}
     assert silent.counts.open_touches == 1
+    everybody = learned(database, Window("acme", closing=Closing.ALL))
+    assert everybody.state.sets[("search",)] == (1, 1, 5_000_000)
     with connect(database, application_name="tests") as connection:
         close_journeys(connection, silent_since_us=NOW + 99 * DAY, limit=100)
     assert learned(database, Window("acme")).state.sets == {

@@ -128,7 +128,7 @@ def trainer(shop: str) -> Iterator[Trainer]:
 
 
 def test_a_model_is_trained_activated_and_rolled_back(trainer: Trainer) -> None:
-    first = trainer.run("train", close_silent="true", settings='{"minimum_conversions": 1}')
+    first = trainer.run("train", closing="all", settings='{"minimum_conversions": 1}')
     assert (first.state, first.error) == ("succeeded", None)
     assert first.result is not None
     assert (first.result["model"], first.result["version"]) == ("markov", 1)

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -173,14 +173,13 @@ def train(
     until: Annotated[str | None, typer.Option("--to", help="Journeys that end before: ISO time, date.")] = None,
     conversion_type: Annotated[list[str] | None, typer.Option(help="Of this type only; may be repeated.")] = None,
     currency: Annotated[str | None, typer.Option(help="Of the values. Default: the commonest in the window.")] = None,
-    close_silent: Annotated[
-        bool,
+    closing: Annotated[
+        Literal["swept", "silent", "all"],
         typer.Option(
-            "--close-silent",
-            help="Also count people as not converting who were silent for longer than the policy's inactivity, before "
-            "the sweeper closes them.",
+            help="Who counts as not converting: whom the sweeper closed; or also who has been silent for longer than "
+            "the policy's inactivity; or everybody, because the data is complete (a replay, an import of history)."
         ),
-    ] = False,
+    ] = "swept",
     setting: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE of the model, for example minimum_conversions=50; repeatable.")
     ] = None,
@@ -199,7 +198,7 @@ def train(
     from attributary.consumers.runtime.settings import load
     from attributary.consumers.store.model_states import activate as bring_into_force
     from attributary.consumers.store.model_states import save_states
-    from attributary.consumers.trainer.learning import Window
+    from attributary.consumers.trainer.learning import Closing, Window
     from attributary.consumers.trainer.training import TrainingPlan
     from attributary.consumers.trainer.training import train as run
 
@@ -208,7 +207,7 @@ def train(
         _time(since, "--from"),
         _time(until, "--to"),
         frozenset(conversion_type or ()),
-        close_silent=close_silent,
+        closing=Closing(closing),
     )
     with database("attributary-models") as connection, _usage_errors():
         inactivity_micros = load(PolicySettings).policy().inactivity_micros
