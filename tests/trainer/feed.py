@@ -7,7 +7,7 @@ from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
 from attributary.attribution_core.lookback import DEFAULT_POLICY, MICROS_PER_DAY, LookbackPolicy
-from attributary.consumers.runtime.records import Record
+from attributary.consumers.runtime.records import Outbound, Record
 from attributary.consumers.stitcher.stage import StitcherStage
 from attributary.schemas.codec import Codec
 from attributary.schemas.topics import CONVERSIONS, IDENTITIES, TOUCHPOINTS
@@ -24,36 +24,34 @@ DAY = MICROS_PER_DAY
 
 def feed(
     dsn: str,
-    events: Iterable[tuple[str, Mapping[str, Any]]],
+    events: Iterable[tuple[str, Mapping[str, Any]] | tuple[str, Mapping[str, Any], int]],
     *,
     policy: LookbackPolicy = POLICY,
     batch_size: int = 5_000,
-    arrived_at: int | None = None,
-) -> int:
-    """Stitch (topic, record) pairs in this order; returns how many.
+) -> list[Outbound]:
+    """Stitch (topic, record) pairs in this order; returns the commands.
 
     Args:
         dsn: a migrated database.
-        events: the records.
+        events: the records, each with its log-append time (microseconds UTC) behind it if that is not its event time.
         policy: lookback policy.
         batch_size: records a batch.
-        arrived_at: log-append time of all, microseconds UTC; by default each record's own event time.
     """
     codec = Codec()
     offsets = count()
-    fed = 0
+    commands: list[Outbound] = []
     with closing(StitcherStage(dsn, codec, policy, 1.0)) as stage:
         waiting = iter(events)
         while batch := list(islice(waiting, batch_size)):
             records = []
-            for topic, fields in batch:
-                at = arrived_at or fields.get("occurred_at") or fields["linked_at"]
+            for topic, fields, *arrived_at in batch:
+                at = arrived_at[0] if arrived_at else fields.get("occurred_at") or fields["linked_at"]
                 value = codec.encode(NAMES[topic], fields)
                 records.append(Record(topic, 0, next(offsets), b"", value, at // MICROS_PER_MILLI))
             outcome = stage.handle(records)
             assert outcome.dead_letters == []
-            fed += len(records)
-    return fed
+            commands += outcome.messages
+    return commands
 
 
 def touchpoint(person: str, day: float, channel: str, **fields: Any) -> tuple[str, dict[str, Any]]:
