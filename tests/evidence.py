@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import psycopg
 from confluent_kafka import Consumer, TopicPartition
@@ -98,7 +98,8 @@ def read_dead_letters(bootstrap: str) -> list[DeadLetterSeen]:
     found = []
     topics = [topic.name for topic in dead_letter_topics() if ".attribution.stitcher." in topic.name]
     for message in read_topics(bootstrap, topics):
-        headers = {name: value or b"" for name, value in message.headers() or []}
+        pairs = cast("list[tuple[str, bytes]]", message.headers() or [])
+        headers = dict(pairs)
         place = (
             headers["__connect.errors.topic"].decode(),
             int(headers["__connect.errors.partition"]),

@@ -69,6 +69,7 @@ class Truth:
     refused: set[tuple[str, int, int]] = field(default_factory=set)
     conversions: dict[Key, Expected] = field(default_factory=dict)
     waiting: set[Key] = field(default_factory=set)  # conversions of which only corrections are known
+    named: set[Key] = field(default_factory=set)  # conversions that any record names, also one whose content lost
 
 
 @cache
@@ -109,6 +110,8 @@ def tell(records: Iterable[InputRecord], policy: LookbackPolicy | None = None, m
             continue
         name, key = NAMES[record.topic], (fields["tenant_id"], fields["event_id"])
         truth.records[record.place] = (name, key)
+        if name == "conversion":
+            truth.named.add((fields["tenant_id"], fields["conversion_id"] or fields["event_id"]))
         value = record.value or b""
         digest = blake2b(value[10:] if value[:1] == b"\xc3" else value[5:], digest_size=8).digest()
         rank = (int.from_bytes(digest, "big", signed=True), record.timestamp_ms, *record.place)

@@ -25,12 +25,13 @@ YEAR = 365 * 86_400_000_000
 
 def record(topic: str, **fields: Any) -> dict[str, Any]:
     now = time.time_ns() // 1_000 - 3_600_000_000
-    made = sample(current_schemas()[NAMES[topic]].source, 1)
+    made: dict[str, Any] = sample(current_schemas()[NAMES[topic]].source, 1)
     made |= {"tenant_id": "acme", "event_id": "e-1", "anonymous_id": "device-1"}
     made |= {"linked_at": now, "user_id": "u-1"} if topic == IDENTITIES else {"occurred_at": now}
     if topic == CONVERSIONS:
         made |= {"kind": "conversion", "conversion_type": "purchase", "currency": "EUR", "value_micros": 10_000_000}
         made |= {"action_source": "website", "client_ip_address": None, "user_data": None}
+        made |= {"data_processing_options": [], "data_processing_country": None, "data_processing_state": None}
     if topic == TOUCHPOINTS:
         made |= {"platform": "meta", "channel": "paid_social", "interaction": "click", "country": "DE"}
     return made | fields
@@ -119,7 +120,8 @@ def test_the_stitcher_does_not_start_without_its_dead_letter_topic(
     pipeline: PipelineUnderTest, publisher: Publisher
 ) -> None:
     missing = dead_letter_topic(CONVERSIONS, "attribution.stitcher")
-    AdminClient({"bootstrap.servers": pipeline.bootstrap, "log_level": 0}).delete_topics([missing])[missing].result(30)
+    admin = AdminClient({"bootstrap.servers": pipeline.bootstrap, "log_level": 0})
+    admin.delete_topics([missing])[missing].result(30)
     publish(publisher, traffic(20, 2, seed=6))
     pipeline.start("stitcher")
     code, log = pipeline.ended("stitcher")

@@ -1,0 +1,201 @@
+"""One contract, two stores: Postgres and memory answer alike, so what the schedule model proves holds for Postgres."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from attributary.consumers.runtime.records import Record
+from attributary.consumers.stitcher.decoding import Decoder
+from attributary.consumers.stitcher.stitching import LockSetGrewError, stitch
+from attributary.consumers.store import attribution_reads, results, sweeping
+from attributary.consumers.store.session import StoreSession
+from attributary.consumers.store.staging import create_staging
+from attributary.consumers.store.stitching import PostgresStitchStore
+from tests.model.events import BASE, DAY, encoded, policy, random_event
+from tests.model.memory_store import MemoryStore
+from tests.oracle import codec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
+pytestmark = pytest.mark.postgres
+
+SEEDS = range(40)
+GROUP = "attribution.stitcher"
+
+
+@pytest.fixture(scope="module")
+def session(module_database: str) -> Iterator[StoreSession]:
+    def prepare(connection: psycopg.Connection) -> None:
+        create_staging(connection)
+        results.create_result_staging(connection)
+
+    opened = StoreSession(module_database, "tests-contract", prepare)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def empty(session: StoreSession) -> StoreSession:
+    with session.transaction() as connection:
+        tables = connection.execute(
+            "SELECT string_agg(relname, ', ') FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace "
+            "WHERE nspname = 'public' AND relkind = 'r' AND relname LIKE 'attribution%' "
+            "AND relname NOT LIKE '%migration%'"
+        ).fetchone()
+        assert tables is not None
+        connection.execute(f"TRUNCATE {tables[0]}")
+    return session
+
+
+def records(chance: random.Random, count: int, clock: int) -> list[Record]:
+    made = []
+    for number in range(count):
+        topic, fields = random_event(chance, number)
+        made.append(Record(topic, chance.randrange(2), number, b"k", encoded(topic, fields), clock + number))
+    return made
+
+
+def run_stitch(store: Any, batch: list[Record]) -> tuple[Any, Any]:
+    decoded = Decoder(codec()).decode(batch)
+    more: dict[Any, Any] = {}
+    positions = {(record.topic, record.partition): record.offset + 1 for record in batch}
+    while True:
+        events = (decoded.touchpoints, decoded.conversion_events, decoded.links)
+        try:
+            with store.transaction(*events) as transaction:
+                stitched = stitch(transaction, decoded, policy(), more)
+                before = transaction.record_positions(GROUP, positions)
+        except LockSetGrewError as grew:
+            more |= grew.keys
+        else:
+            return stitched, dict(before)
+
+
+def picture_of_postgres(connection: psycopg.Connection) -> dict[str, Any]:
+    def rows(question: str) -> list[Any]:
+        return sorted(connection.execute(question).fetchall())
+
+    place = "source_topic, source_partition, source_offset"
+    return {
+        "touchpoints": rows(f"SELECT tenant_id, event_id, identity_key, {place} FROM attribution_touchpoints"),
+        "events": rows(f"SELECT tenant_id, event_id, identity_key, {place} FROM attribution_conversion_events"),
+        "links": rows(f"SELECT tenant_id, event_id, anonymous_id, {place} FROM attribution_identity_links"),
+        "identities": rows(
+            "SELECT tenant_id, anonymous_id, user_id, linked_at_us, link_event_id FROM attribution_identities"
+        ),
+        "conversions": rows(
+            "SELECT tenant_id, conversion_id, conversion_type, identity_key, journey_key, converted_at_us, "
+            "received_at_us, gross_value_micros, net_value_micros, currency, version, version_reason, "
+            "previous_net_micros, policy_version, is_final, owner_topic, owner_partition, owner_offset, "
+            "observed_version FROM attribution_conversions"
+        ),
+        "positions": rows("SELECT consumer_group, topic, partition, next_offset FROM attribution_positions"),
+        "results": rows("SELECT tenant_id, conversion_id, version, content_hash FROM attribution_results"),
+    }
+
+
+def picture_of_memory(store: MemoryStore) -> dict[str, Any]:
+    tables = store.tables
+    return {
+        "touchpoints": sorted((*row[:3], *row[-3:]) for row in tables.touchpoints.values()),
+        "events": sorted((*row[:2], row.identity_key, *row[-3:]) for row in tables.conversion_events.values()),
+        "links": sorted((*row[:3], *row[-3:]) for row in tables.links.values()),
+        "identities": sorted((*key, *owner) for key, owner in tables.identities.items()),
+        "conversions": sorted(
+            (
+                *row.state[:-1], row.version, row.reason, row.previous_net, row.policy_version, row.is_final,
+                *row.owner, row.observed,
+            )
+            for row in tables.conversions.values()
+        ),
+        "positions": sorted((*key, offset) for key, offset in tables.positions.items()),
+        "results": sorted((*key, content) for key, content in tables.results.items()),
+    }  # fmt: skip
+
+
+def same(session: StoreSession, memory: MemoryStore) -> None:
+    with session.transaction() as connection:
+        postgres = picture_of_postgres(connection)
+    for table, rows in picture_of_memory(memory).items():
+        assert rows == postgres[table], table
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_stitching_answers_and_writes_alike(empty: StoreSession, seed: int) -> None:
+    chance = random.Random(seed)
+    log = records(chance, 24, BASE // 1_000 + chance.randrange(12) * DAY // 1_000)
+    stores = (PostgresStitchStore(empty), MemoryStore())
+    done = 0
+    while done < len(log):
+        size = chance.randrange(1, 7)
+        start = max(0, done - chance.choice((0, 0, 0, 2)))  # sometimes a part is replayed
+        batch = log[start : done + size]
+        chance.shuffle(batch)
+        answers = [run_stitch(store, batch) for store in stores]
+        assert sorted(answers[0][0].versions) == sorted(answers[1][0].versions)
+        assert answers[0][0].counts == answers[1][0].counts
+        assert answers[0][0].moves == answers[1][0].moves
+        assert answers[0][1] == answers[1][1]
+        done += size
+        same(empty, stores[1])
+    _reads_alike(empty, stores[1])
+    _results_alike(chance, empty, stores[1])
+
+
+def _reads_alike(session: StoreSession, memory: MemoryStore) -> None:
+    keys = sorted(memory.tables.conversions)
+    with session.snapshot() as connection:
+        attribution_reads.prepare_reading(connection)
+        there = sorted(attribution_reads.conversions_by_id(connection, [*keys, ("t1", "no such conversion")]))
+        here = sorted(memory.conversions_by_id([*keys, ("t1", "no such conversion")]))
+        assert [row._replace(raised_at=0) for row in there] == [row._replace(raised_at=0) for row in here]
+        windows = [policy().longest_window_micros] * len(here)
+        assert attribution_reads.touchpoints_in_reach(connection, here, windows) == memory.touchpoints_in_reach(
+            here, windows
+        )
+
+
+def _results_alike(chance: random.Random, session: StoreSession, memory: MemoryStore) -> None:
+    for _ in range(4):
+        rows = [_result(chance, memory, number) for number in range(chance.randrange(1, 6))]
+        with session.transaction() as connection:
+            stored = results.store_results(connection, rows)
+        tables = memory.tables.copy()
+        assert stored == memory.store_results(tables, rows)
+        memory.commit(tables)
+        same(session, memory)
+    for limit in (1, 100):
+        final = {"due_before_us": BASE + 9 * DAY, "now_us": BASE, "policy_version": "later", "limit": limit}
+        with session.transaction() as connection:
+            assert sorted(sweeping.finalise(connection, **final)) == sorted(memory.finalise(**final))  # type: ignore[arg-type]
+        same(session, memory)
+    memory.now = 100
+    with session.transaction() as connection:
+        assert sorted(sweeping.overdue(connection, -60.0, 100)) == sorted(memory.overdue(60.0, 100))
+        assert sweeping.backlog(connection).conversions == memory.backlog().conversions
+
+
+def _result(chance: random.Random, memory: MemoryStore, number: int) -> results.ResultRow:
+    key = chance.choice([*sorted(memory.tables.conversions), ("t9", "unknown")])
+    version = max(1, (memory.tables.conversions[key].version if key[0] != "t9" else 1) + chance.choice((-1, 0, 0, 1)))
+    content = chance.choice(("same", "same", "other"))
+    given: dict[str, Any] = dict.fromkeys(results.ResultRow._fields, "x") | {
+        name: 1 for name, kind in results.ResultRow.__annotations__.items() if "int" in str(kind)
+    }
+    given |= {"tenant_id": key[0], "conversion_id": key[1], "version": version, "content_hash": content}
+    given |= {
+        "is_final": False,
+        "models": "[]",
+        "touchpoints": "[]",
+        "insights": "[]",
+        "partition": 0,
+        "offset": number,
+    }
+    given["raised_at"] = chance.choice((None, -1))  # -1: of a version of that number that was lost
+    return results.ResultRow(**given)

@@ -1,0 +1,154 @@
+"""The store in memory: stitching transactions, and what attributor, auditor and sweeper read and write."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from attributary.consumers.store.attribution_reads import OwedConversion, ReachedTouchpoint
+from attributary.consumers.store.results import ResultRow, Stored, judge
+from attributary.consumers.store.sweeping import Backlog
+from tests.model.memory_transaction import NOBODY, MemoryTransaction, Tables
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from attributary.consumers.store.rows import ConversionEventRow, LinkRow, RaisedVersion, TouchpointRow
+    from tests.model.memory_transaction import Key
+
+
+class MemoryStore:
+    """Committed tables with their history, one transaction at a time."""
+
+    def __init__(self) -> None:
+        self.tables = Tables()
+        self.history: list[Tables] = []
+        self.now = 0  # logical seconds
+        self._ticks = 0
+
+    def tick(self) -> int:
+        """A number that was never given before, whatever was lost since."""
+        self._ticks += 1
+        return self._ticks
+
+    def committed(self) -> Tables:
+        return self.tables
+
+    def commit(self, tables: Tables) -> None:
+        self.history.append(self.tables)
+        del self.history[:-8]
+        self.tables = tables
+
+    def lose_commits(self, most: int) -> int:
+        """Fall back to what stood before the last commits; returns how many are gone."""
+        lost = min(most, len(self.history))
+        if lost:
+            self.tables = self.history[-lost]
+            del self.history[-lost:]
+        return lost
+
+    @contextmanager
+    def transaction(
+        self,
+        touchpoints: Sequence[TouchpointRow] = (),
+        conversion_events: Sequence[ConversionEventRow] = (),
+        links: Sequence[LinkRow] = (),
+    ) -> Iterator[MemoryTransaction]:
+        """Run one transaction: committed at the end, undone on any exception."""
+        transaction = MemoryTransaction(self.committed, (touchpoints, conversion_events, links), self.now, self.tick())
+        yield transaction
+        if transaction._view != self.tables:
+            self.commit(transaction._view)
+
+    # What the attributor reads.
+
+    def conversions_by_id(self, keys: Collection[Key]) -> list[OwedConversion]:
+        found = []
+        for key in keys:
+            row = self.tables.conversions.get(key)
+            if row is not None:
+                state = row.state
+                found.append(
+                    OwedConversion(
+                        *key, state.conversion_type, state.journey_key, state.converted_at, state.received_at,
+                        state.gross_value_micros, state.net_value_micros, row.previous_net, state.currency,
+                        row.version, row.reason, row.is_final, row.policy_version, 0, row.observed, row.raised_at,
+                    )
+                )  # fmt: skip
+        return found
+
+    def touchpoints_in_reach(
+        self, conversions: Sequence[OwedConversion], longest_windows_micros: Sequence[int]
+    ) -> list[ReachedTouchpoint]:
+        found = [
+            ReachedTouchpoint(
+                number, touch.event_id, touch.occurred_at, touch.received_at, touch.platform, touch.channel,
+                touch.interaction, touch.campaign, touch.is_bot,
+            )
+            for number, (conversion, window) in enumerate(zip(conversions, longest_windows_micros, strict=True))
+            for touch in self.tables.touchpoints.values()
+            if touch.tenant_id == conversion.tenant_id
+            and conversion.converted_at - window <= touch.occurred_at <= conversion.converted_at
+            and self.tables.person(touch.tenant_id, touch.identity_key) == conversion.journey_key
+        ]  # fmt: skip
+        return sorted(found, key=lambda touch: (touch.conversion, touch.occurred_at, touch.event_id))
+
+    # What the auditor writes, in a transaction.
+
+    def store_results(self, tables: Tables, rows: Sequence[ResultRow]) -> Stored:
+        before = []
+        for row in sorted(rows, key=lambda row: (row.tenant_id, row.conversion_id, row.partition, row.offset)):
+            key = (row.tenant_id, row.conversion_id)
+            known = tables.conversions.get(key)
+            before.append(
+                (
+                    *key, row.version, row.content_hash, (known.observed if known else 0) or self._highest(tables, key),
+                    known.version if known else None, tables.results.get((*key, row.version)),
+                    known is not None and known.version == row.version and row.raised_at not in (None, known.raised_at),
+                )
+            )  # fmt: skip
+        stored, repair = judge(before)
+        for row in rows:
+            tables.results.setdefault((row.tenant_id, row.conversion_id, row.version), row.content_hash)
+            key = (row.tenant_id, row.conversion_id)
+            known = tables.conversions.get(key)
+            if known is not None and known.observed < row.version:
+                tables.conversions[key] = replace(known, observed=row.version)
+        for key, seen in repair.items():
+            known = tables.conversions[key]
+            tables.conversions[key] = replace(
+                known, version=max(known.version, seen) + 1, reason="repair",
+                previous_net=known.state.net_value_micros, versioned_at=self.now, raised_at=self.tick(),
+            )  # fmt: skip
+        return stored
+
+    @staticmethod
+    def _highest(tables: Tables, key: Key) -> int:
+        return max((version for *whose, version in tables.results if tuple(whose) == key), default=0)
+
+    # What the sweeper finds and writes.
+
+    def backlog(self) -> Backlog:
+        owed = [row for row in self.tables.conversions.values() if row.observed < row.version]
+        return Backlog(len(owed), float(self.now - min((row.versioned_at for row in owed), default=self.now)))
+
+    def overdue(self, older_than_seconds: float, limit: int) -> list[RaisedVersion]:
+        owed = [row for row in self.tables.conversions.values() if row.observed < row.version]
+        late = [row for row in owed if row.versioned_at < self.now - older_than_seconds]
+        return [row.raised for row in sorted(late, key=lambda row: row.versioned_at)[:limit]]
+
+    def finalise(self, *, due_before_us: int, now_us: int, policy_version: str, limit: int) -> list[RaisedVersion]:
+        due = [
+            key
+            for key, row in sorted(self.tables.conversions.items())
+            if not row.is_final and row.version > 0 and row.state.received_at < due_before_us
+        ][:limit]
+        for key in due:
+            row = self.tables.conversions[key]
+            self.tables.conversions[key] = replace(
+                row, version=row.version + 1, reason="final", is_final=True, previous_net=row.state.net_value_micros,
+                policy_version=policy_version, versioned_at=self.now, published_at=now_us, owner=NOBODY,
+                raised_at=self.tick(),
+            )  # fmt: skip
+        return [self.tables.conversions[key].raised for key in due]

@@ -1,0 +1,356 @@
+"""The stitcher's port in memory: the same answers as Postgres gives (tests/contract compares them).
+
+Rows are immutable, so a copy of the tables costs a few dictionary copies, and commits can be taken back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from attributary.attribution_core.conversion import ConversionEvent
+from attributary.attribution_core.identity import ANONYMOUS_PREFIX, USER_PREFIX
+from attributary.consumers.store.rows import (
+    ConversionEventRow,
+    ConversionRow,
+    EventRow,
+    IdentityMove,
+    LinkCandidate,
+    LinkRow,
+    Place,
+    Positions,
+    Raise,
+    RaisedVersion,
+    StoredEvent,
+    TouchedConversion,
+    TouchpointRow,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+Key = tuple[str, str]
+Row = TypeVar("Row", bound=EventRow)
+NOBODY = Place("", 0, 0)
+
+
+class Owner(NamedTuple):
+    """Whose an anonymous id is."""
+
+    user_id: str
+    linked_at: int
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """A row of attribution_conversions."""
+
+    state: ConversionRow
+    version: int = 0
+    reason: str = "waiting"
+    previous_net: int = 0
+    policy_version: str = ""
+    is_final: bool = False
+    owner: Place = NOBODY
+    published_at: int = 0
+    versioned_at: int = 0
+    raised_at: int = 0  # another number in each transaction
+    observed: int = 0
+
+    @property
+    def raised(self) -> RaisedVersion:
+        return RaisedVersion(
+            self.state.tenant_id, self.state.conversion_id, self.version, self.reason, self.published_at
+        )
+
+
+@dataclass(slots=True)
+class Tables:
+    """All tables."""
+
+    touchpoints: dict[Key, TouchpointRow] = field(default_factory=dict)
+    conversion_events: dict[Key, ConversionEventRow] = field(default_factory=dict)
+    links: dict[Key, LinkRow] = field(default_factory=dict)
+    identities: dict[Key, Owner] = field(default_factory=dict)
+    conversions: dict[Key, Conversion] = field(default_factory=dict)
+    results: dict[tuple[str, str, int], str] = field(default_factory=dict)
+    positions: dict[tuple[str, str, int], int] = field(default_factory=dict)
+
+    def copy(self) -> Tables:
+        return Tables(
+            dict(self.touchpoints), dict(self.conversion_events), dict(self.links), dict(self.identities),
+            dict(self.conversions), dict(self.results), dict(self.positions),
+        )  # fmt: skip
+
+    def person(self, tenant: str, identity_key: str) -> str:
+        """The journey that an identity key belongs to now."""
+        owner = self.identities.get((tenant, identity_key[2:])) if identity_key < "a;" else None
+        return identity_key if owner is None else USER_PREFIX + owner.user_id
+
+
+class MemoryTransaction:
+    """One transaction: its writes are kept as functions, replayed on the committed tables when it commits.
+
+    Args:
+        committed: returns the committed tables; asked again at every statement when `statement_level`.
+        statement_level: READ COMMITTED among concurrent transactions; False where none runs beside this one.
+        touchpoints, conversion_events, links: the staged batch.
+        now: logical time of the transaction.
+        tick: a number that no other transaction has.
+    """
+
+    def __init__(
+        self,
+        committed: Callable[[], Tables],
+        staged: tuple[Sequence[TouchpointRow], Sequence[ConversionEventRow], Sequence[LinkRow]],
+        now: int,
+        tick: int = 0,
+        *,
+        statement_level: bool = False,
+        lock: Callable[[Collection[Key]], None] = lambda _keys: None,
+    ) -> None:
+        self._committed = committed
+        self._touchpoints, self._conversion_events, self._links = staged
+        self._now, self._tick = now, tick
+        self._statement_level = statement_level
+        self._lock = lock
+        self._writes: list[Callable[[Tables], None]] = []
+        self._view = committed().copy()
+
+    def _read(self) -> Tables:
+        if self._statement_level:
+            self._view = self.replayed()
+        return self._view
+
+    def _write(self, change: Callable[[Tables], None]) -> None:
+        self._writes.append(change)
+        change(self._view)
+
+    def replayed(self) -> Tables:
+        """The committed tables with this transaction's writes."""
+        tables = self._committed().copy()
+        for change in self._writes:
+            change(tables)
+        return tables
+
+    def lock_people(self, keys: Mapping[Key, tuple[int, int, int]]) -> None:
+        wanted = {*keys, *((row.tenant_id, row.identity_key) for row in self._touchpoints)}
+        self._lock(sorted(key for key in wanted if key[1] < "a;"))
+        tables = self._read()
+        self._lock(
+            sorted(
+                {(tenant, tables.person(tenant, key)) for tenant, key in wanted if tables.person(tenant, key) > "a;"}
+            )
+        )
+
+    def _insert(self, table: str, rows: Sequence[Any]) -> list[int]:
+        there = getattr(self._read(), table)
+        known = [seq for seq, row in enumerate(rows) if row[:2] in there]
+        fresh = {row[:2]: row for row in rows if row[:2] not in there}
+        self._write(lambda tables: getattr(tables, table).update(fresh))
+        return known
+
+    def insert_touchpoints(self) -> list[int]:
+        return self._insert("touchpoints", self._touchpoints)
+
+    def insert_conversion_events(self) -> list[int]:
+        return self._insert("conversion_events", self._conversion_events)
+
+    def insert_links(self) -> list[int]:
+        return self._insert("links", self._links)
+
+    def stored_touchpoints(self, keys: Sequence[Key]) -> dict[Key, StoredEvent]:
+        return _stored(self._read().touchpoints, keys)
+
+    def stored_conversion_events(self, keys: Sequence[Key]) -> dict[Key, StoredEvent]:
+        return _stored(self._read().conversion_events, keys)
+
+    def stored_links(self, keys: Sequence[Key]) -> dict[Key, StoredEvent]:
+        return _stored(self._read().links, keys)
+
+    def _replace(self, table: str, rows: Sequence[Any], seqs: Sequence[int]) -> None:
+        changed = {rows[seq][:2]: rows[seq] for seq in seqs}
+        self._write(lambda tables: getattr(tables, table).update(changed))
+
+    def replace_touchpoints(self, seqs: Sequence[int]) -> None:
+        self._replace("touchpoints", self._touchpoints, seqs)
+
+    def replace_conversion_events(self, seqs: Sequence[int]) -> list[Key]:
+        there = self._read().conversion_events
+        old = [(row[0], there[row[:2]].conversion_id) for row in (self._conversion_events[seq] for seq in seqs)]
+        self._replace("conversion_events", self._conversion_events, seqs)
+        return old
+
+    def replace_links(self, seqs: Sequence[int]) -> None:
+        self._replace("links", self._links, seqs)
+
+    def anonymous_ids_of(self, events: Sequence[Key]) -> list[Key]:
+        tables, wanted = self._read(), set(events)
+        rows: list[EventRow] = [
+            *tables.touchpoints.values(), *tables.conversion_events.values(), *tables.links.values()
+        ]  # fmt: skip
+        named = (row for row in rows if (row.tenant_id, row.event_id) in wanted)
+        return sorted({(row.tenant_id, row.anonymous_id) for row in named if row.anonymous_id is not None})
+
+    def _links_of(self, ids: Collection[Key]) -> list[tuple[Key, Owner]]:
+        tables, wanted = self._read(), set(ids)
+        found = [
+            ((link.tenant_id, link.anonymous_id), Owner(link.user_id, link.linked_at, link.event_id))
+            for link in tables.links.values()
+            if (link.tenant_id, link.anonymous_id) in wanted
+        ]
+        both: list[TouchpointRow | ConversionEventRow] = [
+            *tables.touchpoints.values(), *tables.conversion_events.values()
+        ]  # fmt: skip
+        for event in both:
+            if event.anonymous_id is not None and (event.tenant_id, event.anonymous_id) in wanted:
+                owner = Owner(event.identity_key[2:], event.occurred_at, event.event_id)
+                found.append(((event.tenant_id, event.anonymous_id), owner))
+        return found
+
+    def users_linked(self, anonymous_ids: Sequence[Key]) -> list[Key]:
+        return sorted({(key[0], USER_PREFIX + owner.user_id) for key, owner in self._links_of(anonymous_ids)})
+
+    def apply_links(self, candidates: Sequence[LinkCandidate]) -> list[IdentityMove]:
+        identities, wins = self._read().identities, dict[Key, Owner]()
+        for candidate in candidates:
+            key = (candidate.tenant_id, candidate.anonymous_id)
+            owner = Owner(candidate.user_id, candidate.linked_at, candidate.event_id)
+            known = wins.get(key, identities.get(key))
+            if known is None or owner[1:] < known[1:]:
+                wins[key] = owner
+        moves = [_move(key, identities.get(key), owner) for key, owner in sorted(wins.items())]
+        self._write(lambda tables: tables.identities.update(wins))
+        return [move for move in moves if move.old_user_id != move.new_user_id]
+
+    def recompute_owners(self, anonymous_ids: Sequence[Key]) -> list[IdentityMove]:
+        wanted = sorted(set(anonymous_ids))
+        best: dict[Key, Owner] = {}
+        for key, owner in self._links_of(wanted):
+            if key not in best or owner[1:] < best[key][1:]:
+                best[key] = owner
+        identities = self._read().identities
+        moves = [_move(key, identities.get(key), best.get(key)) for key in wanted]
+
+        def store(tables: Tables) -> None:
+            for key in wanted:
+                tables.identities.pop(key, None)
+            tables.identities.update(best)
+
+        self._write(store)
+        return [move for move in moves if (move.old_user_id or "") != move.new_user_id]
+
+    def conversions_touched(self, longest_window_micros: int, skip: Collection[int]) -> list[TouchedConversion]:
+        tables, found, skipped = self._read(), [], set(skip)
+        for seq, touch in enumerate(self._touchpoints):
+            if seq in skipped or touch.is_bot:
+                continue
+            person = tables.person(touch.tenant_id, touch.identity_key)
+            for (tenant, conversion_id), row in sorted(tables.conversions.items()):
+                state = row.state
+                in_reach = touch.occurred_at <= state.converted_at <= touch.occurred_at + longest_window_micros
+                if tenant == touch.tenant_id and state.journey_key == person and in_reach:
+                    found.append(
+                        TouchedConversion(
+                            seq, conversion_id, state.conversion_type, state.converted_at, state.received_at
+                        )
+                    )
+        return found
+
+    def conversions_of_people(self, keys: Collection[Key]) -> list[Key]:
+        wanted = set(keys)
+        return [
+            key for key, row in sorted(self._read().conversions.items()) if (key[0], row.state.journey_key) in wanted
+        ]
+
+    def conversions_of_identities(self, keys: Collection[Key]) -> list[Key]:
+        tables = self._read()
+        return self.conversions_of_people({(tenant, tables.person(tenant, key)) for tenant, key in keys})
+
+    def lock_conversions(self, conversions: Collection[Key]) -> dict[Key, tuple[int, ConversionRow]]:
+        there = self._read().conversions
+        opened = {
+            key: Conversion(ConversionRow(*key, "", "", "", 0, 0, 0, 0, "XXX", None), versioned_at=self._now)
+            for key in conversions
+            if key not in there
+        }
+        self._write(lambda tables: tables.conversions.update(opened))
+        rows = {key: self._view.conversions[key] for key in conversions}
+        return {key: (row.version, row.state) for key, row in rows.items()}
+
+    def events_of(self, conversions: Collection[Key]) -> dict[Key, list[tuple[ConversionEvent, ConversionRow]]]:
+        tables, found = self._read(), dict[Key, list[tuple[ConversionEvent, ConversionRow]]]()
+        for e in tables.conversion_events.values():
+            key = (e.tenant_id, e.conversion_id)
+            if key in conversions:
+                person = tables.person(e.tenant_id, e.identity_key)
+                row = ConversionRow(*key, e.conversion_type, e.identity_key, person, e.occurred_at, e.received_at,
+                                    e.value_micros, e.value_micros, e.currency, e.order_id)  # fmt: skip
+                event = ConversionEvent(e.occurred_at, e.event_id, e.kind, e.value_micros, e.currency)
+                found.setdefault(key, []).append((event, row))
+        return found
+
+    def _update(self, changes: Mapping[Key, Callable[[Conversion], Conversion]]) -> None:
+        def change(tables: Tables) -> None:
+            for key, changed in changes.items():
+                if key in tables.conversions:
+                    tables.conversions[key] = changed(tables.conversions[key])
+
+        self._write(change)
+
+    def store_states(self, rows: Sequence[ConversionRow]) -> None:
+        self._update({row[:2]: lambda old, row=row: replace(old, state=row) for row in rows})  # type: ignore[misc]
+
+    def move_conversions(self, moves: Sequence[IdentityMove]) -> None:
+        there = self._read().conversions
+        changes: dict[Key, Callable[[Conversion], Conversion]] = {}
+        for move in moves:
+            for key, row in there.items():
+                state = row.state
+                mine = state.identity_key == ANONYMOUS_PREFIX + move.anonymous_id and state.journey_key == move.old_key
+                if key[0] == move.tenant_id and mine:
+                    moved = state._replace(journey_key=move.new_key)
+                    changes[key] = lambda old, moved=moved: replace(old, state=moved)  # type: ignore[misc]
+        self._update(changes)
+
+    def raise_versions(self, raises: Sequence[Raise], policy_version: str) -> list[RaisedVersion]:
+        self._read()
+        self._update(
+            {
+                (wanted.tenant_id, wanted.conversion_id): lambda old, wanted=wanted: replace(  # type: ignore[misc]
+                    old, version=old.version + 1, reason=wanted.reason, previous_net=old.state.net_value_micros,
+                    policy_version=policy_version, owner=wanted.owner, published_at=wanted.published_at,
+                    versioned_at=self._now, raised_at=self._tick,
+                )
+                for wanted in raises
+            }
+        )  # fmt: skip
+        keys = [(wanted.tenant_id, wanted.conversion_id) for wanted in raises]
+        return [self._view.conversions[key].raised for key in sorted(keys) if key in self._view.conversions]
+
+    def versions_owned_by(self, places: Sequence[Place]) -> list[RaisedVersion]:
+        wanted = set(places)
+        return [row.raised for row in self._read().conversions.values() if row.version > 0 and row.owner in wanted]
+
+    def record_positions(self, group: str, positions: Positions) -> Positions:
+        before = {key[1:]: offset for key, offset in self._read().positions.items() if key[0] == group}
+        risen = {(group, *place): max(offset, before.get(place, 0)) for place, offset in positions.items()}
+        self._write(lambda tables: tables.positions.update(risen))
+        return before
+
+
+def _stored(table: Mapping[Key, Any], keys: Sequence[Key]) -> dict[Key, StoredEvent]:
+    found = {}
+    for key in keys:
+        row = table[key]
+        identity = USER_PREFIX + row.user_id if isinstance(row, LinkRow) else row.identity_key
+        found[key] = StoredEvent(
+            row.event_id, row.tenant_id, identity, row.content_hash, row.received_at, row.topic, row.partition,
+            row.offset,
+        )  # fmt: skip
+    return found
+
+
+def _move(key: Key, old: Owner | None, new: Owner | None) -> IdentityMove:
+    return IdentityMove(*key, old.user_id if old else None, new.user_id if new else "", new.event_id if new else "")

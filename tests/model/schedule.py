@@ -1,0 +1,376 @@
+"""One schedule: a seeded history of events, reads, commits and faults, then a calm end in which all must come right.
+
+Everything random comes from the seed, so a failing schedule is replayed by its number. `story` tells what happened.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from attributary.consumers.runtime.errors import Fenced, Retry
+from attributary.consumers.runtime.records import Outbound
+from attributary.consumers.runtime.stage import KeepsPositions
+from attributary.schemas.topics import (
+    COMMANDS,
+    CONVERSIONS,
+    IDENTITIES,
+    RESULTS,
+    TOUCHPOINTS,
+    conversion_key,
+    partition_key,
+)
+from tests.invariants import ResultSeen, StoreSeen, check_invariants
+from tests.model.events import BASE, DAY, encoded, models, policy, random_event
+from tests.model.log import PARTITIONS, Group, Log, Pending
+from tests.model.memory_store import MemoryStore
+from tests.model.stages import STAGES, Crashed, Session, run_sweep
+from tests.oracle import InputRecord, codec
+
+if TYPE_CHECKING:
+    from attributary.consumers.runtime.records import Outcome, Record
+    from attributary.consumers.runtime.stage import Stage
+    from attributary.consumers.store.rows import RaisedVersion
+    from tests.model.log import TopicPartition
+
+INPUTS = (TOUCHPOINTS, CONVERSIONS, IDENTITIES)
+TOPICS = {"stitcher": INPUTS, "attributor": (COMMANDS,), "auditor": (RESULTS,)}
+DEAD_LETTERS = "dead letters"
+MEMBERS = 2
+# Which faults leave traces that transactions cannot hide: the same version twice, or versions that fall.
+TRACES = frozenset({"postgres lost commits", "torn: records only", "torn: offsets only", "sweeper asked again"})
+_CALM_ROUNDS = 400
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how wild a schedule is."""
+
+    events: int = 9
+    steps: int = 45
+    faults: float = 0.35
+
+
+@dataclass
+class Worker:
+    """One process of one stage: its stage object, where it reads, and the batch that it has not committed yet."""
+
+    name: str
+    number: int
+    stage: Stage
+    session: Session
+    positions: dict[TopicPartition, int] = field(default_factory=dict)
+    pending: Pending | None = None
+
+
+class Schedule:
+    """Runs one schedule.
+
+    Args:
+        seed: decides everything.
+        plan: sizes.
+    """
+
+    def __init__(self, seed: int, plan: Plan) -> None:
+        self.chance = random.Random(seed)
+        self.plan = plan
+        self.log = Log(clock_ms=(BASE + 8 * DAY) // 1_000)
+        self.store = MemoryStore()
+        self.fired: Counter[str] = Counter()
+        self.story: list[str] = []
+        self.crash_point: str | None = None
+        self._published = 0
+        self.groups = {
+            name: Group([(topic, number) for topic in topics for number in range(PARTITIONS)])
+            for name, topics in TOPICS.items()
+        }
+        self.workers = [self._start(name, number) for name in STAGES for number in range(MEMBERS)]
+        for name in STAGES:
+            self._rebalance(name)
+        self.store.history.clear()  # where partitions begin is known for good
+
+    # Called by the stages at their own crash points.
+
+    def crash_at(self, point: str) -> None:
+        if point == self.crash_point:
+            self.crash_point = None
+            self.fired[f"crash: {point}"] += 1
+            raise Crashed
+
+    def run(self) -> None:
+        """Run the wild part, the calm part, and check."""
+        for _ in range(self.plan.steps):
+            self.store.now += 1
+            self.log.clock_ms += self.chance.choice((0, 1, 1_000, DAY // 1_000))
+            if self._published < self.plan.events and self.chance.random() < 0.45:
+                self._publish()
+            else:
+                self._turn(self.chance.choice(self.workers), wild=True)
+            if self.chance.random() < self.plan.faults / 4:
+                self._misfortune()
+        while self._published < self.plan.events:
+            self._publish()
+        self._calm_down()
+        self._check()
+
+    def _tell(self, text: str) -> None:
+        self.story.append(text)
+
+    def _publish(self) -> None:
+        topic, fields = random_event(self.chance, self._published)
+        self._published += 1
+        key = partition_key(fields["tenant_id"], fields["anonymous_id"], fields["user_id"])
+        value = encoded(topic, fields)
+        record = self.log.append(topic, key, value)
+        self._tell(f"publish {record.place} {_brief(fields)}")
+        if self.chance.random() < 0.15:  # the producer did not hear the acknowledgement, or another one sent it, too
+            again = self.log.append(topic, key, value, self.chance.randrange(PARTITIONS))
+            self.fired["duplicate"] += 1
+            self._tell(f"publish {again.place} the same again")
+        if self.chance.random() < 0.03:
+            bad = self.log.append(topic, key, value[:-3])
+            self.fired["poison"] += 1
+            self._tell(f"publish {bad.place} cut short")
+
+    # Workers.
+
+    def _start(self, name: str, number: int) -> Worker:
+        session = Session(self.store)
+        return Worker(name, number, STAGES[name](session), session)
+
+    def _rebalance(self, name: str) -> None:
+        members = [0, 1] if self.chance.random() < 0.7 else [self.chance.randrange(MEMBERS)]
+        group = self.groups[name]
+        before = dict(group.owners)
+        group.share(members)
+        self._tell(f"{name}: rebalanced among {members}, generation {group.generation}")
+        for worker in self.workers:
+            if worker.name == name:
+                gained = [place for place in group.of(worker.number) if before.get(place) != worker.number]
+                self._assign(worker, gained)
+                for place in [place for place in worker.positions if group.owners[place] != worker.number]:
+                    if worker.pending is None:  # else it is a zombie: it has not noticed yet
+                        del worker.positions[place]
+
+    def _assign(self, worker: Worker, places: list[TopicPartition]) -> None:
+        """Start partitions at the smaller of what the store and the log hold: assignment.py's rule."""
+        stored = worker.stage.stored_positions(places)
+        committed = self.log.offsets[worker.stage.group]
+        for place in places:
+            here = committed.setdefault(place, 0)  # the first start commits where it begins
+            worker.positions[place] = min(here, stored.get(place, here))
+        new = {place: worker.positions[place] for place in places if place not in stored}
+        if new and isinstance(worker.stage, KeepsPositions):
+            worker.stage.begin_at(new)
+
+    def _rewind(self, worker: Worker) -> None:
+        """As loop.py does after doubt."""
+        worker.positions.clear()
+        self._assign(worker, self.groups[worker.name].of(worker.number))
+
+    def _turn(self, worker: Worker, *, wild: bool) -> bool:
+        """One step of a worker: read and handle a batch, or commit the one in hand; False: nothing to do."""
+        if worker.pending is not None:
+            self._commit(worker, worker.pending, wild=wild)
+            return True
+        batch = self._read(worker, wild=wild)
+        if not batch:
+            before = dict(worker.positions)
+            self._rewind(worker)  # loop.py's look back when idle
+            return worker.positions != before
+        generation = self.groups[worker.name].generation
+        offsets = {(record.topic, record.partition): record.offset + 1 for record in batch}
+        worker.positions |= offsets
+        if wild and self.chance.random() < self.plan.faults:
+            self._arm(worker)
+        try:
+            outcome = self._handle(worker, batch)
+        except Crashed:
+            self._tell(f"{worker.name}-{worker.number}: handles {_places(batch)} and dies")
+            self._restart(worker)
+            return True
+        except (Retry, Fenced) as error:
+            self._tell(f"{worker.name}-{worker.number}: handles {_places(batch)}: {error}")
+            self.fired["postgres answer lost" if isinstance(error, Retry) else "fall back noticed"] += 1
+            self._rewind(worker)
+            return True
+        dead = [self._dead_letter(letter.record) for letter in outcome.dead_letters]
+        worker.pending = Pending(outcome.messages + dead, offsets, generation)
+        self._tell(f"{worker.name}-{worker.number}: handles {_places(batch)}, {len(outcome.messages)} messages")
+        return True
+
+    def _handle(self, worker: Worker, batch: list[Record]) -> Outcome:
+        try:
+            return worker.stage.handle(batch)
+        finally:  # what was armed and did not fire is off again
+            self.crash_point = None
+            worker.session.lose_next_answer = False
+
+    def _dead_letter(self, record: Record) -> Outbound:
+        return Outbound(DEAD_LETTERS, record.place.encode(), record.value)
+
+    def _read(self, worker: Worker, *, wild: bool) -> list[Record]:
+        most = self.chance.randrange(1, 6) if wild else 50
+        batch: list[Record] = []
+        places = sorted(worker.positions)
+        self.chance.shuffle(places)
+        for place in places:
+            start = worker.positions[place]
+            batch += self.log.records[place][start : start + most - len(batch)]
+        return batch
+
+    def _arm(self, worker: Worker) -> None:
+        points = {
+            "stitcher": ("stitcher_in_store", "stitcher_before_pg_commit", "stitcher_after_pg_commit", ""),
+            "attributor": ("attributor_after_read",),
+            "auditor": ("auditor_before_pg_commit", "auditor_after_pg_commit", ""),
+        }[worker.name]
+        point = self.chance.choice(points)
+        if point:
+            self.crash_point = point
+        else:
+            worker.session.lose_next_answer = True
+
+    def _commit(self, worker: Worker, pending: Pending, *, wild: bool) -> None:
+        """End the Kafka transaction of the batch in hand, in one of the ways in which that can end."""
+        worker.pending = None
+        group = self.groups[worker.name]
+        who = f"{worker.name}-{worker.number}"
+        if pending.generation != group.generation:
+            self.fired["zombie fenced"] += 1
+            self._tell(f"{who}: its commit is refused, it is of generation {pending.generation}")
+            self._rewind(worker)
+            return
+        end = "done"
+        if wild and self.chance.random() < self.plan.faults:
+            ends = [
+                "crash before the transaction ends", "crash after the transaction", "aborted", "answer lost: done",
+                "answer lost: aborted", "torn: records only", "torn: offsets only",
+            ]  # fmt: skip
+            if any(message.topic == DEAD_LETTERS for message in pending.messages):
+                ends.pop()  # a limit (docs/reliability.md): nothing brings a dead letter back that a broker tore off
+            end = self.chance.choice(ends)
+            self.fired[end] += 1
+        lands = end in {"done", "crash after the transaction", "answer lost: done"}
+        messages = pending.messages if lands or end == "torn: records only" else []
+        offsets = pending.offsets if lands or end == "torn: offsets only" else {}
+        self.log.end_transaction(worker.stage.group, messages, offsets)
+        self._tell(f"{who}: transaction with {len(pending.messages)} messages: {end}")
+        if end.startswith("crash"):
+            self._restart(worker)
+        elif end != "done":
+            self._rewind(worker)
+
+    def _restart(self, worker: Worker) -> None:
+        fresh = self._start(worker.name, worker.number)
+        worker.stage, worker.session, worker.pending = fresh.stage, fresh.session, None
+        self._rewind(worker)
+
+    # What happens to all of them.
+
+    def _misfortune(self) -> None:
+        what = self.chance.choice(
+            ("rebalance", "rebalance", "crash", "postgres lost commits", "sweeper asked again", "finalise")
+        )
+        self.fired[what] += 1
+        if what == "rebalance":
+            self._rebalance(self.chance.choice(list(STAGES)))
+        elif what == "crash":
+            victim = self.chance.choice(self.workers)
+            self._tell(f"{victim.name}-{victim.number}: killed")
+            self._restart(victim)
+        elif what == "postgres lost commits":
+            lost = self.store.lose_commits(self.chance.randrange(1, 4))
+            self.fired["commits lost"] += lost
+            self._tell(f"Postgres falls back by {lost} commits")
+        elif what == "finalise":
+            self._sweep(repair_after_seconds=None, grace_us=self.chance.randrange(2 * DAY))
+        else:
+            self._sweep(repair_after_seconds=float(self.chance.randrange(10)), grace_us=1_000 * DAY)
+
+    def _sweep(self, *, repair_after_seconds: float | None, grace_us: int) -> int:
+        tables = self.store.tables.copy()
+        before, self.store.tables = self.store.tables, tables
+        done = run_sweep(now_us=self.log.clock_ms * 1_000, repair_after_seconds=repair_after_seconds, grace_us=grace_us)
+        self.store.tables = before
+        self.store.commit(tables)
+        for version in [*done.repaired, *done.finalised]:
+            self._command(version)
+        self._tell(f"sweeper: {len(done.repaired)} asked again, {len(done.finalised)} final")
+        return len(done.repaired)
+
+    def _command(self, version: RaisedVersion) -> None:
+        value = codec().encode(
+            "command",
+            {
+                "tenant_id": version.tenant_id, "conversion_id": version.conversion_id, "version": version.version,
+                "reason": version.reason, "issued_by": "sweeper", "event_published_at": version.published_at,
+            },
+        )  # fmt: skip
+        self.log.append(COMMANDS, conversion_key(version.tenant_id, version.conversion_id), value)
+
+    # The end.
+
+    def _calm_down(self) -> None:
+        self._tell("from here on nothing goes wrong")
+        for name in STAGES:
+            self._rebalance(name)
+        for _ in range(_CALM_ROUNDS):
+            if sum(self._turn(worker, wild=False) for worker in self.workers):  # all of them, not only the first
+                continue
+            self.store.now += 1_000
+            if not self.store.backlog().conversions:
+                return
+            if self._sweep(repair_after_seconds=10.0, grace_us=1_000 * DAY):
+                self.fired["healed by the sweeper"] += 1
+        raise AssertionError("the pipeline does not come to rest")
+
+    def _check(self) -> None:
+        inputs = [
+            InputRecord(record.topic, record.partition, record.offset, record.timestamp_ms, record.value)
+            for place, records in self.log.records.items()
+            if place[0] in INPUTS
+            for record in records
+        ]
+        results = [
+            ResultSeen(record.partition, record.offset, record.key or b"", codec().decode("result", record.value))
+            for place, records in self.log.records.items()
+            if place[0] == RESULTS
+            for record in records
+        ]
+        dead = []
+        for number in range(PARTITIONS):
+            for record in self.log.records[DEAD_LETTERS, number]:
+                topic, _, rest = (record.key or b"").decode().partition("[")
+                partition, _, offset = rest.partition("]@")
+                dead.append((topic, int(partition), int(offset)))
+        traces = any(self.fired[fault] for fault in TRACES) or self.fired["healed by the sweeper"] > 0
+        check_invariants(inputs, self._seen(), dead, results, policy=policy(), models=models(), repeats_allowed=traces)
+
+    def _seen(self) -> StoreSeen:
+        tables = self.store.tables
+        return StoreSeen(
+            {
+                "touchpoint": {key: row[-3:] for key, row in tables.touchpoints.items()},
+                "conversion": {key: row[-3:] for key, row in tables.conversion_events.items()},
+                "identity_link": {key: row[-3:] for key, row in tables.links.items()},
+            },
+            {
+                key: (row.version, row.observed, row.state.journey_key, row.state.net_value_micros)
+                for key, row in tables.conversions.items()
+            },
+            dict(tables.results),
+        )
+
+
+def _places(batch: list[Record]) -> str:
+    return " ".join(record.place.replace("attribution.", "") for record in batch)
+
+
+def _brief(fields: dict[str, object]) -> str:
+    names = ("tenant_id", "event_id", "user_id", "anonymous_id", "kind", "conversion_id", "value_micros", "channel")
+    at = fields.get("occurred_at", fields.get("linked_at"))
+    day = (int(str(at)) - BASE) / DAY
+    return " ".join(str(fields[name]) for name in names if fields.get(name) is not None) + f" day {day:.2f}"

@@ -1,0 +1,175 @@
+"""The real stages on the store in memory.
+
+`StitcherStage`, `AttributorStage`, `AuditorStage` and `sweep` run as they are; only what asks Postgres is replaced, by
+functions that tests/contract compares with Postgres. Crashes come at the stages' own crash points.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import structlog
+
+from attributary.consumers.attributor import stage as attributing
+from attributary.consumers.auditor import stage as auditing
+from attributary.consumers.runtime.errors import Retry
+from attributary.consumers.stitcher import stage as stitching
+from attributary.consumers.stitcher.decoding import Decoder
+from attributary.consumers.store.positions import Memory
+from attributary.consumers.sweeper import sweep as sweeping
+from tests.model.events import models, policy
+from tests.oracle import codec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+
+    import psycopg
+
+    from attributary.consumers.runtime.stage import Stage
+    from attributary.consumers.store.results import ResultRow, Stored
+    from attributary.consumers.store.rows import Positions
+    from tests.model.log import TopicPartition
+    from tests.model.memory_store import MemoryStore
+    from tests.model.memory_transaction import MemoryTransaction
+
+
+class Crashed(BaseException):
+    """The process died here. Not an Exception: nothing may catch it."""
+
+
+class Session:
+    """Stands in for a StoreSession: the `connection` that it hands out is a transaction on memory."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.store = store
+        self.lose_next_answer = False
+
+    @contextmanager
+    def transaction(self, *events: Any) -> Iterator[Any]:
+        with self.store.transaction(*events) as transaction:
+            yield transaction
+        if self.lose_next_answer:
+            self.lose_next_answer = False
+            raise Retry("COMMIT was done, and its answer was lost")
+
+    snapshot = transaction
+
+    def is_reachable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+class ModelStitcher(stitching.StitcherStage):
+    """The stitcher without a connection to open."""
+
+    def __init__(self, session: Session) -> None:
+        self._codec = codec()
+        self._decoder = Decoder(codec())
+        self._strict_decoder = Decoder(codec(), strict=True)
+        self._policy = policy()
+        self._max_poison_share = 1.0
+        self._session = session  # type: ignore[assignment]
+        self._store = session  # type: ignore[assignment]
+        self._memory = Memory()
+
+
+class ModelAttributor(attributing.AttributorStage):
+    """The attributor without a connection to open."""
+
+    def __init__(self, session: Session) -> None:
+        self._codec = codec()
+        self._max_poison_share = 1.0
+        self._session = session  # type: ignore[assignment]
+        self._policies = {policy().version: policy()}
+        self._model_sets = {}
+
+
+class ModelAuditor(auditing.AuditorStage):
+    """The auditor without a connection to open."""
+
+    def __init__(self, session: Session) -> None:
+        self._codec = codec()
+        self._max_poison_share = 1.0
+        self._session = session  # type: ignore[assignment]
+        self._memory = Memory()
+
+
+STAGES: dict[str, Callable[[Session], Stage]] = {
+    "stitcher": ModelStitcher,
+    "attributor": ModelAttributor,
+    "auditor": ModelAuditor,
+}
+
+
+def _stored_positions(
+    transaction: MemoryTransaction, group: str, places: Iterable[TopicPartition]
+) -> dict[TopicPartition, int]:
+    there = transaction._view.positions
+    return {place: there[group, *place] for place in places if (group, *place) in there}
+
+
+def _record_positions(transaction: MemoryTransaction, group: str, positions: Positions) -> Positions:
+    return transaction.record_positions(group, positions)
+
+
+def _store_results(transaction: MemoryTransaction, rows: Sequence[ResultRow], store: MemoryStore) -> Stored:
+    return store.store_results(transaction._view, rows)
+
+
+def _model_sets(_connection: psycopg.Connection, wanted: Collection[tuple[str, int]]) -> dict[tuple[str, int], Any]:
+    return {key: {} for key in wanted}
+
+
+@contextmanager
+def stages_on_memory(crash_at: Callable[[str], None], store: Callable[[], MemoryStore]) -> Iterator[None]:
+    """Replace what asks Postgres, and the crash points, for the length of a `with` block."""
+
+    def ask(name: str) -> Callable[..., Any]:
+        return lambda _connection, *args, **kwargs: getattr(store(), name)(*args, **kwargs)
+
+    with ExitStack() as stack:
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+        stack.callback(structlog.reset_defaults)
+        for module, replaced in (
+            (
+                stitching,
+                {"crash_at": crash_at, "stored_positions": _stored_positions, "record_positions": _record_positions},
+            ),
+            (
+                attributing,
+                {
+                    "crash_at": crash_at,
+                    "conversions_by_id": ask("conversions_by_id"),
+                    "touchpoints_in_reach": ask("touchpoints_in_reach"),
+                    "fetch_model_sets": _model_sets,
+                    "model_set": lambda **_: models(),
+                },
+            ),
+            (
+                auditing,
+                {
+                    "crash_at": crash_at,
+                    "stored_positions": _stored_positions,
+                    "record_positions": _record_positions,
+                    "store_results": lambda connection, rows: _store_results(connection, rows, store()),
+                },
+            ),
+            (
+                sweeping,
+                {
+                    **{name: ask(name) for name in ("backlog", "overdue", "finalise")},
+                    "close_journeys": lambda *_args, **_kwargs: 0,
+                },
+            ),
+        ):
+            for name, new in replaced.items():
+                stack.enter_context(patch.object(module, name, new))
+        yield
+
+
+run_sweep = partial(sweeping.sweep, None, policy())  # type: ignore[arg-type]
