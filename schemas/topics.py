@@ -20,6 +20,9 @@ RESULTS = "attribution.results.v1"
 JOBS = "attribution.jobs.v1"
 JOB_STATUS = "attribution.job-status.v1"
 
+# Header of results: when their version was raised, microseconds of Postgres's clock, as decimal digits.
+VERSION_RAISED_AT = "attribution-raised-at"
+
 CATALOGUE_FILE = Path(__file__).with_name("topics.yaml")
 
 

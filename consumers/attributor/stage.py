@@ -29,7 +29,7 @@ from attributary.consumers.store.policies import fetch_policy
 from attributary.consumers.store.session import StoreSession
 from attributary.schemas.codec import Codec
 from attributary.schemas.limits import MINOR_UNIT_MICROS
-from attributary.schemas.topics import COMMANDS, RESULTS, conversion_key
+from attributary.schemas.topics import COMMANDS, RESULTS, VERSION_RAISED_AT, conversion_key
 
 from .crediting import CreditedTouchpoints, by_model_set, results, within_policy
 from .decoding import decode_commands
@@ -90,7 +90,10 @@ class AttributorStage:
             records = self._records(owed, credited)
         with timed(self.name, "encode"):
             computed_at = time.time_ns() // 1_000
-            messages = [self._message(record, seal(self._codec, record, computed_at)) for record in records]
+            messages = [
+                self._message(record, seal(self._codec, record, computed_at), conversion.raised_at)
+                for record, conversion in zip(records, owed, strict=True)
+            ]
         self._count(owed, commands.wanted)
         return Outcome(messages, commands.dead_letters)
 
@@ -130,7 +133,7 @@ class AttributorStage:
         return records
 
     @staticmethod
-    def _message(record: Mapping[str, Any], value: bytes) -> Outbound:
+    def _message(record: Mapping[str, Any], value: bytes, raised_at: int) -> Outbound:
         tenant_id, conversion_id = record["tenant_id"], record["conversion_id"]
         headers = [
             ("ce_specversion", b"1.0"),
@@ -138,6 +141,8 @@ class AttributorStage:
             ("ce_source", b"attributary/attributor"),
             ("ce_type", b"attributary.v1.Result"),
             ("content-type", b"application/avro"),
+            # The auditor compares it: a result of a version that Postgres lost is not one of its namesake.
+            (VERSION_RAISED_AT, b"%d" % raised_at),
         ]
         return Outbound(RESULTS, conversion_key(tenant_id, conversion_id), value, headers)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from attributary.consumers.runtime.records import Record
 from attributary.consumers.store.results import ResultRow
+from attributary.schemas.topics import VERSION_RAISED_AT
 
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 _TOUCHPOINT_FACTS = ("event_id", "channel", "platform", "campaign", "occurred_at")
@@ -81,4 +82,10 @@ def result_row(result: Mapping[str, Any], record: Record) -> ResultRow:
         result["content_hash"],
         record.partition,
         record.offset,
+        _raised_at(record),
     )
+
+
+def _raised_at(record: Record) -> int | None:
+    text = next((value for name, value in record.headers if name == VERSION_RAISED_AT), b"")
+    return int(text) if text.isdigit() else None

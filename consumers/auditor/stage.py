@@ -100,6 +100,12 @@ class AuditorStage:
         self._memory.learn(places, stored)
         return stored
 
+    def begin_at(self, starts: Mapping[tuple[str, int], int]) -> None:
+        """Store where partitions begin that Postgres knows nothing about."""
+        with outside_errors(), self._session.transaction() as connection:
+            record_positions(connection, GROUP, starts)
+        self._memory.committed(starts)
+
     def is_ready(self) -> bool:
         """Tell whether Postgres answered last time."""
         return self._session.is_reachable()

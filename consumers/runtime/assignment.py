@@ -9,7 +9,7 @@ means that the log lost records or another cluster answers: stop.
 from collections.abc import Iterable, Mapping
 
 import structlog
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from .errors import ConfigError, Fatal
 
@@ -34,6 +34,7 @@ def starting_offsets(
     Raises:
         ConfigError: no offset is stored and ``ATTRIBUTION_FIRST_START`` is not set.
         Fatal: the store is ahead of the end of the log.
+        KafkaException: the brokers do not answer, or not for every partition.
     """
     partitions = list(partitions)
     if not partitions:
@@ -41,6 +42,8 @@ def starting_offsets(
     starts: list[TopicPartition] = []
     fresh: list[TopicPartition] = []
     for committed in consumer.committed(partitions, timeout=_TIMEOUT):
+        if committed.error is not None:  # not known is not the same as not stored
+            raise KafkaException(committed.error)
         where = (committed.topic, committed.partition)
         low, high = consumer.get_watermark_offsets(TopicPartition(*where), timeout=_TIMEOUT)
         ours = stored.get(where)

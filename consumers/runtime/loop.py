@@ -19,21 +19,25 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Me
 
 from . import metrics
 from .assignment import starting_offsets
+from .backlog import Backlog
 from .codes import AWAY, LOST_ASSIGNMENT, OFFSET_OUT_OF_RANGE
 from .crash import crash_at
 from .dead_letters import dead_letter_message, dead_letter_topic
-from .errors import EXIT_DEPENDENCY_DOWN, AttributaryError, Fatal, Fenced, Retry
+from .errors import EXIT_CONFIG, EXIT_DEPENDENCY_DOWN, AttributaryError, ConfigError, Fatal, Fenced, Retry
 from .health import Heartbeat
 from .records import Record
 from .session import TransactionSession
 from .settings import KafkaSettings, ProcessSettings
-from .stage import Stage
+from .stage import KeepsPositions, Stage
 
 _log = structlog.get_logger()
 
 _IDLE_SECONDS = 0.5  # how long an idle read waits: bounds the answer to SIGTERM
 _LAG_EVERY_SECONDS = 5.0
+_LOOK_BACK_EVERY_SECONDS = 30.0
+_TOPICS_SECONDS = 5.0
 _LONGEST_PAUSE_SECONDS = 30.0
+_MOCK_CLUSTER = "mockCluster"  # how the cluster id of librdkafka's test.mock.num.brokers begins
 
 
 def run_guarded(body: Callable[[], None]) -> None:
@@ -71,7 +75,10 @@ class ConsumerLoop:
         self._paused_until: float | None = None
         self._retries = 0
         self._last_lag = 0.0
+        self._last_look_back = time.monotonic()
+        self._most_records = min(process.batch_size, stage.most_records)
         self._consumer = Consumer(self._consumer_config(kafka))
+        self._backlog = Backlog(self._consumer, 10 * self._most_records, is_aligned=len(stage.topics) > 1)
         self._session = TransactionSession(kafka, f"{stage.group}-{process.instance}", stage.name)
 
     def _consumer_config(self, kafka: KafkaSettings) -> dict[str, Any]:
@@ -86,6 +93,8 @@ class ConsumerLoop:
             "fetch.wait.max.ms": 50,
             "fetch.error.backoff.ms": 50,
             "queued.max.messages.kbytes": 65_536,
+            # Small portions of many partitions, so that a backlog comes roughly in the order of log time.
+            "max.partition.fetch.bytes": 262_144,
         }
         if kafka.group_protocol == "classic":
             config |= {
@@ -106,12 +115,12 @@ class ConsumerLoop:
             Fatal: going on could lose something.
             Retry: Kafka does not answer at the start.
         """
-        self._check_topics()
-        self._consumer.subscribe(list(self._stage.topics), on_assign=self._on_assign, on_revoke=self._on_revoke)
-        self._session.open()
-        self._heartbeat.started = True
-        _log.info("stage started", stage=self._stage.name, group=self._stage.group)
         try:
+            self._check_topics()
+            self._consumer.subscribe(list(self._stage.topics), on_assign=self._on_assign, on_revoke=self._on_revoke)
+            self._session.open()
+            self._heartbeat.started = True
+            _log.info("stage started", stage=self._stage.name, group=self._stage.group)
             while not self._stop.is_set():
                 self._heartbeat.beat()
                 self._turn()
@@ -122,16 +131,30 @@ class ConsumerLoop:
         _log.info("stage stopped", stage=self._stage.name)
 
     def _check_topics(self) -> None:
-        """Refuse to start without a topic that records or dead letters would go to."""
+        """Refuse to start on a test broker in production, or without a topic that records or dead letters go to."""
         try:
-            existing = self._consumer.list_topics(timeout=15.0).topics
+            cluster = self._consumer.list_topics(timeout=15.0)
         except KafkaException as error:
             raise Fatal(f"Kafka does not answer: {error.args[0].name()}", EXIT_DEPENDENCY_DOWN) from None
+        if (cluster.cluster_id or "").startswith(_MOCK_CLUSTER):
+            if self._process.environment == "production":
+                raise ConfigError(
+                    "KAFKA_BOOTSTRAP_SERVERS",
+                    "names librdkafka's mock broker, which keeps no promise; production needs an Apache Kafka",
+                )
+            _log.warning("librdkafka's mock broker: good for a look around, not for guarantees")
+        missing = self._missing_topics(cluster)
+        deadline = time.monotonic() + _TOPICS_SECONDS
+        while missing and time.monotonic() < deadline and not self._stop.wait(0.25):
+            # Brokers learn of a topic a moment after its creation was confirmed.
+            missing = self._missing_topics(self._consumer.list_topics(timeout=15.0))
+        if missing:
+            raise Fatal(f"topics are missing: {', '.join(missing)}; run `attributary topics apply`", EXIT_CONFIG)
+
+    def _missing_topics(self, cluster: Any) -> list[str]:
         wanted = [*self._stage.topics, *self._stage.output_topics]
         wanted += [dead_letter_topic(topic, self._stage.group) for topic in self._stage.topics]
-        missing = sorted(topic for topic in wanted if topic not in existing)
-        if missing:
-            raise Fatal(f"topics are missing: {', '.join(missing)}; run `attributary topics apply`", 78)
+        return sorted(topic for topic in wanted if topic not in cluster.topics)
 
     def _turn(self) -> None:
         if self._paused_until is not None:
@@ -143,16 +166,20 @@ class ConsumerLoop:
             trouble, self._trouble = self._trouble, None
             raise trouble
         records = [self._record(message) for message in messages if not self._is_error(message)]
+        records = self._backlog.through(records, is_full=len(messages) >= self._most_records)
         self._report_lag()
         if not records:
+            self._look_back()
             return
         metrics.stage_seconds.labels(self._stage.name, "consume").observe(time.monotonic() - started)
-        self._process_batch(records)
+        for start in range(0, len(records), self._most_records):
+            if not self._process_batch(records[start : start + self._most_records]):
+                return  # rewound or paused: the rest is read again
 
     def _read(self) -> list[Message]:
         """Wait for a first record, then a short while for company: quick when idle, large batches under load."""
         first = self._consumer.consume(1, _IDLE_SECONDS)
-        more = min(self._process.batch_size, self._stage.most_records) - 1
+        more = self._most_records - 1
         if not first or more == 0:
             return first
         self._revoked.clear()
@@ -160,7 +187,8 @@ class ConsumerLoop:
         # A partition given away between the two reads is its new owner's: its offset must not be committed by us.
         return [message for message in first if (message.topic(), message.partition()) not in self._revoked] + rest
 
-    def _process_batch(self, records: Sequence[Record]) -> None:
+    def _process_batch(self, records: Sequence[Record]) -> bool:
+        """Process and commit one batch; False when it was given up."""
         name = self._stage.name
         started = time.monotonic()
         nexts = {(record.topic, record.partition): record.offset + 1 for record in records}
@@ -189,6 +217,8 @@ class ConsumerLoop:
             self._retries = 0
             metrics.batches.labels(name, "committed").inc()
             metrics.batch_seconds.labels(name).observe(time.monotonic() - started)
+            return True
+        return False
 
     def _membership(self) -> Any:
         """Return what the broker checks the offsets against.
@@ -205,15 +235,31 @@ class ConsumerLoop:
     def _rewind(self) -> None:
         """Stand where a fresh start would begin; when that cannot be learnt now, pause and try again later."""
         places = self._consumer.assignment()
+        self._backlog.clear()
         try:
             self._session.open()  # first: committed offsets are final only when nothing of ours is in flight any more
-            stored = self._stage.stored_positions([(place.topic, place.partition) for place in places])
-            for start in starting_offsets(self._consumer, places, stored, self._process.first_start):
+            for start in self._starts(self._consumer, places):
                 self._consumer.seek(start)
         except KafkaException as error:
             self._pause(Retry(f"cannot rewind: {error.args[0].name()}"))
         except Retry as error:
             self._pause(error)
+
+    def _starts(self, consumer: Consumer, places: list[TopicPartition]) -> list[TopicPartition]:
+        stored = self._stage.stored_positions([(place.topic, place.partition) for place in places])
+        starts = starting_offsets(consumer, places, stored, self._process.first_start)
+        new = {(start.topic, start.partition): start.offset for start in starts}
+        self._backlog.start_at(new)
+        new = {place: offset for place, offset in new.items() if place not in stored}
+        if new and isinstance(self._stage, KeepsPositions):
+            self._stage.begin_at(new)
+        return starts
+
+    def _look_back(self) -> None:
+        """When idle, go to where a start would begin: normally here, further back when the store lost commits."""
+        if time.monotonic() - self._last_look_back >= _LOOK_BACK_EVERY_SECONDS:
+            self._last_look_back = time.monotonic()
+            self._rewind()
 
     def _pause(self, error: Retry) -> None:
         self._retries += 1
@@ -246,8 +292,7 @@ class ConsumerLoop:
         metrics.rebalances.labels(self._stage.name, "assigned").inc()
         places = [(place.topic, place.partition) for place in partitions]
         try:
-            stored = self._stage.stored_positions(places)
-            starts = starting_offsets(consumer, partitions, stored, self._process.first_start)
+            starts = self._starts(consumer, partitions)
         except KafkaException as error:
             self._assign_later(consumer, partitions, Retry(f"cannot learn where to start: {error.args[0].name()}"))
         except Retry as error:
@@ -265,7 +310,9 @@ class ConsumerLoop:
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         metrics.rebalances.labels(self._stage.name, "revoked").inc()
-        self._revoked.update((place.topic, place.partition) for place in partitions)
+        given_away = [(place.topic, place.partition) for place in partitions]
+        self._revoked.update(given_away)
+        self._backlog.forget(given_away)
         consumer.incremental_unassign(partitions)
 
     def _record(self, message: Message) -> Record:

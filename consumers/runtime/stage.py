@@ -4,7 +4,7 @@ A stage makes one deciding write a batch, in Postgres or in Kafka, never in both
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from .records import Outcome, Record
 
@@ -53,4 +53,16 @@ class Stage(Protocol):
 
     def close(self) -> None:
         """Give back connections. Called once, after the last batch."""
+        ...
+
+
+@runtime_checkable
+class KeepsPositions(Protocol):
+    """What a stage with a store of its own offers besides: its store knows every partition from the start."""
+
+    def begin_at(self, starts: Mapping[TopicPartition, int]) -> None:
+        """Store where partitions begin that the store knows nothing about.
+
+        Otherwise a store that lost the first commit of a partition would look like one that never met it.
+        """
         ...

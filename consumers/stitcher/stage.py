@@ -18,7 +18,7 @@ from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.metrics import timed
 from attributary.consumers.runtime.records import DeadLetter, Outbound, Outcome, Record
 from attributary.consumers.store.policies import store_policy
-from attributary.consumers.store.positions import Memory, stored_positions
+from attributary.consumers.store.positions import Memory, record_positions, stored_positions
 from attributary.consumers.store.rows import RaisedVersion
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.store.staging import create_staging
@@ -154,6 +154,12 @@ class StitcherStage:
             stored = stored_positions(connection, GROUP, places)
         self._memory.learn(places, stored)
         return stored
+
+    def begin_at(self, starts: Mapping[tuple[str, int], int]) -> None:
+        """Store where partitions begin that Postgres knows nothing about."""
+        with outside_errors(), self._session.transaction() as connection:
+            record_positions(connection, GROUP, starts)
+        self._memory.committed(starts)
 
     def is_ready(self) -> bool:
         """Tell whether Postgres answered last time."""

@@ -29,6 +29,7 @@ class OwedConversion(NamedTuple):
     policy_version: str
     model_set: int
     observed_version: int
+    raised_at: int  # microseconds of Postgres's clock; tells this version from one of the same number that was lost
 
 
 class ReachedTouchpoint(NamedTuple):
@@ -62,7 +63,8 @@ SET join_collapse_limit = 1; SET from_collapse_limit = 1; SET plan_cache_mode = 
 _CONVERSIONS = """
 SELECT c.tenant_id, c.conversion_id, c.conversion_type, c.journey_key, c.converted_at_us, c.received_at_us,
        c.gross_value_micros, c.net_value_micros, c.previous_net_micros, c.currency, c.version, c.version_reason,
-       c.is_final, c.policy_version, c.model_set, c.observed_version
+       c.is_final, c.policy_version, c.model_set, c.observed_version,
+       (extract(epoch FROM c.versioned_at) * 1000000)::int8
 FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, conversion_id)
 JOIN attribution_conversions c USING (tenant_id, conversion_id)
 """
@@ -75,7 +77,7 @@ CROSS JOIN LATERAL (
     SELECT w.journey_key AS identity_key
     UNION ALL
     SELECT 'a:' || i.anonymous_id FROM attribution_identities i
-    WHERE w.journey_key > 'a;' AND i.tenant_id = w.tenant_id AND i.user_id = substr(w.journey_key, 3)
+    WHERE w.journey_key > 'a;' COLLATE "C" AND i.tenant_id = w.tenant_id AND i.user_id = substr(w.journey_key, 3)
 ) AS person
 JOIN attribution_touchpoints t
   ON t.tenant_id = w.tenant_id AND t.identity_key = person.identity_key COLLATE "C"

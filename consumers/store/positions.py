@@ -10,20 +10,17 @@ import psycopg
 
 from .rows import Positions
 
+# What was there before, of all partitions: a Postgres that lost commits shows it where there is no traffic now, too.
 _RECORD = """
-WITH n AS (
-    SELECT * FROM unnest(%(topics)s::text[], %(numbers)s::int4[], %(offsets)s::int8[])
-        AS n (topic, partition, next_offset)
-), before AS (
-    SELECT p.topic, p.partition, p.next_offset FROM n JOIN attribution_positions p
-      ON p.tenant_id = '*' AND p.consumer_group = %(group)s AND p.topic = n.topic AND p.partition = n.partition
-), stored AS (
+WITH stored AS (
     INSERT INTO attribution_positions AS p (consumer_group, topic, partition, next_offset)
-    SELECT %(group)s, topic, partition, next_offset FROM n ORDER BY topic, partition
+    SELECT %(group)s, topic, partition, next_offset
+    FROM unnest(%(topics)s::text[], %(numbers)s::int4[], %(offsets)s::int8[]) AS n (topic, partition, next_offset)
+    ORDER BY topic, partition
     ON CONFLICT (tenant_id, consumer_group, topic, partition)
     DO UPDATE SET next_offset = excluded.next_offset, updated_at = now() WHERE excluded.next_offset > p.next_offset
 )
-SELECT topic, partition, next_offset FROM before
+SELECT topic, partition, next_offset FROM attribution_positions WHERE tenant_id = '*' AND consumer_group = %(group)s
 """
 
 _STORED = """
@@ -54,11 +51,11 @@ class Memory:
         Raises:
             CommitsLostError: it holds less than was committed before.
         """
-        for place, offset in stored.items():
-            if offset < self._known.get(place, 0):
-                raise CommitsLostError(
-                    f"{place[0]}[{place[1]}]: Postgres fell back from {self._known[place]} to {offset}"
-                )
+        for place, known in self._known.items():
+            offset = stored.get(place, 0)
+            if offset < known:
+                self._known = {each: stored.get(each, 0) for each in self._known}
+                raise CommitsLostError(f"{place[0]}[{place[1]}]: Postgres fell back from {known} to {offset}")
 
     def committed(self, positions: Positions) -> None:
         """Note what has just been committed."""
@@ -69,7 +66,7 @@ def record_positions(connection: psycopg.Connection, group: str, positions: Posi
     """Store the next offsets of a group, in the transaction that stores its data; a stored offset never falls.
 
     Returns:
-        What was stored before, 0 where nothing was.
+        What was stored before, of all partitions of the group.
     """
     places = sorted(positions)
     columns = {
@@ -78,8 +75,8 @@ def record_positions(connection: psycopg.Connection, group: str, positions: Posi
         "numbers": [number for _, number in places],
         "offsets": [positions[place] for place in places],
     }
-    before = {(topic, number): offset for topic, number, offset in connection.execute(_RECORD, columns).fetchall()}
-    return {place: before.get(place, 0) for place in places}
+    rows = connection.execute(_RECORD, columns).fetchall()
+    return {(topic, number): offset for topic, number, offset in rows}
 
 
 def stored_positions(

@@ -1,8 +1,8 @@
 """What the auditor stores: every result that the results topic carries, and which version of each conversion was seen.
 
 Invariant: a result is stored once per (tenant, conversion, version); a second one with the same content changes
-nothing; one with other content, or one of a version that Postgres does not know (it lost commits), makes the
-conversion owe a version above both, reason ``repair``.
+nothing; one with other content, or one of a version that Postgres does not know or raised anew under the same number
+(it lost commits), makes the conversion owe a version above both, reason ``repair``.
 """
 
 from collections.abc import Sequence
@@ -35,6 +35,7 @@ class ResultRow(NamedTuple):
     content_hash: str
     partition: int
     offset: int
+    raised_at: int | None  # of the version, as its result says; None: it does not say
 
 
 class Stored(NamedTuple):
@@ -47,9 +48,10 @@ class Stored(NamedTuple):
     repaired: int  # conversions that owe a further version because of the two
 
 
-# Tenant, conversion, version and content of a result; then observed version, version (None: no such conversion) and the
-# content stored under that version (None: none).
-Before = tuple[str, str, int, str, int | None, int | None, str | None]
+# Tenant, conversion, version and content of a result; then the highest version seen before (also while the conversion
+# itself was lost), the version that is owed (None: no such conversion) and the
+# content stored under that version (None: none); whether the result is of a lost version with the number of this one.
+Before = tuple[str, str, int, str, int | None, int | None, str | None, bool]
 
 RESULT_STAGING = """
 CREATE TEMP TABLE stg_result (
@@ -57,18 +59,24 @@ CREATE TEMP TABLE stg_result (
     conversion_type text, converted_at_us bigint, journey_key text, net_value_micros bigint, gross_value_micros bigint,
     delta_micros bigint, currency text, policy_version text, touchpoint_count integer, touchpoints text, models text,
     insights text,
-    computed_at_us bigint, content_hash text, source_partition integer, source_offset bigint
+    computed_at_us bigint, content_hash text, source_partition integer, source_offset bigint, raised_at_us bigint
 ) ON COMMIT DELETE ROWS;
 SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off; SET jit = off;
 SET join_collapse_limit = 1; SET from_collapse_limit = 1; SET plan_cache_mode = force_custom_plan;
 """
 
 _TYPES = ["text", "text", "int8", "text", "bool", "text", "int8", "text", "int8", "int8", "int8", "text", "text",
-          "int4", "text", "text", "text", "int8", "text", "int4", "int8"]  # fmt: skip
+          "int4", "text", "text", "text", "int8", "text", "int4", "int8", "int8"]  # fmt: skip
 
 # Sorted, so that two auditors lock conversions in one order. Read before anything is written: what was seen before.
 _BEFORE = """
-SELECT s.tenant_id, s.conversion_id, s.version, s.content_hash, c.observed_version, c.version, r.content_hash
+SELECT s.tenant_id, s.conversion_id, s.version, s.content_hash,
+       CASE WHEN c.observed_version > 0 THEN c.observed_version ELSE COALESCE((
+           SELECT max(o.version) FROM attribution_results o
+           WHERE o.tenant_id = s.tenant_id AND o.conversion_id = s.conversion_id
+       ), 0) END,
+       c.version, r.content_hash,
+       COALESCE(s.version = c.version AND s.raised_at_us <> (extract(epoch FROM c.versioned_at) * 1000000)::int8, false)
 FROM stg_result s
 LEFT JOIN attribution_conversions c USING (tenant_id, conversion_id)
 LEFT JOIN attribution_results r
@@ -152,7 +160,7 @@ def judge(before: Sequence[Before]) -> tuple[Stored, dict[tuple[str, str], int]]
     new, repeated, conflicting, out_of_order = 0, 0, 0, 0
     repair: dict[tuple[str, str], int] = {}
     seen: dict[tuple[str, str], dict[int, str]] = {}
-    for tenant_id, conversion_id, version, content, observed, known, stored in before:
+    for tenant_id, conversion_id, version, content, observed, known, stored, is_namesake in before:
         key = (tenant_id, conversion_id)
         here = seen.setdefault(key, {})
         earlier = here.get(version, stored)
@@ -163,7 +171,8 @@ def judge(before: Sequence[Before]) -> tuple[Stored, dict[tuple[str, str], int]]
         else:
             new += 1
             out_of_order += version < highest
-        if known is not None and (version > known or (earlier is not None and earlier != content)):
+        differs = earlier is not None and earlier != content
+        if known is not None and (max(version, observed or 0) > known or differs or is_namesake):
             repair[key] = max(version, highest)
         here.setdefault(version, content if stored is None else stored)
     return Stored(new, repeated, conflicting, out_of_order, len(repair)), repair
