@@ -71,6 +71,7 @@ class _Run:
     channel: Channel
     pace: Pace
     deadline: float
+    doubtful: frozenset[str] = frozenset()  # ids of events that an earlier turn may have delivered
     delivered: int = 0
     culprits: int = 0
 
@@ -120,41 +121,47 @@ class Courier:
         """Give the monotonic second at which a turn of the loop must end, so that Kafka does not give us up."""
         return self._clock.monotonic() + self._options.budget
 
-    def deliver(self, channel: Channel, events: Sequence[Prepared], deadline: float | None = None) -> list[Settled]:
+    def deliver(
+        self,
+        channel: Channel,
+        events: Sequence[Prepared],
+        deadline: float | None = None,
+        doubtful: frozenset[str] = frozenset(),
+    ) -> list[Settled]:
         """Send events, oldest first; give what became of each.
 
         Args:
             channel: whose account.
             events: built for that account's destination.
             deadline: monotonic second after which the rest is left pending; None: the budget from now.
+            doubtful: ids of events that an earlier turn may have delivered; they stay in doubt until they are sent.
 
         Raises:
             StoreUnavailable: the ledger is away; what was in flight stays so in the ledger.
         """
-        pace = self.pace(channel)
-        deadline = self.turn_ends() if deadline is None else deadline
+        run = _Run(channel, self.pace(channel), self.turn_ends() if deadline is None else deadline, doubtful)
         waiting = list(batches(events, self._destination.limits))
         settled: list[Settled] = []
         while waiting:
-            if reason := self._obstacle(pace, deadline):
-                settled += [s for batch in waiting for s in _all(channel, batch, DeliveryState.PENDING, reason)]
+            if reason := self._obstacle(run):
+                settled += [s for batch in waiting for s in _all(run, batch, DeliveryState.PENDING, reason)]
                 break
-            size = self._options.concurrency * _WAVE_BATCHES if pace.delay() == 0 else 1
+            size = self._options.concurrency * _WAVE_BATCHES if run.pace.delay() == 0 else 1
             wave, waiting = waiting[:size], waiting[size:]
-            settled += self._wave(channel, wave, pace, deadline)
+            settled += self._wave(run, wave)
         return settled
 
-    def _obstacle(self, pace: Pace, deadline: float) -> str | None:
+    def _obstacle(self, run: _Run) -> str | None:
         now = self._clock.monotonic()
-        if block := pace.block(now):
+        if block := run.pace.block(now):
             return block.reason
-        return "out of time for this turn" if now >= deadline else None
+        return "out of time for this turn" if now >= run.deadline else None
 
-    def _wave(self, channel: Channel, wave: Sequence[Sequence[Prepared]], pace: Pace, deadline: float) -> list[Settled]:
-        keys = [_key(channel, event) for batch in wave for event in batch]
+    def _wave(self, whole: _Run, wave: Sequence[Sequence[Prepared]]) -> list[Settled]:
+        keys = [_key(whole.channel, event) for batch in wave for event in batch]
         self._ledger.begin(keys, now_micros=self._clock.now_micros())
         crash_at("forwarder_before_send")
-        runs = [_Run(channel, pace, deadline) for _ in wave]
+        runs = [_Run(whole.channel, whole.pace, whole.deadline, whole.doubtful) for _ in wave]
         if self._options.concurrency == 1 or len(wave) == 1:
             answers = [self._guarded(run, batch) for run, batch in zip(runs, wave, strict=True)]
         else:
@@ -188,14 +195,14 @@ class Courier:
         perhaps_sent = False
         for attempt in range(1, self._options.attempts + 1):
             reason = "the destination refuses everything" if self._all_wrong(run) else None
-            reason = reason or self._obstacle(run.pace, run.deadline)
+            reason = reason or self._obstacle(run)
             if reason:
-                yield from _all(run.channel, batch, DeliveryState.PENDING, reason, in_flight=perhaps_sent)
+                yield from _all(run, batch, DeliveryState.PENDING, reason, in_flight=perhaps_sent)
                 return
             request, answer = self._send(run, batch)
             if answer.verdict is Verdict.DELIVERED:
                 run.delivered += len(batch)
-                yield from _all(run.channel, batch, DeliveryState.SENT, None, request=request, answer=answer)
+                yield from _all(run, batch, DeliveryState.SENT, None, request=request, answer=answer)
                 return
             if answer.verdict is Verdict.REJECTED or (attempt > 1 and answer.code == "200/partial"):
                 yield from self._bisect(run, batch, request, answer)
@@ -206,9 +213,7 @@ class Courier:
             if answer.verdict is Verdict.AMBIGUOUS:
                 perhaps_sent = True
                 held = [] if self._options.uncertain == "resend" else [e for e in batch if not e.resend_safe]
-                yield from _all(
-                    run.channel, held, DeliveryState.UNCERTAIN, answer.reason, request=request, answer=answer
-                )
+                yield from _all(run, held, DeliveryState.UNCERTAIN, answer.reason, request=request, answer=answer)
                 batch = [event for event in batch if event not in held] if held else batch
                 if not batch:
                     return
@@ -250,7 +255,7 @@ class Courier:
     def _bisect(self, run: _Run, batch: Sequence[Prepared], request: Request, answer: Answer) -> Iterator[Settled]:
         if len(batch) == 1:
             run.culprits += 1
-            yield from _all(run.channel, batch, DeliveryState.REJECTED, answer.reason, request=request, answer=answer)
+            yield from _all(run, batch, DeliveryState.REJECTED, answer.reason, request=request, answer=answer)
             return
         middle = len(batch) // 2
         yield from self._settle(run, batch[:middle])
@@ -262,7 +267,7 @@ class Courier:
         if answer.verdict in {Verdict.RETRY, Verdict.AMBIGUOUS}:
             run.pace.give_up(answer, self._clock.monotonic(), self._options.longest_backoff)
         yield from _all(
-            run.channel,
+            run,
             batch,
             DeliveryState.PENDING,
             answer.reason,
@@ -292,7 +297,7 @@ def _key(channel: Channel, event: Prepared) -> DeliveryKey:
 
 
 def _all(
-    channel: Channel,
+    run: _Run,
     batch: Sequence[Prepared],
     state: DeliveryState,
     reason: str | None,
@@ -307,4 +312,5 @@ def _all(
     trace = answer.trace_id if answer else None
     for event in batch:
         remark = event.remark if state is DeliveryState.SENT else reason
-        yield Settled(_key(channel, event), state, remark, in_flight, digest, code, trace)
+        doubt = state is DeliveryState.PENDING and (in_flight or event.event_id in run.doubtful)
+        yield Settled(_key(run.channel, event), state, remark, doubt, digest, code, trace)

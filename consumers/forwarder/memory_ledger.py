@@ -51,6 +51,9 @@ class MemoryLedger:
                     state=new.state,
                     reason=new.reason,
                     in_flight=new.in_flight,
+                    first_sent_at=None
+                    if new.state is DeliveryState.PENDING and not new.in_flight
+                    else row.first_sent_at,
                     request_hash=new.request_hash or row.request_hash,
                     response_code=new.response_code or row.response_code,
                     trace_id=new.trace_id or row.trace_id,

@@ -164,7 +164,8 @@ class ForwarderStage:
         for number, events in to_send.items():
             if self._watch is not None:
                 self._watch.look(channels[number], events)
-            settled += self._courier.deliver(channels[number], events, deadline)
+            doubtful = frozenset(key.event_id for key, row in known.items() if row.in_flight)
+            settled += self._courier.deliver(channels[number], events, deadline, doubtful)
         self._report(tasks, known, settled)
         outcome.dead_letters += self._dead_letters(tasks, known, settled)
         self._wait_for_the_rest(tasks, settled)

@@ -70,7 +70,7 @@ class Delivery:
     Attributes:
         in_flight: True from just before a request until its answer is known; after a crash it means "perhaps sent".
         attempts: how many times the event was handed to a request that was not a mere continuation of another.
-        first_sent_at: when it was first handed over, microseconds; None before.
+        first_sent_at: when it was first handed over and perhaps taken, microseconds; None when it surely was not.
         request_hash: SHA-256 of the last request's body, to compare with `forward --dry-run`.
         response_code: HTTP status and the destination's own code, for example 400/100/2804003.
         trace_id: the destination's own id of the answer (Meta: fbtrace_id).

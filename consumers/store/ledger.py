@@ -64,6 +64,7 @@ WHERE (d.tenant_id, d.destination, d.event_id) = (locked.tenant_id, locked.desti
 _SETTLE = f"""{_LOCK}
 UPDATE attribution_deliveries d
 SET state = n.state, reason = n.reason, in_flight = n.in_flight, updated_at = now(),
+    first_sent_at = CASE WHEN n.state = 'pending' AND NOT n.in_flight THEN NULL ELSE d.first_sent_at END,
     request_hash = coalesce(n.request_hash, d.request_hash),
     response_code = coalesce(n.response_code, d.response_code), trace_id = coalesce(n.trace_id, d.trace_id)
 FROM unnest(%(tenants)s::text[], %(destinations)s::text[], %(events)s::text[], %(states)s::text[],

@@ -357,6 +357,36 @@ def test_redelivery_ends_when_meta_would_not_see_the_copy(clock: SimulatedClock,
     assert row.state is DeliveryState.EXPIRED
 
 
+def test_what_was_surely_not_taken_may_go_after_days(
+    fake: MetaFake, url: str, clock: SimulatedClock, make_stage: MakeStage
+) -> None:
+    fake.script.replace([Fault("token", times=1)])
+    ledger = MemoryLedger()
+    stage = make_stage("meta", url, clock, ledger=ledger, options=FAST)
+    batch = records([conversion(clock.micros)], now_micros=clock.micros)
+    with pytest.raises(Retry, match="access token"):
+        stage.handle(batch)
+    clock.sleep(3 * 86_400)
+    stage.handle(batch)
+    assert states(ledger) == {"sent": 1}
+
+
+def test_doubt_outlives_a_later_sure_failure(clock: SimulatedClock, make_stage: MakeStage) -> None:
+    answers = iter([Response(0, fault="ReadTimeout", perhaps_sent=True), Response(429), Response(429)])
+    once = CourierOptions(concurrency=1, attempts=1)
+    ledger = MemoryLedger()
+    transport = ScriptedTransport(lambda _: next(answers))
+    stage = make_stage("meta", "http://x", clock, ledger=ledger, options=once, transport=transport)
+    batch = records([conversion(clock.micros)], now_micros=clock.micros)
+    first = clock.micros
+    for _ in range(2):
+        with pytest.raises(Retry):
+            stage.handle(batch)
+        clock.sleep(100)
+    (row,) = ledger.rows.values()
+    assert (row.in_flight, row.first_sent_at) == (True, first)
+
+
 def test_a_ledger_that_is_away_is_waited_for(url: str, clock: SimulatedClock, make_stage: MakeStage) -> None:
     class Away(MemoryLedger):
         def claim(self, entries: Any) -> Any:  # noqa: ARG002

@@ -142,7 +142,7 @@ def mixture(now: int, number: int) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.fault
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(1_200 if os.environ.get("FORWARDER_FLOOD") else 120)
 @pytest.mark.parametrize("name", ["meta", "ga4"])
 def test_a_flood_with_faults_of_every_class_is_accounted_for_event_by_event(
     name: str, clock: SimulatedClock, make_stage: MakeStage

@@ -44,7 +44,7 @@ COMMENT ON COLUMN attribution_deliveries.in_flight IS
     'True from just before a request until its answer is known; after a crash it means perhaps sent.';
 COMMENT ON COLUMN attribution_deliveries.attempts IS 'How often the event was handed over.';
 COMMENT ON COLUMN attribution_deliveries.occurred_at IS 'Event time.';
-COMMENT ON COLUMN attribution_deliveries.first_sent_at IS 'When it was first handed over.';
+COMMENT ON COLUMN attribution_deliveries.first_sent_at IS 'When it was first handed over and perhaps taken; NULL when it surely was not.';
 COMMENT ON COLUMN attribution_deliveries.source_topic IS 'Kafka topic that holds the event.';
 COMMENT ON COLUMN attribution_deliveries.source_partition IS 'Its partition.';
 COMMENT ON COLUMN attribution_deliveries.source_offset IS 'Its offset.';
