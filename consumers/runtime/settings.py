@@ -7,11 +7,11 @@ secret can also be given as a file, ``NAME_FILE=/path``. ``docs/settings.md`` is
 import json
 import os
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from .errors import ConfigError
 
@@ -35,7 +35,7 @@ class _SecretFiles(PydanticBaseSettingsSource):
         if not path:
             return None, variable, False
         try:
-            return Path(path).read_text(encoding="utf-8").strip(), variable, False
+            return Path(path).read_text(encoding="utf-8").strip() or None, variable, False
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{variable}_FILE", f"the file cannot be read ({type(error).__name__})") from None
 
@@ -49,11 +49,9 @@ class _SecretFiles(PydanticBaseSettingsSource):
 
 
 class Settings(BaseSettings):
-    """The common ground: variables are named by each field's alias; empty variables count as not set."""
+    """The common ground: variables are named by each field's alias only; empty variables and files count as not set."""
 
-    model_config = SettingsConfigDict(
-        extra="ignore", env_ignore_empty=True, populate_by_name=True, frozen=True, hide_input_in_errors=True
-    )
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, frozen=True, hide_input_in_errors=True)
 
     @classmethod
     def settings_customise_sources(  # noqa: D102  # the framework's hook
@@ -118,7 +116,7 @@ class KafkaSettings(Settings):
         alias="KAFKA_TRANSACTION_TIMEOUT_MS",
         description="After so long the broker aborts an open transaction; milliseconds, below the session timeout.",
     )
-    extra: dict[str, Any] = Field(
+    extra: Annotated[dict[str, Any], NoDecode] = Field(  # decoded below, so that a bad one is named like any other
         default_factory=dict,
         alias="KAFKA_EXTRA",
         description="Further librdkafka settings for every client, a JSON object.",
@@ -131,7 +129,9 @@ class KafkaSettings(Settings):
             try:
                 value = json.loads(value)
             except ValueError:
-                raise ValueError("must be a JSON object") from None
+                value = None
+        if not isinstance(value, dict):
+            raise ValueError("must be a JSON object")  # noqa: TRY004  # pydantic takes a ValueError as a broken rule
         return value
 
     @model_validator(mode="after")

@@ -96,7 +96,7 @@ def parse_time(text: str) -> int | None:
 
     if text in {"beginning", "end"}:
         return 0 if text == "beginning" else None
-    if text[-1:] in _UNITS and text[:-1].isdigit():
+    if text[-1:] in _UNITS and text[:-1].isdecimal():
         return int((time.time() - int(text[:-1]) * _UNITS[text[-1]]) * 1_000)
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:

@@ -1,0 +1,72 @@
+"""What the loop reads, passed on in the order of log time while there is a backlog; see ``alignment.py``.
+
+Invariant: outside a backlog records pass through as they come. Partitions that this class has paused it also resumes,
+at the latest when the loop rewinds.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from confluent_kafka import Consumer, TopicPartition
+
+from .alignment import LogTimeAlignment, Place
+from .records import Record
+
+
+class Backlog:
+    """Stands between the consumer and the stage.
+
+    Args:
+        consumer: the loop's; asked for the ends of partitions, told to pause and resume them.
+        most_held: most records held back, all partitions together.
+        is_aligned: False passes everything through: partitions of one topic need no order among themselves.
+    """
+
+    def __init__(self, consumer: Consumer, most_held: int, *, is_aligned: bool) -> None:
+        self._consumer = consumer
+        self._is_aligned = is_aligned
+        self._alignment = LogTimeAlignment(most_held)
+        self._paused: set[Place] = set()
+
+    def start_at(self, offsets: Mapping[Place, int]) -> None:
+        """Note where newly assigned partitions begin."""
+        self._alignment.start_at(offsets)
+
+    def forget(self, places: Iterable[Place]) -> None:
+        """Drop partitions that were given away, and what is held of them."""
+        gone = list(places)
+        self._alignment.forget(gone)
+        self._paused.difference_update(gone)
+
+    def clear(self) -> None:
+        """Drop everything that is held: the loop rewinds and reads it again."""
+        self._alignment.clear()
+        self._read_on(list(self._paused))
+
+    def through(self, records: list[Record], *, is_full: bool) -> list[Record]:
+        """Return the records whose turn it is.
+
+        Args:
+            records: as they were read.
+            is_full: the read was cut off by the batch size: a backlog.
+        """
+        if not self._is_aligned:
+            return records
+        alignment = self._alignment
+        is_backlog = len(alignment) > 0 or is_full
+        alignment.offer(records)
+        # Nothing more came in half a second, or there was never much: nobody is behind.
+        is_even = not records or not is_backlog
+        released = alignment.release_all() if is_even else alignment.release(self._end_of)
+        if pause := [place for place in alignment.to_pause() if place not in self._paused]:
+            self._consumer.pause([TopicPartition(*place) for place in pause])
+            self._paused.update(pause)
+        self._read_on(alignment.to_resume(self._paused))
+        return released
+
+    def _end_of(self, place: Place) -> int:
+        return int(self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)[1])
+
+    def _read_on(self, places: list[Place]) -> None:
+        if places:
+            self._consumer.resume([TopicPartition(*place) for place in places])
+            self._paused.difference_update(places)
