@@ -62,7 +62,7 @@ class Credentials:
     @property
     def is_on(self) -> bool:
         """Tell whether any tenant is served."""
-        return self._default is not None or bool(self._tenants)
+        return self._default is not None or any((self._tenants or {}).values())
 
     @property
     def serves_one_account(self) -> bool:

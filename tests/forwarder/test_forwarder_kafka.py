@@ -10,7 +10,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from confluent_kafka import Consumer, Producer
@@ -78,7 +78,8 @@ def dead_letters(bootstrap: str) -> list[dict[str, str]]:
         for _ in range(30):
             for message in consumer.consume(10, 0.5):
                 assert message.error() is None
-                found.append({name: value.decode() for name, value in message.headers() or []})  # type: ignore[union-attr]
+                headers = cast("list[tuple[str, bytes]]", message.headers() or [])
+                found.append({name: value.decode() for name, value in headers})
             if found:
                 return found
     finally:

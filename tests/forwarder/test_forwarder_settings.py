@@ -128,6 +128,9 @@ def test_credentials_per_tenant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     ga4 = read_setup("ga4").credentials
     assert [c.ledger_name for c in ga4.channels("acme")] == ["ga4", "ga4:1:2:ios:3"]
     assert ga4.channels("somebody") == (), "no account of another tenant"
+    path.write_text("tenants: {acme: {meta: {pixel_id: '1', access_token: one}}}")
+    assert read_setup("meta").credentials.is_on
+    assert not read_setup("ga4").credentials.is_on
 
 
 @pytest.mark.parametrize(
