@@ -85,7 +85,7 @@ def forwarded_table(connection: psycopg.Connection, meta: Mapping[str, Any], ga4
     table = Table("destination", "state", "reason", "events", title="Forwarded (delivery ledger)")
     rows = connection.execute(
         "SELECT destination, state, COALESCE(reason, ''), count(*) FROM attribution_deliveries "
-        "GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+        "WHERE destination IN ('meta', 'ga4') GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
     ).fetchall()
     for destination, state, reason, events in rows:
         table.add_row(destination, state, reason, f"{events:,}")

@@ -94,7 +94,8 @@ _LEFT = """
 SELECT (SELECT COALESCE(sum(next_offset), 0) FROM attribution_positions WHERE consumer_group = 'attribution.stitcher'),
        (SELECT count(*) FROM attribution_conversions WHERE observed_version < version),
        (SELECT count(*) FROM attribution_conversion_events),
-       (SELECT count(*) FROM attribution_deliveries WHERE state <> 'pending')
+       (SELECT count(*) FROM attribution_deliveries WHERE state <> 'pending'
+           AND destination IN ('meta', 'ga4'))
 """
 
 
