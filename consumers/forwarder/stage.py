@@ -110,6 +110,7 @@ class ForwarderStage:
         self._watch = watch
         self._codec = codec or Codec()
         self._ready = True
+        self._oldest_waiting: int | None = None
         self.name = f"forwarder_{route.destination.name}"
         self.group = f"attribution.forwarder.{route.destination.name}"
         self.most_records = route.most_records
@@ -133,6 +134,7 @@ class ForwarderStage:
             Retry: something must wait; what was sent is in the ledger and is not sent again.
         """
         if self._route.credentials.serves_one_account and (block := self._courier.block()):
+            self._show_waiting()
             raise Retry(f"{self._route.destination.name}: {block.reason}", block.seconds)
         with outside_errors():
             try:
@@ -256,11 +258,9 @@ class ForwarderStage:
         events pending in the ledger, so that it holds up nobody else; `attributary forward retry` fetches them.
         """
         name = self._route.destination.name
-        metrics.forward_channels_stopped.labels(name).set(self._courier.stopped_channels())
         waiting = [outcome for outcome in settled if outcome.state is DeliveryState.PENDING]
-        now = self._clock.now_micros()
-        oldest = min((tasks[outcome.key].conversion["occurred_at"] for outcome in waiting), default=now)
-        metrics.forward_oldest_pending_seconds.labels(name).set(max(0, now - oldest) / 1e6)
+        self._oldest_waiting = min((tasks[outcome.key].conversion["occurred_at"] for outcome in waiting), default=None)
+        self._show_waiting()
         seconds, reason = 0.0, None
         for channel in {id(tasks[o.key].channel): tasks[o.key].channel for o in waiting}.values():
             block = self._courier.pace(channel).block(self._clock.monotonic())
@@ -271,6 +271,13 @@ class ForwarderStage:
             reason = block.reason if block else "out of time for this turn"
         if reason is not None:
             raise Retry(f"{name}: {reason}", seconds)
+
+    def _show_waiting(self) -> None:
+        """Set the gauges; also while a channel is blocked, or the age of the oldest would stand still."""
+        name, now = self._route.destination.name, self._clock.now_micros()
+        age = 0 if self._oldest_waiting is None else max(0, now - self._oldest_waiting)
+        metrics.forward_oldest_pending_seconds.labels(name).set(age / 1e6)
+        metrics.forward_channels_stopped.labels(name).set(self._courier.stopped_channels())
 
     def _report(
         self,

@@ -13,6 +13,7 @@ from attributary.consumers.forwarder.courier import CourierOptions
 from attributary.consumers.forwarder.credentials import Account, Credentials
 from attributary.consumers.forwarder.destination import Response
 from attributary.consumers.forwarder.memory_ledger import MemoryLedger
+from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.store.connection import StoreUnavailable
 from attributary.consumers.store.delivery import DeliveryKey, DeliveryState
@@ -369,6 +370,26 @@ def test_what_was_surely_not_taken_may_go_after_days(
     clock.sleep(3 * 86_400)
     stage.handle(batch)
     assert states(ledger) == {"sent": 1}
+
+
+def test_the_age_of_the_oldest_rises_while_a_channel_is_stopped(
+    fake: MetaFake, url: str, clock: SimulatedClock, make_stage: MakeStage
+) -> None:
+    fake.script.replace([Fault("token", times=1)])
+    stage = make_stage("meta", url, clock, options=FAST)
+    batch = records([conversion(clock.micros)], now_micros=clock.micros)
+    ages = []
+    for _ in range(2):
+        with pytest.raises(Retry):
+            stage.handle(batch)
+        ages.append(metrics.forward_oldest_pending_seconds.labels("meta")._value.get())
+        assert metrics.forward_channels_stopped.labels("meta")._value.get() == 1
+        clock.sleep(50)
+    assert ages == [pytest.approx(60, abs=1), pytest.approx(110, abs=1)]
+    clock.sleep(20)
+    stage.handle(batch)
+    assert metrics.forward_oldest_pending_seconds.labels("meta")._value.get() == 0
+    assert metrics.forward_channels_stopped.labels("meta")._value.get() == 0
 
 
 def test_doubt_outlives_a_later_sure_failure(clock: SimulatedClock, make_stage: MakeStage) -> None:
