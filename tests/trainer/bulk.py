@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from attributary.attribution_core.lookback import LookbackPolicy
     from attributary.producers.pathdata import Replay
 
+# Published for this data set: normalised exact removal effects of the first order, and simplified Shapley values, in
+# conversions.
+MARKOV = {
+    "eta": 3340.8, "iota": 3884.6, "alpha": 5344.9, "beta": 2527.4, "theta": 1971.9, "lambda": 1282.8, "kappa": 274.4,
+    "zeta": 381.1, "epsilon": 599.6, "gamma": 171.1, "delta": 4.6, "mi": 1.7,
+}  # fmt: skip
+SHAPLEY = {"alpha": 7627.9, "eta": 3613.7, "iota": 3505.0}
+
 _TOUCHPOINTS = (
     "tenant_id, event_id, identity_key, occurred_at_us, received_at_us, platform, channel, interaction, campaign, "
     "is_bot, details, content_hash, source_topic, source_partition, source_offset"

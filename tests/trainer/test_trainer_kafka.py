@@ -19,13 +19,19 @@ from attributary.consumers.store.connection import connect
 from attributary.consumers.store.model_states import in_force, list_states
 from attributary.local.child import Child, spawn
 from attributary.local.stages import command_line
+from attributary.producers.client import AttributaryProducer
+from attributary.producers.config import ProducerConfig
+from attributary.producers.pathdata import PathDataMissingError, Replay, ReplayConfig, find_pathdata, read_paths
 from attributary.schemas.codec import Codec
-from attributary.schemas.topics import JOB_STATUS
+from attributary.schemas.topics import CONVERSIONS, JOB_STATUS, TOUCHPOINTS
+from tests.trainer.bulk import MARKOV, SHAPLEY
 from tests.trainer.feed import feed, order, touchpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    import psycopg
 
 pytestmark = [pytest.mark.postgres, pytest.mark.kafka, pytest.mark.slow]
 
@@ -34,13 +40,7 @@ ACME = ("--tenant", "acme")
 
 
 @pytest.fixture
-def shop(database: str, fresh_topics: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    events = []
-    for number in range(40):
-        events += [touchpoint(f"p{number}", number % 9, "search"), touchpoint(f"p{number}", number % 9 + 1, "mail")]
-        if number % 2 == 0:
-            events.append(order(f"p{number}", number % 9 + 2, 10))
-    feed(database, events)
+def pipeline(database: str, fresh_topics: str, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in {
         "DATABASE_URL": database,
         "KAFKA_BOOTSTRAP_SERVERS": fresh_topics,
@@ -56,10 +56,21 @@ def shop(database: str, fresh_topics: str, monkeypatch: pytest.MonkeyPatch) -> s
     return database
 
 
+@pytest.fixture
+def shop(pipeline: str) -> str:
+    events = []
+    for number in range(40):
+        events += [touchpoint(f"p{number}", number % 9, "search"), touchpoint(f"p{number}", number % 9 + 1, "mail")]
+        if number % 2 == 0:
+            events.append(order(f"p{number}", number % 9 + 2, 10))
+    feed(pipeline, events)
+    return pipeline
+
+
 @contextmanager
-def trainer(folder: Path, crash_at: str = "") -> Iterator[Child]:
+def trainer(folder: Path, crash_at: str = "", stage: str = "trainer") -> Iterator[Child]:
     environment = {**os.environ, "ATTRIBUTION_CRASH_AT": crash_at}
-    child = spawn(command_line("trainer"), name="trainer", log=folder / "trainer.log", env=environment)
+    child = spawn(command_line(stage), name=stage, log=folder / f"{stage}.log", env=environment)
     try:
         yield child
     finally:
@@ -128,3 +139,39 @@ def test_a_job_survives_the_death_of_its_worker(shop: str, fresh_topics: str, tm
     with connect(shop, application_name="tests") as connection:
         assert [(row.version, row.is_active) for row in list_states(connection)] == [(1, True)]
         assert in_force(connection, "acme").model_set == 1
+
+
+@pytest.mark.timeout(1_200)
+def test_the_reference_data_set_through_kafka_gives_its_exact_population_numbers(
+    pipeline: str, fresh_topics: str, tmp_path: Path
+) -> None:
+    try:
+        rows = read_paths(find_pathdata())
+    except PathDataMissingError as missing:
+        pytest.skip(str(missing))
+    replay = Replay(rows, ReplayConfig(int(time.time() * 1e6), seed=1))
+    config = ProducerConfig(bootstrap=fresh_topics, source="tests", full_buffer_timeout_seconds=600)
+    names = {TOUCHPOINTS: "touchpoint", CONVERSIONS: "conversion"}
+    with trainer(tmp_path, stage="stitcher") as stitcher, trainer(tmp_path):
+        with AttributaryProducer(config) as producer:
+            for topic, _, event in replay:
+                producer.publish_mapping(names[topic], event)
+        with connect(pipeline, application_name="tests", autocommit=True) as connection:
+            while _stitched(connection) < len(replay):
+                assert stitcher.running, stitcher.log_tail()
+                time.sleep(1.0)
+        arguments = ("--tenant", "pathdata", "-s", "closing=all", "--wait", "--json")
+        done = json.loads(run("jobs", "submit", "train", *arguments))
+    report = done["result"]["metadata"]["diagnostics"]
+    assert (report["conversions"], report["nulls"], report["value_micros"]) == (19_785, 68_602, replay.value_micros)
+    channels = {row["channel"]: row for row in report["channels"]}
+    assert {name: round(row["markov"]["conversions"], 1) for name, row in channels.items()} == MARKOV
+    assert {name: round(channels[name]["shapley"]["conversions"], 1) for name in SHAPLEY} == SHAPLEY
+
+
+def _stitched(connection: psycopg.Connection) -> int:
+    """How many records the stitcher has stored."""
+    row = connection.execute(
+        "SELECT COALESCE(sum(next_offset), 0) FROM attribution_positions WHERE consumer_group = 'attribution.stitcher'"
+    ).fetchone()
+    return int(row[0]) if row else 0

@@ -28,7 +28,7 @@ from attributary.producers.pathdata import (
     find_pathdata,
     read_paths,
 )
-from tests.trainer.bulk import copy_replay
+from tests.trainer.bulk import MARKOV, SHAPLEY, copy_replay
 from tests.trainer.feed import DAY, NOW, POLICY, feed, link, order, touchpoint
 
 if TYPE_CHECKING:
@@ -40,13 +40,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.postgres
 
 INACTIVITY = POLICY.inactivity_micros
-
-# The facts page: exact removal effects of the first order, normalised, and simplified Shapley values, in conversions.
-MARKOV = {
-    "eta": 3340.8, "iota": 3884.6, "alpha": 5344.9, "beta": 2527.4, "theta": 1971.9, "lambda": 1282.8, "kappa": 274.4,
-    "zeta": 381.1, "epsilon": 599.6, "gamma": 171.1, "delta": 4.6, "mi": 1.7,
-}  # fmt: skip
-SHAPLEY = {"alpha": 7627.9, "eta": 3613.7, "iota": 3505.0}
 
 
 def paths() -> list[PathRow]:
