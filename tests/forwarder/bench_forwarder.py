@@ -21,6 +21,7 @@ import structlog
 
 from attributary.consumers.forwarder.clock import SystemClock
 from attributary.consumers.forwarder.courier import CourierOptions
+from attributary.consumers.forwarder.process import quiet_collector
 from attributary.consumers.forwarder.transport import HttpTransport
 from attributary.local.fakes import Fault, Ga4Fake, MetaFake
 from attributary.local.fakes.server import FakeServer
@@ -113,6 +114,7 @@ def main() -> None:
     parser.add_argument("--single", type=int, default=2_000)
     parser.add_argument("--answer-ms", type=float, default=50.0)
     given = parser.parse_args()
+    quiet_collector()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     for line in bench(given.events, given.single, given.answer_ms / 1_000):
         print(json.dumps(line))  # a bench prints
