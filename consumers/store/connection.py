@@ -15,6 +15,7 @@ _RETRYABLE = (
     psycopg.OperationalError,  # includes connection loss, admin shutdown, deadlock, lock timeouts, disk full
     psycopg.InterfaceError,  # the connection was found closed
     errors.SerializationFailure,
+    errors.IdleInTransactionSessionTimeout,  # we were stopped for so long that the server let go of us
 )
 
 

@@ -63,6 +63,7 @@ CREATE TEMP TABLE stg_result (
 ) ON COMMIT DELETE ROWS;
 SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off; SET jit = off;
 SET join_collapse_limit = 1; SET from_collapse_limit = 1; SET plan_cache_mode = force_custom_plan;
+SET idle_in_transaction_session_timeout = '20s';  -- see staging.py
 """
 
 _TYPES = ["text", "text", "int8", "text", "bool", "text", "int8", "text", "int8", "int8", "int8", "text", "text",

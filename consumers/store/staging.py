@@ -37,6 +37,8 @@ SET jit = off;
 SET join_collapse_limit = 1;
 SET from_collapse_limit = 1;
 SET plan_cache_mode = force_custom_plan;
+-- A process that was stopped in the middle of a batch must not keep its people locked for the one that took over.
+SET idle_in_transaction_session_timeout = '20s';
 """
 
 _PLACE_TYPES = ["text", "int4", "int8"]
