@@ -172,7 +172,7 @@ def _report(estimator: Estimator, table: JourneyTable, settings: AnalysisSetting
         diagnostics["baseline_share"] = 1.0 - float(share[0].sum())
     if isinstance(estimator, RemovalTotals):
         diagnostics["order"] = settings.order
-        diagnostics["states"] = int(estimator.grams.states.size)
+        diagnostics["states"] = int(estimator.grams.states.numbers.size)
         diagnostics["reconciliation"] = reconcile(batch, weights, totals[0], settings.order)
     if isinstance(estimator, CreditTotals) and estimator.name in RULES:
         diagnostics["confidence_note"] = "rule, not estimated: intervals show how stable the share is over journeys"

@@ -21,6 +21,32 @@ _MAX_NUMBER = 2**62
 
 
 @dataclass(frozen=True, eq=False)
+class States:
+    """The states of a chain: tuples of the last channels, numbered.
+
+    Attributes:
+        order: length of the tuples.
+        base: number of channels + 1; the digits of a number in this base are channel code + 1, the newest last.
+        numbers: int64[S], ascending.
+    """
+
+    order: int
+    base: int
+    numbers: Ints
+
+    @cached_property
+    def member(self) -> Flags:
+        """Whether the channel stands in the state, bool[S, K]."""
+        found = np.zeros((self.numbers.size, self.base), dtype=np.bool_)
+        rows = np.arange(self.numbers.size)
+        rest = self.numbers.copy()
+        for _ in range(self.order):
+            rest, digit = np.divmod(rest, self.base)
+            found[rows, digit] = True
+        return found[:, 1:]
+
+
+@dataclass(frozen=True, eq=False)
 class SparseChain:
     """An absorbing chain whose states belong to channels.
 
@@ -31,7 +57,7 @@ class SparseChain:
         probability: float64[E], of the step.
         reward: float64[S, R], per kind of reward (conversion, revenue, ...) the expectation when the journey leaves
             the state for good.
-        member: bool[S, K], whether the channel stands in the state.
+        states: what the states are.
     """
 
     start: Floats
@@ -39,7 +65,7 @@ class SparseChain:
     target: Ints
     probability: Floats
     reward: Floats
-    member: Flags
+    states: States
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,21 +107,9 @@ class Grams:
         return cls(order, base, edges, places, last, batch.journey_of_touch)
 
     @cached_property
-    def states(self) -> Ints:
-        """Ascending numbers of the states that occur, int64[S]."""
-        return np.unique(self.edges % self.base**self.order)
-
-    @cached_property
-    def members(self) -> Flags:
-        """Tell which channels stand in which state, bool[S, K]."""
-        states = self.states
-        found = np.zeros((states.size, self.base), dtype=np.bool_)
-        rows = np.arange(states.size)
-        rest = states.copy()
-        for _ in range(self.order):
-            rest, digit = np.divmod(rest, self.base)
-            found[rows, digit] = True
-        return found[:, 1:]
+    def states(self) -> States:
+        """The states that occur."""
+        return States(self.order, self.base, np.unique(self.edges % self.base**self.order))
 
     def chain(self, rewards: Floats, exits: Floats) -> SparseChain:
         """Estimate the chain from weighted journeys.
@@ -105,7 +119,7 @@ class Grams:
             exits: float64[n], weight of each journey, converted or not.
         """
         span = self.base**self.order
-        states = self.states
+        states = self.states.numbers
         weights = np.bincount(self.edge_of_touch, exits[self.journey_of_touch], minlength=self.edges.size)
         target = np.searchsorted(states, self.edges % span)
         opening = self.edges < self.base  # all older digits are 0: the step from START
@@ -124,7 +138,7 @@ class Grams:
             [np.bincount(places, column, minlength=states.size) / out for column in rewards[ended].T]
         ).reshape(states.size, rewards.shape[1])
         begun = float(start.sum()) or 1.0
-        return SparseChain(start / begun, source, target, weights / out[source], reward, self.members)
+        return SparseChain(start / begun, source, target, weights / out[source], reward, self.states)
 
 
 def step_numbers(batch: JourneyBatch, order: int) -> Ints:

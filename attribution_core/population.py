@@ -205,7 +205,7 @@ class MarkovShapleyTotals:
         rewards = np.column_stack((weights.conversions, weights.values))
         sparse = grams.chain(rewards, weights.conversions + weights.nulls)
         channels = len(self.batch.index)
-        channel = grams.states - 1  # a state of order 1 is one channel
+        channel = grams.states.numbers - 1  # a state of order 1 is one channel
         steps = np.zeros((channels, channels), dtype=np.float64)
         steps[channel[sparse.source], channel[sparse.target]] = sparse.probability
         start, reward = np.zeros(channels), np.zeros((channels, 2))

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from attributary.attribution_core.counting import ChainCounts, count_chain
 from attributary.attribution_core.journeys import ChannelIndex, Ints, JourneyBatch, JourneyError, Outcomes
 from attributary.attribution_core.sets import distinct_sets
 
@@ -23,25 +24,6 @@ SetCounts = dict[tuple[str, ...], tuple[int, int, int]]
 
 class StateError(ValueError):
     """A state that cannot be read, or a retraction of more than was added."""
-
-
-@dataclass(frozen=True, eq=False)
-class ChainCounts:
-    """Counts of the chain of first order; repeats of a channel in direct succession count as one visit.
-
-    Attributes:
-        steps: int64[K, K], steps between different channels.
-        opens: int64[K], journeys by their first channel.
-        conversions: int64[K], converted journeys by their last channel.
-        nulls: int64[K], journeys without conversion by their last channel.
-        value_micros: int64[K], value of the converted journeys by their last channel.
-    """
-
-    steps: Ints
-    opens: Ints
-    conversions: Ints
-    nulls: Ints
-    value_micros: Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +55,8 @@ class JourneyState:
         """
         if len(outcomes) != len(batch):
             raise JourneyError("outcomes: must have one entry per journey")
-        return _tidied(cls(batch.index, _count_chain(batch, outcomes), _count_sets(batch, outcomes)))
+        chain = count_chain(batch.channels, batch.offsets, outcomes, len(batch.index))
+        return _tidied(cls(batch.index, chain, _count_sets(batch, outcomes)))
 
     @property
     def conversions(self) -> int:
@@ -227,40 +210,14 @@ def _spread(state: JourneyState, index: ChannelIndex) -> ChainCounts:
     )
 
 
-def _weighted(codes: Ints, weights: Ints, size: int) -> Ints:
-    """Add integer weights up by code; exact, unlike `bincount`, which adds floats."""
-    sums = np.zeros(size, dtype=np.int64)
-    np.add.at(sums, codes, weights)
-    return sums
-
-
-def _count_chain(batch: JourneyBatch, outcomes: Outcomes) -> ChainCounts:
-    size = len(batch.index)
-    filled = batch.lengths > 0
-    openers = batch.channels[batch.offsets[:-1][filled]].astype(np.int64)
-    closers = batch.channels[batch.offsets[1:][filled] - 1].astype(np.int64)
-    journeys = outcomes.conversions + outcomes.nulls
-    source, target = batch.channels[:-1].astype(np.int64), batch.channels[1:].astype(np.int64)
-    journey = batch.journey_of_touch
-    inside = (journey[:-1] == journey[1:]) & (source != target)
-    steps = _weighted((source * size + target)[inside], journeys[journey[:-1][inside]], size * size)
-    return ChainCounts(
-        steps.reshape(size, size),
-        _weighted(openers, journeys[filled], size),
-        _weighted(closers, outcomes.conversions[filled], size),
-        _weighted(closers, outcomes.nulls[filled], size),
-        _weighted(closers, outcomes.value_micros[filled], size),
-    )
-
-
 def _count_sets(batch: JourneyBatch, outcomes: Outcomes) -> SetCounts:
     found = distinct_sets(batch)
     size = len(found.members)
-    conversions = _weighted(found.set_of_journey, outcomes.conversions, size)
-    nulls = _weighted(found.set_of_journey, outcomes.nulls, size)
-    values = _weighted(found.set_of_journey, outcomes.value_micros, size)
+    counts = np.zeros((3, size), dtype=np.int64)
+    for row, part in enumerate((outcomes.conversions, outcomes.nulls, outcomes.value_micros)):
+        np.add.at(counts[row], found.set_of_journey, part)
     names = batch.index.names
     return {
-        tuple(names[code] for code in members): (int(conversions[place]), int(nulls[place]), int(values[place]))
-        for place, members in enumerate(found.members)
+        tuple(names[code] for code in members): (conversions, nulls, value)
+        for members, (conversions, nulls, value) in zip(found.members, counts.T.tolist(), strict=True)
     }

@@ -1,15 +1,19 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.attribution_core.grams import Grams, SparseChain, step_numbers
-from attributary.attribution_core.journeys import Floats, JourneyBatch, Outcomes
+from attributary.attribution_core.counting import count_chain
+from attributary.attribution_core.grams import Grams, SparseChain, States, step_numbers
+from attributary.attribution_core.journeys import ChannelIndex, Floats, JourneyBatch, Outcomes
 from attributary.attribution_core.markov import Chain, first_order_chain, first_order_removal
 from attributary.attribution_core.markov_shapley import _marginals, _sampled, _worths, markov_shapley
-from attributary.attribution_core.removal import ConvergenceError, removal_effects
+from attributary.attribution_core.removal import ConvergenceError, Method, removal_effects
 from attributary.attribution_core.state import JourneyState
 
+METHODS: tuple[Method, ...] = ("sparse", "blocks")
 Paths = list[tuple[list[str], int, int]]
 PATHS: st.SearchStrategy[Paths] = st.lists(
     st.tuples(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=7), st.integers(0, 5), st.integers(0, 9)).filter(
@@ -49,8 +53,9 @@ def test_chain_identities(paths: Paths, order: int) -> None:
     assert (dense.effects <= 1 + 1e-12).all()
     # every conversion is worth the same here, so value and conversions have the same effects
     assert dense.effects[1] == pytest.approx(dense.effects[0], abs=1e-12)
-    sweeps = removal_effects(chain_of(batch, outcomes, order), "iterative")
-    assert np.abs(sweeps.effects - dense.effects).max() < 1e-12
+    for method in METHODS:
+        swept = removal_effects(chain_of(batch, outcomes, order), method)
+        assert np.abs(swept.effects - dense.effects).max() < 1e-12
 
 
 @settings(max_examples=40, deadline=None)
@@ -115,10 +120,11 @@ def test_states_without_an_end_are_refused() -> None:
         np.array([1, 0]),
         np.array([1.0, 1.0]),
         np.array([[0.1], [0.0]]),
-        np.eye(2, dtype=np.bool_),
+        States(1, 3, np.array([1, 2])),
     )
-    with pytest.raises(ConvergenceError):
-        removal_effects(loop, "iterative")
+    for method in METHODS:
+        with pytest.raises(ConvergenceError):
+            removal_effects(loop, method)
 
 
 def random_chain(channels: int, seed: int) -> tuple[Floats, Floats, Floats]:
@@ -171,3 +177,42 @@ def test_many_channels_are_sampled_and_scaled_to_the_exact_total() -> None:
     assert found.draws == 400
     assert found.values.sum() + found.baseline == pytest.approx(found.total, abs=1e-14)
     assert found.values[0] == 0
+
+
+def counted_slowly(batch: JourneyBatch, outcomes: Outcomes) -> tuple[list[list[int]], list[int]]:
+    size = len(batch.index)
+    steps, opens = [[0] * size for _ in range(size)], [0] * size
+    for journey in range(len(batch)):
+        path = batch.channels[batch.offsets[journey] : batch.offsets[journey + 1]].tolist()
+        weight = int(outcomes.conversions[journey] + outcomes.nulls[journey])
+        for source, target in pairwise(path):
+            steps[source][target] += weight * (source != target)
+        if path:
+            opens[path[0]] += weight
+    return steps, opens
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.lists(st.integers(0, 299), max_size=6), st.booleans(), st.integers(1, 3)), max_size=8),
+    st.booleans(),
+)
+def test_counting_is_exact_for_single_and_weighted_journeys(
+    rows: list[tuple[list[int], bool, int]], single: bool
+) -> None:
+    index = ChannelIndex.of(f"{code:03}" for code in range(300))
+    batch = JourneyBatch.of_paths([[f"{code:03}" for code in path] for path, _, _ in rows], index)
+    weight = np.array([1 if single else weight for _, _, weight in rows], dtype=np.int64)
+    flags = np.array([flag for _, flag, _ in rows], dtype=np.bool_)
+    outcomes = Outcomes(weight * flags, weight * ~flags, weight * flags * (2**53 if single else 7))
+    found = count_chain(batch.channels, batch.offsets, outcomes, 300)
+    steps, opens = counted_slowly(batch, outcomes)
+    assert found.steps.tolist() == steps
+    assert found.opens.tolist() == opens
+    filled = batch.lengths > 0
+    assert found.conversions.sum() == outcomes.conversions[filled].sum()
+    assert found.nulls.sum() == outcomes.nulls[filled].sum()
+    assert found.value_micros.sum() == outcomes.value_micros[filled].sum()
+    for journey in np.flatnonzero(filled).tolist():
+        last = batch.channels[batch.offsets[journey + 1] - 1]
+        assert found.conversions[last] >= outcomes.conversions[journey]

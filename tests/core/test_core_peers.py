@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def by_name(batch: JourneyBatch, numbers: dict[str, float]) -> Floats:
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
-@pytest.mark.parametrize("method", ["dense", "iterative"])
+@pytest.mark.parametrize("method", ["dense", "sparse", "blocks"])
 @pytest.mark.parametrize("case", range(len(GOLDEN["markov"])))
 def test_removal_effects_agree_with_do_attribution(case: int, method: Method, order: int) -> None:
     golden = GOLDEN["markov"][case]
@@ -52,7 +52,7 @@ def test_removal_effects_agree_with_do_attribution(case: int, method: Method, or
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_removal_effects_agree_with_do_attribution_on_pathdata(pathdata: Any, order: int) -> None:
     wanted = GOLDEN["pathdata"]["markov"][str(order)]
-    for method in ("dense", "iterative"):
+    for method in get_args(Method):
         found = effects_of(pathdata.batch, pathdata.outcomes, order, method)
         assert np.abs(found.effects[0] - by_name(pathdata.batch, wanted["effects"])).max() < 1e-12
         assert found.total[0] == pytest.approx(19_785 / (19_785 + 68_602), abs=1e-15)
