@@ -1,15 +1,20 @@
 """What the loop reads, passed on in the order of log time while there is a backlog; see ``alignment.py``.
 
 Invariant: outside a backlog records pass through as they come. Partitions that this class has paused it also resumes,
-at the latest when the loop rewinds.
+at the latest when the loop rewinds. Nothing is held for more than about a second without anything being released.
 """
 
+import time
 from collections.abc import Iterable, Mapping
 
 from confluent_kafka import Consumer, TopicPartition
 
 from .alignment import LogTimeAlignment, Place
 from .records import Record
+
+# A partition that does not move for so long is not behind: it ends with the marker of a transaction or with records
+# that were compacted away, or its broker is down. The others go on without it.
+_STUCK_SECONDS = 1.0
 
 
 class Backlog:
@@ -26,6 +31,7 @@ class Backlog:
         self._is_aligned = is_aligned
         self._alignment = LogTimeAlignment(most_held)
         self._paused: set[Place] = set()
+        self._moved_at = time.monotonic()
 
     def start_at(self, offsets: Mapping[Place, int]) -> None:
         """Note where newly assigned partitions begin."""
@@ -57,6 +63,11 @@ class Backlog:
         # Nothing more came in half a second, or there was never much: nobody is behind.
         is_even = not records or not is_backlog
         released = alignment.release_all() if is_even else alignment.release(self._end_of)
+        now = time.monotonic()
+        if not released and now - self._moved_at > _STUCK_SECONDS:
+            released = alignment.release_all()
+        if released or not records:
+            self._moved_at = now
         if pause := [place for place in alignment.to_pause() if place not in self._paused]:
             self._consumer.pause([TopicPartition(*place) for place in pause])
             self._paused.update(pause)

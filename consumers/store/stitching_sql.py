@@ -1,7 +1,8 @@
 """The statements of a stitching transaction. Constants only: every value is a parameter.
 
 ``a:`` keys sort before ``u:`` keys and end before ``a;`` (the character after the colon), which is how a range on the
-key tells anonymous ids from users.
+key tells anonymous ids from users. Columns sort by bytes (COLLATE "C"); a parameter sorts as the database does, so a
+range on it names the collation, too.
 """
 
 _WIDEN = """
@@ -195,7 +196,7 @@ CONVERSIONS_OF_IDENTITIES = """
 SELECT c.tenant_id, c.conversion_id
 FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, identity_key)
 LEFT JOIN attribution_identities i
-  ON k.identity_key < 'a;' AND i.tenant_id = k.tenant_id AND i.anonymous_id = substr(k.identity_key, 3)
+  ON k.identity_key < 'a;' COLLATE "C" AND i.tenant_id = k.tenant_id AND i.anonymous_id = substr(k.identity_key, 3)
 JOIN attribution_conversions c
   ON c.tenant_id = k.tenant_id
  AND c.journey_key = CASE WHEN i.user_id IS NULL THEN k.identity_key ELSE 'u:' || i.user_id END
@@ -207,7 +208,8 @@ INSERT INTO attribution_conversions (
     gross_value_micros, net_value_micros, previous_net_micros, currency, version, version_reason, policy_version,
     owner_topic, owner_partition, owner_offset, event_published_us)
 SELECT tenant_id, conversion_id, '', '', '', 0, 0, 0, 0, 0, 'XXX', 0, 'waiting', '', '', 0, 0, 0
-FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, conversion_id) ORDER BY tenant_id, conversion_id
+FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, conversion_id)
+ORDER BY tenant_id COLLATE "C", conversion_id COLLATE "C"
 ON CONFLICT (tenant_id, conversion_id) DO UPDATE SET updated_at = now() WHERE false
 """
 

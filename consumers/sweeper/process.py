@@ -16,6 +16,7 @@ from attributary.attribution_core.lookback import LookbackPolicy
 from attributary.consumers.outages import outside_errors
 from attributary.consumers.policy import PolicySettings
 from attributary.consumers.runtime import metrics
+from attributary.consumers.runtime.codes import TOPIC_REFUSED
 from attributary.consumers.runtime.errors import Fatal, Retry
 from attributary.consumers.runtime.health import Heartbeat, serve
 from attributary.consumers.runtime.run import run_process
@@ -31,6 +32,8 @@ from attributary.schemas.topics import COMMANDS, conversion_key
 from .sweep import Sweep, sweep
 
 _log = structlog.get_logger()
+
+_FLUSH_SECONDS = 30.0
 
 
 class SweeperSettings(Settings):
@@ -73,7 +76,7 @@ class Sweeper:
         self._session = session
         self._producer = producer
         self._stop = threading.Event()
-        self._failed: str | None = None
+        self._refused: str | None = None
         self._repair_at = 0.0  # monotonic seconds
 
     def stop(self) -> None:
@@ -145,14 +148,17 @@ class Sweeper:
             key = conversion_key(version.tenant_id, version.conversion_id)
             self._producer.produce(COMMANDS, value, key, on_delivery=self._delivered)
             self._producer.poll(0)
-        if versions and self._producer.flush(30.0):
+        left = self._producer.flush(_FLUSH_SECONDS) if versions else 0
+        if self._refused is not None:
+            raise Fatal(f"Kafka refuses commands: {self._refused}; run `attributary topics apply`")
+        if left:
+            # What waits is found overdue again: an outage must not fill the queue with the same commands.
+            self._producer.purge(in_flight=False)
             raise Retry("Kafka does not take the commands")
-        if self._failed is not None:
-            raise Fatal(f"Kafka refuses commands: {self._failed}; run `attributary topics apply`")
 
     def _delivered(self, error: KafkaError | None, _message: Any) -> None:
-        if error is not None:
-            self._failed = error.name()
+        if error is not None and error.code() in TOPIC_REFUSED:
+            self._refused = error.name()
 
 
 def main(version: str) -> int:

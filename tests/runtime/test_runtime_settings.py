@@ -1,0 +1,190 @@
+"""Settings: a missing or bad variable is named, its value never shown, secrets may come from files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import pytest
+from pydantic import Field, SecretStr
+
+from attributary.consumers.policy import PolicySettings
+from attributary.consumers.runtime.errors import EXIT_CONFIG, ConfigError
+from attributary.consumers.runtime.settings import DatabaseSettings, KafkaSettings, ProcessSettings, Settings, load
+from attributary.consumers.wire import RegistrySettings, make_codec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OURS = ("KAFKA_", "ATTRIBUTION_", "METRICS_", "DATABASE_", "SCHEMA_REGISTRY_", "LOG_LEVEL")
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in list(os.environ):
+        if name.startswith(OURS):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "broker:9092")
+
+
+def refused(cls: type[Settings]) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        load(cls)
+    assert caught.value.exit_code == EXIT_CONFIG
+    return caught.value
+
+
+def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS")
+    error = refused(KafkaSettings)
+    assert (error.variable, error.rule) == ("KAFKA_BOOTSTRAP_SERVERS", "must be set")
+    assert str(error) == "KAFKA_BOOTSTRAP_SERVERS: must be set"
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "")
+    assert refused(KafkaSettings).rule == "must be set"
+    monkeypatch.setenv("LOG_LEVEL", "")
+    assert load(ProcessSettings).log_level == "info"
+
+
+@pytest.mark.parametrize(
+    ("cls", "variable", "value"),
+    [
+        (KafkaSettings, "KAFKA_SECURITY_PROTOCOL", "hunter2"),
+        (KafkaSettings, "KAFKA_SASL_MECHANISM", "hunter2"),
+        (KafkaSettings, "KAFKA_GROUP_PROTOCOL", "hunter2"),
+        (KafkaSettings, "KAFKA_SESSION_TIMEOUT_MS", "hunter2"),
+        (KafkaSettings, "KAFKA_SESSION_TIMEOUT_MS", "999"),
+        (KafkaSettings, "KAFKA_TRANSACTION_TIMEOUT_MS", "-4711"),
+        (KafkaSettings, "KAFKA_EXTRA", "hunter2"),
+        (KafkaSettings, "KAFKA_EXTRA", '["hunter2"]'),
+        (ProcessSettings, "ATTRIBUTION_ENVIRONMENT", "hunter2"),
+        (ProcessSettings, "ATTRIBUTION_INSTANCE", "hunter 2"),
+        (ProcessSettings, "ATTRIBUTION_FIRST_START", "hunter2"),
+        (ProcessSettings, "ATTRIBUTION_BATCH_SIZE", "0"),
+        (ProcessSettings, "ATTRIBUTION_LINGER_MS", "10001"),
+        (ProcessSettings, "ATTRIBUTION_MAX_POISON_SHARE", "1.5"),
+        (ProcessSettings, "ATTRIBUTION_GRACE_SECONDS", "hunter2"),
+        (ProcessSettings, "METRICS_PORT", "65536"),
+        (ProcessSettings, "LOG_LEVEL", "hunter2"),
+    ],
+)
+def test_a_bad_value_is_named_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, cls: type[Settings], variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    error = refused(cls)
+    assert error.variable == variable
+    assert error.rule
+    if len(value) > 4:  # a number may be the bound that the rule names
+        assert value not in str(error)
+
+
+def test_a_variable_of_another_program_is_not_taken_for_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("URL", "ENVIRONMENT", "INSTANCE", "EXTRA", "BATCH_SIZE", "environment", "url"):
+        monkeypatch.setenv(name, "postgresql://somebody-else")
+    assert load(ProcessSettings).instance == "0"
+    assert load(KafkaSettings).extra == {}
+    assert refused(DatabaseSettings).variable == "DATABASE_URL"
+
+
+def test_the_transaction_ends_before_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_TRANSACTION_TIMEOUT_MS", "45000")
+    error = refused(KafkaSettings)
+    assert (error.variable, error.rule) == ("KAFKA_TRANSACTION_TIMEOUT_MS", "must be below KAFKA_SESSION_TIMEOUT_MS")
+
+
+def test_a_sasl_protocol_needs_a_mechanism(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
+    assert refused(KafkaSettings).variable == "KAFKA_SASL_MECHANISM"
+
+
+def test_what_the_clients_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
+    monkeypatch.setenv("KAFKA_SASL_MECHANISM", "SCRAM-SHA-512")
+    monkeypatch.setenv("KAFKA_SASL_USERNAME", "reader")
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", "hunter2")
+    monkeypatch.setenv("KAFKA_EXTRA", '{"socket.keepalive.enable": true}')
+    kafka = load(KafkaSettings)
+    config = kafka.client_config()
+    assert config["bootstrap.servers"] == "broker:9092"
+    assert (config["sasl.password"], config["socket.keepalive.enable"]) == ("hunter2", True)
+    assert "ssl.ca.location" not in config
+    assert "hunter2" not in repr(kafka)
+
+
+def test_a_secret_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "dsn"
+    file.write_text("postgresql://from-file/db\n")
+    monkeypatch.setenv("DATABASE_URL_FILE", str(file))
+    assert load(DatabaseSettings).url.get_secret_value() == "postgresql://from-file/db"
+    monkeypatch.setenv("DATABASE_URL", "postgresql://direct/db")
+    assert load(DatabaseSettings).url.get_secret_value() == "postgresql://direct/db"
+
+
+def test_an_empty_file_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "dsn"
+    file.write_text(" \n")
+    monkeypatch.setenv("DATABASE_URL_FILE", str(file))
+    error = refused(DatabaseSettings)
+    assert (error.variable, error.rule) == ("DATABASE_URL", "must be set")
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_a_file_that_cannot_be_read_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None
+) -> None:
+    file = tmp_path / "very-secret-name"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv("DATABASE_URL_FILE", str(file))
+    error = refused(DatabaseSettings)
+    assert error.variable == "DATABASE_URL_FILE"
+    assert "very-secret-name" not in str(error)
+
+
+def test_a_rule_over_several_fields_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Pair(Settings):
+        number: Annotated[int, Field(alias="ATTRIBUTION_TEST_NUMBER")] = 1
+        secret: Annotated[SecretStr | None, Field(alias="ATTRIBUTION_TEST_SECRET")] = None
+
+    monkeypatch.setenv("ATTRIBUTION_TEST_NUMBER", "many")
+    assert refused(Pair).variable == "ATTRIBUTION_TEST_NUMBER"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "cannot be read as YAML (FileNotFoundError)"),
+        ("windows: [", "cannot be read as YAML"),
+        ("- 1", "must hold a mapping"),
+        ("lateness_days: 1\ninactivity_days: 1\nwindows: []", "windows need one entry"),
+        ("lateness_days: -1\ninactivity_days: 1\nwindows: [{days: 1}]", "lateness_days must be"),
+    ],
+)
+def test_a_bad_policy_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None, said: str) -> None:
+    file = tmp_path / "policy.yaml"
+    if text is not None:
+        file.write_text(text)
+    monkeypatch.setenv("ATTRIBUTION_POLICY_FILE", str(file))
+    with pytest.raises(ConfigError, match="ATTRIBUTION_POLICY_FILE") as caught:
+        load(PolicySettings).policy()
+    assert said in str(caught.value)
+
+
+def test_a_good_policy_file_and_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert load(PolicySettings).policy().version.startswith("default-")
+    file = tmp_path / "policy.yaml"
+    file.write_text("name: ours\nlateness_days: 1\ninactivity_days: 2\nwindows:\n  - days: 7\n")
+    monkeypatch.setenv("ATTRIBUTION_POLICY_FILE", str(file))
+    assert load(PolicySettings).policy().version.startswith("ours-")
+
+
+def test_without_a_registry_the_codec_needs_none() -> None:
+    codec = make_codec(load(RegistrySettings))
+    link = {
+        "event_id": "e", "tenant_id": "t", "anonymous_id": "a", "user_id": "u", "linked_at": 1, "source": None,
+    }  # fmt: skip
+    assert codec.encode("identity_link", link)[:2] == b"\xc3\x01"

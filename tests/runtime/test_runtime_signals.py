@@ -1,0 +1,129 @@
+"""Crash points and signals: what ends a process, and how."""
+
+from __future__ import annotations
+
+import ast
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from attributary.consumers.runtime.crash import POINTS
+
+CONSUMERS = Path(__file__).resolve().parents[2] / "consumers"
+
+
+def start(program: str, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-u", "-c", textwrap.dedent(program)],
+        env={"PATH": os.environ["PATH"], **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    with process:
+        out, err = process.communicate(timeout=30)
+    return process.returncode, out, err
+
+
+PASS = """
+    from attributary.consumers.runtime.crash import crash_at
+    for point in ("loop_before_transaction", "stitcher_in_store", "loop_before_transaction", "loop_before_transaction"):
+        crash_at(point)
+        print(point)
+"""
+
+
+@pytest.mark.parametrize(
+    ("armed", "lines", "killed"),
+    [
+        (None, 4, False),
+        ("", 4, False),
+        ("loop_before_transaction", 0, True),
+        ("loop_before_transaction:1", 0, True),
+        ("loop_before_transaction:3", 3, True),
+        ("loop_before_transaction:4", 4, False),
+        ("stitcher_in_store", 1, True),
+        ("auditor_after_pg_commit", 4, False),
+    ],
+)
+def test_a_crash_point_kills_at_its_passing(armed: str | None, lines: int, *, killed: bool) -> None:
+    variables = {} if armed is None else {"ATTRIBUTION_CRASH_AT": armed}
+    code, out, err = end(start(PASS, **variables))
+    assert code == (-signal.SIGKILL if killed else 0)
+    assert len(out.splitlines()) == lines
+    assert err == (f"crash_at: {str(armed).partition(':')[0]}\n" if killed else "")
+
+
+def test_the_list_of_points_is_that_of_the_code() -> None:
+    passed = set()
+    for file in CONSUMERS.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "crash_at":
+                (point,) = node.args
+                if isinstance(point, ast.Constant):
+                    passed.add(point.value)
+                else:  # the loop names the stage: any of these
+                    assert ast.unparse(point) == "f'{name}_after_consume'"
+                    passed |= {point for point in POINTS if point.endswith("_after_consume")}
+    assert passed == set(POINTS)
+
+
+WAIT = """
+    import sys, threading, time
+    from attributary.consumers.runtime.signals import stop_on_signals
+    asked = threading.Event()
+    stop_on_signals(asked.set, {grace})
+    print("ready")
+    while not asked.is_set():
+        time.sleep(0.01)
+    print("asked")
+    {then}
+"""
+
+
+def waiting(grace: float, then: str) -> subprocess.Popen[str]:
+    process = start(WAIT.format(grace=grace, then=then))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_stops_gracefully(number: signal.Signals) -> None:
+    process = waiting(20, "print('clean')")
+    process.send_signal(number)
+    assert end(process) == (0, "asked\nclean\n", "")
+
+
+def test_the_second_signal_stops_at_once() -> None:
+    process = waiting(20, "time.sleep(20)")
+    process.terminate()
+    assert process.stdout is not None
+    assert process.stdout.readline() == "asked\n"
+    process.terminate()
+    assert end(process)[0] == 75
+
+
+def test_when_the_grace_is_over_the_process_ends() -> None:
+    process = waiting(0.2, "time.sleep(20)")
+    process.terminate()
+    code, out, _ = end(process)
+    assert code == 75
+    assert "graceful stop took too long" in out
+
+
+def test_sigusr1_shows_stacks_and_ends_nothing() -> None:
+    process = waiting(20, "pass")
+    process.send_signal(signal.SIGUSR1)
+    assert process.stderr is not None
+    assert "most recent call first" in process.stderr.readline()
+    process.terminate()
+    assert end(process)[0] == 0
