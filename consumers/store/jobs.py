@@ -133,7 +133,7 @@ RETURNING j.tenant_id, j.job_id, j.kind, j.parameters, j.claim
 _MINE = "tenant_id = %(tenant)s AND job_id = %(job)s AND claim = %(claim)s AND state = 'running'"
 _HEARTBEAT = f"""
 UPDATE attribution_batch_jobs SET
-    status_number = status_number + CASE WHEN (done, total) IS DISTINCT FROM (%(done)s::int8, %(total)s::int8) THEN 1 ELSE 0 END,
+    status_number = status_number + ((done, total) IS DISTINCT FROM (%(done)s::int8, %(total)s::int8))::int,
     done = %(done)s, total = %(total)s, heartbeat_at = now(), updated_at = now()
 WHERE {_MINE} RETURNING cancel_requested_at IS NOT NULL
 """

@@ -7,21 +7,28 @@ with touches, to the micro; what has no touch stays "unattributed".
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import psycopg
 
-from attributary.attribution_core.journeys import Floats, Ints, JourneyBatch
+from attributary.attribution_core.journey_insights import journey_insights
+from attributary.attribution_core.journeys import Flags, Floats, Ints, JourneyBatch
 from attributary.attribution_core.models import ModelSet
 from attributary.attribution_core.money import split_micros
 from attributary.attribution_core.report import plain
-from attributary.consumers.store.training import TimelineRow, person_of_conversion
+from attributary.consumers.store.training import (
+    Selection,
+    TimelineRow,
+    conversions_by_currency,
+    person_of_conversion,
+)
 from attributary.schemas.limits import MINOR_UNIT_MICROS
 
+from .cohort import Cohort
 from .finished import FinishedJourneys
-from .learning import Progress, Window, no_progress, read_journeys
+from .learning import Progress, Window, converted_outcomes, no_progress, null_outcomes, read_journeys
 
 MOST_NAMES = 200
 """Names shown per dimension; the rest is summed up under "(other)", and how many they are is told."""
@@ -36,21 +43,21 @@ class UnknownConversionError(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class JourneyFilter:
-    """Which conversions to analyse: those with a touch of the platform and one of the campaign; empty: any."""
+    """Which journeys to analyse: those with a touch of the platform and one of the campaign; None: any."""
 
     platform: str | None = None
     campaign: str | None = None
 
-    def keeps(self, journeys: FinishedJourneys) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Tell which converted journeys pass."""
-        kept = np.ones(len(journeys.conversions), dtype=np.bool_)
+    def keeps(self, batch: JourneyBatch, touches: Sequence[TimelineRow]) -> Flags:
+        """Tell which journeys pass."""
+        kept = np.ones(len(batch), dtype=np.bool_)
         for wanted, names in (
-            (self.platform, [row.group for row in journeys.touches]),
-            (self.campaign, [row.campaign for row in journeys.touches]),
+            (self.platform, [row.group for row in touches]),
+            (self.campaign, [row.campaign for row in touches]),
         ):
             if wanted is not None:
                 has = np.fromiter((name == wanted for name in names), np.bool_, len(names))
-                kept &= np.bincount(journeys.converted.journey_of_touch[has], minlength=kept.size) > 0
+                kept &= np.bincount(batch.journey_of_touch[has], minlength=kept.size) > 0
         return kept
 
 
@@ -94,11 +101,20 @@ def analyze_batch(
         inactivity_micros: see `read_journeys`.
         progress: told of how many people of how many.
     """
-    totals = _Totals()
+    currencies = conversions_by_currency(
+        connection, Selection(window.tenant_id, since=window.since, until=window.until)
+    )
+    currency = next(iter(currencies), None)
+    totals, cohort = _Totals(), Cohort()
     for journeys in read_journeys(connection, window, inactivity_micros, progress):
-        if journeys.conversions:
-            _add(totals, *_kept(journeys, chosen.keeps(journeys)), models)
-    return _report(totals, models)
+        kept = chosen.keeps(journeys.converted, journeys.touches)
+        batch, conversions, touches = _kept(journeys, kept)
+        if conversions:
+            _add(totals, batch, conversions, touches, models)
+        cohort.add(batch, converted_outcomes(conversions, currency))
+        lost = chosen.keeps(journeys.nulls, journeys.null_touches)
+        cohort.add(_part(journeys.nulls, lost), null_outcomes(int(lost.sum())))
+    return _report(totals, models) | {"currency": currency} | cohort.report()
 
 
 def analyze_journey(
@@ -120,19 +136,23 @@ def analyze_journey(
     if person is None:
         raise UnknownConversionError(f"there is no conversion {conversion_id}")
     for journeys in read_journeys(connection, Window(tenant_id, journey_key=person), inactivity_micros):
-        only = np.array([row.id == conversion_id for row in journeys.conversions])
+        only = np.fromiter((row.id == conversion_id for row in journeys.conversions), np.bool_)
         if only.any():
             batch, conversions, touches = _kept(journeys, only)
             return _journey(batch, conversions[0], touches, models)
     raise UnknownConversionError(f"the conversion {conversion_id} moved to another person meanwhile; ask again")
 
 
-def _kept(
-    journeys: FinishedJourneys, kept: np.ndarray[Any, np.dtype[np.bool_]]
-) -> tuple[JourneyBatch, list[TimelineRow], list[TimelineRow]]:
-    batch = journeys.converted
+def _kept(journeys: FinishedJourneys, kept: Flags) -> tuple[JourneyBatch, list[TimelineRow], list[TimelineRow]]:
+    inside = np.repeat(kept, journeys.converted.lengths)
+    conversions = [row for row, keep in zip(journeys.conversions, kept.tolist(), strict=True) if keep]
+    touches = [row for row, keep in zip(journeys.touches, inside.tolist(), strict=True) if keep]
+    return _part(journeys.converted, kept), conversions, touches
+
+
+def _part(batch: JourneyBatch, kept: Flags) -> JourneyBatch:
     inside = np.repeat(kept, batch.lengths)
-    part = JourneyBatch(
+    return JourneyBatch(
         offsets=np.concatenate(([0], np.cumsum(batch.lengths[kept]))).astype(np.int64),
         channels=batch.channels[inside],
         times=batch.times[inside],
@@ -140,8 +160,6 @@ def _kept(
         direct=batch.direct[inside],
         index=batch.index,
     )
-    conversions = [row for row, keep in zip(journeys.conversions, kept.tolist(), strict=True) if keep]
-    return part, conversions, [row for row, keep in zip(journeys.touches, inside.tolist(), strict=True) if keep]
 
 
 def _split(credits_: Floats, batch: JourneyBatch, conversions: Sequence[TimelineRow]) -> Ints:
@@ -272,8 +290,9 @@ def _journey(
     batch: JourneyBatch, conversion: TimelineRow, touches: Sequence[TimelineRow], models: ModelSet
 ) -> dict[str, Any]:
     credited = []
+    said = models.attribute(batch)
     for model in models.models:
-        credits_, fallen, confidence = model.credits(batch), model.fallback(batch), model.confidence(batch)
+        credits_, fallen, confidence = said[model.name].credits, said[model.name].fallback, said[model.name].confidence
         credited.append(
             {
                 "model": model.name,
@@ -304,6 +323,7 @@ def _journey(
                 for row in touches
             ],
             "models": credited,
+            "insights": [asdict(insight) for insight in journey_insights(batch, models, said)[0]],
         }
     )
     return report

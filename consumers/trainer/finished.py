@@ -69,6 +69,7 @@ class FinishedJourneys:
         conversions: the conversion of each.
         touches: the touchpoint behind each touch of `converted`.
         nulls: journeys without conversion; the last touch ends them.
+        null_touches: the touchpoint behind each touch of `nulls`.
         open_touches: touches of journeys that are not finished.
         passed_over: touches that count for no conversion although one followed.
         people: number of people.
@@ -78,6 +79,7 @@ class FinishedJourneys:
     conversions: Sequence[TimelineRow]
     touches: Sequence[TimelineRow]
     nulls: JourneyBatch
+    null_touches: Sequence[TimelineRow]
     open_touches: int
     passed_over: int
     people: int
@@ -137,7 +139,7 @@ def finished_journeys(rows: Sequence[TimelineRow], rules: FinishRules) -> Finish
     conversions = [row for row in rows if row.is_conversion and (wanted is None or row.kind in wanted)]
     reach = _reach(touches, conversions, person_of, rules)
     conversion_of, place_of = _counting_pairs(touches, conversions, reach, rules)
-    nulls, open_touches, passed_over = _nulls(touches, reach, place_of, rules)
+    nulls, null_places, open_touches, passed_over = _nulls(touches, reach, place_of, rules)
 
     ends = np.fromiter((row.at for row in conversions), np.int64, len(conversions))
     taken = rules.takes(ends)
@@ -150,6 +152,7 @@ def finished_journeys(rows: Sequence[TimelineRow], rules: FinishRules) -> Finish
         conversions=[row for row, take in zip(conversions, taken.tolist(), strict=True) if take],
         touches=[touches.rows[place] for place in places.tolist()],
         nulls=nulls,
+        null_touches=[touches.rows[place] for place in null_places.tolist()],
         open_touches=open_touches,
         passed_over=passed_over,
         people=len(person_of),
@@ -224,8 +227,8 @@ def _kinds(pairs: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str]], Int
     return list(known), codes
 
 
-def _nulls(touches: _Touches, reach: _Reach, counted: Ints, rules: FinishRules) -> tuple[JourneyBatch, int, int]:
-    """Return the journeys without conversion, and the numbers of open and of passed over touches."""
+def _nulls(touches: _Touches, reach: _Reach, counted: Ints, rules: FinishRules) -> tuple[JourneyBatch, Ints, int, int]:
+    """Return the journeys without conversion, the places of their touches, and how many are open and passed over."""
     size = touches.times.size
     counts = np.zeros(size, dtype=np.bool_)
     counts[counted] = True
@@ -237,7 +240,7 @@ def _nulls(touches: _Touches, reach: _Reach, counted: Ints, rules: FinishRules) 
     places = np.flatnonzero(~counts & ~converts_soon).astype(np.int64)
     passed_over = int((~counts & converts_soon).sum())
     if not places.size:
-        return touches.batch(places, np.zeros(0, np.int64), np.zeros(0, np.int64)), 0, passed_over
+        return touches.batch(places, np.zeros(0, np.int64), np.zeros(0, np.int64)), places, 0, passed_over
 
     times, person = touches.times[places], touches.person[places]
     cuts = np.diff(person) != 0
@@ -255,4 +258,4 @@ def _nulls(touches: _Touches, reach: _Reach, counted: Ints, rules: FinishRules) 
     kept = places[np.repeat(taken, lengths)]
     lengths = lengths[taken]
     journeys = touches.batch(kept, (np.cumsum(lengths) - lengths).astype(np.int64), touches.times[last[taken]])
-    return journeys, open_touches, passed_over
+    return journeys, kept, open_touches, passed_over

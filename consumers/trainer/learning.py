@@ -4,7 +4,7 @@ Invariant: the statistics are a function of the stored events, the window and th
 how the stream is cut into chunks changes nothing, and they can be built again at any time.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -15,6 +15,7 @@ from attributary.attribution_core.journeys import Outcomes
 from attributary.attribution_core.state import JourneyState
 from attributary.consumers.store.training import (
     Selection,
+    TimelineRow,
     conversions_by_currency,
     count_people,
     newest_arrival,
@@ -167,13 +168,19 @@ def learn(
     return Learned(state, currency, tuple(sorted(policies)), counts)
 
 
-def _fit(journeys: FinishedJourneys, currency: str | None) -> JourneyState:
+def converted_outcomes(conversions: Sequence[TimelineRow], currency: str | None) -> Outcomes:
+    """Return the outcomes of converted journeys: the net value where it is in the currency, else no value."""
     values = np.fromiter(
-        (row.value_micros if row.group == currency else 0 for row in journeys.conversions),
-        np.int64,
-        len(journeys.conversions),
+        (row.value_micros if row.group == currency else 0 for row in conversions), np.int64, len(conversions)
     )
-    converted = JourneyState.fit(journeys.converted, Outcomes.of(np.ones(values.size, dtype=np.bool_), values))
-    lost = len(journeys.nulls)
-    none = np.zeros(lost, dtype=np.int64)
-    return converted.add(JourneyState.fit(journeys.nulls, Outcomes.of(np.zeros(lost, dtype=np.bool_), none)))
+    return Outcomes.of(np.ones(values.size, dtype=np.bool_), values)
+
+
+def null_outcomes(number: int) -> Outcomes:
+    """Return the outcomes of so many journeys without conversion."""
+    return Outcomes.of(np.zeros(number, dtype=np.bool_), np.zeros(number, dtype=np.int64))
+
+
+def _fit(journeys: FinishedJourneys, currency: str | None) -> JourneyState:
+    converted = JourneyState.fit(journeys.converted, converted_outcomes(journeys.conversions, currency))
+    return converted.add(JourneyState.fit(journeys.nulls, null_outcomes(len(journeys.nulls))))

@@ -21,7 +21,7 @@ PARAMETERS: Mapping[str, frozenset[str]] = {
     "rollback": frozenset({"model", "version"}),
     "backtest": _WINDOW | {"split"},
     "analyze_journey": frozenset({"conversion_id"}),
-    "analyze_batch": frozenset({"from", "to", "conversion_type", "platform", "campaign", "user_id", "anonymous_id"}),
+    "analyze_batch": _WINDOW | {"platform", "campaign", "user_id", "anonymous_id"},
     "cancel": frozenset({"target_job_id"}),
 }
 """The parameters of each kind of job."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from attributary.attribution_core.journeys import JourneyBatch, Outcomes
 from attributary.attribution_core.models import MODELS, model_set
 from attributary.attribution_core.state import JourneyState
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.trainer import analysis
+from attributary.consumers.trainer import analysis, cohort
 from attributary.consumers.trainer.analysis import (
     JourneyFilter,
     UnknownConversionError,
@@ -99,10 +100,11 @@ def test_every_dimension_sums_to_the_revenue(snapshot: psycopg.Connection, dimen
 
 
 def test_filters_choose_whole_conversions(snapshot: psycopg.Connection) -> None:
-    assert analyzed(snapshot, platform="meta")["conversions"] == 2
+    report = analyzed(snapshot, platform="meta")
+    assert (report["conversions"], report["population"]["conversions"]) == (2, 2)
     assert credits_of(analyzed(snapshot, campaign="spring"), "first") == {"search": 1.0}
     assert analyzed(snapshot, platform="meta", campaign="summer")["net_value_micros"] == {"JPY": 100_000_000}
-    assert credits_of(analyzed(snapshot, platform="nowhere"), "first") == {}
+    assert analyzed(snapshot, platform="nowhere")["models"] == []
     assert analyzed(snapshot, Window("acme", since=NOW + 4 * DAY))["conversions"] == 2
     assert analyzed(snapshot, Window("acme", until=NOW + 4 * DAY))["conversions"] == 2
     assert credits_of(analyzed(snapshot, Window("acme", journey_key="u:dora")), "first") == {"social": 1.0}
@@ -128,8 +130,37 @@ def test_one_journey_touch_by_touch(snapshot: psycopg.Connection) -> None:
     assert shapley["credits"] == pytest.approx([0.25, 0.25, 0.5])
     bare = analyze_journey(snapshot, "acme", "order-c", model_set(), POLICY.inactivity_micros)
     assert (bare["touchpoints"], bare["models"][0]["credits"]) == ([], [])
+    insights = {row["rule_id"]: row["text"] for row in report["insights"]}
+    assert insights["journey.lead_time"] == "from the first of 3 touches to the conversion: 3.0 days"
     with pytest.raises(UnknownConversionError):
         analyze_journey(snapshot, "other", "order-b", model_set(), POLICY.inactivity_micros)
+
+
+def test_a_cohort_has_population_numbers_of_its_own(
+    snapshot: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = analyzed(snapshot, Window("acme", closing=Closing.ALL))
+    assert (report["currency"], report["distinct_paths"]) == ("EUR", 5)
+    population = report["population"]
+    assert (population["conversions"], population["nulls"], population["value_micros"]) == (4, 1, 18_000_000)
+    social = analyzed(snapshot, Window("acme", closing=Closing.ALL), platform="meta")["population"]
+    assert (social["conversions"], social["nulls"]) == (2, 0)
+    assert analyzed(snapshot, Window("acme", closing=Closing.ALL), platform="google")["population"]["nulls"] == 1
+    assert [row["rule_id"] for row in report["insights"]] == []  # four conversions carry no sentence
+    monkeypatch.setattr(cohort, "MOST_PATHS", 2)
+    bounded = analyzed(snapshot, Window("acme", closing=Closing.ALL))
+    assert (bounded["distinct_paths"], bounded["insights"], bounded["population"]) == (None, None, population)
+
+
+def test_a_large_cohort_carries_sentences() -> None:
+    many = cohort.Cohort()
+    number = 400
+    batch = JourneyBatch.of_paths([["search", "mail"]] * number + [["social"]] * number)
+    half = np.arange(2 * number) % 4 == 0
+    many.add(batch, Outcomes.of(half | (np.arange(2 * number) < number // 2), np.zeros(2 * number, dtype=np.int64)))
+    texts = [row["text"] for row in many.report()["insights"]]
+    assert any("search" in text for text in texts)
+    assert not any("caused" in text or "incremental" in text for text in texts)
 
 
 def test_a_back_test_needs_both_halves(snapshot: psycopg.Connection) -> None:
