@@ -31,7 +31,7 @@ from attributary.attribution_core.population import (
 from attributary.attribution_core.reconciliation import reconcile
 from attributary.attribution_core.report import Analysis, ModelReport
 from attributary.attribution_core.rules import RULES, RuleSettings
-from attributary.attribution_core.sets import set_shares
+from attributary.attribution_core.sets import channels_of_journeys, set_shares
 from attributary.attribution_core.transforms import apply
 
 _MICROS = 1_000_000
@@ -101,7 +101,8 @@ def analyze(
             raise ModelError(f"no model {name!r}; there are {', '.join(ANALYSES)}")
         if name in _NEEDS_TIME and not table.timed:
             raise ModelError(f"{name} needs times; a table of paths has none")
-    reports = [_report(_estimator(name, table, chosen), table, chosen) for name in names]
+    support = _support(table.batch, Weights.observed(table.outcomes))
+    reports = [_report(_estimator(name, table, chosen), table, chosen, support) for name in names]
     if len(reports) > 1:
         _compare(reports)
     return Analysis(tuple(reports))
@@ -144,13 +145,12 @@ def _version(name: str, settings: AnalysisSettings) -> str:
     return "1" + details.get(name, "")
 
 
-def _report(estimator: Estimator, table: JourneyTable, settings: AnalysisSettings) -> ModelReport:
+def _report(estimator: Estimator, table: JourneyTable, settings: AnalysisSettings, support: Floats) -> ModelReport:
     batch, outcomes = table.batch, table.outcomes
     weights = Weights.observed(outcomes)
     totals = estimator.totals(weights)
     share = _shares(totals, batch, weights)
     details = estimator.details(weights)
-    support = _support(batch, weights)
     with_touches = batch.lengths > 0
     diagnostics: dict[str, Any] = {
         "status": _status(batch, weights, settings),
@@ -173,7 +173,7 @@ def _report(estimator: Estimator, table: JourneyTable, settings: AnalysisSetting
     if isinstance(estimator, RemovalTotals):
         diagnostics["order"] = settings.order
         diagnostics["states"] = int(estimator.grams.states.numbers.size)
-        diagnostics["reconciliation"] = reconcile(batch, weights, totals[0], settings.order)
+        diagnostics["reconciliation"] = reconcile(batch, weights, totals[0], details["removal_effect"])
     if isinstance(estimator, CreditTotals) and estimator.name in RULES:
         diagnostics["confidence_note"] = "rule, not estimated: intervals show how stable the share is over journeys"
     spread = None
@@ -219,8 +219,7 @@ def _shares(totals: Floats, batch: JourneyBatch, weights: Weights) -> Floats:
 
 def _support(batch: JourneyBatch, weights: Weights) -> Floats:
     """Return the conversions whose journey contains the channel, float64[K]."""
-    cells = np.unique(batch.journey_of_touch * max(len(batch.index), 1) + batch.channels)
-    journey, channel = np.divmod(cells, max(len(batch.index), 1))
+    journey, channel = channels_of_journeys(batch)
     return np.bincount(channel, weights.conversions[journey], len(batch.index)).astype(np.float64)
 
 

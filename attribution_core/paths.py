@@ -8,7 +8,6 @@ and the rule; an empty path is a journey without touches, its conversions are ke
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,8 @@ from attributary.attribution_core.journeys import DIRECT, ChannelIndex, Codes, I
 SEPARATOR = " > "
 _MICROS = 1_000_000
 _MAX_COUNT = 2**53
+_CLEAR_MICROS = 1e15
+_PATHS = 4096  # cut at a time
 
 
 class TableError(ValueError):
@@ -58,9 +59,9 @@ def read_paths(columns: Mapping[str, Iterable[Any]], separator: str = SEPARATOR)
     if "path" not in columns or "total_conversions" not in columns:
         raise TableError("paths: the columns path and total_conversions are needed")
     texts = ["" if _missing(path) else path for path in columns["path"]]
-    for row, text in enumerate(texts, start=1):
-        if not isinstance(text, str):
-            raise TableError(f"row {row}: path must be text")
+    if set(map(type, texts)) - {str}:
+        row = next(row for row, text in enumerate(texts, start=1) if not isinstance(text, str))
+        raise TableError(f"row {row}: path must be text")
     conversions = _counts(columns, "total_conversions", len(texts))
     nulls = _counts(columns, "total_null", len(texts))
     values = _amounts(columns, "total_conversion_value", len(texts))
@@ -70,16 +71,37 @@ def read_paths(columns: Mapping[str, Iterable[Any]], separator: str = SEPARATOR)
     return JourneyTable(encode_paths(texts, separator), Outcomes(conversions, nulls, values))
 
 
+class _Numbering(dict[str, int]):
+    """Numbers names in the order in which they are asked for."""
+
+    def __missing__(self, name: str) -> int:
+        number = self[name] = len(self)
+        return number
+
+
 def encode_paths(texts: Sequence[str], separator: str = SEPARATOR) -> JourneyBatch:
-    """Encode joined paths; the touches get the times 0, 1, 2, ..., for the order is all that is known."""
-    tokens = [text.split(separator) if text else [] for text in texts]
-    lengths = np.fromiter(map(len, tokens), dtype=np.int64, count=len(tokens))
+    """Encode joined paths; the touches get the times 0, 1, 2, ..., for the order is all that is known.
+
+    Some thousand paths are cut at a time, so that no more than these exist as single names.
+
+    Raises:
+        TableError: when a channel is empty.
+    """
+    lengths = np.fromiter((text.count(separator) + 1 if text else 0 for text in texts), np.int64, len(texts))
     offsets = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(lengths, dtype=np.int64)))
     touches = int(offsets[-1])
-    index = ChannelIndex.of(set(chain.from_iterable(tokens)))
-    if "" in index.names:
-        raise TableError(f"row {next(row for row, path in enumerate(tokens, start=1) if '' in path)}: empty channel")
-    codes: Codes = np.fromiter(map(index.codes.__getitem__, chain.from_iterable(tokens)), dtype=np.int32, count=touches)
+    numbers = _Numbering()
+    found = np.empty(touches, dtype=np.int32)
+    for start in range(0, len(texts), _PATHS):
+        low, high = int(offsets[start]), int(offsets[min(start + _PATHS, len(texts))])
+        if high > low:
+            names = separator.join([text for text in texts[start : start + _PATHS] if text]).split(separator)
+            found[low:high] = np.fromiter(map(numbers.__getitem__, names), dtype=np.int32, count=high - low)
+    if "" in numbers:
+        place = int(np.flatnonzero(found == numbers[""])[0])
+        raise TableError(f"row {int(np.searchsorted(offsets, place, side='right'))}: empty channel")
+    index = ChannelIndex.of(numbers)
+    codes: Codes = index.encode(list(numbers))[found] if touches else found
     return JourneyBatch(
         offsets=offsets,
         channels=codes,
@@ -98,25 +120,52 @@ def _missing(value: Any) -> bool:
 def _counts(columns: Mapping[str, Iterable[Any]], name: str, rows: int) -> Ints:
     if name not in columns:
         return np.zeros(rows, dtype=np.int64)
-    counts = np.zeros(rows, dtype=np.int64)
-    for row, (cell, place) in enumerate(zip(columns[name], range(rows), strict=True), start=1):
-        try:
-            number = Decimal(0) if _missing(cell) or cell == "" else Decimal(str(cell))
-            whole = int(number)
-        except (InvalidOperation, ValueError, OverflowError) as error:
-            raise TableError(f"row {row}: {name} must be a whole number") from error
-        if whole != number or not 0 <= whole <= _MAX_COUNT:
-            raise TableError(f"row {row}: {name} must be a whole number, not negative")
-        counts[place] = whole
+    cells = list(columns[name])
+    if len(cells) != rows:
+        raise TableError(f"{name} must have one entry per row")
+    try:
+        if any(type(cell) not in {int, str} for cell in cells):
+            raise ValueError  # noqa: TRY301  # floats and missing cells are looked at one by one
+        counts = np.fromiter(map(int, cells), dtype=np.int64, count=rows)
+    except (ValueError, OverflowError):
+        counts = np.array([_count(cell, f"row {row}: {name}") for row, cell in enumerate(cells, 1)], dtype=np.int64)
+    wrong = (counts < 0) | (counts > _MAX_COUNT)
+    if wrong.any():
+        raise TableError(f"row {int(np.flatnonzero(wrong)[0]) + 1}: {name} must be a whole number, not negative")
     return counts
+
+
+def _count(cell: Any, place: str) -> int:
+    try:
+        number = Decimal(0) if _missing(cell) or cell == "" else Decimal(str(cell))
+        whole = int(number)
+    except (InvalidOperation, ValueError, OverflowError) as error:
+        raise TableError(f"{place} must be a whole number") from error
+    if whole != number or not 0 <= whole <= _MAX_COUNT:
+        raise TableError(f"{place} must be a whole number, not negative")
+    return whole
 
 
 def _amounts(columns: Mapping[str, Iterable[Any]], name: str, rows: int) -> Ints:
     if name not in columns:
         return np.zeros(rows, dtype=np.int64)
-    amounts = np.zeros(rows, dtype=np.int64)
-    for row, (cell, place) in enumerate(zip(columns[name], range(rows), strict=True), start=1):
-        amounts[place] = amount_micros(cell, f"row {row}: {name}")
+    cells = list(columns[name])
+    if len(cells) != rows:
+        raise TableError(f"{name} must have one entry per row")
+    try:
+        scaled = np.fromiter(map(float, cells), dtype=np.float64, count=rows) * _MICROS
+    except (TypeError, ValueError):
+        return np.array(
+            [amount_micros(cell, f"row {row}: {name}") for row, cell in enumerate(cells, 1)], dtype=np.int64
+        )
+    # A float holds an amount below a billion with up to six decimals closely enough to tell its micros. What is larger,
+    # or has more decimals, or is no number, is looked at as it is written.
+    with np.errstate(invalid="ignore"):
+        micros = np.rint(scaled)
+        clear = (np.abs(scaled) < _CLEAR_MICROS) & (np.abs(scaled - micros) < 1e-3)
+    amounts = np.where(clear, micros, 0).astype(np.int64)
+    for place in np.flatnonzero(~clear).tolist():
+        amounts[place] = amount_micros(cells[place], f"row {place + 1}: {name}")
     return amounts
 
 

@@ -90,6 +90,7 @@ class RemovalTotals:
     batch: JourneyBatch
     order: int = 1
     name: str = "markov"
+    _last: list[tuple[Weights, Floats]] = field(default_factory=list, repr=False)
 
     @cached_property
     def grams(self) -> Grams:
@@ -97,9 +98,12 @@ class RemovalTotals:
         return Grams.of(self.batch, self.order)
 
     def effects(self, weights: Weights) -> Floats:
-        """Return removal effects of conversions and of value, float64[2, K]."""
-        rewards = np.column_stack((weights.conversions, weights.values))
-        return removal_effects(self.grams.chain(rewards, weights.conversions + weights.nulls)).effects
+        """Return removal effects of conversions and of value, float64[2, K]; the last answer is kept."""
+        if not self._last or self._last[0][0] is not weights:
+            rewards = np.column_stack((weights.conversions, weights.values))
+            chain = self.grams.chain(rewards, weights.conversions + weights.nulls)
+            self._last[:] = [(weights, removal_effects(chain).effects)]
+        return self._last[0][1]
 
     def totals(self, weights: Weights) -> Floats:
         """Return the share of each channel in the sum of removal effects, times what there is to share."""
@@ -125,17 +129,22 @@ class RemovalCreditTotals:
 
     def totals(self, weights: Weights) -> Floats:
         """Weight the touches of each journey by the removal effects of their channels and add up."""
-        effects = np.nan_to_num(self._removal.effects(weights)[0])
-        touch = effects[self.batch.channels]
-        sums = self.batch.sums(touch)
-        touch = np.where(np.repeat(sums, self.batch.lengths) > 0, touch, 1.0)
-        credits_ = touch / np.repeat(self.batch.sums(touch), self.batch.lengths)
-        return CreditTotals(self.name, self.batch, credits_).totals(weights)
+        return credits_by_effect(self.batch, self._removal.effects(weights)[0]).totals(weights)
 
     def details(self, weights: Weights) -> dict[str, Floats]:
         """Nothing beyond the totals."""
         del weights
         return {}
+
+
+def credits_by_effect(batch: JourneyBatch, effects: Floats) -> CreditTotals:
+    """Credit the touches of each journey in proportion to the removal effects float64[K] of their channels."""
+    touch = np.nan_to_num(effects)[batch.channels]
+    sums = batch.sums(touch)
+    if bool((sums <= 0).any()):
+        touch = np.where(np.repeat(sums, batch.lengths) > 0, touch, 1.0)
+        sums = batch.sums(touch)
+    return CreditTotals("markov_journeys", batch, touch / np.repeat(sums, batch.lengths))
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,32 +10,32 @@ from typing import Any
 import numpy as np
 
 from attributary.attribution_core.journeys import Floats, JourneyBatch
-from attributary.attribution_core.population import RemovalCreditTotals, Weights
+from attributary.attribution_core.population import Weights, credits_by_effect
+from attributary.attribution_core.sets import channels_of_journeys
 
 _SLACK = 1e-9
 
 
-def reconcile(batch: JourneyBatch, weights: Weights, normalised: Floats, order: int) -> dict[str, Any]:
+def reconcile(batch: JourneyBatch, weights: Weights, normalised: Floats, effects: Floats) -> dict[str, Any]:
     """Compare normalised removal effects with what credits of single journeys can add up to.
 
     Args:
         batch: journeys.
         weights: their weights.
         normalised: float64[K], normalised removal effects times conversions.
-        order: of the chain.
+        effects: float64[K], removal effects.
 
     Returns:
         Per channel the conversions of the journeys with only it, with it, by normalised effects and by per-journey
         credits; the names of the channels whose normalised total no per-journey split can reach; and a text.
     """
     channels = len(batch.index)
-    cells = np.unique(batch.journey_of_touch * max(channels, 1) + batch.channels)
-    journey, channel = np.divmod(cells, max(channels, 1))
+    journey, channel = channels_of_journeys(batch)
     distinct = np.bincount(journey, minlength=len(batch))
     inside = weights.conversions[journey]
     presence = np.bincount(channel, inside, channels)
     only = np.bincount(channel, inside * (distinct[journey] == 1), channels)
-    per_journey = RemovalCreditTotals(batch, order).totals(weights)[0]
+    per_journey = credits_by_effect(batch, effects).totals(weights)[0]
     slack = _SLACK * max(float(presence.max(initial=0.0)), 1.0)
     impossible = (normalised < only - slack) | (normalised > presence + slack)
     names = batch.index.names

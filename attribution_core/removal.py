@@ -95,7 +95,7 @@ def _swept(chain: SparseChain, sweep: Sweep, columns: int) -> RemovalEffects:
     total = chain.start @ hope
     kept = np.zeros((chain.reward.shape[1], channels), dtype=np.float64)
     for low in range(0, channels, columns):
-        mask = 1.0 - chain.states.member[:, low : low + columns]
+        mask = 1.0 - chain.states.member[:, low : low + columns].astype(np.float64)
         for kind in range(chain.reward.shape[1]):
             # what holds with all channels is near to what holds without one of them
             guess = mask * hope[:, kind, None]

@@ -33,6 +33,21 @@ def distinct_sets(batch: JourneyBatch) -> DistinctSets:
     return _by_bytes(batch)
 
 
+def channels_of_journeys(batch: JourneyBatch) -> tuple[Ints, Ints]:
+    """Return the pairs of journey and channel that occur, each once, in order: two arrays int64[p]."""
+    channels = len(batch.index)
+    step = max(_CELLS // max(channels, 1), 1)
+    parts = [np.zeros(0, dtype=np.int64)]
+    for start in range(0, len(batch), step):
+        stop = min(start + step, len(batch))
+        low, high = int(batch.offsets[start]), int(batch.offsets[stop])
+        table = np.zeros((stop - start) * channels, dtype=np.bool_)
+        table[(batch.journey_of_touch[low:high] - start) * channels + batch.channels[low:high]] = True
+        parts.append(np.flatnonzero(table) + start * channels)
+    journey, channel = np.divmod(np.concatenate(parts), max(channels, 1))
+    return journey, channel
+
+
 def set_shares(batch: JourneyBatch) -> Floats:
     """Return the per-journey simplified Shapley credit of each touch, float64[m].
 

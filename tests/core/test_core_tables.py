@@ -1,4 +1,5 @@
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -46,9 +47,22 @@ def test_a_path_table_is_read_exactly() -> None:
     assert not table.timed
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.decimals(-(10**10), 10**10, allow_nan=False, places=7) | st.integers(0, 10**9), max_size=8))
+def test_amounts_are_read_to_the_micro(amounts: list[Any]) -> None:
+    wanted = [int((Decimal(amount) * 1_000_000).to_integral_value()) for amount in amounts]
+    columns: dict[str, list[Any]] = {"path": ["a"] * len(amounts), "total_conversions": [1] * len(amounts)}
+    for cells in (amounts, [str(amount) for amount in amounts]):
+        table = read_paths({**columns, "total_conversion_value": cells})
+        assert table.outcomes.value_micros.tolist() == wanted
+
+
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
+        ({"total_conversions": [1, 2]}, "one entry per row"),
+        ({"total_conversion_value": []}, "one entry per row"),
+        ({"total_conversion_value": ["inf"]}, "must be a number"),
         ({"path": ["a > "]}, "row 1: empty channel"),
         ({"path": [5]}, "row 1: path must be text"),
         ({"total_conversions": ["1.5"]}, "whole number"),
