@@ -27,9 +27,9 @@ def codec() -> Codec:
     return Codec()
 
 
-def touch(event_id: str, hours: float = 0, *, who: str = "a:d1", channel: str = "Email", **more: Any) -> Touchpoint:
+def touch(event_id: str, hours: float = 0, *, who: str = "a:d1", channel: str = "email", **more: Any) -> Touchpoint:
     """A touchpoint, so many hours after the start, of `a:<device>` or `u:<user>`."""
-    event = {"tenant_id": "acme", "platform": channel.lower(), **_whose(who), **more}
+    event = {"tenant_id": "acme", "platform": channel, **_whose(who), **more}
     return Touchpoint(event_id=event_id, occurred_at=START + timedelta(hours=hours), channel=channel, **event)
 
 
