@@ -296,7 +296,7 @@ def test_memory_stays_flat_while_a_destination_is_away(clock: SimulatedClock, ma
             pass
 
     stage = make_stage("meta", "http://x", clock, transport=Away())
-    batch = records([conversion(clock.micros) for _ in range(50)], now_micros=clock.micros)
+    batch = records([conversion(clock.micros) for _ in range(10)], now_micros=clock.micros)
 
     def turns(number: int) -> int:
         for _ in range(number):
@@ -308,7 +308,7 @@ def test_memory_stays_flat_while_a_destination_is_away(clock: SimulatedClock, ma
 
     tracemalloc.start()
     try:
-        before = turns(20)
+        before = turns(15)
         after = turns(60)
     finally:
         tracemalloc.stop()
