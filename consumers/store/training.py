@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
+from attributary.attribution_core.identity import ANONYMOUS_PREFIX, journey_key
 from attributary.attribution_core.lookback import LookbackPolicy
 
 
@@ -192,3 +193,14 @@ def person_of_conversion(connection: psycopg.Connection, tenant_id: str, convers
         (tenant_id, conversion_id),
     ).fetchone()
     return row[0] if row else None
+
+
+def person_of_key(connection: psycopg.Connection, tenant_id: str, key: str) -> str:
+    """Return whose an identity key is now: an owned anonymous id becomes its owner's key, everything else stays."""
+    if not key.startswith(ANONYMOUS_PREFIX):
+        return key
+    row = connection.execute(
+        "SELECT user_id FROM attribution_identities WHERE tenant_id = %s AND anonymous_id = %s",
+        (tenant_id, key.removeprefix(ANONYMOUS_PREFIX)),
+    ).fetchone()
+    return journey_key(key, row[0] if row else None)

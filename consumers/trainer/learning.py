@@ -19,6 +19,7 @@ from attributary.consumers.store.training import (
     conversions_by_currency,
     count_people,
     newest_arrival,
+    person_of_key,
     stored_policies,
     stream_timelines,
 )
@@ -54,7 +55,7 @@ class Window:
         since: journeys that end at or after it, microseconds UTC; None: from the beginning.
         until: journeys that end before it, microseconds UTC; None: to the end.
         conversion_types: of these types only, the others as if they had not happened; empty: all.
-        journey_key: of this person only.
+        journey_key: of this person only; an anonymous id that somebody owns stands for its owner.
         closing: who counts as closed.
     """
 
@@ -112,7 +113,8 @@ def read_journeys(
         progress: told after each chunk of how many people of how many; may raise to stop.
     """
     silent_since = _silent_since(connection, window, inactivity_micros)
-    selection = Selection(window.tenant_id, window.journey_key, window.since, window.until, silent_since)
+    person = window.journey_key and person_of_key(connection, window.tenant_id, window.journey_key)
+    selection = Selection(window.tenant_id, person, window.since, window.until, silent_since)
     rules = FinishRules(
         stored_policies(connection), inactivity_micros, window.since, window.until, window.conversion_types or None
     )

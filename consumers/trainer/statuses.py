@@ -16,7 +16,7 @@ from attributary.consumers.outages import outside_errors
 from attributary.consumers.store.jobs import JobRow, mark_published, unpublished
 from attributary.consumers.store.session import StoreSession
 from attributary.producers.transport import Message, Refused, Transport
-from attributary.schemas.codec import Codec
+from attributary.schemas.codec import Codec, RegistryUnavailableError
 from attributary.schemas.topics import JOB_STATUS, job_key
 
 _log = structlog.get_logger()
@@ -77,7 +77,7 @@ class StatusPublisher:
         try:
             for row in rows:
                 self._transport.send(self._message(row), on_done)
-        except (BufferError, Refused) as error:
+        except (BufferError, Refused, RegistryUnavailableError) as error:
             _log.warning("statuses of jobs were not sent", why=str(error))
             self._transport.discard()
             return False

@@ -153,6 +153,8 @@ def test_a_person_with_several_devices_is_one_person(database: str) -> None:
     found = learned(database, Window("acme"))
     assert found.state.sets == {("mail", "social"): (1, 0, 7_000_000)}
     assert found.counts.people == 2  # anna, and the tablet that nobody owns
+    for key in ("a:phone", "a:laptop", "u:anna"):
+        assert learned(database, Window("acme", journey_key=key)).state.sets == found.state.sets
     with connect(database, application_name="tests") as connection:
         close_journeys(connection, silent_since_us=NOW + 99 * DAY, limit=100)
     assert ("search",) in learned(database, Window("acme")).state.sets
