@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from attributary.cli.main import app
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.jobs import NewJob, claim_next, finish, submit
+from attributary.consumers.trainer.requests import PARAMETERS
 from tests.trainer.feed import NOW, feed, order, touchpoint
 
 if TYPE_CHECKING:
     from typer.testing import Result
 
-pytestmark = pytest.mark.postgres
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 @pytest.fixture
@@ -41,6 +46,7 @@ def read(*arguments: str) -> Any:
     return json.loads(run(*arguments, "--json").stdout)
 
 
+@pytest.mark.postgres
 def test_versions_are_trained_compared_and_brought_into_force(shop: str) -> None:
     del shop
     acme = ("--tenant", "acme")
@@ -75,6 +81,7 @@ def test_versions_are_trained_compared_and_brought_into_force(shop: str) -> None
     assert run("models", "deactivate", "markov", *acme).stdout == "in force: no trained model (model set 5)\n"
 
 
+@pytest.mark.postgres
 def test_what_cannot_be_done_is_a_usage_error(shop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     del shop
     acme = ("--tenant", "acme")
@@ -90,6 +97,7 @@ def test_what_cannot_be_done_is_a_usage_error(shop: str, monkeypatch: pytest.Mon
     assert "DATABASE_URL" in run("models", "list", code=78).stderr
 
 
+@pytest.mark.postgres
 def test_jobs_are_listed_and_shown(shop: str) -> None:
     with connect(shop, application_name="tests") as connection:
         jobs = [NewJob("acme", f"j{n}", "train", {"model": "markov"}, NOW + n, "me") for n in range(3)]
@@ -116,3 +124,23 @@ def test_a_submission_is_checked_before_it_is_sent(monkeypatch: pytest.MonkeyPat
     run("jobs", "submit", "train", *acme, "-s", "from", code=2)
     assert "does not take it" in run("jobs", "submit", "train", *acme, "-s", "colour=red", code=2).stderr
     assert "tenant_id" in run("jobs", "submit", "train", "--tenant", "Not A Tenant", code=2).stderr
+
+
+def documented(page: str) -> list[str]:
+    lines = (DOCS / page).read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.startswith(("    attributary models", "    attributary jobs"))]
+
+
+@pytest.mark.parametrize("line", documented("train.md") + documented("jobs.md"))
+def test_the_commands_of_the_docs_exist(line: str) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    command: Any = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
+    command.make_context("attributary", words)  # fails for an option or an argument that is not there
+
+
+def test_the_docs_name_every_parameter_of_every_kind() -> None:
+    rows = [line for line in (DOCS / "jobs.md").read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    table = {line.split("`")[1]: set(re.findall(r"`(\w+)`", line.rsplit("|", 2)[1])) for line in rows}
+    assert table == {kind: set(names) for kind, names in PARAMETERS.items()}
