@@ -1,0 +1,126 @@
+"""The small parts: batching, waits, pace, JSON, consent."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attributary.consumers.forwarder.batching import batches
+from attributary.consumers.forwarder.consent import consent_refusal
+from attributary.consumers.forwarder.destination import Answer, Limits, Prepared, Verdict
+from attributary.consumers.forwarder.pace import Pace
+from attributary.consumers.forwarder.waits import retry_after_seconds
+from attributary.consumers.forwarder.wire_json import amount, from_json, quantity, to_json
+
+prepared = st.builds(
+    Prepared,
+    event_id=st.uuids().map(str),
+    occurred_at=st.integers(0, 50),
+    body=st.integers(1, 900).map(lambda size: b"x" * size),
+    envelope=st.sampled_from([b'{"client_id":"1"}', b'{"client_id":"2"}', b'{"client_id":"333"}']),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(prepared, max_size=60), st.integers(1, 10), st.integers(1_000, 4_000))
+def test_batches_hold_every_event_once_and_break_no_limit(events: list[Prepared], most: int, room: int) -> None:
+    found = list(batches(events, Limits(most, room)))
+    assert sorted(e.event_id for batch in found for e in batch) == sorted(e.event_id for e in events)
+    for batch in found:
+        assert 0 < len(batch) <= most
+        assert len({event.envelope for event in batch}) == 1
+        around = len(batch[0].envelope) + len(b',"events":[]')
+        assert len(batch) == 1 or sum(len(event.body) + 1 for event in batch) + around <= room
+        assert [event.occurred_at for event in batch] == sorted(event.occurred_at for event in batch)
+    assert [batch[0].occurred_at for batch in found] == sorted(batch[0].occurred_at for batch in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("7", 7.0),
+        ("999999", 3_600.0),
+        ("", 0.0),
+        ("-1", 0.0),
+        ("soon", 0.0),
+        ("Tue, 24 Nov 2026 21:01:00 GMT", 60.0),
+        ("Tue, 24 Nov 2026 20:00:00 GMT", 0.0),
+    ],
+)
+def test_retry_after(text: str, seconds: float) -> None:
+    at = 1_795_554_000.0  # Tue, 24 Nov 2026 21:00:00 GMT
+    assert retry_after_seconds({"retry-after": text}, at) == seconds
+
+
+def test_a_pace_blocks_slows_and_forgets() -> None:
+    pace = Pace()
+    assert pace.block(0.0) is None
+    pace.note(Answer(Verdict.THROTTLED, "429", "rate limit", 30.0), 100.0)
+    block = pace.block(110.0)
+    assert block is not None
+    assert (block.reason, block.seconds, block.dead) == ("rate limit", 20.0, False)
+    assert pace.block(130.0) is None
+    pace.note(Answer(Verdict.DELIVERED, "200", usage_percent=85.0), 131.0)
+    assert 0.5 < pace.delay() < 1.5
+    pace.note(Answer(Verdict.DELIVERED, "200", usage_percent=96.0), 132.0)
+    assert pace.block(133.0) is not None
+    pace.note(Answer(Verdict.DELIVERED, "200", usage_percent=10.0), 300.0)
+    assert (pace.block(300.0), pace.delay()) == (None, 0.0)
+
+
+def test_a_pace_gives_up_for_longer_each_time_until_something_is_delivered() -> None:
+    pace, failed = Pace(), Answer(Verdict.RETRY, "503", "server error")
+    waits, now = [], 0.0
+    for _ in range(6):
+        pace.give_up(failed, now, 5.0)
+        block = pace.block(now)
+        assert block is not None
+        waits.append(block.seconds)
+        now += block.seconds
+    assert waits == [5.0, 10.0, 20.0, 40.0, 60.0, 60.0]
+    pace.note(Answer(Verdict.DELIVERED, "200"), now)
+    pace.give_up(failed, now, 5.0)
+    block = pace.block(now)
+    assert block is not None
+    assert block.seconds == 5.0
+
+
+def test_a_dead_channel_is_looked_at_every_minute_and_lives_again() -> None:
+    pace = Pace()
+    pace.note(Answer(Verdict.CHANNEL_DEAD, "400/190", "the access token is not valid"), 0.0)
+    block = pace.block(1.0)
+    assert block is not None
+    assert block.dead
+    assert pace.block(61.0) is None
+    assert pace.is_dead
+    pace.note(Answer(Verdict.DELIVERED, "200"), 62.0)
+    assert not pace.is_dead
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 10**15))
+def test_money_is_printed_exactly(cents: int) -> None:
+    printed = to_json(amount(cents * 10_000)).decode()
+    whole, _, rest = printed.partition(".")
+    assert "e" not in printed
+    assert int(whole) * 100 + int((rest or "0").ljust(2, "0")) == cents
+
+
+def test_json_survives_anything() -> None:
+    assert json.loads(to_json({"a": "é\ud800"})) == {"a": "é?"}
+    assert from_json(b"<html>") is None
+    assert from_json(b"[" * 100_000) is None
+    assert (quantity(2.0), quantity(0.5)) == (2, 0.5)
+
+
+def test_consent_table() -> None:
+    both = ("ad_storage", "ad_user_data")
+    assert consent_refusal(dict.fromkeys(both, True), both) is None
+    assert consent_refusal(None, ()) is None, "no purpose is asked for"
+    assert consent_refusal(None, both, unknown="send") is None
+    for consent in (None, {}, {"ad_storage": True}, {"ad_storage": True, "ad_user_data": False}):
+        assert consent_refusal(consent, both) is not None
+    assert consent_refusal({"ad_user_data": False}, both, unknown="send") is not None
