@@ -1,7 +1,7 @@
 """A stage's connection: opened when needed, checked for migrations, re-opened after an outage, asked for its health."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import psycopg
 
@@ -41,10 +41,12 @@ class StoreSession:
         if self._connection is None or self._connection.closed:
             self._reachable = False
             connection = connect(self._dsn, application_name=self._application_name)
-            with translated_errors():
+            with ExitStack() as undo, translated_errors():
+                undo.callback(connection.close)
                 check_migrated(connection)
                 self._prepare(connection)
                 connection.commit()
+                undo.pop_all()  # it is good: keep it open
             self._connection = connection
             self._reachable = True
         return self._connection

@@ -1,0 +1,185 @@
+"""Migrations, and the rules that every table keeps."""
+
+from __future__ import annotations
+
+import re
+import threading
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from attributary.consumers.store import attribution_reads, reading, rebuilding, stitching_sql, training
+from attributary.consumers.store.connection import StoreUnavailable, connect
+from attributary.consumers.store.migrate import MigrationError, check_migrated, migrate, migrations, status
+from attributary.consumers.store.session import StoreSession
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
+NAMES = tuple(migration.name for migration in migrations())
+
+
+def opened(dsn: str) -> psycopg.Connection:
+    return connect(dsn, application_name="tests")
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[psycopg.Connection]:
+    with opened(database) as found:
+        yield found
+
+
+def test_a_fresh_database_gets_everything_once(blank_database: str) -> None:
+    with opened(blank_database) as connection:
+        assert status(connection).pending == NAMES
+        connection.rollback()
+        with pytest.raises(MigrationError, match=rf"lacks {len(NAMES)} migration\(s\); run `attributary db migrate`"):
+            check_migrated(connection)
+        assert migrate(connection) == NAMES
+        assert migrate(connection) == ()
+        assert status(connection).applied == NAMES
+        check_migrated(connection)
+
+
+def test_two_that_migrate_at_once_take_turns(blank_database: str) -> None:
+    done: list[tuple[str, ...]] = []
+
+    def run() -> None:
+        with opened(blank_database) as connection:
+            done.append(migrate(connection))
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(done) == [(), (), NAMES]
+
+
+def test_a_database_that_is_newer_than_the_code_is_refused(connection: psycopg.Connection, database: str) -> None:
+    connection.execute("INSERT INTO attribution_migrations (number, name, sha256) VALUES (9000, '9000_later.sql', '')")
+    connection.commit()
+    for refuse in (status, migrate, check_migrated):
+        with pytest.raises(MigrationError, match="9000, which this code does not know: it is newer than the code"):
+            refuse(connection)
+        connection.rollback()
+    with pytest.raises(MigrationError, match="newer"):
+        StoreSession(database, "tests").connection()
+
+
+def test_a_file_that_was_changed_after_its_application_is_refused(connection: psycopg.Connection) -> None:
+    connection.execute("UPDATE attribution_migrations SET sha256 = 'other' WHERE number = 1")
+    connection.commit()
+    with pytest.raises(MigrationError, match=r"0001_core\.sql was changed after it had been applied"):
+        migrate(connection)
+
+
+def test_a_migration_that_fails_leaves_nothing_and_no_lock(blank_database: str) -> None:
+    with opened(blank_database) as connection, opened(blank_database) as other:
+        connection.execute("CREATE SCHEMA reporting")  # in the way of a later file
+        connection.commit()
+        with pytest.raises(psycopg.errors.DuplicateSchema):
+            migrate(connection)
+        connection.execute("DROP SCHEMA reporting")
+        connection.commit()
+        found = status(other)
+        assert found.applied
+        assert "0004_reporting.sql" in found.pending
+        other.rollback()
+        assert migrate(other) == found.pending  # nobody holds the lock
+
+
+def test_files_are_numbered_without_repeats() -> None:
+    numbers = [migration.number for migration in migrations()]
+    assert numbers == sorted(set(numbers))
+    assert all(re.fullmatch(r"\d{4}_[a-z_]+\.sql", name) for name in NAMES)
+
+
+_TABLES = """
+SELECT n.nspname, c.relname, c.relkind, obj_description(c.oid, 'pg_class'),
+       array_agg(a.attname::text), array_agg(a.attname::text) FILTER (WHERE col_description(c.oid, a.attnum) IS NULL)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE n.nspname IN ('public', 'reporting') AND c.relkind IN ('r', 'p', 'v', 'm')
+GROUP BY n.nspname, c.oid, c.relname, c.relkind ORDER BY 2
+"""
+_KEYS = """
+SELECT i.indexrelid::regclass::text, a.attname::text
+FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+WHERE i.indisunique AND n.nspname = 'public'
+"""
+_FOREIGN = """
+SELECT f.conname::text, a.attname::text FROM pg_constraint f
+JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = f.conkey[1]
+JOIN pg_namespace n ON n.oid = f.connamespace WHERE f.contype = 'f' AND n.nspname = 'public'
+"""
+
+
+def test_every_table_says_whose_a_row_is_and_when_it_changed(connection: psycopg.Connection) -> None:
+    tables = [row for row in connection.execute(_TABLES).fetchall() if row[2] in "rp"]
+    assert len(tables) >= 12
+    for _, name, _, _, columns, _ in tables:
+        assert name.startswith("attribution_")
+        assert {"tenant_id", "created_at", "updated_at"} <= set(columns), name
+
+
+def test_every_table_column_and_view_is_explained(connection: psycopg.Connection) -> None:
+    for schema, name, kind, comment, _, bare in connection.execute(_TABLES).fetchall():
+        assert comment, f"{schema}.{name} has no comment"
+        if kind in "rp":
+            assert bare is None, f"{name}: no comment on {bare}"
+
+
+def test_every_key_begins_with_the_tenant(connection: psycopg.Connection) -> None:
+    keys = connection.execute(_KEYS).fetchall() + connection.execute(_FOREIGN).fetchall()
+    assert len(keys) >= 12
+    assert [key for key in keys if key[1] != "tenant_id"] == []
+
+
+def test_every_table_of_the_domain_exists(connection: psycopg.Connection) -> None:
+    found = {row[1] for row in connection.execute(_TABLES).fetchall()}
+    domain = {"touchpoints", "conversions", "journeys", "results", "model_states", "batch_jobs"}
+    assert {f"attribution_{name}" for name in domain} <= found
+
+
+@pytest.mark.parametrize("module", [attribution_reads, reading, rebuilding, stitching_sql, training])
+def test_a_range_on_a_parameter_names_its_collation(module: ModuleType) -> None:
+    """Only columns sort by bytes in every database; 'a:x' < 'a;' is false where punctuation sorts another way."""
+    for name, statement in vars(module).items():
+        if not isinstance(statement, str) or name.startswith("__"):
+            continue
+        aliases = set(re.findall(r"unnest\([^)]*\)\s+AS (\w+) \(", statement))
+        for alias, rest in re.findall(r"(\w+)\.\w+ [<>] 'a;'( COLLATE \"C\")?", statement):
+            assert alias not in aliases or rest, f"{module.__name__}.{name}: {alias}"
+
+
+def test_sessions_are_at_read_committed_in_utc(connection: psycopg.Connection) -> None:
+    assert connection.execute("SHOW transaction_isolation").fetchone() == ("read committed",)
+    assert connection.execute("SHOW timezone").fetchone() == ("UTC",)
+
+
+def test_a_server_that_does_not_answer_is_an_outage_without_names(free_port: int) -> None:
+    with pytest.raises(StoreUnavailable) as caught:
+        connect(f"postgresql://jane:hunter2@127.0.0.1:{free_port}/secret", application_name="tests")
+    assert not re.search("jane|hunter2|secret|127", str(caught.value))
+
+
+def test_a_session_comes_back_after_its_connection_was_cut(database: str) -> None:
+    session = StoreSession(database, "tests-cut")
+    with session.transaction() as connection:
+        connection.execute("SELECT 1")
+    cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tests-cut'"
+    with opened(database) as killer:
+        assert killer.execute(cut).fetchone() == (True,)
+    with pytest.raises(StoreUnavailable), session.transaction() as connection:
+        connection.execute("SELECT 1")
+    assert not session.is_reachable()
+    with session.snapshot() as connection:
+        assert connection.execute("SHOW transaction_isolation").fetchone() == ("repeatable read",)
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction), connection.transaction():
+            connection.execute("CREATE TABLE x ()")
+    assert session.is_reachable()
+    session.close()
