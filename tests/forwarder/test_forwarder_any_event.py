@@ -1,0 +1,122 @@
+"""Any conversion that schema and rules allow: never an exception, and nothing sent that the APIs would refuse."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attributary.consumers.forwarder.destination import Moment, Prepared
+from attributary.consumers.forwarder.destinations.ga4 import Ga4Destination
+from attributary.consumers.forwarder.destinations.meta import MetaDestination
+from attributary.consumers.forwarder.judgement import judge
+from attributary.local.fakes.ga4_checks import messages_of
+from attributary.local.fakes.meta_checks import broken_event
+from attributary.schemas.limits import ACTION_SOURCES
+from attributary.schemas.rules import check_conversion
+from tests.forwarder.forwarder_samples import CODEC, HASH, ga4_channel, meta_channel
+
+NOW = 1_795_500_000_000_000
+text = st.text(max_size=120) | st.sampled_from(["", " ", "a@b.example", "+49 171 1234567", "GA1.1.1.2", "GS2.1.s17$o1"])
+short = st.text(min_size=1, max_size=60)
+names = short | st.sampled_from(
+    ["value", "currency", "session_id", "items", "ga_x", "user.plan", "user.user_id", "content_name", "predicted_ltv",
+     "page_location", "num_items", "transaction_id", "engagement_time_msec", "extinfo", "firebase_conversion"]
+)  # fmt: skip
+maybe = st.none() | text
+consents = st.dictionaries(
+    st.sampled_from(["ad_storage", "ad_user_data", "ad_personalization", "analytics_storage"]), st.booleans()
+)
+click_ids = st.dictionaries(
+    st.sampled_from(["fbc", "fbp", "fbclid", "lead_id", "madid", "gclid"]),
+    text | st.sampled_from(["fb.1.1554763741205.AbC", "fb.1.1554763741205.AbC.AQ", "fb.1.1558571054389.12"]),
+)
+items = st.lists(
+    st.fixed_dictionaries(
+        {"item_id": short},
+        optional={
+            "item_name": maybe,
+            "quantity": st.floats(0.001, 1e6),
+            "price_micros": st.none() | st.integers(0, 10**12),
+            "properties": st.dictionaries(names, text, max_size=13),
+        },
+    ),
+    max_size=4,
+)
+user_data = st.fixed_dictionaries(
+    {},
+    optional=dict.fromkeys(
+        ["email", "phone", "first_name", "last_name", "date_of_birth", "gender", "street", "city", "region",
+         "postal_code", "country", "external_id"],
+        maybe,
+    )
+    | {
+        "meta_hashes": st.dictionaries(st.sampled_from(["em", "ph", "country", "ct", "odd"]), st.just([HASH])),
+        "google_hashes": st.dictionaries(st.sampled_from(["sha256_email_address", "sha256_street"]), st.just([HASH])),
+    },
+)  # fmt: skip
+conversions = st.fixed_dictionaries(
+    {
+        "tenant_id": st.just("acme"),
+        "event_id": short,
+        "conversion_type": st.sampled_from(["purchase", "lead", "add_to_cart", "page_view", "signup", "session_start"])
+        | short.map(lambda word: word.strip().lower()),
+        "anonymous_id": short,
+        "occurred_at": st.integers(NOW - 4 * 86_400_000_000, NOW + 80_000_000_000),
+    },
+    optional={
+        "kind": st.sampled_from(["conversion", "conversion", "refund", "cancellation", "restatement"]),
+        "conversion_id": st.just("c-1"),
+        "user_id": short,
+        "value_micros": st.integers(0, 10**9).map(lambda cents: cents * 10_000),
+        "currency": st.sampled_from(["EUR", "USD", "XXX"]),
+        "order_id": maybe,
+        "items": items,
+        "properties": st.dictionaries(names, text, max_size=30),
+        "user_data": st.none() | user_data,
+        "action_source": st.sampled_from(sorted(ACTION_SOURCES)),
+        "event_source_url": maybe,
+        "referrer": maybe,
+        "client_ip_address": maybe | st.ip_addresses().map(str),
+        "client_user_agent": maybe,
+        "click_ids": click_ids,
+        "ga_client_id": maybe,
+        "ga_session_id": maybe | st.just("17"),
+        "engagement_time_msec": st.none() | st.integers(0, 10**6),
+        "consent": st.none() | consents,
+        "opt_out": st.booleans(),
+        "data_processing_options": st.sampled_from([[], ["LDU"]]),
+        "data_processing_country": st.none() | st.sampled_from([0, 1]),
+        "data_processing_state": st.none() | st.sampled_from([0, 1000, 1013]),
+    },
+)
+
+
+def judged(destination: Any, fields: dict[str, Any], channel: Any) -> Prepared | None:
+    if check_conversion(fields, now_micros=NOW):
+        return None
+    conversion = CODEC.decode("conversion", CODEC.encode("conversion", fields))
+    found = judge(destination, conversion, channel, Moment(NOW, NOW), unknown="send")
+    if isinstance(found, Prepared):
+        return found
+    assert found.reason
+    return None
+
+
+@settings(max_examples=400, deadline=None)
+@given(conversions)
+def test_meta_is_sent_nothing_that_it_would_refuse(fields: dict[str, Any]) -> None:
+    event = judged(MetaDestination(), fields, meta_channel())
+    if event is not None:
+        assert broken_event(json.loads(event.body), NOW / 1e6) is None
+
+
+@settings(max_examples=400, deadline=None)
+@given(conversions)
+def test_ga4_is_sent_nothing_that_it_would_drop(fields: dict[str, Any]) -> None:
+    event = judged(Ga4Destination(), fields, ga4_channel())
+    if event is not None:
+        body = Ga4Destination().request(ga4_channel(), [event]).body
+        assert messages_of(json.loads(body), len(body), app=False) == []
