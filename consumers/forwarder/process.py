@@ -25,6 +25,7 @@ from attributary.consumers.forwarder.watch import Watch
 from attributary.consumers.outages import outside_errors
 from attributary.consumers.runtime.run import run_process, run_stage
 from attributary.consumers.runtime.settings import DatabaseSettings, ProcessSettings, load
+from attributary.consumers.store.delivery import DeliveryState
 from attributary.consumers.store.ledger import PostgresLedger
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.wire import RegistrySettings, make_codec
@@ -135,6 +136,18 @@ def quiet_collector() -> None:
     gc.set_threshold(100_000, 20, 20)
 
 
+def _tell_of_pending(name: Name, ledger: Ledger) -> None:
+    """Say at the start that a tenant's events wait; with several accounts nothing but a person fetches them."""
+    waiting = ledger.open_deliveries(name, DeliveryState.PENDING, limit=1)
+    if waiting:
+        _log.warning(
+            "events are pending, perhaps left behind by dead credentials",
+            destination=name,
+            tenant_id=waiting[0].key.tenant_id,
+            fetch_them_by=f"attributary forward retry --destination {name} --state pending",
+        )
+
+
 def main(name: Name, version: str) -> int:
     """Run the forwarder of one destination until it is asked to stop; returns the exit code."""
     service = f"forwarder-{name}"
@@ -151,6 +164,9 @@ def main(name: Name, version: str) -> int:
 
     def make(process: ProcessSettings) -> ForwarderStage:
         quiet_collector()
-        return build_stage(setup, open_ledger(f"attributary-{service}"), process.max_poison_share)
+        ledger = open_ledger(f"attributary-{service}")
+        if not setup.credentials.serves_one_account:
+            _tell_of_pending(name, ledger)
+        return build_stage(setup, ledger, process.max_poison_share)
 
     return run_stage(service, version, make)

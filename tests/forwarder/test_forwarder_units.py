@@ -51,8 +51,9 @@ def test_batches_hold_every_event_once_and_break_no_limit(events: list[Prepared]
     ],
 )
 def test_retry_after(text: str, seconds: float) -> None:
-    at = 1_795_554_000.0  # Tue, 24 Nov 2026 21:00:00 GMT
-    assert retry_after_seconds({"retry-after": text}, at) == seconds
+    headers = {"retry-after": text, "date": "Tue, 24 Nov 2026 21:00:00 GMT"}
+    assert retry_after_seconds(headers) == seconds
+    assert retry_after_seconds({"retry-after": text}) == (seconds if text.isdigit() else 0.0)
 
 
 def test_a_pace_blocks_slows_and_forgets() -> None:
