@@ -219,8 +219,9 @@ def _shares(totals: Floats, batch: JourneyBatch, weights: Weights) -> Floats:
 
 def _support(batch: JourneyBatch, weights: Weights) -> Floats:
     """Return the conversions whose journey contains the channel, float64[K]."""
-    journey, channel = channels_of_journeys(batch)
-    return np.bincount(channel, weights.conversions[journey], len(batch.index)).astype(np.float64)
+    chosen = weights.conversions > 0
+    journey, channel = channels_of_journeys(batch.select(chosen))
+    return np.bincount(channel, weights.conversions[chosen][journey], len(batch.index)).astype(np.float64)
 
 
 def _status(batch: JourneyBatch, weights: Weights, settings: AnalysisSettings) -> str:

@@ -168,6 +168,19 @@ class JourneyBatch:
         """Add up a value per touch over each journey, float64[n]."""
         return segment_sums(values, self.offsets)
 
+    def select(self, chosen: Flags) -> "JourneyBatch":
+        """Return the chosen journeys, bool[n], as a batch of their own."""
+        kept = np.repeat(chosen, self.lengths)
+        lengths = self.lengths[chosen]
+        return JourneyBatch(
+            offsets=np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(lengths, dtype=np.int64))),
+            channels=self.channels[kept],
+            times=self.times[kept],
+            converted_at=self.converted_at[chosen],
+            direct=self.direct[kept],
+            index=self.index,
+        )
+
     def slice(self, start: int, stop: int) -> "JourneyBatch":
         """Return the journeys ``start:stop`` as a batch that shares the arrays."""
         start, stop, _ = slice(start, stop).indices(len(self))

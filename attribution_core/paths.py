@@ -58,7 +58,9 @@ def read_paths(columns: Mapping[str, Iterable[Any]], separator: str = SEPARATOR)
     """
     if "path" not in columns or "total_conversions" not in columns:
         raise TableError("paths: the columns path and total_conversions are needed")
-    texts = ["" if _missing(path) else path for path in columns["path"]]
+    texts = list(columns["path"])
+    if set(map(type, texts)) - {str}:
+        texts = ["" if _missing(path) else path for path in texts]
     if set(map(type, texts)) - {str}:
         row = next(row for row, text in enumerate(texts, start=1) if not isinstance(text, str))
         raise TableError(f"row {row}: path must be text")
@@ -124,7 +126,7 @@ def _counts(columns: Mapping[str, Iterable[Any]], name: str, rows: int) -> Ints:
     if len(cells) != rows:
         raise TableError(f"{name} must have one entry per row")
     try:
-        if any(type(cell) not in {int, str} for cell in cells):
+        if not set(map(type, cells)) <= {int, str}:
             raise ValueError  # noqa: TRY301  # floats and missing cells are looked at one by one
         counts = np.fromiter(map(int, cells), dtype=np.int64, count=rows)
     except (ValueError, OverflowError):

@@ -29,6 +29,10 @@ def reconcile(batch: JourneyBatch, weights: Weights, normalised: Floats, effects
         Per channel the conversions of the journeys with only it, with it, by normalised effects and by per-journey
         credits; the names of the channels whose normalised total no per-journey split can reach; and a text.
     """
+    # Credits are shared out of conversions, so journeys without one have no say.
+    chosen = weights.conversions > 0
+    batch = batch.select(chosen)
+    weights = Weights(weights.conversions[chosen], weights.nulls[chosen], weights.values[chosen])
     channels = len(batch.index)
     journey, channel = channels_of_journeys(batch)
     distinct = np.bincount(journey, minlength=len(batch))
