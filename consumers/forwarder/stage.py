@@ -163,10 +163,10 @@ class ForwarderStage:
             to_send.setdefault(id(task.channel), []).append(task.judged)
             channels[id(task.channel)] = task.channel
         deadline = self._courier.turn_ends()
+        doubtful = frozenset(key.event_id for key, row in known.items() if row.in_flight)
         for number, events in to_send.items():
             if self._watch is not None:
                 self._watch.look(channels[number], events)
-            doubtful = frozenset(key.event_id for key, row in known.items() if row.in_flight)
             settled += self._courier.deliver(channels[number], events, deadline, doubtful)
         self._report(tasks, known, settled)
         outcome.dead_letters += self._dead_letters(tasks, known, settled)
@@ -240,7 +240,7 @@ class ForwarderStage:
             judged = task.judged
             field = None
             if fresh is not None:
-                reason, stage = fresh.reason, "send"
+                reason, stage = fresh.reason, "validate" if isinstance(judged, Refused) else "send"
             elif row is None and isinstance(judged, Refused) and judged.state is DeliveryState.REJECTED:
                 reason, stage, field = judged.reason, "validate", judged.field
             elif row is not None and row.state is DeliveryState.REJECTED and row.source == place:
@@ -292,7 +292,8 @@ class ForwarderStage:
         for key, task in tasks.items():
             row = known.get(key)
             if row is not None and row.state in _FINAL:
-                counts["duplicate"] = counts.get("duplicate", 0) + 1
+                # The same record again is a replay; another record with the same event id is a duplicate.
+                counts["duplicate"] = counts.get("duplicate", 0) + (row.source != _source(task.record))
             elif row is None and isinstance(task.judged, Refused):
                 counts[task.judged.state.value] = counts.get(task.judged.state.value, 0) + 1
         for state, count in counts.items():
