@@ -104,6 +104,7 @@ def population(
             "conversion_rate": state.conversions / max(state.conversions + state.nulls, 1),
             "distinct_sets": len(state.sets),
             "confidence": float(drawn.confidence),
+            "intervals": "dirichlet",
             "channels": channels,
         }
     )
