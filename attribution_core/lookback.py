@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 MICROS_PER_DAY = 86_400_000_000
 ANY = "*"
 _MAX_DAYS = 730
+_MOST_RESOLVED = 10_000
 
 
 class PolicyError(ValueError):
@@ -95,6 +96,8 @@ class LookbackPolicy:
         key = (channel, conversion_type, interaction)
         found = self._resolved.get(key)
         if found is None:
+            if len(self._resolved) >= _MOST_RESOLVED:  # names come from outside and may be any number
+                self._resolved.clear()
             found = self._resolved[key] = self._resolve(key)
         return found
 

@@ -86,6 +86,14 @@ def test_both_ends_count(*, age: int, delay: int, is_bot: bool, counted: bool) -
     assert policy({"days": 30}).counts(age=age, window=100, delay=delay, is_bot=is_bot) is counted
 
 
+def test_any_number_of_names_costs_bounded_memory() -> None:
+    found = policy({"days": 30}, {"channel": "email", "days": 7})
+    for number in range(10_500):
+        assert found.window_micros(f"channel-{number}", "purchase", "click") == 30 * MICROS_PER_DAY
+    assert found.window_micros("email", "purchase", "click") == 7 * MICROS_PER_DAY
+    assert len(found._resolved) <= 10_000
+
+
 near = st.sampled_from([-1, 0, 1, 99, 100, 101]) | st.integers(-(2**62), 2**62)
 late = st.sampled_from([2 * MICROS_PER_DAY + step for step in (-1, 0, 1)]) | st.integers(-(2**62), 2**62)
 
