@@ -76,9 +76,8 @@ class ConsumerLoop:
         self._retries = 0
         self._last_lag = 0.0
         self._last_look_back = time.monotonic()
-        self._most_records = min(process.batch_size, stage.most_records)
         self._consumer = Consumer(self._consumer_config(kafka))
-        self._backlog = Backlog(self._consumer, 10 * self._most_records, is_aligned=len(stage.topics) > 1)
+        self._backlog = Backlog(self._consumer, 10 * process.batch_size, is_aligned=len(stage.topics) > 1)
         self._session = TransactionSession(kafka, f"{stage.group}-{process.instance}", stage.name)
 
     def _consumer_config(self, kafka: KafkaSettings) -> dict[str, Any]:
@@ -155,6 +154,10 @@ class ConsumerLoop:
         wanted = [*self._stage.topics, *self._stage.output_topics]
         wanted += [dead_letter_topic(topic, self._stage.group) for topic in self._stage.topics]
         return sorted(topic for topic in wanted if topic not in cluster.topics)
+
+    @property
+    def _most_records(self) -> int:
+        return min(self._process.batch_size, self._stage.most_records)
 
     def _turn(self) -> None:
         if self._paused_until is not None:
@@ -301,6 +304,9 @@ class ConsumerLoop:
             self._trouble = error
         else:
             consumer.incremental_assign(starts)
+            # librdkafka remembers across a rebalance that a partition was paused, whoever had it meanwhile.
+            if partitions:
+                (consumer.pause if self._is_paused() else consumer.resume)(partitions)
             _log.info("assigned", stage=self._stage.name, partitions=[f"{t}[{p}]" for t, p in places])
 
     def _assign_later(self, consumer: Consumer, partitions: list[TopicPartition], error: Retry) -> None:
