@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from attributary.consumers.runtime.errors import EXIT_CONFIG, Fatal, Fenced, Retry
 from attributary.consumers.store.connection import StoreUnavailable
 from attributary.consumers.store.migrate import MigrationError
+from attributary.consumers.store.model_states import ModelStateError
 from attributary.consumers.store.positions import CommitsLostError
 from attributary.schemas.codec import RegistryUnavailableError
 
@@ -17,7 +18,7 @@ def outside_errors() -> Iterator[None]:
     Raises:
         Retry: Postgres or the registry is away; nothing was decided.
         Fenced: Postgres lost commits; the loop goes back to what it holds.
-        Fatal: the schema and the code do not fit; exit code 78.
+        Fatal: the schema and the code do not fit (exit code 78), or a pinned model state is missing.
     """
     try:
         yield
@@ -27,5 +28,7 @@ def outside_errors() -> Iterator[None]:
         raise Retry(str(error)) from error
     except CommitsLostError as error:
         raise Fenced(str(error)) from error
+    except ModelStateError as error:
+        raise Fatal(str(error)) from error
     except MigrationError as error:
         raise Fatal(str(error), EXIT_CONFIG) from error

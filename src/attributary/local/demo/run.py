@@ -127,7 +127,7 @@ def _train(found: Ground, tenants: Sequence[str]) -> bool:
     """Train and activate the Markov model on what is stored, as an operator would."""
     for tenant in tenants:
         run_program(
-            command_line("models", "train", "--tenant", tenant, "--model", "markov", "--activate"),
+            command_line("models", "train", "--tenant", tenant, "--model", "markov", "--closing", "all", "--activate"),
             name="attributary models train",
             timeout_seconds=120.0,
             env=found.environment,
