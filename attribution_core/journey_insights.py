@@ -73,7 +73,7 @@ def _lead_times(batch: JourneyBatch, found: list[list[Insight]]) -> None:
 
 
 def _agreement(batch: JourneyBatch, cells: tuple[Ints, Ints], totals: Floats, found: list[list[Insight]]) -> None:
-    """Tell where all models put the same channel first, and where they are far apart on one."""
+    """Tell where all models put the same channel first, and the channel on which they are farthest apart."""
     journeys, channels = cells
     models = totals.shape[0]
     if models < 2:
@@ -93,11 +93,14 @@ def _agreement(batch: JourneyBatch, cells: tuple[Ints, Ints], totals: Floats, fo
         found[int(journeys[place])].append(
             Insight("journey.models_agree", (name,), float(low[place]), None, None, models, text)
         )
-    for place in np.flatnonzero(high - low >= DISAGREEMENT).tolist():
+    spread = high - low
+    widest = np.flatnonzero(spread >= np.repeat(np.maximum.reduceat(spread, starts), sizes))
+    _, first = np.unique(journeys[widest], return_index=True)  # of equally wide ones the first by name
+    for place in widest[first][spread[widest[first]] >= DISAGREEMENT].tolist():
         name = batch.index.names[channels[place]]
         text = f"the models differ on {name}: from {100 * low[place]:.0f} % to {100 * high[place]:.0f} %"
         found[int(journeys[place])].append(
-            Insight("journey.models_differ", (name,), float(high[place] - low[place]), None, None, models, text)
+            Insight("journey.models_differ", (name,), float(spread[place]), None, None, models, text)
         )
 
 
