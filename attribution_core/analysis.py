@@ -32,9 +32,12 @@ from attributary.attribution_core.reconciliation import reconcile
 from attributary.attribution_core.report import Analysis, ModelReport
 from attributary.attribution_core.rules import RULES, RuleSettings
 from attributary.attribution_core.sets import channels_of_journeys, set_shares
+from attributary.attribution_core.shapley import journey_interactions, ordered
 from attributary.attribution_core.transforms import apply
 
 _MICROS = 1_000_000
+_PAIRS = 20  # strongest pairs in a report
+_PLACES = 10  # places in the journey that a report shows one by one; the last entry holds all later ones
 ANALYSES: tuple[str, ...] = (
     *RULE_MODELS,
     "markov",
@@ -167,6 +170,8 @@ def _report(estimator: Estimator, table: JourneyTable, settings: AnalysisSetting
         diagnostics["baseline"] = list(settings.baseline)
         diagnostics["baseline_share"] = by_conversion.baseline / by_conversion.total if by_conversion.total else None
         diagnostics["baseline_value_share"] = by_value.baseline / by_value.total if by_value.total else None
+    if estimator.name == "shapley":
+        diagnostics.update(_shapley_details(batch, weights))
     if isinstance(estimator, PoissonTotals):
         diagnostics["baseline"] = ["no touch"]
         diagnostics["baseline_share"] = 1.0 - float(share[0].sum())
@@ -200,6 +205,25 @@ def _report(estimator: Estimator, table: JourneyTable, settings: AnalysisSetting
         rows.append({key: _python(value) for key, value in row.items()})
     _name_fallbacks(rows, batch, weights)
     return ModelReport(estimator.name, _version(estimator.name, settings), rows, diagnostics)
+
+
+def _shapley_details(batch: JourneyBatch, weights: Weights) -> dict[str, Any]:
+    """Return the strongest pairs by interaction index, and the values by place in the journey."""
+    names = batch.index.names
+    chosen = weights.conversions > 0
+    converting, conversions = batch.select(chosen), weights.conversions[chosen]
+    pairs = np.triu(journey_interactions(converting, conversions))
+    order = np.argsort(-pairs, axis=None, kind="stable")[:_PAIRS]
+    places = ordered(converting, conversions.astype(np.int64))
+    late = places[:, _PLACES:].sum(axis=1, keepdims=True)
+    return {
+        "interactions": [
+            {"channels": [names[place // len(names)], names[place % len(names)]], "index": float(pairs.flat[place])}
+            for place in order.tolist()
+            if pairs.flat[place] > 0
+        ],
+        "by_place": dict(zip(names, np.column_stack((places[:, :_PLACES], late)).tolist(), strict=True)),
+    }
 
 
 def _python(value: Any) -> Any:

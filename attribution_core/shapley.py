@@ -22,6 +22,7 @@ from attributary.attribution_core.sets import set_shares
 from attributary.attribution_core.state import SetCounts
 
 EXACT_CHANNELS = 20
+_CELLS = 1 << 20  # of a journey x channel table at a time: some megabytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +65,26 @@ def ordered(batch: JourneyBatch, weights: Ints) -> Floats:
     parts = set_shares(batch) * weights[batch.journey_of_touch]
     table: Floats = np.bincount(cells, parts, len(batch.index) * max(places, 1)).astype(np.float64)
     return table.reshape(len(batch.index), max(places, 1))[:, :places]
+
+
+def journey_interactions(batch: JourneyBatch, weights: Floats) -> Floats:
+    """Return the same as `interactions`, from weighted journeys instead of counted sets, float64[K, K].
+
+    Args:
+        batch: journeys.
+        weights: float64[n], conversions (or value) of each journey.
+    """
+    channels = len(batch.index)
+    found = np.zeros((channels, channels), dtype=np.float64)
+    step = max(_CELLS // max(channels, 1), 1)
+    for start in range(0, len(batch), step):
+        part = batch.slice(start, start + step)
+        presence = np.zeros((len(part), channels), dtype=np.float64)
+        presence[part.journey_of_touch, part.channels] = 1.0
+        scale = weights[start : start + step] / np.maximum(presence.sum(axis=1) - 1.0, 1.0)
+        found += (presence.T * scale) @ presence
+    np.fill_diagonal(found, 0.0)
+    return found
 
 
 def interactions(sets: SetCounts, index: ChannelIndex, *, of_value: bool = False) -> Floats:

@@ -113,6 +113,17 @@ def test_no_conversions_is_unavailable_and_no_nulls_is_flagged() -> None:
     assert all(report.channels == [] for report in nothing)
 
 
+def test_shapley_reports_pairs_and_places() -> None:
+    diagnostics = analyze(COLUMNS, ["shapley"])["shapley"].diagnostics
+    strongest = diagnostics["interactions"][0]
+    assert strongest["channels"] == ["mail", "search"]
+    assert strongest["index"] == pytest.approx(30 + 15 / 2)
+    assert diagnostics["by_place"]["social"][0] == pytest.approx(15 / 3 + 2)
+    rows = analyze(COLUMNS, ["shapley"])["shapley"].channels
+    for row in rows:
+        assert sum(diagnostics["by_place"][row["channel"]]) == pytest.approx(row["shapley"])
+
+
 def test_baseline_keeps_what_it_would_bring_alone() -> None:
     result = analyze(COLUMNS, ["markov_shapley"], baseline=("mail",))
     report = result["markov_shapley"]

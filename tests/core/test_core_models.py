@@ -195,6 +195,19 @@ def test_without_a_state_markov_falls_back_everywhere() -> None:
     assert np.isnan(model.confidence(batch)).all()
 
 
+def test_a_state_without_conversions_or_without_journeys_knows_nothing() -> None:
+    nulls = JourneyState.fit(JourneyBatch.of_paths([["a", "b"]] * 3), Outcomes.of([False] * 3, [0] * 3))
+    batch = batch_of([[(1, "1", "a"), (2, "2", "b")], []])
+    for state in (JourneyState.empty(), nulls):
+        trained = TrainedState("v", state.to_document(), {"minimum_conversions": 0})
+        model = model_set(["markov"], {"markov": trained}).models[0]
+        flags = model.fallback(batch)
+        assert flags is not None
+        assert flags.tolist() == [True, False]
+        assert model.credits(batch).tolist() == [0.5, 0.5]
+        assert np.isnan(np.asarray(model.confidence(batch))).all()
+
+
 def test_names_settings_and_documents_are_checked() -> None:
     assert model_set().models[0].name == MODELS[0]
     for names in (["best"], ["first", "first"]):

@@ -10,6 +10,7 @@ from attributary.attribution_core.shapley import (
     dividends,
     exact,
     interactions,
+    journey_interactions,
     mask_of,
     ordered,
     pair_interactions,
@@ -112,6 +113,8 @@ def test_set_shapley_ignores_order_and_repeats_and_ordered_sums_to_it() -> None:
     assert table.sum(axis=1) == pytest.approx([1.5 + 0.5 + 5, 1.5 + 0.5 + 1, 1.0])
     assert table[0] == pytest.approx([0.75 + 5, 0.5, 0.75, 0])
     state = JourneyState.fit(batch, Outcomes(conversions, conversions, conversions))
+    by_sets = interactions(state.sets, state.index)
+    assert journey_interactions(batch, conversions.astype(np.float64)) == pytest.approx(by_sets)
     assert simplified(state.sets, state.index)[0] == pytest.approx(table.sum(axis=1))
 
 
