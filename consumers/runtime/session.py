@@ -7,6 +7,8 @@ librdkafka retries EndTxn by itself on a new connection (KIP-890 part 2 is not s
 or saw a transport error is followed by a new producer, too: an old EndTxn can then no longer hit the next transaction.
 """
 
+import queue
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -109,7 +111,7 @@ class TransactionSession:
             for message in messages:
                 self._produce(producer, message)
             crash_at("loop_before_send_offsets")
-            producer.send_offsets_to_transaction(offsets, group_metadata, 30.0)
+            self._send_offsets(producer, offsets, group_metadata)
             crash_at("loop_before_kafka_commit")
             self._commit(producer)
         except KafkaException as error:
@@ -126,6 +128,37 @@ class TransactionSession:
                 producer.poll(0.1)
             else:
                 return
+
+    def _send_offsets(self, producer: Producer, offsets: list[TopicPartition], group_metadata: Any) -> None:
+        """Add the source offsets to the transaction, and never wait for longer than the broker keeps it open.
+
+        librdkafka ignores its own timeout here while the group's coordinator is away (issue 5456, 2.16), and then may
+        never return. So the call is made by a thread that can be left behind together with its producer; whatever it
+        still does is refused, because the next producer has a newer epoch.
+
+        Raises:
+            Fenced: it took too long.
+            KafkaException: as librdkafka says.
+        """
+        seconds = self._kafka.transaction_timeout_ms / 1_000
+        ended: queue.SimpleQueue[KafkaException | None] = queue.SimpleQueue()
+
+        def call() -> None:
+            try:
+                producer.send_offsets_to_transaction(offsets, group_metadata, seconds)
+            except KafkaException as error:
+                ended.put(error)
+            else:
+                ended.put(None)
+
+        threading.Thread(target=call, name="offsets", daemon=True).start()
+        try:
+            error = ended.get(timeout=seconds + 1.0)
+        except queue.Empty:
+            self._producer = None
+            raise Fenced(f"the group's coordinator did not answer in {seconds:.0f} s") from None
+        if error is not None:
+            raise error
 
     def _commit(self, producer: Producer) -> None:
         deadline = time.monotonic() + 60.0
