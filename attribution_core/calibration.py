@@ -52,8 +52,7 @@ class CalibratedChannel:
         channel: name.
         attributed: the model's total.
         factor: what it was multiplied by.
-        calibrated: the product.
-        standard_error: of the product.
+        standard_error: of their product.
         interval: 90 %.
         basis: where the factor comes from.
     """
@@ -61,10 +60,14 @@ class CalibratedChannel:
     channel: str
     attributed: float
     factor: float
-    calibrated: float
     standard_error: float
     interval: tuple[float, float]
     basis: Basis
+
+    @property
+    def calibrated(self) -> float:
+        """The total after calibration."""
+        return self.attributed * self.factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,4 +168,4 @@ def _channel(
     else:
         basis, factor, calibrated, deviation = "uncalibrated", 1.0, total, error
     interval = (calibrated - quantile * deviation, calibrated + quantile * deviation)
-    return CalibratedChannel(name, total, factor, calibrated, deviation, interval, basis)
+    return CalibratedChannel(name, total, factor, deviation, interval, basis)
