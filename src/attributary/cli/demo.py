@@ -26,10 +26,12 @@ def _demo(
     Replays the reference data set and simulated traffic with duplicates, late and shuffled events through the real
     code, trains a model in the middle, then shows channels x models, latency, what was forwarded, and whether every
     promise held. Ends with 1 if one did not. Needs nothing that is not on this machine already.
+
+    Example: attributary demo --touchpoints 2000 --report figures.json
     """
     from attributary.local.broker import BrokerUnavailableError
     from attributary.local.child import ChildError
-    from attributary.local.demo.run import run_demo
+    from attributary.local.demo.run import NotOurFolderError, run_demo
 
     try:
         code = run_demo(
@@ -42,4 +44,6 @@ def _demo(
     except (BrokerUnavailableError, ChildError, TimeoutError) as error:
         typer.echo(f"attributary demo: {error}", err=True)
         raise typer.Exit(69) from None
+    except NotOurFolderError as error:
+        raise typer.BadParameter(str(error), param_hint="--folder") from None
     raise typer.Exit(code)

@@ -31,6 +31,8 @@ def _forget(
 
     Needed when the log was lost or replaced and Postgres is ahead of it. Stop the group's processes first. Records are
     never stored twice: events have ids.
+
+    Example: attributary positions forget attribution.stitcher
     """
     from attributary.cli.outcome import database
     from attributary.consumers.store.positions import forget_positions

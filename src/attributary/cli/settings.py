@@ -56,7 +56,8 @@ def _classes() -> Iterator[type[Any]]:
     queue = list(Settings.__subclasses__())
     while queue:
         cls = queue.pop()
-        found.append(cls)
+        if cls.__module__.startswith("attributary."):
+            found.append(cls)
         queue += cls.__subclasses__()
     yield from sorted(found, key=lambda cls: (cls.__module__, cls.__name__))
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from attributary.local.stages import STAGES, command_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 30.0
@@ -28,7 +28,7 @@ def run_all(without: Sequence[str], first_port: int) -> int:
 
     Args:
         without: names of stages to leave out.
-        first_port: METRICS_PORT of the first; the others follow in order.
+        first_port: METRICS_PORT of the first; the others follow in order. 0: any free port for each.
 
     Returns:
         The exit code: 0 when asked to stop, else that of the stage that failed.
@@ -44,13 +44,15 @@ def run_all(without: Sequence[str], first_port: int) -> int:
     running: dict[str, subprocess.Popen[bytes]] = {}
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    for number, stage in enumerate(STAGES):
-        if stage.name in without or not stage.is_enabled(os.environ):
-            continue
-        environment = {**os.environ, "METRICS_PORT": str(first_port + number)}
-        running[stage.name] = subprocess.Popen(  # noqa: S603  # our own command line
-            command_line(*stage.arguments), env=environment, start_new_session=True
+    for name, arguments, port in _chosen(without, first_port):
+        if stopping:
+            break
+        environment = {**os.environ, "METRICS_PORT": str(port)}
+        running[name] = subprocess.Popen(  # noqa: S603  # our own command line
+            command_line(*arguments), env=environment, start_new_session=True
         )
+    if stopping:  # asked while starting: the newest process may not have heard of it
+        _stop(running)
     code = 0
     while running:
         time.sleep(_POLL_SECONDS)
@@ -65,6 +67,13 @@ def run_all(without: Sequence[str], first_port: int) -> int:
                 stopping = True
                 _stop(running)
     return code
+
+
+def _chosen(without: Sequence[str], first_port: int) -> Iterator[tuple[str, tuple[str, ...], int]]:
+    """Yield name, command line and port of each stage that is enabled; a stage has its port whatever is left out."""
+    for number, stage in enumerate(STAGES):
+        if stage.name not in without and stage.is_enabled(os.environ):
+            yield stage.name, stage.arguments, first_port + number if first_port else 0
 
 
 def _stop(running: dict[str, subprocess.Popen[bytes]]) -> None:

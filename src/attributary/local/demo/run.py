@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 LIVE_PER_SECOND = 500.0
 _DRAIN_SECONDS = 300.0
+_MARKER = ".attributary-demo"
+
+
+class NotOurFolderError(ValueError):
+    """Emptying this folder would delete what no demo made."""
 
 
 def run_demo(
@@ -40,7 +45,7 @@ def run_demo(
         touchpoints: about how many to replay.
         keep: leave everything running until Ctrl-C.
         kinds: brokers that are acceptable, best first; all when None.
-        folder: for data and logs; emptied first.
+        folder: for data and logs; emptied first if a demo made it.
         report_file: where to write the figures as JSON.
 
     Returns:
@@ -48,8 +53,7 @@ def run_demo(
     """
     console = Console()
     started = time.monotonic()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    _empty(folder)
     with ground(folder, dict(os.environ), console.print, kinds) as found:
         traffic = demo_traffic(time.time_ns() // 1_000, touchpoints)
         for line in traffic.about:
@@ -75,6 +79,20 @@ def run_demo(
             console.print("everything keeps running; Ctrl-C stops it")
             _wait()
     return 0 if held else 1
+
+
+def _empty(folder: Path) -> None:
+    """Empty the demo's own folder; somebody else's is left alone.
+
+    Raises:
+        NotOurFolderError: the folder holds something and was not made by a demo.
+    """
+    marker = folder / _MARKER
+    if folder.exists() and any(folder.iterdir()) and not marker.exists():
+        raise NotOurFolderError(f"{folder} is not empty and was not made by a demo: name another one")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    marker.touch()
 
 
 def _progress() -> Progress:

@@ -6,6 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from attributary.consumers.runtime.errors import AttributaryError
 from attributary.consumers.runtime.settings import KafkaSettings
 from attributary.consumers.runtime.topic_reader import read_topic
 from attributary.schemas.codec import Codec
@@ -71,5 +72,5 @@ class ResultsWatcher:
                     Seen(record.partition, record.offset, result["tenant_id"], result["conversion_id"],
                          result["version"], seen_at, balanced)
                 )  # fmt: skip
-        except (ValueError, RuntimeError, OSError) as error:
+        except (AttributaryError, ValueError, RuntimeError, OSError) as error:
             self.failed = error

@@ -1,0 +1,148 @@
+"""Processes started by the command line: what stops their start, and how `attributary all` keeps them together."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from attributary.local.stages import command_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+STAGES = ["stitcher", "attributor", "auditor", "sweeper", "trainer"]
+
+
+def environment(**variables: str) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+    return {**kept, "METRICS_HOST": "127.0.0.1", "METRICS_PORT": "0", **variables}
+
+
+def run(*arguments: str, seconds: float = 60, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command_line(*arguments), env=environment(**variables), capture_output=True, text=True, timeout=seconds,
+        check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_missing_setting_stops_the_start(stage: str) -> None:
+    done = run(stage)
+    assert done.returncode == 78
+    assert "KAFKA_BOOTSTRAP_SERVERS: must be set" in done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["exit_code"] == 78
+
+
+def test_a_database_that_is_down_or_not_migrated_stops_the_start(free_port: int, blank_database: str) -> None:
+    brokers = f"127.0.0.1:{free_port}"
+    done = run("stitcher", KAFKA_BOOTSTRAP_SERVERS=brokers, DATABASE_URL=f"postgresql://u:hunter2@{brokers}/x")
+    assert done.returncode == 69
+    assert "hunter2" not in done.stdout + done.stderr
+    done = run("auditor", KAFKA_BOOTSTRAP_SERVERS=brokers, DATABASE_URL=blank_database)
+    assert done.returncode == 78
+    assert "run `attributary db migrate`" in done.stderr
+
+
+def test_one_that_cannot_start_ends_them_all() -> None:
+    done = run("all", "--without", "trainer", "--without", "sweeper")
+    assert done.returncode == 78
+    assert "ended with 78: stopping the others" in done.stderr
+
+
+@pytest.fixture
+def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Instead of stages: programs that note their start and wait for SIGTERM."""
+    from attributary.local import supervisor
+
+    script = tmp_path / "stage"
+    script.write_text(
+        f"#!/bin/sh\ntrap 'echo stopped >> {tmp_path}/$1.log; exit ${{CODE:-0}}' TERM\n"
+        f"echo $METRICS_PORT > {tmp_path}/$1.log\nwhile :; do sleep 0.05; done\n"
+    )
+    script.chmod(0o755)
+
+    def stand_in(*arguments: str) -> list[str]:
+        return [str(script), *arguments]
+
+    monkeypatch.setattr(supervisor, "command_line", stand_in)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield tmp_path
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def logs(folder: Path) -> dict[str, list[str]]:
+    return {file.stem: file.read_text().splitlines() for file in folder.glob("*.log")}
+
+
+def supervise(folder: Path, wait_for: int, first_port: int, without: Sequence[str] = ()) -> int:
+    """Run the supervisor in this process; a watcher sends SIGTERM when so many stand-ins have started."""
+    from attributary.local.supervisor import run_all
+
+    watch = f"while [ $(ls {folder} | grep -c log) -lt {wait_for} ]; do sleep 0.02; done; kill -TERM {os.getpid()}"
+    with subprocess.Popen(["sh", "-c", watch]):
+        return run_all(without, first_port)
+
+
+def test_a_signal_reaches_every_stage(stand_ins: Path) -> None:
+    assert supervise(stand_ins, 4, 9000, ["trainer"]) == 0
+    assert logs(stand_ins) == {
+        "stitcher": ["9000", "stopped"],
+        "attributor": ["9001", "stopped"],
+        "auditor": ["9002", "stopped"],
+        "sweeper": ["9003", "stopped"],
+    }
+
+
+def test_any_port_is_any_port_for_all(stand_ins: Path) -> None:
+    assert supervise(stand_ins, 5, 0) == 0
+    assert {lines[0] for lines in logs(stand_ins).values()} == {"0"}
+
+
+def test_a_signal_during_the_start_is_not_forgotten(stand_ins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from attributary.local import supervisor
+
+    started: list[str] = []
+    stand_in: Any = vars(supervisor)["command_line"]
+
+    def signalled(*arguments: str) -> Any:
+        started.append(arguments[0])
+        if len(started) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return stand_in(*arguments)
+
+    monkeypatch.setattr(supervisor, "command_line", signalled)
+    assert supervisor.run_all([], 9000) == 0
+    assert started == ["stitcher", "attributor"]
+    assert all(lines[-1] == "stopped" for lines in logs(stand_ins).values() if lines)
+
+
+def demo(report: Path, folder: Path, *arguments: str) -> dict[str, Any]:
+    done = run(
+        "demo", "--touchpoints", "2000", "--report", str(report), "--folder", str(folder), *arguments, seconds=280
+    )
+    assert done.returncode == 0, done.stdout[-4_000:] + done.stderr[-2_000:]
+    figures: dict[str, Any] = json.loads(report.read_text())
+    assert len(figures["promises"]) >= 6
+    assert [promise for promise in figures["promises"] if not promise["held"]] == []
+    assert figures["sent"] > 2_000
+    assert figures["latency_ms"]["p50"] > 0
+    return figures
+
+
+@pytest.mark.slow
+def test_the_demo_on_the_mock_broker_says_that_it_proves_nothing(tmp_path: Path) -> None:
+    assert demo(tmp_path / "figures.json", tmp_path / "demo", "--broker", "mock")["broker"] == "mock"
+
+
+@pytest.mark.slow
+@pytest.mark.kafka
+def test_the_demo_on_a_real_broker_keeps_every_promise(tmp_path: Path, broker: Any) -> None:
+    assert broker.real
+    assert demo(tmp_path / "figures.json", tmp_path / "demo", "--broker", "jars")["broker"] == "jars"

@@ -1,0 +1,89 @@
+"""`attributary tail`, as a subscriber without code: on librdkafka's mock broker."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka import Producer
+from typer.testing import CliRunner, Result
+
+from attributary.cli.main import app
+from attributary.local.mock_broker import mock_broker
+from attributary.schemas.bundled import current_schemas
+from attributary.schemas.samples import sample
+from attributary.schemas.topics import CONVERSIONS, RESULTS
+from tests.samples import codec, sale
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module")
+def bootstrap() -> Iterator[str]:
+    with mock_broker() as found:
+        producer = Producer({"bootstrap.servers": found, "log_level": 0})
+        for number, tenant in enumerate(["acme", "else", "acme"]):
+            event = sale(f"c{number}", tenant_id=tenant, value=-1_230_000 if number == 2 else 5_000_000)
+            producer.produce(CONVERSIONS, codec().encode("conversion", event.to_record()), b"k")
+        producer.produce(CONVERSIONS, b"\xc3\x01 cut off", b"k")
+        producer.produce(RESULTS, codec().encode("result", result()), b"k")
+        assert producer.flush(10) == 0
+        yield found
+
+
+def result() -> dict[str, Any]:
+    record: dict[str, Any] = sample(current_schemas()["result"].source, 0)
+    record |= {"tenant_id": "acme", "net_value_micros": -1_234_567, "currency": "EUR", "is_final": True, "version": 3}
+    rollups = [
+        {"dimension": "channel", "name": "email", "credit": 0.75, "value_micros": 1},
+        {"dimension": "channel", "name": "direct", "credit": 0.0, "value_micros": 0},
+        {"dimension": "platform", "name": "own", "credit": 0.75, "value_micros": 1},
+    ]
+    record["models"] = [
+        {**record["models"][0], "model": "markov", "rollups": rollups, "fallback": "linear"},
+        {**record["models"][0], "model": "linear", "rollups": [], "fallback": None},
+    ]
+    return record
+
+
+@pytest.fixture
+def tail(bootstrap: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", bootstrap)
+
+    def run(*arguments: str) -> Result:
+        done = CliRunner().invoke(app, ["tail", *arguments, "--from", "beginning", "--until-end"])
+        assert done.exit_code == 0, done.output
+        return done
+
+    return run
+
+
+def test_one_json_object_a_line(tail: Any) -> None:
+    done = tail("conversions", "--json")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["event_id"] for row in rows] == ["c0", "c1", "c2"]
+    assert rows[0]["value_micros"] == 5_000_000
+    assert "attribution.conversions.v1[" in done.stderr  # the one that cannot be read is told, and passed over
+
+
+def test_one_tenant_and_a_limit(tail: Any) -> None:
+    rows = tail("conversions", "--json", "--tenant", "acme").stdout.splitlines()
+    assert [json.loads(row)["event_id"] for row in rows] == ["c0", "c2"]
+    assert len(tail("conversions", "--json", "--limit", "1").stdout.splitlines()) == 1
+
+
+def test_results_for_people(tail: Any) -> None:
+    lines = tail("results").stdout.splitlines()
+    assert "v3 " in lines[0]
+    assert " final " in lines[0]
+    assert "-1.23 EUR" in lines[0]
+    assert lines[1].split() == ["markov", "email", "75%", "(by", "linear:", "too", "little", "data)"]
+    assert lines[2].split() == ["linear", "unattributed"]
+
+
+def test_events_for_people_show_what_is_set(tail: Any) -> None:
+    line = tail("conversions", "--limit", "1").stdout
+    assert "event_id=c0" in line
+    assert "order_id" not in line
