@@ -38,6 +38,8 @@ def environment(bootstrap: str, dsn: str, url: str, **more: str) -> dict[str, st
             "ATTRIBUTION_FIRST_START": "earliest",
             "METRICS_PORT": "0",
             "FORWARD_LINGER_MS": "100",
+            "KAFKA_SESSION_TIMEOUT_MS": "6000",  # a killed member is missed no longer than that
+            "KAFKA_TRANSACTION_TIMEOUT_MS": "5000",
         }
         | more
     )
@@ -174,3 +176,37 @@ def test_a_rate_limit_pauses_the_partition_not_the_process(fresh_topics: str, da
     assert fake.script.fired == {"http_429": 1}
     assert '"event": "paused"' in log.read_text()
     assert fake.duplicates == 0
+
+
+@pytest.mark.kafka
+@pytest.mark.postgres
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("point", "copies"),
+    [("forwarder_after_send", True), ("forwarder_before_kafka_commit", False), ("loop_before_kafka_commit", False)],
+)
+def test_a_kill_in_the_middle_loses_nothing(
+    fresh_topics: str, database: str, tmp_path: Path, point: str, copies: bool
+) -> None:
+    now = time.time_ns() // 1_000
+    fake, log = MetaFake(tokens=["good"]), tmp_path / "log"
+    bad = conversion(now, event_id="bad-one", currency="XXX", value_micros=0, items=[])
+    with FakeServer(fake) as server:
+        variables = environment(fresh_topics, database, server.url)
+        produce(fresh_topics, encoded([*(conversion(now) for _ in range(200)), bad]))
+        killed = subprocess.run(
+            [COMMAND, "forwarder", "meta"],
+            env=variables | {"ATTRIBUTION_CRASH_AT": point},
+            capture_output=True,
+            timeout=90,
+            check=False,
+        )
+        assert killed.returncode == -signal.SIGKILL, killed.stdout
+        with forwarder(variables, log):
+            produce(fresh_topics, encoded([conversion(now, event_id="last")]))
+            wait_for(lambda: len(fake.received) == 201 and "last" in {name for _, _, name in fake.received}, log)
+            assert len(dead_letters(fresh_topics)) == 1
+        status = [json.loads(line) for line in ask(variables, "status", "--json").stdout.splitlines()]
+    assert {(line["state"], line["deliveries"]) for line in status} == {("sent", 201), ("rejected", 1)}
+    assert (fake.duplicates > 0) is copies
+    assert max(fake.received.values()) <= 2
