@@ -10,6 +10,9 @@ from . import metrics
 from .errors import Fatal
 from .records import DeadLetter, Outbound
 
+ATTEMPTS_HEADER = "attribution-attempts"
+REDRIVEN_HEADER = "attribution-redriven-from"  # the letter that a record was sent again from
+
 # A share means little in a small batch: one bad record of one is no reason to stop.
 _LEAST_BATCH = 100
 
@@ -22,6 +25,8 @@ def dead_letter_topic(topic: str, group: str) -> str:
 def dead_letter_message(letter: DeadLetter, stage: str, group: str) -> Outbound:
     """Return the record to produce for a dead letter."""
     record = letter.record
+    failed = next((value for name, value in record.headers if name == ATTEMPTS_HEADER), b"0")
+    attempts = letter.attempts + (int(failed) if failed.isdigit() else 0)
     facts = {
         "__connect.errors.topic": record.topic,
         "__connect.errors.partition": str(record.partition),
@@ -32,7 +37,7 @@ def dead_letter_message(letter: DeadLetter, stage: str, group: str) -> Outbound:
         "__connect.errors.exception.class.name": "Poison",
         "__connect.errors.exception.message": letter.reason,
         "attribution-field": letter.field or "",
-        "attribution-attempts": str(letter.attempts),
+        ATTEMPTS_HEADER: str(attempts),
         "attribution-timestamp-ms": str(record.timestamp_ms),
     }
     ours = [(name, value.encode("utf-8", "replace")) for name, value in facts.items()]

@@ -16,6 +16,8 @@ COMMANDS = (
     "schemas",
     "settings",
     "tail",
+    "dlq",
+    "explain",
     "positions",
     "refit",
     "produce",

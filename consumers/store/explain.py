@@ -1,0 +1,184 @@
+"""Why a conversion is attributed as it is: person, touches in and out, versions. Reads only, in one snapshot.
+
+Invariant: a touch is "in" by the same rule and the same pinned policy as the attributor's; the verdict of every touch
+of the person is a sentence that needs no source code.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import psycopg
+
+from attributary.attribution_core.identity import ANONYMOUS_PREFIX, USER_PREFIX
+from attributary.attribution_core.lookback import MICROS_PER_DAY, LookbackPolicy
+
+from .attribution_reads import OwedConversion, conversions_by_id
+from .policies import fetch_policy
+
+
+class EventFact(NamedTuple):
+    """An event about the conversion."""
+
+    event_id: str
+    kind: str
+    occurred_at: int
+    received_at: int
+    value_micros: int
+    currency: str
+    place: str
+
+
+class LinkFact(NamedTuple):
+    """A statement about whose an anonymous id is; ``decides`` when it is the one that counts."""
+
+    anonymous_id: str
+    user_id: str
+    linked_at: int
+    event_id: str
+    decides: bool
+
+
+class TouchFact(NamedTuple):
+    """A touchpoint of the person, and what the policy says about it; times in microseconds UTC."""
+
+    event_id: str
+    identity_key: str
+    occurred_at: int
+    received_at: int
+    platform: str
+    channel: str
+    interaction: str
+    campaign: str
+    is_in: bool
+    verdict: str
+
+
+class VersionFact(NamedTuple):
+    """A published version."""
+
+    version: int
+    reason: str
+    is_final: bool
+    net_value_micros: int
+    delta_micros: int
+    touchpoint_count: int
+    policy_version: str
+    models: Sequence[str]
+    computed_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Everything that decides about a conversion."""
+
+    conversion: OwedConversion
+    events: Sequence[EventFact]
+    links: Sequence[LinkFact]
+    touches: Sequence[TouchFact]
+    versions: Sequence[VersionFact]
+
+
+_EVENTS = """
+SELECT event_id, kind, occurred_at_us, received_at_us, value_micros, currency,
+       source_topic || '[' || source_partition || ']@' || source_offset
+FROM attribution_conversion_events WHERE tenant_id = %s AND conversion_id = %s ORDER BY occurred_at_us, event_id
+"""
+
+_LINKS = """
+WITH ids AS (
+    SELECT anonymous_id, link_event_id FROM attribution_identities WHERE tenant_id = %(tenant)s AND user_id = %(user)s
+    UNION
+    SELECT anonymous_id, link_event_id FROM attribution_identities
+    WHERE tenant_id = %(tenant)s AND anonymous_id = %(anonymous)s
+), links AS (
+    SELECT anonymous_id, user_id, linked_at_us, event_id FROM attribution_identity_links
+    WHERE tenant_id = %(tenant)s AND anonymous_id IN (SELECT anonymous_id FROM ids)
+    UNION ALL
+    SELECT anonymous_id, substr(identity_key, 3), occurred_at_us, event_id FROM attribution_touchpoints
+    WHERE tenant_id = %(tenant)s AND anonymous_id IN (SELECT anonymous_id FROM ids)
+    UNION ALL
+    SELECT anonymous_id, substr(identity_key, 3), occurred_at_us, event_id FROM attribution_conversion_events
+    WHERE tenant_id = %(tenant)s AND anonymous_id IN (SELECT anonymous_id FROM ids)
+)
+SELECT l.anonymous_id, l.user_id, l.linked_at_us, l.event_id, l.event_id = i.link_event_id
+FROM links l JOIN ids i USING (anonymous_id) ORDER BY l.anonymous_id, l.linked_at_us, l.event_id
+"""
+
+_TOUCHES = """
+SELECT t.event_id, t.identity_key, t.occurred_at_us, t.received_at_us, t.platform, t.channel, t.interaction, t.campaign,
+       t.is_bot
+FROM (
+    SELECT %(journey)s AS identity_key
+    UNION ALL
+    SELECT 'a:' || anonymous_id FROM attribution_identities WHERE tenant_id = %(tenant)s AND user_id = %(user)s
+) AS person
+JOIN attribution_touchpoints t ON t.tenant_id = %(tenant)s AND t.identity_key = person.identity_key COLLATE "C"
+ORDER BY t.occurred_at_us, t.event_id
+"""
+
+_VERSIONS = """
+SELECT version, version_reason, is_final, net_value_micros, delta_micros, touchpoint_count, policy_version, models,
+       computed_at_us
+FROM attribution_results WHERE tenant_id = %s AND conversion_id = %s ORDER BY version
+"""
+
+
+def explain(connection: psycopg.Connection, tenant_id: str, conversion_id: str) -> Explanation | None:
+    """Explain a conversion; None when there is no such one.
+
+    Args:
+        connection: in a transaction, best a repeatable one.
+        tenant_id: whose; nothing of another tenant is looked at.
+        conversion_id: which.
+    """
+    found = conversions_by_id(connection, [(tenant_id, conversion_id)])
+    if not found:
+        return None
+    conversion = found[0]
+    key = conversion.journey_key
+    user = key.removeprefix(USER_PREFIX) if key.startswith(USER_PREFIX) else None
+    anonymous = key.removeprefix(ANONYMOUS_PREFIX) if key.startswith(ANONYMOUS_PREFIX) else None
+    whose = {"tenant": tenant_id, "journey": key, "user": user, "anonymous": anonymous}
+    policy = fetch_policy(connection, conversion.policy_version)
+    return Explanation(
+        conversion,
+        [EventFact(*row) for row in connection.execute(_EVENTS, (tenant_id, conversion_id)).fetchall()],
+        [LinkFact(*row) for row in connection.execute(_LINKS, whose).fetchall()],
+        [_touch(conversion, policy, row) for row in connection.execute(_TOUCHES, whose).fetchall()],
+        [_version(row) for row in connection.execute(_VERSIONS, (tenant_id, conversion_id)).fetchall()],
+    )
+
+
+def _version(row: tuple[Any, ...]) -> VersionFact:
+    *facts, models, computed_at = row
+    names = [f"{model['model']} {model['model_version']}".strip() for model in models]
+    return VersionFact._make([*facts, names, computed_at])
+
+
+def _touch(conversion: OwedConversion, policy: LookbackPolicy | None, row: tuple[Any, ...]) -> TouchFact:
+    *facts, is_bot = row
+    if policy is None:
+        return TouchFact._make([*facts, False, f"the policy {conversion.policy_version} is not stored any more"])
+    occurred_at, received_at, channel, interaction = facts[2], facts[3], facts[5], facts[6]
+    age = conversion.converted_at - occurred_at
+    window = policy.window_micros(channel, conversion.conversion_type, interaction)
+    delay = received_at - conversion.received_at
+    is_in = policy.counts(age=age, window=window, delay=delay, is_bot=is_bot)
+    return TouchFact._make([*facts, is_in, _verdict(age, window, delay - policy.lateness_micros, is_bot=is_bot)])
+
+
+def _verdict(age: int, window: int, too_late: int, *, is_bot: bool) -> str:
+    if is_bot:
+        return "out: sent by a robot"
+    if age < 0:
+        return f"out: {_days(-age)} after the conversion"
+    if age > window:
+        return f"out: {_days(age)} before the conversion, its window is {_days(window)}"
+    if too_late > 0:
+        return f"out: arrived {_days(too_late)} too late to be counted"
+    return f"in: {_days(age)} before the conversion, its window is {_days(window)}"
+
+
+def _days(micros: int) -> str:
+    return f"{micros / MICROS_PER_DAY:.2f} days"

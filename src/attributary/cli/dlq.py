@@ -1,0 +1,196 @@
+"""`attributary dlq list|show|redrive`: what could not be processed, why, and another try."""
+
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from attributary.consumers.runtime.redrive import Letter
+
+_PLACE = re.compile(r"(?P<topic>.+)\[(?P<partition>\d+)\]@(?P<offset>\d+)")
+
+_Topic = Annotated[
+    str | None, typer.Option("--topic", help="Only records of this topic, for example attribution.conversions.v1.")
+]
+_Group = Annotated[str | None, typer.Option("--group", help="Only what this consumer group gave up.")]
+_Stage = Annotated[str | None, typer.Option("--stage", help="Only what failed here: decode, validate, store or send.")]
+_Text = Annotated[
+    str | None, typer.Option("--match", help="Only letters whose reason, field or origin holds this text.")
+]
+_Since = Annotated[str, typer.Option("--since", help="beginning, 15m / 2h / 3d ago, or an ISO time with offset.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group `dlq`."""
+    group = typer.Typer(no_args_is_help=True, help="Dead letters: records that could not be processed (Kafka).")
+    group.command("list")(_list)
+    group.command("show")(_show)
+    group.command("redrive")(_redrive)
+    app.add_typer(group, name="dlq")
+
+
+def _list(
+    *,
+    topic: _Topic = None,
+    group: _Group = None,
+    stage: _Stage = None,
+    match: _Text = None,
+    since: _Since = "beginning",
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list, without the bytes.")] = False,
+) -> None:
+    """List dead letters, the oldest first: where, from where, why, how often tried.
+
+    Example: attributary dlq list --stage validate --since 1d
+    """
+    from attributary.cli.tables import print_json, print_table
+
+    letters = list(_letters(topic, group, stage, match, since))
+    if as_json:
+        names = ("place", "origin", "group", "stage", "field", "reason", "attempts", "failed_at_ms")
+        print_json([{name: getattr(letter, name) for name in names} for letter in letters])
+        return
+    rows = [
+        (_time(letter.failed_at_ms), letter.place, letter.stage, str(letter.attempts), letter.reason)
+        for letter in letters
+    ]
+    print_table(("given up", "place", "stage", "tries", "reason"), rows, (3,))
+    print(f"{len(letters)} dead letter(s). One in full: attributary dlq show 'TOPIC[PARTITION]@OFFSET'")
+
+
+def _show(
+    place: Annotated[str, typer.Argument(metavar="PLACE", help="As `dlq list` shows it: TOPIC[PARTITION]@OFFSET.")],
+    fields: Annotated[
+        bool, typer.Option("--fields", help="Also decode the record: its fields may be personal data.")
+    ] = False,
+) -> None:
+    """Show one dead letter in full: reason, origin, headers and bytes.
+
+    Example: attributary dlq show 'attribution.conversions.v1.attribution.stitcher.dlq[0]@17'
+    """
+    found = _PLACE.fullmatch(place)
+    if found is None:
+        raise typer.BadParameter("must look like TOPIC[PARTITION]@OFFSET", param_hint="PLACE")
+    letter = next((each for each in _read([found["topic"]], "beginning") if each.place == place), None)
+    if letter is None:
+        print(f"{place}: no such letter, or a later one supersedes it")
+        raise typer.Exit(1)
+    facts = {
+        "reason": letter.reason,
+        "found by": f"{letter.stage} of {letter.group}",
+        "field": letter.field or "-",
+        "record": letter.origin,
+        "given up": _time(letter.failed_at_ms),
+        "tries": str(letter.attempts),
+        "key": repr(letter.key),
+    }
+    for name, text in facts.items():
+        print(f"{name:<10}{text}")
+    for name, value in letter.headers:
+        print(f"header    {name}: {value.decode('utf-8', 'replace')}")
+    print(f"value     {len(letter.value or b'')} bytes\n{_dump(letter.value or b'')}")
+    if fields:
+        print(_fields(letter))
+
+
+def _redrive(
+    *,
+    topic: _Topic = None,
+    group: _Group = None,
+    stage: _Stage = None,
+    match: _Text = None,
+    since: _Since = "beginning",
+    max_attempts: Annotated[int, typer.Option(min=1, help="Leave letters that have failed so often.")] = 3,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be sent.")] = False,
+) -> None:
+    """Send dead letters to the topics that they came from, with their original key, bytes and headers.
+
+    For when the cause is repaired: a schema was registered, a rule was relaxed, a destination takes events again. All
+    groups of the topic read the record again; an event that one of them has already is recognised by its id. A record
+    that fails again becomes a new letter with a higher count, in place of the old one.
+
+    Example: attributary dlq redrive --topic attribution.conversions.v1 --stage decode --dry-run
+    """
+    from attributary.cli.outcome import exit_codes
+    from attributary.consumers.runtime.redrive import matching, redrive
+    from attributary.consumers.runtime.settings import KafkaSettings, load
+
+    letters = list(_letters(topic, group, stage, match, since))
+    chosen = list(matching(letters, most_attempts=max_attempts))[:limit]
+    if dry_run:
+        for letter in chosen:
+            print(f"would send {letter.place} to {letter.topic}: {letter.reason}")
+    else:
+        with exit_codes():
+            redrive(load(KafkaSettings), chosen, lambda letter: print(f"sent {letter.place} to {letter.topic}"))
+    tired = sum(letter.attempts >= max_attempts for letter in letters)
+    print(f"{len(chosen)} {'to send' if dry_run else 'sent'}, {tired} left after {max_attempts} tries")
+
+
+def _letters(
+    topic: str | None, group: str | None, stage: str | None, text: str | None, since: str
+) -> "Iterator[Letter]":
+    from attributary.consumers.runtime.redrive import matching
+    from attributary.schemas.topics import catalogue, dead_letter_topic
+
+    topics = [
+        dead_letter_topic(each.name, reader)
+        for each in catalogue()
+        for reader in each.groups
+        if topic in (None, each.name) and group in (None, reader)
+    ]
+    if not topics:
+        raise typer.BadParameter("no such topic, or the group does not read it", param_hint="--topic, --group")
+    return matching(_read(topics, since), stage=stage, text=text)
+
+
+def _read(topics: list[str], since: str) -> "list[Letter]":
+    from attributary.cli.outcome import exit_codes
+    from attributary.consumers.runtime.redrive import read_letters
+    from attributary.consumers.runtime.settings import KafkaSettings, load
+    from attributary.consumers.runtime.topic_reader import parse_time
+
+    try:
+        since_ms = parse_time(since)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--since") from None
+    with exit_codes():
+        return read_letters(load(KafkaSettings), topics, since_ms)
+
+
+def _fields(letter: "Letter") -> str:
+    import json
+
+    from attributary.consumers.runtime.settings import load
+    from attributary.consumers.wire import RegistrySettings, make_codec
+    from attributary.schemas.codec import DecodeError
+    from attributary.schemas.topics import catalogue
+
+    name = next((topic.record for topic in catalogue() if topic.name == letter.topic), None)
+    if name is None:
+        return "the record's topic is not in the catalogue"
+    try:
+        fields = make_codec(load(RegistrySettings)).decode(name, letter.value)
+    except DecodeError as error:
+        return f"cannot be decoded: {error}"
+    return json.dumps(fields, ensure_ascii=True, indent=2)
+
+
+def _dump(value: bytes, most: int = 1_024) -> str:
+    lines = []
+    for start in range(0, min(len(value), most), 16):
+        part = value[start : start + 16]
+        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
+        lines.append(f"  {start:06x}  {part.hex(' '):<47}  {text}")
+    if len(value) > most:
+        lines.append(f"  ... {len(value) - most} bytes more")
+    return "\n".join(lines)
+
+
+def _time(milliseconds: int) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(milliseconds / 1_000, UTC).isoformat(timespec="seconds")

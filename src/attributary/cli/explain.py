@@ -1,0 +1,122 @@
+"""`attributary explain`: why a conversion is attributed as it is."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from attributary.consumers.store.explain import Explanation
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command `explain`."""
+    app.command("explain")(_explain)
+
+
+def _explain(
+    conversion_id: Annotated[str, typer.Argument(help="The conversion's id.")],
+    tenant: Annotated[str, typer.Option(help="The tenant that it belongs to.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Everything as one JSON object.")] = False,
+) -> None:
+    """Show the person, every touch that is in or out and why, policy and models, and each version's reason.
+
+    Exit code 1: there is no such conversion. Needs DATABASE_URL.
+
+    Example: attributary explain order-1001 --tenant acme
+    """
+    from attributary.cli.outcome import database
+    from attributary.cli.tables import print_json
+    from attributary.consumers.store.explain import explain
+
+    with database("attributary-explain") as connection:
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        found = explain(connection, tenant, conversion_id)
+    if found is None:
+        print(f"no conversion {conversion_id} of tenant {tenant}: no event about it is stored")
+        raise typer.Exit(1)
+    if as_json:
+        print_json(_document(found))
+    else:
+        _print(found)
+
+
+def _document(found: "Explanation") -> dict[str, object]:
+    return {
+        "conversion": found.conversion._asdict(),
+        **{
+            name: [row._asdict() for row in getattr(found, name)] for name in ("events", "links", "touches", "versions")
+        },
+    }
+
+
+def _print(found: "Explanation") -> None:
+    from attributary.cli.tables import print_table
+
+    c = found.conversion
+    print(
+        f"{c.conversion_type} {c.conversion_id} of {c.tenant_id}: {_money(c.net_value_micros)} {c.currency} net, "
+        f"{_money(c.gross_value_micros)} gross, converted {_time(c.converted_at)}"
+    )
+    print(f"person {c.journey_key}")
+    print(f"policy {c.policy_version}, model set {c.model_set}")
+    waits = "" if c.observed_version >= c.version else f" (the newest published one is {c.observed_version})"
+    print(f"version {c.version}, because: {c.version_reason}{', final' if c.is_final else ''}{waits}\n")
+    print("Events about it")
+    print_table(
+        ("event", "kind", "occurred", "value", "record"),
+        [
+            (e.event_id, e.kind, _time(e.occurred_at), f"{_money(e.value_micros)} {e.currency}", e.place)
+            for e in found.events
+        ],
+        (3,),
+    )
+    if found.links:
+        print("Why it is this person")
+        print_table(
+            ("anonymous id", "user", "linked", "by event", ""),
+            [
+                (
+                    k.anonymous_id,
+                    k.user_id,
+                    _time(k.linked_at),
+                    k.event_id,
+                    "decides (the earliest)" if k.decides else "",
+                )
+                for k in found.links
+            ],
+            (),
+        )
+    inside = sum(touch.is_in for touch in found.touches)
+    print(f"Touches of this person: {inside} in, {len(found.touches) - inside} out")
+    print_table(
+        ("event", "as", "occurred", "channel", "interaction", "verdict"),
+        [
+            (t.event_id, t.identity_key, _time(t.occurred_at), t.channel, t.interaction, t.verdict)
+            for t in found.touches
+        ],
+        (),
+    )
+    print("Published versions")
+    print_table(
+        ("version", "because", "net", "change", "touches", "policy", "computed", "models"),
+        [
+            (
+                f"{v.version}{' final' if v.is_final else ''}", v.reason, _money(v.net_value_micros),
+                _money(v.delta_micros), str(v.touchpoint_count), v.policy_version, _time(v.computed_at),
+                ", ".join(v.models),
+            )
+            for v in found.versions
+        ],
+        (2, 3, 4),
+    )  # fmt: skip
+
+
+def _money(micros: int) -> str:
+    sign, micros = ("-", -micros) if micros < 0 else ("", micros)
+    return f"{sign}{micros // 1_000_000}.{micros % 1_000_000 // 10_000:02d}"
+
+
+def _time(micros: int) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(micros / 1e6, UTC).isoformat(sep=" ", timespec="seconds")[:19]
