@@ -1,0 +1,140 @@
+"""Attributor and auditor on a real Postgres: which commands are answered, and what is made of results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from attributary.consumers.runtime import metrics
+from attributary.consumers.runtime.errors import Fatal
+from attributary.consumers.runtime.records import Record
+from attributary.consumers.store.connection import connect
+from attributary.schemas.topics import COMMANDS, RESULTS
+from tests.inprocess import InProcess
+from tests.samples import codec, link, sale, touch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def stages(database: str) -> Iterator[InProcess]:
+    with InProcess(database) as found:
+        yield found
+
+
+def command(conversion_id: str, version: int, offset: int = 0, tenant_id: str = "acme") -> Record:
+    fields = {
+        "tenant_id": tenant_id, "conversion_id": conversion_id, "version": version, "reason": "new",
+        "issued_by": "tests", "event_published_at": 1_700_000_000_000_000,
+    }  # fmt: skip
+    return Record(COMMANDS, 0, offset, None, codec().encode("command", fields), 0)
+
+
+def skipped(why: str) -> float:
+    return float(metrics.commands_skipped.labels(why)._value.get())
+
+
+def answers(stages: InProcess, *commands: Record) -> list[tuple[str, int]]:
+    decoded = [codec().decode("result", message.value) for message in stages.attributor.handle(commands).messages]
+    return [(result["conversion_id"], result["version"]) for result in decoded]
+
+
+def test_only_the_version_that_the_conversion_has_is_answered(stages: InProcess) -> None:
+    stages.stitch(touch("t1"), sale("c1", 1))
+    stages.stitch(touch("t0"))
+    counts = {why: skipped(why) for why in ("stale", "unknown", "observed", "repeated")}
+    assert answers(stages, command("c1", 1)) == []  # stale
+    assert answers(stages, command("c1", 3)) == []  # Postgres lost it
+    assert answers(stages, command("never", 1)) == []
+    assert answers(stages, command("c1", 2, tenant_id="else")) == []
+    assert answers(stages, command("c1", 1), command("c1", 2), command("c1", 1)) == [("c1", 2)]
+    stages.answer()  # the auditor has seen version 2
+    assert answers(stages, command("c1", 2)) == []
+    found = {why: skipped(why) - before for why, before in counts.items()}
+    assert found == {"stale": 1, "unknown": 3, "observed": 1, "repeated": 2}
+
+
+def test_a_command_that_cannot_be_read_is_a_dead_letter(stages: InProcess) -> None:
+    bad = Record(COMMANDS, 0, 0, None, b"\xc3\x01 cut off", 0)
+    outcome = stages.attributor.handle([bad])
+    assert (outcome.messages, [letter.record for letter in outcome.dead_letters]) == ([], [bad])
+
+
+def test_a_policy_that_is_pinned_and_not_stored_stops_the_process(stages: InProcess, database: str) -> None:
+    stages.stitch(sale("c1"))
+    with connect(database, application_name="tests") as connection:
+        connection.execute("DELETE FROM attribution_policies")
+    with pytest.raises(Fatal, match="the lookback policy default-"):
+        stages.answer()
+
+
+def test_a_result_names_itself(stages: InProcess) -> None:
+    stages.stitch(sale("c1"))
+    (message,) = stages.attributor.handle(stages.commands).messages
+    headers = dict(message.headers)
+    assert (message.topic, message.key) == (RESULTS, b"acme|c1")
+    assert (headers["ce_id"], headers["ce_type"]) == (b"acme|c1|1", b"attributary.v1.Result")
+
+
+def newest(results: list[dict[str, Any]], conversion_id: str) -> dict[str, Any]:
+    return max((one for one in results if one["conversion_id"] == conversion_id), key=lambda one: one["version"])
+
+
+def touched(result: dict[str, Any]) -> list[str]:
+    return [touch["event_id"] for touch in result["models"][0]["touchpoints"]]
+
+
+def test_late_links_and_refunds_lead_to_the_result_of_the_whole_truth(stages: InProcess) -> None:
+    stages.publish(touch("phone", 1, who="a:phone"), sale("c1", 5, who="u:jane"))
+    assert touched(newest(stages.results, "c1")) == []
+    stages.publish(link("l", "phone", "jane", 9))
+    assert touched(newest(stages.results, "c1")) == ["phone"]
+    stages.publish(touch("laptop", 2, who="u:jane"))
+    assert touched(newest(stages.results, "c1")) == ["phone", "laptop"]
+    stages.publish(sale("r", 9, who="u:jane", kind="refund", conversion_id="c1", value=10_000_000))
+    last = newest(stages.results, "c1")
+    assert (last["version_reason"], last["net_value_micros"], last["delta_micros"]) == ("refund", 0, -10_000_000)
+    assert [result["version"] for result in stages.results] == [1, 2, 3, 4]
+
+
+def test_an_earlier_link_takes_the_device_to_another_person(stages: InProcess) -> None:
+    stages.publish(touch("t", 1, who="a:d"), link("l2", "d", "jane", 9), sale("c1", 5, who="u:jane"))
+    assert touched(newest(stages.results, "c1")) == ["t"]
+    stages.publish(link("l1", "d", "joe", 8), sale("c2", 5, who="u:joe"))
+    assert touched(newest(stages.results, "c1")) == []
+    assert touched(newest(stages.results, "c2")) == ["t"]
+
+
+def test_a_replay_changes_nothing(stages: InProcess, database: str) -> None:
+    events = [touch("t", 1), sale("c1", 2), sale("c2", 3)]
+    stages.publish(*events)
+    before = len(stages.results)
+    stages.stitch(*events)  # the same events at other offsets: duplicates
+    assert stages.commands == []
+    with connect(database, application_name="tests") as connection:
+        assert connection.execute("SELECT count(*) FROM attribution_touchpoints").fetchone() == (1,)
+        assert connection.execute("SELECT max(version) FROM attribution_conversions").fetchone() == (1,)
+    assert len(stages.results) == before
+
+
+def test_the_auditor_counts_what_is_out_of_balance(stages: InProcess) -> None:
+    stages.stitch(touch("t1"), sale("c1", 1))
+    (message,) = stages.attributor.handle(stages.commands).messages
+    result = codec().decode("result", message.value)
+    result["models"][0]["touchpoints"][0]["value_micros"] += 1
+    before = metrics.credit_imbalance._value.get()
+    record = Record(RESULTS, 0, 0, None, codec().encode("result", result), 0)
+    assert stages.auditor.handle([record]).messages == []
+    assert metrics.credit_imbalance._value.get() == before + 1
+
+
+def test_a_result_that_cannot_be_read_is_a_dead_letter_and_the_rest_is_stored(stages: InProcess, database: str) -> None:
+    stages.stitch(sale("c1"))
+    (message,) = stages.attributor.handle(stages.commands).messages
+    good = Record(RESULTS, 0, 1, None, message.value, 0, lambda: message.headers)
+    outcome = stages.auditor.handle([Record(RESULTS, 0, 0, None, b"\x00", 0), good])
+    assert [letter.record.offset for letter in outcome.dead_letters] == [0]
+    with connect(database, application_name="tests") as connection:
+        assert connection.execute("SELECT observed_version FROM attribution_conversions").fetchone() == (1,)

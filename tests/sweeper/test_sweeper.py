@@ -1,0 +1,175 @@
+"""The sweeper: asks again for what is owed, waits out outages, and stops when Kafka refuses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from confluent_kafka import KafkaError
+
+from attributary.attribution_core.lookback import DEFAULT_POLICY, LookbackPolicy
+from attributary.consumers.runtime.errors import Fatal, Retry
+from attributary.consumers.runtime.health import Heartbeat
+from attributary.consumers.store.connection import connect
+from attributary.consumers.store.session import StoreSession
+from attributary.consumers.sweeper.process import Sweeper, SweeperSettings
+from tests.inprocess import InProcess
+from tests.samples import codec, sale, touch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class StubProducer:
+    """Takes commands; `outcome` is what every delivery ends with, `stuck` how many stay in the queue."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self.outcome: KafkaError | None = None
+        self.stuck = 0
+        self.purged = 0
+
+    def produce(self, topic: str, value: bytes, key: bytes, on_delivery: Callable[..., None]) -> None:
+        assert topic == "attribution.commands.v1"
+        assert key
+        self.sent.append(codec().decode("command", value))
+        on_delivery(self.outcome, None)
+
+    def poll(self, _timeout: float) -> None: ...
+
+    def flush(self, _timeout: float) -> int:
+        return self.stuck
+
+    def purge(self, *, in_flight: bool) -> None:
+        assert not in_flight
+        self.purged += 1
+
+
+@pytest.fixture
+def producer() -> StubProducer:
+    return StubProducer()
+
+
+@pytest.fixture
+def sweeper(database: str, producer: StubProducer) -> Iterator[Sweeper]:
+    session = StoreSession(database, "tests-sweeper")
+    settings = SweeperSettings.model_validate({"SWEEP_INTERVAL_SECONDS": 0.01, "SWEEP_REPAIR_AFTER_SECONDS": 30})
+    stub: Any = producer
+    yield Sweeper(settings, LookbackPolicy.parse(DEFAULT_POLICY), codec(), session, stub)
+    session.close()
+
+
+def owe(database: str, *conversions: str, minutes: int = 5) -> None:
+    """Conversions whose results were owed that long ago."""
+    with InProcess(database) as stages:
+        stages.stitch(*(sale(conversion_id) for conversion_id in conversions))
+    age(database, minutes)
+
+
+def age(database: str, minutes: int) -> None:
+    with connect(database, application_name="tests") as connection:
+        connection.execute(
+            "UPDATE attribution_conversions SET versioned_at = versioned_at - make_interval(mins => %s)", (minutes,)
+        )
+
+
+def arrive_now(database: str) -> None:
+    """Let everything have arrived just now, so that nothing becomes final."""
+    with connect(database, application_name="tests") as connection:
+        for table in ("conversions", "journeys"):
+            column = "received_at_us" if table == "conversions" else "last_received_us"
+            connection.execute(f"UPDATE attribution_{table} SET {column} = (extract(epoch FROM now()) * 1000000)::int8")
+
+
+def test_what_is_overdue_is_asked_for_again_but_not_all_the_time(
+    database: str, sweeper: Sweeper, producer: StubProducer
+) -> None:
+    owe(database, "c1", "c2")
+    arrive_now(database)
+    done = sweeper.sweep_once()
+    assert {command["conversion_id"] for command in producer.sent} == {"c1", "c2"}
+    assert {(command["version"], command["reason"], command["issued_by"]) for command in producer.sent} == {
+        (1, "new", "sweeper")
+    }
+    assert (len(done.repaired), len(done.finalised), done.backlog.conversions) == (2, 0, 2)
+    assert sweeper.sweep_once().repaired == []  # the attributor gets as long as the first time
+    sweeper._repair_at = 0.0
+    assert len(sweeper.sweep_once().repaired) == 2
+
+
+def test_what_was_answered_is_not_asked_for(database: str, sweeper: Sweeper, producer: StubProducer) -> None:
+    with InProcess(database) as stages:
+        stages.publish(touch("t1"), sale("c1", 1))
+    age(database, 5)
+    arrive_now(database)
+    assert sweeper.sweep_once().repaired == []
+    assert producer.sent == []
+
+
+def test_old_conversions_become_final_and_silent_journeys_closed(
+    database: str, sweeper: Sweeper, producer: StubProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with InProcess(database) as stages:
+        stages.publish(touch("t1"), sale("c1", 1))
+        monkeypatch.setattr("time.time_ns", lambda: 1_893_456_000 * 10**9)  # 2030
+        done = sweeper.sweep_once()
+        assert (len(done.finalised), done.closed) == (1, 1)
+        assert [(command["version"], command["reason"]) for command in producer.sent] == [(2, "final")]
+        assert not done.is_full
+        assert sweeper.sweep_once().finalised == []
+        sent: Any = producer.sent[0]
+        assert sent["event_published_at"] == 1_893_456_000 * 10**6
+
+
+def test_an_outage_of_kafka_loses_nothing_and_fills_no_queue(
+    database: str, sweeper: Sweeper, producer: StubProducer
+) -> None:
+    owe(database, "c1")
+    arrive_now(database)
+    producer.stuck = 1
+    for _ in range(2):
+        with pytest.raises(Retry, match="Kafka does not take the commands"):
+            sweeper.sweep_once()
+    assert producer.purged == 2
+    producer.outcome = KafkaError(KafkaError._MSG_TIMED_OUT)
+    with pytest.raises(Retry):
+        sweeper.sweep_once()
+    producer.stuck, producer.outcome = 0, None
+    assert len(sweeper.sweep_once().repaired) == 1
+
+
+def test_a_topic_that_refuses_commands_stops_the_process(
+    database: str, sweeper: Sweeper, producer: StubProducer
+) -> None:
+    owe(database, "c1")
+    arrive_now(database)
+    producer.outcome = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
+    with pytest.raises(Fatal, match="Kafka refuses commands: UNKNOWN_TOPIC_OR_PART; run `attributary topics apply`"):
+        sweeper.sweep_once()
+
+
+def test_it_waits_out_an_outage_and_stops_when_asked(sweeper: Sweeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweeps = []
+    real = sweeper.sweep_once
+
+    def sweep_once() -> Any:
+        sweeps.append(len(sweeps))
+        if len(sweeps) == 1:
+            raise Retry("Postgres does not answer")
+        if len(sweeps) == 3:
+            sweeper.stop()
+        return real()
+
+    monkeypatch.setattr(sweeper, "sweep_once", sweep_once)
+    heartbeat = Heartbeat(lambda: True)
+    sweeper.run(heartbeat)
+    assert len(sweeps) == 3
+    assert heartbeat.ready()
+
+
+def test_postgres_that_is_away_is_an_outage(free_port: int, producer: StubProducer) -> None:
+    session = StoreSession(f"postgresql://u@127.0.0.1:{free_port}/x", "tests")
+    stub: Any = producer
+    sweeper = Sweeper(SweeperSettings(), LookbackPolicy.parse(DEFAULT_POLICY), codec(), session, stub)
+    with pytest.raises(Retry, match="Postgres does not answer"):
+        sweeper.sweep_once()
