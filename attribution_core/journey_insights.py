@@ -116,7 +116,9 @@ def _leading_channels(
     if not usable.any():
         return
     shares = np.bincount(places, model.credits(batch), numbers.size)
-    drawn = np.stack([np.bincount(places, credits_, numbers.size) for credits_ in model.drawn_credits(batch)])
+    drawn = np.stack(
+        [np.bincount(places, credits_, numbers.size) for block in model.drawn_credits(batch) for credits_ in block]
+    )
     top = np.maximum.reduceat(drawn, starts, axis=1)
     led = (drawn >= np.repeat(top, sizes, axis=1) - 1e-12).mean(axis=0)
     claimed = np.flatnonzero((led >= RANK_PROBABILITY) & np.repeat(usable, sizes))

@@ -16,8 +16,11 @@ import numpy as np
 from attributary.attribution_core.journeys import ChannelIndex, Flags, Floats, Ints, JourneyBatch
 from attributary.attribution_core.markov import first_order_chain, first_order_removal
 from attributary.attribution_core.rules import RULES, RuleSettings
+from attributary.attribution_core.segments import segment_sums
 from attributary.attribution_core.state import JourneyState
 from attributary.attribution_core.uncertainty import dirichlet_removal
+
+_CELLS = 1 << 17  # of draws x touches at a time: they stay in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,21 +109,27 @@ class MarkovModel:
         variation = np.zeros(len(batch), dtype=np.float64)
         for drawn in self.drawn_credits(batch):
             np.subtract(drawn, shares, out=drawn)
-            variation += batch.sums(np.abs(drawn, out=drawn))
+            # row by row: the sum must not depend on how many draws were computed at once
+            for change in segment_sums(np.abs(drawn, out=drawn), batch.offsets):
+                variation += change
         confidence: Floats = 1.0 - 0.5 * variation / self.draws.shape[0]
         confidence[self.fallback(batch) | (batch.lengths == 0)] = np.nan
         return confidence
 
     def drawn_credits(self, batch: JourneyBatch) -> Iterator[Floats]:
-        """Return the credits under each parameter draw, float64[m]; meaningless for journeys that fall back."""
+        """Return the credits under parameter draws, some draws at a time: float64[d, m].
+
+        They mean nothing for journeys that fall back.
+        """
         places = self._places(batch)
         # An unknown channel takes the last, padded, place; its journeys are flagged, and whoever asks leaves them out.
         padded = np.concatenate((self.draws, np.ones((self.draws.shape[0], 1))), axis=1)
-        for effects in padded:
-            weights = effects[places]
-            sums = batch.sums(weights)
+        step = max(_CELLS // max(places.size, 1), 1)
+        for low in range(0, padded.shape[0], step):
+            weights = padded[low : low + step, places]
+            sums = segment_sums(weights, batch.offsets)
             sums[sums <= 0] = 1.0
-            weights /= np.repeat(sums, batch.lengths)
+            weights /= np.repeat(sums, batch.lengths, axis=1)
             yield weights
 
     def _places(self, batch: JourneyBatch) -> Ints:

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 
 def segment_sums(values: NDArray[np.float64], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Add up each row; 0 for an empty one."""
-    sums = np.zeros(offsets.size - 1, dtype=np.float64)
+    """Add up each row, float64[..., n] from float64[..., m]; 0 for an empty one."""
+    sums = np.zeros((*values.shape[:-1], offsets.size - 1), dtype=np.float64)
     filled = np.flatnonzero(np.diff(offsets))
     if filled.size:
         # Empty rows hold no entries, so the starts of the filled ones are the boundaries of all entries.
-        sums[filled] = np.add.reduceat(values, offsets[filled])
+        sums[..., filled] = np.add.reduceat(values, offsets[filled], axis=-1)
     return sums
 
 

@@ -3,6 +3,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from attributary.attribution_core.insights import Insight, population_insights
 from attributary.attribution_core.journey_insights import journey_insights
@@ -159,3 +161,33 @@ def test_agreement_names_the_channel_all_models_put_first() -> None:
     assert agreed.subject == ("search",)
     assert agreed.n == 2
     assert journey_insights(batch, models, {}) == [[]]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(st.integers(0, 3), st.sampled_from("pqr"), st.sampled_from(["social", "search", "mail", "new"])),
+            max_size=12,
+        ),
+        min_size=2,
+        max_size=5,
+    )
+)
+def test_what_is_said_of_a_journey_does_not_depend_on_its_neighbours(rows: list[list[tuple[int, str, str]]]) -> None:
+    journeys = [sorted((day * DAY, event, name) for day, event, name in row) for row in rows]
+    models = model_set(states={"markov": trained()})
+    batch = JourneyBatch.of(journeys, [9 * DAY] * len(journeys))
+    together = models.attribute(batch)
+    insights = journey_insights(batch, models, together)
+    for number, touches in enumerate(journeys):
+        alone = JourneyBatch.of([touches], [9 * DAY])
+        said_alone = models.attribute(alone)
+        assert journey_insights(alone, models, said_alone)[0] == insights[number]
+        low, high = batch.offsets[number], batch.offsets[number + 1]
+        for name, attribution in together.items():
+            assert said_alone[name].credits.tobytes() == attribution.credits[low:high].tobytes()
+            if attribution.confidence is not None:
+                confidence = said_alone[name].confidence
+                assert confidence is not None
+                assert confidence.tobytes() == attribution.confidence[number : number + 1].tobytes()
