@@ -17,6 +17,10 @@ from .records import Record
 _STUCK_SECONDS = 1.0
 
 
+# So many reads in a row that were not full end a backlog.
+_SHORT_READS = 3
+
+
 class Backlog:
     """Stands between the consumer and the stage.
 
@@ -31,6 +35,7 @@ class Backlog:
         self._is_aligned = is_aligned
         self._alignment = LogTimeAlignment(most_held)
         self._paused: set[Place] = set()
+        self._short_reads = _SHORT_READS  # no backlog until a read is full
         self._moved_at = time.monotonic()
 
     def start_at(self, offsets: Mapping[Place, int]) -> None:
@@ -58,11 +63,12 @@ class Backlog:
         if not self._is_aligned:
             return records
         alignment = self._alignment
-        is_backlog = len(alignment) > 0 or is_full
+        self._short_reads = 0 if is_full else self._short_reads + 1
         alignment.offer(records)
-        # Nothing more came in half a second, or there was never much: nobody is behind.
-        is_even = not records or not is_backlog
-        released = alignment.release_all() if is_even else alignment.release(self._end_of)
+        # Reads that bring less than there is room for mean that the end is near, whatever the ends of partitions say:
+        # behind its last record a partition may have only a transaction's marker, which nobody ever reads.
+        is_over = not records or self._short_reads >= _SHORT_READS
+        released = alignment.release_all() if is_over else alignment.release(self._end_of)
         now = time.monotonic()
         if not released and now - self._moved_at > _STUCK_SECONDS:
             released = alignment.release_all()

@@ -21,8 +21,8 @@ import structlog
 
 from attributary.consumers.forwarder.clock import SystemClock
 from attributary.consumers.forwarder.courier import CourierOptions
-from attributary.consumers.forwarder.process import quiet_collector
 from attributary.consumers.forwarder.transport import HttpTransport
+from attributary.consumers.runtime.run import quiet_collector
 from attributary.local.fakes import Fault, Ga4Fake, MetaFake
 from attributary.local.fakes.server import FakeServer
 from tests.forwarder.forwarder_samples import conversion, records, stage_for

@@ -1,103 +1,76 @@
-"""The loop's backlog: partitions that are paused are read on, and nobody waits for a partition that will not move."""
+"""Records are held back only while there is a backlog, and never for good."""
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pytest
-
-from attributary.consumers.runtime.alignment import PAUSE_ABOVE
 from attributary.consumers.runtime.backlog import Backlog
 from attributary.consumers.runtime.records import Record
 
-if TYPE_CHECKING:
-    from confluent_kafka import TopicPartition
 
-LINKS, TOUCHES = ("identities", 0), ("touchpoints", 0)
-
-
-class StubConsumer:
-    """Knows the ends of partitions, and which are paused."""
+class _Consumer:
+    """Says that every partition has a hundred records, and remembers what was paused."""
 
     def __init__(self) -> None:
-        self.ends = {LINKS: 1_000_000, TOUCHES: 1_000_000}
-        self.paused: set[tuple[str, int]] = set()
+        self.paused: list[tuple[str, int]] = []
+        self.resumed: list[tuple[str, int]] = []
 
-    def get_watermark_offsets(self, place: TopicPartition, *, cached: bool) -> tuple[int, int]:
+    def get_watermark_offsets(self, _place: Any, *, cached: bool) -> tuple[int, int]:
         assert cached
-        return 0, self.ends[place.topic, place.partition]
+        return 0, 100
 
-    def pause(self, places: list[TopicPartition]) -> None:
-        self.paused |= {(place.topic, place.partition) for place in places}
+    def pause(self, places: list[Any]) -> None:
+        self.paused += [(place.topic, place.partition) for place in places]
 
-    def resume(self, places: list[TopicPartition]) -> None:
-        self.paused -= {(place.topic, place.partition) for place in places}
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    now = [100.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    return now
+    def resume(self, places: list[Any]) -> None:
+        self.resumed += [(place.topic, place.partition) for place in places]
 
 
-@pytest.fixture
-def consumer() -> StubConsumer:
-    return StubConsumer()
+def backlog(consumer: _Consumer, *, is_aligned: bool = True) -> Backlog:
+    made = Backlog(consumer, 100_000, is_aligned=is_aligned)  # type: ignore[arg-type]  # a stub of what it uses
+    made.start_at({("a", 0): 0, ("b", 0): 0})
+    return made
 
 
-def backlog_of(consumer: Any, *, is_aligned: bool = True) -> Backlog:
-    found = Backlog(consumer, 50_000, is_aligned=is_aligned)
-    found.start_at({LINKS: 0, TOUCHES: 0})
-    return found
+def record(topic: str, offset: int, timestamp_ms: int) -> Record:
+    return Record(topic, 0, offset, None, b"", timestamp_ms)
 
 
-def records(place: tuple[str, int], first: int, count: int) -> list[Record]:
-    return [Record(*place, offset, None, b"", 1_000 + offset) for offset in range(first, first + count)]
+def test_without_a_backlog_everything_passes_at_once() -> None:
+    order = backlog(_Consumer())
+    assert len(order.through([record("a", 0, 9_000), record("b", 0, 1_000)], is_full=False)) == 2
 
 
-def test_without_a_backlog_nothing_is_held(consumer: StubConsumer) -> None:
-    assert len(backlog_of(consumer).through(records(TOUCHES, 0, 10), is_full=False)) == 10
-    assert len(backlog_of(consumer, is_aligned=False).through(records(TOUCHES, 0, 10), is_full=True)) == 10
+def test_in_a_backlog_the_one_ahead_is_held_back() -> None:
+    order = backlog(_Consumer())
+    released = order.through([record("a", 0, 9_000), record("b", 0, 1_000)], is_full=True)
+    assert [r.topic for r in released] == ["b"]
 
 
-@pytest.mark.usefixtures("clock")
-def test_what_is_far_ahead_is_paused_and_read_on_when_the_other_has_come_as_far(consumer: StubConsumer) -> None:
-    backlog = backlog_of(consumer)
-    assert backlog.through(records(TOUCHES, 0, PAUSE_ABOVE + 1), is_full=True) == []
-    assert consumer.paused == {TOUCHES}
-    released = backlog.through(records(LINKS, 0, PAUSE_ABOVE + 1), is_full=True)
-    assert len(released) == 2 * (PAUSE_ABOVE + 1)
-    assert consumer.paused == set()
+def test_a_partition_that_ends_in_a_marker_holds_nobody_back_for_good() -> None:
+    order = backlog(_Consumer())  # its ends are never reached
+    order.through([record("b", 0, 1_000)], is_full=True)
+    held = [order.through([record("a", n, 9_000 + n)], is_full=False) for n in range(3)]
+    assert [len(released) for released in held] == [1, 0, 3]  # first the one behind
+    assert len(order.through([record("a", 3, 9_999)], is_full=False)) == 1
 
 
-@pytest.mark.usefixtures("clock")
-def test_a_rewind_reads_everything_on(consumer: StubConsumer) -> None:
-    backlog = backlog_of(consumer)
-    backlog.through(records(TOUCHES, 0, PAUSE_ABOVE + 1), is_full=True)
-    backlog.clear()
-    assert consumer.paused == set()
-    assert backlog.through([], is_full=False) == []
+def test_an_idle_read_releases_everything() -> None:
+    order = backlog(_Consumer())
+    order.through([record("a", 0, 9_000), record("b", 0, 1_000)], is_full=True)
+    assert [r.topic for r in order.through([], is_full=False)] == ["a"]
 
 
-@pytest.mark.usefixtures("clock")
-def test_what_was_given_away_is_not_resumed(consumer: StubConsumer) -> None:
-    backlog = backlog_of(consumer)
-    backlog.through(records(TOUCHES, 0, PAUSE_ABOVE + 1), is_full=True)
-    backlog.forget([TOUCHES])
-    backlog.clear()
-    assert consumer.paused == {TOUCHES}  # it is not ours to resume
+def test_one_topic_needs_no_order() -> None:
+    order = backlog(_Consumer(), is_aligned=False)
+    assert len(order.through([record("a", 0, 9_000), record("a", 1, 9_001)], is_full=True)) == 2
 
 
-def test_nobody_waits_long_for_a_partition_that_ends_with_a_transaction_marker(
-    consumer: StubConsumer, clock: list[float]
-) -> None:
-    consumer.ends[LINKS] = 2  # one record, one marker that no consumer ever sees
-    backlog = backlog_of(consumer)
-    assert len(backlog.through(records(LINKS, 0, 1) + records(TOUCHES, 0, 1), is_full=True)) == 2
-    waiting = backlog.through(records(TOUCHES, 1, 10), is_full=True)
-    for step in range(1, 30):  # steady traffic, never a full batch again
-        clock[0] += 0.1
-        waiting += backlog.through(records(TOUCHES, 1 + 10 * step, 10), is_full=False)
-    assert [record.offset for record in waiting] == list(range(1, 301))
+def test_what_was_paused_is_resumed_when_the_loop_rewinds() -> None:
+    consumer = _Consumer()
+    order = backlog(consumer)
+    order.through([record("a", n, 9_000) for n in range(5_000)], is_full=True)
+    assert consumer.paused == [("a", 0)]
+    order.clear()
+    assert consumer.resumed == [("a", 0)]
+    assert order.through([], is_full=False) == []
