@@ -73,7 +73,8 @@ class StitcherStage:
         try:
             stitched = self._stitch(decoded, batch)
         except psycopg.DataError:
-            decoded = self._without_unstorable(batch)
+            with outside_errors():
+                decoded = self._without_unstorable(batch)
             check_poison_share(decoded.dead_letters, len(batch), self._max_poison_share)
             stitched = self._stitch(decoded, batch)
         self._count(stitched)

@@ -149,7 +149,7 @@ def test_a_topic_that_refuses_commands_stops_the_process(
 
 
 def test_it_waits_out_an_outage_and_stops_when_asked(sweeper: Sweeper, monkeypatch: pytest.MonkeyPatch) -> None:
-    sweeps = []
+    sweeps: list[int] = []
     real = sweeper.sweep_once
 
     def sweep_once() -> Any:
