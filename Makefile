@@ -40,6 +40,7 @@ check: $(READY) ## style, types, layers, contracts and generated files
 	$(BIN)/python -m attributary.schemas.compatibility
 	$(BIN)/python -m attributary.schemas.asyncapi_check
 	$(BIN)/attributary settings --check docs/settings.md
+	$(BIN)/attributary metrics --check docs/metrics.md
 	$(BIN)/python deploy/grafana/generate.py --check
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
@@ -47,8 +48,9 @@ format: $(READY) ## let ruff lay out the code and fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-generate: $(READY) ## write the files that are made from code: settings page, dashboards
+generate: $(READY) ## write the files that are made from code: settings and metrics pages, dashboards
 	$(BIN)/attributary settings --markdown > docs/settings.md
+	$(BIN)/attributary metrics --markdown > docs/metrics.md
 	$(BIN)/python deploy/grafana/generate.py
 
 bench: $(READY) ## throughput and latency beside a floor job and a peer

@@ -127,15 +127,16 @@ def test_migrating_from_the_command_line(monkeypatch: pytest.MonkeyPatch, blank_
     assert run(app, ["positions", "forget", "g", "--yes"]).output == "forgot 0 partition(s) of g\n"
 
 
-def test_the_settings_page_is_checked(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["settings", "metrics"])
+def test_a_page_made_from_code_is_checked(tmp_path: Path, name: str) -> None:
     run = CliRunner().invoke
-    page = tmp_path / "settings.md"
-    assert run(app, ["settings", "--check", str(page)]).exit_code == 1
-    page.write_text(run(app, ["settings", "--markdown"]).output)
-    assert run(app, ["settings", "--check", str(page)]).exit_code == 0
+    page = tmp_path / f"{name}.md"
+    assert run(app, [name, "--check", str(page)]).exit_code == 1
+    page.write_text(run(app, [name, "--markdown"]).output)
+    assert run(app, [name, "--check", str(page)]).exit_code == 0
     page.write_text(page.read_text() + "more\n")
-    assert run(app, ["settings", "--check", str(page)]).exit_code == 1
-    assert CliRunner().invoke(app, ["settings"]).exit_code == 0
+    assert run(app, [name, "--check", str(page)]).exit_code == 1
+    assert run(app, [name]).exit_code == 0
 
 
 def test_the_settings_page_lists_what_the_issue_names() -> None:

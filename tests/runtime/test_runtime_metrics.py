@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,10 @@ from attributary.consumers.runtime.metrics import CATALOGUE, MetricDefinition
 _UNITS = ("_seconds", "_records", "_conversions", "_percent", "_stopped", "_info", "_paused")
 _NAME = re.compile(r"attribution(_[a-z0-9]+)+")
 _FORBIDDEN_LABELS = {"tenant", "tenant_id", "conversion_id", "event_id", "url", "user_id", "campaign", "path"}
+
+ROOT = Path(__file__).resolve().parents[2]
+_METRIC = re.compile(r"(?<![\w.:-])attribution_[a-z0-9_]+(?![\w.:-])")
+_RECORDED: set[str] = set()
 
 definitions = pytest.mark.parametrize("metric", CATALOGUE, ids=lambda metric: metric.name)
 
@@ -53,6 +58,20 @@ def test_no_part_of_the_consumers_has_metrics_of_its_own() -> None:
     for module in pkgutil.walk_packages(attributary.consumers.__path__, "attributary.consumers."):
         importlib.import_module(module.name)
     assert before == CATALOGUE
+
+
+def test_every_metric_that_a_rule_a_dashboard_or_a_page_names_exists() -> None:
+    names = {metric.name for metric in CATALOGUE}
+    names |= {f"{m.name}_{part}" for m in CATALOGUE if m.kind == "histogram" for part in ("bucket", "sum", "count")}
+    files = [*(ROOT / "deploy" / "prometheus").glob("*.yml"), *(ROOT / "deploy" / "grafana" / "dashboards").glob("op*")]
+    files += (ROOT / "docs").glob("operate.md")
+    named = {(file.name, name) for file in files for name in _METRIC.findall(file.read_text(encoding="utf-8"))}
+    assert [pair for pair in sorted(named) if pair[1] not in names and pair[1] not in _RECORDED] == []
+    assert len(named) > 20
+
+
+def test_no_cell_of_the_page_is_split() -> None:
+    assert [metric.name for metric in CATALOGUE if "|" in metric.help] == []
 
 
 def test_a_step_that_raises_is_not_measured() -> None:

@@ -15,6 +15,7 @@ COMMANDS = (
     "topics",
     "schemas",
     "settings",
+    "metrics",
     "tail",
     "dlq",
     "explain",
