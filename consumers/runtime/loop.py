@@ -131,10 +131,7 @@ class ConsumerLoop:
 
     def _check_topics(self) -> None:
         """Refuse to start on a test broker in production, or without a topic that records or dead letters go to."""
-        try:
-            cluster = self._consumer.list_topics(timeout=15.0)
-        except KafkaException as error:
-            raise Fatal(f"Kafka does not answer: {error.args[0].name()}", EXIT_DEPENDENCY_DOWN) from None
+        cluster = self._cluster()
         if (cluster.cluster_id or "").startswith(_MOCK_CLUSTER):
             if self._process.environment == "production":
                 raise ConfigError(
@@ -146,9 +143,15 @@ class ConsumerLoop:
         deadline = time.monotonic() + _TOPICS_SECONDS
         while missing and time.monotonic() < deadline and not self._stop.wait(0.25):
             # Brokers learn of a topic a moment after its creation was confirmed.
-            missing = self._missing_topics(self._consumer.list_topics(timeout=15.0))
+            missing = self._missing_topics(self._cluster())
         if missing:
             raise Fatal(f"topics are missing: {', '.join(missing)}; run `attributary topics apply`", EXIT_CONFIG)
+
+    def _cluster(self) -> Any:
+        try:
+            return self._consumer.list_topics(timeout=15.0)
+        except KafkaException as error:
+            raise Fatal(f"Kafka does not answer: {error.args[0].name()}", EXIT_DEPENDENCY_DOWN) from None
 
     def _missing_topics(self, cluster: Any) -> list[str]:
         wanted = [*self._stage.topics, *self._stage.output_topics]

@@ -144,5 +144,6 @@ def test_the_demo_on_the_mock_broker_says_that_it_proves_nothing(tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.kafka
 def test_the_demo_on_a_real_broker_keeps_every_promise(tmp_path: Path, broker: Any) -> None:
-    assert broker.real
-    assert demo(tmp_path / "figures.json", tmp_path / "demo", "--broker", "jars")["broker"] == "jars"
+    if broker.kind == "given":
+        pytest.skip("the demo empties a broker's topics only when it started the broker")
+    assert demo(tmp_path / "figures.json", tmp_path / "demo", "--broker", broker.kind)["broker"] == broker.kind

@@ -93,6 +93,8 @@ class StubConsumer:
 
     def list_topics(self, timeout: float) -> Metadata:
         assert timeout > 0
+        if not self.answers:
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
         return self.metadata
 
     def assignment(self) -> list[TopicPartition]:
@@ -435,6 +437,27 @@ def test_a_missing_topic_stops_the_start(bench: Bench, missing: str) -> None:
     with pytest.raises(Fatal, match=f"topics are missing: {missing}; run `attributary topics apply`") as caught:
         bench.loop.run()
     assert caught.value.exit_code == 78
+
+
+def test_brokers_that_do_not_answer_stop_the_start(bench: Bench) -> None:
+    bench.consumer.answers = False
+    with pytest.raises(Fatal, match="Kafka does not answer: _TRANSPORT") as caught:
+        bench.loop.run()
+    assert caught.value.exit_code == 69
+
+
+def test_a_topic_that_appears_a_moment_later_is_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_module, "_TOPICS_SECONDS", 5.0)
+    whole = bench.consumer.metadata
+    bench.consumer.metadata = Metadata({})
+
+    def list_topics(timeout: float) -> Metadata:
+        assert timeout > 0
+        found, bench.consumer.metadata = bench.consumer.metadata, whole
+        return found
+
+    monkeypatch.setattr(bench.consumer, "list_topics", list_topics)
+    bench.loop._check_topics()
 
 
 def test_production_refuses_the_mock_broker(monkeypatch: pytest.MonkeyPatch) -> None:
