@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick check format generate bench up down lock clean
+.PHONY: help setup demo test quick check format generate soak bench up down lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ generate: $(READY) ## write the files that are made from code: settings and metr
 	$(BIN)/attributary settings --markdown > docs/settings.md
 	$(BIN)/attributary metrics --markdown > docs/metrics.md
 	$(BIN)/python deploy/grafana/generate.py
+
+soak: $(READY) ## half an hour of load with a random fault every 20 s, then all promises (SOAK_SECONDS, SOAK_SEED, SOAK_RATE)
+	SOAK_SECONDS=$${SOAK_SECONDS:-1800} $(BIN)/pytest tests/faults/test_faults_soak.py $(ARGS)
 
 bench: $(READY) ## throughput and latency beside a floor job and a peer
 	$(BIN)/python -m tests.bench $(ARGS)

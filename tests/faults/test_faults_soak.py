@@ -1,0 +1,147 @@
+"""A soak: steady load with a random fault every few seconds, then all promises at once.
+
+`make soak` runs it for half an hour (SOAK_SECONDS=1800, a fault every 20 s); `make test` for half a minute. The faults
+are drawn from a seed (SOAK_SEED), which the end of the run prints with how often each fired.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from tests.traffic import traffic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.faults.conftest import Ground
+    from tests.fixtures.pipeline import PipelineUnderTest, Publisher
+
+pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.fault, pytest.mark.slow]
+
+SECONDS = float(os.environ.get("SOAK_SECONDS", "30"))
+EVERY = float(os.environ.get("SOAK_FAULT_EVERY", "20" if SECONDS > 120 else "6"))
+PER_SECOND = float(os.environ.get("SOAK_RATE", "200"))
+SEED = int(os.environ.get("SOAK_SEED", "1"))
+STAGES = ("stitcher", "attributor", "auditor", "sweeper")
+
+
+class _Load(threading.Thread):
+    """Publishes simulated traffic at a pace until it is stopped; waits while the broker is away."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        super().__init__(name="load", daemon=True)
+        self._publisher = publisher
+        self._stopped = threading.Event()
+        self.sent = 0
+
+    def run(self) -> None:
+        seed = 10_000 * SEED
+        while not self._stopped.is_set():
+            seed += 1
+            for event in traffic(1_000, 100, seed=seed):
+                if self._stopped.is_set():
+                    break
+                self._publisher.send(event.topic, event.record)
+                self.sent += 1
+                self._stopped.wait(1 / PER_SECOND)
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join(30.0)
+        self._publisher.flush(120.0)
+
+
+class _Faults:
+    """What may happen; every method returns only when the fault has fired."""
+
+    def __init__(self, ground: Ground, broken: PipelineUnderTest, draw: random.Random) -> None:
+        self._ground, self._broken, self._draw = ground, broken, draw
+
+    def kill_a_stage(self) -> None:
+        name = self._draw.choice(STAGES)
+        assert self._broken.kill(name) == -9
+        self._broken.start(name)
+
+    def freeze_a_stage_past_its_session(self) -> None:
+        name = self._draw.choice(("stitcher", "attributor", "auditor"))
+        child = self._broken.stages[name]
+        child.suspend()
+        time.sleep(4.5)  # the session times out after three seconds
+        child.resume()
+
+    def crash_the_broker(self) -> None:
+        node = self._ground.kafka.nodes[0]
+        before = node.child.pid
+        node.kill()
+        time.sleep(1.0)
+        self._ground.kafka.restart(node)
+        assert node.child.pid != before
+
+    def crash_postgres(self) -> None:
+        before = self._ground.postgres.child.pid
+        self._ground.postgres.kill()
+        time.sleep(1.0)
+        self._ground.postgres.restart()
+        assert self._ground.postgres.child.pid != before
+
+    def cut_connections_to_postgres(self) -> None:
+        with psycopg.connect(self._ground.postgres.dsn, autocommit=True) as connection:
+            row = connection.execute(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                "WHERE application_name LIKE 'attributary-%'"
+            ).fetchone()
+        assert row is not None
+
+    def scale_out_and_in(self) -> None:
+        children = [self._broken.start(name, instance="extra") for name in ("stitcher", "attributor")]
+        time.sleep(3.0)
+        for name in ("stitcher-extra", "attributor-extra"):
+            self._broken.stages.pop(name)
+        for child in children:
+            child.stop(30.0)
+
+    def all(self) -> dict[str, Callable[[], None]]:
+        return {
+            "stage killed": self.kill_a_stage,
+            "stage frozen": self.freeze_a_stage_past_its_session,
+            "broker crashed": self.crash_the_broker,
+            "Postgres crashed": self.crash_postgres,
+            "connections cut": self.cut_connections_to_postgres,
+            "scaled out and in": self.scale_out_and_in,
+        }
+
+
+@pytest.mark.timeout(int(SECONDS) + 900)
+def test_soak(
+    ground: Ground, broken: PipelineUnderTest, published: Publisher, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw = random.Random(SEED)
+    faults = _Faults(ground, broken, draw).all()
+    fired: Counter[str] = Counter()
+    broken.environment["SWEEP_REPAIR_AFTER_SECONDS"] = "10"
+    broken.start(*STAGES)
+    load = _Load(published)
+    load.start()
+    end = time.monotonic() + SECONDS
+    order: list[str] = []
+    while time.monotonic() < end:
+        time.sleep(min(EVERY, max(0.0, end - time.monotonic())))
+        order = order or draw.sample(sorted(faults), len(faults))  # each once a round
+        name = order.pop()
+        faults[name]()
+        fired[name] += 1
+    load.stop()
+    # A torn transaction makes the sweeper ask again: the same version with the same content may be seen twice.
+    findings = broken.check(published.acknowledged, repeats_allowed=True, settle_seconds=300.0)
+    with capsys.disabled():
+        told = ", ".join(f"{name} {count}x" for name, count in sorted(fired.items()))
+        print(f"\nsoak: {SECONDS:.0f} s, {load.sent:,} records, seed {SEED}; {told}; {findings}")
+    assert sum(fired.values()) > 0
