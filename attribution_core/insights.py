@@ -13,11 +13,12 @@ from math import erfc, sqrt
 import numpy as np
 
 from attributary.attribution_core.drift import benjamini_hochberg, drift
-from attributary.attribution_core.journeys import Floats, JourneyBatch
+from attributary.attribution_core.journeys import Flags, Floats, JourneyBatch
 from attributary.attribution_core.markov import shares
 from attributary.attribution_core.paths import JourneyTable
 from attributary.attribution_core.population import CreditTotals, Estimator, RemovalTotals, Weights
 from attributary.attribution_core.rules import first, last, linear
+from attributary.attribution_core.sets import distinct_sets
 from attributary.attribution_core.uncertainty import bootstrap_weights
 
 MINIMUM_N = 30
@@ -91,6 +92,7 @@ def population_insights(
 def _sample(table: JourneyTable, draws: int, seed: int) -> _Sample:
     batch = table.batch
     pairs = _pairs(batch)
+    filled = batch.lengths > 0
     estimators: dict[str, Estimator] = {
         "first": CreditTotals("first", batch, first(batch)),
         "last": CreditTotals("last", batch, last(batch)),
@@ -101,6 +103,8 @@ def _sample(table: JourneyTable, draws: int, seed: int) -> _Sample:
     def measure(weights: Weights) -> dict[str, Floats]:
         found = {name: shares(estimator.totals(weights)[0]) for name, estimator in estimators.items()}
         found["pairs"] = pairs(weights)
+        converted = weights.conversions[filled].sum()
+        found["total"] = np.array([converted, converted + weights.nulls[filled].sum()])
         return found
 
     observed = measure(Weights.observed(table.outcomes))
@@ -114,10 +118,11 @@ def _pairs(batch: JourneyBatch) -> Callable[[Weights], Floats]:
 
     The diagonal holds the journeys with the channel.
     """
-    channels = len(batch.index)
-    presence = np.zeros((len(batch), channels), dtype=np.float64)
-    presence[batch.journey_of_touch, batch.channels] = 1.0
-    rows, places = np.unique(presence, axis=0, return_inverse=True)
+    found = distinct_sets(batch)
+    places, members = found.set_of_journey, found.members
+    rows = np.zeros((len(members), len(batch.index)), dtype=np.float64)
+    flat = np.array([code for codes in members for code in codes], dtype=np.int64)
+    rows[np.repeat(np.arange(len(members)), [len(codes) for codes in members]), flat] = 1.0
 
     def count(weights: Weights) -> Floats:
         conversions = np.bincount(places, weights.conversions, rows.shape[0])
@@ -136,7 +141,8 @@ def _interval(draws: Floats) -> tuple[float, float]:
 
 
 def _ratio(one: Floats, other: Floats) -> Floats:
-    found: Floats = np.divide(one, other, out=np.full(np.shape(one), np.nan), where=other > 0)
+    # differences of drawn sums may miss 0 by rounding
+    found: Floats = np.divide(one, other, out=np.full(np.shape(one), np.nan), where=other > 1e-9)
     return found
 
 
@@ -144,18 +150,18 @@ def _openers(sample: _Sample) -> list[Insight]:
     """Opener and closer: share by first touch over share by last touch; claimed if the interval excludes 1."""
     observed = _ratio(sample.observed["first"], sample.observed["last"])
     drawn = _ratio(sample.drawn["first"], sample.drawn["last"])
+    with np.errstate(divide="ignore"):
+        passed = _passed(np.log(observed), np.log(drawn), sample)
     found = []
-    for code, name in enumerate(sample.names):
+    for code in np.flatnonzero(np.isfinite(observed)).tolist():
+        name, ratio = sample.names[code], float(observed[code])
         low, high = _interval(drawn[:, code])
-        n = int(sample.conversions_with[code])
-        ratio = float(observed[code])
-        if not np.isfinite(ratio):
-            continue
         text = None
-        if n >= MINIMUM_N and low > 1:
+        if passed[code] and low > 1:
             text = f"{name} opens converting journeys {ratio:.2f} times as often as it closes them"
-        elif n >= MINIMUM_N and high < 1:
+        elif passed[code] and high < 1:
             text = f"{name} closes converting journeys more often than it opens them (first over last: {ratio:.2f})"
+        n = int(sample.conversions_with[code])
         found.append(Insight("channel.opener_closer", (name,), ratio, low, high, n, text))
     return found
 
@@ -164,27 +170,41 @@ def _assists(sample: _Sample) -> list[Insight]:
     """Assist: 1 - last over linear; claimed if the interval excludes 0 from above."""
     observed = 1 - _ratio(sample.observed["last"], sample.observed["linear"])
     drawn = 1 - _ratio(sample.drawn["last"], sample.drawn["linear"])
+    passed = _passed(observed, drawn, sample)
     found = []
-    for code, name in enumerate(sample.names):
+    for code in np.flatnonzero(np.isfinite(observed)).tolist():
+        name, assist = sample.names[code], float(observed[code])
         low, high = _interval(drawn[:, code])
-        n = int(sample.conversions_with[code])
-        assist = float(observed[code])
-        if not np.isfinite(assist):
-            continue
         text = None
-        if n >= MINIMUM_N and low > 0:
+        if passed[code] and low > 0:
             text = f"{name} receives {100 * assist:.0f} % less by last touch than by equal shares: it tends to assist"
+        n = int(sample.conversions_with[code])
         found.append(Insight("channel.assist", (name,), assist, low, high, n, text))
     return found
+
+
+def _passed(observed: Floats, drawn: Floats, sample: _Sample) -> Flags:
+    """Test "not 0" for all channels with enough conversions, at 10 % false findings over them."""
+    p_values = np.ones(observed.size, dtype=np.float64)
+    for code in np.flatnonzero((sample.conversions_with >= MINIMUM_N) & np.isfinite(observed)).tolist():
+        usable = drawn[:, code][np.isfinite(drawn[:, code])]
+        if usable.size > 1 and usable.std() > 0:
+            p_values[code] = erfc(abs(float(observed[code])) / float(usable.std(ddof=1)) / sqrt(2))
+    tested = sample.conversions_with >= MINIMUM_N
+    passed = np.zeros(observed.size, dtype=np.bool_)
+    passed[tested] = benjamini_hochberg(p_values[tested])
+    return passed
 
 
 def _synergies(sample: _Sample) -> list[Insight]:
     """Pairs: conversion rate with both channels over what both would give independently.
 
-    With ``a`` the rate of the journeys with the first channel but not the second, and ``b`` the other way round,
-    independence gives ``1 - (1 - a)(1 - b)``.
+    With ``a`` the rate of the journeys with the first channel but not the second, ``b`` the other way round, and ``c``
+    the rate with neither, independence gives ``1 - (1 - a)(1 - b) / (1 - c)``: to fail with both is to fail with each,
+    and what happens anyway is not counted twice.
     """
-    observed, drawn = _excess(sample.observed["pairs"][None])[0], _excess(sample.drawn["pairs"])
+    observed = _excess(sample.observed["pairs"][None], sample.observed["total"][None])[0]
+    drawn = _excess(sample.drawn["pairs"], sample.drawn["total"])
     rows = []
     for one in range(len(sample.names)):
         for other in range(one + 1, len(sample.names)):
@@ -208,17 +228,21 @@ def _synergies(sample: _Sample) -> list[Insight]:
     return found
 
 
-def _excess(pairs: Floats) -> Floats:
-    """Return the rate with both over the rate under independence, float64[D, K, K]."""
-    conversions, journeys = pairs[:, 0], pairs[:, 1]
-    channels = np.arange(pairs.shape[2])
-    alone_conversions = conversions[:, channels, channels][:, :, None] - conversions
-    alone_journeys = journeys[:, channels, channels][:, :, None] - journeys
-    alone = np.divide(
-        alone_conversions, alone_journeys, out=np.full(conversions.shape, np.nan), where=alone_journeys > 1e-9
-    )
-    together = np.divide(conversions, journeys, out=np.full(conversions.shape, np.nan), where=journeys > 0)
-    return _ratio(together, np.nan_to_num(1 - (1 - alone) * (1 - alone.transpose(0, 2, 1)), nan=0.0))
+def _excess(pairs: Floats, total: Floats) -> Floats:
+    """Return the rate with both over the rate under independence, float64[D, K, K].
+
+    Args:
+        pairs: float64[D, 2, K, K], conversions and journeys by pair; with one channel on the diagonal.
+        total: float64[D, 2], conversions and journeys with any channel.
+    """
+    places = np.arange(pairs.shape[2])
+    single = pairs[:, :, places, places]
+    first_only = single[:, :, :, None] - pairs
+    second_only = single[:, :, None, :] - pairs
+    neither = total[:, :, None, None] - single[:, :, :, None] - second_only
+    together, a, b, c = (_ratio(part[:, 0], part[:, 1]) for part in (pairs, first_only, second_only, neither))
+    expected = 1 - (1 - a) * _ratio(1 - b, 1 - c)
+    return _ratio(together, np.nan_to_num(expected, nan=0.0))
 
 
 def _ranks(sample: _Sample) -> list[Insight]:

@@ -86,10 +86,20 @@ def test_synergy_against_independence(found: list[Insight]) -> None:
     strong = pairs["search", "social"]
     assert strong.text is not None
     assert "more conversions" in strong.text
-    independent = table([(["a"], 200, 800), (["b"], 200, 800), (["a", "b"], 360, 640)])
+    independent = table([(["a"], 200, 800), (["b"], 200, 800), (["a", "b"], 360, 640), (["c"], 0, 900)])
     calm = by_rule(population_insights(independent, draws=120), "pair.synergy")["a", "b"]
     assert calm.estimate == pytest.approx(1.0)
     assert calm.text is None
+
+
+def test_channels_without_any_effect_have_no_synergy() -> None:
+    generator = np.random.default_rng(6)
+    paths = [generator.choice(list("abcdef"), generator.integers(1, 6)).tolist() for _ in range(4_000)]
+    flags = generator.random(4_000) < 0.2
+    nothing = JourneyTable(JourneyBatch.of_paths(paths), Outcomes.of(flags, flags * 1))
+    found = population_insights(nothing, draws=100)
+    assert len(by_rule(found, "pair.synergy")) == 15
+    assert sum(insight.text is not None for insight in found if insight.rule_id == "pair.synergy") <= 1
 
 
 def test_ranks_are_claimed_only_when_draws_agree() -> None:
