@@ -16,7 +16,6 @@ from .records import Record
 # that were compacted away, or its broker is down. The others go on without it.
 _STUCK_SECONDS = 1.0
 
-
 # So many reads in a row that were not full end a backlog.
 _SHORT_READS = 3
 
@@ -37,6 +36,7 @@ class Backlog:
         self._paused: set[Place] = set()
         self._short_reads = _SHORT_READS  # no backlog until a read is full
         self._moved_at = time.monotonic()
+        self._has_moved = True
 
     def start_at(self, offsets: Mapping[Place, int]) -> None:
         """Note where newly assigned partitions begin."""
@@ -62,6 +62,9 @@ class Backlog:
         """
         if not self._is_aligned:
             return records
+        now = time.monotonic()
+        if self._has_moved:  # counted from here on: what was released before had to be processed first
+            self._moved_at = now
         alignment = self._alignment
         self._short_reads = 0 if is_full else self._short_reads + 1
         alignment.offer(records)
@@ -69,11 +72,9 @@ class Backlog:
         # behind its last record a partition may have only a transaction's marker, which nobody ever reads.
         is_over = not records or self._short_reads >= _SHORT_READS
         released = alignment.release_all() if is_over else alignment.release(self._end_of)
-        now = time.monotonic()
         if not released and now - self._moved_at > _STUCK_SECONDS:
             released = alignment.release_all()
-        if released or not records:
-            self._moved_at = now
+        self._has_moved = bool(released) or not records
         if pause := [place for place in alignment.to_pause() if place not in self._paused]:
             self._consumer.pause([TopicPartition(*place) for place in pause])
             self._paused.update(pause)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
+
+import pytest
 
 from attributary.consumers.runtime.backlog import Backlog
 from attributary.consumers.runtime.records import Record
@@ -74,3 +77,19 @@ def test_what_was_paused_is_resumed_when_the_loop_rewinds() -> None:
     order.clear()
     assert consumer.resumed == [("a", 0)]
     assert order.through([], is_full=False) == []
+
+
+def test_a_partition_that_stands_still_is_not_waited_for_but_slow_processing_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    order = backlog(_Consumer())
+    assert len(order.through([record("a", 0, 9_000), record("b", 0, 1_000)], is_full=True)) == 1
+    now[0] += 7.0  # a slow batch
+    assert order.through([record("a", 1, 9_001)], is_full=True) == []
+    now[0] += 0.9
+    assert order.through([record("a", 2, 9_002)], is_full=True) == []
+    now[0] += 0.2  # b's broker is down, perhaps; a's backlog goes on
+    assert len(order.through([record("a", 3, 9_003)], is_full=True)) == 4
+    assert order.through([record("a", 4, 9_004)], is_full=True) == []
