@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Any
-
-import pytest
+from typing import TYPE_CHECKING, Any
 
 from attributary.consumers.runtime.backlog import Backlog
 from attributary.consumers.runtime.records import Record
+
+if TYPE_CHECKING:
+    import pytest
 
 
 class _Consumer:
