@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -196,3 +197,14 @@ def test_nobody_asked_for_is_nobody_rebuilt(connection: psycopg.Connection) -> N
     assert rebuild_journeys(connection, []) == []
     (nobody,) = rebuild_journeys(connection, [("acme", "u:nobody")])
     assert (nobody.touchpoints, nobody.conversions) == ((), ())
+
+
+def test_the_page_on_reading_runs(
+    database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(database, [[touch("t1", 1), touch("t2", 2, channel="direct"), sale("c1", 3), sale("c2", 4, who="a:d2")]])
+    monkeypatch.setenv("DATABASE_URL", database)
+    page = (Path(__file__).resolve().parents[2] / "docs" / "subscribe.md").read_text(encoding="utf-8")
+    block = page.partition("## Python, from the store")[2].partition("```python\n")[2].partition("```")[0]
+    exec(compile(block, "docs/subscribe.md", "exec"), {})  # noqa: S102  # our own page
+    assert capsys.readouterr().out.splitlines() == ["c1 ['email', 'direct']", "c2 []", "20000000"]
