@@ -174,7 +174,8 @@ def _report(estimator: Estimator, table: JourneyTable, settings: AnalysisSetting
         diagnostics.update(_shapley_details(batch, weights))
     if isinstance(estimator, PoissonTotals):
         diagnostics["baseline"] = ["no touch"]
-        diagnostics["baseline_share"] = 1.0 - float(share[0].sum())
+        known = share.size > 0 and bool(np.isfinite(share[0]).all())
+        diagnostics["baseline_share"] = 1.0 - float(share[0].sum()) if known else None
     if isinstance(estimator, RemovalTotals):
         diagnostics["order"] = settings.order
         diagnostics["states"] = int(estimator.grams.states.numbers.size)
@@ -252,7 +253,7 @@ def _status(batch: JourneyBatch, weights: Weights, settings: AnalysisSettings) -
     filled = batch.lengths > 0
     conversions = weights.conversions[filled].sum()
     if conversions == 0:
-        return "unavailable: no conversions"
+        return "unavailable: no conversions" + (" with touches" if weights.conversions.any() else "")
     if conversions < settings.minimum_conversions:
         return f"insufficient data: fewer than {settings.minimum_conversions} conversions"
     if weights.nulls[filled].sum() == 0:

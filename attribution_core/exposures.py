@@ -140,6 +140,9 @@ def pieces(batch: JourneyBatch, watched_until: Ints, bounds: Sequence[int] = AGE
     if watched_until.size != len(batch):
         raise JourneyError("watched_until: must have one entry per journey")
     columns = len(batch.index) * len(bounds)
+    if len(batch) == 0:
+        none = np.zeros(0, dtype=np.int64)
+        return Pieces(np.zeros((0, columns), dtype=np.int8), none, none, none, none)
     cuts = np.maximum(batch.lengths, 1) * (len(bounds) + 1) * max(columns, 1)
     groups = np.cumsum(cuts) // _CELLS
     starts = np.flatnonzero(np.diff(groups, prepend=-1))
@@ -147,9 +150,6 @@ def pieces(batch: JourneyBatch, watched_until: Ints, bounds: Sequence[int] = AGE
         _pieces(batch.slice(low, high), watched_until[low:high], bounds)
         for low, high in zip(starts.tolist(), [*starts[1:].tolist(), len(batch)], strict=True)
     ]
-    if not parts:
-        none = np.zeros(0, dtype=np.int64)
-        return Pieces(np.zeros((0, columns), dtype=np.int8), none, none, none, none)
     stacked = np.concatenate([part.exposures for part in parts])
     exposures, places = distinct_rows(stacked)
     shift = np.cumsum([0, *(part.exposures.shape[0] for part in parts)])

@@ -119,8 +119,8 @@ class Analysis:
         rare = any(row["status"] != "ok" for report in self.models for row in report.channels)
         notes = [f"{report.model}: {report.diagnostics['status']}" for report in odd]
         notes += [
-            f"{report.model}: {', '.join(report.diagnostics['baseline'])} alone would bring "
-            f"{100 * report.diagnostics['baseline_share']:.2f} %, which is given to nobody"
+            f"{report.model}: {100 * report.diagnostics['baseline_share']:.2f} % stay with the baseline "
+            f"({', '.join(report.diagnostics['baseline'])}) and are given to nobody"
             for report in self.models
             if report.diagnostics.get("baseline_share") is not None
         ]

@@ -225,3 +225,22 @@ def test_command_names_a_missing_or_broken_file(tmp_path: Path) -> None:
     done = RUNNER.invoke(app, ["analyze", str(broken)])
     assert done.exit_code == 2
     assert "Parquet" in done.stderr
+
+
+def test_the_rate_game_of_many_channels_is_sampled_and_still_sums_to_the_conversions() -> None:
+    names = [f"channel {number:02}" for number in range(16)]
+    columns: dict[str, list[Any]] = {
+        "path": [" > ".join(names[first : first + 3]) for first in range(14)] + names,
+        "total_conversions": [5 + number for number in range(30)],
+        "total_null": [90 - number for number in range(30)],
+    }
+    report = analyze(columns, ["shapley_rate"])["shapley_rate"]
+    assert sum(report.column("conversions")) == pytest.approx(sum(columns["total_conversions"]))
+    assert report.to_dict() == analyze(columns, ["shapley_rate"])["shapley_rate"].to_dict()
+
+
+def test_the_table_says_what_is_rare_and_what_is_unavailable() -> None:
+    text = str(analyze(COLUMNS, ["markov"]))
+    assert "* insufficient data" in text
+    assert "n/a" in str(analyze({"path": ["a"], "total_conversions": [0], "total_null": [9]}, ["markov"]))
+    assert "no conversions" in str(analyze({"path": ["a"], "total_conversions": [0], "total_null": [9]}, ["markov"]))

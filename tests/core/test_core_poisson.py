@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.attribution_core import analyze, read_events
+from attributary.attribution_core import analyze, exposures, read_events
 from attributary.attribution_core.exposures import AGE_BOUNDS, ExposureCounts, pieces
 from attributary.attribution_core.journeys import Ints, JourneyBatch, JourneyError, Outcomes
 from attributary.attribution_core.poisson import (
@@ -200,3 +200,27 @@ def test_the_analysis_of_events_has_baseline_intervals_and_rate_ratios(known: Wo
     assert search["rate_ratio_0_1_days"] > mail["rate_ratio_0_1_days"] > 1
     assert search["interval"][0] < search["share"] < search["interval"][1]
     assert report.diagnostics["baseline_share"] == pytest.approx(1 - mail["share"] - search["share"])
+
+
+def test_histories_cut_in_several_parts_are_the_same(known: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = known.batch.slice(0, 300)
+    until = known.watched_until[:300]
+    whole = pieces(part, until)
+    monkeypatch.setattr(exposures, "_CELLS", 500)
+    cut = pieces(part, until)
+    assert cut.exposures.tobytes() == whole.exposures.tobytes()
+    for name in ("exposure", "journey", "micros", "at_end"):
+        assert getattr(cut, name).tolist() == getattr(whole, name).tolist()
+    nothing = pieces(JourneyBatch.of([], [], part.index), np.zeros(0, dtype=np.int64))
+    assert nothing.micros.size == 0
+    with pytest.raises(JourneyError, match="one entry per journey"):
+        pieces(part, until[:-1])
+
+
+def test_counts_of_other_age_classes_cannot_be_added() -> None:
+    one = counted([([(0, "", "a")], True, 5)])
+    other = ExposureCounts(one.index, (5,), np.ones((1, 1), dtype=np.int8), one.micros[:1], one.conversions[:1])
+    with pytest.raises(JourneyError, match="bounds"):
+        one.add(other)
+    with pytest.raises(JourneyError, match="damaged"):
+        ExposureCounts.from_document({**one.to_document(), "bounds": ["x"]})
