@@ -92,8 +92,9 @@ def analyze(
         **options: fields of `AnalysisSettings`.
 
     Raises:
-        ModelError: for an unknown model, or one that needs times where there are none.
+        ModelError: for an unknown model, one that needs times where there are none, or an unknown baseline channel.
         TableError: when the data cannot be read.
+        ValueError: when the order is too high for the number of channels.
     """
     chosen = replace(settings or AnalysisSettings(), **options)
     table = _table(data)
@@ -104,6 +105,9 @@ def analyze(
             raise ModelError(f"no model {name!r}; there are {', '.join(ANALYSES)}")
         if name in _NEEDS_TIME and not table.timed:
             raise ModelError(f"{name} needs times; a table of paths has none")
+    for channel in chosen.baseline:
+        if table.batch.index.code(channel) < 0:
+            raise ModelError(f"baseline: no channel {channel!r} in the data")
     support = _support(table.batch, Weights.observed(table.outcomes))
     reports = [_report(_estimator(name, table, chosen), table, chosen, support) for name in names]
     if len(reports) > 1:

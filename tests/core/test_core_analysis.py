@@ -205,6 +205,8 @@ def test_command_reads_events_in_csv_and_parquet(tmp_path: Path, events: dict[st
         ("x,y\n1,2\n", [], "columns must be"),
         ("path,total_conversions\na,1\n", ["--model", "best"], "no model"),
         ("path,total_conversions\na,1\n", ["--transform", "best"], "no transform"),
+        ("path,total_conversions\na,1\n", ["--baseline", "best"], "no channel 'best'"),
+        (f"path,total_conversions\n{' > '.join(map(str, range(300)))},1\n", ["--order", "8"], "order"),
         ("path,total_conversions\na,1\n", ["--lookback-days", "3"], "needs times"),
         ("", [], "columns must be"),
     ],

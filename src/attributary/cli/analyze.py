@@ -57,9 +57,6 @@ def analyze(
     Example: attributary analyze paths.csv --model markov --model shapley --intervals
     """
     from attributary.attribution_core.analysis import analyze as run
-    from attributary.attribution_core.models import ModelError
-    from attributary.attribution_core.paths import TableError
-    from attributary.attribution_core.transforms import TransformError
 
     try:
         found = run(
@@ -72,7 +69,7 @@ def analyze(
             baseline=tuple(baseline or ()),
             transforms=tuple(transform or ()),
         )
-    except (ModelError, TableError, TransformError, OSError, UnicodeDecodeError, csv.Error) as error:
+    except (ValueError, OSError, csv.Error) as error:  # all that a file or an option can be wrong in
         sys.stderr.write(f"attributary: {file}: {error}\n")
         raise typer.Exit(_EXIT_USAGE) from None
     _show(found, output)
