@@ -27,6 +27,10 @@ def attributary(pipeline: PipelineUnderTest, *arguments: str) -> str:
     return run(command_line(*arguments), name=arguments[0], timeout_seconds=60, env=pipeline.variables())
 
 
+def wait_for_letters(pipeline: PipelineUnderTest, count: int) -> None:
+    pipeline.wait_for(lambda: len(read_dead_letters(pipeline.bootstrap)) == count, f"no {count} dead letters")
+
+
 def touch(event_id: str, at: int, **fields: Any) -> dict[str, Any]:
     known: dict[str, Any] = {"tenant_id": "acme", "event_id": event_id, "occurred_at": at, "platform": "meta"}
     return defaults("touchpoint") | known | {"channel": "paid_social", "interaction": "click", **fields}
@@ -37,7 +41,7 @@ def test_dead_letters_are_listed_shown_and_sent_again(pipeline: PipelineUnderTes
     publisher.send_bytes(CONVERSIONS, None, b"k2")
     publisher.flush()
     pipeline.start("stitcher")
-    pipeline.wait_for(lambda: len(read_dead_letters(pipeline.bootstrap)) == 2, "two dead letters")
+    wait_for_letters(pipeline, 2)
     listed = json.loads(attributary(pipeline, "dlq", "list", "--json"))
     assert {(letter["group"], letter["stage"], letter["attempts"]) for letter in listed} == {(STITCHER, "decode", 1)}
     [letter] = json.loads(attributary(pipeline, "dlq", "list", "--json", "--topic", TOUCHPOINTS))
@@ -51,9 +55,7 @@ def test_dead_letters_are_listed_shown_and_sent_again(pipeline: PipelineUnderTes
     assert len(read_dead_letters(pipeline.bootstrap)) == 2
     for tries in (2, 3):
         assert "1 sent" in attributary(pipeline, "dlq", "redrive", "--topic", TOUCHPOINTS, "--max-attempts", "3")
-        pipeline.wait_for(
-            lambda tries=tries: len(read_dead_letters(pipeline.bootstrap)) == tries + 1, "the letter comes back"
-        )
+        wait_for_letters(pipeline, tries + 1)
         [again] = json.loads(attributary(pipeline, "dlq", "list", "--json", "--topic", TOUCHPOINTS))
         assert again["attempts"] == tries  # the newest stands for all
     assert "0 sent, 1 left after 3 tries" in attributary(

@@ -25,6 +25,8 @@ from tests.schemas.test_schemas_fuzz import mutate
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from attributary.consumers.store.rows import EventRow
+
 RECORDS = int(os.environ.get("ATTRIBUTION_FUZZ_RECORDS", "50000"))
 BATCH = 500
 SEED = 20_261_124
@@ -68,13 +70,14 @@ def test_every_mutated_record_ends_in_exactly_one_way() -> None:
     before = 0
     for number, batch in enumerate(batches(random.Random(SEED), RECORDS)):
         out = decoder.decode(batch)
-        rows = [*out.touchpoints, *out.conversion_events, *out.links]
-        kept = [(row.topic, row.partition, row.offset) for row in (*rows, *(row for row, _ in out.repeats))]
+        rows: list[EventRow] = [*out.touchpoints, *out.conversion_events, *out.links]
+        everything = rows + [row for row, _ in out.repeats]
+        kept = [(row.topic, row.partition, row.offset) for row in everything]
         dead = [(letter.record.topic, letter.record.partition, letter.record.offset) for letter in out.dead_letters]
         assert sorted(kept + dead) == sorted((r.topic, r.partition, r.offset) for r in batch)
         assert all(letter.reason and len(letter.reason) < 500 for letter in out.dead_letters)
-        for event in (*out.touchpoints, *out.conversion_events):
-            json.loads(event.details)
+        for details in [*(row.details for row in out.touchpoints), *(row.details for row in out.conversion_events)]:
+            json.loads(details)
         ended["rows"] += len(rows)
         ended["repeats"] += len(out.repeats)
         ended["dead letters"] += len(dead)
