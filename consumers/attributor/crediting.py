@@ -22,6 +22,11 @@ from attributary.attribution_core.money import split_micros
 from attributary.consumers.store.attribution_reads import OwedConversion, ReachedTouchpoint
 
 Record = dict[str, Any]
+
+# A record takes at most 1 MiB (schemas/codec.py, and what brokers accept); insights and the frame need the rest.
+_MOST_TOUCHPOINT_BYTES = 900_000
+_BYTES_BESIDE_NAMES = 60  # credit, micros, time and lengths of a touchpoint, and of its three roll-ups
+_SURELY_FITS = 20  # so many touchpoints with the longest ids and names that the rules allow, credited by eight models
 Group = tuple[str, str, list[int]]  # dimension, name, places of its touchpoints
 
 
@@ -62,6 +67,38 @@ def within_policy(
     return CreditedTouchpoints(kept, np.concatenate(([0], np.cumsum(counts))).astype(np.int64))
 
 
+def within_size(credited: CreditedTouchpoints, models: int) -> CreditedTouchpoints:
+    """Keep of each journey the newest touchpoints that fit into a record: nearly always all of them.
+
+    A journey of a thousand touchpoints is a robot's more often than a person's, and must not stop the others. What is
+    kept depends on the touchpoints alone.
+
+    Args:
+        credited: what counts.
+        models: how many models credit it.
+    """
+    counts = np.diff(credited.offsets)
+    if counts.size == 0 or int(counts.max()) <= _SURELY_FITS:
+        return credited
+    kept: list[ReachedTouchpoint] = []
+    for number, first in enumerate(credited.offsets[:-1].tolist()):
+        start = last = int(credited.offsets[number + 1])
+        left = _MOST_TOUCHPOINT_BYTES
+        if last - first <= _SURELY_FITS:
+            start = first
+        while start > first and (left := left - models * _bytes_of(credited.touchpoints[start - 1])) >= 0:
+            start -= 1
+        kept += credited.touchpoints[start:last]
+        counts[number] = last - start
+    return CreditedTouchpoints(kept, np.concatenate(([0], np.cumsum(counts))).astype(np.int64))
+
+
+def _bytes_of(touch: ReachedTouchpoint) -> int:
+    """Return what a touchpoint takes in one model's result, roll-ups of its own included: an upper bound."""
+    names = len(f"{touch.channel}{touch.platform}{touch.campaign}".encode())
+    return len(touch.event_id.encode()) + 2 * names + _BYTES_BESIDE_NAMES
+
+
 def journeys(conversions: Sequence[OwedConversion], credited: CreditedTouchpoints) -> JourneyBatch:
     """Encode the journeys of the conversions."""
     names = [touch.channel for touch in credited.touchpoints]
@@ -91,6 +128,7 @@ def results(
         models: to credit with.
         minor_unit_micros: micros of a currency's minor unit.
     """
+    credited = within_size(credited, len(models.models))
     batch = journeys(conversions, credited)
     units = np.fromiter((minor_unit_micros(c.currency) for c in conversions), np.int64, len(conversions))
     values = np.fromiter((c.net_value_micros for c in conversions), np.int64, len(conversions))

@@ -7,7 +7,10 @@ version never follows a newer one from this code. Whatever slips past (a transac
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from operator import ne
 from typing import Any
+
+import numpy as np
 
 from attributary.attribution_core.lookback import LookbackPolicy
 from attributary.attribution_core.models import ModelSet, model_set
@@ -126,7 +129,11 @@ class AttributorStage:
             first, last = int(credited.offsets[start]), int(credited.offsets[stop])
             part = CreditedTouchpoints(credited.touchpoints[first:last], credited.offsets[start : stop + 1] - first)
             models = self._model_sets[group[0].tenant_id, group[0].model_set]
-            records += results(group, part, models, _minor_unit_micros)
+            found = results(group, part, models, _minor_unit_micros)
+            metrics.journeys_cut.inc(
+                sum(map(ne, np.diff(part.offsets).tolist(), (r["touchpoint_count"] for r in found)))
+            )
+            records += found
             start = stop
         while len(self._model_sets) > _MODEL_SETS_KEPT:  # the oldest go first; they can be read again
             self._model_sets.pop(next(iter(self._model_sets)))

@@ -82,6 +82,9 @@ results_emitted = _counter("attribution_results_emitted", "Results produced, by 
 commands_skipped = _counter(
     "attribution_commands_skipped", "Commands not answered: stale (a newer version exists), unknown, waiting.", "why"
 )
+journeys_cut = _counter(
+    "attribution_journeys_cut", "Results of the newest touchpoints only, because all would not fit into a record."
+)
 model_fallbacks = _counter("attribution_model_fallbacks", "Journeys answered by a fallback model.", "model", "fallback")
 end_to_end_seconds = _histogram(
     "attribution_end_to_end_latency_seconds",

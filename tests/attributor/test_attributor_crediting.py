@@ -175,6 +175,35 @@ def test_a_model_without_a_state_shows_its_fallback() -> None:
     assert (markov["fallback"], markov["model_version"]) == (None, "7")
 
 
+@pytest.mark.parametrize(
+    ("count", "names"),
+    [(5_000, {}), (400, {"campaign": "\u00fc" * 500, "channel": "c" * 100, "platform": "p" * 100})],
+)
+def test_a_journey_that_fits_into_no_record_is_credited_by_its_newest_touchpoints(
+    count: int, names: dict[str, str]
+) -> None:
+    touches = [reached(0, f"{number:0200d}", 2 + number / count, **names) for number in range(count)]
+    (record,) = credit([owed(1, 9_990_000)], touches, TRAINED)
+    assert 40 < record["touchpoint_count"] < count
+    assert (imbalance(record), disagreement(record)) == (None, None)
+    kept = [touch["event_id"] for touch in record["models"][0]["touchpoints"]]
+    assert kept == [touch.event_id for touch in touches[-len(kept) :]]
+    assert len(seal(codec(), record, 2**50)) < 1_000_000
+    neighbours = [*touches, reached(1, "other", 3)]
+    together = credit([owed(1, 9_990_000), owed(2)], neighbours, TRAINED)
+    seal(codec(), together[0], 1)
+    assert together[0]["content_hash"] == record["content_hash"]
+    assert together[1]["touchpoint_count"] == 1
+
+
+def test_whatever_surely_fits_is_kept_whole() -> None:
+    names = {"campaign": "\U0001f600" * 500, "channel": "c" * 100, "platform": "p" * 100}
+    touches = [reached(0, f"{number:0200d}", 3, **names) for number in range(20)]
+    (record,) = credit([owed(1)], touches)
+    assert record["touchpoint_count"] == 20
+    assert len(seal(codec(), record, 2**50)) < 2**20
+
+
 def test_rollups_are_sums_by_name_in_order() -> None:
     touches = [
         reached(0, "t1", 2, "email", campaign="b"),
