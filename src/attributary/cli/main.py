@@ -19,6 +19,7 @@ COMMANDS = (
     "tail",
     "dlq",
     "explain",
+    "verify",
     "positions",
     "refit",
     "produce",
