@@ -146,7 +146,7 @@ def _state(connection: "psycopg.Connection", found: "list[Difference]") -> tuple
 def _wrong_results(connection: "psycopg.Connection", conversions: "Sequence[OwedConversion]") -> "Iterator[Difference]":
     """Yield the conversions whose stored result is not what the stored events give."""
     from attributary.attribution_core.models import model_set
-    from attributary.consumers.attributor.crediting import by_model_set, results, within_policy, within_size
+    from attributary.consumers.attributor.crediting import by_model_set, results, within_policy
     from attributary.consumers.store.attribution_reads import touchpoints_in_reach
     from attributary.consumers.store.model_states import fetch_model_sets
     from attributary.consumers.store.policies import fetch_policy
@@ -162,7 +162,6 @@ def _wrong_results(connection: "psycopg.Connection", conversions: "Sequence[Owed
         credited = within_policy(group, touchpoints_in_reach(connection, group, windows), policies)
         pin = (group[0].tenant_id, group[0].model_set)
         models = model_set(states=fetch_model_sets(connection, [pin]).get(pin, {}))
-        credited = within_size(credited, len(models.models))
         records = results(group, credited, models, lambda currency: MINOR_UNIT_MICROS.get(currency, 1))
         for conversion, record in zip(group, records, strict=True):
             there = stored.get((conversion.tenant_id, conversion.conversion_id))
