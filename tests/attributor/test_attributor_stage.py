@@ -140,3 +140,15 @@ def test_a_result_that_cannot_be_read_is_a_dead_letter_and_the_rest_is_stored(st
     assert [letter.record.offset for letter in outcome.dead_letters] == [0]
     with connect(database, application_name="tests") as connection:
         assert connection.execute("SELECT observed_version FROM attribution_conversions").fetchone() == (1,)
+
+
+def test_a_journey_that_fits_into_no_record_stops_nobody(stages: InProcess, database: str) -> None:
+    cut = metrics.journeys_cut._value.get()
+    stages.stitch(*(touch(f"t{number}", 1 + number / 3_000) for number in range(2_000)), touch("x", 1, who="a:d2"))
+    results = stages.publish(sale("c1", 5), sale("c2", 5, who="a:d2"))
+    counts = {result["conversion_id"]: result["touchpoint_count"] for result in results}
+    assert counts["c2"] == 1
+    assert 500 < counts["c1"] < 2_000
+    assert metrics.journeys_cut._value.get() == cut + 1
+    with connect(database, application_name="tests") as connection:
+        assert connection.execute("SELECT count(*) FROM attribution_results").fetchone() == (2,)
