@@ -8,12 +8,10 @@ means that the log lost records or another cluster answers: stop.
 
 from collections.abc import Iterable, Mapping
 
-import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from .errors import ConfigError, Fatal
 
-_log = structlog.get_logger()
 _TIMEOUT = 20.0
 
 
@@ -33,7 +31,7 @@ def starting_offsets(
 
     Raises:
         ConfigError: no offset is stored and ``ATTRIBUTION_FIRST_START`` is not set.
-        Fatal: the store is ahead of the end of the log.
+        Fatal: the store is ahead of the end of the log, or records were removed from the log before they were read.
         KafkaException: the brokers do not answer, or not for every partition.
     """
     partitions = list(partitions)
@@ -57,9 +55,12 @@ def starting_offsets(
         if known:
             start = min(known)
             if start < low:
-                _log.warning("records before the start of the log are gone", topic=where[0], partition=where[1],
-                             wanted=start, log_starts_at=low)  # fmt: skip
-                start = low
+                raise Fatal(
+                    f"{where[0]}[{where[1]}]: the next record to read is {start}, but the log begins at {low}: records "
+                    "were removed before they were read. Raise the topic's retention. To go on without them, stop the "
+                    "group, run `attributary positions forget` and reset its offsets in Kafka (kafka-consumer-groups "
+                    "--reset-offsets)."
+                )
             starts.append(TopicPartition(*where, start))
         elif first_start is None:
             raise ConfigError(

@@ -38,7 +38,9 @@ WITH due AS (
 )
 UPDATE attribution_conversions AS c
 SET is_final = true, version = c.version + 1, version_reason = 'final', previous_net_micros = c.net_value_micros,
-    policy_version = %(policy_version)s, versioned_at = now(), updated_at = now(), event_published_us = %(now_us)s,
+    policy_version = %(policy_version)s,
+    model_set = COALESCE((SELECT max(s.model_set) FROM attribution_model_sets s WHERE s.tenant_id = c.tenant_id), 0),
+    versioned_at = now(), updated_at = now(), event_published_us = %(now_us)s,
     owner_topic = '', owner_partition = 0, owner_offset = 0
 FROM due WHERE c.tenant_id = due.tenant_id AND c.conversion_id = due.conversion_id
 RETURNING c.tenant_id, c.conversion_id, c.version, c.version_reason, c.event_published_us

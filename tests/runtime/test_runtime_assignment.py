@@ -94,8 +94,10 @@ def test_a_store_ahead_of_the_log_stops_and_says_what_to_do() -> None:
     assert not isinstance(caught.value, ConfigError)
 
 
-def test_an_offset_below_the_start_of_the_log_begins_there() -> None:
-    assert start(BrokerStub({0: (40, 100, 30)})) == {0: 40}
+def test_records_that_were_removed_unread_stop_the_start_and_say_what_to_do() -> None:
+    with pytest.raises(Fatal, match="the next record to read is 30, but the log begins at 40") as caught:
+        start(BrokerStub({0: (40, 100, 30)}))
+    assert "retention" in str(caught.value)
 
 
 def test_an_answer_that_is_an_error_is_not_taken_for_no_offset() -> None:
