@@ -17,7 +17,7 @@ from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.metrics import timed
 from attributary.consumers.runtime.records import DeadLetter, Outbound, Outcome, Record
-from attributary.consumers.store.policies import store_policy
+from attributary.consumers.store.policies import fetch_policies, store_policy
 from attributary.consumers.store.positions import Memory, record_positions, stored_positions
 from attributary.consumers.store.rows import RaisedVersion
 from attributary.consumers.store.session import StoreSession
@@ -64,6 +64,7 @@ class StitcherStage:
         self._memory = Memory()
         with outside_errors(), self._session.transaction() as connection:
             store_policy(connection, policy)
+            self._pinned = fetch_policies(connection)
 
     def handle(self, batch: Sequence[Record]) -> Outcome:
         """Store the batch in one transaction and return its commands and dead letters."""
@@ -90,7 +91,7 @@ class StitcherStage:
             try:
                 with outside_errors(), timed(self.name, "store"), self._store.transaction(*events) as transaction:
                     crash_at("stitcher_in_store")
-                    stitched = stitch(transaction, decoded, self._policy, more_keys)
+                    stitched = stitch(transaction, decoded, self._policy, more_keys, self._pinned)
                     self._memory.check(transaction.record_positions(GROUP, positions))
                     crash_at("stitcher_before_pg_commit")
             except LockSetGrewError as grew:
@@ -153,6 +154,7 @@ class StitcherStage:
         places = list(partitions)
         with outside_errors(), self._session.transaction() as connection:
             stored = stored_positions(connection, GROUP, places)
+            self._pinned = fetch_policies(connection)  # whoever joins the group may bring a policy
         self._memory.learn(places, stored)
         return stored
 

@@ -8,6 +8,7 @@ after any sequence of batches depends on the set of events alone, not on order, 
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, TypeVar
 
 from attributary.attribution_core.conversion import ConversionEvent, Kind, fold
@@ -30,6 +31,7 @@ from attributary.consumers.store.rows import (
 )
 
 from .decoding import StitchBatch, link_candidates, preference
+from .policies import Policies
 
 Key = tuple[str, str]
 Bounds = tuple[int, int, int]
@@ -101,7 +103,11 @@ class _Sorted(NamedTuple):
 
 
 def stitch(
-    transaction: Transaction, batch: StitchBatch, policy: LookbackPolicy, more_keys: Mapping[Key, Bounds]
+    transaction: Transaction,
+    batch: StitchBatch,
+    policy: LookbackPolicy,
+    more_keys: Mapping[Key, Bounds],
+    pinned: Mapping[str, LookbackPolicy] = MappingProxyType({}),
 ) -> Stitched:
     """Stitch one batch inside a transaction.
 
@@ -110,6 +116,7 @@ def stitch(
         batch: the distinct events.
         policy: the lookback policy in force.
         more_keys: people to lock beyond those of the batch, from a try before.
+        pinned: policies that versions may pin, by version.
 
     Raises:
         LockSetGrewError: try again in a new transaction, with its keys added to ``more_keys``.
@@ -152,7 +159,7 @@ def stitch(
     causes = _Causes()
     _by_moves(transaction, moves, fresh_rows, causes)
     _by_displacement(transaction, touches.displaced, causes)
-    _by_touchpoints(transaction, batch.touchpoints, touches, policy, causes, out)
+    _by_touchpoints(transaction, batch.touchpoints, touches, Policies(policy, pinned), causes, out)
     states = _by_events(transaction, batch.conversion_events, events, changed_conversions, causes, held)
     raises = causes.raises()
     raised = transaction.raise_versions(raises, policy.version)
@@ -300,19 +307,16 @@ def _by_touchpoints(
     transaction: Transaction,
     rows: Sequence[TouchpointRow],
     touches: _Sorted,
-    policy: LookbackPolicy,
+    policies: Policies,
     causes: _Causes,
     out: Stitched,
 ) -> None:
     """A new touchpoint changes the conversions of its person that it counts for."""
-    for found in transaction.conversions_touched(policy.longest_window_micros, touches.idle):
+    for found in transaction.conversions_touched(policies.longest_window_micros, touches.idle):
         row = rows[found.touch]
-        age = found.converted_at - row.occurred_at
-        window = policy.window_micros(row.channel, found.conversion_type, row.interaction)
-        delay = row.received_at - found.received_at
-        if policy.counts(age=age, window=window, delay=delay, is_bot=row.is_bot):
+        if policies.may_count(row, found):
             causes.add((row.tenant_id, found.conversion_id), "late_touchpoint", row)
-        elif age <= window:
+        elif policies.is_too_late(row, found):
             out.too_late += 1
 
 

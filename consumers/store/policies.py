@@ -16,6 +16,14 @@ def store_policy(connection: psycopg.Connection, policy: LookbackPolicy) -> None
     )
 
 
+def fetch_policies(connection: psycopg.Connection) -> dict[str, LookbackPolicy]:
+    """Return all policies that are kept, by version."""
+    rows = connection.execute(
+        "SELECT policy_version, document FROM attribution_policies WHERE tenant_id = '*' ORDER BY policy_version"
+    ).fetchall()
+    return {version: LookbackPolicy.parse(document) for version, document in rows}
+
+
 def fetch_policy(connection: psycopg.Connection, version: str) -> LookbackPolicy | None:
     """Return the policy of a version, or None if there never was one."""
     row = connection.execute(

@@ -130,6 +130,7 @@ class TouchedConversion(NamedTuple):
     conversion_type: str
     converted_at: int
     received_at: int
+    policy_version: str  # pinned by its newest version
 
 
 class ConversionRow(NamedTuple):

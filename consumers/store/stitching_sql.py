@@ -175,7 +175,7 @@ ON CONFLICT (tenant_id, anonymous_id) DO UPDATE SET
 # "+ 0" keeps the time out of the choice of an index: without statistics the planner would look through all conversions
 # of a month instead of those of one person.
 CONVERSIONS_TOUCHED = """
-SELECT s.seq, c.conversion_id, c.conversion_type, c.converted_at_us, c.received_at_us
+SELECT s.seq, c.conversion_id, c.conversion_type, c.converted_at_us, c.received_at_us, c.policy_version
 FROM stg_touch s
 LEFT JOIN attribution_identities i
   ON s.identity_key < 'a;' AND i.tenant_id = s.tenant_id AND i.anonymous_id = substr(s.identity_key, 3)

@@ -253,7 +253,12 @@ class MemoryTransaction:
                 if tenant == touch.tenant_id and state.journey_key == person and in_reach:
                     found.append(
                         TouchedConversion(
-                            seq, conversion_id, state.conversion_type, state.converted_at, state.received_at
+                            seq,
+                            conversion_id,
+                            state.conversion_type,
+                            state.converted_at,
+                            state.received_at,
+                            row.policy_version,
                         )
                     )
         return found

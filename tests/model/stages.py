@@ -72,6 +72,7 @@ class ModelStitcher(stitching.StitcherStage):
         self._decoder = Decoder(codec())
         self._strict_decoder = Decoder(codec(), strict=True)
         self._policy = policy()
+        self._pinned = {}
         self._max_poison_share = 1.0
         self._session = session  # type: ignore[assignment]
         self._store = session  # type: ignore[assignment]
@@ -138,7 +139,12 @@ def stages_on_memory(crash_at: Callable[[str], None], store: Callable[[], Memory
         for module, replaced in (
             (
                 stitching,
-                {"crash_at": crash_at, "stored_positions": _stored_positions, "record_positions": _record_positions},
+                {
+                    "crash_at": crash_at,
+                    "stored_positions": _stored_positions,
+                    "record_positions": _record_positions,
+                    "fetch_policies": lambda _connection: {},
+                },
             ),
             (
                 attributing,
