@@ -327,7 +327,8 @@ class Schedule:
                 self.fired["healed by the sweeper"] += 1
         raise AssertionError("the pipeline does not come to rest")
 
-    def _check(self) -> None:
+    def evidence(self) -> tuple[list[InputRecord], StoreSeen, list[tuple[str, int, int]], list[ResultSeen]]:
+        """What the run left behind, as `check_invariants` takes it."""
         inputs = [
             InputRecord(record.topic, record.partition, record.offset, record.timestamp_ms, record.value)
             for place, records in self.log.records.items()
@@ -346,8 +347,11 @@ class Schedule:
                 topic, _, rest = (record.key or b"").decode().partition("[")
                 partition, _, offset = rest.partition("]@")
                 dead.append((topic, int(partition), int(offset)))
+        return inputs, self._seen(), dead, results
+
+    def _check(self) -> None:
         traces = any(self.fired[fault] for fault in TRACES) or self.fired["healed by the sweeper"] > 0
-        check_invariants(inputs, self._seen(), dead, results, policy=policy(), models=models(), repeats_allowed=traces)
+        check_invariants(*self.evidence(), policy=policy(), models=models(), repeats_allowed=traces)
 
     def _seen(self) -> StoreSeen:
         tables = self.store.tables
