@@ -6,6 +6,7 @@ version never follows a newer one from this code. Whatever slips past (a transac
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from operator import ne
 from typing import Any
@@ -97,7 +98,7 @@ class AttributorStage:
                 self._message(record, seal(self._codec, record, computed_at), conversion.raised_at)
                 for record, conversion in zip(records, owed, strict=True)
             ]
-        self._count(owed, commands.wanted)
+        self._count(owed, commands.wanted, records)
         return Outcome(messages, commands.dead_letters)
 
     def _owed(
@@ -160,12 +161,20 @@ class AttributorStage:
         return policy
 
     @staticmethod
-    def _count(owed: Sequence[OwedConversion], wanted: Mapping[tuple[str, str], tuple[int, int]]) -> None:
+    def _count(
+        owed: Sequence[OwedConversion],
+        wanted: Mapping[tuple[str, str], tuple[int, int]],
+        records: Sequence[Mapping[str, Any]],
+    ) -> None:
         now = time.time()
         for conversion in owed:
             metrics.results_emitted.labels(conversion.version_reason).inc()
             published_us = wanted[conversion.tenant_id, conversion.conversion_id][1]
             metrics.end_to_end_seconds.labels(conversion.version_reason).observe(max(0.0, now - published_us / 1e6))
+        fallen = Counter((model["model"], model["fallback"]) for record in records for model in record["models"])
+        for (model, fallback), journeys in fallen.items():
+            if fallback is not None:
+                metrics.model_fallbacks.labels(model, fallback).inc(journeys)
 
     def stored_positions(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:  # noqa: ARG002  # the protocol's
         """The attributor decides in Kafka: Kafka alone knows where it is."""

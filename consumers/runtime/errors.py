@@ -13,7 +13,6 @@ Texts never hold a secret, an e-mail address, a phone number or an IP address.
 """
 
 EXIT_CLEAN = 0
-EXIT_USAGE = 2
 EXIT_DEPENDENCY_DOWN = 69
 EXIT_BUG = 70
 EXIT_CONFIG = 78

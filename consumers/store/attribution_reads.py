@@ -4,7 +4,6 @@ Invariant: all of it is read in one snapshot, so the touchpoints are those of th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import psycopg
@@ -44,14 +43,6 @@ class ReachedTouchpoint(NamedTuple):
     interaction: str
     campaign: str
     is_bot: bool
-
-
-@dataclass(frozen=True, slots=True)
-class OwedBatch:
-    """Conversions in the order in which they were asked for, and their touchpoints by conversion, time, event id."""
-
-    conversions: Sequence[OwedConversion]
-    touchpoints: Sequence[ReachedTouchpoint]
 
 
 # Small result sets from big tables: look-ups by index are always right, whatever the planner's statistics say.

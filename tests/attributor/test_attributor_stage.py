@@ -72,6 +72,13 @@ def test_a_policy_that_is_pinned_and_not_stored_stops_the_process(stages: InProc
         stages.answer()
 
 
+def test_journeys_that_a_fallback_answered_are_counted(stages: InProcess) -> None:
+    fallen = metrics.model_fallbacks.labels("markov", "linear")._value
+    before = fallen.get()
+    stages.publish(touch("t1"), sale("c1", 1), sale("c2", 2))
+    assert fallen.get() - before == 2  # no model is trained yet
+
+
 def test_a_result_names_itself(stages: InProcess) -> None:
     stages.stitch(sale("c1"))
     (message,) = stages.attributor.handle(stages.commands).messages
