@@ -11,7 +11,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from .dead_letters import ATTEMPTS_HEADER, REDRIVEN_HEADER
+from .dead_letters import ATTEMPTS_HEADER, MOST_BYTES, REDRIVEN_HEADER
 from .errors import EXIT_DEPENDENCY_DOWN, Fatal
 from .records import Headers, Record
 from .settings import KafkaSettings
@@ -113,21 +113,29 @@ def redrive(kafka: KafkaSettings, letters: Iterable[Letter], sent: Callable[[Let
         return on_delivery
 
     config = {"acks": "all", "enable.idempotence": True, "partitioner": "murmur2_random"}
-    producer = Producer(kafka.client_config() | config)
+    producer = Producer({"message.max.bytes": MOST_BYTES} | kafka.client_config() | config)
     try:
         for letter in letters:
-            producer.produce(
-                letter.topic, letter.value, letter.key, headers=_headers(letter), on_delivery=delivered(letter)
-            )
+            _produce(producer, letter, delivered(letter))
             producer.poll(0)
         left = producer.flush(_FLUSH_SECONDS)
-    except (KafkaException, BufferError) as error:
+    except KafkaException as error:
         raise Fatal(f"Kafka does not take the letters: {error}", EXIT_DEPENDENCY_DOWN) from None
     if left or failures:
         raise Fatal(
             f"{left + len(failures)} letters were not acknowledged; {''.join(failures[:1])}", EXIT_DEPENDENCY_DOWN
         )
     return len(done)
+
+
+def _produce(producer: Producer, letter: Letter, on_delivery: Callable[[KafkaError | None, Any], None]) -> None:
+    while True:
+        try:
+            producer.produce(letter.topic, letter.value, letter.key, headers=_headers(letter), on_delivery=on_delivery)
+        except BufferError:  # the local queue is full: let it drain; what Kafka never takes fails by its timeout
+            producer.poll(0.1)
+        else:
+            return
 
 
 def _headers(letter: Letter) -> list[tuple[str, str | bytes | None]]:

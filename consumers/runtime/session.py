@@ -19,6 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from . import metrics
 from .codes import AWAY, FENCED, LOST_ASSIGNMENT, TOPIC_REFUSED
 from .crash import crash_at
+from .dead_letters import MOST_BYTES
 from .errors import Fatal, Fenced, Retry
 from .records import Outbound
 from .settings import KafkaSettings
@@ -26,9 +27,6 @@ from .settings import KafkaSettings
 _log = structlog.get_logger()
 
 _DOUBTFUL_SECONDS = 5.0
-# A dead letter is its record, which may be as large as brokers take, and more headers: librdkafka's default of 1 MB
-# would make one large poisonous record stop a stage. As for the dead-letter topics (schemas/topics.yaml).
-_MOST_BYTES = 4 * 1024 * 1024
 
 
 class TransactionSession:
@@ -64,7 +62,7 @@ class TransactionSession:
             "error_cb": self._on_error,
             "on_delivery": self._on_delivery,
         }
-        producer = Producer({"message.max.bytes": _MOST_BYTES} | self._kafka.client_config() | config)
+        producer = Producer({"message.max.bytes": MOST_BYTES} | self._kafka.client_config() | config)
         try:
             producer.init_transactions(30.0)
         except KafkaException as error:

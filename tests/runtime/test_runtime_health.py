@@ -103,3 +103,22 @@ def test_one_json_object_a_line_with_service_level_and_utc_time() -> None:
 def test_levels_below_the_set_one_are_silent() -> None:
     lines = logged("log.debug('a'); log.info('b'); log.warning('c'); log.error('d')", "warning")
     assert [line["event"] for line in lines] == ["c", "d"]
+
+
+def test_a_stack_shows_the_way_and_no_row_that_postgres_quotes() -> None:
+    text = "duplicate key\\nDETAIL:  Key (user_id)=(jane@example.com) already exists."
+    body = f"""
+try:
+    try:
+        raise LookupError("{text}")
+    except LookupError as error:
+        raise ValueError("{text}") from error
+except ValueError:
+    log.exception("stopped")
+"""
+    (line,) = logged(body)
+    stack = str(line["exception"])
+    assert "jane" not in json.dumps(line)
+    assert stack.index("LookupError: duplicate key") < stack.index("ValueError: duplicate key")
+    assert stack.count("Traceback (most recent call last):") == 2
+    assert 'File "<string>", line ' in stack

@@ -1,4 +1,4 @@
-"""A poisonous record of the largest size that a broker takes still becomes a dead letter, bytes and all."""
+"""A poisonous record of the largest size that a broker takes becomes a dead letter, bytes and all, and goes back."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from confluent_kafka import Producer
 from attributary.consumers.runtime.health import Heartbeat
 from attributary.consumers.runtime.loop import ConsumerLoop
 from attributary.consumers.runtime.records import DeadLetter, Outcome, Record
+from attributary.consumers.runtime.redrive import letter_of, redrive
 from attributary.consumers.runtime.settings import KafkaSettings, ProcessSettings
 from attributary.consumers.runtime.topic_reader import read_topic
 from attributary.schemas.topics import COMMANDS, TOUCHPOINTS, dead_letter_topic
@@ -44,7 +45,7 @@ class Refusing:
     def close(self) -> None: ...
 
 
-def test_the_largest_record_becomes_a_dead_letter(fresh_topics: str) -> None:
+def test_the_largest_record_becomes_a_dead_letter_and_can_be_sent_again(fresh_topics: str) -> None:
     value = bytes(range(256)) * (LARGEST // 256)
     producer = Producer({"bootstrap.servers": fresh_topics, "message.max.bytes": 2_000_000, "log_level": 0})
     producer.produce(TOUCHPOINTS, value, b"k", headers=[("own", b"1")])
@@ -56,3 +57,6 @@ def test_the_largest_record_becomes_a_dead_letter(fresh_topics: str) -> None:
     (letter,) = read_topic(kafka, dead_letter_topic(TOUCHPOINTS, GROUP), until_end=True)
     assert letter.value == value
     assert dict(letter.headers)["own"] == b"1"
+    assert redrive(kafka, [letter_of(letter)], lambda _letter: None) == 1
+    first, again = read_topic(kafka, TOUCHPOINTS, until_end=True)
+    assert first.value == again.value == value
