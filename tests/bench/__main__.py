@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from attributary.local.child import ChildError
+from attributary.local.places import state_dir
+from tests.bench.environment import PeerUnavailableError
 from tests.bench.figures import Figure, Report, say
 from tests.bench.ground import Ground, JobError, find_ground, run_job
-from tests.bench.peer import PeerUnavailableError, run_peer
+from tests.bench.models import measure_models
+from tests.bench.peer import run_peer
 from tests.bench.pipeline import Pipeline, PipelineError, Run, run_pipeline
 from tests.bench.workload import Message, draw, encode, load
 from tests.fixtures.topics import recreate_topics
@@ -25,7 +28,7 @@ RATE_SECONDS = 30.0
 # Aims of this stage of the project; see docs/bench.md.
 FLOOR_SHARE, PEER_SHARE = 0.4, 0.5
 
-FIGURES = ("publish", "floor", "peer", "pipeline", "latency", "profile")
+FIGURES = ("models", "publish", "floor", "peer", "pipeline", "latency", "profile")
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,18 @@ def main() -> int:
         parser.error(f"--only: {min(unknown)} is not one of {', '.join(FIGURES)}")
     if arguments.scale <= 0:
         parser.error("--scale: must be above 0")
-    with find_ground() as ground:
-        say(ground.describe())
-        report = Report(scale=arguments.scale, ground=ground.describe())
-        measure(ground, report, wanted)
-        say()
-        say(report.table())
-        report.write(ground.folder / "latest.json")
+    folder = state_dir("bench")
+    report = Report(scale=arguments.scale)
+    if "models" in wanted:  # while neither Kafka nor Postgres runs beside them
+        measure_models(folder, report)
+    if set(wanted) - {"models"}:
+        with find_ground() as ground:
+            report.ground = ground.describe()
+            say(report.ground)
+            measure(ground, report, wanted)
+    say()
+    say(report.table())
+    report.write(folder / "latest.json")
     return 1 if report.missing else 0
 
 

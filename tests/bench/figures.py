@@ -45,10 +45,17 @@ class Figure:
 
 @dataclass
 class Report:
-    """All figures of a run; figures that could not be measured are in `missing` with the reason."""
+    """All figures of a run; figures that could not be measured are in `missing` with the reason.
+
+    Attributes:
+        scale: factor of the size of the work.
+        ground: the broker and the server; empty where none is needed.
+        figures: in the order of their measurement.
+        missing: reason by figure.
+    """
 
     scale: float
-    ground: str
+    ground: str = ""
     figures: list[Figure] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
 
@@ -85,6 +92,6 @@ class Report:
 
 
 def _line(figure: Figure) -> str:
-    ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
+    ratio = "" if figure.ratio is None else f"{figure.ratio:,.0f}" if figure.ratio >= 100 else f"{figure.ratio:.2f}"
     value = f"{figure.value:,.0f}" if figure.value >= 100 else f"{figure.value:.3g}"
     return f"{figure.name:<34}{value:>12} {figure.unit:<10}{ratio:>7}  {figure.baseline:<22}{figure.aim}"

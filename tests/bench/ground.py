@@ -36,6 +36,10 @@ class JobError(RuntimeError):
     """A measured job failed; the text is what it printed last."""
 
 
+class JobTimeoutError(JobError):
+    """A measured job did not end in time."""
+
+
 @dataclass(frozen=True)
 class Ground:
     """A broker, a server and a folder for logs."""
@@ -72,27 +76,34 @@ def child_environment(more: dict[str, str] | None = None) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in _UNPINNED} | (more or {})
 
 
-def run_job(module: str, arguments: dict[str, Any], *, python: str = sys.executable) -> dict[str, Any]:
+def run_job(
+    module: str, arguments: dict[str, Any], *, python: str = sys.executable, seconds: float = _JOB_SECONDS
+) -> dict[str, Any]:
     """Run a measured job and return the JSON object that it prints last.
 
     Args:
         module: a module of `tests.bench`, or the path of a script when another interpreter runs it.
         arguments: passed as one JSON text.
         python: the interpreter.
+        seconds: the job is killed after this time.
 
     Raises:
         JobError: when it fails.
+        JobTimeoutError: when it takes too long.
     """
     target = [module] if module.endswith(".py") else ["-m", f"tests.bench.{module}"]
-    done = subprocess.run(
-        [python, *target, json.dumps(arguments)],
-        cwd=ROOT,
-        env=child_environment(),
-        capture_output=True,
-        text=True,
-        timeout=_JOB_SECONDS,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [python, *target, json.dumps(arguments)],
+            cwd=ROOT,
+            env=child_environment(),
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise JobTimeoutError(f"{module} did not end within {seconds:.0f} s") from None
     if done.returncode:
         raise JobError(f"{module} ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-2_000:]}")
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])

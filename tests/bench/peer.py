@@ -1,10 +1,8 @@
-"""Sets the peer up: its environment, its topic, its schemas; see `peer_job`."""
+"""Sets the stream peer up: its environment, its topic, its schemas; see `peer_job`."""
 
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +13,7 @@ from confluent_kafka.cimpl import NewTopic
 from attributary.schemas.bundled import current_schemas
 from attributary.schemas.codec import SINGLE_OBJECT
 from attributary.schemas.topics import CONVERSIONS, TOUCHPOINTS
+from tests.bench.environment import PeerUnavailableError, install
 from tests.bench.ground import Ground, JobError, run_job
 from tests.bench.workload import NAMES, Message, produce
 from tests.fixtures.topics import PARTITIONS
@@ -25,33 +24,15 @@ if TYPE_CHECKING:
 
 PACKAGES = ("quixstreams>=3,<4", "fastavro")
 _TOPIC = "bench.peer"
-_INSTALL_SECONDS = 600
-
-
-class PeerUnavailableError(RuntimeError):
-    """Quix Streams cannot be installed here; the text says why."""
-
-
-def install(folder: Path) -> Path:
-    """Install the peer into an environment of its own, once; returns its interpreter.
-
-    Raises:
-        PeerUnavailableError: when that fails.
-    """
-    python = folder / "venv" / "bin" / "python"
-    if python.exists() and _succeeds([str(python), "-c", "import quixstreams, fastavro"]) is None:
-        return python
-    failure = _succeeds([sys.executable, "-m", "venv", str(folder / "venv")]) or _succeeds(
-        [str(python), "-m", "pip", "install", "--quiet", *PACKAGES]
-    )
-    if failure is not None:
-        raise PeerUnavailableError(f"quixstreams cannot be installed: {failure}")
-    return python
 
 
 def run_peer(ground: Ground, messages: Sequence[Message]) -> dict[str, Any]:
-    """Let the peer work through the touchpoints and conversions; returns its records and seconds."""
-    python = install(ground.folder)
+    """Let the peer work through the touchpoints and conversions; returns its records and seconds.
+
+    Raises:
+        PeerUnavailableError: when it cannot be installed, or fails.
+    """
+    python = install(ground.folder / "venv", PACKAGES, "quixstreams, fastavro")
     mixed = [Message(_TOPIC, each.key, each.value) for each in messages if each.topic in (TOUCHPOINTS, CONVERSIONS)]
     _create_topic(ground.broker.bootstrap)
     produce(ground.broker.bootstrap, mixed)
@@ -93,12 +74,3 @@ def _create_topic(bootstrap: str) -> None:
             deletion.result(timeout=30)
     for creation in admin.create_topics([NewTopic(_TOPIC, PARTITIONS, 1)], operation_timeout=20).values():
         creation.result(timeout=30)
-
-
-def _succeeds(command: list[str]) -> str | None:
-    """None, or the last line of what a failing command printed."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_INSTALL_SECONDS, check=False)
-    if done.returncode == 0:
-        return None
-    lines = (done.stderr or done.stdout).strip().splitlines()
-    return lines[-1] if lines else f"exit code {done.returncode}"
