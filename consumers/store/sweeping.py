@@ -29,12 +29,13 @@ WHERE observed_version < version AND versioned_at < now() - make_interval(secs =
 ORDER BY versioned_at LIMIT %s
 """
 
-# The stitcher may hold some of these rows: they are left for the next turn.
+# The stitcher may hold some of these rows: they are left for the next turn. So their order does not matter, and is that
+# of the index of open conversions: in the order of the key every sweep would read all conversions there are.
 _FINALISE = """
 WITH due AS (
     SELECT tenant_id, conversion_id FROM attribution_conversions
     WHERE NOT is_final AND version > 0 AND received_at_us < %(due_before_us)s
-    ORDER BY tenant_id, conversion_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    ORDER BY received_at_us LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 UPDATE attribution_conversions AS c
 SET is_final = true, version = c.version + 1, version_reason = 'final', previous_net_micros = c.net_value_micros,
@@ -88,5 +89,8 @@ def finalise(
 
 
 def close_journeys(connection: psycopg.Connection, *, silent_since_us: int, limit: int) -> int:
-    """Close journeys that received nothing since a time (microseconds UTC); return how many."""
+    """Close journeys that received nothing since a time (microseconds UTC); return how many.
+
+    Reads all journeys: an index that knows the open ones would be written by every event.
+    """
     return connection.execute(_CLOSE, (silent_since_us, limit)).rowcount

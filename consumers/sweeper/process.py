@@ -34,6 +34,8 @@ from .sweep import Sweep, sweep
 _log = structlog.get_logger()
 
 _FLUSH_SECONDS = 30.0
+# Looking for journeys to close reads all of them: it may take a fiftieth of the time, however many there are.
+_CLOSING_REST = 50
 
 
 class SweeperSettings(Settings):
@@ -78,6 +80,7 @@ class Sweeper:
         self._stop = threading.Event()
         self._refused: str | None = None
         self._repair_at = 0.0  # monotonic seconds
+        self._close_at = 0.0  # the same
 
     def stop(self) -> None:
         """Ask to stop after the sweep in hand."""
@@ -119,7 +122,10 @@ class Sweeper:
                 now_us=time.time_ns() // 1_000,
                 repair_after_seconds=self._settings.repair_after_seconds if may_repair else None,
                 grace_us=int(self._settings.grace_seconds * 1e6),
+                closes=time.monotonic() >= self._close_at,
             )
+        if not done.is_full:
+            self._close_at = max(self._close_at, time.monotonic() + _CLOSING_REST * done.closing_seconds)
         metrics.unobserved_conversions.set(done.backlog.conversions)
         metrics.oldest_unobserved_seconds.set(done.backlog.oldest_seconds)
         self._send([*done.repaired, *done.finalised])

@@ -5,6 +5,7 @@ crash: what it re-issues is a command, which does no harm when doubled; what it 
 Whatever lost a command (a torn transaction, a failed broker) is healed by the next sweep.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ class Sweep:
     repaired: list[RaisedVersion]
     finalised: list[RaisedVersion]
     closed: int
+    closing_seconds: float = 0.0
 
     @property
     def is_full(self) -> bool:
@@ -42,6 +44,7 @@ def sweep(
     now_us: int,
     repair_after_seconds: float | None,
     grace_us: int,
+    closes: bool = True,
     checkpoint: Callable[[], None] = lambda: None,
 ) -> Sweep:
     """Run one sweep in the caller's transaction.
@@ -53,6 +56,7 @@ def sweep(
         repair_after_seconds: a version without a result is overdue after so long; None: ask for none this time.
         grace_us: how much longer than the policy's lateness and inactivity to wait, microseconds: events that are in
             the log already, but not consumed yet.
+        closes: look for journeys to close, too.
         checkpoint: called between the steps, for fault tests.
     """
     owed = backlog(connection)
@@ -70,5 +74,7 @@ def sweep(
         limit=_LIMIT,
     )
     checkpoint()
-    closed = close_journeys(connection, silent_since_us=now_us - policy.inactivity_micros - grace_us, limit=_LIMIT)
-    return Sweep(owed, late, final, closed)
+    started = time.monotonic()
+    silent_since_us = now_us - policy.inactivity_micros - grace_us
+    closed = close_journeys(connection, silent_since_us=silent_since_us, limit=_LIMIT) if closes else 0
+    return Sweep(owed, late, final, closed, time.monotonic() - started)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +11,7 @@ from confluent_kafka import KafkaError
 from attributary.attribution_core.lookback import DEFAULT_POLICY, LookbackPolicy
 from attributary.consumers.runtime.errors import Fatal, Retry
 from attributary.consumers.runtime.health import Heartbeat
+from attributary.consumers.store import sweeping
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.sweeper.process import Sweeper, SweeperSettings
@@ -119,6 +121,36 @@ def test_old_conversions_become_final_and_silent_journeys_closed(
         assert sweeper.sweep_once().finalised == []
         sent: Any = producer.sent[0]
         assert sent["event_published_at"] == 1_893_456_000 * 10**6
+
+
+def test_looking_for_silent_journeys_takes_a_fiftieth_of_the_time(
+    database: str, sweeper: Sweeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with InProcess(database) as stages:
+        stages.publish(touch("t1"))
+    monkeypatch.setattr("time.time_ns", lambda: 1_893_456_000 * 10**9)  # 2030
+    sweeper._close_at = float("inf")
+    assert sweeper.sweep_once().closed == 0
+    sweeper._close_at = 0.0
+    begun = time.monotonic()
+    done = sweeper.sweep_once()
+    assert done.closed == 1
+    assert sweeper._close_at >= begun + 51 * done.closing_seconds
+
+
+def test_conversions_to_make_final_are_found_without_reading_all(database: str) -> None:
+    with connect(database, application_name="tests") as connection:
+        connection.execute(
+            "INSERT INTO attribution_conversions (tenant_id, conversion_id, conversion_type, identity_key, journey_key,"
+            " converted_at_us, received_at_us, gross_value_micros, net_value_micros, previous_net_micros, currency, "
+            "version, version_reason, policy_version, owner_topic, owner_partition, owner_offset, event_published_us, "
+            "is_final) SELECT 'acme', md5(n::text), 'purchase', 'u:1', 'u:1', n, n, 1, 1, 0, 'EUR', 1, 'new', 'p', "
+            "'t', 0, n, n, n <= 20000 FROM generate_series(1, 25000) AS n"
+        )
+        connection.execute("ANALYZE attribution_conversions")
+        numbers = {"due_before_us": 20_001, "now_us": 0, "limit": 5_000, "policy_version": "p"}
+        rows = connection.execute(f"EXPLAIN {sweeping._FINALISE}", numbers).fetchall()
+        assert "attribution_conversions_open" in str(rows)
 
 
 def test_an_outage_of_kafka_loses_nothing_and_fills_no_queue(
