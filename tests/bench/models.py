@@ -179,7 +179,10 @@ def _add_rival(report: Report, name: str, rival: Rival, case: Case) -> None:
     """Add our rates over theirs, on the same paths."""
     peer, done = rival.peer, case.done
     for order, figures in peer.figures.items():
-        if case.journeys >= rival.too_many or _SHARES[order] not in done:
+        if _SHARES[order] not in done:
+            continue
+        if case.journeys >= rival.too_many:
+            say(f"{name:<34} {peer.name}: order {order} left out, it needs too much time or memory")
             continue
         arguments = {"folder": str(case.folder), "peer": peer.job, "order": order}
         try:
