@@ -1,5 +1,6 @@
 """`attributary topics` against a real broker."""
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -20,6 +21,14 @@ def run(monkeypatch: pytest.MonkeyPatch, fresh_topics: str) -> Run:
     return lambda *arguments: CliRunner().invoke(app, ["topics", *arguments])
 
 
+def shown(run: Run, wanted: Callable[[str], bool]) -> bool:
+    """Whether a plan shows what is wanted, at once or a moment after the brokers have learnt of a change."""
+    deadline = time.monotonic() + 30.0
+    while not (there := wanted(run("plan").output)) and time.monotonic() < deadline:
+        time.sleep(0.25)
+    return there
+
+
 def test_a_cluster_is_brought_to_the_catalogue(run: Run, fresh_topics: str) -> None:
     admin = AdminClient({"bootstrap.servers": fresh_topics})
     names = [topic.name for topic in (*catalogue(), *dead_letter_topics())]
@@ -38,7 +47,12 @@ def test_a_cluster_is_brought_to_the_catalogue(run: Run, fresh_topics: str) -> N
     grown = run("apply", "--partitions-override", "5", "--add-partitions")
     assert grown.exit_code == 0, grown.output
 
+    # Brokers learn of new partitions a moment after their creation was confirmed.
+    deadline = time.monotonic() + 30.0
     settled = run("plan", "--check", "--partitions-override", "5")
+    while settled.exit_code and time.monotonic() < deadline:
+        time.sleep(0.25)
+        settled = run("plan", "--check", "--partitions-override", "5")
     assert settled.exit_code == 0, settled.output
     assert set(settled.output.split()) >= set(names)
     assert len(admin.list_topics(timeout=20).topics[RESULTS].partitions) == 5
@@ -57,9 +71,9 @@ def test_a_setting_that_somebody_changed_is_set_back(run: Run, fresh_topics: str
     admin = AdminClient({"bootstrap.servers": fresh_topics})
     for change in admin.incremental_alter_configs([resource]).values():
         change.result(timeout=20)
-    assert "cleanup.policy delete -> compact" in run("plan").output
+    assert shown(run, lambda output: "cleanup.policy delete -> compact" in output)
     assert run("apply").exit_code == 0
-    assert "cleanup.policy" not in run("plan").output
+    assert shown(run, lambda output: "cleanup.policy" not in output)
 
 
 def test_more_replicas_than_brokers_are_refused(run: Run) -> None:
