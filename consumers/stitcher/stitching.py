@@ -331,7 +331,7 @@ def _by_events(
     """New events about conversions change what they are worth; returns the rows to store.
 
     Raises:
-        LockSetGrewError: a conversion goes to somebody whose row is not locked.
+        LockSetGrewError: conversions go to people whose rows are not locked.
     """
     latest: dict[Key, ConversionEventRow] = {}
     for row in _pick(rows, events.fresh):
@@ -341,6 +341,7 @@ def _by_events(
     stored = transaction.lock_conversions(keys)
     all_events = transaction.events_of(keys)
     states = []
+    missing: dict[Key, Bounds] = {}
     fallback = max(_pick(rows, events.fresh), key=_arrival, default=None)
     for key in sorted(keys):
         about = all_events.get(key, [])
@@ -362,10 +363,13 @@ def _by_events(
             continue
         whose = (now.tenant_id, now.identity_key)
         if now.identity_key != old.identity_key and whose not in held:
-            raise LockSetGrewError({whose: (now.converted_at, now.converted_at, 0)})
+            first, last, _ = missing.get(whose, (now.converted_at, now.converted_at, 0))
+            missing[whose] = (min(first, now.converted_at), max(last, now.converted_at), 0)
         states.append(now)
         reason = "new" if version == 0 else "refund" if state.last_kind in _TAKES_OFF else "restated"
         causes.add(key, reason, cause)
+    if missing:  # all at once: a batch has a few tries, and may give thousands of conversions to somebody else
+        raise LockSetGrewError(missing)
     return states
 
 
