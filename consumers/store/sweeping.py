@@ -35,7 +35,7 @@ _FINALISE = """
 WITH due AS (
     SELECT tenant_id, conversion_id FROM attribution_conversions
     WHERE NOT is_final AND version > 0 AND received_at_us < %(due_before_us)s
-    ORDER BY received_at_us LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    ORDER BY received_at_us, tenant_id, conversion_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 UPDATE attribution_conversions AS c
 SET is_final = true, version = c.version + 1, version_reason = 'final', previous_net_micros = c.net_value_micros,
@@ -72,7 +72,7 @@ def overdue(connection: psycopg.Connection, older_than_seconds: float, limit: in
 def finalise(
     connection: psycopg.Connection, *, due_before_us: int, now_us: int, policy_version: str, limit: int
 ) -> list[RaisedVersion]:
-    """Make conversions final that arrived before a time; return their new versions.
+    """Make conversions final that arrived before a time; return their new versions, by key.
 
     Args:
         connection: in a transaction.
@@ -85,7 +85,7 @@ def finalise(
         _FINALISE,
         {"due_before_us": due_before_us, "now_us": now_us, "policy_version": policy_version, "limit": limit},
     ).fetchall()
-    return [RaisedVersion(*row) for row in rows]
+    return sorted(RaisedVersion(*row) for row in rows)
 
 
 def close_journeys(connection: psycopg.Connection, *, silent_since_us: int, limit: int) -> int:

@@ -141,7 +141,9 @@ class MemoryStore:
     def finalise(self, *, due_before_us: int, now_us: int, policy_version: str, limit: int) -> list[RaisedVersion]:
         due = [
             key
-            for key, row in sorted(self.tables.conversions.items())
+            for key, row in sorted(
+                self.tables.conversions.items(), key=lambda item: (item[1].state.received_at, item[0])
+            )
             if not row.is_final and row.version > 0 and row.state.received_at < due_before_us
         ][:limit]
         for key in due:
@@ -151,4 +153,4 @@ class MemoryStore:
                 policy_version=policy_version, versioned_at=self.now, published_at=now_us, owner=NOBODY,
                 raised_at=self.tick(),
             )  # fmt: skip
-        return [self.tables.conversions[key].raised for key in due]
+        return sorted(self.tables.conversions[key].raised for key in due)
