@@ -25,6 +25,7 @@ def behind_proxies(ground: Ground, broken: PipelineUnderTest, published: Publish
     broken.environment["ATTRIBUTION_BATCH_SIZE"] = "20"
     publish(published, traffic(1_000, 120, seed=31))
     broken.start(*STAGES)
+    broken.wait_for_assignments()
     broken.wait_for(lambda: broken.events() > 100, "the load does not begin")
     return broken
 

@@ -24,6 +24,7 @@ def under_load(pipeline: PipelineUnderTest, publisher: Publisher, seed: int) -> 
     pipeline.environment["ATTRIBUTION_BATCH_SIZE"] = "20"
     publish(publisher, traffic(1_500, 150, seed=seed))
     pipeline.start(*STAGES)
+    pipeline.wait_for_assignments()
     pipeline.wait_for(lambda: pipeline.events() > 100, "the load does not begin")
 
 
