@@ -37,6 +37,7 @@ from attributary.schemas.topics import COMMANDS, RESULTS, VERSION_RAISED_AT, con
 
 from .crediting import CreditedTouchpoints, by_model_set, results, within_policy
 from .decoding import decode_commands
+from .memory import PublishedVersions
 from .sealing import seal
 
 GROUP = "attribution.attributor"
@@ -68,6 +69,7 @@ class AttributorStage:
         self._session = StoreSession(dsn, "attributary-attributor", prepare_reading)
         self._policies: dict[str, LookbackPolicy] = {}
         self._model_sets: dict[tuple[str, int], ModelSet] = {}
+        self._published = PublishedVersions()
         with outside_errors():
             self._session.connection()
 
@@ -98,6 +100,7 @@ class AttributorStage:
                 self._message(record, seal(self._codec, record, computed_at), conversion.raised_at)
                 for record, conversion in zip(records, owed, strict=True)
             ]
+        self._published.remember(owed)
         self._count(owed, commands.wanted, records)
         return Outcome(messages, commands.dead_letters)
 
@@ -105,11 +108,13 @@ class AttributorStage:
         self, stored: Sequence[OwedConversion], wanted: Mapping[tuple[str, str], tuple[int, int]]
     ) -> list[OwedConversion]:
         """Keep the conversions whose version is the command's; sorted, so that a batch's order decides nothing."""
-        owed, stale, seen, ahead = [], 0, 0, len(wanted) - len(stored)
+        owed, stale, seen, lately, ahead = [], 0, 0, 0, len(wanted) - len(stored)
         for conversion in stored:
             version = wanted[conversion.tenant_id, conversion.conversion_id][0]
             if conversion.observed_version >= version:
                 seen += 1  # its result is in the topic and was stored: a command of the sweeper or a replay
+            elif version == conversion.version and self._published.has(conversion):
+                lately += 1  # in the topic, and not stored yet
             elif version == conversion.version:
                 owed.append(conversion)
             elif version < conversion.version:
@@ -118,6 +123,7 @@ class AttributorStage:
                 ahead += 1  # Postgres lost commits: the replay raises the version again
         metrics.commands_skipped.labels("stale").inc(stale)
         metrics.commands_skipped.labels("observed").inc(seen)
+        metrics.commands_skipped.labels("published").inc(lately)
         metrics.commands_skipped.labels("unknown").inc(ahead)
         return [conversion for group in by_model_set(owed) for conversion in group]
 
@@ -177,7 +183,11 @@ class AttributorStage:
                 metrics.model_fallbacks.labels(model, fallback).inc(journeys)
 
     def stored_positions(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:  # noqa: ARG002  # the protocol's
-        """The attributor decides in Kafka: Kafka alone knows where it is."""
+        """The attributor decides in Kafka: Kafka alone knows where it is.
+
+        Asked at every assignment and rewind: what was published last may not have been committed.
+        """
+        self._published.clear()
         return {}
 
     def is_ready(self) -> bool:

@@ -80,7 +80,7 @@ late_touchpoints = _counter("attribution_touchpoints_too_late", "Touchpoints sto
 # Attributor
 results_emitted = _counter("attribution_results_emitted", "Results produced, by reason of their version.", "reason")
 commands_skipped = _counter(
-    "attribution_commands_skipped", "Commands not answered: stale (a newer version exists), unknown, waiting.", "why"
+    "attribution_commands_skipped", "Commands not answered: repeated, stale, observed, published, unknown.", "why"
 )
 journeys_cut = _counter(
     "attribution_journeys_cut", "Results of the newest touchpoints only, because all would not fit into a record."
