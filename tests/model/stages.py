@@ -14,6 +14,7 @@ from unittest.mock import patch
 import structlog
 
 from attributary.consumers.attributor import stage as attributing
+from attributary.consumers.attributor.memory import PublishedVersions
 from attributary.consumers.auditor import stage as auditing
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.stitcher import stage as stitching
@@ -88,6 +89,7 @@ class ModelAttributor(attributing.AttributorStage):
         self._session = session  # type: ignore[assignment]
         self._policies = {policy().version: policy()}
         self._model_sets = {}
+        self._published = PublishedVersions()
 
 
 class ModelAuditor(auditing.AuditorStage):
