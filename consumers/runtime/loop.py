@@ -247,9 +247,19 @@ class ConsumerLoop:
             for start in self._starts(self._consumer, places):
                 self._consumer.seek(start)
         except KafkaException as error:
+            if self._retries:  # not the first try: perhaps it waits for offsets that nobody will ever settle
+                self._settle(places)
             self._pause(Retry(f"cannot rewind: {error.args[0].name()}"))
         except Retry as error:
             self._pause(error)
+
+    def _settle(self, places: list[TopicPartition]) -> None:
+        try:
+            if places:
+                self._session.settle(TopicPartition(places[0].topic, places[0].partition, 0), self._membership())
+                _log.info("settled the group's offsets", stage=self._stage.name)
+        except (Fenced, Retry) as error:
+            _log.warning("the group's offsets cannot be settled now", stage=self._stage.name, why=str(error))
 
     def _starts(self, consumer: Consumer, places: list[TopicPartition]) -> list[TopicPartition]:
         stored = self._stage.stored_positions([(place.topic, place.partition) for place in places])

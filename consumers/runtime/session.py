@@ -121,6 +121,33 @@ class TransactionSession:
             _log.info("new producer epoch after a doubtful commit", stage=self._stage)
             self._producer = None
 
+    def settle(self, place: TopicPartition, group_metadata: Any) -> None:
+        """Open a transaction on the group's offsets and abort it.
+
+        A request of an earlier epoch that reached a restarting broker late can leave offsets pending for which no
+        marker ever comes, and a read of stable offsets then waits for good. The marker of this abort, by the same
+        producer id, clears them. The offset itself is never committed.
+
+        Args:
+            place: any partition of the group, with any offset.
+            group_metadata: the consumer's.
+
+        Raises:
+            Fenced: the coordinator did not answer.
+            Retry: the brokers do not answer.
+        """
+        self.open()
+        producer = self._producer
+        if producer is None:  # pragma: no cover  # open() sets it or raises
+            return
+        try:
+            producer.begin_transaction()
+            self._send_offsets(producer, [place], group_metadata)
+            producer.abort_transaction(30.0)
+        except KafkaException as error:
+            self._producer = None
+            raise Fenced(f"offsets could not be settled: {error.args[0].name()}") from error
+
     def _produce(self, producer: Producer, message: Outbound) -> None:
         while True:
             try:

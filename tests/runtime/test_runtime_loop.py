@@ -182,6 +182,7 @@ class StubSession:
         self.commits: list[tuple[list[Outbound], dict[int, int]]] = []
         self.raises: list[Exception] = []
         self.opened = 0
+        self.settled: list[tuple[str, int]] = []
         self.closed = 0
 
     def __call__(self, *_: object) -> StubSession:
@@ -189,6 +190,10 @@ class StubSession:
 
     def open(self) -> None:
         self.opened += 1
+
+    def settle(self, place: TopicPartition, metadata: object) -> None:
+        assert metadata == "metadata"
+        self.settled.append((place.topic, place.partition))
 
     def commit(self, messages: Sequence[Outbound], offsets: list[TopicPartition], metadata: object) -> None:
         assert metadata == "metadata"
@@ -320,8 +325,10 @@ def test_a_rewind_that_cannot_be_done_now_is_done_later(bench: Bench) -> None:
     bench.consumer.answers = False
     bench.turn(messages(7, 8))
     assert (bench.consumer.paused, bench.consumer.calls) == ({0}, [])
+    assert bench.session.settled == []
     bench.now += 60.0
     bench.turn()
+    assert bench.session.settled == [(TOPIC, 0)]  # offsets that stay unstable are settled by an aborted transaction
     assert bench.waits is not None
     assert bench.consumer.paused == {0}
     bench.consumer.answers = True
