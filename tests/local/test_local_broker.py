@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,8 +16,6 @@ from attributary.local.child import ChildError
 from attributary.local.kafka_jars import free_node_ports, kafka_cluster
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from attributary.local.broker import Broker
     from attributary.local.kafka_jars import KafkaCluster
 
@@ -138,3 +137,17 @@ def _read(broker: Broker, topic: str, count: int) -> list[bytes]:
         return [message.value() or b"" for message in consumer.consume(count, timeout=30)]
     finally:
         consumer.close()
+
+
+@pytest.mark.slow
+def test_a_relative_folder_is_the_callers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kafka_bootstrap: str
+) -> None:
+    assert kafka_bootstrap  # jars or not, a real broker can be had here
+    monkeypatch.chdir(tmp_path)
+    try:
+        with kafka_cluster(folder=Path("here")) as cluster:
+            assert cluster.bootstrap
+    except ChildError as error:
+        pytest.skip(f"no jars: {error}")
+    assert (tmp_path / "here" / "node-1" / "server.properties").exists()

@@ -38,7 +38,7 @@ def _demo(
             touchpoints=touchpoints,
             keep=keep,
             kinds=None if broker is None else (broker,),
-            folder=folder,
+            folder=folder.resolve(),  # programs that it starts have working folders of their own
             report_file=report,
         )
     except (BrokerUnavailableError, ChildError, TimeoutError) as error:

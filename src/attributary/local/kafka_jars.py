@@ -187,7 +187,8 @@ def kafka_cluster(
         ports: Ports of each node; free ones when None.
         short_sessions: See `make_cluster`.
     """
-    home = folder or Path(tempfile.mkdtemp(prefix="attributary-kafka-"))
+    # Resolved: the broker works in a folder of its own.
+    home = folder.resolve() if folder else Path(tempfile.mkdtemp(prefix="attributary-kafka-"))
     try:
         cluster = make_cluster(home, ports=ports or free_node_ports(nodes), short_sessions=short_sessions)
         cluster.start()
