@@ -15,6 +15,7 @@ from tests.bench.ground import Ground, JobError, find_ground, run_job
 from tests.bench.models import measure_models
 from tests.bench.peer import run_peer
 from tests.bench.pipeline import Pipeline, PipelineError, Run, run_pipeline
+from tests.bench.revision import Revision, RevisionError, measure_against, unpack
 from tests.bench.workload import Message, draw, encode, load
 from tests.fixtures.topics import recreate_topics
 
@@ -43,6 +44,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--only", default=",".join(FIGURES), help=f"figures to measure, of {','.join(FIGURES)}")
     parser.add_argument("--scale", type=float, default=1.0, help="size of the work; 1: 200,000 touchpoints")
+    parser.add_argument(
+        "--against",
+        metavar="REVISION",
+        help="also run the pipeline of this commit or tag, in turns with the one at hand",
+    )
     arguments = parser.parse_args()
     wanted = tuple(arguments.only.split(","))
     if unknown := set(wanted) - set(FIGURES):
@@ -51,13 +57,19 @@ def main() -> int:
         parser.error("--scale: must be above 0")
     folder = state_dir("bench")
     report = Report(scale=arguments.scale)
+    try:
+        revision = unpack(arguments.against, folder / "revision") if arguments.against else None
+    except RevisionError as error:
+        parser.error(f"--against: {error}")
     if "models" in wanted:  # while neither Kafka nor Postgres runs beside them
         measure_models(folder, report)
-    if set(wanted) - {"models"}:
+    if set(wanted) - {"models"} or revision:
         with find_ground() as ground:
             report.ground = ground.describe()
             say(report.ground)
             measure(ground, report, wanted)
+            if revision:
+                measure_revision(ground, report, revision)
     say()
     say(report.table())
     report.write(folder / "latest.json")
@@ -144,6 +156,13 @@ def add_profile(report: Report, pipeline: Pipeline, conversions: int) -> None:
     for stage, steps in pipeline.stage_seconds().items():
         for step, seconds in sorted(steps.items(), key=lambda item: -item[1]):
             report.add(Figure(f"{stage}: {step}", seconds, "s"))
+
+
+def measure_revision(ground: Ground, report: Report, revision: Revision) -> None:
+    try:
+        measure_against(ground, report, encode(draw(report.scale)), revision)
+    except (RevisionError, PipelineError, ChildError) as error:
+        report.miss(f"pipeline at {revision.name}", str(error))
 
 
 def measure_latency(ground: Ground, report: Report) -> None:

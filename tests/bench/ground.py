@@ -52,12 +52,16 @@ class Ground:
         """One line for people."""
         return f"{self.broker.describe()}; {self.postgres.describe()}"
 
-    def new_database(self, name: str) -> str:
-        """DSN of an empty database at the newest migration."""
+    def empty_database(self, name: str) -> str:
+        """DSN of a database without any table."""
         with psycopg.connect(self.postgres.dsn, autocommit=True) as connection:
             connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
             connection.execute(f'CREATE DATABASE "{name}"')
-        dsn = self.postgres.database(name)
+        return self.postgres.database(name)
+
+    def new_database(self, name: str) -> str:
+        """DSN of an empty database at the newest migration."""
+        dsn = self.empty_database(name)
         with connect(dsn, application_name="bench") as connection:
             migrate(connection)
         return dsn

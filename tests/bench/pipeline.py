@@ -160,8 +160,17 @@ def _agrees(truth: Truth, key: tuple[str, str], stored: tuple[object, ...] | Non
 
 
 @contextmanager
-def run_pipeline(ground: Ground, dsn: str, environment: dict[str, str] | None = None) -> Iterator[Pipeline]:
-    """Run stitcher, attributor and auditor for the length of a `with` block; their logs are in the bench's folder."""
+def run_pipeline(
+    ground: Ground, dsn: str, environment: dict[str, str] | None = None, command: list[str] | None = None
+) -> Iterator[Pipeline]:
+    """Run stitcher, attributor and auditor for the length of a `with` block; their logs are in the bench's folder.
+
+    Args:
+        ground: broker and folder.
+        dsn: a migrated database.
+        environment: more variables for the stages.
+        command: what runs `attributary`; None: as it is installed.
+    """
     children: dict[str, Child] = {}
     ports = dict(zip(STAGES, free_ports(len(STAGES)), strict=True))
     logs = ground.folder / "log"
@@ -178,7 +187,8 @@ def run_pipeline(ground: Ground, dsn: str, environment: dict[str, str] | None = 
                 "METRICS_PORT": str(ports[stage]),
                 **(environment or {}),
             }
-            children[stage] = spawn(command_line(stage), name=stage, log=log, env=child_environment(variables))
+            line = [*command, stage] if command else command_line(stage)
+            children[stage] = spawn(line, name=stage, log=log, env=child_environment(variables))
         yield Pipeline(dsn, children, ports)
     finally:
         for child in children.values():
