@@ -20,7 +20,9 @@ from attributary.local.child import ChildError
 from attributary.local.kafka_jars import free_node_ports, kafka_cluster
 from attributary.local.ports import LOOPBACK, free_ports
 from attributary.local.postgres import embedded_postgres, for_database
+from tests.faults.fired import FIRED
 from tests.faults.proxy import Proxy
+from tests.faults.small_disk import SKIPPED
 from tests.fixtures.database import _migrate
 from tests.fixtures.pipeline import PipelineUnderTest, Publisher
 from tests.fixtures.topics import recreate_topics
@@ -66,6 +68,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if FIRED:
+        broken = sum("tests/faults/" in report.nodeid for report in terminalreporter.stats.get("failed", []))
+        terminalreporter.section(f"{FIRED.total()} faults fired on real servers, {broken} violations")
+        for fault, times in sorted(FIRED.items()):
+            terminalreporter.write_line(f"  {times:>7}  {fault}")
+    if SKIPPED:
+        terminalreporter.section("THE TESTS OF FULL DISKS DID NOT RUN", sep="!", red=True, bold=True)
+        terminalreporter.write_line(SKIPPED[0])
     for nodeid in _TRIED_AGAIN:
         terminalreporter.write_line(f"too slow at first, tried again: {nodeid}", yellow=True)
 
