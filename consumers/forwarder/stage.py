@@ -115,7 +115,7 @@ class ForwarderStage:
         self.group = f"attribution.forwarder.{route.destination.name}"
         self.most_records = route.most_records
 
-    def stored_positions(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:  # noqa: ARG002
+    def stored_positions(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:  # noqa: ARG002  # the protocol's
         """The ledger remembers events, not offsets; Kafka's own are the position."""
         return {}
 

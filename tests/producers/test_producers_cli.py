@@ -9,7 +9,7 @@ import typer
 from confluent_kafka import Consumer, TopicPartition
 from typer.testing import CliRunner
 
-from attributary.cli import produce
+from attributary.cli import produce, publishing
 from attributary.producers import MemoryTransport
 from attributary.producers.imports.mapping import RowMapper
 from attributary.producers.imports.rows import Row
@@ -95,7 +95,7 @@ def test_without_a_setting_it_is_78_and_without_a_broker_69(orders: Path, monkey
     assert result.exit_code == 78
     assert "KAFKA_BOOTSTRAP_SERVERS" in result.stderr
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
-    monkeypatch.setattr("attributary.cli.produce.PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("attributary.cli.publishing.PATIENCE_SECONDS", 0.5)
     result = run(str(orders), *ORDER_OPTIONS)
     assert result.exit_code == 69
     assert "no broker answers" in result.stderr
@@ -105,7 +105,7 @@ def test_a_broker_that_goes_away_is_69_and_says_where_to_go_on(orders: Path, mon
     transport = MemoryTransport()
     transport.fail_next("timed out")
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
-    monkeypatch.setattr(produce, "_require_topics", lambda _: None)
+    monkeypatch.setattr(publishing, "require_topics", lambda _: None)
     monkeypatch.setattr("attributary.producers.client.KafkaTransport", lambda *_: transport)
     result = run(str(orders), *ORDER_OPTIONS)
     assert result.exit_code == 69
@@ -116,7 +116,7 @@ def test_a_broker_that_goes_away_is_69_and_says_where_to_go_on(orders: Path, mon
 def test_an_interrupt_is_130_and_delivers_what_was_queued(orders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     transport = MemoryTransport()
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
-    monkeypatch.setattr(produce, "_require_topics", lambda _: None)
+    monkeypatch.setattr(publishing, "require_topics", lambda _: None)
     monkeypatch.setattr("attributary.producers.client.KafkaTransport", lambda *_: transport)
     record = RowMapper.record
 

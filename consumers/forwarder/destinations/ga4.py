@@ -125,7 +125,7 @@ class Ga4Destination:
         answer = (conversion["consent"] or {}).get("ad_user_data")
         return self._options.user_data_without_answer if answer is None else answer
 
-    def redelivery_ends(self, first_sent_at: int) -> int | None:  # noqa: ARG002
+    def redelivery_ends(self, first_sent_at: int) -> int | None:  # noqa: ARG002  # the protocol's
         """GA4 names no time within which it removes a second purchase; the age limit stands."""
         return None
 
@@ -139,7 +139,7 @@ class Ga4Destination:
         query = {stream: channel.options[stream], "api_secret": channel.secret}
         return f"{self._options.base_url}{path}?{urlencode(query)}"
 
-    def classify(self, response: Response, events: int) -> Answer:  # noqa: ARG002
+    def classify(self, response: Response, events: int) -> Answer:  # noqa: ARG002  # the protocol's
         """Say what the answer means: any 2xx is all that GA4 ever says of an event."""
         status = response.status
         if status == 0:

@@ -98,7 +98,7 @@ class MetaDestination:
             return Refused(DeliveryState.EXPIRED, f"older than {limit // DAY} days", "occurred_at")
         return None
 
-    def build(self, conversion: Conversion, channel: Channel, moment: Moment) -> Prepared | Refused:  # noqa: ARG002
+    def build(self, conversion: Conversion, channel: Channel, moment: Moment) -> Prepared | Refused:  # noqa: ARG002  # the protocol's
         """Build the server event."""
         name = EVENT_NAMES.get(conversion["conversion_type"], conversion["conversion_type"])
         if name == "Purchase" and conversion["currency"] == "XXX":
@@ -177,11 +177,11 @@ class MetaDestination:
         """Say what the answer means."""
         return meta_answers.classify(response, events)
 
-    def probe(self, channel: Channel, event: Prepared) -> Request | None:  # noqa: ARG002
+    def probe(self, channel: Channel, event: Prepared) -> Request | None:  # noqa: ARG002  # the protocol's
         """Meta answers every request; there is nothing to probe."""
         return None
 
-    def findings(self, response: Response) -> list[str]:  # noqa: ARG002
+    def findings(self, response: Response) -> list[str]:  # noqa: ARG002  # the protocol's
         """There are no probes."""
         return []
 

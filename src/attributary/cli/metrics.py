@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from attributary.cli.generated_page import compare_page, print_page
+
 _HEAD = """# Metrics
 
 Every process serves these at `/metrics` on METRICS_PORT; each shows those that concern it. No label has an id, a URL or
@@ -32,13 +34,10 @@ def _metrics(
     """
     page = _page()
     if check is not None:
-        if not check.exists() or check.read_text(encoding="utf-8") != page:
-            typer.echo(f"{check} is out of date: run `attributary metrics --markdown > {check}`", err=True)
-            raise typer.Exit(1)
-        print(f"{check} is up to date")
+        compare_page(page, check, "attributary metrics --markdown")
         return
     if markdown:
-        print(page, end="")
+        print_page(page)
         return
     from rich.console import Console
     from rich.table import Table

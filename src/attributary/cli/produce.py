@@ -2,9 +2,12 @@
 
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from attributary.cli import exits
+from attributary.cli.publishing import open_producer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -14,12 +17,7 @@ if TYPE_CHECKING:
     from attributary.producers.imports.run import FileImport, Progress
 
 EXIT_SOME_REJECTED = 3
-_EXIT_USAGE = 2
-_EXIT_DEPENDENCY_DOWN = 69
-_EXIT_CONFIG = 78
-_EXIT_INTERRUPTED = 130
 _PROGRESS_ROWS = 500
-PATIENCE_SECONDS = 10.0
 
 Kind = Literal["touchpoint", "conversion", "identity_link"]
 Format = Literal["csv", "tsv", "jsonl", "avro"]
@@ -88,7 +86,7 @@ def produce(
             mapper = RowMapper(plan, source.columns)
         except (PlanError, FileError) as error:
             typer.echo(str(error), err=True)
-            raise typer.Exit(_EXIT_USAGE) from None
+            raise typer.Exit(exits.USAGE) from None
         if unused := mapper.unused_columns():
             typer.echo(f"columns that are not used: {', '.join(unused)}", err=True)
         producer = _open_producer(
@@ -103,8 +101,6 @@ def produce(
 
 
 def _open_producer(tenant: str, region: str | None, *, dry_run: bool) -> "AttributaryProducer":
-    from dataclasses import replace
-
     from attributary.producers.client import AttributaryProducer
     from attributary.producers.config import ProducerConfig
     from attributary.producers.memory import CheckOnly
@@ -113,34 +109,7 @@ def _open_producer(tenant: str, region: str | None, *, dry_run: bool) -> "Attrib
     if dry_run:
         return AttributaryProducer(config, transport=CheckOnly())
 
-    from attributary.consumers.runtime.errors import ConfigError
-    from attributary.consumers.runtime.settings import KafkaSettings, load
-
-    try:
-        shared = load(KafkaSettings).client_config()
-    except ConfigError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(_EXIT_CONFIG) from None
-    _require_topics(shared)
-    bootstrap = shared.pop("bootstrap.servers")
-    return AttributaryProducer(replace(config, bootstrap=bootstrap, kafka=shared))
-
-
-def _require_topics(client_config: dict[str, Any]) -> None:
-    """Say what is missing before the first row, not after the last."""
-    from confluent_kafka import KafkaException
-    from confluent_kafka.admin import AdminClient
-
-    from attributary.schemas.topics import CONVERSIONS, IDENTITIES, TOUCHPOINTS
-
-    try:
-        there = set(AdminClient(client_config | {"log_level": 0}).list_topics(timeout=PATIENCE_SECONDS).topics)
-    except KafkaException as error:
-        typer.echo(f"KAFKA_BOOTSTRAP_SERVERS: no broker answers ({error.args[0]})", err=True)
-        raise typer.Exit(_EXIT_DEPENDENCY_DOWN) from None
-    if missing := {TOUCHPOINTS, CONVERSIONS, IDENTITIES} - there:
-        typer.echo(f"topic {min(missing)} does not exist; create the topics by: attributary topics apply", err=True)
-        raise typer.Exit(_EXIT_DEPENDENCY_DOWN)
+    return open_producer(config)
 
 
 def _run(
@@ -155,13 +124,13 @@ def _run(
             job.run(source.rows(), skip=skip, limit=limit)
     except KeyboardInterrupt:
         typer.echo(f"stopped; go on with --skip {job.progress.resume_at}", err=True)
-        return _EXIT_INTERRUPTED
+        return exits.INTERRUPTED
     except FileError as error:
         typer.echo(str(error), err=True)
-        return _EXIT_USAGE
+        return exits.USAGE
     except ProducerError as error:
         typer.echo(f"{error}; go on with --skip {job.progress.resume_at}", err=True)
-        return _EXIT_DEPENDENCY_DOWN
+        return exits.DEPENDENCY_DOWN
     return 0
 
 

@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-schemas_app = typer.Typer(no_args_is_help=True, help="Show and check the Avro schemas, and read records.")
+from attributary.cli import exits
 
-_EXIT_BAD_RECORD = 1
-_EXIT_CONFIG = 78
+schemas_app = typer.Typer(no_args_is_help=True, help="Show and check the Avro schemas, and read records.")
 
 
 def register(app: typer.Typer) -> None:
@@ -57,7 +56,7 @@ def check_schemas() -> None:
     for problem in found:
         typer.echo(f"schemas: {problem}", err=True)
     if found:
-        raise typer.Exit(_EXIT_BAD_RECORD)
+        raise typer.Exit(exits.FAILED)
     typer.echo("all schemas are readable both ways")
 
 
@@ -87,13 +86,13 @@ def decode_file(
         record = codec.decode(_known(name) if name else _named(value), value)
     except DecodeError as error:
         typer.echo(f"attributary schemas: {error.rule}", err=True)
-        raise typer.Exit(_EXIT_BAD_RECORD) from None
+        raise typer.Exit(exits.FAILED) from None
     except RegistryExtraMissingError as error:
         typer.echo(f"attributary schemas: {error}", err=True)
-        raise typer.Exit(_EXIT_CONFIG) from None
+        raise typer.Exit(exits.CONFIG) from None
     except RegistryUnavailableError as error:
         typer.echo(f"attributary schemas: {error}", err=True)
-        raise typer.Exit(69) from None
+        raise typer.Exit(exits.DEPENDENCY_DOWN) from None
     typer.echo(json.dumps(record, indent=2, ensure_ascii=False, default=bytes.hex))
 
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from attributary.cli.generated_page import compare_page, print_page
+
 _HEAD = """# Settings
 
 Every setting is an environment variable; a missing or wrong one stops the start with exit code 78 and its name. Each
@@ -28,13 +30,10 @@ def _settings(
     """Show every environment variable with its default and meaning."""
     page = _page()
     if check is not None:
-        if not check.exists() or check.read_text(encoding="utf-8") != page:
-            typer.echo(f"{check} is out of date: run `attributary settings --markdown > {check}`", err=True)
-            raise typer.Exit(1)
-        print(f"{check} is up to date")
+        compare_page(page, check, "attributary settings --markdown")
         return
     if markdown:
-        print(page, end="")
+        print_page(page)
         return
     from rich.console import Console
     from rich.table import Table

@@ -4,16 +4,16 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from attributary.cli import exits
+from attributary.cli.publishing import open_producer
 
 if TYPE_CHECKING:
     from attributary.producers.simulator import Event, Traffic
 
-_EXIT_DEPENDENCY_DOWN = 69
-_EXIT_CONFIG = 78
-_EXIT_INTERRUPTED = 130
 _MICROS = 1_000_000
 
 
@@ -83,51 +83,22 @@ def _write(events: Iterable["Event"], file: Path) -> None:
 
 
 def _publish(events: Iterable["Event"]) -> None:
-    from attributary.consumers.runtime.errors import ConfigError
-    from attributary.consumers.runtime.settings import KafkaSettings, load
-    from attributary.producers.client import AttributaryProducer
     from attributary.producers.config import ProducerConfig
     from attributary.producers.errors import ProducerError
     from attributary.schemas.topics import catalogue
 
-    try:
-        kafka = load(KafkaSettings)
-    except ConfigError as error:
-        print(error)
-        raise typer.Exit(_EXIT_CONFIG) from None
-    shared = kafka.client_config()
-    _require_topics(shared)
     names = {topic.name: topic.record for topic in catalogue() if topic.record}
-    config = ProducerConfig(bootstrap=shared.pop("bootstrap.servers"), source="attributary-simulate", kafka=shared)
-    producer = AttributaryProducer(config)
+    producer = open_producer(ProducerConfig(source="attributary-simulate"))
     try:
         with producer:
             for event in events:
                 producer.publish_mapping(names[event.topic], event.record)
     except KeyboardInterrupt:
-        print(f"stopped: {producer.counters.delivered} events are in Kafka")
-        raise typer.Exit(_EXIT_INTERRUPTED) from None
+        typer.echo(f"stopped: {producer.counters.delivered} events are in Kafka", err=True)
+        raise typer.Exit(exits.INTERRUPTED) from None
     except ProducerError as error:
-        print(error)
-        raise typer.Exit(_EXIT_DEPENDENCY_DOWN) from None
-
-
-def _require_topics(client_config: dict[str, Any]) -> None:
-    """Say what is missing before the first event, not after the last."""
-    from confluent_kafka import KafkaException
-    from confluent_kafka.admin import AdminClient
-
-    from attributary.schemas.topics import CONVERSIONS, IDENTITIES, TOUCHPOINTS
-
-    try:
-        quiet = {"log_level": 0}  # the one line below says it all
-        there = set(AdminClient(client_config | quiet).list_topics(timeout=10).topics)
-    except KafkaException as error:
-        print(f"KAFKA_BOOTSTRAP_SERVERS: no broker answers ({error.args[0]})")
-        raise typer.Exit(_EXIT_DEPENDENCY_DOWN) from None
-    if missing := {TOUCHPOINTS, CONVERSIONS, IDENTITIES} - there:
-        print(f"topic {min(missing)} does not exist; create the topics by: attributary topics apply")
-        raise typer.Exit(_EXIT_DEPENDENCY_DOWN)
+        typer.echo(str(error), err=True)
+        raise typer.Exit(exits.DEPENDENCY_DOWN) from None
 
 
 def _with_progress(events: Iterable["Event"], count: int) -> Iterator["Event"]:

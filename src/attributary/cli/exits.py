@@ -1,0 +1,7 @@
+"""Exit codes of the commands: those of a shell and, where one fits, of sysexits.h. See docs/operate.md."""
+
+FAILED = 1
+USAGE = 2
+DEPENDENCY_DOWN = 69
+CONFIG = 78
+INTERRUPTED = 130

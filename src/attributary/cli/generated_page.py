@@ -1,0 +1,29 @@
+"""A page of the docs that a command makes from code: printed, or compared with the file that is checked in."""
+
+from pathlib import Path
+
+import typer
+
+from attributary.cli import exits
+
+
+def print_page(page: str) -> None:
+    """Print the page as it is."""
+    print(page, end="")
+
+
+def compare_page(page: str, file: Path, command: str) -> None:
+    """Compare the page with a file.
+
+    Args:
+        page: as it must be.
+        file: as it is.
+        command: what prints the page, for the message.
+
+    Raises:
+        typer.Exit: 1 when they differ.
+    """
+    if not file.exists() or file.read_text(encoding="utf-8") != page:
+        typer.echo(f"{file} is out of date: run `{command} > {file}`", err=True)
+        raise typer.Exit(exits.FAILED)
+    print(f"{file} is up to date")
