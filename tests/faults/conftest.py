@@ -6,7 +6,6 @@ topics and a database of its own; a test that ends leaves both servers running.
 
 from __future__ import annotations
 
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,11 @@ import psycopg
 import pytest
 from _pytest.runner import runtestprotocol
 
-from attributary.local.child import ChildError
 from attributary.local.kafka_jars import free_node_ports, kafka_cluster
 from attributary.local.ports import LOOPBACK, free_ports
 from attributary.local.postgres import embedded_postgres, for_database
 from tests.faults.fired import FIRED
+from tests.faults.own_servers import SHORT_TIMEOUTS, no_kafka_skips
 from tests.faults.proxy import Proxy
 from tests.faults.small_disk import SKIPPED
 from tests.fixtures.database import _migrate
@@ -80,10 +79,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"too slow at first, tried again: {nodeid}", yellow=True)
 
 
-# Short enough that a fault is over in seconds, long enough for a machine that is busy with other things.
-SESSION_MS = 3_000
-
-
 @dataclass
 class Ground:
     """What a fault test may break."""
@@ -109,19 +104,14 @@ class Ground:
 def ground() -> Iterator[Ground]:
     front, database_front = free_ports(2)
     ports = free_node_ports(1, proxy_ports=[front])
-    try:
-        with kafka_cluster(ports=ports) as kafka, embedded_postgres(durable=False) as server:
-            if server.cluster is None or ports[0].proxied is None:
-                pytest.fail("the fault tests need servers of their own")
-            with (
-                Proxy((LOOPBACK, ports[0].proxied), front) as kafka_proxy,
-                Proxy((LOOPBACK, server.cluster.port), database_front) as postgres_proxy,
-            ):
-                yield Ground(kafka, server.cluster, kafka_proxy, postgres_proxy)
-    except ChildError as error:
-        if os.environ.get("REQUIRE_KAFKA") == "1":
-            pytest.fail(f"REQUIRE_KAFKA=1, and {error}", pytrace=False)
-        pytest.skip(f"no Kafka that may be broken: {error}")
+    with no_kafka_skips(), kafka_cluster(ports=ports) as kafka, embedded_postgres(durable=False) as server:
+        if server.cluster is None or ports[0].proxied is None:
+            pytest.fail("the fault tests need servers of their own")
+        with (
+            Proxy((LOOPBACK, ports[0].proxied), front) as kafka_proxy,
+            Proxy((LOOPBACK, server.cluster.port), database_front) as postgres_proxy,
+        ):
+            yield Ground(kafka, server.cluster, kafka_proxy, postgres_proxy)
 
 
 @pytest.fixture
@@ -135,8 +125,7 @@ def broken(ground: Ground, tmp_path: Path) -> Iterator[PipelineUnderTest]:
         connection.execute(f"CREATE DATABASE {name}")
     dsn = for_database(ground.postgres.dsn, name)
     _migrate(dsn)
-    timeouts = {"KAFKA_SESSION_TIMEOUT_MS": str(SESSION_MS), "KAFKA_TRANSACTION_TIMEOUT_MS": str(SESSION_MS - 500)}
-    found = PipelineUnderTest(bootstrap, dsn, tmp_path, {**timeouts, "ATTRIBUTION_BATCH_SIZE": "50"})
+    found = PipelineUnderTest(bootstrap, dsn, tmp_path, dict(SHORT_TIMEOUTS))
     try:
         yield found
     finally:

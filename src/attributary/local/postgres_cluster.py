@@ -15,6 +15,7 @@ import shutil
 import signal
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import psycopg
@@ -22,6 +23,9 @@ import psycopg
 from attributary.local.child import Child, run, spawn, wait_until_ready
 from attributary.local.ports import LOOPBACK
 from attributary.local.postgres_install import Account, Install, account_for, find_install
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _SUPERUSER = "attributary"
 # sockaddr_un holds 108 bytes; ".s.PGSQL.12345.lock" is appended to the folder.
@@ -43,13 +47,33 @@ _THROW_AWAY = {"fsync": "off", "full_page_writes": "off"}
 
 
 class Cluster:
-    """One embedded Postgres server with its data folder."""
+    """One embedded Postgres server with its data folder.
 
-    def __init__(self, data: Path, *, port: int, durable: bool, guarded: bool) -> None:
+    Args:
+        data: the folder; created when it is new.
+        port: of TCP on loopback and of the socket.
+        durable: False for what is thrown away: no fsync.
+        guarded: False lets the server outlive this process.
+        init: further options of initdb.
+        settings: further settings of the server; they win.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        port: int,
+        durable: bool,
+        guarded: bool = True,
+        init: tuple[str, ...] = (),
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self.data = data
         self.port = port
         self._durable = durable
         self._guarded = guarded
+        self._init = init
+        self._extra = settings or {}
         self._install: Install = find_install()
         self._account: Account | None = None
         self._sockets: Path | None = None
@@ -83,7 +107,7 @@ class Cluster:
             self._create()
         self._sockets = self._socket_folder()
         settings = {**_SETTINGS, **({} if self._durable else _THROW_AWAY)}
-        settings |= {"unix_socket_directories": str(self._sockets), "listen_addresses": LOOPBACK}
+        settings |= {**self._extra, "unix_socket_directories": str(self._sockets), "listen_addresses": LOOPBACK}
         flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         argv = self._command("postgres", "-D", str(self.data), "-p", str(self.port), *flags)
         self._child = spawn(
@@ -139,6 +163,7 @@ class Cluster:
             "--locale-provider=builtin",
             "--builtin-locale=C.UTF-8",
             *([] if self._durable else ["--no-sync"]),
+            *self._init,
         )
         run(argv, name="initdb", timeout_seconds=120.0, cwd=Path("/"), identity=self._identity(argv))
 
