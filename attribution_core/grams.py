@@ -57,6 +57,7 @@ class SparseChain:
         probability: float64[E], of the step.
         reward: float64[S, R], per kind of reward (conversion, revenue, ...) the expectation when the journey leaves
             the state for good.
+        visits: float64[S], expected visits of a journey, ``start (I - Q)^-1``: as counted.
         states: what the states are.
     """
 
@@ -65,6 +66,7 @@ class SparseChain:
     target: Ints
     probability: Floats
     reward: Floats
+    visits: Floats
     states: States
 
 
@@ -133,12 +135,13 @@ class Grams:
         out = np.bincount(source, weights, minlength=states.size) + np.bincount(
             places, exits[ended], minlength=states.size
         )
+        begun = float(start.sum()) or 1.0
+        visits = out / begun
         out[out == 0] = 1.0
         reward = np.column_stack(
             [np.bincount(places, column, minlength=states.size) / out for column in rewards[ended].T]
         ).reshape(states.size, rewards.shape[1])
-        begun = float(start.sum()) or 1.0
-        return SparseChain(start / begun, source, target, weights / out[source], reward, self.states)
+        return SparseChain(start / begun, source, target, weights / out[source], reward, visits, self.states)
 
 
 def step_numbers(batch: JourneyBatch, order: int) -> Ints:

@@ -10,8 +10,9 @@ from attributary.attribution_core.grams import Grams, SparseChain, States, step_
 from attributary.attribution_core.journeys import ChannelIndex, Floats, JourneyBatch, Outcomes
 from attributary.attribution_core.markov import Chain, first_order_chain, first_order_removal
 from attributary.attribution_core.markov_shapley import _marginals, _sampled, _worths, markov_shapley
-from attributary.attribution_core.removal import ConvergenceError, Method, removal_effects
+from attributary.attribution_core.removal import Method, removal_effects
 from attributary.attribution_core.state import JourneyState
+from attributary.attribution_core.sweeps import ConvergenceError
 
 METHODS: tuple[Method, ...] = ("sparse", "blocks")
 Paths = list[tuple[list[str], int, int]]
@@ -120,6 +121,7 @@ def test_states_without_an_end_are_refused() -> None:
         np.array([1, 0]),
         np.array([1.0, 1.0]),
         np.array([[0.1], [0.0]]),
+        np.array([1.0, 1.0]),
         States(1, 3, np.array([1, 2])),
     )
     for method in METHODS:
