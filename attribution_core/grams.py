@@ -11,12 +11,15 @@ out of the chain, which changes no absorption probability. Collapsing repeats is
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from attributary.attribution_core.journeys import Flags, Floats, Ints, JourneyBatch
 
-_TABLE = 1 << 24  # numbers up to this many are looked up in a table, above they are sorted
+# Numbers up to this many are looked up in a table, unless far fewer of them occur; else they are sorted.
+_TABLE, _SPARSENESS = 1 << 26, 16
 _MAX_NUMBER = 2**62
 
 
@@ -105,7 +108,7 @@ class Grams:
         last = np.full(len(batch), -1, dtype=np.int64)
         filled = batch.lengths > 0
         states = np.unique(edges % base**order)
-        last[filled] = np.searchsorted(states, numbers[batch.offsets[1:][filled] - 1] % base**order)
+        last[filled] = np.searchsorted(states, edges % base**order)[places[batch.offsets[1:][filled] - 1]]
         return cls(order, base, edges, places, last, batch.journey_of_touch)
 
     @cached_property
@@ -144,27 +147,29 @@ class Grams:
         return SparseChain(start / begun, source, target, weights / out[source], reward, visits, self.states)
 
 
-def step_numbers(batch: JourneyBatch, order: int) -> Ints:
-    """Return the number of the step into each touch, int64[m]."""
+def step_numbers(batch: JourneyBatch, order: int) -> NDArray[Any]:
+    """Return the number of the step into each touch, integer[m]."""
     base = len(batch.index) + 1
-    digits = batch.channels.astype(np.int64) + 1
+    narrow = base ** (order + 1) <= np.iinfo(np.int32).max
+    digits: NDArray[Any] = batch.channels.astype(np.int32 if narrow else np.int64) + 1
     numbers = digits.copy()
-    positions = batch.positions
     for back in range(1, order + 1):
         if back >= digits.size:
             break
         older = digits[:-back] * base**back
-        older[positions[back:] < back] = 0
+        for place in range(back):  # the touch at this place of a journey has no touch so far back
+            starts = batch.offsets[:-1][batch.lengths > place] + (place - back)
+            older[starts[starts >= 0]] = 0
         numbers[back:] += older
     return numbers
 
 
-def _distinct(numbers: Ints, limit: int) -> tuple[Ints, Ints]:
+def _distinct(numbers: NDArray[Any], limit: int) -> tuple[Ints, Ints]:
     """Return the ascending distinct numbers (below `limit`) and the place of each entry among them."""
-    if limit > _TABLE:
+    if limit > min(_TABLE, _SPARSENESS * numbers.size):
         distinct, places = np.unique(numbers, return_inverse=True)
-        return distinct, places.astype(np.int64)
+        return distinct.astype(np.int64), places.astype(np.int64)
     present = np.zeros(limit, dtype=np.bool_)
     present[numbers] = True
-    table = np.cumsum(present, dtype=np.int64) - 1
-    return np.flatnonzero(present).astype(np.int64), table[numbers]
+    table = np.cumsum(present, dtype=np.int32) - np.int32(1)
+    return np.flatnonzero(present), table[numbers].astype(np.int64)

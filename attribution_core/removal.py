@@ -22,8 +22,8 @@ from attributary.attribution_core.sweeps import EMPTINESS, kept_rewards
 Method = Literal["auto", "dense", "sparse", "blocks"]
 
 _DENSE_STATES = 3_000
-# Costs in nanoseconds, measured: of a dense inverse per cubed state and of the solve of a channel; of a sweep per column
-# and cell of a matrix, per column and step that is gathered, per group of states; and the usual number of sweeps.
+# Costs in nanoseconds, measured: of a dense inverse per cubed state and of the solve of a channel; of a sweep per
+# column and cell of a matrix, per column and step that is gathered, per group of states; usual number of sweeps.
 _INVERSE, _SOLVE, _PRODUCT, _GATHER, _GROUP, _SWEEPS = 0.1, 2e4, 0.04, 7.0, 5e4, 20
 
 

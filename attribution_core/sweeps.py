@@ -1,10 +1,10 @@
 """Solving ``X = M (Q X + r)`` for all channels at once, a column per channel with its states masked, by sweeps.
 
 States that share their newest channels go to the same states, so that the steps out of such a group are one small
-dense matrix; where that matrix would be mostly empty, its steps are gathered instead. A sweep renews one group after the
-other from what is newest (Gauss-Seidel). After each, the chain of *first* order, whose inverse is cheap and whose masks
-are corrections of rank one, is solved for what the sweep has left over: what a chain of higher order has beyond it
-fades within some ten or twenty sweeps (aggregation of an absorbing chain, after Koury, McAllister, Stewart 1984).
+dense matrix; where that matrix would be mostly empty, its steps are gathered instead. A sweep renews one group after
+the other from what is newest (Gauss-Seidel). After each, the chain of *first* order, whose inverse is cheap and whose
+masks are corrections of rank one, is solved for what the sweep has left over; what a chain of higher order has beyond
+it fades within some ten or twenty sweeps (aggregation of an absorbing chain, after Koury, McAllister, Stewart 1984).
 
 Invariant: sweeps end by a bound, not by a guess. The expected visits ``v`` of all states are known exactly from the
 counts, and masked visits are not above them; so what is missing in ``p X`` is at most ``v |change of the last sweep|``,
@@ -164,7 +164,7 @@ def _multiplied(matrix: Floats, low: int, high: int) -> Product:
 
 
 def _gathered(degree: Ints, fullest: Ints, target: Ints, probability: Floats) -> Product:
-    """Add up the first step of every state, then the second of those that have one, and so on: rows as whole vectors."""
+    """Add up the first step of every state, then the second of those that have one, and so on: whole rows at a time."""
     first = (np.cumsum(degree) - degree)[fullest]
     layers = []
     for layer in range(int(degree.max(initial=0))):
@@ -204,16 +204,16 @@ class _FirstOrder:
     def of(cls, chain: SparseChain) -> "_FirstOrder":
         channels = chain.states.base - 1
         newest = chain.states.numbers % chain.states.base - 1
-        visits = np.bincount(newest, chain.visits, channels)
+        visits: Floats = np.bincount(newest, chain.visits, channels).astype(np.float64)
         visits[visits <= 0] = 1.0
         cells = newest[chain.source] * channels + newest[chain.target]
         flow = np.bincount(cells, chain.visits[chain.source] * chain.probability, channels * channels)
-        steps = flow.reshape(channels, channels) / visits[:, None]
+        steps: Floats = flow.reshape(channels, channels) / visits[:, None]
         try:
             inverse = np.linalg.inv(np.eye(channels) - steps)
         except np.linalg.LinAlgError as error:
             raise ConvergenceError("removal effects: the chain's states do not reach an end") from error
-        return cls(inverse, np.triu(steps), visits, newest)
+        return cls(inverse.astype(np.float64), np.triu(steps), visits, newest)
 
     def correction(self, changes: Floats, low: int) -> Floats:
         """Return what to add to the states by newest channel, float64[K, c], for the columns from `low` on.
