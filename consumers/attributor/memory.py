@@ -1,9 +1,9 @@
 """What this process has published lately: a command that asks for it again is not answered.
 
-The sweeper asks again for versions whose result the auditor has not stored. While the auditor is away, or slow, the
-results are in the topic all the same, and answering would show subscribers one version twice. Invariants: only what was
-committed is remembered (a batch that is given up makes the loop rewind, which clears the memory); and nothing is
-remembered for long, so that a result that a torn transaction lost is published after all.
+The sweeper asks again only for what has been through all stages and was not stored (sweeper/unread.py), but a stitcher
+that died between Postgres and Kafka issues its commands a second time, and the sweeper may have asked in between.
+Invariants: only what was committed is remembered (a batch that is given up makes the loop rewind, which clears the
+memory); and nothing is remembered for long, so that a result that a torn transaction lost is published after all.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,8 +11,9 @@ from time import monotonic
 
 from attributary.consumers.store.attribution_reads import OwedConversion
 
-# A torn transaction heals after so long; an auditor that is away for longer makes versions appear again.
-REMEMBERED_SECONDS = 300.0
+# A torn transaction heals after so long. Longer than it takes to replace a member that died (KAFKA_SESSION_TIMEOUT_MS)
+# and to replay its batch.
+REMEMBERED_SECONDS = 90.0
 _MOST = 500_000
 
 

@@ -65,6 +65,7 @@ consumer_lag = _gauge(
 rebalances = _counter("attribution_rebalances", "Partition assignments and revocations.", "stage", "event")
 paused = _gauge("attribution_paused", "1 while the stage waits for something outside that is away.", "stage")
 producer_epochs = _counter("attribution_producer_epochs", "Transactional producers started anew on doubt.", "stage")
+deadlocks = _counter("attribution_deadlocks", "Transactions that Postgres ended as a deadlock; each is tried again.")
 
 # Stitcher
 events = _counter(
@@ -103,6 +104,14 @@ versions_out_of_order = _counter("attribution_versions_out_of_order", "Results n
 unobserved_conversions = _gauge("attribution_unobserved_conversions", "Conversions whose newest version has no result.")
 oldest_unobserved_seconds = _gauge("attribution_oldest_unobserved_seconds", "Age of the oldest of them.")
 commands_repaired = _counter("attribution_commands_repaired", "Commands issued again by the sweeper.")
+oldest_unread_input_seconds = _gauge(
+    "attribution_oldest_unread_input_seconds",
+    "Age of the oldest touchpoint, conversion or link that the stitcher has not stored; 0: none.",
+)
+finalising_held = _gauge(
+    "attribution_finalising_held",
+    "1 while nothing becomes final in time: input older than SWEEP_GRACE_SECONDS is unread, or Kafka does not say.",
+)
 conversions_finalised = _counter("attribution_conversions_finalised", "Conversions that became final.")
 journeys_closed = _counter("attribution_journeys_closed", "Journeys closed by inactivity.")
 

@@ -1,4 +1,4 @@
-"""The sweeper as a process: a sweep every few seconds, its commands sent after the transaction.
+"""The sweeper as a process: a look at the log, then a sweep, every few seconds; its commands follow the transaction.
 
 Invariant: a crash between the two loses commands, not decisions; the next sweep finds the versions overdue.
 """
@@ -23,13 +23,15 @@ from attributary.consumers.runtime.run import run_process
 from attributary.consumers.runtime.settings import DatabaseSettings, KafkaSettings, ProcessSettings, Settings, load
 from attributary.consumers.runtime.signals import stop_on_signals
 from attributary.consumers.store.policies import store_policy
+from attributary.consumers.store.positions import all_positions
 from attributary.consumers.store.rows import RaisedVersion
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.wire import RegistrySettings, make_codec
 from attributary.schemas.codec import Codec
 from attributary.schemas.topics import COMMANDS, conversion_key
 
-from .sweep import Sweep, sweep
+from .sweep import Sweep, Unread, sweep
+from .unread import STITCHER, UnreadLog
 
 _log = structlog.get_logger()
 
@@ -54,7 +56,8 @@ class SweeperSettings(Settings):
         default=3_600.0,
         ge=0,
         alias="SWEEP_GRACE_SECONDS",
-        description="How much longer than the policy says to wait before a conversion is final or a journey closed.",
+        description="How much longer than the policy says to wait before a conversion is final or a journey closed: "
+        "for clocks that differ, and producers' open transactions. What waits unread in the log holds both anyway.",
     )
 
 
@@ -66,17 +69,22 @@ class Sweeper:
         policy: the lookback policy in force.
         codec: writes commands.
         session: Postgres.
-        producer: an idempotent producer.
+        kafka: tells what is unread, and an idempotent producer.
     """
 
     def __init__(
-        self, settings: SweeperSettings, policy: LookbackPolicy, codec: Codec, session: StoreSession, producer: Producer
+        self,
+        settings: SweeperSettings,
+        policy: LookbackPolicy,
+        codec: Codec,
+        session: StoreSession,
+        kafka: tuple[UnreadLog, Producer],
     ) -> None:
         self._settings = settings
         self._policy = policy
         self._codec = codec
         self._session = session
-        self._producer = producer
+        self._log, self._producer = kafka
         self._stop = threading.Event()
         self._refused: str | None = None
         self._repair_at = 0.0  # monotonic seconds
@@ -103,6 +111,7 @@ class Sweeper:
                 _log.warning("sweep put off", why=str(error))
             self._stop.wait(wait)
         self._session.close()
+        self._log.close()
 
     def sweep_once(self) -> Sweep:
         """Run one sweep and send its commands.
@@ -114,12 +123,15 @@ class Sweeper:
         # What was asked for again gets as long to be answered as the first time: an attributor that is behind, or
         # down for an hour, must not find the same command a thousand times.
         may_repair = time.monotonic() >= self._repair_at
+        now_us = time.time_ns() // 1_000  # before the brokers are asked: what they append later is younger
+        unread = self._unread(now_us)
         with outside_errors(), self._session.transaction() as connection:
             store_policy(connection, self._policy)
             done = sweep(
                 connection,
                 self._policy,
-                now_us=time.time_ns() // 1_000,
+                unread,
+                now_us=now_us,
                 repair_after_seconds=self._settings.repair_after_seconds if may_repair else None,
                 grace_us=int(self._settings.grace_seconds * 1e6),
                 closes=time.monotonic() >= self._close_at,
@@ -137,6 +149,22 @@ class Sweeper:
         if done.repaired or done.finalised or done.closed:
             _log.info("swept", repaired=len(done.repaired), finalised=len(done.finalised), closed=done.closed)
         return done
+
+    def _unread(self, now_us: int) -> Unread:
+        """Learn what waits in the log, before the sweep reads what is stored."""
+        with outside_errors(), self._session.transaction() as connection:
+            stored = {(group, topic, number): at for group, topic, number, at in all_positions(connection)}
+        try:
+            oldest = self._log.oldest(stored)
+        except Retry as error:
+            _log.warning("nothing becomes final and nothing is asked for again", why=str(error))
+            metrics.finalising_held.set(1)
+            return Unread(None, None)
+        ages = {group: 0 if at is None else max(0, now_us - at) for group, at in oldest.items()}
+        unread = Unread(ages[STITCHER], max(ages.values()))
+        metrics.oldest_unread_input_seconds.set(ages[STITCHER] / 1e6)
+        metrics.finalising_held.set(ages[STITCHER] > self._settings.grace_seconds * 1e6)
+        return unread
 
     def _send(self, versions: Sequence[RaisedVersion]) -> None:
         for version in versions:
@@ -180,7 +208,8 @@ def main(version: str) -> int:
             | {"acks": "all", "enable.idempotence": True, "partitioner": "murmur2_random", "linger.ms": 5}
         )
         codec = make_codec(load(RegistrySettings))
-        sweeper = Sweeper(load(SweeperSettings), load(PolicySettings).policy(), codec, session, producer)
+        brokers = (UnreadLog(kafka), producer)
+        sweeper = Sweeper(load(SweeperSettings), load(PolicySettings).policy(), codec, session, brokers)
         heartbeat = Heartbeat(session.is_reachable)
         port = serve(process.metrics_host, process.metrics_port, heartbeat)
         _log.info("health and metrics", port=port)

@@ -1,8 +1,10 @@
 """One sweep: pure decisions over Postgres, commands as its result.
 
-Invariant: a sweep is level-triggered and may run any number of times, in several processes at once, and after any
+Invariants: a sweep is level-triggered and may run any number of times, in several processes at once, and after any
 crash: what it re-issues is a command, which does no harm when doubled; what it finalises is decided by row locks.
-Whatever lost a command (a torn transaction, a failed broker) is healed by the next sweep.
+Whatever lost a command (a torn transaction, a failed broker) is healed by the next sweep. A sweep never runs ahead of
+the log: nothing becomes final, and no journey is closed, before everything that arrived by then is stored; and nothing
+is taken for lost that may wait in a topic.
 """
 
 import time
@@ -16,6 +18,20 @@ from attributary.consumers.store.rows import RaisedVersion
 from attributary.consumers.store.sweeping import Backlog, backlog, close_journeys, finalise, overdue
 
 _LIMIT = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """How long the oldest record has waited that a stage has not dealt with; microseconds, 0: none, None: not known.
+
+    Attributes:
+        input_us: of touchpoints, conversions and links that the stitcher has not stored.
+        answers_us: of these, of commands that the attributor has not answered and of results that the auditor has not
+            stored: what was raised before that time has been through all three.
+    """
+
+    input_us: int | None = 0
+    answers_us: int | None = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +56,7 @@ class Sweep:
 def sweep(
     connection: psycopg.Connection,
     policy: LookbackPolicy,
+    unread: Unread,
     *,
     now_us: int,
     repair_after_seconds: float | None,
@@ -52,29 +69,31 @@ def sweep(
     Args:
         connection: in a transaction.
         policy: the lookback policy in force.
+        unread: what waits in the log; learnt before this transaction began.
         now_us: the time, microseconds UTC.
         repair_after_seconds: a version without a result is overdue after so long; None: ask for none this time.
-        grace_us: how much longer than the policy's lateness and inactivity to wait, microseconds: events that are in
-            the log already, but not consumed yet.
+        grace_us: how much longer than the policy's lateness and inactivity to wait, microseconds: clocks that differ,
+            and records of transactions that are not committed yet.
         closes: look for journeys to close, too.
         checkpoint: called between the steps, for fault tests.
     """
     owed = backlog(connection)
-    late = (
-        []
-        if repair_after_seconds is None or not owed.conversions
-        else overdue(connection, repair_after_seconds, _LIMIT)
-    )
+    late: list[RaisedVersion] = []
+    if repair_after_seconds is not None and unread.answers_us is not None and owed.conversions:
+        late = overdue(connection, repair_after_seconds + unread.answers_us / 1e6, _LIMIT)
     checkpoint()
+    if unread.input_us is None:
+        return Sweep(owed, late, [], 0)
+    stored_until_us = now_us - unread.input_us - grace_us
     final = finalise(
         connection,
-        due_before_us=now_us - policy.lateness_micros - grace_us,
+        due_before_us=stored_until_us - policy.lateness_micros,
         now_us=now_us,
         policy_version=policy.version,
         limit=_LIMIT,
     )
     checkpoint()
     started = time.monotonic()
-    silent_since_us = now_us - policy.inactivity_micros - grace_us
+    silent_since_us = stored_until_us - policy.inactivity_micros
     closed = close_journeys(connection, silent_since_us=silent_since_us, limit=_LIMIT) if closes else 0
     return Sweep(owed, late, final, closed, time.monotonic() - started)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -90,6 +91,11 @@ class ModelAttributor(attributing.AttributorStage):
         self._policies = {policy().version: policy()}
         self._model_sets = {}
         self._published = PublishedVersions()
+
+    def forget_at_once(self) -> None:
+        """Remember nothing that was published."""
+        hours = count()
+        self._published = PublishedVersions(lambda: 3_600.0 * next(hours))
 
 
 class ModelAuditor(auditing.AuditorStage):

@@ -9,14 +9,20 @@ import pytest
 from confluent_kafka import KafkaError
 
 from attributary.attribution_core.lookback import DEFAULT_POLICY, LookbackPolicy
+from attributary.consumers.attributor.stage import AttributorStage
+from attributary.consumers.auditor.stage import AuditorStage
+from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.errors import Fatal, Retry
 from attributary.consumers.runtime.health import Heartbeat
+from attributary.consumers.stitcher.stage import StitcherStage
 from attributary.consumers.store import sweeping
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.sweeper.process import Sweeper, SweeperSettings
+from attributary.consumers.sweeper.unread import ATTRIBUTOR, AUDITOR, READERS, STITCHER
+from attributary.schemas.topics import TOUCHPOINTS
 from tests.inprocess import InProcess
-from tests.samples import codec, sale, touch
+from tests.samples import HOUR_US, START_US, codec, sale, touch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,17 +53,39 @@ class StubProducer:
         self.purged += 1
 
 
+class StubLog:
+    """Tells when the oldest unread record of each group was appended, microseconds UTC, or that it is not known."""
+
+    def __init__(self) -> None:
+        self.unread: dict[str, int | None] = dict.fromkeys(READERS)
+        self.known = True
+        self.stored: dict[tuple[str, str, int], int] = {}
+
+    def oldest(self, stored: dict[tuple[str, str, int], int]) -> dict[str, int | None]:
+        self.stored = stored
+        if not self.known:
+            raise Retry("Kafka does not say what is unread (_TRANSPORT)")
+        return self.unread
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def log() -> StubLog:
+    return StubLog()
+
+
 @pytest.fixture
 def producer() -> StubProducer:
     return StubProducer()
 
 
 @pytest.fixture
-def sweeper(database: str, producer: StubProducer) -> Iterator[Sweeper]:
+def sweeper(database: str, producer: StubProducer, log: StubLog) -> Iterator[Sweeper]:
     session = StoreSession(database, "tests-sweeper")
     settings = SweeperSettings.model_validate({"SWEEP_INTERVAL_SECONDS": 0.01, "SWEEP_REPAIR_AFTER_SECONDS": 30})
-    stub: Any = producer
-    yield Sweeper(settings, LookbackPolicy.parse(DEFAULT_POLICY), codec(), session, stub)
+    kafka: Any = (log, producer)
+    yield Sweeper(settings, LookbackPolicy.parse(DEFAULT_POLICY), codec(), session, kafka)
     session.close()
 
 
@@ -121,6 +149,61 @@ def test_old_conversions_become_final_and_silent_journeys_closed(
         assert sweeper.sweep_once().finalised == []
         sent: Any = producer.sent[0]
         assert sent["event_published_at"] == 1_893_456_000 * 10**6
+
+
+def test_nothing_becomes_final_while_older_input_waits_in_the_log(
+    database: str, sweeper: Sweeper, producer: StubProducer, log: StubLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with InProcess(database) as stages:
+        stages.publish(touch("t1"), sale("c1", 1))
+    monkeypatch.setattr("time.time_ns", lambda: 1_893_456_000 * 10**9)  # 2030
+    may_be_final = (
+        START_US + HOUR_US + (7 * 24 + 1) * HOUR_US
+    )  # appended in the hour, a week of lateness, an hour's grace
+    log.unread[STITCHER] = may_be_final
+    held = sweeper.sweep_once()
+    assert (held.finalised, held.closed) == ([], 0)
+    assert ("attribution.stitcher", TOUCHPOINTS, 0) in log.stored
+    assert metrics.finalising_held._value.get() == 1
+    assert metrics.oldest_unread_input_seconds._value.get() == 1_893_456_000 - may_be_final / 1e6
+    log.unread[STITCHER] = may_be_final + 1
+    assert len(sweeper.sweep_once().finalised) == 1
+    log.unread[STITCHER] = None
+    sweeper._close_at = 0.0
+    assert sweeper.sweep_once().closed == 1
+    assert metrics.finalising_held._value.get() == 0
+    assert len(producer.sent) == 1
+
+
+def test_nothing_is_decided_while_the_brokers_do_not_say_what_is_unread(
+    database: str, sweeper: Sweeper, producer: StubProducer, log: StubLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owe(database, "c1")
+    monkeypatch.setattr("time.time_ns", lambda: 1_893_456_000 * 10**9)  # 2030
+    log.known = False
+    done = sweeper.sweep_once()
+    assert (done.repaired, done.finalised, done.closed, done.backlog.conversions) == ([], [], 0, 1)
+    assert metrics.finalising_held._value.get() == 1
+    assert producer.sent == []
+
+
+@pytest.mark.parametrize("group", READERS)
+def test_what_may_wait_in_a_topic_is_not_taken_for_lost(
+    database: str, sweeper: Sweeper, log: StubLog, group: str
+) -> None:
+    owe(database, "c1", minutes=5)
+    arrive_now(database)
+    now_us = time.time_ns() // 1_000
+    log.unread[group] = now_us - 300 * 10**6 + 20 * 10**6  # 20 seconds after the version was raised, and it may take 30
+    assert sweeper.sweep_once().repaired == []
+    log.unread[group] = now_us - 300 * 10**6 + 40 * 10**6  # what was raised then has been through
+    assert len(sweeper.sweep_once().repaired) == 1
+
+
+def test_the_groups_are_those_of_the_stages() -> None:
+    stages = (StitcherStage, AttributorStage, AuditorStage)
+    assert {stage.group: stage.topics for stage in stages} == READERS
+    assert list(READERS) == [STITCHER, ATTRIBUTOR, AUDITOR]
 
 
 def test_looking_for_silent_journeys_takes_a_fiftieth_of_the_time(
@@ -199,9 +282,9 @@ def test_it_waits_out_an_outage_and_stops_when_asked(sweeper: Sweeper, monkeypat
     assert heartbeat.ready()
 
 
-def test_postgres_that_is_away_is_an_outage(free_port: int, producer: StubProducer) -> None:
+def test_postgres_that_is_away_is_an_outage(free_port: int, producer: StubProducer, log: StubLog) -> None:
     session = StoreSession(f"postgresql://u@127.0.0.1:{free_port}/x", "tests")
-    stub: Any = producer
-    sweeper = Sweeper(SweeperSettings(), LookbackPolicy.parse(DEFAULT_POLICY), codec(), session, stub)
+    kafka: Any = (log, producer)
+    sweeper = Sweeper(SweeperSettings(), LookbackPolicy.parse(DEFAULT_POLICY), codec(), session, kafka)
     with pytest.raises(Retry, match="Postgres does not answer"):
         sweeper.sweep_once()
