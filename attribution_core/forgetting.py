@@ -6,7 +6,7 @@ much is known is the effective number of journeys ``n_eff = (sum w)^2 / sum w^2`
 posterior the counts are scaled to it.
 
 Invariant: merging equals fitting both; up to float rounding, for weights are no integers. Where bit-equality over
-partitions matters, keep integer states per period instead and weigh those (`state`).
+partitions matters, keep integer states per period and weigh those by whole numbers (`forget`).
 """
 
 from collections.abc import Sequence
@@ -51,6 +51,61 @@ class PeriodState:
 
     middle_micros: int
     state: JourneyState
+
+
+@dataclass(frozen=True, eq=False)
+class ForgettingState:
+    """Counts under forgetting as whole numbers, so that everything that reads a `JourneyState` can read them.
+
+    A journey of the newest period counts `UNIT`, an older one less, to the nearest whole number: the sums are exact in
+    whatever order and partition. Values are weighted, too, but in micros. Estimates are free of the unit; whatever
+    speaks of how much is known multiplies counts by `journeys_per_count`.
+
+    Attributes:
+        state: the counts.
+        origin_micros: the middle of the newest period, where journeys weigh 1; microseconds since 1970-01-01 UTC.
+        journeys: how many there are, whatever they weigh.
+        weight: sum of the weights.
+        n_eff: effective number of journeys.
+    """
+
+    state: JourneyState
+    origin_micros: int
+    journeys: int
+    weight: float
+    n_eff: float
+
+    @property
+    def journeys_per_count(self) -> float:
+        """Effective journeys that one count of the state stands for."""
+        return self.n_eff / (self.weight * UNIT) if self.weight > 0 else 1.0
+
+
+UNIT_BITS = 20
+UNIT = 1 << UNIT_BITS
+"""What a journey of the newest period counts; one of more than 21 half-lives ago counts nothing."""
+
+
+def forget(periods: Sequence[PeriodState], forgetting: Forgetting) -> ForgettingState:
+    """Add up the periods, each with the weight of its age against the newest.
+
+    Args:
+        periods: exact counts per period, in any order; several may be of one period.
+        forgetting: half-life.
+    """
+    origin = max((period.middle_micros for period in periods), default=0)
+    weights = [round(UNIT * forgetting.weight(period.middle_micros, origin)) for period in periods]
+    counted = [period.state.conversions + period.state.nulls for period in periods]
+    whole = sum(weight * number for weight, number in zip(weights, counted, strict=True))
+    squares = sum(weight * weight * number for weight, number in zip(weights, counted, strict=True))
+    states = [period.state for period in periods]
+    return ForgettingState(
+        JourneyState.weighted_sum(zip(weights, states, strict=True), value_shift=UNIT_BITS),
+        origin,
+        sum(counted),
+        whole / UNIT,
+        whole * whole / squares if squares else 0.0,
+    )
 
 
 @dataclass(frozen=True, eq=False)

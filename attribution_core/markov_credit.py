@@ -32,18 +32,23 @@ class MarkovSettings:
         fallback_rule: the rule that credits journeys with insufficient data.
         draws: posterior draws behind the confidence; its own simulation error shrinks with their root.
         seed: of the draws.
+        journeys_per_count: effective journeys that one count of the state stands for; below 1 where the state's counts
+            are weights of a training that forgets (`forgetting`).
     """
 
     minimum_conversions: int = 30
     fallback_rule: str = "linear"
     draws: int = 64
     seed: int = 0
+    journeys_per_count: float = 1.0
 
     def __post_init__(self) -> None:
         if self.fallback_rule not in RULES:
             raise ValueError(f"fallback_rule: must be one of {', '.join(RULES)}")
         if self.minimum_conversions < 0 or self.draws < 1:
             raise ValueError("minimum_conversions, draws: must not be negative, must be positive")
+        if not self.journeys_per_count > 0:
+            raise ValueError("journeys_per_count: must be positive")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +77,9 @@ class MarkovModel:
         effects = first_order_removal(
             first_order_chain(chain.steps, chain.opens, chain.conversions, chain.conversions + chain.nulls)
         ).effects
-        effects = np.where(state.conversions_with() >= chosen.minimum_conversions, effects, np.nan)
-        draws = dirichlet_removal(state, draws=chosen.draws, seed=chosen.seed)
+        scale = chosen.journeys_per_count
+        effects = np.where(state.conversions_with() * scale >= chosen.minimum_conversions, effects, np.nan)
+        draws = dirichlet_removal(state, draws=chosen.draws, seed=chosen.seed, journeys_per_count=scale)
         return cls(version, state.index, effects, draws, chosen)
 
     @property

@@ -6,7 +6,7 @@ retraction of the old journey and an addition of the new one. All numbers are in
 because sums of floats depend on their order.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +96,54 @@ class JourneyState:
     def replace(self, old: "JourneyState", new: "JourneyState") -> "JourneyState":
         """Retract the old version of some journeys and add the new one."""
         return self.add(new).subtract(old)
+
+    def without_value(self) -> "JourneyState":
+        """Return the same counts with all values zero."""
+        chain = self.chain
+        none = np.zeros(len(self.index), dtype=np.int64)
+        sets = {names: (entry[0], entry[1], 0) for names, entry in self.sets.items()}
+        return JourneyState(
+            self.index, ChainCounts(chain.steps, chain.opens, chain.conversions, chain.nulls, none), sets
+        )
+
+    @classmethod
+    def weighted_sum(cls, parts: Iterable[tuple[int, "JourneyState"]], *, value_shift: int = 0) -> "JourneyState":
+        """Add many states up at once, each a whole number of times; their order does not matter.
+
+        Args:
+            parts: (weight, state); weights are not negative.
+            value_shift: divide the sums of values by two to this power, to the nearest micro: for fixed-point weights,
+                under which values would not fit into int64.
+        """
+        held = [(weight, state) for weight, state in parts if weight]
+        index = ChannelIndex.of(name for _, state in held for name in state.index.names)
+        total = _zero(index).chain
+        steps, opens = total.steps.copy(), total.opens.copy()
+        conversions, nulls = opens.copy(), opens.copy()
+        values = [0] * len(index)
+        sets: dict[tuple[str, ...], list[int]] = {}
+        for weight, state in held:
+            places = state.index.translation(index)
+            chain = state.chain
+            steps[np.ix_(places, places)] += weight * chain.steps
+            opens[places] += weight * chain.opens
+            conversions[places] += weight * chain.conversions
+            nulls[places] += weight * chain.nulls
+            for place, value in zip(places.tolist(), chain.value_micros.tolist(), strict=True):
+                values[place] += weight * value
+            for names, entry in state.sets.items():
+                mine = sets.setdefault(names, [0, 0, 0])
+                for part, number in enumerate(entry):
+                    mine[part] += weight * number
+        half = (1 << value_shift) >> 1
+        micros = np.array([(value + half) >> value_shift for value in values], dtype=np.int64)
+        return _tidied(
+            cls(
+                index,
+                ChainCounts(steps, opens, conversions, nulls, micros),
+                {names: (entry[0], entry[1], (entry[2] + half) >> value_shift) for names, entry in sets.items()},
+            )
+        )
 
     def to_document(self) -> dict[str, Any]:
         """Return a JSON-able document: the same counts give the same document."""

@@ -97,7 +97,9 @@ def share_errors(batch: JourneyBatch, credits_: Floats, outcomes: Outcomes, *, o
     return errors
 
 
-def dirichlet_removal(state: JourneyState, *, draws: int, seed: int, of_value: bool = False) -> Floats:
+def dirichlet_removal(
+    state: JourneyState, *, draws: int, seed: int, of_value: bool = False, journeys_per_count: float = 1.0
+) -> Floats:
     """Draw removal effects of the first order from the posterior of the chain.
 
     Each row of the chain (and the start) is drawn from a Dirichlet distribution with the observed counts, as
@@ -110,6 +112,7 @@ def dirichlet_removal(state: JourneyState, *, draws: int, seed: int, of_value: b
         seed: of the generator.
         of_value: effects on the value instead of on the conversions; the mean value behind each last channel is
             taken as it is.
+        journeys_per_count: effective journeys that one count stands for (`forgetting`).
 
     Returns:
         float64[draws, K]; 0 for all channels in a draw without conversions.
@@ -124,10 +127,10 @@ def dirichlet_removal(state: JourneyState, *, draws: int, seed: int, of_value: b
     worth = counts.value_micros / np.maximum(counts.conversions, 1) if of_value else np.ones(channels)
     for low in range(0, draws, step):
         size = min(step, draws - low)
-        steps = generator.standard_gamma(counts.steps, (size, channels, channels))
-        converted = generator.standard_gamma(counts.conversions, (size, channels))
-        lost = generator.standard_gamma(counts.nulls, (size, channels))
-        start = generator.standard_gamma(counts.opens, (size, channels))
+        steps = generator.standard_gamma(counts.steps * journeys_per_count, (size, channels, channels))
+        converted = generator.standard_gamma(counts.conversions * journeys_per_count, (size, channels))
+        lost = generator.standard_gamma(counts.nulls * journeys_per_count, (size, channels))
+        start = generator.standard_gamma(counts.opens * journeys_per_count, (size, channels))
         rows = steps.sum(axis=2) + converted + lost
         rows[rows == 0] = 1.0
         begun = start.sum(axis=1, keepdims=True)

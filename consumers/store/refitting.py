@@ -6,6 +6,8 @@ started again ends in the same state; the sweeper asks for the results.
 
 import psycopg
 
+from .training_changes import told
+
 _DUE = """
 FROM attribution_conversions c
 WHERE c.tenant_id = %(tenant)s AND c.version > 0
@@ -17,8 +19,10 @@ WHERE c.tenant_id = %(tenant)s AND c.version > 0
 
 _REFIT = f"""
 WITH due AS (
-    SELECT c.tenant_id, c.conversion_id {_DUE}
+    SELECT c.tenant_id, c.conversion_id, c.journey_key, c.policy_version AS pinned {_DUE}
     ORDER BY c.tenant_id, c.conversion_id LIMIT %(limit)s FOR UPDATE
+), told AS (
+    {told("tenant_id, journey_key", "FROM due WHERE pinned <> %(policy)s")}
 )
 UPDATE attribution_conversions AS c SET
     version = c.version + 1, version_reason = 'model_refit', previous_net_micros = c.net_value_micros,

@@ -3,7 +3,12 @@
 ``a:`` keys sort before ``u:`` keys and end before ``a;`` (the character after the colon), which is how a range on the
 key tells anonymous ids from users. Columns sort by bytes (COLLATE "C"); a parameter sorts as the database does, so a
 range on it names the collation, too.
+
+Who changes without an event of their own is noted for the trainer (`told`): the old owner of an anonymous id or of a
+conversion, whom a replaced content named. All of these are rare; people of new events it finds by itself.
 """
+
+from .training_changes import told
 
 _WIDEN = """
 ON CONFLICT (tenant_id, journey_key) DO UPDATE SET
@@ -75,20 +80,34 @@ def _insert(table: str, staging: str, columns: str) -> str:
     """
 
 
-def _replace(table: str, staging: str, columns: str) -> str:
+def _replace(table: str, staging: str, columns: str, named: str) -> str:
     staged = ", ".join(f"s.{column.strip()}" for column in columns.split(",")).replace("s.details", "s.details::jsonb")
     return f"""
+    WITH replaced AS MATERIALIZED (
+        SELECT s.seq, t.* FROM {staging} s JOIN {table} t ON t.tenant_id = s.tenant_id AND t.event_id = s.event_id
+        WHERE s.seq = ANY (%s::int4[])
+    ), told AS (
+        {told("t.tenant_id, k.identity_key", f"FROM replaced t CROSS JOIN LATERAL ({named}) AS k (identity_key)")}
+        WHERE k.identity_key <> ''
+    )
     UPDATE {table} AS t SET ({columns}) = ROW ({staged}), updated_at = now()
-    FROM {staging} s WHERE s.seq = ANY (%s::int4[]) AND t.tenant_id = s.tenant_id AND t.event_id = s.event_id
+    FROM replaced r, {staging} s WHERE s.seq = r.seq AND t.tenant_id = s.tenant_id AND t.event_id = s.event_id
     """
 
 
 INSERT_TOUCHPOINTS = _insert("attribution_touchpoints", "stg_touch", _TOUCHPOINT_COLUMNS)
 INSERT_CONVERSION_EVENTS = _insert("attribution_conversion_events", "stg_conv", _CONVERSION_EVENT_COLUMNS)
 INSERT_LINKS = _insert("attribution_identity_links", "stg_link", _LINK_COLUMNS)
-REPLACE_TOUCHPOINTS = _replace("attribution_touchpoints", "stg_touch", _TOUCHPOINT_COLUMNS)
-REPLACE_CONVERSION_EVENTS = _replace("attribution_conversion_events", "stg_conv", _CONVERSION_EVENT_COLUMNS)
-REPLACE_LINKS = _replace("attribution_identity_links", "stg_link", _LINK_COLUMNS)
+_EVENT_KEYS = "VALUES (t.identity_key), ('a:' || t.anonymous_id)"
+_CONVERSION_KEYS = f"""{_EVENT_KEYS} UNION ALL
+    SELECT c.journey_key FROM attribution_conversions c
+    WHERE c.tenant_id = t.tenant_id AND c.conversion_id = t.conversion_id"""
+_LINK_KEYS = "VALUES ('a:' || t.anonymous_id), ('u:' || t.user_id)"
+REPLACE_TOUCHPOINTS = _replace("attribution_touchpoints", "stg_touch", _TOUCHPOINT_COLUMNS, _EVENT_KEYS)
+REPLACE_CONVERSION_EVENTS = _replace(
+    "attribution_conversion_events", "stg_conv", _CONVERSION_EVENT_COLUMNS, _CONVERSION_KEYS
+)
+REPLACE_LINKS = _replace("attribution_identity_links", "stg_link", _LINK_COLUMNS, _LINK_KEYS)
 STAGED_PLACES = {table: f"SELECT seq, {_PLACE} FROM {table}" for table in ("stg_touch", "stg_conv", "stg_link")}
 
 
@@ -119,7 +138,7 @@ ANONYMOUS_IDS_OF = " UNION ".join(
     for table in ("attribution_touchpoints", "attribution_conversion_events", "attribution_identity_links")
 )
 
-APPLY_LINKS = """
+APPLY_LINKS = f"""
 WITH wins AS MATERIALIZED (
     SELECT c.tenant_id, c.anonymous_id, c.user_id, c.linked_at_us, c.link_event_id, i.user_id AS old_user_id
     FROM unnest(%s::text[], %s::text[], %s::text[], %s::int8[], %s::text[])
@@ -132,6 +151,8 @@ WITH wins AS MATERIALIZED (
     ON CONFLICT (tenant_id, anonymous_id) DO UPDATE SET
         user_id = excluded.user_id, linked_at_us = excluded.linked_at_us, link_event_id = excluded.link_event_id,
         updated_at = now()
+), told AS (
+    {told("tenant_id, 'u:' || old_user_id", "FROM wins WHERE old_user_id <> user_id")}
 )
 SELECT tenant_id, anonymous_id, old_user_id, user_id, link_event_id FROM wins WHERE old_user_id IS DISTINCT FROM user_id
 """
@@ -160,7 +181,18 @@ FROM k LEFT JOIN best b USING (tenant_id, anonymous_id)
 LEFT JOIN attribution_identities i USING (tenant_id, anonymous_id)
 WHERE i.user_id IS DISTINCT FROM b.user_id
 """
-STORE_OWNERS_ANEW = f"""{_BEST_LINKS}, gone AS (
+_ANEW_TOLD = told(
+    "tenant_id, identity_key",
+    """FROM (
+        SELECT tenant_id, 'a:' || anonymous_id FROM k
+        UNION ALL SELECT tenant_id, 'u:' || user_id FROM links
+        UNION ALL
+        SELECT tenant_id, 'u:' || i.user_id FROM k JOIN attribution_identities i USING (tenant_id, anonymous_id)
+    ) AS named (tenant_id, identity_key)""",
+)
+STORE_OWNERS_ANEW = f"""{_BEST_LINKS}, told AS (
+    {_ANEW_TOLD}
+), gone AS (
     DELETE FROM attribution_identities i USING k
     WHERE i.tenant_id = k.tenant_id AND i.anonymous_id = k.anonymous_id
       AND NOT EXISTS (SELECT FROM best b WHERE b.tenant_id = k.tenant_id AND b.anonymous_id = k.anonymous_id)
@@ -231,17 +263,27 @@ LEFT JOIN attribution_identities i
   ON e.identity_key < 'a;' AND i.tenant_id = e.tenant_id AND i.anonymous_id = substr(e.identity_key, 3)
 """
 
-STORE_STATES = """
+_STATES_TOLD = told(
+    "c.tenant_id, k.identity_key",
+    """FROM n JOIN attribution_conversions c ON c.tenant_id = n.tenant_id AND c.conversion_id = n.conversion_id
+    CROSS JOIN LATERAL (VALUES (c.journey_key), (n.journey_key)) AS k (identity_key)
+    WHERE c.journey_key <> '' AND c.journey_key <> n.journey_key""",
+)
+STORE_STATES = f"""
+WITH n AS MATERIALIZED (
+    SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int8[], %s::int8[], %s::int8[],
+                         %s::int8[], %s::text[], %s::text[])
+        AS n (tenant_id, conversion_id, conversion_type, identity_key, journey_key, converted_at_us, received_at_us,
+              gross_value_micros, net_value_micros, currency, order_id)
+), told AS (
+    {_STATES_TOLD}
+)
 UPDATE attribution_conversions AS c SET
     conversion_type = n.conversion_type, identity_key = n.identity_key, journey_key = n.journey_key,
     converted_at_us = n.converted_at_us, received_at_us = n.received_at_us,
     gross_value_micros = n.gross_value_micros, net_value_micros = n.net_value_micros, currency = n.currency,
     order_id = n.order_id, updated_at = now()
-FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int8[], %s::int8[], %s::int8[], %s::int8[],
-            %s::text[], %s::text[])
-     AS n (tenant_id, conversion_id, conversion_type, identity_key, journey_key, converted_at_us, received_at_us,
-           gross_value_micros, net_value_micros, currency, order_id)
-WHERE c.tenant_id = n.tenant_id AND c.conversion_id = n.conversion_id
+FROM n WHERE c.tenant_id = n.tenant_id AND c.conversion_id = n.conversion_id
 """
 
 MOVE_CONVERSIONS = """

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import psycopg
 
 from .rows import RaisedVersion
+from .training_changes import told
 
 
 class Backlog(NamedTuple):
@@ -31,11 +32,13 @@ ORDER BY versioned_at LIMIT %s
 
 # The stitcher may hold some of these rows: they are left for the next turn. So their order does not matter, and is that
 # of the index of open conversions: in the order of the key every sweep would read all conversions there are.
-_FINALISE = """
+_FINALISE = f"""
 WITH due AS (
-    SELECT tenant_id, conversion_id FROM attribution_conversions
+    SELECT tenant_id, conversion_id, journey_key, policy_version FROM attribution_conversions
     WHERE NOT is_final AND version > 0 AND received_at_us < %(due_before_us)s
     ORDER BY received_at_us, tenant_id, conversion_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+), told AS (
+    {told("tenant_id, journey_key", "FROM due WHERE policy_version <> %(policy_version)s")}
 )
 UPDATE attribution_conversions AS c
 SET is_final = true, version = c.version + 1, version_reason = 'final', previous_net_micros = c.net_value_micros,
@@ -47,11 +50,13 @@ FROM due WHERE c.tenant_id = due.tenant_id AND c.conversion_id = due.conversion_
 RETURNING c.tenant_id, c.conversion_id, c.version, c.version_reason, c.event_published_us
 """
 
-_CLOSE = """
+_CLOSE = f"""
 WITH due AS (
     SELECT tenant_id, journey_key FROM attribution_journeys
     WHERE closed_at IS NULL AND last_received_us < %s
     ORDER BY tenant_id, journey_key LIMIT %s FOR UPDATE SKIP LOCKED
+), told AS (
+    {told("tenant_id, journey_key", "FROM due")}
 )
 UPDATE attribution_journeys AS j SET closed_at = now(), updated_at = now()
 FROM due WHERE j.tenant_id = due.tenant_id AND j.journey_key = due.journey_key

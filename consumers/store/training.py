@@ -44,6 +44,7 @@ class Selection:
         until: of people with an event before it, microseconds UTC.
         silent_since: take people who were last heard of (by arrival) at or before it for closed, microseconds UTC;
             None: only those whom the sweeper closed.
+        people: of these people only; None: of all.
     """
 
     tenant_id: str
@@ -51,6 +52,7 @@ class Selection:
     since: int | None = None
     until: int | None = None
     silent_since: int | None = None
+    people: Sequence[str] | None = None
 
     def parameters(self) -> dict[str, Any]:
         """Return the parameters of the statements."""
@@ -60,6 +62,7 @@ class Selection:
             "since": self.since,
             "until": self.until,
             "silent": self.silent_since,
+            "people": None if self.people is None else list(self.people),
         }
 
 
@@ -86,6 +89,7 @@ LEFT JOIN LATERAL (
 ) AS devices ON true
 WHERE j.tenant_id = %(tenant)s
   AND (%(person)s::text IS NULL OR j.journey_key = %(person)s)
+  AND (%(people)s::text[] IS NULL OR j.journey_key = ANY (%(people)s))
   AND (%(since)s::int8 IS NULL OR GREATEST(j.last_event_us, devices.last_event_us) >= %(since)s)
   AND (%(until)s::int8 IS NULL OR LEAST(j.first_event_us, devices.first_event_us) < %(until)s)
   AND NOT (j.journey_key < 'a;' AND EXISTS (

@@ -70,8 +70,8 @@ class FinishedJourneys:
         touches: the touchpoint behind each touch of `converted`.
         nulls: journeys without conversion; the last touch ends them.
         null_touches: the touchpoint behind each touch of `nulls`.
-        open_touches: touches of journeys that are not finished.
-        passed_over: touches that count for no conversion although one followed.
+        open_rows: touches of journeys that are not finished.
+        passed_over_rows: touches that count for no conversion although one followed.
         people: number of people.
     """
 
@@ -80,9 +80,19 @@ class FinishedJourneys:
     touches: Sequence[TimelineRow]
     nulls: JourneyBatch
     null_touches: Sequence[TimelineRow]
-    open_touches: int
-    passed_over: int
+    open_rows: Sequence[TimelineRow]
+    passed_over_rows: Sequence[TimelineRow]
     people: int
+
+    @property
+    def open_touches(self) -> int:
+        """Number of touches of journeys that are not finished."""
+        return len(self.open_rows)
+
+    @property
+    def passed_over(self) -> int:
+        """Number of touches that count for no conversion although one followed."""
+        return len(self.passed_over_rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +149,7 @@ def finished_journeys(rows: Sequence[TimelineRow], rules: FinishRules) -> Finish
     conversions = [row for row in rows if row.is_conversion and (wanted is None or row.kind in wanted)]
     reach = _reach(touches, conversions, person_of, rules)
     conversion_of, place_of = _counting_pairs(touches, conversions, reach, rules)
-    nulls, null_places, open_touches, passed_over = _nulls(touches, reach, place_of, rules)
+    nulls, null_places, open_places, passed_over = _nulls(touches, reach, place_of, rules)
 
     ends = np.fromiter((row.at for row in conversions), np.int64, len(conversions))
     taken = rules.takes(ends)
@@ -153,8 +163,8 @@ def finished_journeys(rows: Sequence[TimelineRow], rules: FinishRules) -> Finish
         touches=[touches.rows[place] for place in places.tolist()],
         nulls=nulls,
         null_touches=[touches.rows[place] for place in null_places.tolist()],
-        open_touches=open_touches,
-        passed_over=passed_over,
+        open_rows=[touches.rows[place] for place in open_places.tolist()],
+        passed_over_rows=[touches.rows[place] for place in passed_over.tolist()],
         people=len(person_of),
     )
 
@@ -227,8 +237,10 @@ def _kinds(pairs: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str]], Int
     return list(known), codes
 
 
-def _nulls(touches: _Touches, reach: _Reach, counted: Ints, rules: FinishRules) -> tuple[JourneyBatch, Ints, int, int]:
-    """Return the journeys without conversion, the places of their touches, and how many are open and passed over."""
+def _nulls(
+    touches: _Touches, reach: _Reach, counted: Ints, rules: FinishRules
+) -> tuple[JourneyBatch, Ints, Ints, Ints]:
+    """Return the journeys without conversion, and the places of touches in them, in open ones, and passed over."""
     size = touches.times.size
     counts = np.zeros(size, dtype=np.bool_)
     counts[counted] = True
@@ -238,9 +250,9 @@ def _nulls(touches: _Touches, reach: _Reach, counted: Ints, rules: FinishRules) 
     converts_soon = np.cumsum(edges[:-1]) > 0
     before = np.cumsum(np.bincount(reach.high, minlength=size + 1)[:size])  # conversions before each touch
     places = np.flatnonzero(~counts & ~converts_soon).astype(np.int64)
-    passed_over = int((~counts & converts_soon).sum())
+    passed_over = np.flatnonzero(~counts & converts_soon).astype(np.int64)
     if not places.size:
-        return touches.batch(places, np.zeros(0, np.int64), np.zeros(0, np.int64)), places, 0, passed_over
+        return touches.batch(places, np.zeros(0, np.int64), np.zeros(0, np.int64)), places, places, passed_over
 
     times, person = touches.times[places], touches.person[places]
     cuts = np.diff(person) != 0
@@ -253,9 +265,9 @@ def _nulls(touches: _Touches, reach: _Reach, counted: Ints, rules: FinishRules) 
     is_closed = np.fromiter((touches.rows[place].is_closed for place in last.tolist()), np.bool_, last.size)
     finished = is_closed | (known_until - touches.times[last] > rules.inactivity_micros)
     lengths = stops - starts
-    open_touches = int(lengths[~finished].sum())
+    open_places = places[np.repeat(~finished, lengths)]
     taken = finished & rules.takes(touches.times[last])
     kept = places[np.repeat(taken, lengths)]
     lengths = lengths[taken]
     journeys = touches.batch(kept, (np.cumsum(lengths) - lengths).astype(np.int64), touches.times[last[taken]])
-    return journeys, kept, open_touches, passed_over
+    return journeys, kept, open_places, passed_over

@@ -4,13 +4,14 @@ Invariant: the statistics are a function of the stored events, the window and th
 how the stream is cut into chunks changes nothing, and they can be built again at any time.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
 import psycopg
 
+from attributary.attribution_core.forgetting import PeriodState
 from attributary.attribution_core.journeys import Outcomes
 from attributary.attribution_core.state import JourneyState
 from attributary.consumers.store.training import (
@@ -23,7 +24,9 @@ from attributary.consumers.store.training import (
     stored_policies,
     stream_timelines,
 )
+from attributary.consumers.store.upkept import Period
 
+from .contributions import NULL, commonest_currency, contributions_of, in_currency, states_of, summed
 from .finished import FinishedJourneys, FinishRules, finished_journeys
 
 Progress = Callable[[int, int | None], None]
@@ -93,12 +96,42 @@ class Learned:
         currency: of the values in it; None when there was no conversion.
         policies: versions of the lookback policies that conversions pinned.
         counts: what was read.
+        periods: the same statistics by the day of the end, in order; empty where they were not asked for.
+        is_upkept: whether they come from the state that is kept up to date, not from reading anew.
     """
 
     state: JourneyState
     currency: str | None
     policies: tuple[str, ...]
     counts: ReadCounts = field(default_factory=ReadCounts)
+    periods: Sequence[PeriodState] = ()
+    is_upkept: bool = False
+
+    @classmethod
+    def of_periods(
+        cls,
+        states: Mapping[Period, JourneyState],
+        counts: ReadCounts,
+        policies: Sequence[str],
+        *,
+        currency: str | None,
+        is_upkept: bool = False,
+    ) -> "Learned":
+        """Sum up what was counted by day and currency.
+
+        Args:
+            states: by day and currency.
+            counts: what was read; the conversions in other currencies are counted here.
+            policies: versions of the lookback policies that conversions pinned.
+            currency: of the values; the commonest when not given.
+            is_upkept: whether the states were kept up to date.
+        """
+        chosen = commonest_currency(states) if currency is None else currency
+        counts.foreign_currency = sum(
+            state.conversions for (_, name), state in states.items() if name not in (NULL, chosen)
+        )
+        parts = in_currency(states, chosen)
+        return cls(summed(parts), chosen, tuple(sorted(policies)), counts, parts, is_upkept)
 
 
 def read_journeys(
@@ -168,6 +201,29 @@ def learn(
         counts.foreign_currency += sum(row.group != currency for row in journeys.conversions)
         policies |= {row.detail for row in journeys.conversions}
     return Learned(state, currency, tuple(sorted(policies)), counts)
+
+
+def learn_by_day(
+    connection: psycopg.Connection,
+    window: Window,
+    inactivity_micros: int,
+    *,
+    currency: str | None = None,
+    progress: Progress = no_progress,
+) -> Learned:
+    """Do as `learn` does, and keep the statistics of each day apart, which a training that forgets needs."""
+    counts, policies = ReadCounts(), set[str]()
+    states: dict[Period, JourneyState] = {}
+    for found in read_journeys(connection, window, inactivity_micros, progress):
+        everybody = contributions_of(found)
+        chunk = states_of(journey for each in everybody.values() for journey in each.journeys)
+        for period, state in chunk.items():
+            states[period] = states[period].add(state) if period in states else state
+        counts.people += found.people
+        counts.open_touches += found.open_touches
+        counts.passed_over += found.passed_over
+        policies |= {row.detail for row in found.conversions}
+    return Learned.of_periods(states, counts, sorted(policies), currency=currency)
 
 
 def converted_outcomes(conversions: Sequence[TimelineRow], currency: str | None) -> Outcomes:
