@@ -85,6 +85,38 @@ class ExposureCounts:
         np.add.at(conversions, found.at_end[ended], converted[ended])
         return _merged(cls(batch.index, tuple(bounds), found.exposures, micros, conversions), None)
 
+    @classmethod
+    def observe(
+        cls,
+        people: JourneyBatch,
+        conversions: JourneyBatch,
+        since: int,
+        until: int,
+        bounds: Sequence[int] = AGE_BOUNDS,
+    ) -> "ExposureCounts":
+        """Count people who are watched from `since`, or their first touch, to `until`, and may convert repeatedly.
+
+        Args:
+            people: all touches of each person.
+            conversions: the touches before each conversion, in the same index; those without touches are not counted.
+            since: begin of watching, microseconds UTC.
+            until: end of watching, whether somebody converted or not.
+            bounds: of the age classes, microseconds.
+        """
+        none = np.zeros(len(people), dtype=np.int64)
+        watched = cls.fit(people, none, np.full(len(people), until, dtype=np.int64), bounds)
+        before = cls.fit(people, none, np.full(len(people), since, dtype=np.int64), bounds)
+        found = pieces(conversions, conversions.converted_at, bounds)
+        ended = np.bincount(found.at_end[found.at_end >= 0], minlength=found.exposures.shape[0]).astype(np.int64)
+        events = cls(people.index, tuple(bounds), found.exposures, np.zeros_like(ended), ended)
+        return watched.subtract(before).add(events)
+
+    def conversions_with(self) -> Ints:
+        """Return the conversions under an exposure to each channel, int64[K]."""
+        exposed = self.exposures.reshape(len(self.exposures), len(self.index), len(self.bounds)).any(axis=2)
+        found: Ints = self.conversions @ exposed.astype(np.int64)
+        return found
+
     def add(self, other: "ExposureCounts") -> "ExposureCounts":
         """Return the counts of both; associative and commutative."""
         return _merged(self, other)

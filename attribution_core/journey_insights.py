@@ -13,6 +13,7 @@ from attributary.attribution_core.insights import Insight
 from attributary.attribution_core.journeys import Floats, Ints, JourneyBatch
 from attributary.attribution_core.markov_credit import MarkovModel
 from attributary.attribution_core.models import Attribution, ModelSet
+from attributary.attribution_core.poisson_credit import PoissonModel
 
 DISAGREEMENT = 0.5  # models differ by half of the conversion: whoever reads one model must know
 RANK_PROBABILITY = 0.95
@@ -34,10 +35,10 @@ def journey_insights(
         return found
     cells, places = np.unique(batch.journey_of_touch * len(batch.index) + batch.channels, return_inverse=True)
     journeys, channels = np.divmod(cells, len(batch.index))
-    totals = np.stack([np.bincount(places, said.credits, cells.size) for said in attributions.values()]).astype(
-        np.float64
-    )
-    _single_channels(batch, journeys, channels, found)
+    # a model with a baseline answers another question: its shares are not those of the whole
+    dividing = [said for said in attributions.values() if said.baseline is None]
+    totals = np.array([np.bincount(places, said.credits, cells.size) for said in dividing], dtype=np.float64)
+    _single_channels(batch, journeys, channels, len(dividing) == len(attributions), found)
     _lead_times(batch, found)
     _agreement(batch, (journeys, channels), totals, found)
     for model in models.models:
@@ -51,15 +52,20 @@ def journey_insights(
                 found[journey].append(Insight("journey.fallback", (), 1.0, None, None, touches, text))
         if isinstance(model, MarkovModel):
             _leading_channels(batch, model, (cells, places), found)
+        elif isinstance(model, PoissonModel):
+            _baselines(batch, model, found)
     return found
 
 
-def _single_channels(batch: JourneyBatch, journeys: Ints, channels: Ints, found: list[list[Insight]]) -> None:
+def _single_channels(
+    batch: JourneyBatch, journeys: Ints, channels: Ints, is_whole: bool, found: list[list[Insight]]
+) -> None:
+    credit = "the whole credit under every model" if is_whole else "all that touches receive under every model"
     distinct = np.bincount(journeys, minlength=len(batch))
     only = dict(zip(journeys.tolist(), channels.tolist(), strict=True))
     for journey in np.flatnonzero((distinct == 1) & (batch.lengths > 1)).tolist():
         name, touches = batch.index.names[only[journey]], int(batch.lengths[journey])
-        text = f"all {touches} touches are of {name}: it receives the whole credit under every model"
+        text = f"all {touches} touches are of {name}: it receives {credit}"
         found[journey].append(Insight("journey.single_channel", (name,), 1.0, None, None, touches, text))
 
 
@@ -102,6 +108,23 @@ def _agreement(batch: JourneyBatch, cells: tuple[Ints, Ints], totals: Floats, fo
         found[int(journeys[place])].append(
             Insight("journey.models_differ", (name,), float(spread[place]), None, None, models, text)
         )
+
+
+def _baselines(batch: JourneyBatch, model: PoissonModel, found: list[list[Insight]]) -> None:
+    """Tell how much of the fitted rate at the conversion is the base rate, with the interval of the draws."""
+    usable = np.flatnonzero(~model.fallback(batch) & (batch.lengths > 0))
+    if not usable.size:
+        return
+    baseline = model.baseline(batch)
+    drawn = np.concatenate([rest[:, usable] for _, rest in model.drawn_credits(batch)])
+    low, high = np.quantile(drawn, (0.05, 0.95), axis=0)
+    for order, journey in enumerate(usable.tolist()):
+        share, ends = float(baseline[journey]), (float(low[order]), float(high[order]))
+        text = (
+            f"the base rate is {100 * share:.0f} % of the rate that {model.name} fits at the conversion "
+            f"(90 % interval {100 * ends[0]:.0f} to {100 * ends[1]:.0f}): no touch receives it"
+        )
+        found[journey].append(Insight("journey.baseline", (), share, *ends, int(batch.lengths[journey]), text))
 
 
 def _leading_channels(

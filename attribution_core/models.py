@@ -1,8 +1,9 @@
 """The models that credit touches, under one protocol, and the set of them that a tenant uses.
 
-Invariant: for every model, credits are not negative and sum to 1 over each journey with touches; the same batch and the
-same trained states give the same bytes. A model that was estimated says where it had too little data: those journeys
-are credited by its declared fallback rule and flagged. Rules are conventions: their confidence is None, not 1.
+Invariant: for every model, credits are not negative and sum, with its baseline if it has one, to 1 over each journey
+with touches; the same batch and the same trained states give the same bytes. A model that was estimated says where it
+had too little data: those journeys are credited by its declared fallback rule and flagged. Rules are conventions: their
+confidence is None, not 1.
 """
 
 import hashlib
@@ -14,13 +15,17 @@ import numpy as np
 
 from attributary.attribution_core.journeys import Flags, Floats, JourneyBatch
 from attributary.attribution_core.markov_credit import MarkovModel, MarkovSettings
-from attributary.attribution_core.rules import RULES, RuleSettings, linear
+from attributary.attribution_core.poisson_credit import PoissonModel, PoissonSettings, Rates, RatesError
+from attributary.attribution_core.rules import RULES, RuleSettings
 from attributary.attribution_core.sets import set_shares
-from attributary.attribution_core.state import JourneyState
+from attributary.attribution_core.state import JourneyState, StateError
 
 RULE_MODELS: tuple[str, ...] = tuple(RULES)
-TRAINED_MODELS: tuple[str, ...] = ("markov",)
 MODELS: tuple[str, ...] = (*RULE_MODELS, "markov", "shapley")
+"""Those that credit every tenant's conversions."""
+OPTIONAL_MODELS: tuple[str, ...] = ("poisson",)
+"""Those that credit where a version is in force, and are not there at all where none is."""
+TRAINED_MODELS: tuple[str, ...] = ("markov", "poisson")
 UNTRAINED = "untrained"
 
 
@@ -124,7 +129,7 @@ class UntrainedModel:
 
     def credits(self, batch: JourneyBatch) -> Floats:
         """Return the fallback's credits."""
-        return linear(batch)
+        return RULES[self.fallback_rule](batch, RuleSettings())
 
     def confidence(self, batch: JourneyBatch) -> Floats:
         """There is no estimate: NaN."""
@@ -137,11 +142,19 @@ class UntrainedModel:
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """What one model says about a batch; see `Model` for the meaning of the arrays."""
+    """What one model says about a batch; see `Model` for the meaning of the arrays.
+
+    Attributes:
+        credits: float64[m].
+        confidence: float64[n], or None.
+        fallback: bool[n], or None.
+        baseline: float64[n], the part that no touch gets; None for a model without a baseline.
+    """
 
     credits: Floats
     confidence: Floats | None
     fallback: Flags | None
+    baseline: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +163,8 @@ class TrainedState:
 
     Attributes:
         version: the name of the version.
-        document: `JourneyState.to_document` of the training data.
-        settings: parameters, by the field names of `MarkovSettings`; empty for the defaults.
+        document: `JourneyState.to_document` of the training data; of poisson `Rates.to_document`.
+        settings: parameters, by the field names of `MarkovSettings` or `PoissonSettings`; empty for the defaults.
     """
 
     version: str
@@ -174,30 +187,37 @@ class ModelSet:
     def attribute(self, batch: JourneyBatch) -> dict[str, Attribution]:
         """Return what every model says about the batch, by model name."""
         return {
-            model.name: Attribution(model.credits(batch), model.confidence(batch), model.fallback(batch))
+            model.name: Attribution(
+                model.credits(batch),
+                model.confidence(batch),
+                model.fallback(batch),
+                model.baseline(batch) if isinstance(model, PoissonModel) else None,
+            )
             for model in self.models
         }
 
 
 def model_set(
-    names: Iterable[str] = MODELS,
+    names: Iterable[str] | None = None,
     states: Mapping[str, TrainedState] | None = None,
     settings: RuleSettings | None = None,
 ) -> ModelSet:
     """Build the models of a tenant.
 
     Args:
-        names: models wanted, of `MODELS`.
+        names: models wanted; by default `MODELS`, and those of `OPTIONAL_MODELS` that have a state.
         states: active trained state of each model that has one; a trained model without is credited by its fallback.
         settings: parameters of the rules.
 
     Raises:
-        ModelError: for a name that is not in `MODELS`, or that stands twice.
+        ModelError: for a name that no model has, or that stands twice.
         StateError: for a state document that cannot be read.
     """
     chosen = settings or RuleSettings()
+    known = states or {}
+    wanted = (*MODELS, *(name for name in OPTIONAL_MODELS if name in known)) if names is None else names
     models: list[Model] = []
-    for name in names:
+    for name in wanted:
         if any(model.name == name for model in models):
             raise ModelError(f"model {name!r} is named twice")
         if name in RULES:
@@ -205,9 +225,11 @@ def model_set(
         elif name == "shapley":
             models.append(ShapleyModel())
         elif name == "markov":
-            models.append(_markov((states or {}).get(name)))
+            models.append(_markov(known.get(name)))
+        elif name == "poisson":
+            models.append(_poisson(known.get(name)))
         else:
-            raise ModelError(f"no model {name!r}; there are {', '.join(MODELS)}")
+            raise ModelError(f"no model {name!r}; there are {', '.join((*MODELS, *OPTIONAL_MODELS))}")
     return ModelSet(tuple(models))
 
 
@@ -219,3 +241,16 @@ def _markov(state: TrainedState | None) -> Model:
     except TypeError as error:
         raise ModelError(f"markov {state.version}: unknown setting ({error})") from error
     return MarkovModel.train(state.version, JourneyState.from_document(state.document), settings)
+
+
+def _poisson(state: TrainedState | None) -> Model:
+    if state is None:
+        return UntrainedModel("poisson", fallback_rule=PoissonSettings().fallback_rule)
+    try:
+        settings = PoissonSettings(**state.settings)
+    except TypeError as error:
+        raise ModelError(f"poisson {state.version}: unknown setting ({error})") from error
+    try:
+        return PoissonModel(state.version, Rates.from_document(state.document), settings)
+    except RatesError as error:
+        raise StateError(f"poisson {state.version}: {error}") from error

@@ -65,6 +65,41 @@ def split_micros(
     return parts
 
 
+def split_with_baseline(
+    credits_: NDArray[np.float64],
+    baseline: NDArray[np.float64],
+    offsets: NDArray[np.int64],
+    value_micros: NDArray[np.int64],
+    minor_unit_micros: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split the value of each journey over its touches and a baseline, which takes part like a last touch.
+
+    Args:
+        credits_: float64[m], not negative; with the baseline they sum to 1 over each journey with touches.
+        baseline: float64[n], not negative.
+        offsets: as for `split_micros`.
+        value_micros: as for `split_micros`.
+        minor_unit_micros: as for `split_micros`.
+
+    Returns:
+        int64[m], micros of each touch, and int64[n], micros of the baseline; 0 for a journey without touches.
+
+    Raises:
+        ValueError: as for `split_micros`.
+    """
+    filled = np.diff(offsets) > 0
+    wide = offsets + np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(filled, dtype=np.int64)))
+    last = wide[1:][filled] - 1
+    touches = np.ones(int(wide[-1]), dtype=np.bool_)
+    touches[last] = False
+    together = np.empty(touches.size, dtype=np.float64)
+    together[touches], together[last] = credits_, baseline[filled]
+    parts = split_micros(together, wide, value_micros, minor_unit_micros)
+    rest = np.zeros(filled.size, dtype=np.int64)
+    rest[filled] = parts[last]
+    return parts[touches], rest
+
+
 def _split_units(
     credits_: NDArray[np.float64], offsets: NDArray[np.int64], lengths: NDArray[np.int64], units: NDArray[np.int64]
 ) -> NDArray[np.int64]:

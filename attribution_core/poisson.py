@@ -13,6 +13,7 @@ Assumptions: rates multiply; age matters in classes; watching begins with the fi
 of people who once had a touch, long after it. The rate ratios are associations.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -25,6 +26,7 @@ from attributary.attribution_core.population import Weights
 
 _PRIOR_PRECISION = 1 / 9  # a rate ratio beyond e^6 either way is implausible
 _MAX_STEPS = 100
+_DESIGN_CELLS = 1 << 22  # of the design matrix at a time: 32 MiB
 _TOLERANCE = 1e-9
 
 
@@ -59,26 +61,91 @@ def fit(exposures: Rows, days: Floats, conversions: Floats, channels: int) -> Po
     Raises:
         FitError: when no time was watched or nothing converted.
     """
+    theta, covariance = _maximum(exposures, days, conversions)
+    errors = np.sqrt(np.diag(covariance))
+    return PoissonFit(float(theta[0]), theta[1:].reshape(channels, -1), errors[1:].reshape(channels, -1))
+
+
+def fit_raising(counts: ExposureCounts, *, draws: int, seed: int) -> tuple[Floats, Floats]:
+    """Fit rates that no touch lowers, and draw from their uncertainty.
+
+    Effects that come out negative are fixed at 0 and the others fitted again, until none is negative; one that was
+    fixed stays so. Draws are normal around the estimate (Laplace), those below 0 count as 0, as the estimate does.
+
+    Args:
+        counts: additive counts.
+        draws: how many.
+        seed: of the draws.
+
+    Returns:
+        float64[K, A], log rate ratios, and float64[draws, K, A].
+
+    Raises:
+        FitError: as for `fit`.
+    """
+    days, conversions = counts.micros / MICROS_PER_DAY, counts.conversions.astype(np.float64)
+    shape = len(counts.index), len(counts.bounds)
+    kept = np.arange(shape[0] * shape[1])
+    while True:
+        theta, covariance = _maximum(counts.exposures[:, kept], days, conversions)
+        if not bool((theta[1:] < 0).any()):
+            break
+        kept = kept[theta[1:] >= 0]
+    noise = np.random.default_rng(seed).standard_normal((draws, theta.size)) @ np.linalg.cholesky(covariance).T
+    beta, drawn = np.zeros(shape[0] * shape[1]), np.zeros((draws, shape[0] * shape[1]))
+    beta[kept], drawn[:, kept] = theta[1:], np.maximum(theta[1:] + noise[:, 1:], 0.0)
+    return beta.reshape(shape), drawn.reshape(draws, *shape)
+
+
+@dataclass(frozen=True, eq=False)
+class _Likelihood:
+    """The log posterior of intercept and effects, computed over some rows at a time."""
+
+    exposures: Rows
+    days: Floats
+    conversions: Floats
+    penalty: Floats
+
+    def _blocks(self) -> Iterator[tuple[Floats, Floats, Floats]]:
+        rows = max(_DESIGN_CELLS // self.penalty.size, 1)
+        for low in range(0, self.days.size, rows):
+            part = slice(low, low + rows)
+            block = self.exposures[part].astype(np.float64)
+            yield np.column_stack((np.ones(block.shape[0]), block)), self.days[part], self.conversions[part]
+
+    def value(self, at: Floats) -> float:
+        found = -0.5 * float(self.penalty @ at**2)
+        with np.errstate(over="ignore"):
+            for design, watched, ended in self._blocks():
+                logs = design @ at
+                found += float(ended @ logs - watched @ np.exp(logs))
+        return found
+
+    def slopes(self, at: Floats) -> tuple[Floats, Floats]:
+        """Return the gradient and the negative curvature."""
+        gradient, curvature = -self.penalty * at, np.diag(self.penalty)
+        for design, watched, ended in self._blocks():
+            expected = watched * np.exp(design @ at)
+            gradient += design.T @ (ended - expected)
+            curvature += (design.T * expected) @ design
+        return gradient, curvature
+
+
+def _maximum(exposures: Rows, days: Floats, conversions: Floats) -> tuple[Floats, Floats]:
+    """Return the maximum of the log posterior, the intercept first, and the inverse of its curvature there."""
     if not days.sum() > 0 or not conversions.sum() > 0:
         raise FitError("poisson: no conversions, or no time watched")
-    design = np.column_stack((np.ones(days.size), exposures.astype(np.float64)))
-    penalty = np.full(design.shape[1], _PRIOR_PRECISION)
-    penalty[0] = 0.0
-    theta = np.zeros(design.shape[1])
+    theta = np.zeros(exposures.shape[1] + 1)
     theta[0] = np.log(conversions.sum() / days.sum())
-
-    def posterior(at: Floats) -> float:
-        with np.errstate(over="ignore"):
-            return float(conversions @ (design @ at) - days @ np.exp(design @ at) - 0.5 * penalty @ at**2)
-
-    value = posterior(theta)
+    penalty = np.full(theta.size, _PRIOR_PRECISION)
+    penalty[0] = 0.0
+    likelihood = _Likelihood(exposures, days, conversions, penalty)
+    value = likelihood.value(theta)
     for _ in range(_MAX_STEPS):
-        expected = days * np.exp(design @ theta)
-        gradient = design.T @ (conversions - expected) - penalty * theta
-        curvature = (design.T * expected) @ design + np.diag(penalty)
+        gradient, curvature = likelihood.slopes(theta)
         step = np.linalg.solve(curvature, gradient)
         while True:
-            renewed = posterior(theta + step)
+            renewed = likelihood.value(theta + step)
             if np.isfinite(renewed) and renewed >= value - 1e-12 * abs(value):
                 break
             step = 0.5 * step
@@ -89,10 +156,8 @@ def fit(exposures: Rows, days: Floats, conversions: Floats, channels: int) -> Po
             break
     else:
         raise FitError("poisson: the fit did not settle")
-    expected = days * np.exp(design @ theta)
-    covariance = np.linalg.inv((design.T * expected) @ design + np.diag(penalty))
-    errors = np.sqrt(np.diag(covariance))
-    return PoissonFit(float(theta[0]), theta[1:].reshape(channels, -1), errors[1:].reshape(channels, -1))
+    covariance = np.linalg.inv(likelihood.slopes(theta)[1])
+    return theta, 0.5 * (covariance + covariance.T)
 
 
 def fit_counts(counts: ExposureCounts) -> PoissonFit:

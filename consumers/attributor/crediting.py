@@ -18,7 +18,7 @@ from attributary.attribution_core.journey_insights import journey_insights
 from attributary.attribution_core.journeys import DIRECT, ChannelIndex, JourneyBatch
 from attributary.attribution_core.lookback import LookbackPolicy
 from attributary.attribution_core.models import Attribution, Model, ModelSet
-from attributary.attribution_core.money import split_micros
+from attributary.attribution_core.money import split_micros, split_with_baseline
 from attributary.consumers.store.attribution_reads import OwedConversion, ReachedTouchpoint
 
 Record = dict[str, Any]
@@ -137,8 +137,11 @@ def results(
     per_model = []
     for model in models.models:
         attribution = attributions[model.name]
-        micros = split_micros(attribution.credits, batch.offsets, values, units)
-        per_model.append((model, attribution, attribution.credits.tolist(), micros.tolist()))
+        if attribution.baseline is None:
+            micros, rest = split_micros(attribution.credits, batch.offsets, values, units), np.zeros_like(values)
+        else:
+            micros, rest = split_with_baseline(attribution.credits, attribution.baseline, batch.offsets, values, units)
+        per_model.append((model, attribution, attribution.credits.tolist(), micros.tolist(), rest.tolist()))
     offsets = batch.offsets.tolist()
     records = []
     for number, conversion in enumerate(conversions):
@@ -151,9 +154,9 @@ def results(
                 **_model_facts(model, attribution, number),
                 "touchpoints": _credits(touchpoints, credits_[first:last], micros[first:last]),
                 "rollups": _rollups(groups, credits_[first:last], micros[first:last]),
-                "unattributed_micros": 0 if touchpoints else conversion.net_value_micros,
+                "unattributed_micros": rest[number] if touchpoints else conversion.net_value_micros,
             }
-            for model, attribution, credits_, micros in per_model
+            for model, attribution, credits_, micros, rest in per_model
         ]
         record["insights"] = [_insight(insight) for insight in insights[number] if insight.text is not None]
         records.append(record)

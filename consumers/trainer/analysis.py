@@ -2,7 +2,7 @@
 
 Credits of journeys are additive, so they are summed while the journeys stream by. Invariant: for every model and
 currency the values by channel, those by platform and those by campaign each sum to the net value of the conversions
-with touches, to the micro; what has no touch stays "unattributed".
+with touches, less the model's baseline, to the micro; what has no touch stays "unattributed".
 """
 
 from collections import defaultdict
@@ -15,8 +15,9 @@ import psycopg
 
 from attributary.attribution_core.journey_insights import journey_insights
 from attributary.attribution_core.journeys import Flags, Floats, Ints, JourneyBatch
-from attributary.attribution_core.models import ModelSet
-from attributary.attribution_core.money import split_micros
+from attributary.attribution_core.models import Attribution, ModelSet
+from attributary.attribution_core.money import split_micros, split_with_baseline
+from attributary.attribution_core.poisson_credit import PoissonModel
 from attributary.attribution_core.report import plain
 from attributary.consumers.store.training import (
     Selection,
@@ -81,6 +82,7 @@ class _Totals:
     unattributed_micros: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     models: dict[str, dict[str, dict[str, _Sum]]] = field(default_factory=dict)
     fallbacks: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    baselines: dict[str, _Sum] = field(default_factory=dict)
 
 
 def analyze_batch(
@@ -162,10 +164,13 @@ def _part(batch: JourneyBatch, kept: Flags) -> JourneyBatch:
     )
 
 
-def _split(credits_: Floats, batch: JourneyBatch, conversions: Sequence[TimelineRow]) -> Ints:
+def _split(said: Attribution, batch: JourneyBatch, conversions: Sequence[TimelineRow]) -> tuple[Ints, Ints]:
+    """Return the micros of every touch, and those of every journey that touches do not get although there are some."""
     values = np.fromiter((row.value_micros for row in conversions), np.int64, len(conversions))
     units = np.fromiter((MINOR_UNIT_MICROS.get(row.group, 1) for row in conversions), np.int64, len(conversions))
-    return split_micros(credits_, batch.offsets, values, units)
+    if said.baseline is None:
+        return split_micros(said.credits, batch.offsets, values, units), np.zeros_like(values)
+    return split_with_baseline(said.credits, said.baseline, batch.offsets, values, units)
 
 
 def _add(
@@ -190,10 +195,19 @@ def _add(
         "campaign": [row.campaign for row in touches],
     }
     for model in models.models:
-        credits_ = model.credits(batch)
         fallen = model.fallback(batch)
         totals.fallbacks[model.name] += 0 if fallen is None else int(fallen.sum())
-        micros = _split(credits_, batch, conversions).tolist()
+        baseline = model.baseline(batch) if isinstance(model, PoissonModel) else None
+        said = Attribution(model.credits(batch), None, fallen, baseline)
+        credits_ = said.credits
+        touch_micros, rest_micros = _split(said, batch, conversions)
+        micros = touch_micros.tolist()
+        if baseline is not None:
+            rest = totals.baselines.setdefault(model.name, _Sum())
+            rest.credit += float(baseline.sum())
+            rest.squares += float((baseline**2).sum())
+            for row, value in zip(conversions, rest_micros.tolist(), strict=True):
+                rest.micros[row.group] += value
         by_dimension = totals.models.setdefault(model.name, {name: {} for name in _DIMENSIONS})
         for dimension in _DIMENSIONS:
             _add_names(by_dimension[dimension], names[dimension], currencies, credits_, micros, journey)
@@ -236,6 +250,9 @@ def _report(totals: _Totals, models: ModelSet) -> dict[str, Any]:
                     "version": model.version,
                     "fallback": {"rule": model.fallback_rule, "conversions": totals.fallbacks[model.name]}
                     if model.fallback_rule
+                    else None,
+                    "baseline": _row("(baseline)", totals.baselines[model.name], max(totals.with_touches, 1))
+                    if model.name in totals.baselines
                     else None,
                     **{
                         f"{dimension}s": _names(totals.models[model.name][dimension], totals.with_touches)
@@ -292,15 +309,19 @@ def _journey(
     credited = []
     said = models.attribute(batch)
     for model in models.models:
-        credits_, fallen, confidence = said[model.name].credits, said[model.name].fallback, said[model.name].confidence
+        of_model = said[model.name]
+        fallen, confidence = of_model.fallback, of_model.confidence
+        micros, rest = _split(of_model, batch, [conversion])
         credited.append(
             {
                 "model": model.name,
                 "version": model.version,
                 "fallback": model.fallback_rule if fallen is not None and fallen[0] else None,
                 "confidence": None if confidence is None else confidence[0],
-                "credits": credits_.tolist(),
-                "value_micros": _split(credits_, batch, [conversion]).tolist(),
+                "credits": of_model.credits.tolist(),
+                "value_micros": micros.tolist(),
+                "baseline": None if of_model.baseline is None else of_model.baseline[0],
+                "unattributed_micros": rest.tolist()[0] if touches else conversion.value_micros,
             }
         )
     report: dict[str, Any] = plain(

@@ -8,11 +8,15 @@ from typing import Any
 import psycopg
 
 from attributary.attribution_core.models import TRAINED_MODELS, ModelError, TrainedState, model_set
+from attributary.attribution_core.poisson import FitError
+from attributary.attribution_core.poisson_credit import PoissonSettings
 from attributary.consumers.store.model_states import NewState
 
 from .code_version import code_version
 from .learning import Learned, Progress, Window, learn, no_progress
 from .population import population
+from .rates import fit_rates
+from .watching import watch
 
 
 class TrainingError(ValueError):
@@ -69,6 +73,8 @@ def train(connection: psycopg.Connection, plan: TrainingPlan, progress: Progress
     if plan.model not in TRAINED_MODELS:
         raise TrainingError(f"{plan.model} is not a trained model; there are {', '.join(TRAINED_MODELS)}")
     started = time.monotonic()
+    if plan.model == "poisson":
+        return _train_rates(connection, plan, progress, started)
     learned = learn(connection, plan.window, plan.inactivity_micros, currency=plan.currency, progress=progress)
     state = learned.state
     if not state.conversions + state.nulls:
@@ -84,17 +90,47 @@ def train(connection: psycopg.Connection, plan: TrainingPlan, progress: Progress
     return NewState(plan.window.tenant_id, plan.model, document, dict(plan.settings), metadata)
 
 
-def _metadata(plan: TrainingPlan, learned: Learned) -> dict[str, Any]:
-    journeys = learned.state.conversions + learned.state.nulls
+def _train_rates(connection: psycopg.Connection, plan: TrainingPlan, progress: Progress, started: float) -> NewState:
+    """Train the time-aware model: it needs no finished journeys, and has no use for values."""
+    try:
+        settings = PoissonSettings(**plan.settings)
+        watched = watch(connection, plan.window, progress)
+        rates, report = fit_rates(watched, settings)
+    except TypeError as error:
+        raise TrainingError(f"poisson: unknown setting ({error})") from error
+    except ValueError as error:
+        raise TrainingError(f"poisson: {error}") from error
+    except FitError as error:
+        raise TrainingError(f"{error} in the window of tenant {plan.window.tenant_id}") from error
+    metadata: dict[str, Any] = {
+        "window": _window(plan),
+        "watched_until": watched.until,
+        "n": watched.people,
+        "n_eff": float(watched.people),
+        "currency": None,
+        "policies": [],
+        "code_version": code_version(),
+        "training_seconds": round(time.monotonic() - started, 3),
+        "diagnostics": report,
+    }
+    return NewState(plan.window.tenant_id, plan.model, rates.to_document(), dict(plan.settings), metadata)
+
+
+def _window(plan: TrainingPlan) -> dict[str, Any]:
     window = plan.window
     return {
-        "window": {
-            "since": window.since,
-            "until": window.until,
-            "conversion_types": sorted(window.conversion_types),
-            "closing": str(window.closing),
-            "inactivity_micros": plan.inactivity_micros,
-        },
+        "since": window.since,
+        "until": window.until,
+        "conversion_types": sorted(window.conversion_types),
+        "closing": str(window.closing),
+        "inactivity_micros": plan.inactivity_micros,
+    }
+
+
+def _metadata(plan: TrainingPlan, learned: Learned) -> dict[str, Any]:
+    journeys = learned.state.conversions + learned.state.nulls
+    return {
+        "window": _window(plan),
         "n": journeys,
         "n_eff": float(journeys),  # every journey weighs 1: nothing is forgotten inside the window
         "currency": learned.currency,

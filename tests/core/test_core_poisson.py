@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from attributary.attribution_core import analyze, exposures, read_events
 from attributary.attribution_core.exposures import AGE_BOUNDS, ExposureCounts, pieces
-from attributary.attribution_core.journeys import Ints, JourneyBatch, JourneyError, Outcomes
+from attributary.attribution_core.journeys import ChannelIndex, Ints, JourneyBatch, JourneyError, Outcomes
+from attributary.attribution_core.models import MODELS, ModelError, TrainedState, model_set
+from attributary.attribution_core.money import split_with_baseline
 from attributary.attribution_core.poisson import (
     FitError,
     PoissonFit,
@@ -17,8 +19,12 @@ from attributary.attribution_core.poisson import (
     eliminate_backwards,
     fit,
     fit_counts,
+    fit_raising,
 )
+from attributary.attribution_core.poisson_credit import PoissonModel, PoissonSettings, Rates, RatesError
 from attributary.attribution_core.population import Weights
+from attributary.attribution_core.segments import segment_counts
+from attributary.attribution_core.state import StateError
 
 DAY = 86_400_000_000
 NAMES = ("mail", "search")
@@ -224,3 +230,115 @@ def test_counts_of_other_age_classes_cannot_be_added() -> None:
         one.add(other)
     with pytest.raises(JourneyError, match="damaged"):
         ExposureCounts.from_document({**one.to_document(), "bounds": ["x"]})
+
+
+RATES = Rates(
+    ChannelIndex.of(NAMES),
+    AGE_BOUNDS,
+    BETA,
+    np.stack([BETA, BETA * 1.2, np.maximum(BETA - 0.2, 0)]),
+    np.array([50, 99]),
+)
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(st.integers(0, 50 * DAY), st.just(""), st.sampled_from(("mail", "search", "?"))), max_size=9
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+@settings(max_examples=60)
+def test_published_credits_and_baseline_are_shares_that_no_neighbour_changes(
+    journeys: list[list[tuple[int, str, str]]],
+) -> None:
+    batch = JourneyBatch.of(journeys, [60 * DAY] * len(journeys))
+    model = PoissonModel("3", Rates.from_document(json.loads(json.dumps(RATES.to_document()))), PoissonSettings())
+    credits_, baseline, confidence = model.credits(batch), model.baseline(batch), model.confidence(batch)
+    filled = batch.lengths > 0
+    assert (credits_ >= 0).all()
+    assert ((baseline >= 0) & (baseline <= 1)).all()
+    assert (batch.sums(credits_) + baseline)[filled] == pytest.approx(1, abs=1e-12)
+    unknown = [any(name == "?" for _, _, name in journey) for journey in journeys]
+    assert model.fallback(batch).tolist() == unknown
+    assert np.isnan(confidence).tolist() == (np.array(unknown) | ~filled).tolist()
+    values, units = np.full(len(batch), -12_345_678), np.full(len(batch), 10_000)
+    micros, rest = split_with_baseline(credits_, baseline, batch.offsets, values, units)
+    assert (segment_counts(micros, batch.offsets) + rest == values)[filled].all()
+    assert not rest[~filled].any()
+    for place in range(len(batch)):
+        alone = batch.slice(place, place + 1)
+        assert model.credits(alone).tolist() == credits_[batch.journey_of_touch == place].tolist()
+        assert model.baseline(alone).tolist() == baseline[place : place + 1].tolist()
+        assert np.array_equal(model.confidence(alone), confidence[place : place + 1], equal_nan=True)
+
+
+def test_published_credits_are_those_of_the_free_fit_where_nothing_lowers_the_rate(known: World) -> None:
+    counts = ExposureCounts.fit(known.batch, known.outcomes.conversions, known.watched_until)
+    beta, draws = fit_raising(counts, draws=200, seed=1)
+    free = fit_counts(counts)
+    assert (beta >= 0).all()
+    assert beta[free.beta > 0.1] == pytest.approx(free.beta[free.beta > 0.1], abs=0.05)
+    clear = free.beta > 3 * free.beta_error
+    assert draws.std(axis=0)[clear] == pytest.approx(free.beta_error[clear], rel=0.25)
+    rates = Rates(counts.index, counts.bounds, beta, draws, counts.conversions_with())
+    model = PoissonModel("1", rates, PoissonSettings())
+    expected, baseline = eliminate_backwards(known.batch, PoissonFit(0.0, beta, beta))
+    assert model.credits(known.batch) == pytest.approx(expected, abs=1e-9)
+    assert model.baseline(known.batch) == pytest.approx(baseline, abs=1e-9)
+    assert float(np.nanmean(model.confidence(known.batch))) > 0.9
+
+
+def test_effects_that_lower_the_rate_are_fixed_at_none_and_the_rest_is_fitted_again() -> None:
+    counts = ExposureCounts(
+        ChannelIndex.of(["a", "b"]),
+        (DAY,),
+        np.array([[0, 0], [1, 0], [0, 1]], dtype=np.int8),
+        np.array([1000, 1000, 1000]) * DAY,
+        np.array([200, 50, 600]),
+    )
+    assert fit_counts(counts).beta[0, 0] < -1
+    beta, draws = fit_raising(counts, draws=50, seed=1)
+    assert beta[0, 0] == 0
+    assert not draws[:, 0].any()
+    assert np.exp(beta[1, 0]) == pytest.approx(600 / 125, rel=0.02)  # base rate: (200 + 50) / 2
+    nothing, _ = fit_raising(
+        ExposureCounts(counts.index, counts.bounds, counts.exposures, counts.micros, np.array([600, 50, 50])),
+        draws=5,
+        seed=1,
+    )
+    assert not nothing.any()
+
+
+def test_a_touch_beyond_the_fifth_of_its_kind_says_nothing_new() -> None:
+    batch = JourneyBatch.of([[(place, str(place), "search") for place in range(7)]], [10])
+    credits_ = PoissonModel("1", RATES, PoissonSettings()).credits(batch)
+    assert (credits_[5:] == 0).all()
+    assert (credits_[:5] > 0).all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"kind": "x"}, {"schema": 9}, {"beta": [[1.0]]}, {"channels": ["b", "a"]}, {"beta": [[-1.0, 0, 0], [0, 0, 0]]}],
+)
+def test_damaged_rates_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(RatesError):
+        Rates.from_document(RATES.to_document() | change)
+    with pytest.raises(StateError, match="poisson 4"):
+        model_set(["poisson"], {"poisson": TrainedState("4", RATES.to_document() | change, {})})
+
+
+def test_an_optional_model_is_there_only_with_a_state() -> None:
+    state = {"poisson": TrainedState("4", RATES.to_document(), {"minimum_conversions": 80})}
+    assert [model.name for model in model_set(states=state).models] == [*MODELS, "poisson"]
+    assert "poisson" not in [model.name for model in model_set().models]
+    batch = JourneyBatch.of([[(0, "", "mail")], [(0, "", "search")]], [10, 10])
+    said = model_set(["poisson"], state).attribute(batch)["poisson"]
+    assert said.fallback is not None
+    assert said.fallback.tolist() == [True, False]  # mail: 50 conversions
+    (untrained,) = model_set(["poisson"]).models
+    assert (untrained.version, untrained.fallback_rule) == ("untrained", "time_decay")
+    with pytest.raises(ModelError, match="unknown setting"):
+        model_set(["poisson"], {"poisson": TrainedState("4", RATES.to_document(), {"order": 1})})

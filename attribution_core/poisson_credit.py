@@ -1,0 +1,231 @@
+"""Per-journey credits of the time-aware model: what the attributor computes with a trained version.
+
+A touch is credited by backwards elimination with its part of the fitted rate at the conversion (`poisson`); what is
+left when every touch is removed is the *baseline*: the share that would come anyway, which no touch gets.
+
+Touches raise the rate or leave it alone here: rate ratios below 1 are fitted at exactly 1 (`fit_raising`), so that no
+touch of a published result owes money. The unconstrained ratios stay with the version, for people to read.
+
+Invariant: credits and baseline are not negative and sum to 1 over each journey with touches; they depend on that
+journey and the stored rates alone, not on its neighbours in the batch. A journey with a channel that the version does
+not know well enough is credited by the fallback rule, without a baseline, and flagged.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from attributary.attribution_core.exposures import MAX_REPEATS
+from attributary.attribution_core.journeys import ChannelIndex, Flags, Floats, Ints, JourneyBatch
+from attributary.attribution_core.rules import RULES, RuleSettings
+from attributary.attribution_core.segments import segment_sums
+
+SCHEMA_VERSION = 1
+_KIND = "attributary.poisson-rates"
+_CELLS = 1 << 17  # of draws x touches at a time: they stay in the cache
+
+
+class RatesError(ValueError):
+    """A document that holds no rates."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoissonSettings:
+    """Parameters of the time-aware model.
+
+    Attributes:
+        minimum_conversions: below this many conversions with the channel in reach, it has insufficient data.
+        fallback_rule: the rule that credits journeys with insufficient data; like the model it looks at ages.
+        draws: parameter draws behind intervals and confidence, kept with the version.
+        seed: of the draws.
+    """
+
+    minimum_conversions: int = 30
+    fallback_rule: str = "time_decay"
+    draws: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.fallback_rule not in RULES:
+            raise ValueError(f"fallback_rule: must be one of {', '.join(RULES)}")
+        if self.minimum_conversions < 0 or self.draws < 1:
+            raise ValueError("minimum_conversions, draws: must not be negative, must be positive")
+
+
+@dataclass(frozen=True, eq=False)
+class Rates:
+    """What a version of the model keeps.
+
+    Attributes:
+        index: the channels.
+        bounds: upper ends of the age classes, microseconds, ascending.
+        beta: float64[K, A], log rate ratio of a touch of the channel in the age class, not negative.
+        draws: float64[D, K, A], the same under parameter draws.
+        conversions_with: int64[K], conversions with a touch of the channel in reach.
+    """
+
+    index: ChannelIndex
+    bounds: tuple[int, ...]
+    beta: Floats
+    draws: Floats
+    conversions_with: Ints
+
+    def to_document(self) -> dict[str, Any]:
+        """Return a JSON-able document: the same rates give the same document."""
+        return {
+            "kind": _KIND,
+            "schema": SCHEMA_VERSION,
+            "channels": list(self.index.names),
+            "bounds": list(self.bounds),
+            "beta": self.beta.tolist(),
+            "draws": self.draws.reshape(self.draws.shape[0], -1).tolist(),
+            "conversions_with": self.conversions_with.tolist(),
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "Rates":
+        """Read what `to_document` wrote.
+
+        Raises:
+            RatesError: when the document is of another kind or schema version, or damaged.
+        """
+        if document.get("kind") != _KIND or document.get("schema") != SCHEMA_VERSION:
+            raise RatesError(f"rates: expected {_KIND} of schema {SCHEMA_VERSION}")
+        try:
+            index = ChannelIndex.of(document["channels"])
+            bounds = tuple(int(bound) for bound in document["bounds"])
+            shape = (len(index), len(bounds))
+            beta = np.array(document["beta"], dtype=np.float64).reshape(shape)
+            draws = np.array(document["draws"], dtype=np.float64).reshape(-1, *shape)
+            support = np.array(document["conversions_with"], dtype=np.int64)
+        except (KeyError, TypeError, OverflowError, ValueError) as error:
+            raise RatesError(f"rates: damaged document ({error})") from error
+        finite = bool(np.isfinite(beta).all() and np.isfinite(draws).all())
+        if support.size != len(index) or not finite or list(index.names) != document["channels"]:
+            raise RatesError("rates: damaged document (lengths, order or numbers)")
+        if bool((beta < 0).any() or (draws < 0).any()):
+            raise RatesError("rates: damaged document (a touch that lowers the rate)")
+        return cls(index, bounds, beta, draws, support)
+
+
+@dataclass(frozen=True, eq=False)
+class PoissonModel:
+    """The time-aware model, ready to credit journeys.
+
+    Attributes:
+        version: of the trained state.
+        rates: as trained.
+        settings: see `PoissonSettings`.
+    """
+
+    version: str
+    rates: Rates
+    settings: PoissonSettings
+
+    @property
+    def name(self) -> str:
+        """The model's name in results."""
+        return "poisson"
+
+    @property
+    def fallback_rule(self) -> str:
+        """The rule for journeys with insufficient data."""
+        return self.settings.fallback_rule
+
+    def credits(self, batch: JourneyBatch) -> Floats:
+        """Return the credit of each touch, float64[m]."""
+        credits_, _ = self._split(batch, self.rates.beta[None])
+        found: Floats = credits_[0]
+        fallen = self.fallback(batch)
+        if bool(fallen.any()):
+            touches = np.repeat(fallen, batch.lengths)
+            found[touches] = RULES[self.fallback_rule](batch, RuleSettings())[touches]
+        return found
+
+    def baseline(self, batch: JourneyBatch) -> Floats:
+        """Return the part of each journey that no touch gets, float64[n]; 0 where it fell back."""
+        _, baseline = self._split(batch, self.rates.beta[None])
+        found: Floats = baseline[0]
+        found[self.fallback(batch) | (batch.lengths == 0)] = 0.0
+        return found
+
+    def fallback(self, batch: JourneyBatch) -> Flags:
+        """Tell which journeys have touches but too little data: an unknown channel, or a rare one."""
+        poor = np.append(self.rates.conversions_with < self.settings.minimum_conversions, True)
+        flagged = np.zeros(len(batch), dtype=np.bool_)
+        flagged[batch.journey_of_touch[poor[self._places(batch)]]] = True
+        return flagged
+
+    def confidence(self, batch: JourneyBatch) -> Floats:
+        """Return 1 - mean over the draws of half the summed absolute change of credits and baseline."""
+        credits_, baseline = (part[0] for part in self._split(batch, self.rates.beta[None]))
+        variation = np.zeros(len(batch), dtype=np.float64)
+        for drawn, rest in self.drawn_credits(batch):
+            changes = segment_sums(np.abs(drawn - credits_), batch.offsets) + np.abs(rest - baseline)
+            # row by row: the sum must not depend on how many draws were computed at once
+            for change in changes:
+                variation += change
+        confidence: Floats = 1.0 - 0.5 * variation / self.rates.draws.shape[0]
+        confidence[self.fallback(batch) | (batch.lengths == 0)] = np.nan
+        return confidence
+
+    def drawn_credits(self, batch: JourneyBatch) -> Iterator[tuple[Floats, Floats]]:
+        """Return credits and baselines under parameter draws, some draws at a time: float64[d, m], float64[d, n].
+
+        They mean nothing for journeys that fall back.
+        """
+        step = max(_CELLS // max(batch.channels.size, 1), 1)
+        for low in range(0, self.rates.draws.shape[0], step):
+            yield self._split(batch, self.rates.draws[low : low + step])
+
+    def _places(self, batch: JourneyBatch) -> Ints:
+        """Return the code of each touch's channel in the rates; -1, the last entry of a padded row, if unknown."""
+        places: Ints = batch.index.translation(self.rates.index)[batch.channels]
+        return places
+
+    def _split(self, batch: JourneyBatch, beta: Floats) -> tuple[Floats, Floats]:
+        """Eliminate backwards under many parameters at once: credits float64[d, m], baselines float64[d, n]."""
+        parameters, ages = beta.shape[0], len(self.rates.bounds)
+        table = np.zeros((parameters, beta.shape[1] + 1, ages + 1), dtype=np.float64)  # unknown, grown out: no effect
+        table[:, :-1, :-1] = beta
+        spans = np.repeat(batch.converted_at, batch.lengths) - batch.times
+        classes = np.searchsorted(np.array(self.rates.bounds, dtype=np.int64), spans, side="right")
+        places = self._places(batch)
+        cells = np.where(places < 0, beta.shape[1], places) * (ages + 1) + classes
+        logs = np.ascontiguousarray(table.reshape(parameters, -1)[:, cells])
+        logs[:, _repeated(batch, cells)] = 0.0
+        # Running sums place by place: a sum over the whole batch would let neighbours decide on the last bit.
+        upto = np.zeros_like(logs)
+        whole = np.zeros((parameters, len(batch)), dtype=np.float64)
+        for place in range(int(batch.lengths.max(initial=0))):
+            journeys = np.flatnonzero(batch.lengths > place)
+            touches = batch.offsets[:-1][journeys] + place
+            whole[:, journeys] += logs[:, touches]
+            upto[:, touches] = whole[:, journeys]
+        # Relative to the rate of all touches: no exponent is above 0, so nothing overflows.
+        total = np.repeat(whole, batch.lengths, axis=1)
+        # (whole - total) is exactly 0 for the last touch, and the touch before ends where this one begins.
+        rates = np.exp(upto - total)
+        baseline = np.exp(-whole)
+        before = np.empty_like(rates)
+        before[:, 1:] = rates[:, :-1]
+        starts = batch.offsets[:-1][batch.lengths > 0]
+        before[:, starts] = baseline[:, batch.lengths > 0]
+        return np.maximum(rates - before, 0.0), baseline
+
+
+def _repeated(batch: JourneyBatch, cells: Ints) -> Flags:
+    """Tell which touches are the sixth or later of one channel and age class in their journey: they say nothing new."""
+    repeated = np.zeros(cells.size, dtype=np.bool_)
+    if int(batch.lengths.max(initial=0)) <= MAX_REPEATS:
+        return repeated
+    order = np.lexsort((cells, batch.journey_of_touch))  # stable: in the order of time
+    journeys, sorted_cells = batch.journey_of_touch[order], cells[order]
+    fresh = np.ones(cells.size, dtype=np.bool_)
+    fresh[1:] = (journeys[1:] != journeys[:-1]) | (sorted_cells[1:] != sorted_cells[:-1])
+    starts = np.flatnonzero(fresh)
+    ranks = np.arange(cells.size) - np.repeat(starts, np.diff(np.append(starts, cells.size)))
+    repeated[order] = ranks >= MAX_REPEATS
+    return repeated

@@ -1,0 +1,142 @@
+"""Training the time-aware model: rates fitted to what was watched, and what they say about every channel.
+
+Invariant: the report is a function of the counts, the paths of the conversions and the settings; what cannot be said is
+None, never 0. The baseline, the share that would come anyway, stands beside the channels and is given to none of them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from attributary.attribution_core.exposures import AGE_BOUNDS, MICROS_PER_DAY
+from attributary.attribution_core.journeys import Floats, JourneyBatch
+from attributary.attribution_core.poisson import PoissonFit, fit_counts, fit_raising
+from attributary.attribution_core.poisson_credit import PoissonModel, PoissonSettings, Rates
+from attributary.attribution_core.report import plain
+
+from .population import INSUFFICIENT, OK
+from .watching import Path, Watched
+
+_Z_90 = 1.6448536269514722
+
+
+def fit_rates(watched: Watched, settings: PoissonSettings) -> tuple[Rates, dict[str, Any]]:
+    """Fit the model; returns what a version keeps, and the report for its metadata.
+
+    Args:
+        watched: counts and paths.
+        settings: of the model.
+
+    Raises:
+        FitError: nothing converted, or the fit does not settle.
+    """
+    counts = watched.counts
+    free = fit_counts(counts)
+    beta, draws = fit_raising(counts, draws=settings.draws, seed=settings.seed)
+    rates = Rates(counts.index, counts.bounds, beta, draws, counts.conversions_with())
+    return rates, _report(watched, free, PoissonModel("0", rates, settings))
+
+
+def _report(watched: Watched, free: PoissonFit, model: PoissonModel) -> dict[str, Any]:
+    rates, counts = model.rates, watched.counts
+    shares = _shares(watched.paths, model)
+    conversions = int(counts.conversions.sum())
+    starts = (0, *(bound // MICROS_PER_DAY for bound in rates.bounds))
+    channels = [
+        {
+            "channel": name,
+            "conversions_with": rates.conversions_with[code],
+            "status": OK if rates.conversions_with[code] >= model.settings.minimum_conversions else INSUFFICIENT,
+            "poisson": _row(shares, code, conversions),
+            "rate_ratios": [
+                {
+                    "from_days": starts[age],
+                    "to_days": starts[age + 1],
+                    "ratio": float(np.exp(free.beta[code, age])),
+                    "interval": [
+                        float(np.exp(free.beta[code, age] + side * _Z_90 * free.beta_error[code, age]))
+                        for side in (-1, 1)
+                    ],
+                    "credited_ratio": float(np.exp(rates.beta[code, age])),
+                }
+                for age in range(len(rates.bounds))
+            ],
+        }
+        for code, name in enumerate(rates.index.names)
+    ]
+    report: dict[str, Any] = plain(
+        {
+            "status": OK,
+            "conversions": conversions,
+            "conversions_unwatched": watched.unwatched,
+            "people": watched.people,
+            "watched_days": float(counts.micros.sum()) / MICROS_PER_DAY,
+            "distinct_exposures": int(counts.micros.size),
+            "base_rate_per_day": float(np.exp(free.alpha)),
+            "baseline": _row(shares, len(rates.index), conversions),
+            "confidence": shares["confidence"],
+            "intervals": "parameter draws and conversions",
+            "conversions_in_shares": int(sum(watched.paths.values())),
+            "channels": channels,
+        }
+    )
+    return report
+
+
+def _row(shares: Mapping[str, Any], place: int, conversions: int) -> dict[str, Any]:
+    share, error = shares["share"][place], shares["error"][place]
+    return {
+        "share": share,
+        "interval": [max(share - _Z_90 * error, 0.0), min(share + _Z_90 * error, 1.0)],
+        "error": error,
+        "conversions": share * conversions,
+    }
+
+
+def _shares(paths: Mapping[Path, int], model: PoissonModel) -> dict[str, Any]:
+    """Return share and standard error of every channel and, in the last place, of the baseline, float64[K + 1].
+
+    Two errors add up: that of the rates, by their draws, and that of the mean over conversions.
+    """
+    batch, numbers = _representatives(paths, model)
+    whole = numbers.sum()
+    cells = np.append(batch.channels, np.full(len(batch), len(batch.index))).astype(np.int64)
+    owner = np.append(batch.journey_of_touch, np.arange(len(batch)))
+
+    def by_name(credits_: Floats, baseline: Floats) -> Floats:
+        weighted = np.append(credits_, baseline) * numbers[owner]
+        found: Floats = np.bincount(cells, weighted, len(batch.index) + 1).astype(np.float64) / whole
+        return found
+
+    # every path counts, also those on which single journeys fall back: rare channels are flagged, not left out
+    keen = PoissonModel("0", model.rates, PoissonSettings(minimum_conversions=0))
+    credits_, baseline = keen.credits(batch), np.where(batch.lengths > 0, keen.baseline(batch), 1.0)
+    share = by_name(credits_, baseline)
+    drawn = np.stack(
+        [
+            by_name(one, np.where(batch.lengths > 0, rest, 1.0))
+            for credits_drawn, baselines in keen.drawn_credits(batch)
+            for one, rest in zip(credits_drawn, baselines, strict=True)
+        ]
+    )
+    pairs, places = np.unique(owner * (len(batch.index) + 1) + cells, return_inverse=True)
+    sums = np.bincount(places, np.append(credits_, baseline), pairs.size)
+    squares = np.bincount(
+        pairs % (len(batch.index) + 1), sums**2 * numbers[pairs // (len(batch.index) + 1)], len(batch.index) + 1
+    )
+    sampling = np.maximum(squares / whole - share**2, 0.0) / whole
+    error = np.sqrt(sampling + drawn.var(axis=0))
+    confidence = 1.0 - 0.5 * float(np.abs(drawn - share).sum(axis=1).mean())
+    return {"share": share, "error": error, "confidence": confidence}
+
+
+def _representatives(paths: Mapping[Path, int], model: PoissonModel) -> tuple[JourneyBatch, Floats]:
+    """Return one journey per distinct path, its touches at the young end of their age classes, and how many it is."""
+    youngest = (0, *AGE_BOUNDS)
+    ordered = sorted(paths.items())
+    journeys = [
+        [(-youngest[age], f"{place:06d}", channel) for place, (channel, age) in enumerate(path)] for path, _ in ordered
+    ]
+    batch = JourneyBatch.of(journeys, [0] * len(journeys), model.rates.index)
+    return batch, np.array([number for _, number in ordered], dtype=np.float64)

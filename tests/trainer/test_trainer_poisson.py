@@ -1,0 +1,194 @@
+"""The time-aware model from training to a published result, on a real Postgres."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from attributary.attribution_core.exposures import AGE_BOUNDS
+from attributary.attribution_core.models import TrainedState, model_set
+from attributary.attribution_core.poisson_credit import Rates
+from attributary.consumers.attributor.stage import AttributorStage
+from attributary.consumers.auditor.checking import disagreement, imbalance
+from attributary.consumers.runtime.records import Record
+from attributary.consumers.store.connection import connect
+from attributary.consumers.store.model_states import activate, deactivate, save_states, show_state
+from attributary.consumers.store.session import StoreSession
+from attributary.consumers.trainer.analysis import JourneyFilter, analyze_batch, analyze_journey
+from attributary.consumers.trainer.learning import Window
+from attributary.consumers.trainer.training import TrainingError, TrainingPlan, train
+from attributary.consumers.trainer.watching import Watched, watch
+from attributary.schemas.codec import Codec
+from attributary.schemas.topics import COMMANDS
+from tests.trainer.feed import DAY, NOW, POLICY, feed, order, touchpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from attributary.consumers.runtime.records import Outbound
+    from attributary.consumers.store.model_states import NewState
+
+pytestmark = pytest.mark.postgres
+
+Event = tuple[str, dict[str, Any]]
+BASE, SEARCH = 0.01, 8.0  # conversions a day, and how many times that on the day of a search; mail changes nothing
+
+
+def world(people: int, seed: int) -> list[Event]:
+    """People with one to three touches in ten days; whoever has not converted on day 20 is still open then."""
+    generator = np.random.default_rng(seed)
+    events: list[Event] = []
+    for number in range(people):
+        touches = sorted(generator.uniform(0, 10, int(generator.integers(1, 4))).tolist())
+        names = ["search" if generator.random() < 0.5 else "mail" for _ in touches]
+        events += [touchpoint(f"p{number}", day, name) for day, name in zip(touches, names, strict=True)]
+        cuts = sorted({20.0, *touches, *(day + 1 for day in touches)})
+        for low, high in pairwise(cuts):
+            fresh = sum(name == "search" and day <= low < day + 1 for day, name in zip(touches, names, strict=True))
+            wait = generator.exponential(1 / (BASE * SEARCH**fresh))
+            if low + wait < min(high, 20.0):
+                events.append(order(f"p{number}", low + wait, 10))
+                break
+    return sorted(events, key=lambda event: event[1]["occurred_at"])
+
+
+def trained(dsn: str, window: Window | None = None, **settings: Any) -> NewState:
+    with closing(StoreSession(dsn, "tests")) as session, session.snapshot() as connection:
+        return train(connection, TrainingPlan("poisson", window or Window("acme"), DAY, settings=settings))
+
+
+def watched(dsn: str, window: Window) -> Watched:
+    with closing(StoreSession(dsn, "tests")) as session, session.snapshot() as connection:
+        return watch(connection, window)
+
+
+def credited(dsn: str, commands: Sequence[Outbound]) -> list[dict[str, Any]]:
+    codec = Codec()
+    records = [Record(COMMANDS, 0, place, command.key, command.value, 0) for place, command in enumerate(commands)]
+    with closing(AttributorStage(dsn, codec, 1.0)) as stage:
+        return [codec.decode("result", message.value) for message in stage.handle(records).messages]
+
+
+def test_known_rates_come_out_of_the_store(database: str) -> None:
+    feed(database, world(4_000, seed=5))
+    state = trained(database)
+    report = state.metadata["diagnostics"]
+    channels = {row["channel"]: row for row in report["channels"]}
+    fresh = channels["search"]["rate_ratios"][0]
+    assert (fresh["from_days"], fresh["to_days"]) == (0, 1)
+    assert fresh["interval"][0] < SEARCH < fresh["interval"][1]
+    assert channels["mail"]["rate_ratios"][0]["interval"][0] < 1 < channels["mail"]["rate_ratios"][0]["interval"][1]
+    assert report["base_rate_per_day"] == pytest.approx(BASE, rel=0.2)
+    shares = [row["poisson"]["share"] for row in report["channels"]] + [report["baseline"]["share"]]
+    assert sum(shares) == pytest.approx(1)
+    assert channels["search"]["poisson"]["share"] > 3 * channels["mail"]["poisson"]["share"]
+    json.dumps(dict(state.metadata), allow_nan=False)
+
+
+def in_force(dsn: str) -> TrainedState:
+    feed(dsn, world(4_000, seed=5))
+    state = trained(dsn)
+    with connect(dsn, application_name="tests") as connection:
+        (version,) = save_states(connection, [state])
+        there = show_state(connection, "acme", "poisson", version)[1]
+        assert activate(connection, "acme", {"poisson": version}).versions == {"poisson": version}
+    assert there.document == state.document
+    assert (Rates.from_document(there.document).beta == Rates.from_document(state.document).beta).all()
+    return there
+
+
+def test_the_attributor_credits_with_the_version_in_force(database: str) -> None:
+    there = in_force(database)
+    later = [
+        touchpoint("late", 21, "mail"), touchpoint("late", 22, "search"), order("late", 22.1, 7),
+        touchpoint("odd", 21, "never seen"), order("odd", 22.2, 7), order("bare", 22.3, 7),
+    ]  # fmt: skip
+    results = {result["conversion_id"]: result for result in credited(database, feed(database, later))}
+    assert len(results) == 3
+    for result in results.values():
+        assert imbalance(result) is None
+        assert disagreement(result) is None
+    said = {name: result["models"][-1] for name, result in results.items()}
+    by_person = {result["journey_key"]: said[name] for name, result in results.items()}
+    assert {model["model"] for model in said.values()} == {"poisson"}
+    mail, search = by_person["a:late"]["touchpoints"]
+    assert search["credit"] > 0.6
+    assert 0 <= mail["credit"] < 0.2
+    assert 0 < by_person["a:late"]["unattributed_micros"] < 2_000_000
+    assert by_person["a:late"]["confidence"] > 0.8
+    assert (by_person["a:late"]["model_version"], by_person["a:late"]["fallback"]) == (there.version, None)
+    assert by_person["a:odd"]["fallback"] == "time_decay"
+    assert by_person["a:odd"]["unattributed_micros"] == 0
+    assert by_person["a:bare"]["unattributed_micros"] == 7_000_000
+    late = next(result for result in results.values() if result["journey_key"] == "a:late")
+    assert "journey.baseline" in {insight["rule_id"] for insight in late["insights"]}
+
+    # without a version in force the model is not in the results of later versions at all
+    with connect(database, application_name="tests") as connection:
+        deactivate(connection, "acme", ["poisson"])
+    (after,) = credited(database, feed(database, [touchpoint("new", 23, "mail"), order("new", 23.5, 7)]))
+    assert "poisson" not in {model["model"] for model in after["models"]}
+
+
+def test_jobs_credit_with_it_and_leave_the_baseline_out(database: str) -> None:
+    models = model_set(states={"poisson": in_force(database)})
+    feed(database, [touchpoint("late", 22, "search"), order("late", 22.1, 7), touchpoint("odd", 22, "never seen")])
+    feed(database, [order("odd", 22.2, 7)])
+    with closing(StoreSession(database, "tests")) as session, session.snapshot() as connection:
+        window, inactivity = Window("acme", since=NOW + 20 * DAY), POLICY.inactivity_micros
+        batch = analyze_batch(connection, window, JourneyFilter(), models, inactivity)
+    with closing(StoreSession(database, "tests")) as session, session.snapshot() as connection:
+        found = connection.execute("SELECT conversion_id FROM attribution_conversions WHERE journey_key = 'a:late'")
+        (conversion_id,) = found.fetchone() or ("",)
+        journey = analyze_journey(connection, "acme", conversion_id, models, inactivity)
+    row = batch["models"][-1]
+    values = sum(channel["value_micros"]["EUR"] for channel in row["channels"])
+    assert values + row["baseline"]["value_micros"]["EUR"] == 14_000_000
+    assert batch["models"][0]["baseline"] is None
+    assert 0 < journey["models"][-1]["baseline"] < 1
+    assert sum(journey["models"][-1]["value_micros"]) + journey["models"][-1]["unattributed_micros"] == 7_000_000
+
+
+def test_who_is_watched_depends_on_touches_alone(database: str) -> None:
+    feed(
+        database,
+        [
+            touchpoint("long ago", 0, "mail"),
+            order("long ago", 50, 5),  # in the window, but the touch is not
+            touchpoint("before", 35, "mail"),
+            touchpoint("inside", 45, "search"),
+            order("inside", 46, 5),
+            touchpoint("inside", 47, "search"),
+            order("without", 48, 5),
+            touchpoint("end", 60, "mail"),
+        ],
+    )
+    seen = watched(database, Window("acme", since=NOW + 40 * DAY, until=NOW + 55 * DAY))
+    assert seen.until == NOW + 55 * DAY
+    assert (seen.people, seen.unwatched) == (2, 2)
+    assert seen.counts.micros.sum() == (15 + 10) * DAY  # the open ones too, to the end of the window
+    assert seen.counts.conversions.sum() == 1
+    assert seen.counts.conversions_with().tolist() == [0, 1]
+    assert dict(seen.paths) == {(("search", 1),): 1}
+    everything = watched(database, Window("acme"))
+    assert everything.until == NOW + 60 * DAY
+    assert everything.counts.micros.sum() == (60 + 25 + 15) * DAY
+    assert dict(everything.paths) == {(): 1, (("search", 1),): 1}
+    assert watched(database, Window("nobody")).until is None
+    other = watched(database, Window("acme", conversion_types=frozenset({"lead"})))
+    assert other.counts.conversions.sum() == 0
+    assert len(AGE_BOUNDS) == 3
+
+
+def test_what_cannot_be_trained(database: str) -> None:
+    with pytest.raises(TrainingError, match="no conversions, or no time watched in the window of tenant acme"):
+        trained(database)
+    with pytest.raises(TrainingError, match="unknown setting"):
+        trained(database, order=2)
+    with pytest.raises(TrainingError, match="fallback_rule"):
+        trained(database, fallback_rule="none")
