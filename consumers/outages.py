@@ -3,12 +3,17 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from psycopg.errors import DeadlockDetected
+
+from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.errors import EXIT_CONFIG, Fatal, Fenced, Retry
 from attributary.consumers.store.connection import StoreUnavailable
 from attributary.consumers.store.migrate import MigrationError
 from attributary.consumers.store.model_states import ModelStateError
 from attributary.consumers.store.positions import CommitsLostError
 from attributary.schemas.codec import RegistryUnavailableError
+
+_DEADLOCK_SECONDS = 0.05
 
 
 @contextmanager
@@ -23,6 +28,9 @@ def outside_errors() -> Iterator[None]:
     try:
         yield
     except StoreUnavailable as error:
+        if isinstance(error.__cause__, DeadlockDetected):
+            metrics.deadlocks.inc()
+            raise Retry(str(error), _DEADLOCK_SECONDS) from error  # the other transaction goes on: no need to wait long
         raise Retry(str(error)) from error
     except RegistryUnavailableError as error:
         raise Retry(str(error)) from error

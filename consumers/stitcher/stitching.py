@@ -58,7 +58,8 @@ class Transaction(Protocol):
     def conversions_touched(self, longest_window_micros: int, skip: Collection[int]) -> list[TouchedConversion]: ...  # noqa: D102
     def conversions_of_people(self, keys: Collection[Key]) -> list[Key]: ...  # noqa: D102
     def conversions_of_identities(self, keys: Collection[Key]) -> list[Key]: ...  # noqa: D102
-    def lock_conversions(self, conversions: Collection[Key]) -> dict[Key, tuple[int, ConversionRow]]: ...  # noqa: D102
+    def lock_conversions(self, opening: Collection[Key], others: Collection[Key]) -> None: ...  # noqa: D102
+    def stored_conversions(self, conversions: Collection[Key]) -> dict[Key, tuple[int, ConversionRow]]: ...  # noqa: D102
     def events_of(self, conversions: Collection[Key]) -> dict[Key, list[tuple[ConversionEvent, ConversionRow]]]: ...  # noqa: D102
     def store_states(self, rows: Sequence[ConversionRow]) -> None: ...  # noqa: D102
     def move_conversions(self, moves: Sequence[IdentityMove]) -> None: ...  # noqa: D102
@@ -160,7 +161,11 @@ def stitch(
     _by_moves(transaction, moves, fresh_rows, causes)
     _by_displacement(transaction, touches.displaced, causes)
     _by_touchpoints(transaction, batch.touchpoints, touches, Policies(policy, pinned), causes, out)
-    states = _by_events(transaction, batch.conversion_events, events, changed_conversions, causes, held)
+    latest = _latest(_pick(batch.conversion_events, events.fresh))
+    about = latest.keys() | changed_conversions
+    transaction.lock_conversions(about, causes.conversions() - about)  # all of them at once: see the store's module
+    transaction.move_conversions(moves)
+    states = _by_events(transaction, about, latest, causes, held)
     raises = causes.raises()
     raised = transaction.raise_versions(raises, policy.version)
     transaction.store_states(states)
@@ -272,6 +277,9 @@ class _Causes:
             event = max(event, known[1], key=_arrival)
         self._found[conversion] = (reason, event)
 
+    def conversions(self) -> set[Key]:
+        return set(self._found)
+
     def raises(self) -> list[Raise]:
         return [
             Raise(*conversion, reason, Place(event.topic, event.partition, event.offset), event.received_at)
@@ -293,7 +301,6 @@ def _by_moves(
     people = {(move.tenant_id, key) for move in moves for key in (move.old_key, move.new_key)}
     for conversion in transaction.conversions_of_people(people):
         causes.add(conversion, "identity", last)
-    transaction.move_conversions(moves)
 
 
 def _by_displacement(transaction: Transaction, displaced: Sequence[tuple[Key, EventRow]], causes: _Causes) -> None:
@@ -311,7 +318,10 @@ def _by_touchpoints(
     causes: _Causes,
     out: Stitched,
 ) -> None:
-    """A new touchpoint changes the conversions of its person that it counts for."""
+    """A new touchpoint changes the conversions of its person that it counts for.
+
+    Conversions that this batch moves to the person are causes by their move already.
+    """
     for found in transaction.conversions_touched(policies.longest_window_micros, touches.idle):
         row = rows[found.touch]
         if policies.may_count(row, found):
@@ -320,11 +330,19 @@ def _by_touchpoints(
             out.too_late += 1
 
 
+def _latest(rows: Sequence[ConversionEventRow]) -> dict[Key, ConversionEventRow]:
+    """Return the last new event about each conversion."""
+    latest: dict[Key, ConversionEventRow] = {}
+    for row in rows:
+        key = (row.tenant_id, row.conversion_id)
+        latest[key] = max(row, latest.get(key, row), key=_arrival)
+    return latest
+
+
 def _by_events(
     transaction: Transaction,
-    rows: Sequence[ConversionEventRow],
-    events: _Sorted,
-    changed: set[Key],
+    keys: Collection[Key],
+    latest: Mapping[Key, ConversionEventRow],
     causes: _Causes,
     held: Collection[Key],
 ) -> list[ConversionRow]:
@@ -333,16 +351,11 @@ def _by_events(
     Raises:
         LockSetGrewError: conversions go to people whose rows are not locked.
     """
-    latest: dict[Key, ConversionEventRow] = {}
-    for row in _pick(rows, events.fresh):
-        key = (row.tenant_id, row.conversion_id)
-        latest[key] = max(row, latest.get(key, row), key=_arrival)
-    keys = set(latest) | changed
-    stored = transaction.lock_conversions(keys)
+    stored = transaction.stored_conversions(keys)
     all_events = transaction.events_of(keys)
     states = []
     missing: dict[Key, Bounds] = {}
-    fallback = max(_pick(rows, events.fresh), key=_arrival, default=None)
+    fallback = max(latest.values(), key=_arrival, default=None)
     for key in sorted(keys):
         about = all_events.get(key, [])
         state = fold(event for event, _ in about)

@@ -2,11 +2,14 @@
 
 The order of the calls is the contract (the stitcher's ``stitch`` keeps it, and a test of both backends checks it):
 ``lock_people`` before anything is read that depends on the people; ``insert_*`` and ``replace_*``; ``apply_links``;
-``conversions_*``; ``raise_versions``; ``store_states``; ``record_positions``; then the transaction is committed.
+``conversions_*``; ``lock_conversions``; ``move_conversions``; ``raise_versions``; ``store_states``;
+``record_positions``; then the transaction is committed.
 
 Locks: one row of ``attribution_journeys`` per identity key, all ``a:`` keys in sorted order first, then, with the
-owners of those known and fixed, all ``u:`` keys in sorted order. Every transaction climbs in this order, so none waits
-for one that waits for it. Touch and link, touch and conversion, conversion and link of one person always share a key.
+owners of those known and fixed, all ``u:`` keys in sorted order. Touch and link, touch and conversion, conversion and
+link of one person always share a key. Then new event ids, table by table, in sorted order (a transaction that inserts
+the same id waits for the end of the other); then all conversions that change, in sorted order; then positions. Every
+writer of these tables climbs in this order (decision 16), so none waits for one that waits for it.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -205,12 +208,22 @@ class StitchTransaction:
             return []
         return self._connection.execute(sql.CONVERSIONS_OF_IDENTITIES, _columns(sorted(keys))).fetchall()
 
-    def lock_conversions(self, conversions: Collection[Key]) -> dict[Key, tuple[int, ConversionRow]]:
-        """Lock the conversions, creating those that are new; return version (0: only just opened) and row of each."""
+    def lock_conversions(self, opening: Collection[Key], others: Collection[Key]) -> None:
+        """Lock all conversions that the batch changes, in one order, before the first of them is changed.
+
+        Args:
+            opening: those that events of the batch are about; created where they are new.
+            others: those that change for another reason; none is created.
+        """
+        if opening or others:
+            keys = sorted([*((*key, True) for key in opening), *((*key, False) for key in others)])
+            self._connection.execute(sql.LOCK_CONVERSIONS, _columns(keys))
+
+    def stored_conversions(self, conversions: Collection[Key]) -> dict[Key, tuple[int, ConversionRow]]:
+        """Return version (0: only just opened) and row of each conversion."""
         if not conversions:
             return {}
         keys = _columns(sorted(conversions))
-        self._connection.execute(sql.OPEN_CONVERSIONS, keys)
         rows = self._connection.execute(sql.STORED_CONVERSIONS, keys).fetchall()
         return {(row[1], row[2]): (row[0], ConversionRow(*row[1:])) for row in rows}
 
@@ -254,7 +267,7 @@ class StitchTransaction:
         if not raises:
             return []
         rows = [(r.tenant_id, r.conversion_id, r.reason, *r.owner, r.published_at) for r in sorted(raises)]
-        raised = self._connection.execute(sql.RAISE_VERSIONS, [*_columns(rows), policy_version]).fetchall()
+        raised = self._connection.execute(sql.RAISE_VERSIONS, [policy_version, *_columns(rows)]).fetchall()
         return [RaisedVersion(*row) for row in raised]
 
     def versions_owned_by(self, places: Sequence[Place]) -> list[RaisedVersion]:

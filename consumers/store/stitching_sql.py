@@ -234,14 +234,19 @@ JOIN attribution_conversions c
  AND c.journey_key = CASE WHEN i.user_id IS NULL THEN k.identity_key ELSE 'u:' || i.user_id END
 """
 
-OPEN_CONVERSIONS = """
+# ON CONFLICT DO UPDATE locks a row before it looks at its WHERE. One statement, so that new and known ones are locked
+# in one order; those that no event of the batch is about are never created.
+LOCK_CONVERSIONS = """
 INSERT INTO attribution_conversions (
     tenant_id, conversion_id, conversion_type, identity_key, journey_key, converted_at_us, received_at_us,
     gross_value_micros, net_value_micros, previous_net_micros, currency, version, version_reason, policy_version,
     owner_topic, owner_partition, owner_offset, event_published_us)
-SELECT tenant_id, conversion_id, '', '', '', 0, 0, 0, 0, 0, 'XXX', 0, 'waiting', '', '', 0, 0, 0
-FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, conversion_id)
-ORDER BY tenant_id COLLATE "C", conversion_id COLLATE "C"
+SELECT k.tenant_id, k.conversion_id, '', '', '', 0, 0, 0, 0, 0, 'XXX', 0, 'waiting', '', '', 0, 0, 0
+FROM unnest(%s::text[], %s::text[], %s::bool[]) AS k (tenant_id, conversion_id, opens)
+WHERE k.opens OR EXISTS (
+    SELECT FROM attribution_conversions c WHERE c.tenant_id = k.tenant_id AND c.conversion_id = k.conversion_id
+)
+ORDER BY k.tenant_id COLLATE "C", k.conversion_id COLLATE "C"
 ON CONFLICT (tenant_id, conversion_id) DO UPDATE SET updated_at = now() WHERE false
 """
 
@@ -292,22 +297,17 @@ FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) AS n (tenant_id, ide
 WHERE c.tenant_id = n.tenant_id AND c.journey_key = n.old_key AND c.identity_key = n.identity_key
 """
 
+# The rows are locked: see LOCK_CONVERSIONS.
 RAISE_VERSIONS = """
-WITH locked AS MATERIALIZED (
-    SELECT c.tenant_id, c.conversion_id, n.reason, n.owner_topic, n.owner_partition, n.owner_offset, n.published_us
-    FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::int4[], %s::int8[], %s::int8[])
-         AS n (tenant_id, conversion_id, reason, owner_topic, owner_partition, owner_offset, published_us)
-    JOIN attribution_conversions c USING (tenant_id, conversion_id)
-    ORDER BY c.tenant_id, c.conversion_id
-    FOR UPDATE OF c
-)
 UPDATE attribution_conversions AS c SET
-    version = c.version + 1, version_reason = l.reason, previous_net_micros = c.net_value_micros,
+    version = c.version + 1, version_reason = n.reason, previous_net_micros = c.net_value_micros,
     policy_version = %s,
     model_set = COALESCE((SELECT max(s.model_set) FROM attribution_model_sets s WHERE s.tenant_id = c.tenant_id), 0),
-    owner_topic = l.owner_topic, owner_partition = l.owner_partition, owner_offset = l.owner_offset,
-    event_published_us = l.published_us, versioned_at = now(), updated_at = now()
-FROM locked l WHERE c.tenant_id = l.tenant_id AND c.conversion_id = l.conversion_id
+    owner_topic = n.owner_topic, owner_partition = n.owner_partition, owner_offset = n.owner_offset,
+    event_published_us = n.published_us, versioned_at = now(), updated_at = now()
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::int4[], %s::int8[], %s::int8[])
+    AS n (tenant_id, conversion_id, reason, owner_topic, owner_partition, owner_offset, published_us)
+WHERE c.tenant_id = n.tenant_id AND c.conversion_id = n.conversion_id
 RETURNING c.tenant_id, c.conversion_id, c.version, c.version_reason, c.event_published_us
 """
 

@@ -273,15 +273,18 @@ class MemoryTransaction:
         tables = self._read()
         return self.conversions_of_people({(tenant, tables.person(tenant, key)) for tenant, key in keys})
 
-    def lock_conversions(self, conversions: Collection[Key]) -> dict[Key, tuple[int, ConversionRow]]:
+    def lock_conversions(self, opening: Collection[Key], others: Collection[Key]) -> None:
         there = self._read().conversions
+        assert set(others) <= there.keys()
         opened = {
             key: Conversion(ConversionRow(*key, "", "", "", 0, 0, 0, 0, "XXX", None), versioned_at=self._now)
-            for key in conversions
+            for key in opening
             if key not in there
         }
         self._write(lambda tables: tables.conversions.update(opened))
-        rows = {key: self._view.conversions[key] for key in conversions}
+
+    def stored_conversions(self, conversions: Collection[Key]) -> dict[Key, tuple[int, ConversionRow]]:
+        rows = {key: self._read().conversions[key] for key in conversions}
         return {key: (row.version, row.state) for key, row in rows.items()}
 
     def events_of(self, conversions: Collection[Key]) -> dict[Key, list[tuple[ConversionEvent, ConversionRow]]]:
