@@ -55,13 +55,14 @@ def count_chain(channels: NDArray[np.integer], offsets: Ints, outcomes: Outcomes
     if channels.size == 0:
         none = np.zeros(size, dtype=np.int64)
         return ChainCounts(np.zeros((size, size), dtype=np.int64), none, none.copy(), none.copy(), none.copy())
-    closers = channels[offsets[1:] - 1]
     journeys = outcomes.conversions + outcomes.nulls
-    value_micros = _sums(closers, outcomes.value_micros, size)
+    worth = np.flatnonzero(outcomes.value_micros)  # only who converted has a value, which is usually the smaller part
+    value_micros = _sums(channels[offsets[1:][worth] - 1], outcomes.value_micros[worth], size)
     if bool((journeys == 1).all()):
         steps, opens, ends = _single(channels, offsets, outcomes.conversions, size)
     else:
         steps, opens = _weighted(channels, offsets, journeys, size)
+        closers = channels[offsets[1:] - 1]
         ends = np.stack((_sums(closers, outcomes.nulls, size), _sums(closers, outcomes.conversions, size)))
     np.fill_diagonal(steps, 0)
     return ChainCounts(steps, opens, ends[1], ends[0], value_micros)
