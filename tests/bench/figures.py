@@ -32,6 +32,7 @@ class Figure:
         ratio: value over the baseline's.
         aim: what the ratio or value should be, in words.
         detail: further numbers, for the JSON file.
+        met: whether the aim was met; None without an aim that can be checked.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Figure:
     ratio: float | None = None
     aim: str = ""
     detail: dict[str, Any] = field(default_factory=dict)
+    met: bool | None = None
 
 
 @dataclass
@@ -78,6 +80,11 @@ class Report:
         head = f"{'figure':<34}{'value':>12} {'unit':<10}{'ratio':>7}  {'against':<22}aim"
         lines = [head, "-" * len(head), *map(_line, self.figures)]
         lines += [f"{name:<34} not measured: {reason}" for name, reason in self.missing.items()]
+        checked = [figure for figure in self.figures if figure.met is not None]
+        if checked:
+            missed = [figure.name for figure in checked if not figure.met]
+            lines.append(f"aims met: {len(checked) - len(missed)} of {len(checked)}")
+            lines += [f"missed: {name}" for name in missed]
         return "\n".join(lines)
 
     def write(self, file: Path) -> None:
@@ -94,4 +101,6 @@ class Report:
 def _line(figure: Figure) -> str:
     ratio = "" if figure.ratio is None else f"{figure.ratio:,.0f}" if figure.ratio >= 100 else f"{figure.ratio:.2f}"
     value = f"{figure.value:,.0f}" if figure.value >= 100 else f"{figure.value:.3g}"
-    return f"{figure.name:<34}{value:>12} {figure.unit:<10}{ratio:>7}  {figure.baseline:<22}{figure.aim}"
+    verdict = "" if figure.met is None else "PASS" if figure.met else "MISS"
+    line = f"{figure.name:<34}{value:>12} {figure.unit:<10}{ratio:>7}  {figure.baseline:<22}{figure.aim:<13}{verdict}"
+    return line.rstrip()

@@ -81,7 +81,12 @@ def child_environment(more: dict[str, str] | None = None) -> dict[str, str]:
 
 
 def run_job(
-    module: str, arguments: dict[str, Any], *, python: str = sys.executable, seconds: float = _JOB_SECONDS
+    module: str,
+    arguments: dict[str, Any],
+    *,
+    python: str = sys.executable,
+    seconds: float = _JOB_SECONDS,
+    environment: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Run a measured job and return the JSON object that it prints last.
 
@@ -90,6 +95,7 @@ def run_job(
         arguments: passed as one JSON text.
         python: the interpreter.
         seconds: the job is killed after this time.
+        environment: further variables of the job.
 
     Raises:
         JobError: when it fails.
@@ -100,7 +106,7 @@ def run_job(
         done = subprocess.run(
             [python, *target, json.dumps(arguments)],
             cwd=ROOT,
-            env=child_environment(),
+            env=child_environment(environment),
             capture_output=True,
             text=True,
             timeout=seconds,

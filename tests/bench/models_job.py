@@ -91,7 +91,7 @@ def second_order(batch: JourneyBatch, outcomes: Outcomes) -> RemovalEffects:
     return removal_effects(Grams.of(batch, 2).chain(rewards, exits))
 
 
-def measure_removal(folder: Path, *, second: bool) -> dict[str, Any]:
+def measure_removal(folder: Path) -> dict[str, Any]:
     """Measure removal effects over one set of journeys; returns seconds, bytes, and shares by channel."""
     work = Work.read(folder)
     outcomes, size = work.outcomes, work.size
@@ -101,11 +101,14 @@ def measure_removal(folder: Path, *, second: bool) -> dict[str, Any]:
 
     grown = growth(encoded)  # before anything else has left its memory behind
     texts = (folder / "paths.txt").read_text(encoding="utf-8").splitlines()
+    batch = work.batch()
+    second_grown = growth(lambda: second_order(batch.slice(0, len(batch)), outcomes))
 
     def from_strings() -> RemovalEffects:
         parsed = encode_paths(texts)
         return first_order(parsed.channels, parsed.offsets, outcomes, len(parsed.index))
 
+    strings_grown = growth(from_strings)
     count_seconds, encoded_seconds = quickest(lambda: np.bincount(work.channels, minlength=size), encoded)
     (strings_seconds,) = quickest(from_strings)
     names = encode_paths(texts).index.names
@@ -116,17 +119,19 @@ def measure_removal(folder: Path, *, second: bool) -> dict[str, Any]:
     done = {
         "touches": work.channels.size,
         "grown_bytes": grown,
+        "strings_grown_bytes": strings_grown,
+        "second_grown_bytes": second_grown,
         "bincount_seconds": count_seconds,
         "encoded_seconds": encoded_seconds,
         "strings_seconds": strings_seconds,
         "shares": by_name(work.index.names, shares(encoded().effects)),
     }
-    return done | (measure_second(work, texts) if second else {})
+    return done | measure_second(work, batch, texts)
 
 
-def measure_second(work: Work, texts: list[str]) -> dict[str, Any]:
+def measure_second(work: Work, batch: JourneyBatch, texts: list[str]) -> dict[str, Any]:
     """Measure the chain of second order."""
-    batch, outcomes = work.batch(), work.outcomes
+    outcomes = work.outcomes
     # A slice shares the arrays but keeps nothing that an earlier run has worked out.
     (encoded,) = quickest(lambda: second_order(batch.slice(0, len(batch)), outcomes))
     (strings,) = quickest(lambda: second_order(encode_paths(texts), outcomes))
@@ -161,9 +166,5 @@ def by_name(names: tuple[str, ...], numbers: Floats) -> dict[str, float]:
 if __name__ == "__main__":
     wanted = json.loads(sys.argv[1])
     place = Path(wanted["folder"])
-    result = (
-        measure_pipeline(place, wanted["batches"])
-        if "batches" in wanted
-        else measure_removal(place, second=wanted["second"])
-    )
+    result = measure_pipeline(place, wanted["batches"]) if "batches" in wanted else measure_removal(place)
     sys.stdout.write(json.dumps(result) + "\n")

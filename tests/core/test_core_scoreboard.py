@@ -2,77 +2,18 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import pytest
 
-from attributary.attribution_core import analyze
-from attributary.attribution_core.journeys import ChannelIndex, Floats, JourneyBatch, Outcomes
-from attributary.attribution_core.paths import JourneyTable
-from attributary.attribution_core.report import ModelReport
-from attributary.producers.simulator import SimulatorConfig, Volume
-from attributary.producers.simulator.outcomes import find_causes
-from attributary.producers.simulator.population import draw_population
+from tests.bench.models_truth import scoreboard
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
-KNOWN_BASELINE = ("direct", "organic_search")
-CONFIG = SimulatorConfig(now_micros=1_790_000_000_000_000, volume=Volume(touchpoints=60_000, conversions=4_000))
-
-
-class World(NamedTuple):
-    table: JourneyTable
-    caused: Floats  # share of all conversions by channel; the rest happens anyway
-
-
-def world(config: SimulatorConfig) -> World:
-    population = draw_population(config)
-    causes = find_causes(config, population)
-    touches, journeys = population.touches, population.journeys
-    index = ChannelIndex.of(channel.name for channel in config.channels)
-    codes = index.encode([channel.name for channel in config.channels])
-    human = np.flatnonzero(~touches.robot)
-    human = human[np.lexsort((touches.occurred_at[human], touches.journey[human]))]
-    lengths = np.bincount(touches.journey[human], minlength=len(journeys.person))
-    channels = codes[touches.channel[human]]
-    converted = np.zeros(len(lengths), dtype=np.bool_)
-    converted[causes.converted] = True
-    batch = JourneyBatch(
-        np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
-        channels,
-        touches.occurred_at[human],
-        journeys.end,
-        channels == index.code("direct"),
-        index,
-    )
-    caused = np.zeros(len(index))
-    caused[codes] = causes.caused / causes.converted.size
-    return World(JourneyTable(batch, Outcomes.of(converted, converted * 10_000_000), journeys.end), caused)
-
-
-def distance(report: ModelReport, caused: Floats) -> float:
-    """Half the summed absolute differences of shares, what happens anyway being one of them."""
-    share = np.array(report.column("share"), dtype=np.float64)
-    return float(0.5 * (np.abs(share - caused).sum() + abs(caused.sum() - share.sum())))
 
 
 @pytest.fixture(scope="module")
 def scores() -> Mapping[str, tuple[float, ...]]:
-    worlds = [
-        world(CONFIG),
-        world(replace(CONFIG, baseline=CONFIG.baseline / 20)),
-        world(replace(CONFIG, channels=tuple(replace(channel, effect=0.0) for channel in CONFIG.channels))),
-    ]
-    found: dict[str, list[float]] = {}
-    for each in worlds:
-        reports = [*analyze(each.table)]
-        named = analyze(each.table, ["markov_shapley"], baseline=KNOWN_BASELINE)["markov_shapley"]
-        for report in reports:
-            found.setdefault(report.model, []).append(distance(report, each.caused))
-        found.setdefault("markov_shapley, baseline named", []).append(distance(named, each.caused))
-    return {name: tuple(values) for name, values in found.items()}
+    return scoreboard()
 
 
 def test_the_scoreboard_of_the_page_is_what_comes_out(scores: Mapping[str, tuple[float, ...]]) -> None:
