@@ -4,6 +4,7 @@ Invariant: a function of the two states. The test takes the journeys of the two 
 it errs towards "no change".
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,29 +21,81 @@ from .population import removal_shares, shapley_shares
 _DRAWS = 400
 
 
-def share_changes(before: JourneyState, after: JourneyState) -> dict[str, Any]:
+def share_changes(
+    before: JourneyState, after: JourneyState, journeys_per_count: tuple[float, float] = (1.0, 1.0)
+) -> dict[str, Any]:
     """Return, for removal effects ("markov") and Shapley values ("shapley"), the change of every channel's share.
 
     A change passes ("changed") at a false discovery rate of 10 % over all channels.
+
+    Args:
+        before: a state.
+        after: another one.
+        journeys_per_count: effective journeys that one count of each stands for; below 1 where a training forgot.
     """
     index = ChannelIndex.of((*before.index.names, *after.index.names))
     report: dict[str, Any] = plain(
         {
-            "markov": _drift(index, _removal(before, index), _removal(after, index)),
-            "shapley": _drift(index, _shapley(before, index), _shapley(after, index)),
+            "markov": _drift(
+                index,
+                _removal(before, index, journeys_per_count[0]),
+                _removal(after, index, journeys_per_count[1]),
+            ),
+            "shapley": _drift(
+                index,
+                _shapley(before, index, journeys_per_count[0]),
+                _shapley(after, index, journeys_per_count[1]),
+            ),
         }
     )
     return report
 
 
-def _removal(state: JourneyState, index: ChannelIndex) -> tuple[Floats, Floats]:
+def version_changes(
+    model: str, before: tuple[Mapping[str, Any], Mapping[str, Any]], after: tuple[Mapping[str, Any], Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the changes between two versions of a model, by method.
+
+    Args:
+        model: which.
+        before: metadata and document of a version.
+        after: of another one.
+    """
+    if model != "poisson":
+        states = [JourneyState.from_document(document) for _, document in (before, after)]
+        scales = [metadata.get("forgetting", {}).get("journeys_per_count", 1.0) for metadata, _ in (before, after)]
+        return share_changes(states[0], states[1], (scales[0], scales[1]))
+    known = [_rate_shares(metadata["diagnostics"]) for metadata, _ in (before, after)]
+    index = ChannelIndex.of((*known[0], *known[1]))
+    columns = []
+    for shares_ in known:
+        wide = np.zeros((2, len(index)), dtype=np.float64)
+        for name, (share, error) in shares_.items():
+            wide[:, index.code(name)] = share, error
+        columns.append((wide[0], wide[1]))
+    report: dict[str, Any] = plain({"poisson": _drift(index, columns[0], columns[1])})
+    return report
+
+
+def changed_channels(changes: Mapping[str, Any]) -> list[str]:
+    """Return the channels that changed by any method, by name."""
+    return sorted({row["channel"] for found in changes.values() for row in found["channels"] if row["changed"]})
+
+
+def _rate_shares(diagnostics: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """Return share and standard error of the channels of a time-aware version, its baseline among them."""
+    rows = {row["channel"]: row["poisson"] for row in diagnostics["channels"]} | {"(baseline)": diagnostics["baseline"]}
+    return {name: (row["share"], row["error"]) for name, row in rows.items()}
+
+
+def _removal(state: JourneyState, index: ChannelIndex, journeys_per_count: float) -> tuple[Floats, Floats]:
     share = removal_shares(state)[1][0]
-    drawn = spread(shares(dirichlet_removal(state, draws=_DRAWS, seed=0)), share)
+    drawn = spread(shares(dirichlet_removal(state, draws=_DRAWS, seed=0, journeys_per_count=journeys_per_count)), share)
     return _laid_out(state, index, share, drawn.error)
 
 
-def _shapley(state: JourneyState, index: ChannelIndex) -> tuple[Floats, Floats]:
-    _, share, error = shapley_shares(state)
+def _shapley(state: JourneyState, index: ChannelIndex, journeys_per_count: float) -> tuple[Floats, Floats]:
+    _, share, error = shapley_shares(state, journeys_per_count)
     return _laid_out(state, index, share, error)
 
 

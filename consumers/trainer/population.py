@@ -33,10 +33,11 @@ def removal_shares(state: JourneyState) -> tuple[Floats, Floats]:
     return effects, shares(effects)
 
 
-def shapley_shares(state: JourneyState) -> tuple[Floats, Floats, Floats]:
+def shapley_shares(state: JourneyState, journeys_per_count: float = 1.0) -> tuple[Floats, Floats, Floats]:
     """Return simplified Shapley values float64[2, K], shares of conversions float64[K], and their standard errors.
 
-    The errors are those of the mean of per-journey credits: ``sqrt(sum_j (a_ij - share_i)^2) / n`` over conversions.
+    The errors are those of the mean of per-journey credits: ``sqrt(sum_j (a_ij - share_i)^2) / n`` over conversions;
+    ``n`` is the effective number of them.
     """
     values = simplified(state.sets, state.index)
     squares = np.zeros(len(state.index), dtype=np.float64)
@@ -51,11 +52,17 @@ def shapley_shares(state: JourneyState) -> tuple[Floats, Floats, Floats]:
         return values, nothing, nothing
     share = values[0] / with_touches
     variance = np.maximum(squares / with_touches - share**2, 0.0)
-    return values, share, np.sqrt(variance / with_touches)
+    return values, share, np.sqrt(variance / (with_touches * journeys_per_count))
 
 
 def population(
-    state: JourneyState, *, minimum_conversions: int = 30, draws: int = 400, seed: int = 0
+    state: JourneyState,
+    *,
+    minimum_conversions: int = 30,
+    draws: int = 400,
+    seed: int = 0,
+    journeys_per_count: float = 1.0,
+    unit: int = 1,
 ) -> dict[str, Any]:
     """Return the report of a state, ready for JSON.
 
@@ -64,18 +71,24 @@ def population(
         minimum_conversions: a channel in fewer conversions has insufficient data.
         draws: posterior draws behind the intervals of the removal effects' shares.
         seed: of the draws.
+        journeys_per_count: effective journeys that one count stands for: intervals and support go by them.
+        unit: what a journey of weight 1 counts; conversions and journeys are reported as sums of weights.
     """
     effects, removal = removal_shares(state)
-    drawn = spread(shares(dirichlet_removal(state, draws=draws, seed=seed)), removal[0])
-    shapley, shapley_share, shapley_error = shapley_shares(state)
+    removed = dirichlet_removal(state, draws=draws, seed=seed, journeys_per_count=journeys_per_count)
+    drawn = spread(shares(removed), removal[0])
+    shapley, shapley_share, shapley_error = shapley_shares(state, journeys_per_count)
     bare = state.sets.get((), (0, 0, 0))
-    conversions, value = state.conversions - bare[0], state.value_micros - bare[2]
+    conversions, value = _weight(state.conversions - bare[0], unit), state.value_micros - bare[2]
     support = state.conversions_with()
+    last = shares(state.chain.conversions.astype(np.float64))
+    beside = np.stack((removal[0], shapley_share, last))
+    apart = beside.max(axis=0) - beside.min(axis=0)
     channels = [
         {
             "channel": name,
-            "conversions_with": support[code],
-            "status": OK if support[code] >= minimum_conversions else INSUFFICIENT,
+            "conversions_with": _weight(support[code], unit),
+            "status": OK if support[code] * journeys_per_count >= minimum_conversions else INSUFFICIENT,
             "markov": {
                 "removal_effect": effects[0, code],
                 "share": removal[0, code],
@@ -87,9 +100,14 @@ def population(
             "shapley": {
                 "share": shapley_share[code],
                 "error": shapley_error[code],
-                "conversions": shapley[0, code],
+                "conversions": shapley[0, code] / unit,
                 "value_micros": shapley[1, code],
             },
+            "last": {"share": last[code]},
+            "spread_over_models": apart[code],
+            "fallback": None
+            if support[code] >= minimum_conversions
+            else {"model": "shapley", "share": shapley_share[code]},
         }
         for code, name in enumerate(state.index.names)
     ]
@@ -97,10 +115,10 @@ def population(
     report: dict[str, Any] = plain(
         {
             "status": status,
-            "conversions": state.conversions,
-            "nulls": state.nulls,
+            "conversions": _weight(state.conversions, unit),
+            "nulls": _weight(state.nulls, unit),
             "value_micros": state.value_micros,
-            "conversions_without_touches": bare[0],
+            "conversions_without_touches": _weight(bare[0], unit),
             "conversion_rate": state.conversions / max(state.conversions + state.nulls, 1),
             "distinct_sets": len(state.sets),
             "confidence": float(drawn.confidence),
@@ -109,3 +127,8 @@ def population(
         }
     )
     return report
+
+
+def _weight(count: int, unit: int) -> float:
+    """Return a sum of weights from a count; a whole number where nothing is weighed."""
+    return count if unit == 1 else count / unit

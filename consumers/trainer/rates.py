@@ -14,10 +14,13 @@ from attributary.attribution_core.journeys import Floats, JourneyBatch
 from attributary.attribution_core.poisson import PoissonFit, fit_counts, fit_raising
 from attributary.attribution_core.poisson_credit import PoissonModel, PoissonSettings, Rates
 from attributary.attribution_core.report import plain
+from attributary.attribution_core.rules import RULES, RuleSettings
+from attributary.attribution_core.sets import set_shares
 
 from .population import INSUFFICIENT, OK
 from .watching import Path, Watched
 
+_BESIDE = ("first", "last", "linear")  # whose shares stand for "other models", with Shapley's
 _Z_90 = 1.6448536269514722
 
 
@@ -49,6 +52,10 @@ def _report(watched: Watched, free: PoissonFit, model: PoissonModel) -> dict[str
             "conversions_with": rates.conversions_with[code],
             "status": OK if rates.conversions_with[code] >= model.settings.minimum_conversions else INSUFFICIENT,
             "poisson": _row(shares, code, conversions),
+            "spread_over_models": shares["apart"][code],
+            "fallback": None
+            if rates.conversions_with[code] >= model.settings.minimum_conversions
+            else {"model": model.fallback_rule, "share": shares[model.fallback_rule][code]},
             "rate_ratios": [
                 {
                     "from_days": starts[age],
@@ -128,7 +135,11 @@ def _shares(paths: Mapping[Path, int], model: PoissonModel) -> dict[str, Any]:
     sampling = np.maximum(squares / whole - share**2, 0.0) / whole
     error = np.sqrt(sampling + drawn.var(axis=0))
     confidence = 1.0 - 0.5 * float(np.abs(drawn - share).sum(axis=1).mean())
-    return {"share": share, "error": error, "confidence": confidence}
+    nothing = np.zeros(len(batch))
+    others = {name: by_name(rule(batch, RuleSettings()), nothing) for name, rule in RULES.items()}
+    beside = np.stack((share, by_name(set_shares(batch), nothing), *(others[name] for name in _BESIDE)))
+    apart = beside.max(axis=0) - beside.min(axis=0)
+    return {"share": share, "error": error, "confidence": confidence, "apart": apart, **others}
 
 
 def _representatives(paths: Mapping[Path, int], model: PoissonModel) -> tuple[JourneyBatch, Floats]:

@@ -65,7 +65,7 @@ def watch(connection: psycopg.Connection, window: Window, progress: Progress = n
     nobody = ExposureCounts.fit(JourneyBatch.of([], []), np.zeros(0, np.int64), np.zeros(0, np.int64))
     if reach is None:
         return Watched(nobody, None)
-    until = reach if window.until is None else min(reach, window.until)
+    until = reach + 1 if window.until is None else min(reach + 1, window.until)  # the latest event itself is seen
     person = window.journey_key and person_of_key(connection, window.tenant_id, window.journey_key)
     earliest = None if window.since is None else window.since - _REACH
     selection = Selection(window.tenant_id, person, earliest, until)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from attributary.attribution_core.exposures import AGE_BOUNDS
 from attributary.attribution_core.models import TrainedState, model_set
 from attributary.attribution_core.poisson_credit import Rates
+from attributary.cli.main import app
 from attributary.consumers.attributor.stage import AttributorStage
 from attributary.consumers.auditor.checking import disagreement, imbalance
 from attributary.consumers.runtime.records import Record
@@ -29,6 +31,8 @@ from tests.trainer.feed import DAY, NOW, POLICY, feed, order, touchpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from typer.testing import Result
 
     from attributary.consumers.runtime.records import Outbound
     from attributary.consumers.store.model_states import NewState
@@ -176,8 +180,8 @@ def test_who_is_watched_depends_on_touches_alone(database: str) -> None:
     assert seen.counts.conversions_with().tolist() == [0, 1]
     assert dict(seen.paths) == {(("search", 1),): 1}
     everything = watched(database, Window("acme"))
-    assert everything.until == NOW + 60 * DAY
-    assert everything.counts.micros.sum() == (60 + 25 + 15) * DAY
+    assert everything.until == NOW + 60 * DAY + 1
+    assert everything.counts.micros.sum() == (60 + 25 + 15) * DAY + 4
     assert dict(everything.paths) == {(): 1, (("search", 1),): 1}
     assert watched(database, Window("nobody")).until is None
     other = watched(database, Window("acme", conversion_types=frozenset({"lead"})))
@@ -192,3 +196,38 @@ def test_what_cannot_be_trained(database: str) -> None:
         trained(database, order=2)
     with pytest.raises(TrainingError, match="fallback_rule"):
         trained(database, fallback_rule="none")
+
+
+def test_the_command_line_trains_shows_compares_and_watches_it_drift(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database)
+    feed(database, world(1_500, seed=6))
+    acme = ("--tenant", "acme")
+    trained_text = command("models", "train", *acme, "--model", "poisson", "--to", day(15), "--activate").stdout
+    assert "people, 2 channels" in trained_text
+    shown = command("models", "show", "poisson", *acme).stdout
+    assert "(baseline)" in shown
+    assert "rate x, day 0 to 1" in shown
+    assert "over models" in shown
+    assert "name another" in command("models", "drift", "poisson", *acme, code=2).stderr
+    command("models", "train", *acme, "--model", "poisson", "--from", day(0))
+    calm = json.loads(command("models", "drift", "poisson", *acme, "--json").stdout)
+    assert (calm["before"], calm["after"], calm["changed"]) == (1, 2, [])
+    assert {row["channel"] for row in calm["shares"]["poisson"]["channels"]} == {"mail", "search", "(baseline)"}
+    assert "by the time-aware model" in command("models", "diff", "poisson", "1", "2", *acme).stdout
+    feed(database, [touchpoint(f"m{n}", 30, "social") for n in range(300)])
+    feed(database, [order(f"m{n}", 30.5, 10) for n in range(200)])
+    command("models", "train", *acme, "--model", "poisson", "--from", day(25))
+    moved = command("models", "drift", "poisson", *acme, code=1).stdout
+    assert "changed by more than noise: (baseline), search, social" in moved
+
+
+def day(number: int) -> str:
+    return str(NOW + number * DAY)
+
+
+def command(*arguments: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == code, result.output
+    return result
