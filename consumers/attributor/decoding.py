@@ -29,6 +29,10 @@ def decode_commands(codec: Codec, records: Sequence[Record]) -> Commands:
             out.dead_letters.append(DeadLetter(record, "decode", None, str(error)))
             continue
         key = (fields["tenant_id"], fields["conversion_id"])
+        if "\0" in key[0] or "\0" in key[1]:  # Postgres is asked for both
+            reason = "command: conversion_id: must not hold a NUL character"
+            out.dead_letters.append(DeadLetter(record, "validate", "conversion_id", reason))
+            continue
         command = (fields["version"], fields["event_published_at"])
         if key in out.wanted:
             out.repeated += 1

@@ -10,7 +10,9 @@ from attributary.consumers.runtime.crash import crash_at
 from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.metrics import timed
 from attributary.consumers.runtime.records import DeadLetter, Outcome, Record
+from attributary.consumers.sifting import TrialDoneError, sift
 from attributary.consumers.store.positions import Memory, record_positions, stored_positions
+from attributary.consumers.store.refusals import UNSTORABLE
 from attributary.consumers.store.results import ResultRow, Stored, create_result_staging, store_results
 from attributary.consumers.store.session import StoreSession
 from attributary.schemas.codec import Codec, DecodeError
@@ -48,32 +50,61 @@ class AuditorStage:
 
     def handle(self, batch: Sequence[Record]) -> Outcome:
         """Store a batch of results."""
-        rows: list[ResultRow] = []
-        dead_letters: list[DeadLetter] = []
         with outside_errors(), timed(self.name, "decode"):
-            for record in batch:
-                try:
-                    result = self._codec.decode("result", record.value)
-                except DecodeError as error:
-                    dead_letters.append(DeadLetter(record, "decode", None, str(error)))
-                    continue
-                self._check(result, record)
-                model = disagreement(result)
-                if model is not None:
-                    reason = f"result: models: {model} names other touchpoints than the first model"
-                    dead_letters.append(DeadLetter(record, "validate", "models", reason))
-                    continue
-                rows.append(result_row(result, record))
+            rows, dead_letters = self._decode(batch)
         check_poison_share(dead_letters, len(batch), self._max_poison_share)
+        try:
+            stored = self._store(rows, batch)
+        except UNSTORABLE:
+            row_of = {record.place: (record, row) for record, row in rows}
+            culprits = sift(
+                [record for record, _ in rows], lambda part: self._trial([row_of[r.place][1] for r in part])
+            )
+            dead_letters += culprits
+            check_poison_share(dead_letters, len(batch), self._max_poison_share)
+            for letter in culprits:
+                del row_of[letter.record.place]
+            stored = self._store(list(row_of.values()), batch)
+        self._count(stored)
+        return Outcome(dead_letters=dead_letters)
+
+    def _decode(self, batch: Sequence[Record]) -> tuple[list[tuple[Record, ResultRow]], list[DeadLetter]]:
+        rows: list[tuple[Record, ResultRow]] = []
+        dead_letters: list[DeadLetter] = []
+        for record in batch:
+            try:
+                result = self._codec.decode("result", record.value)
+            except DecodeError as error:
+                dead_letters.append(DeadLetter(record, "decode", None, str(error)))
+                continue
+            self._check(result, record)
+            model = disagreement(result)
+            if model is not None:
+                reason = f"result: models: {model} names other touchpoints than the first model"
+                dead_letters.append(DeadLetter(record, "validate", "models", reason))
+                continue
+            rows.append((record, result_row(result, record)))
+        return rows, dead_letters
+
+    def _store(self, rows: Sequence[tuple[Record, ResultRow]], batch: Sequence[Record]) -> Stored:
         positions = {(record.topic, record.partition): record.offset + 1 for record in batch}
         with outside_errors(), timed(self.name, "store"), self._session.transaction() as connection:
-            stored = store_results(connection, rows)
+            stored = store_results(connection, [row for _, row in rows])
             self._memory.check(record_positions(connection, GROUP, positions))
             crash_at("auditor_before_pg_commit")
         self._memory.committed(positions)
         crash_at("auditor_after_pg_commit")
-        self._count(stored)
-        return Outcome(dead_letters=dead_letters)
+        return stored
+
+    def _trial(self, rows: Sequence[ResultRow]) -> Exception | None:
+        try:
+            with outside_errors(), self._session.transaction() as connection:
+                store_results(connection, rows)
+                raise TrialDoneError  # noqa: TRY301  # the way to roll back a transaction block
+        except UNSTORABLE as error:
+            return error
+        except TrialDoneError:
+            return None
 
     def _check(self, result: Mapping[str, object], record: Record) -> None:
         model = imbalance(result)

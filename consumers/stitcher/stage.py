@@ -7,8 +7,6 @@ for the versions that the replayed records themselves raised.
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import psycopg
-
 from attributary.attribution_core.lookback import LookbackPolicy
 from attributary.consumers.outages import outside_errors
 from attributary.consumers.runtime import metrics
@@ -16,9 +14,11 @@ from attributary.consumers.runtime.crash import crash_at
 from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.metrics import timed
-from attributary.consumers.runtime.records import DeadLetter, Outbound, Outcome, Record
+from attributary.consumers.runtime.records import Outbound, Outcome, Record
+from attributary.consumers.sifting import TrialDoneError, sift
 from attributary.consumers.store.policies import fetch_policies, store_policy
 from attributary.consumers.store.positions import Memory, record_positions, stored_positions
+from attributary.consumers.store.refusals import UNSTORABLE
 from attributary.consumers.store.rows import RaisedVersion
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.store.staging import create_staging
@@ -73,9 +73,8 @@ class StitcherStage:
         check_poison_share(decoded.dead_letters, len(batch), self._max_poison_share)
         try:
             stitched = self._stitch(decoded, batch)
-        except psycopg.DataError:
-            with outside_errors():
-                decoded = self._without_unstorable(batch)
+        except UNSTORABLE:
+            decoded = self._without_unstorable(batch)
             check_poison_share(decoded.dead_letters, len(batch), self._max_poison_share)
             stitched = self._stitch(decoded, batch)
         self._count(stitched)
@@ -83,7 +82,7 @@ class StitcherStage:
             messages = [self._command(version) for version in stitched.versions]
         return Outcome(messages, decoded.dead_letters)
 
-    def _stitch(self, decoded: StitchBatch, batch: Sequence[Record]) -> Stitched:
+    def _stitch(self, decoded: StitchBatch, batch: Sequence[Record], *, is_trial: bool = False) -> Stitched:
         more_keys: dict[Key, Bounds] = {}
         positions = {(record.topic, record.partition): record.offset + 1 for record in batch}
         events = (decoded.touchpoints, decoded.conversion_events, decoded.links)
@@ -92,10 +91,14 @@ class StitcherStage:
                 with outside_errors(), timed(self.name, "store"), self._store.transaction(*events) as transaction:
                     crash_at("stitcher_in_store")
                     stitched = stitch(transaction, decoded, self._policy, more_keys, self._pinned)
+                    if is_trial:
+                        raise TrialDoneError  # noqa: TRY301  # the way to roll back a transaction block
                     self._memory.check(transaction.record_positions(GROUP, positions))
                     crash_at("stitcher_before_pg_commit")
             except LockSetGrewError as grew:
                 more_keys |= grew.keys
+            except TrialDoneError:
+                return Stitched()
             else:
                 self._memory.committed(positions)
                 crash_at("stitcher_after_pg_commit")
@@ -103,29 +106,20 @@ class StitcherStage:
         raise Retry("other writers kept changing the same events", 0.1)
 
     def _without_unstorable(self, batch: Sequence[Record]) -> StitchBatch:
-        """Find the records that Postgres cannot hold: first by rule, then, whatever the rules miss, by halving."""
-        decoded = self._strict_decoder.decode(batch)
-        if self._accepts(decoded):
-            return decoded
-        culprits = self._culprits(list(batch))
-        places = {record.place for record in culprits}
-        decoded = self._strict_decoder.decode([record for record in batch if record.place not in places])
-        decoded.dead_letters += [
-            DeadLetter(record, "store", None, "Postgres cannot hold a value of this record") for record in culprits
-        ]
+        """Decode without the records that Postgres refuses: found by rule, then, what the rules miss, by trial."""
+        with outside_errors():
+            culprits = sift(batch, self._trial)
+            places = {letter.record.place for letter in culprits}
+            decoded = self._strict_decoder.decode([record for record in batch if record.place not in places])
+        decoded.dead_letters += culprits
         return decoded
 
-    def _accepts(self, decoded: StitchBatch) -> bool:
-        with outside_errors():
-            return self._store.accepts(decoded.touchpoints, decoded.conversion_events, decoded.links)
-
-    def _culprits(self, records: Sequence[Record]) -> list[Record]:
-        if not records or self._accepts(self._strict_decoder.decode(records)):
-            return []
-        if len(records) == 1:
-            return list(records)
-        middle = len(records) // 2
-        return self._culprits(records[:middle]) + self._culprits(records[middle:])
+    def _trial(self, records: Sequence[Record]) -> Exception | None:
+        try:
+            self._stitch(self._strict_decoder.decode(records), records, is_trial=True)
+        except UNSTORABLE as error:
+            return error
+        return None
 
     def _command(self, version: RaisedVersion) -> Outbound:
         value = self._codec.encode(

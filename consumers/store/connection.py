@@ -1,8 +1,8 @@
 """Connections to Postgres, and what its errors mean for us.
 
-Invariant: sessions run at READ COMMITTED in UTC; an outage, a shutdown, a deadlock or a serialisation failure becomes
-``StoreUnavailable`` (try again, nothing is lost), a value that Postgres cannot hold stays a ``psycopg.DataError`` (look
-for the one record).
+Invariant: sessions run at READ COMMITTED in UTC; an outage, a shutdown, a server that only reads, a deadlock or a
+serialisation failure becomes ``StoreUnavailable`` (try again, nothing is lost), a value that Postgres cannot hold stays
+what it is, ``refusals.UNSTORABLE`` (look for the one record).
 """
 
 from collections.abc import Iterator
@@ -11,10 +11,13 @@ from contextlib import contextmanager
 import psycopg
 from psycopg import errors
 
+from .refusals import UNSTORABLE
+
 _RETRYABLE = (
     psycopg.OperationalError,  # includes connection loss, admin shutdown, deadlock, lock timeouts, disk full
     psycopg.InterfaceError,  # the connection was found closed
     errors.SerializationFailure,
+    errors.ReadOnlySqlTransaction,  # a replica that is not promoted yet, or a server on its way down
     errors.IdleInTransactionSessionTimeout,  # we were stopped for so long that the server let go of us
 )
 
@@ -57,6 +60,8 @@ def translated_errors() -> Iterator[None]:
     """
     try:
         yield
+    except UNSTORABLE:
+        raise
     except _RETRYABLE as error:
         raise StoreUnavailable(f"Postgres gave up: {_sqlstate(error)}") from error
 

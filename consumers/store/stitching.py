@@ -282,10 +282,6 @@ class StitchTransaction:
         return record_positions(self._connection, group, positions)
 
 
-class _ProbeDoneError(Exception):
-    """Rolls a probe back."""
-
-
 class PostgresStitchStore:
     """Opens stitching transactions on the session's connection, which must have the staging tables.
 
@@ -311,25 +307,3 @@ class PostgresStitchStore:
         """
         with self._session.transaction() as connection:
             yield StitchTransaction(connection, touchpoints, conversion_events, links)
-
-    def accepts(
-        self,
-        touchpoints: Sequence[TouchpointRow],
-        conversion_events: Sequence[ConversionEventRow],
-        links: Sequence[LinkRow],
-    ) -> bool:
-        """Tell whether Postgres could hold all values of the rows; stores nothing.
-
-        Raises:
-            StoreUnavailable: Postgres does not answer.
-        """
-        try:
-            with self.transaction(touchpoints, conversion_events, links) as transaction:
-                transaction.insert_touchpoints()
-                transaction.insert_conversion_events()
-                transaction.insert_links()
-                raise _ProbeDoneError  # noqa: TRY301  # the way to roll back a transaction block
-        except psycopg.DataError:
-            return False
-        except _ProbeDoneError:
-            return True

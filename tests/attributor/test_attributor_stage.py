@@ -66,6 +66,30 @@ def test_a_command_that_cannot_be_read_is_a_dead_letter(stages: InProcess) -> No
     assert (outcome.messages, [letter.record for letter in outcome.dead_letters]) == ([], [bad])
 
 
+def test_a_command_that_postgres_cannot_be_asked_for_is_a_dead_letter(stages: InProcess) -> None:
+    stages.stitch(sale("c1"))
+    outcome = stages.attributor.handle([command("c\0", 1), command("c1", 1, 1)])
+    assert [(letter.record.offset, letter.field) for letter in outcome.dead_letters] == [(0, "conversion_id")]
+    assert len(outcome.messages) == 1
+
+
+def test_a_result_that_postgres_refuses_is_a_dead_letter_and_the_rest_is_stored(
+    stages: InProcess, database: str
+) -> None:
+    """Somebody else wrote it to the topic: its reason holds a NUL character."""
+    (result, other) = stages.publish(touch("t1"), sale("c1", 1), sale("c2", 2))
+    bad = codec().encode("result", {**result, "version": 2, "version_reason": "a\0b"})
+    good = codec().encode("result", {**other, "version": 2})
+    batch = [Record(RESULTS, 0, 10 + n, None, value, 0) for n, value in enumerate((bad, good))]
+    (letter,) = stages.auditor.handle(batch).dead_letters
+    assert (letter.record.offset, letter.stage) == (10, "store")
+    assert "a\0b" not in letter.reason
+    with connect(database, application_name="tests") as connection:
+        rows = connection.execute("SELECT conversion_id, version FROM attribution_results ORDER BY 1, 2").fetchall()
+    assert rows == sorted([("c1", 1), ("c2", 1), (other["conversion_id"], 2)])
+    assert stages.auditor.stored_positions([(RESULTS, 0)]) == {(RESULTS, 0): 12}
+
+
 def test_a_policy_that_is_pinned_and_not_stored_stops_the_process(stages: InProcess, database: str) -> None:
     stages.stitch(sale("c1"))
     with connect(database, application_name="tests") as connection:

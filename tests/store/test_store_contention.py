@@ -155,7 +155,7 @@ def test_writers_of_the_same_people_never_wait_in_a_circle(database: str) -> Non
     both = Contention(database)
     far_us = START_US + 10**15
     jobs: Sequence[Callable[[], None]] = [
-        *(lambda number=number: both.stitch(number) for number in range(STITCHERS)),  # type: ignore[misc]
+        *(lambda number=number: both.stitch(number) for number in range(STITCHERS)),
         both.answer,
         lambda: both.write("swept", lambda connection: sweep(
             connection, POLICY, Unread(), now_us=far_us, repair_after_seconds=0.0, grace_us=0)),
