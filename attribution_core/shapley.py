@@ -18,8 +18,8 @@ from math import factorial
 import numpy as np
 
 from attributary.attribution_core.journeys import ChannelIndex, Floats, Ints, JourneyBatch
+from attributary.attribution_core.other_sets import OtherSets, SetCounts
 from attributary.attribution_core.sets import set_shares
-from attributary.attribution_core.state import SetCounts
 
 EXACT_CHANNELS = 20
 _CELLS = 1 << 20  # of a journey x channel table at a time: some megabytes
@@ -40,13 +40,21 @@ class SampledShapley:
     pairs: int
 
 
-def simplified(sets: SetCounts, index: ChannelIndex) -> Floats:
-    """Return the simplified Shapley values, float64[2, K]: of conversions, and of value in micros."""
+def simplified(sets: SetCounts, index: ChannelIndex, others: OtherSets | None = None) -> Floats:
+    """Return the simplified Shapley values, float64[2, K]: of conversions, and of value in micros.
+
+    Args:
+        sets: counts of the sets of channels.
+        index: the channels.
+        others: sums over further sets, of a bounded state; the values are exact all the same.
+    """
     found = np.zeros((2, len(index)), dtype=np.float64)
     for names in sorted(sets):
         conversions, _, value = sets[names]
         for name in names:
             found[:, index.code(name)] += (conversions / len(names), value / len(names))
+    for (size, name), (conversions, _, value) in sorted((others or OtherSets()).by_channel.items()):
+        found[:, index.code(name)] += (conversions / size, value / size)
     return found
 
 

@@ -3,23 +3,24 @@
 Invariant: a state is a sum over journeys. ``fit(a + b) == fit(a) + fit(b)`` bit by bit, in whatever order or partition;
 ``state + x - x == state``. A late touch, a refund or a conversion after a provisional "no conversion" is therefore a
 retraction of the old journey and an addition of the new one. All numbers are int64 (values in micros of one currency),
-because sums of floats depend on their order.
+because sums of floats depend on their order. Adding and taking off needs every set of channels; once that is done, a
+state can be `bounded` for keeping (`other_sets`).
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from attributary.attribution_core.counting import ChainCounts, count_chain
 from attributary.attribution_core.journeys import ChannelIndex, Ints, JourneyBatch, JourneyError, Outcomes
+from attributary.attribution_core.other_sets import SET_LIMIT, OtherSets, SetCounts, split
 from attributary.attribution_core.sets import distinct_sets
 
 SCHEMA_VERSION = 1
+_BOUNDED_SCHEMA_VERSION = 2  # with "others": who reads version 1 alone must not take the rest for the whole
 _KIND = "attributary.journey-state"
-
-SetCounts = dict[tuple[str, ...], tuple[int, int, int]]
 
 
 class StateError(ValueError):
@@ -35,11 +36,13 @@ class JourneyState:
         chain: counts for the Markov chain.
         sets: set of channels (sorted names) to (conversions, nulls, value in micros); ``()`` holds the journeys
             without any touch. No entry is (0, 0, 0).
+        others: sums over the sets that `sets` does not hold; none but in a bounded state.
     """
 
     index: ChannelIndex
     chain: ChainCounts
     sets: SetCounts
+    others: OtherSets = field(default_factory=OtherSets)
 
     @classmethod
     def empty(cls) -> "JourneyState":
@@ -61,17 +64,17 @@ class JourneyState:
     @property
     def conversions(self) -> int:
         """Number of converted journeys, those without touches included."""
-        return sum(entry[0] for entry in self.sets.values())
+        return sum(entry[0] for entry in self.sets.values()) + self.others.total(0)
 
     @property
     def nulls(self) -> int:
         """Number of journeys that ended without a conversion, those without touches included."""
-        return sum(entry[1] for entry in self.sets.values())
+        return sum(entry[1] for entry in self.sets.values()) + self.others.total(1)
 
     @property
     def value_micros(self) -> int:
         """Value of all conversions, micros."""
-        return sum(entry[2] for entry in self.sets.values())
+        return sum(entry[2] for entry in self.sets.values()) + self.others.total(2)
 
     def conversions_with(self) -> Ints:
         """Return the conversions whose journey contains the channel, int64[K]: what an estimate for it rests on."""
@@ -79,17 +82,35 @@ class JourneyState:
         for names, entry in self.sets.items():
             for name in names:
                 found[self.index.code(name)] += entry[0]
+        for (_, name), entry in self.others.by_channel.items():
+            found[self.index.code(name)] += entry[0]
         return found
 
+    def bounded(self, limit: int = SET_LIMIT) -> "JourneyState":
+        """Return the same counts with at most `limit` sets one by one, the most frequent, and the others summed up.
+
+        Every number that rests on sets stays exact, save the interaction of pairs; see `other_sets`.
+
+        Raises:
+            StateError: when the state is bounded already.
+        """
+        _whole(self)
+        sets, others = split(self.sets, limit)
+        return JourneyState(self.index, self.chain, sets, others)
+
     def add(self, other: "JourneyState") -> "JourneyState":
-        """Return the state of the journeys of both; associative and commutative."""
+        """Return the state of the journeys of both; associative and commutative.
+
+        Raises:
+            StateError: when one of them is bounded.
+        """
         return self._combined(other, 1)
 
     def subtract(self, other: "JourneyState") -> "JourneyState":
         """Return the state without the journeys of the other.
 
         Raises:
-            StateError: when the other holds journeys that were never added.
+            StateError: when the other holds journeys that were never added, or one of them is bounded.
         """
         return self._combined(other, -1)
 
@@ -99,6 +120,7 @@ class JourneyState:
 
     def without_value(self) -> "JourneyState":
         """Return the same counts with all values zero."""
+        _whole(self)
         chain = self.chain
         none = np.zeros(len(self.index), dtype=np.int64)
         sets = {names: (entry[0], entry[1], 0) for names, entry in self.sets.items()}
@@ -116,6 +138,8 @@ class JourneyState:
                 under which values would not fit into int64.
         """
         held = [(weight, state) for weight, state in parts if weight]
+        for _, state in held:
+            _whole(state)
         index = ChannelIndex.of(name for _, state in held for name in state.index.names)
         total = _zero(index).chain
         steps, opens = total.steps.copy(), total.opens.copy()
@@ -148,9 +172,10 @@ class JourneyState:
     def to_document(self) -> dict[str, Any]:
         """Return a JSON-able document: the same counts give the same document."""
         row, column = np.nonzero(self.chain.steps)
-        return {
+        others = {"others": self.others.to_document(self.index.codes)} if self.others.sets else {}
+        return others | {
             "kind": _KIND,
-            "schema": SCHEMA_VERSION,
+            "schema": _BOUNDED_SCHEMA_VERSION if others else SCHEMA_VERSION,
             "channels": list(self.index.names),
             "steps": np.column_stack((row, column, self.chain.steps[row, column])).tolist(),
             "opens": self.chain.opens.tolist(),
@@ -167,8 +192,9 @@ class JourneyState:
         Raises:
             StateError: when the document is of another kind or schema version, or damaged.
         """
-        if document.get("kind") != _KIND or document.get("schema") != SCHEMA_VERSION:
-            raise StateError(f"state: expected {_KIND} of schema {SCHEMA_VERSION}")
+        schema = _BOUNDED_SCHEMA_VERSION if "others" in document else SCHEMA_VERSION
+        if document.get("kind") != _KIND or document.get("schema") != schema:
+            raise StateError(f"state: expected {_KIND} of schema {schema}")
         try:
             names = tuple(document["channels"])
             index = ChannelIndex.of(names)
@@ -184,13 +210,16 @@ class JourneyState:
                 tuple(names[code] for code in codes): (int(converted), int(null), int(value))
                 for codes, converted, null, value in document["sets"]
             }
+            others = OtherSets.from_document(document["others"], names) if "others" in document else OtherSets()
         except (KeyError, IndexError, TypeError, OverflowError, ValueError) as error:
             raise StateError(f"state: damaged document ({error})") from error
         if any(part.shape != (len(index),) for part in (opens, conversions, nulls, value_micros)):
             raise StateError("state: damaged document (one number per channel is needed)")
-        return _checked(cls(index, ChainCounts(steps, opens, conversions, nulls, value_micros), sets))
+        return _checked(cls(index, ChainCounts(steps, opens, conversions, nulls, value_micros), sets, others))
 
     def _combined(self, other: "JourneyState", sign: int) -> "JourneyState":
+        _whole(self)
+        _whole(other)
         index = ChannelIndex.of((*self.index.names, *other.index.names))
         sets = dict(self.sets)
         for names, (conversions, nulls, value) in other.sets.items():
@@ -210,6 +239,14 @@ class JourneyState:
 def same_state(one: JourneyState, other: JourneyState) -> bool:
     """Tell whether two states hold the same counts."""
     return one.to_document() == other.to_document()
+
+
+def _whole(state: JourneyState) -> None:
+    if state.others.sets:
+        raise StateError(
+            f"state: {state.others.sets} rare sets of channels are summed up (bounded); add, retract or bound the "
+            "whole state instead"
+        )
 
 
 def _tidied(state: JourneyState) -> JourneyState:

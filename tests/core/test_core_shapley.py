@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attributary.attribution_core.journeys import ChannelIndex, JourneyBatch, Outcomes
+from attributary.attribution_core.other_sets import SetCounts
 from attributary.attribution_core.shapley import (
     dividends,
     exact,
@@ -19,7 +20,7 @@ from attributary.attribution_core.shapley import (
     simplified,
     subset_sums,
 )
-from attributary.attribution_core.state import JourneyState, SetCounts
+from attributary.attribution_core.state import JourneyState
 
 SETS: st.SearchStrategy[SetCounts] = st.dictionaries(
     st.sets(st.sampled_from("abcde")).map(lambda names: tuple(sorted(names))),
