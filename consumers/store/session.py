@@ -68,6 +68,22 @@ class StoreSession:
             raise
 
     @contextmanager
+    def plain(self) -> Iterator[psycopg.Connection]:
+        """Lend the connection outside of a transaction, to who makes transactions of their own.
+
+        Raises:
+            StoreUnavailable: Postgres does not answer, or did not take one of them.
+        """
+        connection = self.connection()
+        try:
+            with translated_errors():
+                yield connection
+        except StoreUnavailable:
+            self.drop()
+            self._reachable = False
+            raise
+
+    @contextmanager
     def snapshot(self) -> Iterator[psycopg.Connection]:
         """Run one read-only transaction in which every statement sees the same state (REPEATABLE READ).
 

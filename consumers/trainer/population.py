@@ -106,7 +106,7 @@ def population(
             "last": {"share": last[code]},
             "spread_over_models": apart[code],
             "fallback": None
-            if support[code] >= minimum_conversions
+            if support[code] * journeys_per_count >= minimum_conversions
             else {"model": "shapley", "share": shapley_share[code]},
         }
         for code, name in enumerate(state.index.names)

@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from attributary.attribution_core.identity import ANONYMOUS_PREFIX, USER_PREFIX
+from attributary.attribution_core.lookback import MICROS_PER_DAY
 
 from .learning import Closing, Window
 
 _WINDOW = frozenset({"from", "to", "conversion_type", "closing"})
 PARAMETERS: Mapping[str, frozenset[str]] = {
-    "train": _WINDOW | {"model", "currency", "settings", "activate"},
+    "train": _WINDOW | {"model", "currency", "settings", "activate", "half_life_days"},
     "activate": frozenset({"model", "version"}),
     "rollback": frozenset({"model", "version"}),
     "backtest": _WINDOW | {"split"},
@@ -104,6 +105,17 @@ class Parameters:
         if not isinstance(found, dict):
             raise JobParameterError("settings: must be a JSON object")
         return found
+
+    def days(self, name: str) -> int | None:
+        """Return a positive number of days as microseconds."""
+        text = self.text(name)
+        try:
+            micros = None if text is None else round(float(text) * MICROS_PER_DAY)
+        except (ValueError, OverflowError):
+            micros = 0
+        if micros is not None and micros <= 0:
+            raise JobParameterError(f"{name}: must be a positive number of days")
+        return micros
 
     def window(self, tenant_id: str) -> Window:
         """Return the window of journeys to read.

@@ -7,15 +7,19 @@ from typing import Any
 
 import psycopg
 
+from attributary.attribution_core.forgetting import UNIT, ForgettingState
+from attributary.attribution_core.lookback import MICROS_PER_DAY
 from attributary.attribution_core.models import TRAINED_MODELS, ModelError, TrainedState, model_set
 from attributary.attribution_core.poisson import FitError
 from attributary.attribution_core.poisson_credit import PoissonSettings
 from attributary.consumers.store.model_states import NewState
 
 from .code_version import code_version
-from .learning import Learned, Progress, Window, learn, no_progress
+from .contributions import forgotten
+from .learning import Learned, Progress, Window, learn, learn_by_day, no_progress
 from .population import population
 from .rates import fit_rates
+from .upkeep import upkept
 from .watching import watch
 
 
@@ -33,6 +37,8 @@ class TrainingPlan:
         inactivity_micros: silence that ends a journey without conversion, microseconds.
         currency: of the values; None: the commonest.
         settings: the model's parameters, by the names of its settings class.
+        half_life_micros: a journey that ended so long before the newest one's day weighs half, microseconds; None: all
+            weigh the same.
     """
 
     model: str
@@ -40,6 +46,12 @@ class TrainingPlan:
     inactivity_micros: int
     currency: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    half_life_micros: int | None = None
+
+    @property
+    def is_standing(self) -> bool:
+        """Whether it is about the journeys that the state which is kept up to date counts."""
+        return self.model != "poisson" and self.window == Window(self.window.tenant_id)
 
 
 def check_model(model: str, settings: Mapping[str, Any], document: Mapping[str, Any]) -> None:
@@ -56,13 +68,33 @@ def check_model(model: str, settings: Mapping[str, Any], document: Mapping[str, 
         raise TrainingError(f"{model}: {error}") from error
 
 
-def train(connection: psycopg.Connection, plan: TrainingPlan, progress: Progress = no_progress) -> NewState:
+def upkept_for(connection: psycopg.Connection, plan: TrainingPlan, progress: Progress = no_progress) -> Learned | None:
+    """Return the statistics for a training from the state that is kept up to date; None: the store must be read.
+
+    Args:
+        connection: not in a transaction; may write, for the state is brought up to date first.
+        plan: what to train.
+        progress: told of how many changes of how many; may raise to stop.
+    """
+    if not plan.is_standing:
+        return None
+    tenant_id = plan.window.tenant_id
+    return upkept(connection, tenant_id, plan.inactivity_micros, currency=plan.currency, progress=progress)
+
+
+def train(
+    connection: psycopg.Connection,
+    plan: TrainingPlan,
+    progress: Progress = no_progress,
+    learned: Learned | None = None,
+) -> NewState:
     """Train a model.
 
     Args:
         connection: in a snapshot (REPEATABLE READ).
         plan: what to train.
         progress: told of how many people of how many; may raise to stop.
+        learned: what `upkept_for` found.
 
     Returns:
         The state with its metadata, not stored yet.
@@ -73,21 +105,30 @@ def train(connection: psycopg.Connection, plan: TrainingPlan, progress: Progress
     if plan.model not in TRAINED_MODELS:
         raise TrainingError(f"{plan.model} is not a trained model; there are {', '.join(TRAINED_MODELS)}")
     started = time.monotonic()
+    if plan.half_life_micros is not None and (plan.model == "poisson" or plan.half_life_micros <= 0):
+        raise TrainingError("half-life: must be positive, and is not for poisson, whose rates are of the whole window")
     if plan.model == "poisson":
         return _train_rates(connection, plan, progress, started)
-    learned = learn(connection, plan.window, plan.inactivity_micros, currency=plan.currency, progress=progress)
-    state = learned.state
-    if not state.conversions + state.nulls:
+    if learned is None:
+        read = learn if plan.half_life_micros is None else learn_by_day
+        learned = read(connection, plan.window, plan.inactivity_micros, currency=plan.currency, progress=progress)
+    if not learned.state.conversions + learned.state.nulls:
         raise TrainingError(f"tenant {plan.window.tenant_id} has no finished journey in the window")
+    state, settings, options = learned.state, dict(plan.settings), dict[str, Any]()
+    faded = None if plan.half_life_micros is None else forgotten(learned.periods, plan.half_life_micros)
+    if faded is not None:
+        state, settings["journeys_per_count"] = faded.state, faded.journeys_per_count
+        options = {"journeys_per_count": faded.journeys_per_count, "unit": UNIT}
     document = state.to_document()
-    check_model(plan.model, plan.settings, document)
-    minimum = plan.settings.get("minimum_conversions")
-    report = population(state) if minimum is None else population(state, minimum_conversions=int(minimum))
-    metadata = _metadata(plan, learned) | {
+    check_model(plan.model, settings, document)
+    if "minimum_conversions" in settings:
+        options["minimum_conversions"] = int(settings["minimum_conversions"])
+    report = population(state, **options)
+    metadata = _metadata(plan, learned, faded) | {
         "training_seconds": round(time.monotonic() - started, 3),
         "diagnostics": report,
     }
-    return NewState(plan.window.tenant_id, plan.model, document, dict(plan.settings), metadata)
+    return NewState(plan.window.tenant_id, plan.model, document, settings, metadata)
 
 
 def _train_rates(connection: psycopg.Connection, plan: TrainingPlan, progress: Progress, started: float) -> NewState:
@@ -127,14 +168,23 @@ def _window(plan: TrainingPlan) -> dict[str, Any]:
     }
 
 
-def _metadata(plan: TrainingPlan, learned: Learned) -> dict[str, Any]:
+def _metadata(plan: TrainingPlan, learned: Learned, faded: ForgettingState | None) -> dict[str, Any]:
     journeys = learned.state.conversions + learned.state.nulls
-    return {
+    found = {
         "window": _window(plan),
         "n": journeys,
-        "n_eff": float(journeys),  # every journey weighs 1: nothing is forgotten inside the window
+        "n_eff": float(journeys) if faded is None else faded.n_eff,  # without forgetting every journey weighs 1
         "currency": learned.currency,
         "policies": list(learned.policies),
         "read": asdict(learned.counts),
+        "source": "upkept" if learned.is_upkept else "read",
         "code_version": code_version(),
     }
+    if faded is not None:
+        found["forgetting"] = {
+            "half_life_days": (plan.half_life_micros or 0) / MICROS_PER_DAY,
+            "origin": faded.origin_micros,
+            "weight": faded.weight,
+            "journeys_per_count": faded.journeys_per_count,
+        }
+    return found

@@ -1,7 +1,8 @@
 """What each kind of job does: read in a snapshot, compute, and say what to write.
 
-Invariant: the reading half writes nothing. What it decides is written by the returned `Decision`, in the transaction
-that ends the job: either the job is finished and its effects are there, or neither.
+Invariant: the reading half writes nothing but the training state that is kept up to date, which is no job's. What it
+decides is written by the returned `Decision`, in the transaction that ends the job: either the job is finished and its
+effects are there, or neither.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +30,7 @@ from .backtest import backtest
 from .finished import UnknownPolicyError
 from .learning import Progress
 from .requests import JobParameterError, Parameters
-from .training import TrainingError, TrainingPlan, train
+from .training import TrainingError, TrainingPlan, train, upkept_for
 
 Decision = Callable[[psycopg.Connection], Mapping[str, Any]]
 """Writes the effects of a job and returns its result."""
@@ -93,10 +94,13 @@ class Workshop:
             self._inactivity,
             parameters.text("currency"),
             parameters.settings(),
+            parameters.days("half_life_days"),
         )
         wants_activation = parameters.flag("activate")
+        with self._session.plain() as connection:
+            learned = upkept_for(connection, plan, progress)
         with self._session.snapshot() as connection:
-            state = train(connection, plan, progress)
+            state = train(connection, plan, progress, learned)
 
         def write(connection: psycopg.Connection) -> Mapping[str, Any]:
             (version,) = save_states(connection, [state])

@@ -22,6 +22,35 @@ NOW = 1_790_000_000_000_000
 DAY = MICROS_PER_DAY
 
 
+class Feed:
+    """A stitcher that is fed batch after batch.
+
+    Args:
+        dsn: a migrated database.
+        policy: lookback policy.
+    """
+
+    _offsets = count()
+
+    def __init__(self, dsn: str, *, policy: LookbackPolicy = POLICY) -> None:
+        self._codec = Codec()
+        self._stage = StitcherStage(dsn, self._codec, policy, 1.0)
+        self.close = self._stage.close
+
+    def send(
+        self, events: Iterable[tuple[str, Mapping[str, Any]] | tuple[str, Mapping[str, Any], int]]
+    ) -> list[Outbound]:
+        """Stitch (topic, record) pairs as one batch, each with its log-append time if that is not its event time."""
+        records = []
+        for topic, fields, *arrived_at in events:
+            at = arrived_at[0] if arrived_at else fields.get("occurred_at") or fields["linked_at"]
+            value = self._codec.encode(NAMES[topic], fields)
+            records.append(Record(topic, 0, next(self._offsets), b"", value, at // MICROS_PER_MILLI))
+        outcome = self._stage.handle(records)
+        assert outcome.dead_letters == []
+        return outcome.messages
+
+
 def feed(
     dsn: str,
     events: Iterable[tuple[str, Mapping[str, Any]] | tuple[str, Mapping[str, Any], int]],
@@ -37,20 +66,11 @@ def feed(
         policy: lookback policy.
         batch_size: records a batch.
     """
-    codec = Codec()
-    offsets = count()
     commands: list[Outbound] = []
-    with closing(StitcherStage(dsn, codec, policy, 1.0)) as stage:
+    with closing(Feed(dsn, policy=policy)) as stitcher:
         waiting = iter(events)
         while batch := list(islice(waiting, batch_size)):
-            records = []
-            for topic, fields, *arrived_at in batch:
-                at = arrived_at[0] if arrived_at else fields.get("occurred_at") or fields["linked_at"]
-                value = codec.encode(NAMES[topic], fields)
-                records.append(Record(topic, 0, next(offsets), b"", value, at // MICROS_PER_MILLI))
-            outcome = stage.handle(records)
-            assert outcome.dead_letters == []
-            commands += outcome.messages
+            commands += stitcher.send(batch)
     return commands
 
 
