@@ -37,6 +37,10 @@ Key = tuple[str, str]
 Bounds = tuple[int, int, int]
 Row = TypeVar("Row", bound=EventRow)
 
+# Earliest and latest event time and latest arrival of a person who is locked for an event of somebody else: no bound of
+# a journey is widened by them. (The end of the year 9999: what every timestamp can show.)
+LOCKS_ONLY: Bounds = (253_402_300_799_999_999, 0, 0)
+
 
 class Transaction(Protocol):
     """The store as one batch sees it; ``consumers.store.stitching.StitchTransaction`` is the one on Postgres."""
@@ -141,7 +145,7 @@ def stitch(
         *((row.tenant_id, row.event_id) for row in _pick(batch.links, links.displacing)),
     ]
     unsettled = transaction.anonymous_ids_of(displaced)
-    _demand_links_locked(transaction, unsettled, held, [*touches.displaced, *events.displaced, *links.displaced])
+    _demand_links_locked(transaction, unsettled, held)
     transaction.replace_touchpoints(touches.displacing)
     changed_conversions = set(transaction.replace_conversion_events(events.displacing))
     transaction.replace_links(links.displacing)
@@ -214,7 +218,7 @@ def _settle(
     displacing: list[int] = []
     idle: list[int] = []
     displaced: list[tuple[Key, EventRow]] = []
-    missing: dict[Key, Bounds] = {}
+    missing: set[Key] = set()
     there = stored([(rows[seq].tenant_id, rows[seq].event_id) for seq in known])
     for seq in known:
         row = rows[seq]
@@ -228,20 +232,18 @@ def _settle(
             displacing.append(seq)
             displaced.append(((row.tenant_id, old.identity_key), row))
             if (row.tenant_id, old.identity_key) not in held:
-                missing[row.tenant_id, old.identity_key] = (row.received_at, row.received_at, row.received_at)
+                missing.add((row.tenant_id, old.identity_key))
         else:
             out.count(kind, "duplicate" if same else "conflict_kept")
             idle.append(seq)
     if missing:
-        raise LockSetGrewError(missing)
+        raise LockSetGrewError(dict.fromkeys(missing, LOCKS_ONLY))
     fresh = set(range(len(rows))) - set(idle)
     out.count(kind, "new", len(rows) - len(known))
     return _Sorted(fresh, displacing, idle, displaced)
 
 
-def _demand_links_locked(
-    transaction: Transaction, unsettled: Sequence[Key], held: Collection[Key], displaced: Sequence[tuple[Key, EventRow]]
-) -> None:
+def _demand_links_locked(transaction: Transaction, unsettled: Sequence[Key], held: Collection[Key]) -> None:
     """An anonymous id that may lose its owner must be locked, and so must everybody who may be its next owner.
 
     Raises:
@@ -249,11 +251,10 @@ def _demand_links_locked(
     """
     if not unsettled:
         return
-    at = min(row.received_at for _, row in displaced)
     ids = {(tenant, ANONYMOUS_PREFIX + anonymous_id) for tenant, anonymous_id in unsettled}
     missing = ids.difference(held) or set(transaction.users_linked(unsettled)).difference(held)
     if missing:
-        raise LockSetGrewError(dict.fromkeys(missing, (at, at, 0)))
+        raise LockSetGrewError(dict.fromkeys(missing, LOCKS_ONLY))
 
 
 def _pick(rows: Sequence[Row], seqs: Collection[int]) -> list[Row]:
@@ -354,7 +355,7 @@ def _by_events(
     stored = transaction.stored_conversions(keys)
     all_events = transaction.events_of(keys)
     states = []
-    missing: dict[Key, Bounds] = {}
+    missing: set[Key] = set()
     fallback = max(latest.values(), key=_arrival, default=None)
     for key in sorted(keys):
         about = all_events.get(key, [])
@@ -376,13 +377,12 @@ def _by_events(
             continue
         whose = (now.tenant_id, now.identity_key)
         if now.identity_key != old.identity_key and whose not in held:
-            first, last, _ = missing.get(whose, (now.converted_at, now.converted_at, 0))
-            missing[whose] = (min(first, now.converted_at), max(last, now.converted_at), 0)
+            missing.add(whose)
         states.append(now)
         reason = "new" if version == 0 else "refund" if state.last_kind in _TAKES_OFF else "restated"
         causes.add(key, reason, cause)
     if missing:  # all at once: a batch has a few tries, and may give thousands of conversions to somebody else
-        raise LockSetGrewError(missing)
+        raise LockSetGrewError(dict.fromkeys(missing, LOCKS_ONLY))
     return states
 
 

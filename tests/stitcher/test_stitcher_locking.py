@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from attributary.consumers.stitcher.decoding import Decoder
+from attributary.consumers.store.connection import connect
 from tests.inprocess import InProcess
-from tests.samples import codec, records, sale
+from tests.samples import DAY_US, HOUR_US, START_US, codec, records, sale, touch
 
 if TYPE_CHECKING:
-    from attributary.producers.records import Conversion
+    from attributary.producers.records import Conversion, Touchpoint
 
 pytestmark = pytest.mark.postgres
 
 
-def hashed(event: Conversion) -> int:
-    (row,) = Decoder(codec()).decode(records([event])).conversion_events
-    return row.content_hash
+def hashed(event: Conversion | Touchpoint) -> int:
+    batch = Decoder(codec()).decode(records([event]))
+    return [*batch.conversion_events, *batch.touchpoints][0].content_hash
 
 
 def test_many_conversions_that_go_to_people_whom_the_batch_does_not_name(database: str) -> None:
@@ -37,3 +38,26 @@ def test_many_conversions_that_go_to_people_whom_the_batch_does_not_name(databas
     assert {result["conversion_id"]: result["journey_key"] for result in results} == {
         f"c{n}": f"u:user{n}" for n in range(30)
     }
+
+
+def test_a_content_that_gives_way_to_another_persons_widens_no_journey_by_its_arrival(database: str) -> None:
+    """The person is locked, and nothing was seen of it: neither its bounds nor its silence change."""
+    first = touch("t1", 1, who="u:jane")
+    later = (touch("t1", 2, who="u:joe", campaign_name=str(try_)) for try_ in count())
+    second = next(each for each in later if hashed(each) < hashed(first))
+    question = (
+        "SELECT journey_key, first_event_us, last_event_us, last_received_us, closed_at IS NULL FROM "
+        "attribution_journeys ORDER BY 1"
+    )
+    with InProcess(database) as stages, connect(database, application_name="tests", autocommit=True) as connection:
+        stages.publish(first)
+        connection.execute("UPDATE attribution_journeys SET closed_at = now()")
+        (late,) = records([second], first=1)
+        late.timestamp_ms += 40 * 86_400_000
+        stages.stitcher.handle([late])
+        jane, joe = connection.execute(question).fetchall()
+        events = connection.execute("SELECT identity_key FROM attribution_touchpoints").fetchall()
+    at = [START_US + hours * HOUR_US for hours in (1, 2)]
+    assert events == [("u:joe",)]
+    assert joe == ("u:joe", at[1], at[1], at[1] + 40 * DAY_US, True)
+    assert jane == ("u:jane", at[0], at[0], at[0], False)
