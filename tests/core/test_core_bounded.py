@@ -1,7 +1,7 @@
 """The table of sets has a bound, and bounding it loses nothing but pairs."""
 
 import json
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,6 +12,9 @@ from attributary.attribution_core.journeys import JourneyBatch, Outcomes
 from attributary.attribution_core.models import TrainedState, model_set
 from attributary.attribution_core.shapley import simplified
 from attributary.attribution_core.state import JourneyState, StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROWS = st.lists(
     st.tuples(st.lists(st.sampled_from("abcdef"), max_size=5), st.integers(0, 9), st.integers(0, 9)),
