@@ -64,6 +64,10 @@ class Proxy:
         self._delay = 0.0
         self._loop.call_soon_threadsafe(self._open.set)
 
+    def redirect(self, target: tuple[str, int]) -> None:
+        """Lead new connections elsewhere."""
+        self._target = target
+
     async def _listen(self) -> asyncio.Server:
         self._open.set()
         return await asyncio.start_server(self._serve, "127.0.0.1", self.port)

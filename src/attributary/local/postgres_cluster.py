@@ -143,9 +143,31 @@ class Cluster:
             self._child.stop(timeout_seconds=30.0)
         self.start()
 
+    def replica(self, data: Path, *, port: int) -> Cluster:
+        """Copy this running server into a streaming replica of it, which is not started yet.
+
+        Args:
+            data: its data folder, new, beside this one.
+            port: its port.
+        """
+        data.mkdir(mode=0o700)
+        shutil.copyfile(self._password_file(self.data), self._password_file(data))
+        if self._account is not None:
+            os.chown(data, self._account.uid, self._account.gid)
+        argv = self._command(
+            "pg_basebackup",
+            f"--pgdata={data}",
+            f"--dbname={self.dsn}",
+            "--write-recovery-conf",
+            "--checkpoint=fast",
+            *([] if self._durable else ["--no-sync"]),
+        )
+        run(argv, name="pg_basebackup", timeout_seconds=120.0, cwd=Path("/"), identity=self._identity(argv))
+        return Cluster(data, port=port, durable=self._durable, guarded=self._guarded, settings=self._extra)
+
     def _create(self) -> None:
         """Run initdb, with one collation everywhere: bytes of UTF-8, as the builtin provider sorts."""
-        password = self.data.parent / f"{self.data.name}.password"
+        password = self._password_file(self.data)
         password.write_text(secrets.token_urlsafe(24), encoding="ascii")
         password.chmod(0o600)
         if self._account is not None:
@@ -168,7 +190,11 @@ class Cluster:
         run(argv, name="initdb", timeout_seconds=120.0, cwd=Path("/"), identity=self._identity(argv))
 
     def _password(self) -> str:
-        return (self.data.parent / f"{self.data.name}.password").read_text(encoding="ascii").strip()
+        return self._password_file(self.data).read_text(encoding="ascii").strip()
+
+    @staticmethod
+    def _password_file(data: Path) -> Path:
+        return data.parent / f"{data.name}.password"
 
     def _socket_folder(self) -> Path:
         """Inside the data folder when the path is short enough for a socket, else a temporary one."""
