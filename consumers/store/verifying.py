@@ -4,6 +4,8 @@ Invariant: nothing that stitching derived is trusted: owners, values and persons
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import psycopg
@@ -35,27 +37,27 @@ _LINKS = """
 
 _OWNERS = f"""
 WITH best AS (
-    SELECT DISTINCT ON (tenant_id, anonymous_id) tenant_id, anonymous_id, user_id FROM ({_LINKS}) AS links
+    SELECT DISTINCT ON (tenant_id, anonymous_id) tenant_id, anonymous_id, user_id, at_us, event_id
+    FROM ({_LINKS}) AS links
     ORDER BY tenant_id, anonymous_id, at_us, event_id COLLATE "C"
 )
-SELECT COALESCE(b.tenant_id, i.tenant_id), COALESCE(b.anonymous_id, i.anonymous_id), i.user_id, b.user_id
+SELECT COALESCE(b.tenant_id, i.tenant_id), COALESCE(b.anonymous_id, i.anonymous_id), i.user_id, b.user_id,
+       COALESCE(b.at_us, i.linked_at_us)
 FROM best b FULL JOIN attribution_identities i
   ON i.tenant_id = b.tenant_id AND i.anonymous_id = b.anonymous_id COLLATE "C"
-WHERE i.user_id IS DISTINCT FROM b.user_id
+WHERE i.user_id IS DISTINCT FROM b.user_id OR i.linked_at_us <> b.at_us OR i.link_event_id <> b.event_id
 """
 
 _EVENTS = """
 SELECT e.tenant_id, e.conversion_id, e.occurred_at_us, e.event_id, e.kind, e.value_micros, e.currency, e.identity_key,
-       e.received_at_us, i.user_id
+       e.received_at_us, i.user_id,
+       c.journey_key, c.converted_at_us, c.received_at_us, c.gross_value_micros, c.net_value_micros, c.currency
 FROM attribution_conversion_events e
 LEFT JOIN attribution_identities i
   ON e.identity_key < 'a;' COLLATE "C" AND i.tenant_id = e.tenant_id AND i.anonymous_id = substr(e.identity_key, 3)
+LEFT JOIN attribution_conversions c
+  ON c.tenant_id = e.tenant_id AND c.conversion_id = e.conversion_id AND c.version > 0
 ORDER BY e.tenant_id, e.conversion_id
-"""
-
-_STORED = """
-SELECT c.journey_key, c.converted_at_us, c.received_at_us, c.gross_value_micros, c.net_value_micros, c.currency
-FROM attribution_conversions c WHERE c.tenant_id = %s AND c.conversion_id = %s AND c.version > 0
 """
 
 _HELD = """
@@ -76,12 +78,22 @@ JOIN attribution_results r USING (tenant_id, conversion_id, version)
 """
 
 
-def wrong_owners(connection: psycopg.Connection) -> list[Difference]:
-    """Return the anonymous ids whose stored owner is not that of their earliest link."""
-    return [
-        Difference(tenant, f"anonymous id {anonymous_id}", str(stored), str(expected))
-        for tenant, anonymous_id, stored, expected in connection.execute(_OWNERS).fetchall()
-    ]
+def wrong_owners(connection: psycopg.Connection) -> Iterator[Difference]:
+    """Yield the anonymous ids whose stored owner is not that of their earliest link."""
+    for tenant, anonymous_id, stored, expected, _ in misplaced_ids(connection):
+        yield Difference(tenant, f"anonymous id {anonymous_id}", str(stored), str(expected))
+
+
+def misplaced_ids(connection: psycopg.Connection) -> Iterator[tuple[str, str, str | None, str | None, int]]:
+    """Yield the anonymous ids whose stored owner is not that of their earliest link.
+
+    Yields:
+        Tenant, anonymous id, stored and true user, time of the deciding link in microseconds UTC.
+    """
+    with connection.cursor(name="misplaced_ids") as cursor:
+        cursor.itersize = _PAGE
+        cursor.execute(_OWNERS)
+        yield from cursor
 
 
 def wrong_conversions(connection: psycopg.Connection) -> Iterator[Difference]:
@@ -89,23 +101,13 @@ def wrong_conversions(connection: psycopg.Connection) -> Iterator[Difference]:
     with connection.cursor(name="verify_events") as cursor:
         cursor.itersize = _PAGE
         cursor.execute(_EVENTS)
-        key: tuple[str, str] | None = None
-        events: list[tuple[Any, ...]] = []
-        for row in cursor:
-            if key is not None and row[:2] != key:
-                yield from _compared(connection, key, events)
-                events = []
-            key = row[:2]
-            events.append(row[2:])
-        if key is not None:
-            yield from _compared(connection, key, events)
+        for key, rows in groupby(cursor, key=itemgetter(0, 1)):
+            yield from _compared(key, [row[2:] for row in rows])
 
 
-def _compared(
-    connection: psycopg.Connection, key: tuple[str, str], events: Sequence[tuple[Any, ...]]
-) -> Iterator[Difference]:
+def _compared(key: tuple[str, str], events: Sequence[tuple[Any, ...]]) -> Iterator[Difference]:
     state = fold(ConversionEvent(*event[:5]) for event in events)
-    stored = connection.execute(_STORED, key).fetchone()
+    stored = None if events[0][8] is None else events[0][8:]
     if state.opened_by is None:
         expected: tuple[Any, ...] | None = None
     else:

@@ -8,15 +8,16 @@
 DO $$
 DECLARE wanted text;
 BEGIN
-    FOREACH wanted IN ARRAY ARRAY['attributary_pipeline', 'attributary_forwarder', 'attributary_analyst'] LOOP
+    FOREACH wanted IN ARRAY ARRAY['attributary_pipeline', 'attributary_forwarder', 'attributary_analyst',
+                                'attributary_verifier'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted) THEN
             EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
         END IF;
     END LOOP;
-    -- Stages make temporary staging tables.
-    EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO attributary_pipeline', current_database());
-    EXECUTE format('GRANT CONNECT ON DATABASE %I TO attributary_pipeline, attributary_forwarder, attributary_analyst',
-                   current_database());
+    -- Stages make temporary staging tables, `attributary verify` a temporary shadow of all tables.
+    EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO attributary_pipeline, attributary_verifier', current_database());
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO attributary_pipeline, attributary_forwarder, attributary_analyst, '
+                   'attributary_verifier', current_database());
 END $$;
 
 -- Stitcher, attributor, auditor, sweeper, trainer: read and write rows, change no schema, drop nothing.
@@ -29,6 +30,10 @@ GRANT SELECT ON ALL TABLES IN SCHEMA reporting TO attributary_pipeline;
 GRANT USAGE ON SCHEMA public TO attributary_forwarder;
 GRANT SELECT ON attribution_migrations TO attributary_forwarder;
 GRANT SELECT, INSERT, UPDATE, DELETE ON attribution_deliveries, attribution_positions TO attributary_forwarder;
+
+-- `attributary verify` and `explain`: read everything, write nothing that lasts.
+GRANT USAGE ON SCHEMA public TO attributary_verifier;
+GRANT SELECT ON ALL TABLES IN SCHEMA public TO attributary_verifier;
 
 -- Analysts: the views, read-only.
 GRANT USAGE ON SCHEMA reporting TO attributary_analyst;
