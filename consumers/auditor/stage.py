@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 
+from attributary.consumers.kept_positions import KeptPositions
 from attributary.consumers.outages import outside_errors
 from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.crash import crash_at
@@ -11,7 +12,7 @@ from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.metrics import timed
 from attributary.consumers.runtime.records import DeadLetter, Outcome, Record
 from attributary.consumers.sifting import TrialDoneError, sift
-from attributary.consumers.store.positions import Memory, record_positions, stored_positions
+from attributary.consumers.store.positions import record_positions
 from attributary.consumers.store.refusals import UNSTORABLE
 from attributary.consumers.store.results import ResultRow, Stored, create_result_staging, store_results
 from attributary.consumers.store.session import StoreSession
@@ -44,7 +45,7 @@ class AuditorStage:
         self._codec = codec
         self._max_poison_share = max_poison_share
         self._session = StoreSession(dsn, "attributary-auditor", create_result_staging)
-        self._memory = Memory()
+        self._positions = KeptPositions(GROUP, self._session)
         with outside_errors():
             self._session.connection()
 
@@ -90,9 +91,9 @@ class AuditorStage:
         positions = {(record.topic, record.partition): record.offset + 1 for record in batch}
         with outside_errors(), timed(self.name, "store"), self._session.transaction() as connection:
             stored = store_results(connection, [row for _, row in rows])
-            self._memory.check(record_positions(connection, GROUP, positions))
+            self._positions.check(record_positions(connection, GROUP, positions))
             crash_at("auditor_before_pg_commit")
-        self._memory.committed(positions)
+        self._positions.committed(positions)
         crash_at("auditor_after_pg_commit")
         return stored
 
@@ -125,17 +126,11 @@ class AuditorStage:
 
     def stored_positions(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
         """Return the next offsets that Postgres holds."""
-        places = list(partitions)
-        with outside_errors(), self._session.transaction() as connection:
-            stored = stored_positions(connection, GROUP, places)
-        self._memory.learn(places, stored)
-        return stored
+        return self._positions.stored(partitions)
 
     def begin_at(self, starts: Mapping[tuple[str, int], int]) -> None:
         """Store where partitions begin that Postgres knows nothing about."""
-        with outside_errors(), self._session.transaction() as connection:
-            record_positions(connection, GROUP, starts)
-        self._memory.committed(starts)
+        self._positions.begin_at(starts)
 
     def is_ready(self) -> bool:
         """Tell whether Postgres answered last time."""

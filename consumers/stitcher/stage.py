@@ -8,6 +8,7 @@ for the versions that the replayed records themselves raised.
 from collections.abc import Iterable, Mapping, Sequence
 
 from attributary.attribution_core.lookback import LookbackPolicy
+from attributary.consumers.kept_positions import KeptPositions
 from attributary.consumers.outages import outside_errors
 from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.crash import crash_at
@@ -17,7 +18,6 @@ from attributary.consumers.runtime.metrics import timed
 from attributary.consumers.runtime.records import Outbound, Outcome, Record
 from attributary.consumers.sifting import TrialDoneError, sift
 from attributary.consumers.store.policies import fetch_policies, store_policy
-from attributary.consumers.store.positions import Memory, record_positions, stored_positions
 from attributary.consumers.store.refusals import UNSTORABLE
 from attributary.consumers.store.rows import RaisedVersion
 from attributary.consumers.store.session import StoreSession
@@ -61,7 +61,7 @@ class StitcherStage:
         self._max_poison_share = max_poison_share
         self._session = StoreSession(dsn, "attributary-stitcher", create_staging)
         self._store = PostgresStitchStore(self._session)
-        self._memory = Memory()
+        self._positions = KeptPositions(GROUP, self._session)
         with outside_errors(), self._session.transaction() as connection:
             store_policy(connection, policy)
             self._pinned = fetch_policies(connection)
@@ -93,14 +93,14 @@ class StitcherStage:
                     stitched = stitch(transaction, decoded, self._policy, more_keys, self._pinned)
                     if is_trial:
                         raise TrialDoneError  # noqa: TRY301  # the way to roll back a transaction block
-                    self._memory.check(transaction.record_positions(GROUP, positions))
+                    self._positions.check(transaction.record_positions(GROUP, positions))
                     crash_at("stitcher_before_pg_commit")
             except LockSetGrewError as grew:
                 more_keys |= grew.keys
             except TrialDoneError:
                 return Stitched()
             else:
-                self._memory.committed(positions)
+                self._positions.committed(positions)
                 crash_at("stitcher_after_pg_commit")
                 return stitched
         raise Retry("other writers kept changing the same events", 0.1)
@@ -145,18 +145,13 @@ class StitcherStage:
 
     def stored_positions(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
         """Return the next offsets that Postgres holds."""
-        places = list(partitions)
         with outside_errors(), self._session.transaction() as connection:
-            stored = stored_positions(connection, GROUP, places)
             self._pinned = fetch_policies(connection)  # whoever joins the group may bring a policy
-        self._memory.learn(places, stored)
-        return stored
+        return self._positions.stored(partitions)
 
     def begin_at(self, starts: Mapping[tuple[str, int], int]) -> None:
         """Store where partitions begin that Postgres knows nothing about."""
-        with outside_errors(), self._session.transaction() as connection:
-            record_positions(connection, GROUP, starts)
-        self._memory.committed(starts)
+        self._positions.begin_at(starts)
 
     def is_ready(self) -> bool:
         """Tell whether Postgres answered last time."""

@@ -14,13 +14,14 @@ from unittest.mock import patch
 
 import structlog
 
+from attributary.consumers import kept_positions
 from attributary.consumers.attributor import stage as attributing
 from attributary.consumers.attributor.memory import PublishedVersions
 from attributary.consumers.auditor import stage as auditing
+from attributary.consumers.kept_positions import KeptPositions
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.stitcher import stage as stitching
 from attributary.consumers.stitcher.decoding import Decoder
-from attributary.consumers.store.positions import Memory
 from attributary.consumers.sweeper import sweep as sweeping
 from tests.model.events import models, policy
 from tests.oracle import codec
@@ -78,7 +79,7 @@ class ModelStitcher(stitching.StitcherStage):
         self._max_poison_share = 1.0
         self._session = session  # type: ignore[assignment]
         self._store = session  # type: ignore[assignment]
-        self._memory = Memory()
+        self._positions = KeptPositions(self.group, session)  # type: ignore[arg-type]
 
 
 class ModelAttributor(attributing.AttributorStage):
@@ -105,7 +106,7 @@ class ModelAuditor(auditing.AuditorStage):
         self._codec = codec()
         self._max_poison_share = 1.0
         self._session = session  # type: ignore[assignment]
-        self._memory = Memory()
+        self._positions = KeptPositions(self.group, session)  # type: ignore[arg-type]
 
 
 STAGES: dict[str, Callable[[Session], Stage]] = {
@@ -145,12 +146,11 @@ def stages_on_memory(crash_at: Callable[[str], None], store: Callable[[], Memory
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
         stack.callback(structlog.reset_defaults)
         for module, replaced in (
+            (kept_positions, {"stored_positions": _stored_positions, "record_positions": _record_positions}),
             (
                 stitching,
                 {
                     "crash_at": crash_at,
-                    "stored_positions": _stored_positions,
-                    "record_positions": _record_positions,
                     "fetch_policies": lambda _connection: {},
                 },
             ),
@@ -168,7 +168,6 @@ def stages_on_memory(crash_at: Callable[[str], None], store: Callable[[], Memory
                 auditing,
                 {
                     "crash_at": crash_at,
-                    "stored_positions": _stored_positions,
                     "record_positions": _record_positions,
                     "store_results": lambda connection, rows: _store_results(connection, rows, store()),
                 },

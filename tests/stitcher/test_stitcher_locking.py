@@ -13,6 +13,7 @@ from tests.inprocess import InProcess
 from tests.samples import DAY_US, HOUR_US, START_US, codec, records, sale, touch
 
 if TYPE_CHECKING:
+    from attributary.consumers.store.rows import ConversionEventRow, TouchpointRow
     from attributary.producers.records import Conversion, Touchpoint
 
 pytestmark = pytest.mark.postgres
@@ -20,7 +21,8 @@ pytestmark = pytest.mark.postgres
 
 def hashed(event: Conversion | Touchpoint) -> int:
     batch = Decoder(codec()).decode(records([event]))
-    return [*batch.conversion_events, *batch.touchpoints][0].content_hash
+    rows: list[ConversionEventRow | TouchpointRow] = [*batch.conversion_events, *batch.touchpoints]
+    return rows[0].content_hash
 
 
 def test_many_conversions_that_go_to_people_whom_the_batch_does_not_name(database: str) -> None:
