@@ -60,16 +60,19 @@ FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, conversion_id)
 JOIN attribution_conversions c USING (tenant_id, conversion_id)
 """
 
-_TOUCHPOINTS = """
-SELECT w.seq, t.event_id, t.occurred_at_us, t.received_at_us, t.platform, t.channel, t.interaction, t.campaign, t.is_bot
-FROM unnest(%s::int4[], %s::text[], %s::text[], %s::int8[], %s::int8[])
-     AS w (seq, tenant_id, journey_key, earliest_us, converted_us)
-CROSS JOIN LATERAL (
+# All identity keys of the person ``w``, as they belong together now.
+IDENTITIES_OF_PERSON = """CROSS JOIN LATERAL (
     SELECT w.journey_key AS identity_key
     UNION ALL
     SELECT 'a:' || i.anonymous_id FROM attribution_identities i
     WHERE w.journey_key > 'a;' COLLATE "C" AND i.tenant_id = w.tenant_id AND i.user_id = substr(w.journey_key, 3)
-) AS person
+) AS person"""
+
+_TOUCHPOINTS = f"""
+SELECT w.seq, t.event_id, t.occurred_at_us, t.received_at_us, t.platform, t.channel, t.interaction, t.campaign, t.is_bot
+FROM unnest(%s::int4[], %s::text[], %s::text[], %s::int8[], %s::int8[])
+     AS w (seq, tenant_id, journey_key, earliest_us, converted_us)
+{IDENTITIES_OF_PERSON}
 JOIN attribution_touchpoints t
   ON t.tenant_id = w.tenant_id AND t.identity_key = person.identity_key COLLATE "C"
  AND t.occurred_at_us BETWEEN w.earliest_us AND w.converted_us

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 import psycopg
 
+from .attribution_reads import IDENTITIES_OF_PERSON
+from .results import RESULT_COLUMNS
+
 Key = tuple[str, str]  # tenant, and conversion id or journey key
 EARLIEST_US, LATEST_US = -(2**62), 2**62
 _ROWS_AT_ONCE = 5_000
@@ -101,21 +104,13 @@ _TOUCHPOINT = """t.tenant_id, t.event_id, t.identity_key, t.occurred_at_us, t.re
 _CONVERSION = """c.tenant_id, c.conversion_id, c.conversion_type, c.journey_key, c.converted_at_us, c.received_at_us,
        c.gross_value_micros, c.net_value_micros, c.currency, c.order_id, c.version, c.version_reason, c.is_final,
        c.observed_version"""
-_RESULT = """r.tenant_id, r.conversion_id, r.version, r.version_reason, r.is_final, r.conversion_type,
-       r.converted_at_us, r.journey_key, r.net_value_micros, r.gross_value_micros, r.delta_micros, r.currency,
-       r.policy_version, r.touchpoint_count, r.touchpoints, r.models, r.insights, r.computed_at_us, r.content_hash,
-       r.created_at"""
+_RESULT = ", ".join(f"r.{column}" for column in (*RESULT_COLUMNS, "created_at"))
 
 _TOUCHPOINTS_OF_PEOPLE = f"""
 SELECT w.seq, {_TOUCHPOINT}
 FROM unnest(%s::int4[], %s::text[], %s::text[], %s::int8[], %s::int8[])
      AS w (seq, tenant_id, journey_key, since_us, until_us)
-CROSS JOIN LATERAL (
-    SELECT w.journey_key AS identity_key
-    UNION ALL
-    SELECT 'a:' || i.anonymous_id FROM attribution_identities i
-    WHERE w.journey_key > 'a;' COLLATE "C" AND i.tenant_id = w.tenant_id AND i.user_id = substr(w.journey_key, 3)
-) AS person
+{IDENTITIES_OF_PERSON}
 JOIN attribution_touchpoints t
   ON t.tenant_id = w.tenant_id AND t.identity_key = person.identity_key COLLATE "C"
  AND t.occurred_at_us >= w.since_us AND t.occurred_at_us < w.until_us

@@ -91,14 +91,18 @@ JOIN attribution_conversions c USING (tenant_id, conversion_id)
 ORDER BY c.tenant_id, c.conversion_id FOR UPDATE OF c
 """
 
-_INSERT = """
-INSERT INTO attribution_results (
-    tenant_id, conversion_id, version, version_reason, is_final, conversion_type, converted_at_us, journey_key,
-    net_value_micros, gross_value_micros, delta_micros, currency, policy_version, touchpoint_count, touchpoints, models,
-    insights, computed_at_us, content_hash, source_partition, source_offset)
-SELECT tenant_id, conversion_id, version, version_reason, is_final, conversion_type, converted_at_us, journey_key,
-       net_value_micros, gross_value_micros, delta_micros, currency, policy_version, touchpoint_count,
-       touchpoints::jsonb, models::jsonb, insights::jsonb, computed_at_us, content_hash, source_partition, source_offset
+# What a result says, in the order of ``ResultRow``; all but its place in the topic.
+RESULT_COLUMNS = (
+    "tenant_id", "conversion_id", "version", "version_reason", "is_final", "conversion_type", "converted_at_us",
+    "journey_key", "net_value_micros", "gross_value_micros", "delta_micros", "currency", "policy_version",
+    "touchpoint_count", "touchpoints", "models", "insights", "computed_at_us", "content_hash",
+)  # fmt: skip
+_STORED_COLUMNS = (*RESULT_COLUMNS, "source_partition", "source_offset")
+_JSON_COLUMNS = {"touchpoints", "models", "insights"}
+
+_INSERT = f"""
+INSERT INTO attribution_results ({", ".join(_STORED_COLUMNS)})
+SELECT {", ".join(f"{column}::jsonb" if column in _JSON_COLUMNS else column for column in _STORED_COLUMNS)}
 FROM stg_result ORDER BY tenant_id, conversion_id, version, source_offset
 ON CONFLICT (tenant_id, conversion_id, version) DO NOTHING
 """
