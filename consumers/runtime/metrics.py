@@ -158,3 +158,13 @@ jobs = _counter(
 job_seconds = _histogram(
     "attribution_job_seconds", "Time that a job took.", "kind", buckets=(0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1_800.0)
 )
+training_changes_found = _counter(
+    "attribution_training_changes_found", "People of new events noted for the training state that is kept up to date."
+)
+training_people = _counter(
+    "attribution_training_people",
+    "People looked at for that state, by what came of it: replaced (retracted and added), unchanged.",
+    "outcome",
+)
+training_changes_pending = _gauge("attribution_training_changes_pending", "Noted people who are not yet looked at.")
+training_lag_seconds = _gauge("attribution_training_lag_seconds", "Age of the oldest of them; 0 without any.")

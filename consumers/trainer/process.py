@@ -14,6 +14,7 @@ from attributary.producers.kafka import KafkaTransport
 from attributary.producers.transport import Transport
 from attributary.schemas.codec import Codec
 
+from .chores import Upkeep
 from .stage import TrainerStage
 from .statuses import StatusPublisher
 from .work import Workshop
@@ -38,6 +39,12 @@ class TrainerSettings(Settings):
         alias="TRAINER_POLL_SECONDS",
         description="How often an idle trainer looks for jobs of other processes; seconds.",
     )
+    upkeep_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        alias="TRAINER_UPKEEP_SECONDS",
+        description="How often an idle trainer brings the training state up to date (train.md); seconds; 0: never.",
+    )
 
 
 def make_stage(process: ProcessSettings) -> TrainerStage:
@@ -56,7 +63,7 @@ def make_stage(process: ProcessSettings) -> TrainerStage:
 def make_worker(
     dsn: str, inactivity_micros: int, settings: TrainerSettings, codec: Codec, transport: Transport
 ) -> Worker:
-    """Build the worker with its connections: one for claims and effects, one to read on."""
+    """Build the worker with its connections: for claims and effects, to read on, and for the training state."""
     session = StoreSession(dsn, "attributary-trainer-worker")
     publisher = StatusPublisher(session, codec, transport)
 
@@ -65,7 +72,8 @@ def make_worker(
 
     workshop = Workshop(StoreSession(dsn, "attributary-trainer-reader"), inactivity_micros)
     limits = WorkerLimits(settings.lease_seconds, settings.most_attempts, settings.poll_seconds)
-    return Worker(session, workshop, publisher, limits, on_death)
+    upkeep = Upkeep(StoreSession(dsn, "attributary-trainer-upkeep"), inactivity_micros, settings.upkeep_seconds)
+    return Worker(session, workshop, publisher, limits, on_death, upkeep)
 
 
 def main(version: str) -> int:

@@ -6,6 +6,8 @@ whoever is free, in this process or another, takes the oldest job. A worker that
 heartbeats, and the job starts again from the beginning: its effects and its end are one transaction, so nothing of the
 first try is left.
 
+Between jobs the worker keeps the training state up to date, in steps that are short enough for the next job to wait.
+
 Invariant: a job leaves the worker finished, given back, or, when the process or the database died, to the lease.
 """
 
@@ -31,6 +33,7 @@ from attributary.consumers.store.jobs import (
 )
 from attributary.consumers.store.session import StoreSession
 
+from .chores import Upkeep
 from .pulse import CancelledError, Pulse, StoppedError
 from .statuses import StatusPublisher
 from .work import JOB_ERRORS, Decision, Workshop
@@ -64,6 +67,7 @@ class Worker:
         publisher: publishes statuses, on the first connection.
         limits: how patient to be.
         on_death: called when the thread ends by a bug.
+        upkeep: what to do between jobs, a bounded piece a call; says whether there is more to do at once.
     """
 
     def __init__(
@@ -73,12 +77,14 @@ class Worker:
         publisher: StatusPublisher,
         limits: WorkerLimits,
         on_death: Callable[[], None],
+        upkeep: Upkeep | None = None,
     ) -> None:
         self._session = session
         self._workshop = workshop
         self._publisher = publisher
         self._limits = limits
         self._on_death = on_death
+        self._upkeep = upkeep
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._guarded, name="trainer-worker", daemon=True)
@@ -123,6 +129,8 @@ class Worker:
         finally:
             self._publisher.close()
             self._workshop.close()
+            if self._upkeep is not None:
+                self._upkeep.close()
             self._session.close()
 
     def _run(self) -> None:
@@ -130,7 +138,7 @@ class Worker:
             self._wake.clear()
             worked = False
             try:
-                worked = self.turn()
+                worked = self.turn() or (self._upkeep is not None and self._upkeep())
             except Retry as error:
                 _log.warning("trainer waits", why=str(error))
             if not worked:
