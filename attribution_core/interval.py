@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from attributary.attribution_core.credit_sums import CreditSums
 from attributary.attribution_core.journeys import Floats
 from attributary.attribution_core.markov import shares
 from attributary.attribution_core.paths import JourneyTable
@@ -16,7 +17,6 @@ from attributary.attribution_core.uncertainty import (
     Spread,
     bootstrap_weights,
     dirichlet_removal,
-    share_errors,
     spread,
 )
 
@@ -60,9 +60,8 @@ def shares_spread(
 
 
 def _closed_form(estimator: CreditTotals, table: JourneyTable, share: Floats) -> Spread:
-    errors = np.stack(
-        [share_errors(table.batch, estimator.credits, table.outcomes, of_value=of_value) for of_value in (False, True)]
-    )
+    sums = CreditSums.fit(estimator.name, table.batch, estimator.credits, table.outcomes)
+    errors = np.stack([sums.errors(table.batch.index, of_value=of_value) for of_value in (False, True)])
     # E|X| = sqrt(2 / pi) sd for a normal X: the total variation that the draws would have had
     variation = 0.5 * np.sqrt(2 / np.pi) * errors.sum(axis=1)
     return Spread(share - _Z_90 * errors, share + _Z_90 * errors, errors, 1.0 - variation)

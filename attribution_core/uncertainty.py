@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attributary.attribution_core.journeys import Floats, JourneyBatch, Outcomes
+from attributary.attribution_core.journeys import Floats, Outcomes
 from attributary.attribution_core.markov import Chain, first_order_removal
 from attributary.attribution_core.population import Weights
 from attributary.attribution_core.state import JourneyState
@@ -66,35 +66,6 @@ def bootstrap_weights(outcomes: Outcomes, *, draws: int, seed: int) -> Iterator[
     for _ in range(draws):
         converted = generator.standard_gamma(counts)
         yield Weights(converted, generator.standard_gamma(nulls), converted * worth)
-
-
-def share_errors(batch: JourneyBatch, credits_: Floats, outcomes: Outcomes, *, of_value: bool = False) -> Floats:
-    """Return the standard error of the shares of fixed per-journey credits in closed form, float64[K].
-
-    ``SE(share_i) = sqrt(sum_j w_j^2 (a_ij - share_i)^2) / sum_j w_j`` over single conversions ``j``, with ``w`` = 1 or
-    the value, and ``a_ij`` the credit of channel ``i``. The conversions of one row are taken to be worth the same.
-    """
-    filled = batch.lengths > 0
-    count = outcomes.conversions * filled
-    worth = outcomes.value_micros / np.maximum(outcomes.conversions, 1) if of_value else np.ones(len(batch))
-    channels = len(batch.index)
-    cells = batch.journey_of_touch * channels + batch.channels
-    occupied, places = np.unique(cells, return_inverse=True)
-    credit = np.bincount(places, credits_, occupied.size)  # of a channel in a journey
-    journey, channel = np.divmod(occupied, channels)
-    weight = (count * worth)[journey]
-    squares = (count * worth * worth)[journey]
-    whole = float((count * worth).sum())
-    if whole == 0:
-        return np.full(channels, np.nan)
-    share = np.bincount(channel, credit * weight, channels) / whole
-    variance = (
-        np.bincount(channel, squares * credit**2, channels)
-        - 2 * share * np.bincount(channel, squares * credit, channels)
-        + share**2 * float((count * worth * worth).sum())
-    )
-    errors: Floats = np.sqrt(np.maximum(variance, 0.0)) / abs(whole)
-    return errors
 
 
 def dirichlet_removal(

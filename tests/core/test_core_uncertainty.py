@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attributary.attribution_core.credit_sums import CreditSums
 from attributary.attribution_core.drift import benjamini_hochberg, drift
 from attributary.attribution_core.journeys import Floats, JourneyBatch, Outcomes
 from attributary.attribution_core.markov import Chain, first_order_removal, shares
@@ -18,7 +19,7 @@ from attributary.attribution_core.population import (
 from attributary.attribution_core.rules import linear
 from attributary.attribution_core.sets import set_shares
 from attributary.attribution_core.state import JourneyState
-from attributary.attribution_core.uncertainty import bootstrap_weights, dirichlet_removal, share_errors, spread
+from attributary.attribution_core.uncertainty import bootstrap_weights, dirichlet_removal, spread
 
 CHANNELS = 6
 NAMES = [f"c{code}" for code in range(CHANNELS)]
@@ -91,9 +92,10 @@ def test_the_closed_form_error_is_that_of_the_bootstrap() -> None:
     batch, outcomes = walk(world(), 3_000, np.random.default_rng(4))
     for credits_ in (linear(batch), set_shares(batch)):
         drawn = bootstrap_shares(CreditTotals("x", batch, credits_), outcomes, 600, 1).std(axis=0)
-        assert share_errors(batch, credits_, outcomes) == pytest.approx(drawn, rel=0.1)
-        by_value = share_errors(batch, credits_, outcomes, of_value=True)
-        assert by_value == pytest.approx(share_errors(batch, credits_, outcomes))  # each conversion is worth the same
+        sums = CreditSums.fit("x", batch, credits_, outcomes)
+        assert sums.errors(batch.index) == pytest.approx(drawn, rel=0.1)
+        # each conversion is worth the same
+        assert sums.errors(batch.index, of_value=True) == pytest.approx(sums.errors(batch.index))
 
 
 def test_confidence_moves_to_one_with_the_number_of_journeys() -> None:
