@@ -1,0 +1,298 @@
+"""The upkept state under commits out of order, crashes, several trainers, and in the trainer's own process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from typer.testing import CliRunner
+
+from attributary.attribution_core.forgetting import UNIT
+from attributary.attribution_core.state import StateError
+from attributary.cli.main import app
+from attributary.consumers.stitcher.decoding import content_hash
+from attributary.consumers.store.connection import connect
+from attributary.consumers.store.session import StoreSession
+from attributary.consumers.store.sweeping import close_journeys
+from attributary.consumers.store.training_changes import pending_changes
+from attributary.consumers.store.upkept import totals_of, turn
+from attributary.consumers.trainer.chores import Upkeep
+from attributary.consumers.trainer.learning import Window, learn, learn_by_day
+from attributary.consumers.trainer.training import TrainingError, TrainingPlan, train, upkept_for
+from attributary.consumers.trainer.upkeep import catch_up, looked, snapshot, step, upkept, verify
+from attributary.schemas.codec import Codec
+from tests.trainer.feed import DAY, NAMES, NOW, POLICY, Feed, feed, link, order, touchpoint
+
+if TYPE_CHECKING:
+    import psycopg
+
+pytestmark = pytest.mark.postgres
+
+INACTIVITY = POLICY.inactivity_micros
+_TOUCH = """
+INSERT INTO attribution_touchpoints (
+    tenant_id, event_id, identity_key, occurred_at_us, received_at_us, platform, channel, interaction, campaign, is_bot,
+    details, content_hash, source_topic, source_partition, source_offset)
+VALUES ('acme', %(id)s, %(key)s, %(at)s, %(at)s, 'x', 'late', 'click', '', false, '{}', 0, 't', 0, 0)
+"""
+
+
+def opened(dsn: str) -> psycopg.Connection:
+    return connect(dsn, application_name="tests")
+
+
+def channels(connection: psycopg.Connection) -> set[str]:
+    found = upkept(connection, "acme", INACTIVITY)
+    assert found is not None
+    return set(found.state.index.names)
+
+
+@pytest.fixture
+def shop(database: str) -> str:
+    """Three buyers, one of them in March, and one who left."""
+    feed(
+        database,
+        [
+            touchpoint("anna", 1, "mail"),
+            order("anna", 2, 5),
+            touchpoint("ben", 1, "mail"),
+            touchpoint("ben", 3, "search"),
+            order("ben", 4, 7),
+            touchpoint("cleo", 31, "search"),
+            order("cleo", 32, 9),
+            touchpoint("dora", 5, "social"),
+        ],
+    )
+    with opened(database) as connection:
+        close_journeys(connection, silent_since_us=NOW + 20 * DAY, limit=100)
+        connection.commit()
+        catch_up(connection, "acme", INACTIVITY)
+    return database
+
+
+def test_an_earlier_transaction_that_commits_after_the_look_is_found(shop: str) -> None:
+    with opened(shop) as slow, opened(shop) as connection, opened(shop) as quick:
+        # its clock and its number are of before everything else
+        slow.execute(_TOUCH, {"id": "slow", "key": "a:anna", "at": NOW + 1 * DAY})
+        for number in range(3):
+            quick.execute(_TOUCH, {"id": f"quick-{number}", "key": "a:cleo", "at": NOW + 40 * DAY})
+            quick.commit()
+            assert channels(connection) == {"mail", "search", "social"}  # the touch of day 40 is open
+            with turn(connection, wait=True), looked(connection) as found:
+                assert found <= 1
+            row = connection.execute(
+                "SELECT written_since < looked_at OR written_since IS NULL FROM attribution_training_watermark"
+            ).fetchone()
+            assert row == (True,)  # it does not pass by the transaction that still runs
+            connection.commit()
+        slow.commit()
+        assert "late" in channels(connection)
+        assert verify(connection, "acme", INACTIVITY).is_none
+
+
+def test_nothing_is_looked_at_twice_and_the_time_moves_on(shop: str) -> None:
+    since = "SELECT written_since FROM attribution_training_watermark"
+    with opened(shop) as connection:
+        times = []
+        for _ in range(3):
+            with turn(connection, wait=True), looked(connection) as found:
+                assert found == 0
+                times.append(connection.execute(since).fetchone())
+        assert times == sorted(times, key=str)
+        assert times[-1] is not None
+        assert times[-1][0] is not None
+        # another server, or a clock that went back: everything is looked at once, nothing is noted for it
+        connection.execute("UPDATE attribution_training_watermark SET found_at = now() + interval '1 hour'")
+        connection.commit()
+        with turn(connection, wait=True), looked(connection) as found:
+            assert found == 0
+            assert connection.execute(since).fetchone() == (None,)
+        # numbers of transactions that nothing can be concluded from any more
+        connection.execute("UPDATE attribution_training_watermark SET snapshot_xmin = snapshot_xmin + 2000000000")
+        connection.commit()
+        with turn(connection, wait=True), looked(connection) as found:
+            assert found == 4  # everybody
+        assert verify(connection, "acme", INACTIVITY).is_none
+
+
+def test_an_id_that_a_replaced_link_gave_away_leaves_its_old_owner(database: str) -> None:
+    codec = Codec()
+    topic, first = link("phone", "anna", 1)
+    second = first | {"user_id": "ben", "linked_at": first["linked_at"] + DAY}
+    loser, winner = sorted(
+        (first, second), key=lambda record: content_hash(codec.encode(NAMES[topic], record)), reverse=True
+    )
+    with closing(Feed(database)) as stitcher, opened(database) as connection:
+        stitcher.send([touchpoint("phone", 1, "mail"), (topic, loser)])
+        stitcher.send([order("phone", 2, 5)])
+        catch_up(connection, "acme", INACTIVITY)
+        before = (connection.execute("SELECT journey_key FROM attribution_training_people").fetchall(), 0)
+        connection.commit()
+        stitcher.send([(topic, winner)])
+        assert verify(connection, "acme", INACTIVITY).is_none
+        after = connection.execute("SELECT journey_key FROM attribution_training_people").fetchall()
+        assert (before[0], after) == ([(f"u:{loser['user_id']}",)], [(f"u:{winner['user_id']}",)])
+
+
+_CRASH = """
+    import sys
+    from attributary.consumers.store.connection import connect
+    from attributary.consumers.trainer.upkeep import catch_up
+    catch_up(connect(sys.argv[1], application_name="tests"), "acme", int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("point", ["trainer_in_upkeep", "trainer_before_upkeep_commit"])
+def test_a_crash_in_a_step_leaves_everything_as_it_was(shop: str, point: str) -> None:
+    feed(shop, [touchpoint("ben", 2, "display")])
+    with opened(shop) as connection:
+        before = totals_of(connection, "acme")
+        connection.commit()
+        died = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(_CRASH), shop, str(INACTIVITY)],
+            env=os.environ | {"ATTRIBUTION_CRASH_AT": point},
+            check=False,
+        )
+        assert died.returncode == -signal.SIGKILL
+        assert totals_of(connection, "acme") == before
+        assert pending_changes(connection, "acme")[0] == 1
+        connection.commit()
+        assert verify(connection, "acme", INACTIVITY).is_none
+        assert "display" in channels(connection)
+
+
+def test_two_trainers_at_once_take_turns(shop: str) -> None:
+    def run() -> None:
+        with closing(Upkeep(StoreSession(shop, "tests"), INACTIVITY, 0.001, step_people=1)) as upkeep:
+            end = time.monotonic() + 3
+            while time.monotonic() < end:
+                upkeep()
+
+    trainers = [threading.Thread(target=run) for _ in range(2)]
+    for thread in trainers:
+        thread.start()
+    with closing(Feed(shop)) as stitcher:
+        for number in range(40):
+            stitcher.send([touchpoint(f"p{number % 7}", number, "mail"), touchpoint("anna", number, f"c{number % 3}")])
+            if number % 5 == 0:
+                stitcher.send([order(f"p{number % 7}", number, 3, event_id=f"o{number}"), link("ben", "bea", number)])
+    for thread in trainers:
+        thread.join()
+    with opened(shop) as connection:
+        assert verify(connection, "acme", INACTIVITY).is_none
+        assert pending_changes(connection) == (0, 0.0)
+
+
+def test_the_upkeep_of_a_trainer_ends_when_nothing_waits(shop: str) -> None:
+    feed(shop, [touchpoint(f"p{number}", number, "mail") for number in range(5)])
+    with closing(Upkeep(StoreSession(shop, "tests"), INACTIVITY, 3_600, step_people=2)) as upkeep:
+        pieces = 0
+        while upkeep():
+            pieces += 1
+        assert pieces >= 3
+        assert not upkeep()
+    with closing(Upkeep(StoreSession(shop, "tests"), INACTIVITY, 0)) as never, opened(shop) as connection:
+        assert not never()
+        assert pending_changes(connection) == (0, 0.0)
+    with (
+        opened(shop) as holder,
+        turn(holder, wait=True),
+        closing(Upkeep(StoreSession(shop, "tests"), INACTIVITY, 1)) as other,
+    ):
+        assert not other()  # somebody is at it
+
+
+def test_a_damaged_state_is_begun_anew_and_seen_by_verify(shop: str) -> None:
+    with opened(shop) as connection:
+        connection.execute("DELETE FROM attribution_training_periods WHERE currency = 'EUR'")
+        connection.execute("UPDATE attribution_training_people SET open_touches = 9 WHERE journey_key = 'a:cleo'")
+        connection.commit()
+        found = verify(connection, "acme", INACTIVITY)
+        assert (found.people, found.differing_people, found.is_none) == (4, 1, False)
+        assert found.differing_periods == 3
+        feed(shop, [touchpoint("anna", 1.5, "display")])
+        with pytest.raises(StateError, match="retracted"), turn(connection, wait=True), looked(connection):
+            step(connection, "acme", INACTIVITY)
+        with closing(Upkeep(StoreSession(shop, "tests"), INACTIVITY, 3_600)) as upkeep:
+            while upkeep():
+                pass
+        assert verify(connection, "acme", INACTIVITY).is_none
+
+
+def test_another_inactivity_time_begins_the_state_anew(shop: str) -> None:
+    with opened(shop) as connection:
+        found = upkept(connection, "acme", INACTIVITY // 30)
+        with snapshot(connection):
+            fresh = learn(connection, Window("acme"), INACTIVITY // 30)
+        assert found is not None
+        assert found.state.to_document() == fresh.state.to_document()
+
+
+def test_a_training_takes_the_upkept_state_where_it_is_of_the_same_journeys(shop: str) -> None:
+    standing = TrainingPlan("markov", Window("acme"), INACTIVITY)
+    with opened(shop) as connection:
+        learned = upkept_for(connection, standing)
+        with snapshot(connection):
+            quick, anew = train(connection, standing, learned=learned), train(connection, standing)
+        assert quick.document == anew.document
+        assert (quick.metadata["source"], anew.metadata["source"]) == ("upkept", "read")
+        drop = {"source", "training_seconds"}
+        assert {k: v for k, v in quick.metadata.items() if k not in drop} == {
+            k: v for k, v in anew.metadata.items() if k not in drop
+        }
+        assert upkept_for(connection, TrainingPlan("markov", Window("acme", since=NOW), INACTIVITY)) is None
+        assert upkept_for(connection, TrainingPlan("markov", Window("nobody"), INACTIVITY)) is None
+
+
+def test_a_half_life_weighs_by_days_and_says_how_much_is_known(shop: str) -> None:
+    plan = TrainingPlan(
+        "markov", Window("acme"), INACTIVITY, settings={"minimum_conversions": 1}, half_life_micros=30 * DAY
+    )
+    with opened(shop) as connection:
+        learned = upkept_for(connection, plan)
+        with snapshot(connection):
+            kept, anew = train(connection, plan, learned=learned), train(connection, plan)
+            by_day = learn_by_day(connection, plan.window, INACTIVITY)
+        assert kept.document == anew.document
+        ages = [30, 28, 27, 0]  # days before cleo's order: anna's, ben's, dora's last touch, cleo's
+        weights = [2.0 ** (-age / 30) for age in ages]
+        facts = kept.metadata
+        assert facts["n"] == 4
+        assert facts["forgetting"]["weight"] == pytest.approx(sum(weights), rel=1e-5)
+        assert facts["n_eff"] == pytest.approx(sum(weights) ** 2 / sum(each**2 for each in weights), rel=1e-5)
+        assert facts["diagnostics"]["conversions"] == pytest.approx(sum(weights) - weights[2], rel=1e-5)
+        assert kept.document["conversions"] != by_day.state.to_document()["conversions"]
+        assert kept.settings["journeys_per_count"] * UNIT == pytest.approx(facts["n_eff"] / sum(weights), rel=1e-5)
+        for wrong in (
+            TrainingPlan("markov", Window("acme"), INACTIVITY, half_life_micros=-1),
+            TrainingPlan("poisson", Window("acme"), INACTIVITY, half_life_micros=DAY),
+        ):
+            with snapshot(connection), pytest.raises(TrainingError, match="half-life"):
+                train(connection, wrong)
+
+
+def test_the_command_line_shows_rebuilds_and_verifies(shop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", shop)
+    run = CliRunner()
+    shown = json.loads(run.invoke(app, ["models", "upkeep", "status", "--json"]).stdout)
+    assert (shown["tenants"][0]["people"], shown["tenants"][0]["pending_changes"]) == (4, 0)
+    assert "acme" in run.invoke(app, ["models", "upkeep", "status"]).stdout
+    assert run.invoke(app, ["models", "upkeep", "verify", "--tenant", "acme"]).exit_code == 0
+    with opened(shop) as connection:
+        connection.execute("DELETE FROM attribution_training_people")
+    damaged = run.invoke(app, ["models", "upkeep", "verify", "--tenant", "acme"])
+    assert damaged.exit_code == 1
+    assert "run: attributary models upkeep rebuild --tenant acme" in damaged.stderr
+    assert run.invoke(app, ["models", "upkeep", "rebuild", "--tenant", "acme"]).stdout == "acme: 4 people\n"
+    assert json.loads(run.invoke(app, ["models", "upkeep", "verify", "--tenant", "acme", "--json"]).stdout)["equal"]
+    trained = run.invoke(app, ["models", "train", "--tenant", "acme", "--half-life", "30", "--json"])
+    assert json.loads(trained.stdout)["metadata"]["source"] == "upkept"
