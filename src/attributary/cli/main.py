@@ -20,6 +20,7 @@ COMMANDS = (
     "dlq",
     "explain",
     "verify",
+    "rebuild",
     "positions",
     "refit",
     "produce",

@@ -1,0 +1,60 @@
+"""`attributary rebuild`: make everything that was derived right again, from the stored events or from the log."""
+
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command `rebuild`."""
+    app.command("rebuild")(_rebuild)
+
+
+def _rebuild(
+    *,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's; not with --from-log.")] = None,
+    from_log: Annotated[
+        bool, typer.Option("--from-log", help="Read events and results from the log first. The stages must be stopped.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
+) -> None:
+    """Rebuild owners, journeys and conversions from the raw events, and have wrong results published again.
+
+    Without --from-log it works beside running stages, under their locks. With it, events that are lost or altered in
+    Postgres come back from the log, also into an empty database, and versions continue above those on the results
+    topic; stitcher, attributor and auditor must be stopped, which is checked. A conversion whose newest published
+    result is not what its events give gets a new version, reason `repair`; the sweeper asks for it. Nothing else
+    changes, and no version falls below a published one.
+
+    Progress is kept in attribution_rebuilds: cut short, it goes on where it was when it is started again. Afterwards
+    `attributary verify` says whether anything is left. Needs DATABASE_URL, with --from-log KAFKA_BOOTSTRAP_SERVERS too.
+
+    Example: attributary rebuild --dry-run
+    """
+    from attributary.cli.outcome import database
+    from attributary.cli.rebuilding import Rebuilding, check_stopped
+    from attributary.consumers.policy import PolicySettings
+    from attributary.consumers.runtime.settings import load
+    from attributary.consumers.store.rebuilds import EVERYBODY, RebuildRunsError, hold
+
+    if from_log and (tenant is not None or dry_run):
+        raise typer.BadParameter("the log is read for everybody, and in earnest", param_hint="--from-log")
+    with database("attributary-rebuild") as writer, database("attributary-rebuild-reader") as reader:
+        try:
+            hold(writer)
+        except RebuildRunsError as error:
+            print(error)
+            raise typer.Exit(1) from None
+        if from_log and (running := check_stopped()):
+            print(f"stop these first, they are members of their groups: {', '.join(running)}")
+            raise typer.Exit(1)
+        work = Rebuilding(writer, reader, load(PolicySettings).policy(), dry_run=dry_run)
+        run = work.run(tenant or EVERYBODY, from_log=from_log)
+    if run.is_resumed:
+        print(f"took up rebuild {run.number}, which had been cut short")
+    for kind, number in sorted(run.changed.items()):
+        print(f"{'would change' if dry_run else 'changed'}: {number} {kind}")
+    if not run.changed:
+        print("nothing to change")
+    elif not dry_run:
+        print("the sweeper asks for the results that are owed")
