@@ -8,13 +8,16 @@ Invariant: the same table and options give the same numbers; the seed is an opti
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 
+from attributary.attribution_core.events import read_events
+from attributary.attribution_core.insights import population_insights
 from attributary.attribution_core.interval import IntervalMethod, shares_spread
 from attributary.attribution_core.journeys import Floats, JourneyBatch
+from attributary.attribution_core.lifts import Experiment, ExperimentError, Totals, calibration_document
 from attributary.attribution_core.markov import shares
 from attributary.attribution_core.models import RULE_MODELS, ModelError
 from attributary.attribution_core.paths import JourneyTable, read_paths
@@ -47,6 +50,7 @@ ANALYSES: tuple[str, ...] = (
     "markov_shapley",
     "poisson",
 )
+_BESIDE = ("first", "last", "linear", "markov", "shapley")  # whose shares stand beside every interval
 _NEEDS_TIME = frozenset({"time_decay", "poisson"})
 
 
@@ -64,6 +68,8 @@ class AnalysisSettings:
         baseline: channels that are always there, for Markov-Shapley.
         transforms: named steps before anything else, see `transforms`.
         rules: parameters of the rules.
+        insights: whether to look for sentences whose test passes; they stand in the diagnostics.
+        experiments: results of experiments, by which the totals are scaled; intervals are computed then, too.
     """
 
     order: int = 1
@@ -75,6 +81,8 @@ class AnalysisSettings:
     baseline: tuple[str, ...] = ()
     transforms: tuple[str, ...] = ()
     rules: RuleSettings = field(default_factory=RuleSettings)
+    insights: bool = False
+    experiments: tuple[Experiment, ...] = ()
 
 
 def analyze(
@@ -86,7 +94,8 @@ def analyze(
     """Run models over finished journeys.
 
     Args:
-        data: an encoded table, the columns of the path format (a dict, a pandas or polars frame), or its rows.
+        data: an encoded table, the columns of the path format or of events (a dict, a pandas or polars frame), or the
+            rows of these.
         models: names, of `ANALYSES`; by default all that the data allows.
         settings: options; single ones may be given by name instead (``order=2``, ``intervals=True``).
         **options: fields of `AnalysisSettings`.
@@ -94,9 +103,12 @@ def analyze(
     Raises:
         ModelError: for an unknown model, one that needs times where there are none, or an unknown baseline channel.
         TableError: when the data cannot be read.
+        ExperimentError: when an experiment does not fit.
         ValueError: when the order is too high for the number of channels.
     """
     chosen = replace(settings or AnalysisSettings(), **options)
+    if chosen.experiments:
+        chosen = replace(chosen, intervals=True)
     table = _table(data)
     table = JourneyTable(apply(table.batch, chosen.transforms), table.outcomes, table.watched_until)
     names = list(dict.fromkeys(models)) if models else [n for n in ANALYSES if table.timed or n not in _NEEDS_TIME]
@@ -110,8 +122,8 @@ def analyze(
             raise ModelError(f"baseline: no channel {channel!r} in the data")
     support = _support(table.batch, Weights.observed(table.outcomes))
     reports = [_report(_estimator(name, table, chosen), table, chosen, support) for name in names]
-    if len(reports) > 1:
-        _compare(reports)
+    _compare(reports, _beside(table, chosen, names))
+    _explain(reports, table, chosen)
     return Analysis(tuple(reports))
 
 
@@ -120,8 +132,11 @@ def _table(data: JourneyTable | Mapping[str, Iterable[Any]] | Sequence[Mapping[s
         return data
     if isinstance(data, (list, tuple)):
         names = {name for row in data for name in row}
-        return read_paths({name: [row.get(name) for row in data] for name in names})
-    return read_paths(data)  # type: ignore[arg-type]  # frames have columns as mappings do
+        data = {name: [row.get(name) for row in data] for name in names}
+    columns: Mapping[str, Iterable[Any]] = data  # type: ignore[assignment]  # frames have columns as mappings do
+    if "path" not in columns and all(name in columns for name in ("user", "time", "channel")):
+        return read_events(columns)
+    return read_paths(columns)
 
 
 def _estimator(name: str, table: JourneyTable, settings: AnalysisSettings) -> Estimator:
@@ -276,9 +291,56 @@ def _name_fallbacks(rows: list[dict[str, Any]], batch: JourneyBatch, weights: We
             row["fallback"] = {"model": "linear", "share": fallback[0, code]}
 
 
-def _compare(reports: list[ModelReport]) -> None:
+def _beside(table: JourneyTable, settings: AnalysisSettings, names: Sequence[str]) -> list[Floats]:
+    """Return the shares of models that were not asked for: an interval is not shown without model dependence."""
+    if not settings.intervals:
+        return []
+    weights = Weights.observed(table.outcomes)
+    others = [_estimator(name, table, settings) for name in _BESIDE if name not in names]
+    return [_shares(other.totals(weights), table.batch, weights)[0] for other in others]
+
+
+def _compare(reports: list[ModelReport], beside: list[Floats]) -> None:
     """Add to each row how far the models are apart on the channel: often more than any interval is wide."""
-    for rows in zip(*(report.channels for report in reports), strict=True):
-        found = [row["share"] for row in rows if np.isfinite(row["share"])]
+    for code, rows in enumerate(zip(*(report.channels for report in reports), strict=True)):
+        several = [row["share"] for row in rows] + [float(other[code]) for other in beside]
+        found = [share for share in several if np.isfinite(share)]
         for row in rows:
             row["spread_over_models"] = max(found) - min(found) if len(found) > 1 else None
+
+
+def _explain(reports: list[ModelReport], table: JourneyTable, settings: AnalysisSettings) -> None:
+    """Add the sentences of the journeys, and what experiments say, where they were asked for."""
+    if settings.insights:
+        insights = population_insights(table, draws=settings.draws, seed=settings.seed)
+        for report in reports:
+            report.diagnostics["insights"] = [asdict(each) for each in insights if each.text is not None]
+    if settings.experiments:
+        for report in reports:
+            _calibrate(report, table, settings.experiments)
+
+
+def _calibrate(report: ModelReport, table: JourneyTable, experiments: Sequence[Experiment]) -> None:
+    """Put beside the totals what they are after scaling by experiments."""
+    whole = report.diagnostics["conversions"] - report.diagnostics["unattributed_conversions"]
+    value = report.diagnostics["value"] - report.diagnostics["unattributed_value"]
+    names = tuple(row["channel"] for row in report.channels)
+    errors = np.array([row["standard_error"] for row in report.channels], dtype=np.float64)
+    if not np.isfinite(errors).all():
+        raise ExperimentError(f"{report.model}: its totals have no standard errors: {report.diagnostics['status']}")
+    span: tuple[int | None, int | None] = (None, None)
+    if table.watched_until is not None and table.batch.times.size:
+        span = int(table.batch.times.min()), int(table.watched_until.max())
+    report.diagnostics["calibration"] = found = []
+    wholes: tuple[tuple[Literal["conversions", "value"], float], ...] = (("conversions", whole), ("value", value))
+    for of, all_of_it in wholes:
+        if not any(each.measure == of or (each.measure == "share" and of == "conversions") for each in experiments):
+            continue
+        amounts = np.array([row[of] for row in report.channels], dtype=np.float64)
+        # shares of value move as shares of conversions do, to the accuracy of a standard error
+        totals = Totals(names, amounts, errors * abs(all_of_it), float(all_of_it), *span)
+        document = calibration_document(totals, experiments, of)
+        found.append(document)
+        for row, calibrated in zip(report.channels, document["channels"], strict=True):
+            fields = ("calibrated", "interval", "factor", "basis")
+            row[f"calibrated_{of}"] = {field: calibrated[field] for field in fields}

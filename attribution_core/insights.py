@@ -13,7 +13,7 @@ from math import erfc, sqrt
 import numpy as np
 
 from attributary.attribution_core.drift import benjamini_hochberg, drift
-from attributary.attribution_core.journeys import Flags, Floats, JourneyBatch
+from attributary.attribution_core.journeys import Flags, Floats, Ints, JourneyBatch
 from attributary.attribution_core.markov import shares
 from attributary.attribution_core.paths import JourneyTable
 from attributary.attribution_core.population import CreditTotals, Estimator, RemovalTotals, Weights
@@ -67,13 +67,19 @@ class _Sample:
 
 
 def population_insights(
-    table: JourneyTable, *, before: JourneyTable | None = None, draws: int = 200, seed: int = 0
+    table: JourneyTable,
+    *,
+    before: JourneyTable | None = None,
+    lags_micros: Ints | None = None,
+    draws: int = 200,
+    seed: int = 0,
 ) -> list[Insight]:
     """Run all rules over finished journeys.
 
     Args:
         table: journeys.
         before: journeys of an earlier period, for the rule on shifts.
+        lags_micros: from first touch to conversion of the converted journeys, where the table has no times.
         draws: of the Bayesian bootstrap.
         seed: of the draws.
     """
@@ -83,7 +89,7 @@ def population_insights(
     found: list[Insight] = []
     for rule in (_openers, _assists, _synergies, _ranks, _concentration):
         found.extend(rule(sample))
-    found.extend(_quantiles(table))
+    found.extend(_quantiles(table, lags_micros))
     if before is not None and before.outcomes.conversions[before.batch.lengths > 0].any():
         found.extend(_shifts(sample, _sample(before, draws, seed + 1)))
     return found
@@ -272,19 +278,36 @@ def _concentration(sample: _Sample) -> list[Insight]:
     return [Insight("population.concentration", (), effective, low, high, n, text)]
 
 
-def _quantiles(table: JourneyTable) -> list[Insight]:
-    """Length and time lag of converted journeys: medians with distribution-free intervals (order statistics)."""
+def _quantiles(table: JourneyTable, lags_micros: Ints | None) -> list[Insight]:
+    """Length and time lag of converted journeys: medians and ninth deciles."""
     batch = table.batch
     chosen = (batch.lengths > 0) & (table.outcomes.conversions > 0)
     counts = table.outcomes.conversions[chosen]
-    found = [_median("population.length", batch.lengths[chosen].astype(np.float64), counts, "has {:.0f} touches")]
+    lengths = batch.lengths[chosen].astype(np.float64)
+    found = [
+        _quantile("population.length", lengths, counts, 0.5, "the median converting journey has {:.0f} touches"),
+        _quantile(
+            "population.length_p90", lengths, counts, 0.9, "nine in ten converting journeys have at most {:.0f} touches"
+        ),
+    ]
     if table.timed:
-        lag = (batch.converted_at[chosen] - batch.times[batch.offsets[:-1][chosen]]) / _MICROS_PER_DAY
-        found.append(_median("population.lag", lag, counts, "takes {:.1f} days from first touch to conversion"))
+        lags_micros = batch.converted_at[chosen] - batch.times[batch.offsets[:-1][chosen]]
+    elif lags_micros is not None:
+        counts = np.ones(lags_micros.size, dtype=np.int64)
+    if lags_micros is not None and lags_micros.size:
+        lag = lags_micros / _MICROS_PER_DAY
+        first_to_last = "takes {:.1f} days from first touch to conversion"
+        found += [
+            _quantile("population.lag", lag, counts, 0.5, f"the median converting journey {first_to_last}"),
+            _quantile(
+                "population.lag_p90", lag, counts, 0.9, "nine in ten converting journeys take at most {:.1f} days"
+            ),
+        ]
     return found
 
 
-def _median(rule: str, values: Floats, counts: Floats | np.ndarray, words: str) -> Insight:
+def _quantile(rule: str, values: Floats, counts: Ints, part: float, words: str) -> Insight:
+    """Return a quantile with its distribution-free interval: order statistics, ranks by the binomial's normal form."""
     order = np.argsort(values, kind="stable")
     running = np.cumsum(counts[order])
     n = int(running[-1])
@@ -292,10 +315,10 @@ def _median(rule: str, values: Floats, counts: Floats | np.ndarray, words: str) 
     def at(rank: float) -> float:
         return float(values[order][min(int(np.searchsorted(running, rank)), values.size - 1)])
 
-    half = 1.6448536269514722 * 0.5 * sqrt(n)  # ranks that hold the median with 90 %: binomial, normal form
-    middle = at(n / 2)
-    text = f"the median converting journey {words.format(middle)}" if n >= MINIMUM_N else None
-    return Insight(rule, (), middle, at(max(n / 2 - half, 1)), at(min(n / 2 + half + 1, n)), n, text)
+    half = 1.6448536269514722 * sqrt(n * part * (1 - part))  # ranks that hold the quantile with 90 %
+    found = at(n * part)
+    text = words.format(found) if n * min(part, 1 - part) >= MINIMUM_N * 0.5 else None
+    return Insight(rule, (), found, at(max(n * part - half, 1)), at(min(n * part + half + 1, n)), n, text)
 
 
 def _shifts(now: _Sample, before: _Sample) -> list[Insight]:

@@ -15,6 +15,7 @@ ChannelRow = dict[str, Any]
 CSV_COLUMNS = (
     "model", "version", "channel", "conversions", "value", "share", "interval_low", "interval_high", "value_share",
     "removal_effect", "shapley", "conversions_with", "status", "spread_over_models",
+    "calibrated_conversions", "calibrated_low", "calibrated_high", "calibrated_by",
 )  # fmt: skip
 
 
@@ -87,21 +88,24 @@ class Analysis:
             for channel in report.channels:
                 row = {**plain(channel), "model": report.model, "version": report.version}
                 row["interval_low"], row["interval_high"] = row.get("interval") or (None, None)
+                calibrated = row.get("calibrated_conversions") or {"calibrated": None, "interval": None, "basis": None}
+                row["calibrated_conversions"], row["calibrated_by"] = calibrated["calibrated"], calibrated["basis"]
+                row["calibrated_low"], row["calibrated_high"] = calibrated["interval"] or (None, None)
                 flat.append({name: row.get(name) for name in CSV_COLUMNS})
         return flat
 
     def table(self) -> str:
         """Return a text table: channels by models, shares in percent, with intervals where they were computed."""
         names = sorted({row["channel"] for report in self.models for row in report.channels})
-        cells = [["channel", *(report.model for report in self.models)]]
+        cells = [["channel", *(report.model for report in self.models), "apart"]]
         for name in names:
-            line = [name]
-            for report in self.models:
-                row = next((row for row in report.channels if row["channel"] == name), None)
-                line.append(_cell(row))
-            cells.append(line)
+            rows = [next((row for row in report.channels if row["channel"] == name), None) for report in self.models]
+            spread = next((row.get("spread_over_models") for row in rows if row is not None), None)
+            cells.append([name, *map(_cell, rows), "" if spread is None else f"{100 * spread:.2f} %"])
         for title, key in (("unattributed", "unattributed_conversions"), ("conversions", "conversions")):
-            cells.append([title, *(f"{report.diagnostics[key]:,.0f}" for report in self.models)])
+            cells.append([title, *(f"{report.diagnostics[key]:,.0f}" for report in self.models), ""])
+        if not any(line[-1] for line in cells[1:]):
+            cells = [line[:-1] for line in cells]
         widths = [max(len(line[place]) for line in cells) for place in range(len(cells[0]))]
         lines = [
             "  ".join(
@@ -112,7 +116,7 @@ class Analysis:
         ]
         lines.insert(1, "-" * max(map(len, lines)))
         lines.insert(-2, lines[1])
-        return "\n".join([*lines, *self._notes()])
+        return "\n".join([*lines, *self._notes(), *self._calibrations(), *self._insights()])
 
     def _notes(self) -> list[str]:
         odd = [report for report in self.models if report.diagnostics["status"] != "ok"]
@@ -125,8 +129,43 @@ class Analysis:
             if report.diagnostics.get("baseline_share") is not None
         ]
         if rare:
-            notes.append("* insufficient data: too few conversions with this channel")
+            notes.append("* insufficient data: too few conversions with this channel; linear: " + self._fallbacks())
         return ["", *notes] if notes else []
+
+    def _fallbacks(self) -> str:
+        found = {
+            row["channel"]: plain(row["fallback"]["share"])
+            for report in self.models
+            for row in report.channels
+            if row.get("fallback")
+        }
+        return ", ".join(
+            f"{name} {'n/a' if share is None else f'{100 * share:.2f} %'}" for name, share in found.items()
+        )
+
+    def _calibrations(self) -> list[str]:
+        """Return the totals after scaling by experiments: totals of channels, never credits of single journeys."""
+        lines = []
+        for report in self.models:
+            for found in report.diagnostics.get("calibration", ()):
+                lines += ["", f"{report.model}, {found['of']} calibrated by {len(found['experiments'])} experiments:"]
+                lines += [
+                    f"  {row['channel']}: {row['attributed']:,.1f} x {row['factor']:.3f} = {row['calibrated']:,.1f} "
+                    f"[{row['interval'][0]:,.1f}, {row['interval'][1]:,.1f}], {row['basis']}"
+                    for row in found["channels"]
+                ]
+                lines.append(f"  brought by no channel: {found['remainder']:,.1f}")
+        return lines
+
+    def _insights(self) -> list[str]:
+        found: list[dict[str, Any]] = next(
+            (report.diagnostics["insights"] for report in self.models if "insights" in report.diagnostics), []
+        )
+        lines = ["", "associations, not causes:"] if found else []
+        for each in found:
+            interval = "" if each["low"] is None else f" [{each['low']:.3g}, {each['high']:.3g}]"
+            lines.append(f"  {each['text']} ({each['rule_id']}: {each['estimate']:.3g}{interval}, n {each['n']:,})")
+        return lines
 
 
 def plain(value: Any) -> Any:

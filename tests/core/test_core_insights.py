@@ -48,7 +48,7 @@ def found() -> list[Insight]:
 def test_every_finding_has_an_estimate_in_its_interval_and_n(found: list[Insight]) -> None:
     assert {insight.rule_id for insight in found} == {
         "channel.opener_closer", "channel.assist", "pair.synergy", "pair.rank", "population.concentration",
-        "population.length",
+        "population.length", "population.length_p90",
     }  # fmt: skip
     for insight in found:
         assert insight.n >= 0
@@ -128,6 +128,13 @@ def test_medians_of_length_and_lag() -> None:
     assert (length.estimate, length.low, length.high) == (3, 3, 3)
     assert length.text == "the median converting journey has 3 touches"
     assert by_rule(timed, "population.lag")[()].estimate == 10
+    tail = by_rule(timed, "population.length_p90")[()]
+    assert (tail.estimate, tail.text) == (5, None)  # a hundred journeys have but ten beyond the ninth decile
+    untimed = JourneyTable(batch, outcomes)
+    lags = np.arange(1, 1_001, dtype=np.int64) * DAY
+    found = population_insights(untimed, lags_micros=lags, draws=20)
+    assert by_rule(found, "population.lag_p90")[()].text == "nine in ten converting journeys take at most 900.0 days"
+    assert "population.lag" not in {insight.rule_id for insight in population_insights(untimed, draws=20)}
     assert population_insights(table([(["a"], 0, 5)])) == []
 
 

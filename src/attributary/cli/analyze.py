@@ -46,6 +46,15 @@ def analyze(
     lookback_days: Annotated[
         float | None, typer.Option(min=0, help="Event tables: older touches do not count. Default: no limit.")
     ] = None,
+    insights: Annotated[
+        bool, typer.Option("--insights", help="Sentences about the file's journeys, each with its test.")
+    ] = False,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV of experiments (channel, standard_error, and conversions, value or share): scales the totals."
+        ),
+    ] = None,
     output: Annotated[Format, typer.Option("--format", help="How to print.")] = "table",
 ) -> None:
     """Show what each channel contributed, by several models side by side.
@@ -54,10 +63,15 @@ def analyze(
     total_conversion_value and total_null. A table of events has user, time, channel, and, if known, conversion and
     value. See docs/models.md for which model answers which question.
 
+    "apart" is how far the models are from each other on a channel: usually more than an interval is wide.
+
     Example: attributary analyze paths.csv --model markov --model shapley --intervals
     """
     from attributary.attribution_core.analysis import analyze as run
+    from attributary.attribution_core.lifts import read_experiments
 
+    if insights and output == "csv":
+        raise typer.BadParameter("sentences have no place in CSV; use --format json", param_hint="--insights")
     try:
         found = run(
             _read(file, lookback_days),
@@ -68,6 +82,8 @@ def analyze(
             seed=seed,
             baseline=tuple(baseline or ()),
             transforms=tuple(transform or ()),
+            insights=insights,
+            experiments=() if calibrate is None else tuple(read_experiments(read_csv(calibrate))),
         )
     except (ValueError, OSError, csv.Error) as error:  # all that a file or an option can be wrong in
         sys.stderr.write(f"attributary: {file}: {error}\n")
@@ -79,7 +95,7 @@ def _read(file: Path, lookback_days: float | None) -> "JourneyTable":
     from attributary.attribution_core.events import read_events
     from attributary.attribution_core.paths import TableError, read_paths
 
-    columns = _parquet(file) if file.suffix.lower() in {".parquet", ".pq"} else _csv(file)
+    columns = _parquet(file) if file.suffix.lower() in {".parquet", ".pq"} else read_csv(file)
     if "path" in columns:
         if lookback_days is not None:
             raise TableError("--lookback-days needs times; a table of paths has none")
@@ -90,7 +106,12 @@ def _read(file: Path, lookback_days: float | None) -> "JourneyTable":
     raise TableError("columns must be path and total_conversions, or user, time and channel")
 
 
-def _csv(file: Path) -> dict[str, list[Any]]:
+def read_csv(file: Path) -> dict[str, list[Any]]:
+    """Return the columns of a CSV file.
+
+    Raises:
+        TableError: a row has more or fewer cells than there are columns.
+    """
     from attributary.attribution_core.paths import TableError
 
     with file.open(newline="", encoding="utf-8-sig") as lines:
