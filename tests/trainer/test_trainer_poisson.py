@@ -31,6 +31,7 @@ from tests.trainer.feed import DAY, NOW, POLICY, feed, order, touchpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from typer.testing import Result
 
@@ -221,6 +222,42 @@ def test_the_command_line_trains_shows_compares_and_watches_it_drift(
     command("models", "train", *acme, "--model", "poisson", "--from", day(25))
     moved = command("models", "drift", "poisson", *acme, code=1).stdout
     assert "changed by more than noise: (baseline), search, social" in moved
+
+
+def test_totals_are_scaled_by_experiments_and_journeys_are_not(
+    database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database)
+    feed(database, world(1_500, seed=7))
+    acme, lift = ("--tenant", "acme"), tmp_path / "lift.csv"
+    window = ("--from", day(0), "--to", day(20))
+    for model in ("markov", "poisson"):
+        command("models", "train", *acme, "--model", model, *window, "--closing", "all")
+        lift.write_text(
+            "channel,conversions,standard_error,from,to\n"
+            f"search,100,20,{day(5)},{day(15)}\nmail,5,10,{day(5)},{day(15)}\n",
+            encoding="utf-8",
+        )
+        calibrate = ("models", "calibrate", model, "1", *acme, "--experiments", str(lift))
+        assert f"{model} 2: totals of version 1 scaled by 2 experiments" in command(*calibrate).stdout
+        shown = command("models", "show", model, "2", *acme).stdout
+        assert "calibrated by 2 experiments, from version 1: totals of channels, not credits of single" in shown
+        assert "brought by no channel" in shown
+        one, two = (json.loads(command("models", "show", model, n, *acme, "--json").stdout) for n in "12")
+        assert two["state"] == one["state"]
+        assert "calibration" not in one["metadata"]["diagnostics"]
+        rows = {row["channel"]: row for row in two["metadata"]["diagnostics"]["calibration"]["channels"]}
+        assert rows["search"]["calibrated"] == pytest.approx(200)  # ten of twenty days
+        assert rows["search"]["interval"][0] < 200 - 1.6 * 40
+        lift.write_text("channel,value,share,standard_error\nsearch,9,,1\nmail,,0.2,1\n", encoding="utf-8")
+        assert "cannot be mixed" in command(*calibrate, code=2).stderr
+        lift.write_text("channel,share,standard_error\nradio,0.1,1\n", encoding="utf-8")
+        assert "no channel 'radio'" in command(*calibrate, code=2).stderr
+    said = command("models", "insights", "markov", "1", *acme).stdout
+    assert "findings that pass their test" in said
+    assert "population.lag_p90" in said
+    found = json.loads(command("models", "insights", "poisson", *acme, "--before", "1", "--json").stdout)["insights"]
+    assert all(each["text"] and each["n"] for each in found)
 
 
 def day(number: int) -> str:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from attributary.cli.model_calibration import calibrate
+from attributary.cli.model_insights import insights
 from attributary.cli.model_options import (
     AsJson,
     Tenant,
@@ -16,6 +18,7 @@ from attributary.cli.model_options import (
 )
 from attributary.cli.model_views import diff, drift, show
 from attributary.cli.tables import count, number, print_json, print_table
+from attributary.cli.upkeep import upkeep_group
 
 if TYPE_CHECKING:
     from attributary.consumers.store.model_states import Activation
@@ -29,8 +32,9 @@ def register(app: typer.Typer) -> None:
         "change of what is in force is picked up by the attributor with the next version of each conversion, without a "
         "restart. See docs/train.md.",
     )
-    for command in (list_, show, diff, drift, train, activate, deactivate, rollback):
+    for command in (list_, show, diff, drift, insights, train, calibrate, activate, deactivate, rollback):
         group.command(command.__name__.rstrip("_"))(command)
+    group.add_typer(upkeep_group(), name="upkeep")
     app.add_typer(group, name="models")
 
 
@@ -90,6 +94,10 @@ def train(
     setting: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE of the model, for example minimum_conversions=50; repeatable.")
     ] = None,
+    half_life: Annotated[
+        float | None,
+        typer.Option("--half-life", help="Days: a journey that ended so long before the newest weighs half."),
+    ] = None,
     activate: Annotated[bool, typer.Option("--activate", help="Bring the new version into force at once.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -101,13 +109,14 @@ def train(
 
     Example: attributary models train --tenant acme --from 2026-10-01 --to 2026-11-01
     """
+    from attributary.attribution_core.lookback import MICROS_PER_DAY
     from attributary.cli.outcome import database
     from attributary.consumers.policy import PolicySettings
     from attributary.consumers.runtime.settings import load
     from attributary.consumers.store.model_states import activate as bring_into_force
     from attributary.consumers.store.model_states import save_states
     from attributary.consumers.trainer.learning import Closing, Window
-    from attributary.consumers.trainer.training import TrainingPlan
+    from attributary.consumers.trainer.training import TrainingPlan, upkept_for
     from attributary.consumers.trainer.training import train as run
 
     window = Window(
@@ -119,10 +128,13 @@ def train(
     )
     with database("attributary-models") as connection, usage_errors():
         inactivity_micros = load(PolicySettings).policy().inactivity_micros
-        plan = TrainingPlan(model, window, inactivity_micros, currency, _settings(setting or ()))
-        with connection.transaction(), progress_bar() as progress:
-            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            state = run(connection, plan, progress)
+        half_life_micros = None if half_life is None else round(half_life * MICROS_PER_DAY)
+        plan = TrainingPlan(model, window, inactivity_micros, currency, _settings(setting or ()), half_life_micros)
+        with progress_bar() as progress:
+            learned = upkept_for(connection, plan, progress)
+            with connection.transaction():
+                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                state = run(connection, plan, progress, learned)
         with connection.transaction():
             (version,) = save_states(connection, [state])
             if activate:
