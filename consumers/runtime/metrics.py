@@ -87,6 +87,12 @@ journeys_cut = _counter(
     "attribution_journeys_cut", "Results of the newest touchpoints only, because all would not fit into a record."
 )
 model_fallbacks = _counter("attribution_model_fallbacks", "Journeys answered by a fallback model.", "model", "fallback")
+model_drift_channels = _gauge(
+    "attribution_model_drift_channels",
+    "Channels whose share differs by more than noise (10 % false findings) between the last training and the version "
+    "in force then; the job's result names them and the tenant.",
+    "model",
+)
 end_to_end_seconds = _histogram(
     "attribution_end_to_end_latency_seconds",
     "From the log-append time of the event that raised a version to its result's production.",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import psycopg
 
 from attributary.attribution_core.drift import drift
 from attributary.attribution_core.journeys import ChannelIndex, Floats
@@ -15,6 +16,7 @@ from attributary.attribution_core.markov import shares
 from attributary.attribution_core.report import plain
 from attributary.attribution_core.state import JourneyState
 from attributary.attribution_core.uncertainty import dirichlet_removal, spread
+from attributary.consumers.store.model_states import NewState, in_force, show_state
 
 from .population import removal_shares, shapley_shares
 
@@ -75,6 +77,28 @@ def version_changes(
         columns.append((wide[0], wide[1]))
     report: dict[str, Any] = plain({"poisson": _drift(index, columns[0], columns[1])})
     return report
+
+
+def drift_from_active(connection: psycopg.Connection, state: NewState) -> dict[str, Any] | None:
+    """Return which channels of a fresh training differ by more than noise from the version in force.
+
+    Args:
+        connection: anywhere.
+        state: as trained.
+
+    Returns:
+        The version in force, the changed channels, and the total variation by method; None when none is in force.
+    """
+    version = in_force(connection, state.tenant_id).versions.get(state.model)
+    if version is None:
+        return None
+    summary, active = show_state(connection, state.tenant_id, state.model, version)
+    changes = version_changes(state.model, (summary.metadata, active.document), (state.metadata, state.document))
+    return {
+        "from_version": version,
+        "changed": changed_channels(changes),
+        "total_variation": {method: found["total_variation"] for method, found in changes.items()},
+    }
 
 
 def changed_channels(changes: Mapping[str, Any]) -> list[str]:

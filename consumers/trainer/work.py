@@ -13,6 +13,7 @@ import psycopg
 
 from attributary.attribution_core.models import ModelError, model_set
 from attributary.attribution_core.state import StateError
+from attributary.consumers.runtime import metrics
 from attributary.consumers.store.jobs import ClaimedJob
 from attributary.consumers.store.model_states import (
     Activation,
@@ -27,6 +28,7 @@ from attributary.consumers.store.session import StoreSession
 
 from .analysis import JourneyFilter, UnknownConversionError, analyze_batch, analyze_journey
 from .backtest import backtest
+from .changes import drift_from_active
 from .finished import UnknownPolicyError
 from .learning import Progress
 from .requests import JobParameterError, Parameters
@@ -101,10 +103,13 @@ class Workshop:
             learned = upkept_for(connection, plan, progress)
         with self._session.snapshot() as connection:
             state = train(connection, plan, progress, learned)
+            drift = drift_from_active(connection, state)
 
         def write(connection: psycopg.Connection) -> Mapping[str, Any]:
             (version,) = save_states(connection, [state])
-            result = {"model": plan.model, "version": version, "metadata": dict(state.metadata)}
+            result = {"model": plan.model, "version": version, "metadata": dict(state.metadata), "drift": drift}
+            if drift is not None:
+                metrics.model_drift_channels.labels(plan.model).set(len(drift["changed"]))
             if wants_activation:
                 result["activation"] = _activation(activate(connection, tenant_id, {plan.model: version}))
             return result

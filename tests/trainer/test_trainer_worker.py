@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.records import Outcome, Record
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.jobs import FINISHED, JobRow, claim_next, show_job
@@ -133,8 +134,10 @@ def test_a_model_is_trained_activated_and_rolled_back(trainer: Trainer) -> None:
     assert first.result is not None
     assert (first.result["model"], first.result["version"]) == ("markov", 1)
     assert first.result["metadata"]["diagnostics"]["conversions"] == 6
+    assert first.result["drift"] is None
     second = trainer.run("train", model="markov", activate="true")
     assert second.result is not None
+    assert second.result["drift"] is None  # nothing was in force
     assert second.result["activation"]["versions"] == {"markov": 2}
     assert trainer.run("activate", model="markov", version="1").state == "succeeded"
     activated = trainer.run("activate", model="markov")
@@ -150,6 +153,15 @@ def test_a_model_is_trained_activated_and_rolled_back(trainer: Trainer) -> None:
     with connect(trainer.dsn, application_name="tests") as connection:
         assert in_force(connection, "acme").versions == {"markov": 1}
     assert trainer.deaths == []
+
+
+def test_a_training_says_what_moved_since_the_version_in_force(trainer: Trainer) -> None:
+    assert trainer.run("train", model="poisson", activate="true", closing="all").state == "succeeded"
+    again = trainer.run("train", model="poisson")
+    assert again.result is not None
+    assert again.result["drift"] == {"from_version": 1, "changed": [], "total_variation": {"poisson": 0.0}}
+    assert metrics.model_drift_channels.labels("poisson")._value.get() == 0
+    assert trainer.run("train", model="poisson", half_life_days="7").error is not None
 
 
 def test_analyses_and_back_tests_end_with_their_reports(trainer: Trainer) -> None:
