@@ -27,6 +27,7 @@ OPTIONAL_MODELS: tuple[str, ...] = ("poisson",)
 """Those that credit where a version is in force, and are not there at all where none is."""
 TRAINED_MODELS: tuple[str, ...] = ("markov", "poisson")
 UNTRAINED = "untrained"
+_JOURNEYS = 1_024  # credited at a time
 
 
 class ModelError(ValueError):
@@ -186,15 +187,33 @@ class ModelSet:
 
     def attribute(self, batch: JourneyBatch) -> dict[str, Attribution]:
         """Return what every model says about the batch, by model name."""
-        return {
-            model.name: Attribution(
-                model.credits(batch),
-                model.confidence(batch),
-                model.fallback(batch),
-                model.baseline(batch) if isinstance(model, PoissonModel) else None,
-            )
-            for model in self.models
-        }
+        # Some journeys at a time, so that all draws of their credits stay in the cache; they do not see each other.
+        parts = [batch.slice(low, low + _JOURNEYS) for low in range(0, max(len(batch), 1), _JOURNEYS)]
+        return {model.name: _joined([_attribution(model, part) for part in parts]) for model in self.models}
+
+
+def _attribution(model: Model, batch: JourneyBatch) -> Attribution:
+    return Attribution(
+        model.credits(batch),
+        model.confidence(batch),
+        model.fallback(batch),
+        model.baseline(batch) if isinstance(model, PoissonModel) else None,
+    )
+
+
+def _joined(parts: list[Attribution]) -> Attribution:
+    """Put what was said of successive journeys behind each other; what is None is None for all of them."""
+    if len(parts) == 1:
+        return parts[0]
+    credits_, confidence, fallback, baseline = (
+        [getattr(part, name) for part in parts] for name in ("credits", "confidence", "fallback", "baseline")
+    )
+    return Attribution(
+        np.concatenate(credits_),
+        None if confidence[0] is None else np.concatenate(confidence),
+        None if fallback[0] is None else np.concatenate(fallback),
+        None if baseline[0] is None else np.concatenate(baseline),
+    )
 
 
 def model_set(

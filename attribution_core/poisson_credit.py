@@ -24,6 +24,7 @@ from attributary.attribution_core.segments import segment_sums
 
 SCHEMA_VERSION = 1
 _KIND = "attributary.poisson-rates"
+_LOG_UNIT = 1 << 40  # log rate ratios are summed up in whole numbers of 1 / this
 _CELLS = 1 << 17  # of draws x touches at a time: they stay in the cache
 
 
@@ -188,32 +189,35 @@ class PoissonModel:
     def _split(self, batch: JourneyBatch, beta: Floats) -> tuple[Floats, Floats]:
         """Eliminate backwards under many parameters at once: credits float64[d, m], baselines float64[d, n]."""
         parameters, ages = beta.shape[0], len(self.rates.bounds)
-        table = np.zeros((parameters, beta.shape[1] + 1, ages + 1), dtype=np.float64)  # unknown, grown out: no effect
-        table[:, :-1, :-1] = beta
+        table = np.zeros((parameters, beta.shape[1] + 1, ages + 1), dtype=np.int64)  # unknown, grown out: no effect
+        table[:, :-1, :-1] = np.rint(beta * _LOG_UNIT)
         spans = np.repeat(batch.converted_at, batch.lengths) - batch.times
         classes = np.searchsorted(np.array(self.rates.bounds, dtype=np.int64), spans, side="right")
         places = self._places(batch)
         cells = np.where(places < 0, beta.shape[1], places) * (ages + 1) + classes
-        logs = np.ascontiguousarray(table.reshape(parameters, -1)[:, cells])
-        logs[:, _repeated(batch, cells)] = 0.0
-        # Running sums place by place: a sum over the whole batch would let neighbours decide on the last bit.
-        upto = np.zeros_like(logs)
-        whole = np.zeros((parameters, len(batch)), dtype=np.float64)
-        for place in range(int(batch.lengths.max(initial=0))):
-            journeys = np.flatnonzero(batch.lengths > place)
-            touches = batch.offsets[:-1][journeys] + place
-            whole[:, journeys] += logs[:, touches]
-            upto[:, touches] = whole[:, journeys]
+        logs = table.reshape(parameters, -1).take(cells, axis=1)
+        logs[:, _repeated(batch, cells)] = 0
+        # Whole numbers: running sums over the batch are exact, so no neighbour decides on the last bit.
+        upto = np.zeros((parameters, cells.size + 1), dtype=np.int64)
+        np.cumsum(logs, axis=1, out=upto[:, 1:])
+        ends = upto[:, batch.offsets[1:]]
+        whole = ends - upto[:, batch.offsets[:-1]]
         # Relative to the rate of all touches: no exponent is above 0, so nothing overflows.
-        total = np.repeat(whole, batch.lengths, axis=1)
-        # (whole - total) is exactly 0 for the last touch, and the touch before ends where this one begins.
-        rates = np.exp(upto - total)
-        baseline = np.exp(-whole)
-        before = np.empty_like(rates)
-        before[:, 1:] = rates[:, :-1]
-        starts = batch.offsets[:-1][batch.lengths > 0]
-        before[:, starts] = baseline[:, batch.lengths > 0]
-        return np.maximum(rates - before, 0.0), baseline
+        rates = _exponential(upto[:, 1:] - np.repeat(ends, batch.lengths, axis=1))
+        baseline = _exponential(-whole)
+        # The exponent of the last touch is exactly 0, and the touch before ends where this one begins.
+        gains = np.diff(rates, axis=1, prepend=0.0)
+        filled = batch.lengths > 0
+        starts = batch.offsets[:-1][filled]
+        gains[:, starts] = rates[:, starts] - baseline[:, filled]
+        return np.maximum(gains, 0.0, out=gains), baseline
+
+
+def _exponential(logs: Ints) -> Floats:
+    """Return e to the power of fixed-point numbers."""
+    found = logs.astype(np.float64)
+    found *= 1.0 / _LOG_UNIT
+    return np.exp(found, out=found)
 
 
 def _repeated(batch: JourneyBatch, cells: Ints) -> Flags:

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attributary.attribution_core.counting import count_chain
+from attributary.attribution_core.exposures import AGE_BOUNDS
 from attributary.attribution_core.grams import Grams
 from attributary.attribution_core.markov import RemovalEffects, first_order_chain, first_order_removal, shares
 from attributary.attribution_core.models import TrainedState, model_set
 from attributary.attribution_core.paths import encode_paths
+from attributary.attribution_core.poisson_credit import PoissonSettings, Rates
 from attributary.attribution_core.removal import removal_effects
 from attributary.attribution_core.state import JourneyState
 from tests.bench.models_work import Work
@@ -144,11 +146,12 @@ def measure_second(work: Work, batch: JourneyBatch, texts: list[str]) -> dict[st
 
 
 def measure_pipeline(folder: Path, batches: list[int]) -> dict[str, Any]:
-    """Let all models of the pipeline, the trained one with a state, credit the journeys; returns seconds by batch."""
+    """Let all models of the pipeline, trained ones with a version, credit the journeys; returns seconds by batch."""
     work = Work.read(folder)
     batch = work.batch()
     document = JourneyState.fit(batch, work.outcomes).to_document()
-    models = model_set(states={"markov": TrainedState("bench", document, {})})
+    states = {"markov": document, "poisson": drawn_rates(work).to_document()}
+    models = model_set(states={name: TrainedState("bench", found, {}) for name, found in states.items()})
 
     def credit(size: int) -> None:
         for low in range(0, len(batch), size):
@@ -156,6 +159,15 @@ def measure_pipeline(folder: Path, batches: list[int]) -> dict[str, Any]:
 
     seconds = quickest(*(lambda size=size: credit(size) for size in batches))
     return {"models": len(models.models), "seconds": dict(zip(map(str, batches), seconds, strict=True))}
+
+
+def drawn_rates(work: Work) -> Rates:
+    """Rates of a time-aware model: which ones does not matter to how long it takes to credit with them."""
+    settings, random = PoissonSettings(), np.random.default_rng(work.size)
+    shape = (work.size, len(AGE_BOUNDS))
+    beta = random.exponential(0.5, shape)
+    draws = np.maximum(beta + random.normal(0, 0.1, (settings.draws, *shape)), 0.0)
+    return Rates(work.index, AGE_BOUNDS, beta, draws, np.full(work.size, settings.minimum_conversions))
 
 
 def by_name(names: tuple[str, ...], numbers: Floats) -> dict[str, float]:

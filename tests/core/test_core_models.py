@@ -1,5 +1,6 @@
 import json
 import time
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attributary.attribution_core import models
 from attributary.attribution_core.journeys import ChannelIndex, JourneyBatch, JourneyError, Outcomes
 from attributary.attribution_core.models import (
     MODELS,
@@ -75,6 +77,20 @@ def test_order_of_arrival_and_of_journeys_and_partitioning_change_nothing(journe
         assert np.concatenate(halves).tobytes() == credits_.tobytes()
 
 
+@settings(max_examples=20, deadline=None)
+@given(JOURNEYS, st.integers(1, 4))
+def test_a_batch_is_credited_some_journeys_at_a_time(journeys: list[Touches], step: int) -> None:
+    batch = batch_of(journeys)
+    whole = ALL.attribute(batch)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "_JOURNEYS", step)
+        parts = ALL.attribute(batch)
+    for name, said in whole.items():
+        for one, two in zip(astuple(said), astuple(parts[name]), strict=True):
+            assert (one is None) == (two is None), name
+            assert one is None or one.tobytes() == two.tobytes(), name
+
+
 @settings(max_examples=40, deadline=None)
 @given(JOURNEYS)
 def test_new_names_give_the_same_credits(journeys: list[Touches]) -> None:
@@ -89,9 +105,9 @@ def test_new_names_give_the_same_credits(journeys: list[Touches]) -> None:
     for part in ("opens", "conversions", "nulls", "value_micros"):
         state[part] = [state[part][old] for old in order]
     state["sets"] = [[sorted(int(place[code]) for code in codes), *counts] for codes, *counts in state["sets"]]
-    models = model_set(states={"markov": TrainedState("v1", state, {})})
+    renaming = model_set(states={"markov": TrainedState("v1", state, {})})
     batch = batch_of(journeys)
-    for one, two in zip(ALL.models, models.models, strict=True):
+    for one, two in zip(ALL.models, renaming.models, strict=True):
         assert two.credits(other) == pytest.approx(one.credits(batch), abs=1e-12), one.name
 
 
@@ -270,10 +286,10 @@ def test_three_hundred_channels_and_five_hundred_touches() -> None:
     batch = JourneyBatch.of_paths(paths)
     state = JourneyState.fit(batch, Outcomes.of([True, False, True, True, True], [1, 0, 1, 1, 1]))
     assert sorted(state.sets) == sorted({tuple(sorted(set(path))) for path in paths})
-    models = model_set(
+    trained = model_set(
         states={"markov": TrainedState("v", state.to_document(), {"minimum_conversions": 0, "draws": 4})}
     )
-    for said in models.attribute(batch).values():
+    for said in trained.attribute(batch).values():
         assert batch.sums(said.credits) == pytest.approx((batch.lengths > 0).astype(float), abs=1e-9)
 
 
