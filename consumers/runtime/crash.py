@@ -60,7 +60,7 @@ def points_of(stage: str) -> tuple[str, ...]:
     Args:
         stage: for example ``auditor``.
     """
-    houses = (stage,) if stage == "sweeper" else (stage, "loop")
+    houses = (stage,) if stage in ("sweeper", "rebuild") else (stage, "loop")
     return tuple(point for point in POINTS if point.partition("_")[0] in houses)
 
 

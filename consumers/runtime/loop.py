@@ -201,7 +201,7 @@ class ConsumerLoop:
         for topic, count in Counter(record.topic for record in records).items():
             metrics.records_consumed.labels(name, topic).inc(count)
         try:
-            crash_at(f"{name}_after_consume")
+            crash_at("loop_after_consume")
             outcome = self._stage.handle(records)
             messages = [dead_letter_message(letter, name, self._stage.group) for letter in outcome.dead_letters]
             crash_at("loop_before_transaction")

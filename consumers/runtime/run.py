@@ -11,6 +11,7 @@ from collections.abc import Callable
 import structlog
 
 from . import metrics
+from .crash import check_armed
 from .errors import EXIT_CLEAN, AttributaryError
 from .health import Heartbeat, serve
 from .logging import configure_logging
@@ -48,6 +49,7 @@ def run_process(service: str, version: str, body: Callable[[ProcessSettings], No
     """
     configure_logging(service, "info", version)
     try:
+        check_armed()
         process = load(ProcessSettings)
         configure_logging(service, process.log_level, version)
         metrics.build_info.labels(service, version).set(1)

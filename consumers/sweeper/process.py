@@ -17,6 +17,7 @@ from attributary.consumers.outages import outside_errors
 from attributary.consumers.policy import PolicySettings
 from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.codes import TOPIC_REFUSED
+from attributary.consumers.runtime.crash import crash_at
 from attributary.consumers.runtime.errors import Fatal, Retry
 from attributary.consumers.runtime.health import Heartbeat, serve
 from attributary.consumers.runtime.run import run_process
@@ -136,11 +137,14 @@ class Sweeper:
                 grace_us=int(self._settings.grace_seconds * 1e6),
                 closes=time.monotonic() >= self._close_at,
             )
+            crash_at("sweeper_before_pg_commit")
+        crash_at("sweeper_after_pg_commit")
         if not done.is_full:
             self._close_at = max(self._close_at, time.monotonic() + _CLOSING_REST * done.closing_seconds)
         metrics.unobserved_conversions.set(done.backlog.conversions)
         metrics.oldest_unobserved_seconds.set(done.backlog.oldest_seconds)
         self._send([*done.repaired, *done.finalised])
+        crash_at("sweeper_after_send")
         if done.repaired:
             self._repair_at = time.monotonic() + self._settings.repair_after_seconds
         metrics.commands_repaired.inc(len(done.repaired))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
-from attributary.consumers.runtime.crash import POINTS
+from attributary.consumers.runtime.crash import points_of
+from tests.faults.fired import fired
 from tests.traffic import publish, traffic
 
 if TYPE_CHECKING:
@@ -15,23 +17,13 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.fault, pytest.mark.slow]
 
-LOOP = ("loop_before_transaction", "loop_before_send_offsets", "loop_before_kafka_commit", "loop_after_kafka_commit")
-# One round a line: where the stitcher dies, where the attributor, where the auditor.
-ROUNDS = (
-    ("stitcher_after_consume", "attributor_after_consume", "auditor_before_pg_commit"),
-    ("stitcher_in_store", "attributor_after_read", "auditor_after_pg_commit"),
-    ("stitcher_before_pg_commit", *LOOP[:1] * 2),
-    ("stitcher_after_pg_commit", *LOOP[1:2] * 2),
-    *((point, point, point) for point in LOOP[2:]),
-    (LOOP[0], "attributor_after_read", "auditor_after_consume"),
-    (LOOP[1], LOOP[3], "auditor_after_pg_commit"),
-)
 STAGES = ("stitcher", "attributor", "auditor")
-
-
-def test_every_point_of_these_stages_has_its_turn() -> None:
-    tried = {point for points in ROUNDS for point in points}
-    assert {point for point in POINTS if point.split("_")[0] in {*STAGES, "loop"}} <= tried
+# One entry a round: where each of the stages dies. A point that is added to the list has its turn by itself.
+ROUNDS = tuple(
+    tuple(points_of(stage)[number % len(points_of(stage))] for stage in STAGES)
+    for number in range(max(len(points_of(stage)) for stage in STAGES))
+)
+OVERDUE = "UPDATE attribution_conversions SET version = version + 1, version_reason = 'repair', versioned_at = now()"
 
 
 @pytest.mark.parametrize("points", ROUNDS, ids="-".join)
@@ -45,5 +37,25 @@ def test_dying_there_changes_nothing(broken: PipelineUnderTest, published: Publi
         code, log = broken.ended(stage)
         assert code == -signal.SIGKILL, log
         assert log.splitlines()[-1] == f"crash_at: {point}"
+        fired(f"kill -9 of the {stage} at {point}")
         broken.start(stage)
+    broken.check(published.acknowledged)
+
+
+@pytest.mark.parametrize("point", points_of("sweeper"))
+def test_a_sweeper_that_dies_there_is_followed_by_one_that_asks(
+    broken: PipelineUnderTest, published: Publisher, point: str
+) -> None:
+    publish(published, traffic(200, 40, seed=len(point)))
+    broken.start(*STAGES)
+    broken.settle()
+    with psycopg.connect(broken.dsn) as connection:  # as if the commands of these versions had been lost
+        assert connection.execute(OVERDUE).rowcount >= 40
+    broken.environment["SWEEP_REPAIR_AFTER_SECONDS"] = "1"
+    broken.start("sweeper", ATTRIBUTION_CRASH_AT=f"{point}:3")
+    code, log = broken.ended("sweeper")
+    assert code == -signal.SIGKILL, log
+    assert log.splitlines()[-1] == f"crash_at: {point}"
+    fired(f"kill -9 of the sweeper at {point}")
+    broken.start("sweeper")
     broken.check(published.acknowledged)

@@ -15,6 +15,7 @@ import pytest
 
 from attributary.consumers.forwarder.courier import CourierOptions
 from attributary.consumers.forwarder.memory_ledger import MemoryLedger
+from attributary.consumers.runtime import crash
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.store.ledger import PostgresLedger
 from attributary.consumers.store.session import StoreSession
@@ -26,13 +27,7 @@ if TYPE_CHECKING:
     from tests.forwarder.conftest import MakeStage
 
 ROOT = Path(__file__).parents[2]
-POINTS = (
-    "forwarder_after_ledger",
-    "forwarder_before_send",
-    "forwarder_after_send",
-    "forwarder_after_answer",
-    "forwarder_before_kafka_commit",
-)
+POINTS = tuple(point for point in crash.POINTS if point.startswith("forwarder_"))
 
 
 def run_child(name: str, url: str, dsn: str, path: Path, crash_at: str = "") -> subprocess.CompletedProcess[str]:

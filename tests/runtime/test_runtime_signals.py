@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from attributary.consumers.runtime.crash import POINTS
+from attributary.consumers.runtime.crash import POINTS, points_of
 
 CONSUMERS = Path(__file__).resolve().parents[2] / "consumers"
 
@@ -68,12 +68,39 @@ def test_the_list_of_points_is_that_of_the_code() -> None:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "crash_at":
                 (point,) = node.args
-                if isinstance(point, ast.Constant):
-                    passed.add(point.value)
-                else:  # the loop names the stage: any of these
-                    assert ast.unparse(point) == "f'{name}_after_consume'"
-                    passed |= {point for point in POINTS if point.endswith("_after_consume")}
+                assert isinstance(point, ast.Constant), ast.unparse(node)
+                passed.add(point.value)
     assert passed == set(POINTS)
+
+
+START = """
+    import sys
+    from attributary.consumers.runtime.run import run_process
+    sys.exit(run_process("tests", "1", lambda process: print("body")))
+"""
+
+
+@pytest.mark.parametrize(
+    "armed", ["stitcher_in_stor", "stitcher_in_store:", "stitcher_in_store:0", "stitcher_in_store:x", ":2", "*"]
+)
+def test_a_crash_point_that_does_not_exist_stops_the_start(armed: str) -> None:
+    code, out, err = end(start(START, ATTRIBUTION_CRASH_AT=armed))
+    assert code == 78
+    assert "body" not in out
+    assert err.startswith("tests: ATTRIBUTION_CRASH_AT: must be the name of a crash point")
+
+
+@pytest.mark.parametrize("armed", ["", "stitcher_in_store", "stitcher_in_store:2"])
+def test_a_crash_point_that_exists_does_not(armed: str) -> None:
+    code, out, _ = end(start(START, ATTRIBUTION_CRASH_AT=armed))
+    assert code == 0
+    assert "body" in out
+
+
+def test_every_point_is_some_stage_s() -> None:
+    stages = ("stitcher", "attributor", "auditor", "sweeper", "forwarder", "trainer", "rebuild")
+    assert {point for stage in stages for point in points_of(stage)} == set(POINTS)
+    assert set(points_of("sweeper")) == {point for point in POINTS if point.startswith("sweeper")}
 
 
 WAIT = """

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from attributary.cli.main import app
+from attributary.consumers.runtime.crash import POINTS
 from attributary.consumers.runtime.settings import KafkaSettings
 from attributary.consumers.runtime.topic_reader import read_topic
 from attributary.consumers.store.connection import connect
@@ -122,7 +123,7 @@ def test_jobs_go_through_kafka_and_come_back(shop: str, fresh_topics: str, tmp_p
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("point", ["trainer_after_submit", "trainer_before_finish", "trainer_after_finish"])
+@pytest.mark.parametrize("point", [point for point in POINTS if point.startswith("trainer_") and "upkeep" not in point])
 def test_a_job_survives_the_death_of_its_worker(shop: str, fresh_topics: str, tmp_path: Path, point: str) -> None:
     with trainer(tmp_path, crash_at=point) as child:
         run("jobs", "submit", "train", *ACME, "-s", "activate=true", "--id", "t1")
