@@ -11,7 +11,6 @@ a channel that never adds anything gets 0, and ``phi(v + w) = phi(v) + phi(w)``.
   not convert, may be signed, and is reported signed.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from math import factorial
 
@@ -229,11 +228,6 @@ def sampled_rate_values(
         if pairs >= 32 and pairs % 16 == 0 and _error(total, squares, pairs).max(initial=0.0) <= goal:
             break
     return SampledShapley(total / pairs, _error(total, squares, pairs), pairs)
-
-
-def mask_of(index: ChannelIndex, names: Iterable[str]) -> int:
-    """Return the bit mask of some channels, for the tables of `exact` and `rate_game`."""
-    return sum(1 << index.code(name) for name in set(names))
 
 
 def _error(total: Floats, squares: Floats, pairs: int) -> Floats:

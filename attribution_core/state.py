@@ -44,6 +44,12 @@ class JourneyState:
     sets: SetCounts
     others: OtherSets = field(default_factory=OtherSets)
 
+    def __eq__(self, other: object) -> bool:
+        """Tell whether two states hold the same counts."""
+        return isinstance(other, JourneyState) and self.to_document() == other.to_document()
+
+    __hash__ = None  # type: ignore[assignment]  # it holds arrays
+
     @classmethod
     def empty(cls) -> "JourneyState":
         """Return the state of no journeys: the neutral element of addition."""
@@ -234,11 +240,6 @@ class JourneyState:
             chain.value_micros + sign * addend.value_micros,
         )
         return _tidied(JourneyState(index, total, sets))
-
-
-def same_state(one: JourneyState, other: JourneyState) -> bool:
-    """Tell whether two states hold the same counts."""
-    return one.to_document() == other.to_document()
 
 
 def _whole(state: JourneyState) -> None:
