@@ -80,7 +80,7 @@ def small_disk(megabytes: int, identity: tuple[int, int] | None = None) -> Itera
     if namespaced is not None:
         with namespaced:
             try:
-                yield SmallDisk(Path(f"/proc/{namespaced.pid}/root/tmp"), namespaced)
+                yield SmallDisk(Path("/proc", str(namespaced.pid), "root", "tmp"), namespaced)
             finally:
                 namespaced.kill()
         return
