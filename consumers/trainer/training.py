@@ -119,11 +119,11 @@ def train(
     if faded is not None:
         state, settings["journeys_per_count"] = faded.state, faded.journeys_per_count
         options = {"journeys_per_count": faded.journeys_per_count, "unit": UNIT}
-    document = state.to_document()
+    document = state.bounded().to_document()
     check_model(plan.model, settings, document)
     if "minimum_conversions" in settings:
         options["minimum_conversions"] = int(settings["minimum_conversions"])
-    report = population(state, **options)
+    report = population(state, **options) | {"kept_sets": len(document["sets"])}
     metadata = _metadata(plan, learned, faded) | {
         "training_seconds": round(time.monotonic() - started, 3),
         "diagnostics": report,
