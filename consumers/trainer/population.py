@@ -39,7 +39,7 @@ def shapley_shares(state: JourneyState, journeys_per_count: float = 1.0) -> tupl
     The errors are those of the mean of per-journey credits: ``sqrt(sum_j (a_ij - share_i)^2) / n`` over conversions;
     ``n`` is the effective number of them.
     """
-    values = simplified(state.sets, state.index)
+    values = simplified(state.sets, state.index, state.others)
     squares = np.zeros(len(state.index), dtype=np.float64)
     with_touches = 0
     for names, (conversions, _, _) in state.sets.items():
@@ -47,6 +47,9 @@ def shapley_shares(state: JourneyState, journeys_per_count: float = 1.0) -> tupl
             with_touches += conversions
             for name in names:
                 squares[state.index.code(name)] += conversions / len(names) ** 2
+    with_touches += sum(entry[0] for size, entry in state.others.by_size.items() if size)
+    for (size, name), (conversions, _, _) in sorted(state.others.by_channel.items()):
+        squares[state.index.code(name)] += conversions / size**2
     if not with_touches:
         nothing = np.full(len(state.index), np.nan)
         return values, nothing, nothing
@@ -120,7 +123,7 @@ def population(
             "value_micros": state.value_micros,
             "conversions_without_touches": _weight(bare[0], unit),
             "conversion_rate": state.conversions / max(state.conversions + state.nulls, 1),
-            "distinct_sets": len(state.sets),
+            "distinct_sets": len(state.sets) + state.others.sets,
             "confidence": float(drawn.confidence),
             "intervals": "dirichlet",
             "channels": channels,

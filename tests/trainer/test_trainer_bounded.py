@@ -1,0 +1,24 @@
+"""What is said of a stored version, whose rare sets are summed up, is what is said of the whole state."""
+
+import numpy as np
+import pytest
+
+from attributary.attribution_core.journeys import JourneyBatch, Outcomes
+from attributary.attribution_core.state import JourneyState
+from attributary.consumers.trainer.population import population, shapley_shares
+
+
+def test_a_bounded_state_has_the_same_population() -> None:
+    generator = np.random.default_rng(5)
+    paths = [generator.choice(list("abcdefg"), generator.integers(0, 6)).tolist() for _ in range(800)]
+    converted = generator.random(800) < 0.4
+    whole = JourneyState.fit(JourneyBatch.of_paths(paths), Outcomes.of(converted, converted * 7_000_000))
+    for limit in (1, 10):
+        bounded = JourneyState.from_document(whole.bounded(limit).to_document())
+        assert bounded.others.sets == len(whole.sets) - limit
+        for one, two in zip(shapley_shares(bounded), shapley_shares(whole), strict=True):
+            assert one == pytest.approx(two, rel=1e-12)
+        said, wanted = population(bounded, draws=20), population(whole, draws=20)
+        assert {key: said[key] for key in said if key != "channels"} == {
+            key: wanted[key] for key in wanted if key != "channels"
+        }
