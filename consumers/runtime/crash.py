@@ -35,6 +35,8 @@ POINTS = (
     "trainer_after_submit",
     "trainer_before_finish",
     "trainer_after_finish",
+    "trainer_in_upkeep",
+    "trainer_before_upkeep_commit",
     "rebuild_after_batch",
     "rebuild_after_page",
 )

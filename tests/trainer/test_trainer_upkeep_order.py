@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from attributary.attribution_core.forgetting import UNIT
 from attributary.attribution_core.state import StateError
 from attributary.cli.main import app
+from attributary.consumers.runtime.crash import POINTS
 from attributary.consumers.stitcher.decoding import content_hash
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.session import StoreSession
@@ -151,7 +152,7 @@ _CRASH = """
 """
 
 
-@pytest.mark.parametrize("point", ["trainer_in_upkeep", "trainer_before_upkeep_commit"])
+@pytest.mark.parametrize("point", [point for point in POINTS if "upkeep" in point])
 def test_a_crash_in_a_step_leaves_everything_as_it_was(shop: str, point: str) -> None:
     feed(shop, [touchpoint("ben", 2, "display")])
     with opened(shop) as connection:
