@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from attributary.attribution_core.lookback import LookbackPolicy
+    from attributary.attribution_core.models import ModelSet
     from tests.invariants import Place
 
 INPUTS = (TOUCHPOINTS, CONVERSIONS, IDENTITIES)
@@ -147,6 +148,7 @@ def check_run(
     *,
     acknowledged: Iterable[Place] = (),
     policy: LookbackPolicy | None = None,
+    models: ModelSet | None = None,
     repeats_allowed: bool = False,
 ) -> Findings:
     """Read everything and check all promises; see `check_invariants`."""
@@ -157,5 +159,6 @@ def check_run(
         read_results(bootstrap),
         acknowledged=acknowledged,
         policy=policy,
+        models=models,
         repeats_allowed=repeats_allowed,
     )

@@ -18,7 +18,7 @@ from attributary.attribution_core.identity import Link, identity_key, journey_ke
 from attributary.attribution_core.journeys import DIRECT, ChannelIndex, JourneyBatch
 from attributary.attribution_core.lookback import DEFAULT_POLICY, LookbackPolicy
 from attributary.attribution_core.models import ModelSet, model_set
-from attributary.attribution_core.money import split_micros
+from attributary.attribution_core.money import split_micros, split_with_baseline
 from attributary.schemas.codec import Codec, DecodeError
 from attributary.schemas.limits import MINOR_UNIT_MICROS
 from attributary.schemas.rules import CHECKS, find_unstorable_text
@@ -203,6 +203,10 @@ def _credit(
     credits_: dict[str, tuple[float, ...]] = {}
     micros: dict[str, tuple[int, ...]] = {}
     for name, attribution in models.attribute(batch).items():
-        parts = split_micros(attribution.credits, batch.offsets, np.array([net_micros], np.int64), unit)
+        net = np.array([net_micros], np.int64)
+        if attribution.baseline is None:
+            parts = split_micros(attribution.credits, batch.offsets, net, unit)
+        else:
+            parts, _ = split_with_baseline(attribution.credits, attribution.baseline, batch.offsets, net, unit)
         credits_[name], micros[name] = tuple(attribution.credits.tolist()), tuple(parts.tolist())
     return credits_, micros

@@ -264,7 +264,21 @@ def _report(totals: _Totals, models: ModelSet) -> dict[str, Any]:
             ],
         }
     )
+    _compare(report["models"])
     return report
+
+
+def _compare(models: Sequence[dict[str, Any]]) -> None:
+    """Put beside every share how far the models are apart on the name: the interval does not know of it."""
+    for dimension in _DIMENSIONS:
+        shares: dict[str, list[float]] = defaultdict(list)
+        for model in models:
+            for row in model[f"{dimension}s"]:
+                shares[row["name"]].append(row["share"])
+        for model in models:
+            for row in model[f"{dimension}s"]:
+                found = shares[row["name"]]
+                row["spread_over_models"] = max(found) - min(found) if len(found) > 1 else None
 
 
 def _names(sums: dict[str, _Sum], number: int) -> list[dict[str, Any]]:

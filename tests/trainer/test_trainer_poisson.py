@@ -155,6 +155,10 @@ def test_jobs_credit_with_it_and_leave_the_baseline_out(database: str) -> None:
     values = sum(channel["value_micros"]["EUR"] for channel in row["channels"])
     assert values + row["baseline"]["value_micros"]["EUR"] == 14_000_000
     assert batch["models"][0]["baseline"] is None
+    spreads = {name["name"]: name["spread_over_models"] for name in row["channels"]}
+    for name, spread in spreads.items():
+        shares = [each["share"] for model in batch["models"] for each in model["channels"] if each["name"] == name]
+        assert spread == pytest.approx(max(shares) - min(shares))
     assert 0 < journey["models"][-1]["baseline"] < 1
     assert sum(journey["models"][-1]["value_micros"]) + journey["models"][-1]["unattributed_micros"] == 7_000_000
 

@@ -94,6 +94,9 @@ def _line(what: str, fields: Mapping[str, Any]) -> str:
             for rollup in model["rollups"]
             if rollup["dimension"] == "channel" and rollup["credit"] > 0
         )
+        rest = 1 - sum(rollup["credit"] for rollup in model["rollups"] if rollup["dimension"] == "channel")
+        if channels and not model["fallback"] and rest >= 0.005:  # a model's baseline
+            channels += f", unattributed {rest:.0%}"
         note = f"  (by {model['fallback']}: too little data)" if model["fallback"] else ""
         lines.append(f"    {model['model']:<16}{channels or 'unattributed'}{note}")
     return "\n".join(lines)
