@@ -120,6 +120,9 @@ finalising_held = _gauge(
 )
 conversions_finalised = _counter("attribution_conversions_finalised", "Conversions that became final.")
 journeys_closed = _counter("attribution_journeys_closed", "Journeys closed by inactivity.")
+versions_expired = _counter(
+    "attribution_versions_expired", "Versions of results deleted after ATTRIBUTION_VERSIONS_KEPT_DAYS."
+)
 
 # Forwarder
 forward_events = _counter(

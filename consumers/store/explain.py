@@ -16,6 +16,8 @@ from attributary.attribution_core.lookback import MICROS_PER_DAY, LookbackPolicy
 from .attribution_reads import OwedConversion, conversions_by_id
 from .policies import fetch_policy
 
+_UNITS = (("days", MICROS_PER_DAY), ("hours", 3_600_000_000), ("minutes", 60_000_000))
+
 
 class EventFact(NamedTuple):
     """An event about the conversion."""
@@ -40,7 +42,7 @@ class LinkFact(NamedTuple):
 
 
 class TouchFact(NamedTuple):
-    """A touchpoint of the person, and what the policy says about it; times in microseconds UTC."""
+    """A touchpoint that is the person's or was credited once, and what decides about it; microseconds UTC."""
 
     event_id: str
     identity_key: str
@@ -117,6 +119,24 @@ JOIN attribution_touchpoints t ON t.tenant_id = %(tenant)s AND t.identity_key = 
 ORDER BY t.occurred_at_us, t.event_id
 """
 
+# Touches that an earlier version credited, and that are not the person's any more.
+_GONE = """
+SELECT DISTINCT ON (n.event_id) n.event_id, COALESCE(t.identity_key, ''),
+       COALESCE(t.occurred_at_us, (n.touch ->> 'occurred_at')::int8), COALESCE(t.received_at_us, 0),
+       n.touch ->> 'platform', n.touch ->> 'channel', COALESCE(t.interaction, ''), n.touch ->> 'campaign',
+       n.version, CASE WHEN i.user_id IS NULL THEN t.identity_key ELSE 'u:' || i.user_id END
+FROM (
+    SELECT r.version, touch, touch ->> 'event_id' AS event_id
+    FROM attribution_results r, jsonb_array_elements(r.touchpoints) AS touch
+    WHERE r.tenant_id = %(tenant)s AND r.conversion_id = %(conversion)s
+) AS n
+LEFT JOIN attribution_touchpoints t ON t.tenant_id = %(tenant)s AND t.event_id = n.event_id
+LEFT JOIN attribution_identities i
+  ON t.identity_key < 'a;' COLLATE "C" AND i.tenant_id = %(tenant)s AND i.anonymous_id = substr(t.identity_key, 3)
+WHERE n.event_id <> ALL (%(known)s::text[])
+ORDER BY n.event_id, n.version DESC
+"""
+
 _VERSIONS = """
 SELECT version, version_reason, is_final, net_value_micros, delta_micros, touchpoint_count, policy_version, models,
        computed_at_us
@@ -141,11 +161,14 @@ def explain(connection: psycopg.Connection, tenant_id: str, conversion_id: str) 
     anonymous = key.removeprefix(ANONYMOUS_PREFIX) if key.startswith(ANONYMOUS_PREFIX) else None
     whose = {"tenant": tenant_id, "journey": key, "user": user, "anonymous": anonymous}
     policy = fetch_policy(connection, conversion.policy_version)
+    touches = [_touch(conversion, policy, row) for row in connection.execute(_TOUCHES, whose).fetchall()]
+    more = {"conversion": conversion_id, "known": [touch.event_id for touch in touches]}
+    touches += [_gone(row) for row in connection.execute(_GONE, whose | more).fetchall()]
     return Explanation(
         conversion,
         [EventFact(*row) for row in connection.execute(_EVENTS, (tenant_id, conversion_id)).fetchall()],
         [LinkFact(*row) for row in connection.execute(_LINKS, whose).fetchall()],
-        [_touch(conversion, policy, row) for row in connection.execute(_TOUCHES, whose).fetchall()],
+        touches,
         [_version(row) for row in connection.execute(_VERSIONS, (tenant_id, conversion_id)).fetchall()],
     )
 
@@ -168,6 +191,12 @@ def _touch(conversion: OwedConversion, policy: LookbackPolicy | None, row: tuple
     return TouchFact._make([*facts, is_in, _verdict(age, window, delay - policy.lateness_micros, is_bot=is_bot)])
 
 
+def _gone(row: tuple[Any, ...]) -> TouchFact:
+    *facts, version, person = row
+    now = f"it is {person}'s now, by its earliest link" if person else "it is not stored any more"
+    return TouchFact._make([*facts, False, f"out: credited up to version {version}; {now}"])
+
+
 def _verdict(age: int, window: int, too_late: int, *, is_bot: bool) -> str:
     if is_bot:
         return "out: sent by a robot"
@@ -176,9 +205,12 @@ def _verdict(age: int, window: int, too_late: int, *, is_bot: bool) -> str:
     if age > window:
         return f"out: {_days(age)} before the conversion, its window is {_days(window)}"
     if too_late > 0:
-        return f"out: arrived {_days(too_late)} too late to be counted"
+        return f"out: arrived {_days(too_late)} after the lateness that the policy allows"
     return f"in: {_days(age)} before the conversion, its window is {_days(window)}"
 
 
 def _days(micros: int) -> str:
-    return f"{micros / MICROS_PER_DAY:.2f} days"
+    for unit, length in _UNITS:
+        if micros >= length:
+            return f"{micros / length:.2f} {unit}"
+    return f"{micros / 1e6:.2f} seconds"

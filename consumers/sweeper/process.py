@@ -21,7 +21,7 @@ from attributary.consumers.runtime.crash import crash_at
 from attributary.consumers.runtime.errors import Fatal, Retry
 from attributary.consumers.runtime.health import Heartbeat, serve
 from attributary.consumers.runtime.run import run_process
-from attributary.consumers.runtime.settings import DatabaseSettings, KafkaSettings, ProcessSettings, Settings, load
+from attributary.consumers.runtime.settings import DatabaseSettings, KafkaSettings, ProcessSettings, load
 from attributary.consumers.runtime.signals import stop_on_signals
 from attributary.consumers.store.policies import store_policy
 from attributary.consumers.store.positions import all_positions
@@ -31,6 +31,7 @@ from attributary.consumers.wire import RegistrySettings, make_codec
 from attributary.schemas.codec import Codec
 from attributary.schemas.topics import COMMANDS, conversion_key
 
+from .keeping import KeepingSettings, VersionKeeper
 from .sweep import Sweep, Unread, sweep
 from .unread import STITCHER, UnreadLog
 
@@ -41,7 +42,7 @@ _FLUSH_SECONDS = 30.0
 _CLOSING_REST = 50
 
 
-class SweeperSettings(Settings):
+class SweeperSettings(KeepingSettings):
     """How often and how patiently the sweeper looks."""
 
     interval_seconds: float = Field(
@@ -82,6 +83,7 @@ class Sweeper:
         kafka: tuple[UnreadLog, Producer],
     ) -> None:
         self._settings = settings
+        self._keeper = VersionKeeper(settings, session)
         self._policy = policy
         self._codec = codec
         self._session = session
@@ -108,6 +110,7 @@ class Sweeper:
             try:
                 done = self.sweep_once()
                 wait = 0.0 if done.is_full else wait
+                metrics.versions_expired.inc(self._keeper.turn())
             except Retry as error:
                 _log.warning("sweep put off", why=str(error))
             self._stop.wait(wait)

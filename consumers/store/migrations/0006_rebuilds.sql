@@ -28,3 +28,14 @@ COMMENT ON COLUMN attribution_rebuilds.started_at IS 'When it was begun.';
 COMMENT ON COLUMN attribution_rebuilds.finished_at IS 'When its last step ended; null: not yet.';
 COMMENT ON COLUMN attribution_rebuilds.created_at IS 'When the row was written.';
 COMMENT ON COLUMN attribution_rebuilds.updated_at IS 'When it was last changed.';
+
+-- "As reported on day D": every version with the time in which it was the newest one.
+CREATE VIEW reporting.result_versions AS
+SELECT tenant_id, conversion_id, version, version_reason, is_final, conversion_type, journey_key,
+       to_timestamp(converted_at_us / 1e6) AS converted_at,
+       net_value_micros / 1e6::numeric AS net_value, gross_value_micros / 1e6::numeric AS gross_value,
+       delta_micros / 1e6::numeric AS delta, currency, policy_version, touchpoint_count, touchpoints, models,
+       to_timestamp(computed_at_us / 1e6) AS reported_from,
+       to_timestamp(lead(computed_at_us) OVER (PARTITION BY tenant_id, conversion_id ORDER BY version) / 1e6) AS reported_until
+FROM attribution_results;
+COMMENT ON VIEW reporting.result_versions IS 'Every kept version of every result. What was reported at a time T: reported_from <= T AND (reported_until > T OR reported_until IS NULL).';

@@ -16,6 +16,9 @@ def register(app: typer.Typer) -> None:
 def _explain(
     conversion_id: Annotated[str, typer.Argument(help="The conversion's id.")],
     tenant: Annotated[str, typer.Option(help="The tenant that it belongs to.")],
+    as_of: Annotated[
+        str, typer.Option("--as-of", help="Mark the version that was reported then: 3d ago, or an ISO time.")
+    ] = "end",
     as_json: Annotated[bool, typer.Option("--json", help="Everything as one JSON object.")] = False,
 ) -> None:
     """Show the person, every touch that is in or out and why, policy and models, and each version's reason.
@@ -26,8 +29,13 @@ def _explain(
     """
     from attributary.cli.outcome import database
     from attributary.cli.tables import print_json
+    from attributary.consumers.runtime.topic_reader import parse_time
     from attributary.consumers.store.explain import explain
 
+    try:
+        moment = parse_time(as_of)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--as-of") from None
     with database("attributary-explain") as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         found = explain(connection, tenant, conversion_id)
@@ -35,9 +43,9 @@ def _explain(
         print(f"no conversion {conversion_id} of tenant {tenant}: no event about it is stored")
         raise typer.Exit(1)
     if as_json:
-        print_json(_document(found))
+        print_json(_document(found) | {"as_of": None if moment is None else _reported(found, moment)})
     else:
-        _print(found)
+        _print(found, moment)
 
 
 def _document(found: "Explanation") -> dict[str, object]:
@@ -49,13 +57,18 @@ def _document(found: "Explanation") -> dict[str, object]:
     }
 
 
-def _print(found: "Explanation") -> None:
-    from attributary.cli.tables import print_table
+def _reported(found: "Explanation", moment_ms: int) -> int | None:
+    """Return the version that was the newest at a moment (milliseconds UTC); None: there was none yet."""
+    return max((v.version for v in found.versions if v.computed_at <= moment_ms * 1_000), default=None)
+
+
+def _print(found: "Explanation", moment_ms: int | None) -> None:
+    from attributary.cli.tables import money, print_table
 
     c = found.conversion
     print(
-        f"{c.conversion_type} {c.conversion_id} of {c.tenant_id}: {_money(c.net_value_micros)} {c.currency} net, "
-        f"{_money(c.gross_value_micros)} gross, converted {_time(c.converted_at)}"
+        f"{c.conversion_type} {c.conversion_id} of {c.tenant_id}: {money(c.net_value_micros)} {c.currency} net, "
+        f"{money(c.gross_value_micros)} gross, converted {_time(c.converted_at)}"
     )
     print(f"person {c.journey_key}")
     print(f"policy {c.policy_version}, model set {c.model_set}")
@@ -65,7 +78,7 @@ def _print(found: "Explanation") -> None:
     print_table(
         ("event", "kind", "occurred", "value", "record"),
         [
-            (e.event_id, e.kind, _time(e.occurred_at), f"{_money(e.value_micros)} {e.currency}", e.place)
+            (e.event_id, e.kind, _time(e.occurred_at), f"{money(e.value_micros)} {e.currency}", e.place)
             for e in found.events
         ],
         (3,),
@@ -87,7 +100,7 @@ def _print(found: "Explanation") -> None:
             (),
         )
     inside = sum(touch.is_in for touch in found.touches)
-    print(f"Touches of this person: {inside} in, {len(found.touches) - inside} out")
+    print(f"Touches: {inside} in, {len(found.touches) - inside} out")
     print_table(
         ("event", "as", "occurred", "channel", "interaction", "verdict"),
         [
@@ -96,24 +109,23 @@ def _print(found: "Explanation") -> None:
         ],
         (),
     )
+    if moment_ms is not None:
+        version = _reported(found, moment_ms)
+        told = "nothing yet" if version is None else f"version {version}"
+        print(f"Reported at {_time(moment_ms * 1_000)}: {told}")
     print("Published versions")
     print_table(
         ("version", "because", "net", "change", "touches", "policy", "computed", "models"),
         [
             (
-                f"{v.version}{' final' if v.is_final else ''}", v.reason, _money(v.net_value_micros),
-                _money(v.delta_micros), str(v.touchpoint_count), v.policy_version, _time(v.computed_at),
+                f"{v.version}{' final' if v.is_final else ''}", v.reason, money(v.net_value_micros),
+                money(v.delta_micros), str(v.touchpoint_count), v.policy_version, _time(v.computed_at),
                 ", ".join(v.models),
             )
             for v in found.versions
         ],
         (2, 3, 4),
     )  # fmt: skip
-
-
-def _money(micros: int) -> str:
-    sign, micros = ("-", -micros) if micros < 0 else ("", micros)
-    return f"{sign}{micros // 1_000_000}.{micros % 1_000_000 // 10_000:02d}"
 
 
 def _time(micros: int) -> str:

@@ -21,6 +21,7 @@ COMMANDS = (
     "explain",
     "verify",
     "rebuild",
+    "results",
     "positions",
     "refit",
     "produce",

@@ -23,6 +23,12 @@ def count(value: float | None) -> str:
     return number(value, ",.0f")
 
 
+def money(micros: int) -> str:
+    """Return an amount of micros in units of its currency, with two decimals."""
+    sign, micros = ("-", -micros) if micros < 0 else ("", micros)
+    return f"{sign}{micros // 1_000_000}.{micros % 1_000_000 // 10_000:02d}"
+
+
 def print_json(value: Any) -> None:
     """Print JSON of full precision."""
     print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))

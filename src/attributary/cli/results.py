@@ -1,0 +1,57 @@
+"""`attributary results`: what a report says, or said on an earlier day."""
+
+from typing import Annotated
+
+import typer
+
+_FOREVER = 2**62
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command `results`."""
+    app.command("results")(_results)
+
+
+def _results(
+    *,
+    tenant: Annotated[str, typer.Option(help="Whose conversions.")],
+    model: Annotated[str, typer.Option(help="Whose credits: first, last, linear, markov, ...")] = "linear",
+    since: Annotated[
+        str, typer.Option("--from", help="Conversions since: 15m / 2h / 3d ago, or an ISO time.")
+    ] = "beginning",
+    until: Annotated[str, typer.Option("--to", help="Conversions before.")] = "end",
+    as_of: Annotated[
+        str, typer.Option("--as-of", help="As it was reported then: 3d ago, or an ISO time; end is now.")
+    ] = "end",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, money in micros.")] = False,
+) -> None:
+    """Sum up the results of a period by channel, as they are now or as they were reported at a moment.
+
+    Every published version is kept (ATTRIBUTION_VERSIONS_KEPT_DAYS), so that a report of an earlier day can be
+    repeated: later versions are left out, whatever arrived, was refunded or was attributed anew since. Needs
+    DATABASE_URL.
+
+    Example: attributary results --tenant acme --from 30d --as-of 2026-11-01T00:00:00+00:00
+    """
+    from attributary.cli.outcome import database
+    from attributary.cli.tables import money, print_json, print_table
+    from attributary.consumers.runtime.topic_reader import parse_time
+    from attributary.consumers.store.versions import reported
+
+    try:
+        start, end, moment = parse_time(since), parse_time(until), parse_time(as_of)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--from, --to, --as-of") from None
+    period = ((start or 0) * 1_000, _FOREVER if end is None else end * 1_000)
+    with database("attributary-results") as connection:
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        totals, channels = reported(connection, tenant, model, period, _FOREVER if moment is None else moment * 1_000)
+    if as_json:
+        print_json({"totals": [t._asdict() for t in totals], "channels": [c._asdict() for c in channels]})
+        return
+    rows = [(c.channel, str(c.conversions), money(c.value_micros), c.currency) for c in channels]
+    print_table(("channel", "conversions", model, ""), rows, (1, 2))
+    for total in totals:
+        print(f"{total.conversions} conversions, {money(total.net_micros)} {total.currency} net")
+    if not totals:
+        print("no result of this tenant, period and moment")
