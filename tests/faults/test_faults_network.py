@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.faults.fired import fired
+from tests.fixtures.pipeline import wait_until
 from tests.traffic import publish, traffic
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.faults.conftest import Ground
+    from tests.faults.proxy import Proxy
     from tests.fixtures.pipeline import PipelineUnderTest, Publisher
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.fault, pytest.mark.slow]
 
 STAGES = ("stitcher", "attributor", "auditor")
+END_TXN = 26
 
 
 @pytest.fixture
@@ -30,42 +37,74 @@ def behind_proxies(ground: Ground, broken: PipelineUnderTest, published: Publish
     return broken
 
 
-@pytest.mark.parametrize("server", ["kafka", "postgres"])
+def proxy_of(ground: Ground, server: str) -> Proxy:
+    return {"Kafka": ground.kafka_proxy, "Postgres": ground.postgres_proxy}[server]
+
+
+def ends_a_transaction(data: bytes) -> bool:
+    """Whether a chunk of Kafka's protocol holds an EndTxn request: frames of a length, an API key and the rest."""
+    at = 0
+    while at + 6 <= len(data):
+        length, api_key = struct.unpack_from(">ih", data, at)
+        if api_key == END_TXN and 0 < length < 1_000:
+            return True
+        at += 4 + max(0, length)
+    return False
+
+
+def commits(data: bytes) -> bool:
+    """Whether a chunk of Postgres' protocol ends with the query COMMIT."""
+    return data.endswith(b"COMMIT\0")
+
+
+SERVERS = pytest.mark.parametrize("server", ["Kafka", "Postgres"])
+
+
+@SERVERS
 def test_the_network_is_cut(
     ground: Ground, behind_proxies: PipelineUnderTest, published: Publisher, server: str
 ) -> None:
-    proxy = ground.kafka_proxy if server == "kafka" else ground.postgres_proxy
+    proxy = proxy_of(ground, server)
     before = proxy.cut_connections
     proxy.cut()
     time.sleep(3.0)
     proxy.heal()
+    fired(f"network to {server} cut", proxy.cut_connections - before)
     publish(published, traffic(200, 20, seed=32))
     behind_proxies.check(published.acknowledged)
-    assert proxy.cut_connections > before
     assert all(child.running for child in behind_proxies.stages.values())
 
 
-@pytest.mark.parametrize("server", ["kafka", "postgres"])
-def test_what_the_stages_send_does_not_arrive_for_a_while(
-    ground: Ground, behind_proxies: PipelineUnderTest, published: Publisher, server: str
+@SERVERS
+@pytest.mark.parametrize("way", ["to", "from"])
+def test_the_network_loses_what_goes_one_way(
+    ground: Ground, behind_proxies: PipelineUnderTest, published: Publisher, server: str, way: str
 ) -> None:
-    proxy = ground.kafka_proxy if server == "kafka" else ground.postgres_proxy
-    before = proxy.held_chunks
-    proxy.hold()
+    proxy = proxy_of(ground, server)
+    before = proxy.held_chunks, proxy.held_answers
+    proxy.hold() if way == "to" else proxy.hold_answers()
     time.sleep(5.0)  # longer than the session: the group gives the partitions away
     proxy.heal()
+    held = proxy.held_chunks - before[0], proxy.held_answers - before[1]
+    fired(f"one-way loss {way} {server}", held[0] if way == "to" else held[1])
     publish(published, traffic(200, 20, seed=33))
     behind_proxies.check(published.acknowledged)
-    assert proxy.held_chunks > before
+    assert all(child.running for child in behind_proxies.stages.values())
 
 
-def test_everything_takes_seconds(ground: Ground, behind_proxies: PipelineUnderTest, published: Publisher) -> None:
-    before = ground.kafka_proxy.delayed_chunks
-    ground.kafka_proxy.delay(1.5)
-    time.sleep(6.0)
-    ground.kafka_proxy.delay(0.0)
+@SERVERS
+def test_everything_takes_ten_seconds(
+    ground: Ground, behind_proxies: PipelineUnderTest, published: Publisher, server: str
+) -> None:
+    proxy = proxy_of(ground, server)
+    before = proxy.delayed_chunks, proxy.delayed_answers
+    proxy.delay(10.0)
+    time.sleep(12.0)
+    proxy.heal()
+    fired(f"10 s of delay to {server}", proxy.delayed_chunks - before[0])
+    fired(f"10 s of delay from {server}", proxy.delayed_answers - before[1])
     behind_proxies.check(published.acknowledged)
-    assert ground.kafka_proxy.delayed_chunks > before
+    assert all(child.running for child in behind_proxies.stages.values())
 
 
 @pytest.mark.parametrize("stage", ["stitcher", "attributor"])
@@ -73,13 +112,44 @@ def test_the_end_of_a_transaction_arrives_after_its_sender_was_replaced(
     ground: Ground, behind_proxies: PipelineUnderTest, published: Publisher, stage: str
 ) -> None:
     proxy = ground.kafka_proxy
-    before = proxy.held_chunks
-    proxy.hold()
-    behind_proxies.wait_for(lambda: proxy.held_chunks > before, "nothing is held")
+    others = [name for name in STAGES if name != stage]
+    for name in others:  # whose transactions must not be the one that is kept
+        behind_proxies.kill(name)
+        behind_proxies.start(name, KAFKA_BOOTSTRAP_SERVERS=behind_proxies.bootstrap)
+    before = proxy.stopped_chunks, proxy.late_answers
+    publish(published, traffic(400, 50, seed=34))
+    proxy.stop_next(ends_a_transaction)
+    behind_proxies.wait_for(lambda: proxy.stopped_chunks > before[0], "no transaction ends")
     behind_proxies.kill(stage)
     # The successor comes another way, with the same transactional id, and works; then the old bytes arrive.
     behind_proxies.start(stage, KAFKA_BOOTSTRAP_SERVERS=behind_proxies.bootstrap)
-    publish(published, traffic(200, 20, seed=34))
-    time.sleep(4.0)
+    behind_proxies.wait_for(lambda: behind_proxies.logged(stage, '"assigned"'), "the successor gets no partitions")
+    time.sleep(1.0)
     proxy.heal()
+    wait_until(lambda: proxy.late_answers > before[1], "the broker did not see the late EndTxn")
+    fired(f"EndTxn of the {stage} reached the broker after its sender was replaced")
+    publish(published, traffic(200, 20, seed=35))
     behind_proxies.check(published.acknowledged)
+
+
+@pytest.mark.parametrize(("server", "matches"), [("Kafka", ends_a_transaction), ("Postgres", commits)])
+def test_the_end_of_a_transaction_arrives_after_its_connection_broke(
+    ground: Ground,
+    behind_proxies: PipelineUnderTest,
+    published: Publisher,
+    server: str,
+    matches: Callable[[bytes], bool],
+) -> None:
+    proxy = proxy_of(ground, server)
+    before = proxy.stopped_chunks, proxy.late_answers
+    proxy.stop_next(matches)
+    behind_proxies.wait_for(lambda: proxy.stopped_chunks > before[0], "no transaction ends")
+    proxy.sever_stopped()
+    # The sender lives, connects anew and goes on; then what it sent on the old connection arrives.
+    time.sleep(3.0)
+    proxy.heal()
+    wait_until(lambda: proxy.late_answers > before[1], "the server did not see what was late")
+    fired({"Kafka": "EndTxn", "Postgres": "COMMIT"}[server] + " arrived after its connection broke, sender alive")
+    publish(published, traffic(200, 20, seed=36))
+    behind_proxies.check(published.acknowledged)
+    assert all(child.running for child in behind_proxies.stages.values())
