@@ -11,7 +11,7 @@ import textwrap
 import threading
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from typer.testing import CliRunner
@@ -125,23 +125,28 @@ def test_nothing_is_looked_at_twice_and_the_time_moves_on(shop: str) -> None:
         assert verify(connection, "acme", INACTIVITY).is_none
 
 
-def test_an_id_that_a_replaced_link_gave_away_leaves_its_old_owner(database: str) -> None:
+@pytest.mark.parametrize("days_later", [1, -1])
+def test_an_id_that_a_replaced_link_gave_away_leaves_its_old_owner(database: str, days_later: int) -> None:
     codec = Codec()
-    topic, first = link("phone", "anna", 1)
-    second = first | {"user_id": "ben", "linked_at": first["linked_at"] + DAY}
-    loser, winner = sorted(
-        (first, second), key=lambda record: content_hash(codec.encode(NAMES[topic], record)), reverse=True
-    )
+    topic, loser = link("phone", "anna", 5)
+    others = (loser | {"user_id": f"ben-{number}"} for number in range(99))
+    winners = (each | {"linked_at": each["linked_at"] + days_later * DAY} for each in others)
+
+    def hashed(record: dict[str, Any]) -> int:
+        return content_hash(codec.encode(NAMES[topic], record))
+
+    winner = next(each for each in winners if hashed(each) < hashed(loser))
+    people = "SELECT journey_key FROM attribution_training_people"
     with closing(Feed(database)) as stitcher, opened(database) as connection:
         stitcher.send([touchpoint("phone", 1, "mail"), (topic, loser)])
         stitcher.send([order("phone", 2, 5)])
         catch_up(connection, "acme", INACTIVITY)
-        before = (connection.execute("SELECT journey_key FROM attribution_training_people").fetchall(), 0)
+        assert verify(connection, "acme", INACTIVITY).is_none
+        assert connection.execute(people).fetchall() == [("u:anna",)]
         connection.commit()
         stitcher.send([(topic, winner)])
         assert verify(connection, "acme", INACTIVITY).is_none
-        after = connection.execute("SELECT journey_key FROM attribution_training_people").fetchall()
-        assert (before[0], after) == ([(f"u:{loser['user_id']}",)], [(f"u:{winner['user_id']}",)])
+        assert connection.execute(people).fetchall() == [(f"u:{winner['user_id']}",)]
 
 
 _CRASH = """
