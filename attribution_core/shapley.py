@@ -11,16 +11,18 @@ a channel that never adds anything gets 0, and ``phi(v + w) = phi(v) + phi(w)``.
   not convert, may be signed, and is reported signed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import factorial
 
 import numpy as np
 
-from attributary.attribution_core.journeys import ChannelIndex, Floats, Ints, JourneyBatch
+from attributary.attribution_core.journeys import ChannelIndex, Flags, Floats, Ints, JourneyBatch
 from attributary.attribution_core.other_sets import OtherSets, SetCounts
 from attributary.attribution_core.sets import set_shares
 
 EXACT_CHANNELS = 20
+Worth = Callable[[Flags], Floats]
 _CELLS = 1 << 20  # of a journey x channel table at a time: some megabytes
 
 
@@ -177,13 +179,37 @@ def rate_game(sets: SetCounts, index: ChannelIndex) -> Floats:
     return np.divide(converted, all_, out=np.zeros_like(converted), where=all_ > 0)
 
 
+def sampled(
+    players: int, worth: Worth, *, seed: int, target_error: float = 1e-3, max_pairs: int = 2_000
+) -> SampledShapley:
+    """Estimate the Shapley values of any game of any number of channels.
+
+    Orders are drawn in antithetic pairs (an order and its reverse). The sums of an order telescope, so efficiency
+    holds exactly. Drawing stops when every standard error is at most `target_error` times what all channels add.
+
+    Args:
+        players: number of channels.
+        worth: from sets of channels bool[n, players] to what they are worth, float64[n].
+        seed: of the generator.
+        target_error: wanted standard error, relative to the worth of all channels.
+        max_pairs: where to stop at the latest.
+    """
+    ends = worth(np.array([[False] * players, [True] * players]))
+
+    def gains(order: Ints) -> Floats:
+        rank = np.empty(players, dtype=np.int64)
+        rank[order] = np.arange(players)
+        added = np.empty(players, dtype=np.float64)
+        added[order] = np.diff(worth(rank[None, :] < np.arange(players + 1)[:, None]))
+        return added
+
+    return _antithetic(players, gains, seed, (target_error * abs(float(ends[1] - ends[0])), max_pairs))
+
+
 def sampled_rate_values(
     sets: SetCounts, index: ChannelIndex, *, seed: int, target_error: float = 1e-3, max_pairs: int = 2_000
 ) -> SampledShapley:
-    """Estimate the Shapley values of the rate game for any number of channels.
-
-    Orders are drawn in antithetic pairs (an order and its reverse). The sums of an order telescope, so efficiency
-    holds exactly. Drawing stops when every standard error is at most `target_error` times the rate of all journeys.
+    """Estimate the Shapley values of the rate game for any number of channels; as `sampled` does, but much faster.
 
     Args:
         sets: counts of the sets of channels.
@@ -193,7 +219,6 @@ def sampled_rate_values(
         max_pairs: where to stop at the latest.
     """
     players = len(index)
-    generator = np.random.Generator(np.random.PCG64(seed))
     names = sorted(sets)
     lengths = np.array([len(members) for members in names], dtype=np.int64)
     codes = np.array([index.code(name) for members in names for name in members], dtype=np.int64)
@@ -203,7 +228,6 @@ def sampled_rate_values(
     alone = counts[~filled].sum(axis=0)
     whole = counts.sum(axis=0)
     goal = target_error * (whole[0] / whole[1] if whole[1] > 0 else 0.0)
-    total, squares, pairs = np.zeros(players), np.zeros(players), 0
 
     def gains(order: Ints) -> Floats:
         rank = np.empty(players, dtype=np.int64)
@@ -218,6 +242,16 @@ def sampled_rate_values(
         added[order] = np.diff(rates)
         return added
 
+    return _antithetic(players, gains, seed, (goal, max_pairs))
+
+
+def _antithetic(
+    players: int, gains: Callable[[Ints], Floats], seed: int, goal_pairs: tuple[float, int]
+) -> SampledShapley:
+    """Average what the channels add over pairs of orders, until the error is at the goal or the pairs are used up."""
+    goal, max_pairs = goal_pairs
+    generator = np.random.Generator(np.random.PCG64(seed))
+    total, squares, pairs = np.zeros(players), np.zeros(players), 0
     while pairs < max_pairs:
         order = generator.permutation(players)
         both = 0.5 * (gains(order) + gains(order[::-1]))

@@ -1,11 +1,12 @@
 from itertools import permutations
+from random import Random
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.attribution_core.journeys import ChannelIndex, JourneyBatch, Outcomes
+from attributary.attribution_core.journeys import ChannelIndex, Flags, Floats, JourneyBatch, Outcomes
 from attributary.attribution_core.other_sets import SetCounts
 from attributary.attribution_core.shapley import (
     dividends,
@@ -15,6 +16,7 @@ from attributary.attribution_core.shapley import (
     ordered,
     pair_interactions,
     rate_game,
+    sampled,
     sampled_rate_values,
     simplified,
     subset_sums,
@@ -102,6 +104,47 @@ def test_antithetic_sampling_reports_an_honest_error() -> None:
         found = sampled_rate_values(sets, INDEX, seed=seed, target_error=0.02)
         misses += int((np.abs(found.values - wanted) > 2 * found.errors).sum())
     assert misses <= 0.1 * 40 * 5  # nominal 5 %
+
+
+@settings(max_examples=20, deadline=None)
+@given(games(5), st.integers(0, 9))
+def test_any_game_can_be_sampled_and_stays_efficient(one: list[float], seed: int) -> None:
+    game = np.array(one)
+
+    def worth(sets: Flags) -> Floats:
+        return game[sets @ (1 << np.arange(5))]
+
+    found = sampled(5, worth, seed=seed, max_pairs=300)
+    assert found.values.sum() == pytest.approx(game[-1] - game[0], abs=1e-9)
+    assert (np.abs(found.values - exact(game)) <= 5 * found.errors + 1e-9).all()
+    assert sampled(5, worth, seed=seed, max_pairs=300).values.tobytes() == found.values.tobytes()
+
+
+def test_sampling_a_rate_game_as_any_game_gives_the_same() -> None:
+    sets: SetCounts = {("a",): (3, 5, 0), ("a", "b"): (9, 4, 0), ("c", "d", "e"): (2, 7, 0), (): (1, 9, 0)}
+    game = rate_game(sets, INDEX)
+    found = sampled(5, lambda members: game[members @ (1 << np.arange(5))], seed=4, max_pairs=64, target_error=0)
+    assert found.values == pytest.approx(sampled_rate_values(sets, INDEX, seed=4, max_pairs=64, target_error=0).values)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.lists(st.sampled_from("abcde"), max_size=5), st.integers(0, 9)), min_size=1, max_size=8),
+    st.randoms(use_true_random=False),
+)
+def test_set_shapley_ignores_the_order_and_the_repeats_of_touches(
+    rows: list[tuple[list[str], int]], rng: Random
+) -> None:
+    mixed = []
+    for path, _ in rows:
+        again = [name for name in path for _ in range(rng.randint(1, 3))]
+        rng.shuffle(again)
+        mixed.append(again)
+    conversions = np.array([count for _, count in rows], dtype=np.int64)
+    outcomes = Outcomes(conversions, conversions + 1, 3 * conversions)
+    one, other = (JourneyState.fit(JourneyBatch.of_paths(paths), outcomes) for paths in ([p for p, _ in rows], mixed))
+    assert simplified(one.sets, one.index).tobytes() == simplified(other.sets, other.index).tobytes()
+    assert one.sets == other.sets
 
 
 def test_set_shapley_ignores_order_and_repeats_and_ordered_sums_to_it() -> None:
