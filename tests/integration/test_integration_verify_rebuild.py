@@ -110,6 +110,24 @@ def test_derived_rows_are_put_right_beside_running_stages_and_a_killed_rebuild_g
     nothing_differs(pipeline)
 
 
+def test_derived_rows_are_put_right_in_the_middle_of_traffic(pipeline: PipelineUnderTest, publisher: Publisher) -> None:
+    events = traffic(3_000, 300, seed=75)
+    pipeline.environment["ATTRIBUTION_BATCH_SIZE"] = "100"
+    publish(publisher, events[:1_500])
+    pipeline.start(*STAGES)
+    pipeline.start("stitcher", instance="1")
+    pipeline.settle()
+    damage(pipeline, *DERIVED)
+    publish(publisher, events[1_500:])
+    pipeline.start("sweeper", SWEEP_REPAIR_AFTER_SECONDS="1")
+    rebuild(pipeline)
+    pipeline.settle()
+    # What the stitchers derived meanwhile from rows that were still damaged, the second one finds.
+    rebuild(pipeline)
+    pipeline.check(publisher.acknowledged, repeats_allowed=True)
+    nothing_differs(pipeline)
+
+
 def test_a_result_that_is_not_what_it_must_be_is_published_again_under_a_higher_version(
     pipeline: PipelineUnderTest, publisher: Publisher
 ) -> None:
