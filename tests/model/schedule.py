@@ -325,6 +325,11 @@ class Schedule:
     def _sweep(self, unread: Unread, *, repair_after_seconds: float | None, grace_us: int) -> int:
         tables = self.store.tables.copy()
         before, self.store.tables = self.store.tables, tables
+        old_us = self.log.clock_ms * 1_000 - grace_us - policy().lateness_micros
+        old = [row for row in tables.conversions.values() if row.version and not row.is_final]
+        self.fired["finalising held"] += sum(
+            old_us - (unread.input_us or 0) <= row.state.received_at < old_us for row in old
+        )
         done = run_sweep(
             unread,
             now_us=self.log.clock_ms * 1_000,
@@ -348,7 +353,6 @@ class Schedule:
                 position = self.store.tables.positions.get((GROUPS["stitcher"], *place), 0)
                 waiting = [each for each in records[position:] if each.timestamp_ms * 1_000 <= in_time_us]
                 assert place[0] not in INPUTS or not waiting, f"{version} is final before {waiting[0].place} is read"
-            self.fired["final while input waits"] += self._oldest_unread(GROUPS["stitcher"], INPUTS) is not None
 
     def _command(self, version: RaisedVersion) -> None:
         value = codec().encode(
