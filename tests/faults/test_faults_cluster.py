@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.faults.fired import fired
 from tests.fixtures.pipeline import PipelineUnderTest, Publisher
 from tests.fixtures.topics import recreate_topics
 from tests.traffic import publish, traffic
@@ -33,6 +34,7 @@ def test_each_broker_of_three_is_lost_once(three_brokers: KafkaCluster, database
             before = node.child.pid
             node.kill()
             assert node.child.returncode == -signal.SIGKILL
+            fired("one broker of three killed")
             publish(publisher, traffic(300, 40, seed=81 + number))  # two replicas of three are enough
             time.sleep(4.0)
             three_brokers.restart(node)

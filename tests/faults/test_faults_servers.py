@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
+from attributary.consumers.runtime.errors import EXIT_BUG, EXIT_CONFIG
+from attributary.schemas.topics import TOUCHPOINTS, dead_letter_topic, dead_letter_topics
+from tests.evidence import read_dead_letters
+from tests.faults.fired import fired
 from tests.traffic import publish, traffic
 
 if TYPE_CHECKING:
@@ -17,6 +23,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.fault, pytest.mark.slow]
 
 STAGES = ("stitcher", "attributor", "auditor")
+JOINING = ("stitcher", "attributor")
 
 
 def under_load(pipeline: PipelineUnderTest, publisher: Publisher, seed: int) -> None:
@@ -45,6 +52,7 @@ def test_the_broker_goes_away_and_comes_back(
     time.sleep(2.0)
     ground.kafka.restart(node)
     assert node.child.pid != before
+    fired(f"broker restarted ({how})")
     publish(published, traffic(200, 20, seed=22))
     # Now and then the broker takes a minute or two to end what it had open, and shows no stable offsets until then.
     broken.check(published.acknowledged, settle_seconds=220.0)
@@ -62,6 +70,7 @@ def test_postgres_goes_away_and_comes_back(
         time.sleep(1.5)
     ground.postgres.restart()
     assert ground.postgres.child.pid != before
+    fired(f"Postgres restarted ({how})")
     publish(published, traffic(200, 20, seed=24))
     broken.check(published.acknowledged)
     assert logged(broken, '"paused"')
@@ -84,24 +93,88 @@ def test_connections_are_killed_in_the_middle_of_everything(
             time.sleep(0.01 if not killed else 0.2)
     publish(published, traffic(200, 20, seed=26))
     broken.check(published.acknowledged)
-    assert killed > 0
+    fired("Postgres connections killed in the middle of everything", killed)
     assert logged(broken, '"paused"')
 
 
-def test_a_rebalance_storm_under_both_protocols(broken: PipelineUnderTest, published: Publisher) -> None:
-    for round_, protocol in enumerate(("classic", "consumer")):
-        broken.environment["KAFKA_GROUP_PROTOCOL"] = protocol
-        publish(published, traffic(700, 70, seed=27 + round_))
-        broken.start(*STAGES)
-        for number in range(3):
-            joined = [broken.start(stage, instance="storm") for stage in ("stitcher", "attributor")]
-            time.sleep(1.5)
-            for name in ("stitcher-storm", "attributor-storm"):
-                broken.stages.pop(name)
-            for child in joined:
-                child.kill() if number == 1 else child.terminate()
-            for child in joined:
-                child.wait(30.0)
-        broken.check(published.acknowledged)
-        assert logged(broken, '"assigned"')
-        broken.stop()
+def test_connections_are_killed_in_the_middle_of_commit(
+    ground: Ground, broken: PipelineUnderTest, published: Publisher
+) -> None:
+    under_load(broken, published, 28)
+    with psycopg.connect(ground.postgres.dsn, autocommit=True) as connection:
+        # A COMMIT that waits for a replica that does not exist is in its middle for as long as we like: it is in the
+        # WAL, and nobody has been told.
+        connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        try:
+            connection.execute("SELECT pg_reload_conf()")
+            publish(published, traffic(200, 20, seed=29))
+            for stage in ("stitcher", "auditor"):
+                broken.wait_for(lambda stage=stage: in_commit(connection, stage), "nobody commits")  # type: ignore[misc]
+                row = connection.execute(f"SELECT count(pg_terminate_backend(pid)) {_IN_COMMIT}", [stage]).fetchone()
+                fired(f"Postgres connection of the {stage} killed in the middle of COMMIT", row[0] if row else 0)
+        finally:
+            connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            connection.execute("SELECT pg_reload_conf()")
+    broken.check(published.acknowledged)
+    assert all(child.running for child in broken.stages.values())
+
+
+_IN_COMMIT = (
+    "FROM pg_stat_activity WHERE application_name = 'attributary-' || %s "
+    "AND query = 'COMMIT' AND wait_event = 'SyncRep'"
+)
+
+
+def in_commit(connection: psycopg.Connection, stage: str) -> bool:
+    return connection.execute(f"SELECT {_IN_COMMIT}", [stage]).fetchone() is not None
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_a_rebalance_storm(broken: PipelineUnderTest, published: Publisher, protocol: str) -> None:
+    broken.environment["KAFKA_GROUP_PROTOCOL"] = protocol
+    publish(published, traffic(1_000, 100, seed=27))
+    broken.start(*STAGES)
+    broken.wait_for_assignments()
+    for number in range(4):
+        for stage in JOINING:
+            broken.start(stage, instance="storm")
+        broken.wait_for(
+            lambda: all(broken.logged(f"{stage}-storm", '"assigned"') for stage in JOINING), "nobody joins the group"
+        )
+        joined = [broken.stages.pop(f"{stage}-storm") for stage in JOINING]
+        for child in joined:
+            child.kill() if number == 1 else child.terminate()
+        for child in joined:
+            child.wait(30.0)
+        publish(published, traffic(100, 10, seed=30 + number))
+    broken.check(published.acknowledged)
+    for stage in JOINING:
+        # The first assignment is no storm; each member that joined took some, each that left gave them back.
+        fired(f"rebalance storm, {protocol}, {stage}", broken.logged(stage, '"assigned"') - 3)
+
+
+def test_the_dead_letter_topic_is_gone(broken: PipelineUnderTest, published: Publisher) -> None:
+    # A producer waits so long for a topic that may be new; half a minute by default.
+    broken.environment["KAFKA_EXTRA"] = '{"topic.metadata.propagation.max.ms": 1000}'
+    publish(published, traffic(300, 30, seed=37))
+    broken.start(*STAGES)
+    broken.settle()
+    missing = dead_letter_topic(TOUCHPOINTS, "attribution.stitcher")
+    admin = AdminClient({"bootstrap.servers": broken.bootstrap, "log_level": 0})
+    admin.delete_topics([missing])[missing].result(30)
+    published.send_bytes(TOUCHPOINTS, b"neither Avro nor anything", b"key", 0)
+    publish(published, traffic(100, 10, seed=38))
+    code, log = broken.ended("stitcher")
+    assert code == EXIT_BUG, log
+    assert "Kafka refuses our records" in log
+    assert broken.events() > 0
+    broken.start("stitcher")  # nor does it start without the topic
+    code, log = broken.ended("stitcher")
+    assert code == EXIT_CONFIG, log
+    assert f"topics are missing: {missing}" in log
+    fired("a dead-letter topic was gone")
+    topic = next(topic for topic in dead_letter_topics() if topic.name == missing)
+    admin.create_topics([NewTopic(missing, 4, 1, config=dict(topic.config))])[missing].result(30)
+    broken.start("stitcher")
+    broken.check(published.acknowledged)
+    assert [letter.value for letter in read_dead_letters(broken.bootstrap)] == [b"neither Avro nor anything"]

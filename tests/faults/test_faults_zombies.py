@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from confluent_kafka.admin import AdminClient
 
+from tests.faults.fired import fired
 from tests.traffic import publish, traffic
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def test_a_zombie_wakes_up_after_its_partitions_were_given_away(
     zombie.resume()
     broken.stages["zombie"] = zombie
     broken.wait_for(lambda: members(broken.bootstrap, group) == 2, "the zombie does not come back")
+    fired(f"zombie {stage}: stopped past its session, woken after its partitions were given away")
     publish(published, traffic(200, 30, seed=43))
     broken.check(published.acknowledged)
 
@@ -67,6 +69,7 @@ def test_a_zombie_that_holds_locks_in_postgres(broken: PipelineUnderTest, publis
     publish(published, traffic(200, 30, seed=45))
     broken.check(published.acknowledged)
     assert zombie.running
+    fired("zombie stitcher that held locks in Postgres")
 
 
 _SKEW = """
@@ -95,3 +98,4 @@ def test_the_clocks_of_processes_and_devices_are_a_day_off(
     broken.check(published.acknowledged)
     newest = broken.query("SELECT max(computed_at_us) FROM attribution_results")
     assert newest > (time.time() + day / 2) * 1e6  # the skew was there
+    fired("clocks of processes and devices a day off")

@@ -55,7 +55,13 @@ _SETTINGS = {
     "message.max.bytes": str(2 * 1024 * 1024),
     "replica.fetch.max.bytes": str(4 * 1024 * 1024),
 }
-_SHORT_SESSIONS = {"broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "500"}
+_SHORT_SESSIONS = {
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
+    # Of KIP-848, where the broker decides: 45 s by default.
+    "group.consumer.session.timeout.ms": "6000",
+    "group.consumer.heartbeat.interval.ms": "1000",
+}
 
 
 class KafkaCluster:
