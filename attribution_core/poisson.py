@@ -13,7 +13,6 @@ Assumptions: rates multiply; age matters in classes; watching begins with the fi
 of people who once had a touch, long after it. The rate ratios are associations.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -26,7 +25,6 @@ from attributary.attribution_core.population import Weights
 
 _PRIOR_PRECISION = 1 / 9  # a rate ratio beyond e^6 either way is implausible
 _MAX_STEPS = 100
-_DESIGN_CELLS = 1 << 22  # of the design matrix at a time: 32 MiB
 _TOLERANCE = 1e-9
 
 
@@ -86,11 +84,13 @@ def fit_raising(counts: ExposureCounts, *, draws: int, seed: int) -> tuple[Float
     days, conversions = counts.micros / MICROS_PER_DAY, counts.conversions.astype(np.float64)
     shape = len(counts.index), len(counts.bounds)
     kept = np.arange(shape[0] * shape[1])
+    start: Floats | None = None
     while True:
-        theta, covariance = _maximum(counts.exposures[:, kept], days, conversions)
-        if not bool((theta[1:] < 0).any()):
+        theta, covariance = _maximum(counts.exposures[:, kept], days, conversions, start)
+        raising = theta[1:] >= 0
+        if bool(raising.all()):
             break
-        kept = kept[theta[1:] >= 0]
+        kept, start = kept[raising], np.append(theta[:1], theta[1:][raising])
     noise = np.random.default_rng(seed).standard_normal((draws, theta.size)) @ np.linalg.cholesky(covariance).T
     beta, drawn = np.zeros(shape[0] * shape[1]), np.zeros((draws, shape[0] * shape[1]))
     beta[kept], drawn[:, kept] = theta[1:], np.maximum(theta[1:] + noise[:, 1:], 0.0)
@@ -99,47 +99,83 @@ def fit_raising(counts: ExposureCounts, *, draws: int, seed: int) -> tuple[Float
 
 @dataclass(frozen=True, eq=False)
 class _Likelihood:
-    """The log posterior of intercept and effects, computed over some rows at a time."""
+    """The log posterior of intercept and effects. Exposures are nearly empty: only what is there is ever touched.
 
-    exposures: Rows
+    Attributes:
+        days: float64[R].
+        conversions: float64[R].
+        penalty: float64[P + 1], precision of the prior, the intercept first.
+        rows: int64[e], the row of each entry of the design.
+        columns: int64[e], its effect.
+        values: float64[e], its number of touches.
+        pair_rows: int64[q], the row of each pair of entries of one row, each with itself and those after it.
+        pair_cells: int64[q], ``first * P + second`` of its effects.
+        pair_values: float64[q], the product.
+    """
+
     days: Floats
     conversions: Floats
     penalty: Floats
+    rows: Ints
+    columns: Ints
+    values: Floats
+    pair_rows: Ints
+    pair_cells: Ints
+    pair_values: Floats
 
-    def _blocks(self) -> Iterator[tuple[Floats, Floats, Floats]]:
-        rows = max(_DESIGN_CELLS // self.penalty.size, 1)
-        for low in range(0, self.days.size, rows):
-            part = slice(low, low + rows)
-            block = self.exposures[part].astype(np.float64)
-            yield np.column_stack((np.ones(block.shape[0]), block)), self.days[part], self.conversions[part]
+    @classmethod
+    def of(cls, exposures: Rows, days: Floats, conversions: Floats) -> "_Likelihood":
+        size = exposures.shape[1]
+        rows, columns = np.nonzero(exposures)
+        values = exposures[rows, columns].astype(np.float64)
+        places = np.arange(rows.size)
+        later = np.cumsum(np.bincount(rows, minlength=days.size))[rows] - places
+        first = np.repeat(places, later)
+        second = first + np.arange(first.size) - np.repeat(np.cumsum(later) - later, later)
+        penalty = np.full(size + 1, _PRIOR_PRECISION)
+        penalty[0] = 0.0
+        return cls(
+            days, conversions, penalty, rows, columns, values,
+            rows[first], columns[first] * size + columns[second], values[first] * values[second],
+        )  # fmt: skip
+
+    def logs(self, at: Floats) -> Floats:
+        """Return the log rate of each row."""
+        found: Floats = at[0] + np.bincount(self.rows, self.values * at[1:][self.columns], self.days.size)
+        return found
 
     def value(self, at: Floats) -> float:
-        found = -0.5 * float(self.penalty @ at**2)
+        logs = self.logs(at)
         with np.errstate(over="ignore"):
-            for design, watched, ended in self._blocks():
-                logs = design @ at
-                found += float(ended @ logs - watched @ np.exp(logs))
-        return found
+            return float(self.conversions @ logs - self.days @ np.exp(logs) - 0.5 * self.penalty @ at**2)
 
     def slopes(self, at: Floats) -> tuple[Floats, Floats]:
         """Return the gradient and the negative curvature."""
-        gradient, curvature = -self.penalty * at, np.diag(self.penalty)
-        for design, watched, ended in self._blocks():
-            expected = watched * np.exp(design @ at)
-            gradient += design.T @ (ended - expected)
-            curvature += (design.T * expected) @ design
+        size = self.penalty.size - 1
+        expected = self.days * np.exp(self.logs(at))
+        left = self.conversions - expected
+        gradient = -self.penalty * at
+        gradient[0] += left.sum()
+        gradient[1:] += np.bincount(self.columns, self.values * left[self.rows], size)
+        curvature = np.diag(self.penalty)
+        curvature[0, 0] += expected.sum()
+        curvature[0, 1:] = curvature[1:, 0] = np.bincount(self.columns, self.values * expected[self.rows], size)
+        upper = np.bincount(self.pair_cells, self.pair_values * expected[self.pair_rows], size * size)
+        upper = upper.reshape(size, size)
+        curvature[1:, 1:] += upper + np.triu(upper, 1).T
         return gradient, curvature
 
 
-def _maximum(exposures: Rows, days: Floats, conversions: Floats) -> tuple[Floats, Floats]:
+def _maximum(exposures: Rows, days: Floats, conversions: Floats, start: Floats | None = None) -> tuple[Floats, Floats]:
     """Return the maximum of the log posterior, the intercept first, and the inverse of its curvature there."""
     if not days.sum() > 0 or not conversions.sum() > 0:
         raise FitError("poisson: no conversions, or no time watched")
-    theta = np.zeros(exposures.shape[1] + 1)
-    theta[0] = np.log(conversions.sum() / days.sum())
-    penalty = np.full(theta.size, _PRIOR_PRECISION)
-    penalty[0] = 0.0
-    likelihood = _Likelihood(exposures, days, conversions, penalty)
+    if start is None:
+        theta = np.zeros(exposures.shape[1] + 1)
+        theta[0] = np.log(conversions.sum() / days.sum())
+    else:
+        theta = start
+    likelihood = _Likelihood.of(exposures, days, conversions)
     value = likelihood.value(theta)
     for _ in range(_MAX_STEPS):
         gradient, curvature = likelihood.slopes(theta)
