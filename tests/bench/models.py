@@ -272,7 +272,7 @@ def _add_growth(report: Report, per_touch: Mapping[int, Sequence[float]]) -> Non
     for channels, seconds in per_touch.items():
         if len(seconds) > 1:
             ratio = seconds[-1] / seconds[-2]
-            title, against = f"cost of a touch, {channels} channels", "a tenth of the journeys"
+            title, against = f"cost of a touch, {channels} channels", "a tenth of journeys"
             met = ratio <= _LINEAR if report.scale >= 1 else None
             report.add(Figure(title, seconds[-1] * 1e9, "ns", against, ratio, f"<= {_LINEAR}", {}, met))
 
@@ -312,4 +312,5 @@ def _add_truth(report: Report) -> None:
     for model, (most, little, everything) in sorted(scores.items(), key=lambda item: item[1]):
         others = f"{little:.2f}, {everything:.2f} elsewhere"
         detail = {"most": most, "little": little, "all": everything}
-        report.add(Figure(f"truth: {model}", most, "distance", others, None, "", detail))
+        name = f"truth: {model.replace(', baseline named', ' + baseline')}"
+        report.add(Figure(name, most, "distance", others, None, "", detail))

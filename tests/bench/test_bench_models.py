@@ -28,7 +28,7 @@ def test_the_models_are_measured_without_broker_database_or_peer(tmp_path: Path)
     assert report.figures[4].detail["second_seconds"] > 0
     assert [figure.met for figure in report.figures[4:8]] == [None, True, True, True]  # times: of a million alone
     scored = [name for name in values if name.startswith("truth: ")]
-    assert "truth: markov_shapley, baseline named" in scored
+    assert "truth: markov_shapley + baseline" in scored
     assert all(0 <= values[name] <= 1 for name in scored)
     assert list(tmp_path.iterdir()) == []  # nothing stays behind
 
