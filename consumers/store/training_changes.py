@@ -3,8 +3,8 @@
 Two sources, and together they are complete. *New events*: whatever the stitcher inserts or replaces is found by looking
 at the rows that were written since the last time; nothing is added to its hot path. *Other changes*: what happens to a
 person without an event of their own (an anonymous id or a conversion moves away, a touchpoint's content gives way, the
-sweeper closes a journey or pins another policy, a refit) writes a row of ``attribution_training_changes`` in its own
-transaction, by `told`.
+sweeper closes a journey or pins another policy, a refit, a rebuild of what was damaged) writes a row of
+``attribution_training_changes`` in its own transaction, by `told`.
 
 Invariant: a change that a snapshot sees is in the table, or found by `find_new_events` in that snapshot, whatever order
 transactions commit in. A row is new when its transaction had not surely ended at the last look (``snapshot_xmin``):
@@ -43,7 +43,11 @@ FROM attribution_training_watermark WHERE tenant_id = '*'
 
 _EVERYBODY = """
 INSERT INTO attribution_training_changes (tenant_id, identity_key)
-SELECT tenant_id, journey_key FROM attribution_journeys
+SELECT tenant_id, journey_key FROM (
+    SELECT tenant_id, journey_key FROM attribution_journeys
+    UNION
+    SELECT tenant_id, journey_key FROM attribution_training_people
+) AS known
 WHERE %(tenant)s::text IS NULL OR tenant_id = %(tenant)s
 ORDER BY tenant_id, journey_key
 """

@@ -32,6 +32,7 @@ from attributary.consumers.store.repairing import (
     widen_journeys,
 )
 from attributary.consumers.store.staging import create_staging
+from attributary.consumers.store.training_changes import all_people_changed
 from attributary.consumers.store.verifying import misplaced_ids
 
 _PAGE = 500
@@ -86,6 +87,8 @@ class Rebuilding:
             steps[step](run)
             run.step, run.after, run.looked_at = following, ("", ""), 0
             with self._writer.transaction():
+                if following == "done" and not self._dry_run:  # rows were put right past every event
+                    all_people_changed(self._writer, None if tenant_id == EVERYBODY else tenant_id)
                 self._note(run)
         return run
 
