@@ -1,4 +1,7 @@
+import ast
+import inspect
 import re
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -6,11 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attributary.attribution_core import insights
+from attributary.attribution_core import journey_insights as journey_insights_module
+from attributary.attribution_core.exposures import AGE_BOUNDS
 from attributary.attribution_core.insights import Insight, population_insights
 from attributary.attribution_core.journey_insights import journey_insights
-from attributary.attribution_core.journeys import JourneyBatch, Outcomes
+from attributary.attribution_core.journeys import ChannelIndex, JourneyBatch, Outcomes
 from attributary.attribution_core.models import TrainedState, model_set
 from attributary.attribution_core.paths import JourneyTable
+from attributary.attribution_core.poisson_credit import Rates
 from attributary.attribution_core.state import JourneyState
 
 DAY = 86_400_000_000
@@ -208,3 +215,41 @@ def test_what_is_said_of_a_journey_does_not_depend_on_its_neighbours(rows: list[
                 confidence = said_alone[name].confidence
                 assert confidence is not None
                 assert confidence.tobytes() == attribution.confidence[number : number + 1].tobytes()
+
+
+@pytest.mark.parametrize("module", [insights, journey_insights_module])
+def test_no_sentence_can_claim_a_cause(module: ModuleType) -> None:
+    tree = ast.parse(inspect.getsource(module))
+    documented = (ast.Module, ast.FunctionDef, ast.ClassDef)
+    docstrings = {ast.get_docstring(node, clean=False) for node in ast.walk(tree) if isinstance(node, documented)}
+    texts = {
+        node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    } - docstrings
+    assert len(texts) > 20
+    assert [text for text in texts if CAUSE.search(text)] == []
+
+
+def test_a_model_with_a_baseline_says_how_much_it_leaves_and_stays_out_of_agreement() -> None:
+    index = ChannelIndex.of(["mail", "search"])
+    beta = np.log(np.array([[2.0, 2.0, 2.0], [4.0, 4.0, 4.0]]))
+    rates = Rates(index, AGE_BOUNDS, beta, np.stack([beta * 0.9, beta * 1.1]), np.array([99, 99]))
+    batch = JourneyBatch.of(
+        [[(0, "1", "mail"), (DAY, "2", "search")], [(0, "1", "mail"), (DAY, "2", "mail")]], [2 * DAY] * 2
+    )
+    models = model_set(["last", "poisson"], {"poisson": TrainedState("1", rates.to_document(), {})})
+    both, single = (
+        {insight.rule_id: insight for insight in each}
+        for each in journey_insights(batch, models, models.attribute(batch))
+    )
+    baseline = both["journey.baseline"]
+    assert baseline.estimate == pytest.approx(1 / 8)
+    assert baseline.low is not None
+    assert baseline.low < 1 / 8
+    assert baseline.text is not None
+    assert baseline.text.startswith(
+        "the base rate is 12 % of the rate that poisson fits at the conversion (90 % interval"
+    )
+    assert "journey.models_agree" not in both  # one model that hands out the whole cannot agree with itself
+    assert single["journey.single_channel"].text == (
+        "all 2 touches are of mail: it receives all that touches receive under every model"
+    )
