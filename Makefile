@@ -53,7 +53,8 @@ generate: $(READY) ## write the files that are made from code: settings and metr
 	$(BIN)/attributary metrics --markdown > docs/metrics.md
 	$(BIN)/python deploy/grafana/generate.py
 
-soak: $(READY) ## half an hour of load with a random fault every 20 s, then all promises (SOAK_SECONDS, SOAK_SEED, SOAK_RATE)
+soak: $(READY) ## a million mutated records; half an hour of load and faults (SOAK_SECONDS, SOAK_SEED, SOAK_RATE)
+	ATTRIBUTION_FUZZ_RECORDS=$${ATTRIBUTION_FUZZ_RECORDS:-1000000} $(BIN)/pytest tests/model/test_model_fuzz.py -s -k exactly
 	SOAK_SECONDS=$${SOAK_SECONDS:-1800} $(BIN)/pytest tests/faults/test_faults_soak.py $(ARGS)
 
 bench: $(READY) ## throughput and latency beside a floor job and a peer

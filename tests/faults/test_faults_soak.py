@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from tests.faults.fired import fired
 from tests.traffic import traffic
 
 if TYPE_CHECKING:
@@ -94,19 +95,41 @@ class _Faults:
 
     def cut_connections_to_postgres(self) -> None:
         with psycopg.connect(self._ground.postgres.dsn, autocommit=True) as connection:
-            row = connection.execute(
-                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
-                "WHERE application_name LIKE 'attributary-%'"
-            ).fetchone()
-        assert row is not None
+
+            def cut() -> int:
+                row = connection.execute(
+                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                    "WHERE application_name LIKE 'attributary-%'"
+                ).fetchone()
+                return row[0] if row else 0
+
+            self._broken.wait_for(cut, "no stage is connected")
+
+    def cut_the_network(self) -> None:
+        proxy = self._draw.choice((self._ground.kafka_proxy, self._ground.postgres_proxy))
+        before = proxy.cut_connections
+        proxy.cut()
+        time.sleep(2.0)
+        proxy.heal()
+        assert proxy.cut_connections > before
+
+    def lose_what_goes_one_way(self) -> None:
+        proxy = self._draw.choice((self._ground.kafka_proxy, self._ground.postgres_proxy))
+        before = proxy.held_chunks + proxy.held_answers
+        self._draw.choice((proxy.hold, proxy.hold_answers))()
+        time.sleep(4.0)  # the session times out after three seconds
+        proxy.heal()
+        assert proxy.held_chunks + proxy.held_answers > before
 
     def scale_out_and_in(self) -> None:
-        children = [self._broken.start(name, instance="extra") for name in ("stitcher", "attributor")]
-        time.sleep(3.0)
-        for name in ("stitcher-extra", "attributor-extra"):
-            self._broken.stages.pop(name)
-        for child in children:
-            child.stop(30.0)
+        extra = ("stitcher-extra", "attributor-extra")
+        for name in ("stitcher", "attributor"):
+            self._broken.start(name, instance="extra")
+        self._broken.wait_for(
+            lambda: all(self._broken.logged(name, '"assigned"') for name in extra), "nobody joins the group"
+        )
+        for name in extra:
+            self._broken.stages.pop(name).stop(30.0)
 
     def all(self) -> dict[str, Callable[[], None]]:
         return {
@@ -115,6 +138,8 @@ class _Faults:
             "broker crashed": self.crash_the_broker,
             "Postgres crashed": self.crash_postgres,
             "connections cut": self.cut_connections_to_postgres,
+            "network cut": self.cut_the_network,
+            "one-way loss": self.lose_what_goes_one_way,
             "scaled out and in": self.scale_out_and_in,
         }
 
@@ -125,9 +150,11 @@ def test_soak(
 ) -> None:
     draw = random.Random(SEED)
     faults = _Faults(ground, broken, draw).all()
-    fired: Counter[str] = Counter()
+    times: Counter[str] = Counter()
     broken.environment["SWEEP_REPAIR_AFTER_SECONDS"] = "10"
+    broken.environment |= {**ground.proxied_kafka, **ground.proxied_postgres(broken.dsn)}
     broken.start(*STAGES)
+    broken.wait_for_assignments()
     load = _Load(published)
     load.start()
     end = time.monotonic() + SECONDS
@@ -137,11 +164,12 @@ def test_soak(
         order = order or draw.sample(sorted(faults), len(faults))  # each once a round
         name = order.pop()
         faults[name]()
-        fired[name] += 1
+        times[name] += 1
+        fired(f"soak: {name}")
     load.stop()
     # A torn transaction makes the sweeper ask again: the same version with the same content may be seen twice.
     findings = broken.check(published.acknowledged, repeats_allowed=True, settle_seconds=300.0)
     with capsys.disabled():
-        told = ", ".join(f"{name} {count}x" for name, count in sorted(fired.items()))
+        told = ", ".join(f"{name} {count}x" for name, count in sorted(times.items()))
         print(f"\nsoak: {SECONDS:.0f} s, {load.sent:,} records, seed {SEED}; {told}; {findings}")
-    assert sum(fired.values()) > 0
+    assert times.total() > 0
