@@ -57,12 +57,15 @@ def test_verify_is_silent_after_a_healthy_run_and_names_every_damage(
     events = traffic(800, 80, seed=61)
     publish(publisher, events)
     publisher.send_bytes(TOUCHPOINTS, b"rubbish", b"k")
+    bad = next(event for event in events if event.topic == TOUCHPOINTS)  # Postgres holds no NUL: it becomes a letter
+    publisher.send(TOUCHPOINTS, bad.record | {"event_id": "nul\0", "campaign_name": "nul\0"})
+    publisher.send(TOUCHPOINTS, bad.record | {"event_id": "also", "campaign_name": "nul\0"})
     publisher.flush()
     pipeline.start("stitcher", "attributor", "auditor")
     pipeline.check(publisher.acknowledged)
     said = verify(pipeline)
     assert (
-        f"{len(events) + 1} records of the log and 80 conversions read, 0 results on their way, 0 differences" in said
+        f"{len(events) + 3} records of the log and 80 conversions read, 0 results on their way, 0 differences" in said
     )
     assert "0 records of the log" in verify(pipeline, "--since", "end")
     for damage, (said_of, by) in DAMAGE.items():

@@ -14,6 +14,7 @@ from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.records import DeadLetter, Record
 from attributary.consumers.stitcher.decoding import Decoder, StitchBatch
 from attributary.consumers.stitcher.stitching import LockSetGrewError, Stitched, stitch
+from attributary.consumers.store.refusals import UNSTORABLE, refusal
 from attributary.consumers.store.rows import ConversionEventRow, EventRow, LinkRow, TouchpointRow
 from attributary.consumers.store.stitching import StitchTransaction
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from attributary.schemas.codec import Codec
 
 BATCH = 5_000
+# What a value alone is to blame for: said by Postgres, or before it is even asked.
+REFUSALS = (*UNSTORABLE, UnicodeEncodeError)
 _MOST_TRIES = 10
 
 
@@ -54,7 +57,8 @@ class Replay:
         finish: Callable[[StitchTransaction, Stitched], None] = nothing_more,
     ) -> None:
         self._connection = connection
-        self._decoder = Decoder(codec, strict=True)
+        self._decoder = Decoder(codec)
+        self._strict_decoder = Decoder(codec, strict=True)
         self._policy = policy or LookbackPolicy.parse(DEFAULT_POLICY)
         self._pinned = pinned or {}
         self._prepare = prepare
@@ -62,15 +66,24 @@ class Replay:
 
     def records(self, records: Sequence[Record]) -> list[DeadLetter]:
         """Stitch records of the log; return those that cannot be, with the reason."""
-        decoded = self._decoder.decode(records)
         try:
+            decoded = self._decoder.decode(records)
             self._stitch(decoded)
-        except psycopg.DataError:
-            if len(records) == 1:
-                return [DeadLetter(records[0], "store", None, "Postgres cannot hold a value of this record")]
-            middle = len(records) // 2
-            return self.records(records[:middle]) + self.records(records[middle:])
+        except REFUSALS as error:
+            return self._without_refused(records, error)
         return decoded.dead_letters
+
+    def _without_refused(self, records: Sequence[Record], error: Exception) -> list[DeadLetter]:
+        """Stitch the others of a batch that Postgres refuses: found by rule, then by halving."""
+        letters = self._strict_decoder.decode(records).dead_letters
+        if letters:
+            places = {letter.record.place for letter in letters}
+            return letters + self.records([record for record in records if record.place not in places])
+        if len(records) == 1:
+            field, rule = refusal(error)
+            return [DeadLetter(records[0], "store", field, rule)]
+        middle = len(records) // 2
+        return self.records(records[:middle]) + self.records(records[middle:])
 
     def rows(self, rows: Sequence[EventRow]) -> None:
         """Stitch events as they are stored: at most one of each event id."""

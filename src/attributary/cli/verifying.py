@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from attributary.cli.recomputing import wrong_results
-from attributary.cli.replay import BATCH, Replay, rows_of
+from attributary.cli.replay import BATCH, REFUSALS, Replay, rows_of
 from attributary.consumers.runtime.log_range import LogReader, Partition, Range, committed_offsets
 from attributary.consumers.runtime.records import Record
 from attributary.consumers.runtime.redrive import letter_of
@@ -115,12 +115,12 @@ def check_log(
     # A dead letter and its offset are one transaction: where Kafka has the offset, the letter must be there.
     committed = committed_offsets(load(KafkaSettings), GROUP, list(ranges))
     letters = _letters(log, since_ms)
-    decoder = Decoder(codec, strict=True)
+    decoders = (Decoder(codec), Decoder(codec, strict=True))
     with progress() as bars:
         task = bars.add_task("log: stored or a dead letter", total=_size(ranges))
         for batch in log.read(ranges, BATCH):
             found.records += len(batch)
-            found.add("log", _missing(snapshot, decoder, batch, letters, committed))
+            found.add("log", _missing(snapshot, decoders, batch, letters, committed))
             bars.advance(task, len(batch))
     return ranges
 
@@ -141,12 +141,28 @@ def _letters(log: LogReader, since_ms: int | None) -> dict[Partition, set[int]]:
 
 def _missing(
     snapshot: psycopg.Connection,
+    decoders: tuple[Decoder, Decoder],
+    batch: Sequence[Record],
+    letters: Mapping[Partition, set[int]],
+    committed: Mapping[Partition, int],
+) -> list[Difference]:
+    """Return the records of a batch that are neither stored nor a dead letter; the strict decoder has the last word."""
+    quick, strict = decoders
+    try:
+        if not list(_lost(snapshot, quick, batch, letters, committed)):
+            return []
+    except REFUSALS:  # a text that no database holds: the strict decoder knows it
+        pass
+    return list(_lost(snapshot, strict, batch, letters, committed))
+
+
+def _lost(
+    snapshot: psycopg.Connection,
     decoder: Decoder,
     batch: Sequence[Record],
     letters: Mapping[Partition, set[int]],
     committed: Mapping[Partition, int],
 ) -> Iterator[Difference]:
-    """Yield the records of a batch that are neither stored nor a dead letter."""
 
     def given_up(topic: str, partition: int, offset: int) -> bool:
         return offset in letters.get((topic, partition), ())
