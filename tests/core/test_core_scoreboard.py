@@ -2,11 +2,16 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.bench.models_truth import scoreboard
+from attributary.attribution_core.exposures import ExposureCounts
+from attributary.attribution_core.poisson import fit_raising
+from attributary.attribution_core.poisson_credit import PoissonModel, PoissonSettings, Rates
+from tests.bench.models_truth import CONFIG, scoreboard, world
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 
@@ -33,3 +38,23 @@ def test_only_models_with_a_baseline_can_tell_that_nothing_was_caused(scores: Ma
     with_baseline = {"poisson", "markov_shapley, baseline named"}
     for name, row in scores.items():
         assert (row[2] < 0.9) == (name in with_baseline), name
+
+
+def test_what_the_attributor_publishes_by_the_time_aware_model_is_as_near_to_the_truth(
+    scores: Mapping[str, tuple[float, ...]],
+) -> None:
+    """Its rates are fitted so that no touch lowers them, and its credits are never negative."""
+    nothing = tuple(replace(channel, effect=0.0) for channel in CONFIG.channels)
+    configs = (CONFIG, replace(CONFIG, baseline=CONFIG.baseline / 20), replace(CONFIG, channels=nothing))
+    for config, by_analysis in zip(configs, scores["poisson"], strict=True):
+        table, caused = world(config)
+        conversions = table.outcomes.conversions
+        assert table.watched_until is not None
+        counts = ExposureCounts.fit(table.batch, conversions, table.watched_until)
+        beta, draws = fit_raising(counts, draws=2, seed=0)
+        rates = Rates(counts.index, counts.bounds, beta, draws, counts.conversions_with())
+        converted = table.batch.select(conversions > 0)
+        credits_ = PoissonModel("1", rates, PoissonSettings(minimum_conversions=0)).credits(converted)
+        share = np.bincount(converted.channels, credits_, len(converted.index)) / len(converted)
+        apart = 0.5 * (np.abs(share - caused).sum() + abs(caused.sum() - share.sum()))
+        assert apart == pytest.approx(by_analysis, abs=0.03)
