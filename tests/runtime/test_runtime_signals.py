@@ -15,6 +15,7 @@ import pytest
 from attributary.consumers.runtime.crash import POINTS, points_of
 
 CONSUMERS = Path(__file__).resolve().parents[2] / "consumers"
+COMMANDS = Path(__file__).resolve().parents[2] / "src" / "attributary" / "cli"
 
 
 def start(program: str, **variables: str) -> subprocess.Popen[str]:
@@ -64,7 +65,7 @@ def test_a_crash_point_kills_at_its_passing(armed: str | None, lines: int, *, ki
 
 def test_the_list_of_points_is_that_of_the_code() -> None:
     passed = set()
-    for file in CONSUMERS.rglob("*.py"):
+    for file in (*CONSUMERS.rglob("*.py"), *COMMANDS.glob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "crash_at":
                 (point,) = node.args

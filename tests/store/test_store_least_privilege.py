@@ -37,6 +37,9 @@ def test_it_can_be_run_again(connection: psycopg.Connection) -> None:
         ("attributary_forwarder", "UPDATE attribution_deliveries SET state = state"),
         ("attributary_forwarder", "SELECT count(*) FROM attribution_migrations"),
         ("attributary_analyst", "SELECT count(*) FROM reporting.credit"),
+        ("attributary_analyst", "SELECT count(*) FROM reporting.result_versions"),
+        ("attributary_verifier", "SELECT count(*) FROM attribution_results"),
+        ("attributary_verifier", "CREATE TEMP TABLE shadow (LIKE public.attribution_results INCLUDING ALL)"),
     ],
 )
 def test_a_role_may_do_its_work(connection: psycopg.Connection, role: str, statement: str) -> None:
@@ -52,6 +55,8 @@ def test_a_role_may_do_its_work(connection: psycopg.Connection, role: str, state
         ("attributary_pipeline", "CREATE TABLE public.mine (x int)"),
         ("attributary_forwarder", "SELECT count(*) FROM attribution_touchpoints"),
         ("attributary_forwarder", "SELECT count(*) FROM attribution_results"),
+        ("attributary_verifier", "UPDATE attribution_conversions SET version = version + 1"),
+        ("attributary_verifier", "CREATE SCHEMA shadow"),
         ("attributary_analyst", "SELECT count(*) FROM attribution_touchpoints"),
         ("attributary_analyst", "SELECT count(*) FROM attribution_deliveries"),
     ],
