@@ -14,7 +14,18 @@ from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.metrics import CATALOGUE, MetricDefinition
 
 # What may follow the prefix of a gauge or a histogram: a unit, or what is counted.
-_UNITS = ("_seconds", "_records", "_conversions", "_percent", "_stopped", "_info", "_paused")
+_UNITS = (
+    "_seconds",
+    "_records",
+    "_conversions",
+    "_channels",
+    "_percent",
+    "_pending",
+    "_stopped",
+    "_held",
+    "_info",
+    "_paused",
+)
 _NAME = re.compile(r"attribution(_[a-z0-9]+)+")
 _FORBIDDEN_LABELS = {"tenant", "tenant_id", "conversion_id", "event_id", "url", "user_id", "campaign", "path"}
 
