@@ -14,7 +14,8 @@ import pytest
 
 from attributary.consumers.runtime.crash import POINTS, points_of
 
-CONSUMERS = Path(__file__).resolve().parents[2] / "consumers"
+ROOT = Path(__file__).resolve().parents[2]
+CRASHING = (ROOT / "consumers", ROOT / "src" / "attributary" / "cli")
 COMMANDS = Path(__file__).resolve().parents[2] / "src" / "attributary" / "cli"
 
 
