@@ -14,8 +14,7 @@ import pytest
 
 from attributary.consumers.runtime.crash import POINTS, points_of
 
-ROOT = Path(__file__).resolve().parents[2]
-CRASHING = (ROOT / "consumers", ROOT / "src" / "attributary" / "cli")
+CONSUMERS = Path(__file__).resolve().parents[2] / "consumers"
 COMMANDS = Path(__file__).resolve().parents[2] / "src" / "attributary" / "cli"
 
 
