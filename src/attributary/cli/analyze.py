@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from attributary.cli import exits
+
 if TYPE_CHECKING:
     from attributary.attribution_core.paths import JourneyTable
     from attributary.attribution_core.report import Analysis
 
-_EXIT_USAGE = 2
 _MICROS_PER_DAY = 86_400_000_000
 
 Format = Literal["table", "json", "csv"]
@@ -87,7 +88,7 @@ def analyze(
         )
     except (ValueError, OSError, csv.Error) as error:  # all that a file or an option can be wrong in
         sys.stderr.write(f"attributary: {file}: {error}\n")
-        raise typer.Exit(_EXIT_USAGE) from None
+        raise typer.Exit(exits.USAGE) from None
     _show(found, output)
 
 

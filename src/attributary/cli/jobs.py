@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from attributary.cli import exits
 from attributary.cli.tables import count, print_json, print_table
 
 if TYPE_CHECKING:
     from attributary.consumers.store.jobs import JobRow
 
-_EXIT_FAILED = 1
-_EXIT_USAGE = 2
-_EXIT_DEPENDENCY_DOWN = 69
 _POLL_SECONDS = 0.5
 _SEND_SECONDS = 15.0
 
@@ -100,7 +98,7 @@ def status(
     row = _wait(tenant, job_id) if wait else _read(tenant, job_id)
     if row is None:
         sys.stderr.write(f"attributary: tenant {tenant} has no job {job_id}; just submitted, it takes a moment\n")
-        raise typer.Exit(_EXIT_USAGE)
+        raise typer.Exit(exits.USAGE)
     _show(row, as_json=as_json, ends=wait)
 
 
@@ -170,7 +168,7 @@ def _publish(tenant: str, job_id: str, kind: str, parameters: Mapping[str, str])
     broken = check_job(record)
     if broken is not None:
         sys.stderr.write(f"attributary: {broken.field}: {broken.rule}\n")
-        raise typer.Exit(_EXIT_USAGE)
+        raise typer.Exit(exits.USAGE)
     failures: list[str] = []
     with exit_codes():
         value = make_codec(load(RegistrySettings)).encode("job", record)
@@ -189,7 +187,7 @@ def _publish(tenant: str, job_id: str, kind: str, parameters: Mapping[str, str])
         finally:
             transport.close()
         if failures:
-            raise Fatal(f"the job was not submitted: {failures[0]}", _EXIT_DEPENDENCY_DOWN)
+            raise Fatal(f"the job was not submitted: {failures[0]}", exits.DEPENDENCY_DOWN)
 
 
 def _read(tenant: str, job_id: str) -> "JobRow | None":
@@ -219,7 +217,7 @@ def _show(row: "JobRow", *, as_json: bool, ends: bool) -> None:
         if row.result is not None:
             print_json(row.result)
     if ends and row.state != "succeeded":
-        raise typer.Exit(_EXIT_FAILED)
+        raise typer.Exit(exits.FAILED)
 
 
 def _done(row: "JobRow") -> str:

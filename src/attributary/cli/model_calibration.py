@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
+from attributary.cli import exits
 from attributary.cli.model_options import AsJson, Tenant, usage_errors
 from attributary.cli.tables import count, number, print_json
-
-_EXIT_USAGE = 2
 
 
 def calibrate(
@@ -48,7 +47,7 @@ def calibrate(
             (saved,) = save_states(connection, [state])
     except (ExperimentError, TableError, OSError) as error:
         sys.stderr.write(f"attributary: {experiments}: {error}\n")
-        raise typer.Exit(_EXIT_USAGE) from None
+        raise typer.Exit(exits.USAGE) from None
     found = state.metadata["diagnostics"]["calibration"]
     if as_json:
         print_json({"tenant": tenant, "model": model, "version": saved, "calibration": found})

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from attributary.cli import exits
+
 if TYPE_CHECKING:
     import psycopg
 
     from attributary.consumers.store.model_states import StateSummary
 
-_EXIT_USAGE = 2
 _MICROS = 1_000_000
 
 Tenant = Annotated[str, typer.Option("--tenant", help="Whose models.")]
@@ -28,7 +29,7 @@ def usage_errors() -> Iterator[None]:
         yield
     except JOB_ERRORS as error:
         sys.stderr.write(f"attributary: {error}\n")
-        raise typer.Exit(_EXIT_USAGE) from None
+        raise typer.Exit(exits.USAGE) from None
 
 
 def chosen_version(connection: "psycopg.Connection", tenant: str, model: str, version: int | None) -> int:

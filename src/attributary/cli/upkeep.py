@@ -5,10 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
+from attributary.cli import exits
 from attributary.cli.model_options import AsJson, Tenant, progress_bar, usage_errors
 from attributary.cli.tables import count, number, print_json, print_table
-
-_EXIT_DIFFERENT = 1
 
 
 def upkeep_group() -> typer.Typer:
@@ -112,4 +111,4 @@ def verify(*, tenant: Tenant, as_json: AsJson = False) -> None:
             f"run: attributary models upkeep rebuild --tenant {tenant}\n"
         )
     if not found.is_none:
-        raise typer.Exit(_EXIT_DIFFERENT)
+        raise typer.Exit(exits.FAILED)
