@@ -68,7 +68,8 @@ def test_postgres_has_no_room_for_data(
     broken.wait_for(lambda: broken.events() > 100, "the load does not begin")
     before = len(ground.postgres.child.log.read_bytes())
     data_disk.fill()
-    broken.wait_for(lambda: all(broken.logged(name, "DiskFull 53100") for name in ("stitcher", "auditor")), "no ENOSPC")
+    # The stitcher has most of the load before it; whether the auditor needs a new page of its own is chance.
+    broken.wait_for(lambda: broken.logged("stitcher", "DiskFull 53100"), "no ENOSPC")
     assigned = broken.logged("stitcher", '"assigned"')
     time.sleep(4.0)  # longer than the session: who does not poll is out of the group
     data_disk.free()
