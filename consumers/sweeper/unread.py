@@ -3,6 +3,9 @@
 Invariant: an answer never runs ahead of a stage. What a stage has stored is asked for before the ends of the topics, a
 partition counts as dealt with only when no record stands between the two, and what is not known is a ``Retry``, not
 "nothing". It holds while a stage is down altogether: its positions stay where they are, and the log grows.
+
+Everything is asked by consumers that never join a group. librdkafka's admin client has the same questions, but one of
+its answers that a lost connection cuts off ends the process by an assertion (its issue 4605, open in 2.16).
 """
 
 import time
@@ -11,16 +14,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    Consumer,
-    ConsumerGroupTopicPartitions,
-    IsolationLevel,
-    KafkaError,
-    KafkaException,
-    TopicPartition,
-)
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported without __all__
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from attributary.consumers.runtime.codes import PARTITION_END
 from attributary.consumers.runtime.errors import Retry
@@ -45,12 +39,11 @@ class UnreadLog:
     """
 
     def __init__(self, kafka: KafkaSettings) -> None:
-        self._admin = AdminClient({**kafka.client_config(), "log_level": 0})
+        shared = kafka.client_config() | {"enable.auto.commit": False, "log_level": 0}
         self._consumer = Consumer(
-            kafka.client_config()
+            shared
             | {
                 "group.id": "attributary.sweeper",  # needed by the client, never used: nothing is committed
-                "enable.auto.commit": False,
                 "isolation.level": "read_committed",
                 "auto.offset.reset": "earliest",  # retention removed the position: the oldest that is left
                 "enable.partition.eof": True,
@@ -59,6 +52,11 @@ class UnreadLog:
                 "queued.min.messages": 1,
             }
         )
+        # One a group, which it asks about and never joins; "uncommitted", so as not to wait for offsets of a
+        # transaction that has not ended.
+        self._groups = {
+            group: Consumer(shared | {"group.id": group, "isolation.level": "read_uncommitted"}) for group in READERS
+        }
 
     def oldest(self, stored: Mapping[tuple[str, str, int], int]) -> dict[str, int | None]:
         """Return, by group, the log-append time of the oldest record not dealt with, microseconds UTC; None: no such.
@@ -91,7 +89,8 @@ class UnreadLog:
 
     def close(self) -> None:
         """Give back the connections."""
-        self._consumer.close()
+        for consumer in (self._consumer, *self._groups.values()):
+            consumer.close()
 
     def _places(self) -> dict[str, list[Place]]:
         topics = _asked(lambda: self._consumer.list_topics(timeout=_TIMEOUT)).topics
@@ -105,24 +104,19 @@ class UnreadLog:
 
     def _committed(self, group: str, places: Iterable[Place]) -> dict[Place, int]:
         """Return Kafka's offsets of a group; not those of a transaction that has not ended."""
-        wanted = [ConsumerGroupTopicPartitions(group, [TopicPartition(*place) for place in places])]
-        ask = partial(self._admin.list_consumer_group_offsets, wanted, require_stable=False, request_timeout=_TIMEOUT)
-        found = _asked(lambda: ask()[group].result(_TIMEOUT)).topic_partitions
+        wanted = [TopicPartition(*place) for place in places]
+        found = _asked(lambda: self._groups[group].committed(wanted, timeout=_TIMEOUT))
         return {(each.topic, each.partition): each.offset for each in found if each.error is None and each.offset >= 0}
 
     def _ends(self, places: Iterable[Place]) -> dict[Place, int]:
         """Return where the committed records of each partition end."""
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        wanted = {TopicPartition(*place): latest for place in places}
-        answers = _asked(
-            lambda: self._admin.list_offsets(
-                wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_TIMEOUT
-            )
-        )
-        return {
-            (place.topic, place.partition): _asked(partial(answer.result, _TIMEOUT)).offset
-            for place, answer in answers.items()
-        }
+        ends: dict[Place, int] = {}
+        for place in places:
+            found = _asked(partial(self._consumer.get_watermark_offsets, TopicPartition(*place), _TIMEOUT))
+            if found is None:
+                raise Retry(f"Kafka did not say within {_TIMEOUT:.0f} s where {place[0]}[{place[1]}] ends")
+            ends[place] = found[1]
+        return ends
 
     def _first_times(self, behind: Mapping[Place, int]) -> dict[Place, int]:
         """Return the log-append time of the first record at or after each offset; without those that have none.
@@ -161,8 +155,6 @@ def _asked(ask: Any) -> Any:
     """Ask the brokers; whatever they do not answer is not known."""
     try:
         return ask()
-    except TimeoutError:
-        raise Retry(f"Kafka did not answer within {_TIMEOUT:.0f} s") from None
     except KafkaException as error:
         reason: KafkaError = error.args[0]
         raise Retry(f"Kafka does not say what is unread ({reason.name()})") from None

@@ -88,6 +88,26 @@ def test_marks_of_transactions_and_what_was_aborted_are_nothing_to_read(fresh_to
     assert log.oldest({(AUDITOR, RESULTS, 0): 1})[AUDITOR] is None
 
 
+def test_a_transaction_that_has_not_ended_is_no_end_and_no_position(fresh_topics: str, log: UnreadLog) -> None:
+    (first,) = append(fresh_topics, TOUCHPOINTS)
+    commit(fresh_topics, STITCHER, TOUCHPOINTS, 0)
+    stored = {(STITCHER, TOUCHPOINTS, 0): 1}
+    producer = Producer({"bootstrap.servers": fresh_topics, "transactional.id": "tests"})
+    producer.init_transactions(20)
+    producer.begin_transaction()
+    producer.produce(TOUCHPOINTS, b"x", b"k", 0)
+    assert producer.flush(20) == 0
+    member = Consumer({"bootstrap.servers": fresh_topics, "group.id": STITCHER})
+    producer.send_offsets_to_transaction([TopicPartition(TOUCHPOINTS, 0, 1)], member.consumer_group_metadata(), 20)
+    began = time.monotonic()
+    assert log.oldest(stored) == NOTHING | {STITCHER: first}  # its offset does not count yet, nor does its record
+    producer.commit_transaction(20)
+    member.close()
+    assert log.oldest(stored)[STITCHER] is not None
+    assert log.oldest(stored)[STITCHER] != first
+    assert time.monotonic() - began < 20
+
+
 @pytest.mark.postgres
 def test_a_stitcher_that_is_down_for_a_day_makes_nothing_final_that_a_waiting_touch_may_change(
     fresh_topics: str, log: UnreadLog, database: str, monkeypatch: pytest.MonkeyPatch
