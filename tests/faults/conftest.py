@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 # What a test says when something took too long or did not start: on a machine that is busy, or for the pause after a
 # broker's restart (docs/reliability.md, Limits). A broken promise says something else, and is never tried again.
 _TOO_SLOW = ("records not stitched, or results not observed", "ended meanwhile", "a stage got no partitions")
-_TRIED_AGAIN: list[str] = []
+_TRIED_AGAIN: list[str] = []  # each with what the first try said
+
+
+_MOST_TOLD = 4_000
 
 
 def _was_slow(reports: Sequence[pytest.TestReport]) -> bool:
@@ -49,8 +52,9 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """Give a fault test that was only too slow a second try, and say so at the end."""
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     reports = runtestprotocol(item, log=False, nextitem=nextitem)
-    if _was_slow(reports) and isinstance(item, pytest.Function):
-        _TRIED_AGAIN.append(item.nodeid)
+    if _was_slow(reports) and isinstance(item, pytest.Function) and item.get_closest_marker("once") is None:
+        said = [report.longreprtext for report in reports if report.failed]
+        _TRIED_AGAIN.append(f"{item.nodeid}\n" + "\n".join(said)[-_MOST_TOLD:])
         item._initrequest()
         reports = runtestprotocol(item, log=False, nextitem=nextitem)
     for report in reports:
@@ -75,8 +79,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if SKIPPED:
         terminalreporter.section("THE TESTS OF FULL DISKS DID NOT RUN", sep="!", red=True, bold=True)
         terminalreporter.write_line(SKIPPED[0])
-    for nodeid in _TRIED_AGAIN:
-        terminalreporter.write_line(f"too slow at first, tried again: {nodeid}", yellow=True)
+    for story in _TRIED_AGAIN:
+        terminalreporter.write_line(f"too slow at first, tried again: {story}", yellow=True)
 
 
 @dataclass
