@@ -48,8 +48,10 @@ class UnreadLog:
                 "auto.offset.reset": "earliest",  # retention removed the position: the oldest that is left
                 "enable.partition.eof": True,
                 "fetch.wait.max.ms": 10,
-                "max.partition.fetch.bytes": 1,  # one batch of records is the least that a broker sends
+                # For one partition of a request only, a broker goes beyond this; with too little all others wait.
+                "max.partition.fetch.bytes": 262_144,
                 "queued.min.messages": 1,
+                "fetch.queue.backoff.ms": 10,
             }
         )
         # One a group, which it asks about and never joins; "uncommitted", so as not to wait for offsets of a
@@ -133,8 +135,11 @@ class UnreadLog:
             while missing:
                 if time.monotonic() > deadline:
                     raise Retry(f"no answer about {len(missing)} partitions within {_TIMEOUT:.0f} s")
+                before = set(missing)
                 for message in _asked(lambda: self._consumer.consume(len(behind), 0.1)):
                     self._note(message, missing, times)
+                if answered := [TopicPartition(*place) for place in before - missing]:
+                    self._consumer.incremental_unassign(answered)  # the others get their turn
         finally:
             self._consumer.unassign()
         return times

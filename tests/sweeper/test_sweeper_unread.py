@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from attributary.consumers.sweeper.process import Sweeper, SweeperSettings
 from attributary.consumers.sweeper.unread import ATTRIBUTOR, AUDITOR, READERS, STITCHER, UnreadLog
 from attributary.schemas.topics import COMMANDS, CONVERSIONS, IDENTITIES, RESULTS, TOUCHPOINTS
 from tests.fixtures.pipeline import Publisher
+from tests.fixtures.topics import PARTITIONS
 from tests.inprocess import InProcess
 from tests.samples import codec, sale, touch
 
@@ -74,6 +76,19 @@ def test_commands_and_results_are_told_apart(fresh_topics: str, log: UnreadLog) 
     assert log.oldest({}) == NOTHING | {ATTRIBUTOR: asked, AUDITOR: answered}
     commit(fresh_topics, ATTRIBUTOR, COMMANDS, 1)
     assert log.oldest({(AUDITOR, RESULTS, 0): 1}) == NOTHING
+
+
+def test_every_partition_is_asked_while_all_are_behind(fresh_topics: str, log: UnreadLog) -> None:
+    producer = Producer({"bootstrap.servers": fresh_topics, "linger.ms": 0})
+    places = [(topic, number) for topics in READERS.values() for topic in topics for number in range(PARTITIONS)]
+    for _ in range(4):
+        for topic, number in places:
+            producer.produce(topic, secrets.token_bytes(400_000), b"k", number)  # more than a fetch brings
+        assert producer.flush(60) == 0
+    for _ in range(3):
+        began = time.monotonic()
+        assert None not in log.oldest({}).values()
+        assert time.monotonic() - began < 8  # not the timeout: no partition keeps the others waiting
 
 
 def test_marks_of_transactions_and_what_was_aborted_are_nothing_to_read(fresh_topics: str, log: UnreadLog) -> None:
