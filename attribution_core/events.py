@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from attributary.attribution_core.cells import is_missing
 from attributary.attribution_core.journeys import JourneyBatch, Outcomes
 from attributary.attribution_core.paths import JourneyTable, TableError, amount_micros
 
@@ -121,9 +122,7 @@ def _encode(histories: Mapping[str, list[tuple[int, bool, str, int]]], lookback:
 
 
 def _text(cell: Any) -> str:
-    if cell is None or (isinstance(cell, float) and cell != cell):  # noqa: PLR0124  # NaN is not itself
-        return ""
-    return str(cell)
+    return "" if is_missing(cell) else str(cell)
 
 
 def _truthy(cell: Any) -> bool:

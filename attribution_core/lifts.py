@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from attributary.attribution_core.calibration import Calibration, Lift, calibrate
+from attributary.attribution_core.cells import is_missing
 from attributary.attribution_core.journeys import Floats
 
 Measure = Literal["conversions", "value", "share"]
@@ -186,7 +187,7 @@ def _known(number: float) -> float | None:
 
 
 def _is_empty(cell: Any) -> bool:
-    return cell is None or (isinstance(cell, str) and not cell.strip()) or (isinstance(cell, float) and cell != cell)  # noqa: PLR0124  # NaN
+    return is_missing(cell) or (isinstance(cell, str) and not cell.strip())
 
 
 def _number(cell: Any, place: str) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from attributary.attribution_core.cells import is_missing
 from attributary.attribution_core.journeys import DIRECT, ChannelIndex, Codes, Ints, JourneyBatch, Outcomes
 
 SEPARATOR = " > "
@@ -60,7 +61,7 @@ def read_paths(columns: Mapping[str, Iterable[Any]], separator: str = SEPARATOR)
         raise TableError("paths: the columns path and total_conversions are needed")
     texts = list(columns["path"])
     if set(map(type, texts)) - {str}:
-        texts = ["" if _missing(path) else path for path in texts]
+        texts = ["" if is_missing(path) else path for path in texts]
     if set(map(type, texts)) - {str}:
         row = next(row for row, text in enumerate(texts, start=1) if not isinstance(text, str))
         raise TableError(f"row {row}: path must be text")
@@ -114,11 +115,6 @@ def encode_paths(texts: Sequence[str], separator: str = SEPARATOR) -> JourneyBat
     )
 
 
-def _missing(value: Any) -> bool:
-    """Tell whether a cell is empty: None, or the NaN that frames put in its place."""
-    return value is None or (isinstance(value, float) and value != value)  # noqa: PLR0124  # NaN is not itself
-
-
 def _counts(columns: Mapping[str, Iterable[Any]], name: str, rows: int) -> Ints:
     if name not in columns:
         return np.zeros(rows, dtype=np.int64)
@@ -139,7 +135,7 @@ def _counts(columns: Mapping[str, Iterable[Any]], name: str, rows: int) -> Ints:
 
 def _count(cell: Any, place: str) -> int:
     try:
-        number = Decimal(0) if _missing(cell) or cell == "" else Decimal(str(cell))
+        number = Decimal(0) if is_missing(cell) or cell == "" else Decimal(str(cell))
         whole = int(number)
     except (InvalidOperation, ValueError, OverflowError) as error:
         raise TableError(f"{place} must be a whole number") from error
@@ -178,7 +174,7 @@ def amount_micros(cell: Any, place: str) -> int:
         TableError: when the cell is no finite number, or too large for 64 bits.
     """
     try:
-        number = Decimal(0) if _missing(cell) or cell == "" else Decimal(str(cell))
+        number = Decimal(0) if is_missing(cell) or cell == "" else Decimal(str(cell))
         micros = int((number * _MICROS).to_integral_value())
     except (InvalidOperation, ValueError, OverflowError) as error:
         raise TableError(f"{place} must be a number") from error

@@ -14,7 +14,7 @@ import socket
 import tempfile
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,13 +86,12 @@ class KafkaCluster:
         settings = self._settings()
         with ThreadPoolExecutor(len(self.nodes)) as pool:
             list(pool.map(lambda node: node.prepare(cluster_id, settings), self.nodes))
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.kill)
             for node in self.nodes:
                 node.start()
             self.wait_ready()
-        except BaseException:
-            self.kill()
-            raise
+            undo.pop_all()  # all are up: keep them
 
     def wait_ready(self, timeout_seconds: float = _START_SECONDS) -> None:
         """Wait until every running node answers and lists all running nodes."""

@@ -14,6 +14,7 @@ import secrets
 import shutil
 import signal
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -119,11 +120,10 @@ class Cluster:
             guarded=self._guarded,
             identity=self._identity(argv),
         )
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._child.kill)
             wait_until_ready(self._child, self._refusal, timeout_seconds=_START_SECONDS)
-        except BaseException:
-            self._child.kill()
-            raise
+            undo.pop_all()  # it is up: keep it
 
     def stop(self) -> None:
         """Fast shutdown; the data stays."""

@@ -7,6 +7,7 @@ stand-in, and no event of a local stack reaches a real account.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from attributary.local.child import Child, spawn, wait_until_ready
@@ -33,11 +34,10 @@ def start_stand_ins(folder: StackFolder) -> tuple[Child, dict[str, str]]:
     def refusal() -> str | None:
         return "they do not listen yet" if is_free(meta) or is_free(ga4) else None
 
-    try:
+    with ExitStack() as undo:
+        undo.callback(child.kill)
         wait_until_ready(child, refusal, timeout_seconds=_START_SECONDS)
-    except BaseException:
-        child.kill()
-        raise
+        undo.pop_all()  # they are up: keep them
     return child, {
         "META_BASE_URL": f"http://{LOOPBACK}:{meta}",
         "META_PIXEL_ID": "1",
