@@ -116,6 +116,13 @@ class KafkaSettings(Settings):
         alias="KAFKA_TRANSACTION_TIMEOUT_MS",
         description="After so long the broker aborts an open transaction; milliseconds, below the session timeout.",
     )
+    max_poll_interval_ms: int = Field(
+        default=120_000,
+        ge=1_000,
+        alias="KAFKA_MAX_POLL_INTERVAL_MS",
+        description="After so long without a read a consumer is out, and so long a rebalance waits for one that does "
+        "not answer; milliseconds, not below the session timeout.",
+    )
     extra: Annotated[dict[str, Any], NoDecode] = Field(  # decoded below, so that a bad one is named like any other
         default_factory=dict,
         alias="KAFKA_EXTRA",
@@ -138,6 +145,8 @@ class KafkaSettings(Settings):
     def _agree(self) -> Self:
         if self.transaction_timeout_ms >= self.session_timeout_ms:
             raise ValueError("KAFKA_TRANSACTION_TIMEOUT_MS: must be below KAFKA_SESSION_TIMEOUT_MS")
+        if self.group_protocol == "classic" and self.max_poll_interval_ms < self.session_timeout_ms:
+            raise ValueError("KAFKA_MAX_POLL_INTERVAL_MS: must not be below KAFKA_SESSION_TIMEOUT_MS")
         if self.security_protocol.startswith("SASL") and not self.sasl_mechanism:
             raise ValueError("KAFKA_SASL_MECHANISM: must be set with a SASL protocol")
         return self

@@ -96,6 +96,15 @@ def test_the_transaction_ends_before_the_session(monkeypatch: pytest.MonkeyPatch
     assert (error.variable, error.rule) == ("KAFKA_TRANSACTION_TIMEOUT_MS", "must be below KAFKA_SESSION_TIMEOUT_MS")
 
 
+def test_a_consumer_may_be_silent_longer_than_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_MAX_POLL_INTERVAL_MS", "44999")
+    error = refused(KafkaSettings)
+    assert error.variable == "KAFKA_MAX_POLL_INTERVAL_MS"
+    assert error.rule == "must not be below KAFKA_SESSION_TIMEOUT_MS"
+    monkeypatch.setenv("KAFKA_GROUP_PROTOCOL", "consumer")  # its session is the broker's
+    assert load(KafkaSettings).max_poll_interval_ms == 44_999
+
+
 def test_a_sasl_protocol_needs_a_mechanism(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
     assert refused(KafkaSettings).variable == "KAFKA_SASL_MECHANISM"

@@ -11,15 +11,13 @@ import pytest
 from confluent_kafka import Producer
 
 from attributary.consumers.runtime.errors import ConfigError, Fatal
-from attributary.consumers.runtime.health import Heartbeat
-from attributary.consumers.runtime.loop import ConsumerLoop
-from attributary.consumers.runtime.records import Outcome, Record
-from attributary.consumers.runtime.settings import KafkaSettings, ProcessSettings
+from attributary.consumers.runtime.settings import KafkaSettings
 from attributary.consumers.runtime.topic_reader import parse_time, read_topic
 from attributary.local.mock_broker import mock_broker
+from tests.runtime.collector import collector_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator
 
 
 @pytest.fixture(scope="module")
@@ -84,46 +82,9 @@ def test_a_missing_topic_says_what_to_run(kafka_bootstrap: str) -> None:
         list(read_topic(KafkaSettings(KAFKA_BOOTSTRAP_SERVERS=kafka_bootstrap), "attributary-never-made"))
 
 
-class Collector:
-    """A stage that keeps what it reads and stops its loop when it has enough."""
-
-    name = "collector"
-    group = "collector"
-    topics = ("stage-in",)
-    output_topics = ("stage-out",)
-    most_records = 1_000
-
-    def __init__(self, enough: int) -> None:
-        self.enough = enough
-        self.values: list[bytes | None] = []
-        self.loop: ConsumerLoop | None = None
-
-    def handle(self, batch: Sequence[Record]) -> Outcome:
-        self.values += [record.value for record in batch]
-        if len(self.values) >= self.enough and self.loop is not None:
-            self.loop.stop()
-        return Outcome()
-
-    def stored_positions(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
-        return dict.fromkeys(partitions, 0)
-
-    def is_ready(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        pass
-
-
-def collector_loop(kafka: KafkaSettings, **process: str) -> tuple[Collector, ConsumerLoop]:
-    stage = Collector(20)
-    settings = ProcessSettings.model_validate({"ATTRIBUTION_FIRST_START": "earliest", **process})
-    stage.loop = ConsumerLoop(stage, kafka, settings, Heartbeat(stage.is_ready))
-    return stage, stage.loop
-
-
 def test_the_loop_runs_on_the_mock_broker_in_development(kafka: KafkaSettings) -> None:
     publish(kafka, "stage-in", [str(number).encode() for number in range(20)])
-    for topic in ("stage-out", "stage-in.collector.dlq"):
+    for topic in ("stage-out", "stage-in.stage.dlq"):
         publish(kafka, topic, [])
         Producer({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0}).list_topics(topic, timeout=5)
     stage, loop = collector_loop(kafka)
