@@ -44,8 +44,14 @@ _MOST_TOLD = 4_000
 def _was_slow(reports: Sequence[pytest.TestReport]) -> bool:
     failed = [report for report in reports if report.failed]
     return bool(failed) and all(
-        report.when == "setup" or any(words in report.longreprtext for words in _TOO_SLOW) for report in failed
+        report.when == "setup" or any(words in _said(report) for words in _TOO_SLOW) for report in failed
     )
+
+
+def _said(report: pytest.TestReport) -> str:
+    """Return the error's own text: the sources shown around it name every error that there could be."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return crash.message if crash else report.longreprtext
 
 
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:

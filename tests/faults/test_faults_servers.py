@@ -14,6 +14,7 @@ from attributary.consumers.runtime.errors import EXIT_BUG, EXIT_CONFIG
 from attributary.schemas.topics import TOUCHPOINTS, dead_letter_topic, dead_letter_topics
 from tests.evidence import read_dead_letters
 from tests.faults.fired import fired
+from tests.fixtures.pipeline import UNOBSERVED
 from tests.traffic import publish, traffic
 
 if TYPE_CHECKING:
@@ -102,17 +103,23 @@ def test_a_connection_is_killed_in_the_middle_of_commit(
     ground: Ground, broken: PipelineUnderTest, published: Publisher, stage: str
 ) -> None:
     under_load(broken, published, 28)
-    child = broken.stages[stage]
-    if stage == "auditor":  # it has nothing to commit once the stitcher waits: let it have a backlog
-        child.suspend()
-        broken.wait_for(lambda: broken.events() > 1_000, "the stitcher does not go on")
+    # Alone: another stage that waits in its COMMIT first would hold rows that this one has to wait for.
+    if stage == "stitcher":
+        others = ("attributor", "auditor")
+    else:
+        others = ("stitcher",)
+        broken.stages["attributor"].suspend()  # it holds no rows, and has much to say when it wakes up
+        broken.wait_for(lambda: broken.query(UNOBSERVED) > 10, "nothing is owed")
+    for other in others:
+        broken.stages.pop(other).stop(30.0)
     with psycopg.connect(ground.postgres.dsn, autocommit=True) as connection:
         # A COMMIT that waits for a replica that does not exist is in its middle for as long as we like: it is in the
         # WAL, and nobody has been told.
         connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
         try:
             connection.execute("SELECT pg_reload_conf()")
-            child.resume()
+            if stage == "auditor":
+                broken.stages["attributor"].resume()
             publish(published, traffic(200, 20, seed=29))
             broken.wait_for(lambda: in_commit(connection, stage), "nobody commits")
             row = connection.execute(f"SELECT count(pg_terminate_backend(pid)) {_IN_COMMIT}", [stage]).fetchone()
@@ -120,6 +127,7 @@ def test_a_connection_is_killed_in_the_middle_of_commit(
         finally:
             connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
             connection.execute("SELECT pg_reload_conf()")
+    broken.start(*others)
     broken.check(published.acknowledged)
     assert all(child.running for child in broken.stages.values())
 
