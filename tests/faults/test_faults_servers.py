@@ -104,10 +104,8 @@ def test_a_connection_is_killed_in_the_middle_of_commit(
 ) -> None:
     under_load(broken, published, 28)
     # Alone: another stage that waits in its COMMIT first would hold rows that this one has to wait for.
-    if stage == "stitcher":
-        others = ("attributor", "auditor")
-    else:
-        others = ("stitcher",)
+    others = ["attributor", "auditor"] if stage == "stitcher" else ["stitcher"]
+    if stage == "auditor":
         broken.stages["attributor"].suspend()  # it holds no rows, and has much to say when it wakes up
         broken.wait_for(lambda: broken.query(UNOBSERVED) > 10, "nothing is owed")
     for other in others:
