@@ -1,8 +1,6 @@
 """Time under exposure and conversions in it: the additive counts of the time-aware model.
 
-The history of a person is cut wherever a touch happens or grows older than an age bound. In each piece the number of
-touches of every channel and age class is constant: its *exposure*. Pieces with equal exposure are added up, in whole
-microseconds and whole conversions.
+Pieces of histories (`histories`) with equal exposure are added up, in whole seconds and whole conversions.
 
 Invariant: counts are sums over journeys, so parts may be counted apart and added, and a journey that went on is
 retracted and added again. A journey that is still open counts with the time it was watched: no outcome is invented.
@@ -13,38 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from attributary.attribution_core.journeys import ChannelIndex, Ints, JourneyBatch, JourneyError
+from attributary.attribution_core.exposure_rows import Exposures, distinct_rows
+from attributary.attribution_core.histories import AGE_BOUNDS, Pieces, pieces, stacked
+from attributary.attribution_core.journeys import ChannelIndex, Floats, Ints, JourneyBatch, JourneyError
 
-MICROS_PER_DAY = 86_400_000_000
-# A touch matters most on its day, and no longer than the default lookback window.
-AGE_BOUNDS: tuple[int, ...] = (MICROS_PER_DAY, 7 * MICROS_PER_DAY, 30 * MICROS_PER_DAY)
-MAX_REPEATS = 5  # more touches of one class than this say nothing new, and keep the exponent within bounds
-SCHEMA_VERSION = 1
+SECONDS_PER_DAY = 86_400
+_MICROS_PER_SECOND = 1_000_000
+SCHEMA_VERSION = 2
 _KIND = "attributary.exposure-counts"
-_CELLS = 1 << 22
-
-Rows = NDArray[np.int8]
-
-
-@dataclass(frozen=True, eq=False)
-class Pieces:
-    """The pieces of the histories of a batch, with their journeys.
-
-    Attributes:
-        exposures: int8[R, K * A], distinct exposures; column ``channel * A + age class``.
-        exposure: int64[p], the row of each piece.
-        journey: int64[p], its journey.
-        micros: int64[p], its length, microseconds.
-        at_end: int64[n], the row that held when the journey ended; -1 for a journey without touches.
-    """
-
-    exposures: Rows
-    exposure: Ints
-    journey: Ints
-    micros: Ints
-    at_end: Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,16 +29,22 @@ class ExposureCounts:
     Attributes:
         index: the channels.
         bounds: upper ends of the age classes, microseconds, ascending.
-        exposures: int8[R, K * A], distinct, in lexicographic order.
-        micros: int64[R], time watched under the exposure.
+        exposures: R distinct ones.
+        seconds: int64[R], time watched under the exposure.
         conversions: int64[R], conversions that happened under it.
     """
 
     index: ChannelIndex
     bounds: tuple[int, ...]
-    exposures: Rows
-    micros: Ints
+    exposures: Exposures
+    seconds: Ints
     conversions: Ints
+
+    @classmethod
+    def none(cls, bounds: Sequence[int] = AGE_BOUNDS) -> "ExposureCounts":
+        """Return the counts of nobody."""
+        nothing = np.zeros(0, dtype=np.int64)
+        return cls(ChannelIndex.of(()), tuple(bounds), Exposures.none(), nothing, nothing)
 
     @classmethod
     def fit(
@@ -78,12 +59,10 @@ class ExposureCounts:
             bounds: of the age classes, microseconds.
         """
         found = pieces(batch, watched_until, bounds)
-        micros = np.zeros(found.exposures.shape[0], dtype=np.int64)
-        np.add.at(micros, found.exposure, found.micros)
-        conversions = np.zeros_like(micros)
+        conversions = np.zeros(len(found.exposures), dtype=np.int64)
         ended = found.at_end >= 0
         np.add.at(conversions, found.at_end[ended], converted[ended])
-        return _merged(cls(batch.index, tuple(bounds), found.exposures, micros, conversions), None)
+        return cls(batch.index, tuple(bounds), found.exposures, _seconds(found), conversions).filled()
 
     @classmethod
     def observe(
@@ -107,19 +86,40 @@ class ExposureCounts:
         watched = cls.fit(people, none, np.full(len(people), until, dtype=np.int64), bounds)
         before = cls.fit(people, none, np.full(len(people), since, dtype=np.int64), bounds)
         found = pieces(conversions, conversions.converted_at, bounds)
-        ended = np.bincount(found.at_end[found.at_end >= 0], minlength=found.exposures.shape[0]).astype(np.int64)
+        ended = np.bincount(found.at_end[found.at_end >= 0], minlength=len(found.exposures)).astype(np.int64)
         events = cls(people.index, tuple(bounds), found.exposures, np.zeros_like(ended), ended)
         return watched.subtract(before).add(events)
 
+    @property
+    def days(self) -> Floats:
+        """Time watched under each exposure, float64[R], days."""
+        found: Floats = self.seconds / SECONDS_PER_DAY
+        return found
+
     def conversions_with(self) -> Ints:
         """Return the conversions under an exposure to each channel, int64[K]."""
-        exposed = self.exposures.reshape(len(self.exposures), len(self.index), len(self.bounds)).any(axis=2)
-        found: Ints = self.conversions @ exposed.astype(np.int64)
+        rows, channels = self.exposures.rows, self.exposures.cells // len(self.bounds)
+        # the ages of a channel stand beside each other in a row
+        fresh = np.ones(rows.size, dtype=np.bool_)
+        fresh[1:] = (rows[1:] != rows[:-1]) | (channels[1:] != channels[:-1])
+        found = np.zeros(len(self.index), dtype=np.int64)
+        np.add.at(found, channels[fresh], self.conversions[rows[fresh]])
         return found
 
     def add(self, other: "ExposureCounts") -> "ExposureCounts":
-        """Return the counts of both; associative and commutative."""
-        return _merged(self, other)
+        """Return the counts of both; associative and commutative.
+
+        Raises:
+            JourneyError: their age bounds differ.
+        """
+        if self.bounds != other.bounds:
+            raise JourneyError("exposures: age bounds differ")
+        index = ChannelIndex.of(self.index.names + other.index.names)
+        exposures, places = distinct_rows(*stacked([_moved(self, index), _moved(other, index)]))
+        seconds, conversions = (np.zeros(len(exposures), dtype=np.int64) for _ in range(2))
+        np.add.at(seconds, places, np.concatenate((self.seconds, other.seconds)))
+        np.add.at(conversions, places, np.concatenate((self.conversions, other.conversions)))
+        return ExposureCounts(index, self.bounds, exposures, seconds, conversions).filled()
 
     def subtract(self, other: "ExposureCounts") -> "ExposureCounts":
         """Return the counts without those of the other.
@@ -127,10 +127,8 @@ class ExposureCounts:
         Raises:
             JourneyError: when the other holds what was never added.
         """
-        left = _merged(
-            self, ExposureCounts(other.index, other.bounds, other.exposures, -other.micros, -other.conversions)
-        )
-        if bool((left.micros < 0).any() or (left.conversions < 0).any()):
+        left = self.add(ExposureCounts(other.index, other.bounds, other.exposures, -other.seconds, -other.conversions))
+        if bool((left.seconds < 0).any() or (left.conversions < 0).any()):
             raise JourneyError("exposures: more was retracted than had been added")
         return left
 
@@ -141,8 +139,10 @@ class ExposureCounts:
             "schema": SCHEMA_VERSION,
             "channels": list(self.index.names),
             "bounds": list(self.bounds),
-            "exposures": self.exposures.tolist(),
-            "micros": self.micros.tolist(),
+            "lengths": self.exposures.lengths.tolist(),
+            "cells": self.exposures.cells.tolist(),
+            "touches": self.exposures.touches.tolist(),
+            "seconds": self.seconds.tolist(),
             "conversions": self.conversions.tolist(),
         }
 
@@ -158,105 +158,40 @@ class ExposureCounts:
         try:
             index = ChannelIndex.of(document["channels"])
             bounds = tuple(int(bound) for bound in document["bounds"])
-            rows = np.array(document["exposures"], dtype=np.int8).reshape(-1, len(index) * len(bounds))
-            micros, conversions = (np.array(document[part], dtype=np.int64) for part in ("micros", "conversions"))
+            rows = Exposures.checked(
+                document["lengths"], document["cells"], document["touches"], len(index) * len(bounds)
+            )
+            seconds, conversions = (np.array(document[part], dtype=np.int64) for part in ("seconds", "conversions"))
         except (KeyError, TypeError, OverflowError, ValueError) as error:
             raise JourneyError(f"exposures: damaged document ({error})") from error
-        if not len(rows) == micros.size == conversions.size or list(index.names) != document["channels"]:
+        if not len(rows) == seconds.size == conversions.size or list(index.names) != document["channels"]:
             raise JourneyError("exposures: damaged document (lengths or order)")
-        return cls(index, bounds, rows, micros, conversions)
+        return cls(index, bounds, rows, seconds, conversions)
+
+    def filled(self) -> "ExposureCounts":
+        """Return the same without the exposures under which nothing was seen."""
+        kept = (self.seconds != 0) | (self.conversions != 0)
+        if bool(kept.all()):
+            return self
+        return ExposureCounts(
+            self.index, self.bounds, self.exposures.select(kept), self.seconds[kept], self.conversions[kept]
+        )
 
 
-def pieces(batch: JourneyBatch, watched_until: Ints, bounds: Sequence[int] = AGE_BOUNDS) -> Pieces:
-    """Cut the histories of a batch into pieces of constant exposure, some journeys at a time."""
-    if watched_until.size != len(batch):
-        raise JourneyError("watched_until: must have one entry per journey")
-    columns = len(batch.index) * len(bounds)
-    if len(batch) == 0:
-        none = np.zeros(0, dtype=np.int64)
-        return Pieces(np.zeros((0, columns), dtype=np.int8), none, none, none, none)
-    cuts = np.maximum(batch.lengths, 1) * (len(bounds) + 1) * max(columns, 1)
-    groups = np.cumsum(cuts) // _CELLS
-    starts = np.flatnonzero(np.diff(groups, prepend=-1))
-    parts = [
-        _pieces(batch.slice(low, high), watched_until[low:high], bounds)
-        for low, high in zip(starts.tolist(), [*starts[1:].tolist(), len(batch)], strict=True)
-    ]
-    stacked = np.concatenate([part.exposures for part in parts])
-    exposures, places = distinct_rows(stacked)
-    shift = np.cumsum([0, *(part.exposures.shape[0] for part in parts)])
-    at_end = []
-    for part, low in zip(parts, shift.tolist(), strict=False):
-        held = part.at_end.copy()
-        held[held >= 0] = places[held[held >= 0] + low]
-        at_end.append(held)
-    return Pieces(
-        exposures,
-        np.concatenate([places[part.exposure + low] for part, low in zip(parts, shift, strict=False)]),
-        np.concatenate([part.journey + low for part, low in zip(parts, starts, strict=True)]),
-        np.concatenate([part.micros for part in parts]),
-        np.concatenate(at_end),
-    )
+def _moved(counts: ExposureCounts, index: ChannelIndex) -> tuple[Ints, Ints]:
+    """Return the rows with the codes of another index that knows all channels; both are sorted by name."""
+    ages = len(counts.bounds)
+    places = counts.index.translation(index)[:, None] * ages + np.arange(ages)
+    return counts.exposures.moved(places.ravel())
 
 
-def distinct_rows(rows: Rows) -> tuple[Rows, Ints]:
-    """Return the distinct rows in lexicographic order, and the place of each row among them."""
-    if rows.shape[0] == 0 or rows.shape[1] == 0:
-        return rows[: min(rows.shape[0], 1)], np.zeros(rows.shape[0], dtype=np.int64)
-    keys = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.shape[1])))[:, 0]
-    _, first, places = np.unique(keys, return_index=True, return_inverse=True)
-    return rows[first], places.astype(np.int64)
+def _seconds(found: Pieces) -> Ints:
+    """Add the pieces up by exposure, int64[R].
 
-
-def _pieces(batch: JourneyBatch, watched_until: Ints, bounds: Sequence[int]) -> Pieces:
-    ages = len(bounds)
-    touches = batch.channels.size
-    columns = len(batch.index) * ages
-    # A touch enters age class a at its time plus the bound before, and leaves the class before at the same moment.
-    shifts = np.array([0, *bounds], dtype=np.int64)
-    moments = (batch.times[:, None] + shifts).ravel()
-    journeys = np.repeat(batch.journey_of_touch, ages + 1)
-    ages_entered = np.tile(np.arange(ages + 1), touches)
-    channel = np.repeat(batch.channels.astype(np.int64), ages + 1)
-    # At one moment all changes are one; conversions at the moment of a touch see the touch.
-    order = np.lexsort((moments, journeys))
-    moments, journeys, ages_entered, channel = (part[order] for part in (moments, journeys, ages_entered, channel))
-    changes = np.zeros((moments.size, columns), dtype=np.int16)
-    place = np.arange(moments.size)
-    enters, leaves = ages_entered < ages, ages_entered > 0
-    changes[place[enters], (channel * ages + ages_entered)[enters]] += 1
-    changes[place[leaves], (channel * ages + ages_entered - 1)[leaves]] -= 1
-    # Every journey ends with all its touches grown out, so the running sum starts at 0 in the next one.
-    running = np.cumsum(changes, axis=0, dtype=np.int16)
-    np.minimum(running, MAX_REPEATS, out=running)
-    until = watched_until[journeys]
-    following = np.append(moments[1:], 0)
-    final = np.append(journeys[1:] != journeys[:-1], True) if moments.size else np.zeros(0, dtype=np.bool_)
-    following[final] = np.iinfo(np.int64).max
-    length = np.minimum(following, until) - moments
-    exposures, rows = distinct_rows(running.astype(np.int8))
-    holds = (moments <= until) & (following > until)
-    at_end = np.full(len(batch), -1, dtype=np.int64)
-    at_end[journeys[holds]] = rows[holds]
-    kept = length > 0
-    return Pieces(exposures, rows[kept], journeys[kept], length[kept], at_end)
-
-
-def _merged(one: ExposureCounts, two: ExposureCounts | None) -> ExposureCounts:
-    parts = [one] if two is None else [one, two]
-    if len({part.bounds for part in parts}) > 1:
-        raise JourneyError("exposures: age bounds differ")
-    index = ChannelIndex.of(name for part in parts for name in part.index.names)
-    ages = len(one.bounds)
-    wide = []
-    for part in parts:
-        rows = np.zeros((part.exposures.shape[0], len(index), ages), dtype=np.int8)
-        rows[:, part.index.translation(index)] = part.exposures.reshape(len(part.exposures), len(part.index), ages)
-        wide.append(rows.reshape(len(part.exposures), len(index) * ages))
-    exposures, places = distinct_rows(np.concatenate(wide))
-    micros = np.zeros(exposures.shape[0], dtype=np.int64)
-    conversions = np.zeros_like(micros)
-    np.add.at(micros, places, np.concatenate([part.micros for part in parts]))
-    np.add.at(conversions, places, np.concatenate([part.conversions for part in parts]))
-    kept = (micros != 0) | (conversions != 0)
-    return ExposureCounts(index, one.bounds, exposures[kept], micros[kept], conversions[kept])
+    Begin and end are cut down to whole seconds, so that a history has its whole length however it is cut. In
+    microseconds the sum over a few million people would not fit into 64 bits.
+    """
+    seconds = np.zeros(len(found.exposures), dtype=np.int64)
+    whole = found.until // _MICROS_PER_SECOND - found.since // _MICROS_PER_SECOND
+    np.add.at(seconds, found.exposure, whole)
+    return seconds

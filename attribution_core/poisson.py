@@ -19,17 +19,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from attributary.attribution_core.exposures import AGE_BOUNDS, MICROS_PER_DAY, ExposureCounts, Pieces, Rows, pieces
+from attributary.attribution_core.exposures import ExposureCounts
+from attributary.attribution_core.histories import AGE_BOUNDS, Pieces, cells_at_end, pieces, repeated
 from attributary.attribution_core.journeys import Floats, Ints, JourneyBatch
+from attributary.attribution_core.likelihood import Design, FitError, maximum
+from attributary.attribution_core.lookback import MICROS_PER_DAY
 from attributary.attribution_core.population import Weights
-
-_PRIOR_PRECISION = 1 / 9  # a rate ratio beyond e^6 either way is implausible
-_MAX_STEPS = 100
-_TOLERANCE = 1e-9
-
-
-class FitError(ArithmeticError):
-    """The model could not be fitted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,24 +42,31 @@ class PoissonFit:
     beta_error: Floats
 
 
-def fit(exposures: Rows, days: Floats, conversions: Floats, channels: int) -> PoissonFit:
-    """Fit the rates by Newton's method with halved steps; the log posterior is concave, so there is one maximum.
+def fit(design: Design, days: Floats, conversions: Floats, ages: int) -> PoissonFit:
+    """Fit the rates.
 
     Args:
-        exposures: int8[R, K * A].
+        design: R exposures; its effects are channels x ages.
         days: float64[R], time watched.
         conversions: float64[R].
-        channels: K.
+        ages: A, how many age classes.
 
     Raises:
-        FitError: when no time was watched or nothing converted.
+        FitError: when no time was watched, nothing converted, or the fit does not settle.
     """
-    theta, covariance = _maximum(exposures, days, conversions)
+    theta, covariance = maximum(design, days, conversions)
     errors = np.sqrt(np.diag(covariance))
-    return PoissonFit(float(theta[0]), theta[1:].reshape(channels, -1), errors[1:].reshape(channels, -1))
+    return PoissonFit(float(theta[0]), theta[1:].reshape(-1, ages), errors[1:].reshape(-1, ages))
 
 
-def fit_raising(counts: ExposureCounts, *, draws: int, seed: int) -> tuple[Floats, Floats]:
+def fit_counts(counts: ExposureCounts) -> PoissonFit:
+    """Fit the rates to additive counts; raises as `fit` does."""
+    return fit(_design(counts), counts.days, counts.conversions.astype(np.float64), len(counts.bounds))
+
+
+def fit_raising(
+    counts: ExposureCounts, *, draws: int, seed: int, start: PoissonFit | None = None
+) -> tuple[Floats, Floats]:
     """Fit rates that no touch lowers, and draw from their uncertainty.
 
     Effects that come out negative are fixed at 0 and the others fitted again, until none is negative; one that was
@@ -74,6 +76,7 @@ def fit_raising(counts: ExposureCounts, *, draws: int, seed: int) -> tuple[Float
         counts: additive counts.
         draws: how many.
         seed: of the draws.
+        start: what `fit_counts` found, if it is there: saves finding it again.
 
     Returns:
         float64[K, A], log rate ratios, and float64[draws, K, A].
@@ -81,125 +84,24 @@ def fit_raising(counts: ExposureCounts, *, draws: int, seed: int) -> tuple[Float
     Raises:
         FitError: as for `fit`.
     """
-    days, conversions = counts.micros / MICROS_PER_DAY, counts.conversions.astype(np.float64)
-    shape = len(counts.index), len(counts.bounds)
-    kept = np.arange(shape[0] * shape[1])
-    start: Floats | None = None
+    days, conversions, design = counts.days, counts.conversions.astype(np.float64), _design(counts)
+    kept = np.arange(design.effects)
+    theta = None if start is None else np.append(start.alpha, start.beta.ravel())
     while True:
-        theta, covariance = _maximum(counts.exposures[:, kept], days, conversions, start)
+        theta, covariance = maximum(design, days, conversions, theta)
         raising = theta[1:] >= 0
         if bool(raising.all()):
             break
-        kept, start = kept[raising], np.append(theta[:1], theta[1:][raising])
+        kept, theta, design = kept[raising], np.append(theta[:1], theta[1:][raising]), design.only(raising)
     noise = np.random.default_rng(seed).standard_normal((draws, theta.size)) @ np.linalg.cholesky(covariance).T
+    shape = len(counts.index), len(counts.bounds)
     beta, drawn = np.zeros(shape[0] * shape[1]), np.zeros((draws, shape[0] * shape[1]))
     beta[kept], drawn[:, kept] = theta[1:], np.maximum(theta[1:] + noise[:, 1:], 0.0)
     return beta.reshape(shape), drawn.reshape(draws, *shape)
 
 
-@dataclass(frozen=True, eq=False)
-class _Likelihood:
-    """The log posterior of intercept and effects. Exposures are nearly empty: only what is there is ever touched.
-
-    Attributes:
-        days: float64[R].
-        conversions: float64[R].
-        penalty: float64[P + 1], precision of the prior, the intercept first.
-        rows: int64[e], the row of each entry of the design.
-        columns: int64[e], its effect.
-        values: float64[e], its number of touches.
-        pair_rows: int64[q], the row of each pair of entries of one row, each with itself and those after it.
-        pair_cells: int64[q], ``first * P + second`` of its effects.
-        pair_values: float64[q], the product.
-    """
-
-    days: Floats
-    conversions: Floats
-    penalty: Floats
-    rows: Ints
-    columns: Ints
-    values: Floats
-    pair_rows: Ints
-    pair_cells: Ints
-    pair_values: Floats
-
-    @classmethod
-    def of(cls, exposures: Rows, days: Floats, conversions: Floats) -> "_Likelihood":
-        size = exposures.shape[1]
-        rows, columns = np.nonzero(exposures)
-        values = exposures[rows, columns].astype(np.float64)
-        places = np.arange(rows.size)
-        later = np.cumsum(np.bincount(rows, minlength=days.size))[rows] - places
-        first = np.repeat(places, later)
-        second = first + np.arange(first.size) - np.repeat(np.cumsum(later) - later, later)
-        penalty = np.full(size + 1, _PRIOR_PRECISION)
-        penalty[0] = 0.0
-        return cls(
-            days, conversions, penalty, rows, columns, values,
-            rows[first], columns[first] * size + columns[second], values[first] * values[second],
-        )  # fmt: skip
-
-    def logs(self, at: Floats) -> Floats:
-        """Return the log rate of each row."""
-        found: Floats = at[0] + np.bincount(self.rows, self.values * at[1:][self.columns], self.days.size)
-        return found
-
-    def value(self, at: Floats) -> float:
-        logs = self.logs(at)
-        with np.errstate(over="ignore"):
-            return float(self.conversions @ logs - self.days @ np.exp(logs) - 0.5 * self.penalty @ at**2)
-
-    def slopes(self, at: Floats) -> tuple[Floats, Floats]:
-        """Return the gradient and the negative curvature."""
-        size = self.penalty.size - 1
-        expected = self.days * np.exp(self.logs(at))
-        left = self.conversions - expected
-        gradient = -self.penalty * at
-        gradient[0] += left.sum()
-        gradient[1:] += np.bincount(self.columns, self.values * left[self.rows], size)
-        curvature = np.diag(self.penalty)
-        curvature[0, 0] += expected.sum()
-        curvature[0, 1:] = curvature[1:, 0] = np.bincount(self.columns, self.values * expected[self.rows], size)
-        upper = np.bincount(self.pair_cells, self.pair_values * expected[self.pair_rows], size * size)
-        upper = upper.reshape(size, size)
-        curvature[1:, 1:] += upper + np.triu(upper, 1).T
-        return gradient, curvature
-
-
-def _maximum(exposures: Rows, days: Floats, conversions: Floats, start: Floats | None = None) -> tuple[Floats, Floats]:
-    """Return the maximum of the log posterior, the intercept first, and the inverse of its curvature there."""
-    if not days.sum() > 0 or not conversions.sum() > 0:
-        raise FitError("poisson: no conversions, or no time watched")
-    if start is None:
-        theta = np.zeros(exposures.shape[1] + 1)
-        theta[0] = np.log(conversions.sum() / days.sum())
-    else:
-        theta = start
-    likelihood = _Likelihood.of(exposures, days, conversions)
-    value = likelihood.value(theta)
-    for _ in range(_MAX_STEPS):
-        gradient, curvature = likelihood.slopes(theta)
-        step = np.linalg.solve(curvature, gradient)
-        while True:
-            renewed = likelihood.value(theta + step)
-            if np.isfinite(renewed) and renewed >= value - 1e-12 * abs(value):
-                break
-            step = 0.5 * step
-            if float(np.abs(step).max()) < _TOLERANCE:
-                break
-        theta, value = theta + step, renewed
-        if float(np.abs(step).max()) < _TOLERANCE:
-            break
-    else:
-        raise FitError("poisson: the fit did not settle")
-    covariance = np.linalg.inv(likelihood.slopes(theta)[1])
-    return theta, 0.5 * (covariance + covariance.T)
-
-
-def fit_counts(counts: ExposureCounts) -> PoissonFit:
-    """Fit the rates to additive counts."""
-    days = counts.micros / MICROS_PER_DAY
-    return fit(counts.exposures, days, counts.conversions.astype(np.float64), len(counts.index))
+def _design(counts: ExposureCounts) -> Design:
+    return Design.of(counts.exposures, len(counts.index) * len(counts.bounds))
 
 
 def eliminate_backwards(
@@ -209,10 +111,9 @@ def eliminate_backwards(
 
     The batch's channels must be those of the fit, in the same order.
     """
-    ages = np.repeat(batch.converted_at, batch.lengths) - batch.times
-    classes = np.searchsorted(np.array(bounds, dtype=np.int64), ages, side="right")
+    cells = cells_at_end(batch, batch.channels, bounds)
     table = np.column_stack((fitted.beta, np.zeros(fitted.beta.shape[0])))  # grown out: no effect
-    logs = table[batch.channels, classes]
+    logs = np.where(repeated(batch, cells), 0.0, table.ravel()[cells])
     running = np.cumsum(logs)
     before = np.concatenate((np.zeros(1), running))[batch.offsets[:-1]]
     after = running - np.repeat(before, batch.lengths)
@@ -240,15 +141,20 @@ class PoissonTotals:
     def _pieces(self) -> Pieces:
         return pieces(self.batch, self.watched_until)
 
+    @cached_property
+    def _design(self) -> Design:
+        return Design.of(self._pieces.exposures, len(self.batch.index) * len(AGE_BOUNDS))
+
     def fitted(self, weights: Weights) -> PoissonFit:
         """Fit the rates to weighted journeys."""
         found = self._pieces
-        rows = found.exposures.shape[0]
+        rows = len(found.exposures)
         whole = weights.conversions + weights.nulls
-        days = np.bincount(found.exposure, whole[found.journey] * (found.micros / MICROS_PER_DAY), rows)
+        lengths = (found.until - found.since) / MICROS_PER_DAY
+        days = np.bincount(found.exposure, whole[found.journey] * lengths, rows)
         ended = found.at_end >= 0
         conversions = np.bincount(found.at_end[ended], weights.conversions[ended], rows)
-        return fit(found.exposures, days.astype(np.float64), conversions.astype(np.float64), len(self.batch.index))
+        return fit(self._design, days.astype(np.float64), conversions.astype(np.float64), len(AGE_BOUNDS))
 
     def totals(self, weights: Weights) -> Floats:
         """Add up the credits of the converted journeys; NaN when nothing can be fitted."""

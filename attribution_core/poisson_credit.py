@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from attributary.attribution_core.exposures import MAX_REPEATS
+from attributary.attribution_core.histories import cells_at_end, repeated
 from attributary.attribution_core.journeys import ChannelIndex, Flags, Floats, Ints, JourneyBatch
 from attributary.attribution_core.rules import RULES, RuleSettings
 from attributary.attribution_core.segments import segment_sums
@@ -191,12 +191,10 @@ class PoissonModel:
         parameters, ages = beta.shape[0], len(self.rates.bounds)
         table = np.zeros((parameters, beta.shape[1] + 1, ages + 1), dtype=np.int64)  # unknown, grown out: no effect
         table[:, :-1, :-1] = np.rint(beta * _LOG_UNIT)
-        spans = np.repeat(batch.converted_at, batch.lengths) - batch.times
-        classes = np.searchsorted(np.array(self.rates.bounds, dtype=np.int64), spans, side="right")
         places = self._places(batch)
-        cells = np.where(places < 0, beta.shape[1], places) * (ages + 1) + classes
+        cells = cells_at_end(batch, np.where(places < 0, beta.shape[1], places), self.rates.bounds)
         logs = table.reshape(parameters, -1).take(cells, axis=1)
-        logs[:, _repeated(batch, cells)] = 0
+        logs[:, repeated(batch, cells)] = 0
         # Whole numbers: running sums over the batch are exact, so no neighbour decides on the last bit.
         upto = np.zeros((parameters, cells.size + 1), dtype=np.int64)
         np.cumsum(logs, axis=1, out=upto[:, 1:])
@@ -218,18 +216,3 @@ def _exponential(logs: Ints) -> Floats:
     found = logs.astype(np.float64)
     found *= 1.0 / _LOG_UNIT
     return np.exp(found, out=found)
-
-
-def _repeated(batch: JourneyBatch, cells: Ints) -> Flags:
-    """Tell which touches are the sixth or later of one channel and age class in their journey: they say nothing new."""
-    repeated = np.zeros(cells.size, dtype=np.bool_)
-    if int(batch.lengths.max(initial=0)) <= MAX_REPEATS:
-        return repeated
-    order = np.lexsort((cells, batch.journey_of_touch))  # stable: in the order of time
-    journeys, sorted_cells = batch.journey_of_touch[order], cells[order]
-    fresh = np.ones(cells.size, dtype=np.bool_)
-    fresh[1:] = (journeys[1:] != journeys[:-1]) | (sorted_cells[1:] != sorted_cells[:-1])
-    starts = np.flatnonzero(fresh)
-    ranks = np.arange(cells.size) - np.repeat(starts, np.diff(np.append(starts, cells.size)))
-    repeated[order] = ranks >= MAX_REPEATS
-    return repeated

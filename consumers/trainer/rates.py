@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from attributary.attribution_core.exposures import AGE_BOUNDS, MICROS_PER_DAY
+from attributary.attribution_core.histories import AGE_BOUNDS
 from attributary.attribution_core.journeys import Floats, JourneyBatch
+from attributary.attribution_core.lookback import MICROS_PER_DAY
 from attributary.attribution_core.poisson import PoissonFit, fit_counts, fit_raising
 from attributary.attribution_core.poisson_credit import PoissonModel, PoissonSettings, Rates
 from attributary.attribution_core.report import plain
@@ -36,7 +37,7 @@ def fit_rates(watched: Watched, settings: PoissonSettings) -> tuple[Rates, dict[
     """
     counts = watched.counts
     free = fit_counts(counts)
-    beta, draws = fit_raising(counts, draws=settings.draws, seed=settings.seed)
+    beta, draws = fit_raising(counts, draws=settings.draws, seed=settings.seed, start=free)
     rates = Rates(counts.index, counts.bounds, beta, draws, counts.conversions_with())
     return rates, _report(watched, free, PoissonModel("0", rates, settings))
 
@@ -78,8 +79,9 @@ def _report(watched: Watched, free: PoissonFit, model: PoissonModel) -> dict[str
             "conversions": conversions,
             "conversions_unwatched": watched.unwatched,
             "people": watched.people,
-            "watched_days": float(counts.micros.sum()) / MICROS_PER_DAY,
-            "distinct_exposures": int(counts.micros.size),
+            "sampled_share": 1 / 2**watched.halvings,
+            "watched_days": float(counts.days.sum()),
+            "distinct_exposures": len(counts.exposures),
             "base_rate_per_day": float(np.exp(free.alpha)),
             "baseline": _row(shares, len(rates.index), conversions),
             "confidence": shares["confidence"],

@@ -8,9 +8,9 @@ from typing import Any
 import psycopg
 
 from attributary.attribution_core.forgetting import UNIT, ForgettingState
+from attributary.attribution_core.likelihood import FitError
 from attributary.attribution_core.lookback import MICROS_PER_DAY
 from attributary.attribution_core.models import TRAINED_MODELS, ModelError, TrainedState, model_set
-from attributary.attribution_core.poisson import FitError
 from attributary.attribution_core.poisson_credit import PoissonSettings
 from attributary.consumers.store.model_states import NewState
 

@@ -7,6 +7,9 @@ age has a class, whether a conversion came in between or not, for one touch may 
 Invariants: the counts are a function of the stored events and the window, and sums of integers, so how the stream is
 cut changes nothing. Who is watched depends on touches alone, never on whether somebody converted: people whose last
 touch is older than the longest age class when the window begins are left out, and so are their conversions.
+
+Memory is bounded: with more than a million different exposures (many channels, very many people) half of the people
+are watched, or a quarter, ..., chosen by a checksum of their key. The report says which share; errors are the sample's.
 """
 
 from collections import Counter
@@ -14,11 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
+from zlib import crc32
 
 import numpy as np
 import psycopg
 
-from attributary.attribution_core.exposures import AGE_BOUNDS, ExposureCounts
+from attributary.attribution_core.exposures import ExposureCounts
+from attributary.attribution_core.histories import AGE_BOUNDS
 from attributary.attribution_core.journeys import DIRECT, ChannelIndex, JourneyBatch
 from attributary.consumers.store.reach import data_reach
 from attributary.consumers.store.training import Selection, TimelineRow, count_people, person_of_key, stream_timelines
@@ -26,6 +31,7 @@ from attributary.consumers.store.training import Selection, TimelineRow, count_p
 from .learning import Progress, Window, no_progress
 
 _MOST_PATHS = 200_000
+_MOST_EXPOSURES = 1_000_000  # some 400 MB while the rates are fitted
 _REACH = AGE_BOUNDS[-1]
 
 Path = tuple[tuple[str, int], ...]
@@ -39,6 +45,7 @@ class Watched:
     Attributes:
         counts: watched time and conversions by exposure.
         until: as far as anybody was watched, microseconds UTC; None: the tenant has no events.
+        halvings: how often the people were halved: a share of ``1 / 2**halvings`` of them was looked at.
         people: who were watched.
         unwatched: conversions of people without a touch before, or whose touches are too old: not in the counts.
         paths: conversions by the touches in their reach, for the totals of channels; at most 200,000 distinct ones.
@@ -47,41 +54,81 @@ class Watched:
 
     counts: ExposureCounts
     until: int | None
+    halvings: int = 0
     people: int = 0
     unwatched: int = 0
     paths: Counter[Path] = field(default_factory=Counter)
     paths_left_out: int = 0
 
 
-def watch(connection: psycopg.Connection, window: Window, progress: Progress = no_progress) -> Watched:
+class _TooManyError(Exception):
+    """The people have more different exposures than memory is meant for."""
+
+
+def watch(
+    connection: psycopg.Connection,
+    window: Window,
+    progress: Progress = no_progress,
+    most_exposures: int = _MOST_EXPOSURES,
+) -> Watched:
     """Count the people of a window.
 
     Args:
         connection: in a snapshot that stays open until the last chunk.
         window: when to watch, whom, and which types of conversions count.
-        progress: told after each chunk of how many people of how many; may raise to stop.
+        progress: told after each chunk of how many people of how many; may raise to stop. Begins again when the people
+            are halved.
+        most_exposures: different exposures beyond which half of the people are left out.
     """
     reach = data_reach(connection, window.tenant_id)
-    nobody = ExposureCounts.fit(JourneyBatch.of([], []), np.zeros(0, np.int64), np.zeros(0, np.int64))
     if reach is None:
-        return Watched(nobody, None)
+        return Watched(ExposureCounts.none(), None)
     until = reach + 1 if window.until is None else min(reach + 1, window.until)  # the latest event itself is seen
     person = window.journey_key and person_of_key(connection, window.tenant_id, window.journey_key)
     earliest = None if window.since is None else window.since - _REACH
     selection = Selection(window.tenant_id, person, earliest, until)
     total = count_people(connection, selection)
-    found, parts, done = Watched(nobody, until), list[ExposureCounts](), 0
-    progress(done, total)
-    for rows in stream_timelines(connection, selection):
-        parts.append(_count(rows, replace(window, until=until), found))
-        # As in a binary counter: every count is added a logarithmic number of times.
-        while len(parts) > 1 and len(parts[-1].micros) >= len(parts[-2].micros) // 2:
-            parts.append(parts.pop().add(parts.pop()))
-        done += sum(1 for _ in groupby(rows, attrgetter("journey_key")))
+    found = Watched(ExposureCounts.none(), until)
+    while True:
+        counting, done = _Counting(most_exposures), 0
         progress(done, total)
-    while parts:
-        found.counts = found.counts.add(parts.pop())
-    return found
+        try:
+            for rows in stream_timelines(connection, selection):
+                counting.add(_count(rows, replace(window, until=until), found))
+                done += sum(1 for _ in groupby(rows, attrgetter("journey_key")))
+                progress(done, total)
+            found.counts = counting.whole()
+        except _TooManyError:
+            # Whether this many people are too many is a property of all of them, so the share is one of the data.
+            found = Watched(ExposureCounts.none(), until, found.halvings + 1)
+        else:
+            return found
+
+
+class _Counting:
+    """Adds counts up, as in a binary counter: every one is added a logarithmic number of times."""
+
+    def __init__(self, most_exposures: int) -> None:
+        self._most = most_exposures
+        self._parts: list[ExposureCounts] = []
+
+    def add(self, part: ExposureCounts) -> None:
+        """Add the counts of some people."""
+        parts = self._parts
+        parts.append(part)
+        while len(parts) > 1 and len(parts[-1].exposures) >= len(parts[-2].exposures) // 2:
+            parts.append(parts.pop().add(parts.pop()))
+        if sum(len(each.exposures) for each in parts) > 2 * self._most:  # most may be in several parts
+            self._parts = [self.whole()]
+
+    def whole(self) -> ExposureCounts:
+        """Return the sum; raises when it is too large."""
+        total = ExposureCounts.none()
+        for part in reversed(self._parts):
+            total = total.add(part)
+        if len(total.exposures) > self._most:
+            raise _TooManyError
+        return total
 
 
 def _count(rows: Sequence[TimelineRow], window: Window, found: Watched) -> ExposureCounts:
@@ -90,7 +137,9 @@ def _count(rows: Sequence[TimelineRow], window: Window, found: Watched) -> Expos
     since = until if window.since is None else window.since
     earliest = None if window.since is None else window.since - _REACH
     people, conversions = _Rows(), _Rows()
-    for _, timeline in groupby(rows, attrgetter("journey_key")):
+    for key, timeline in groupby(rows, attrgetter("journey_key")):
+        if crc32(key.encode()) & ((1 << found.halvings) - 1):
+            continue
         touches: list[TimelineRow] = []
         ended: list[tuple[TimelineRow, int]] = []
         for row in timeline:

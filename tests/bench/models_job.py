@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attributary.attribution_core.counting import count_chain
-from attributary.attribution_core.exposures import AGE_BOUNDS
 from attributary.attribution_core.grams import Grams
+from attributary.attribution_core.histories import AGE_BOUNDS
 from attributary.attribution_core.markov import RemovalEffects, first_order_chain, first_order_removal, shares
 from attributary.attribution_core.models import TrainedState, model_set
 from attributary.attribution_core.paths import encode_paths

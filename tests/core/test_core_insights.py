@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from attributary.attribution_core import insights
 from attributary.attribution_core import journey_insights as journey_insights_module
-from attributary.attribution_core.exposures import AGE_BOUNDS
+from attributary.attribution_core.histories import AGE_BOUNDS
 from attributary.attribution_core.insights import Insight, population_insights
 from attributary.attribution_core.journey_insights import journey_insights
 from attributary.attribution_core.journeys import ChannelIndex, JourneyBatch, Outcomes

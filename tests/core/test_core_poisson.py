@@ -7,13 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.attribution_core import analyze, exposures, read_events
-from attributary.attribution_core.exposures import AGE_BOUNDS, ExposureCounts, pieces
+from attributary.attribution_core import analyze, histories, read_events
+from attributary.attribution_core.exposure_rows import Exposures
+from attributary.attribution_core.exposures import ExposureCounts
+from attributary.attribution_core.histories import AGE_BOUNDS, pieces
 from attributary.attribution_core.journeys import ChannelIndex, Ints, JourneyBatch, JourneyError, Outcomes
+from attributary.attribution_core.likelihood import Design, FitError
 from attributary.attribution_core.models import MODELS, ModelError, TrainedState, model_set
 from attributary.attribution_core.money import split_with_baseline
 from attributary.attribution_core.poisson import (
-    FitError,
     PoissonFit,
     PoissonTotals,
     eliminate_backwards,
@@ -27,6 +29,7 @@ from attributary.attribution_core.segments import segment_counts
 from attributary.attribution_core.state import StateError
 
 DAY = 86_400_000_000
+SECOND = 1_000_000
 NAMES = ("mail", "search")
 BETA = np.array([[0.6, 0.2, 0.0], [1.5, 0.8, 0.3]])
 ALPHA = np.log(0.01)
@@ -83,7 +86,7 @@ def test_known_rates_are_recovered_within_their_errors(known: World) -> None:
     assert float((z**2).mean()) < 2.5
     assert counts.conversions.sum() == known.outcomes.conversions.sum()
     began = known.batch.times[known.batch.offsets[:-1]]
-    assert counts.micros.sum() == (known.watched_until - began).sum()
+    assert counts.seconds.sum() == (known.watched_until // SECOND - began // SECOND).sum()
 
 
 def test_credits_and_baseline_sum_to_one(known: World) -> None:
@@ -140,21 +143,17 @@ def counted(rows: list[tuple[list[tuple[int, str, str]], bool, int]]) -> Exposur
 def test_exposure_counts_add_and_subtract_exactly(one: list, two: list) -> None:  # type: ignore[type-arg]
     a, b, both = counted(one), counted(two), counted(one + two)
     total = a.add(b)
-    assert total.micros.sum() == both.micros.sum() == b.add(a).micros.sum()
-    assert total.index.names == both.index.names
-    assert total.exposures.tobytes() == both.exposures.tobytes()
-    assert total.micros.tolist() == both.micros.tolist()
-    assert total.conversions.tolist() == both.conversions.tolist()
+    assert total.to_document() == both.to_document() == b.add(a).to_document()
     document = json.loads(json.dumps(total.to_document()))
     if document["channels"]:
         assert ExposureCounts.from_document(document).to_document() == document
         with pytest.raises(JourneyError):
-            ExposureCounts.from_document({**document, "micros": [1, *document["micros"]]})
+            ExposureCounts.from_document({**document, "seconds": [1, *document["seconds"]]})
     with pytest.raises(JourneyError, match="schema"):
         ExposureCounts.from_document({**document, "schema": 0})
     rest = total.subtract(b)
-    assert rest.micros.sum() == a.micros.sum()
-    assert sorted(rest.micros.tolist()) == sorted(a.micros.tolist())
+    assert rest.seconds.sum() == a.seconds.sum()
+    assert sorted(rest.seconds.tolist()) == sorted(a.seconds.tolist())
     with pytest.raises(JourneyError):
         a.subtract(total.add(counted([([(0, "", "a")], True, 5)])))
 
@@ -166,7 +165,7 @@ def test_pieces_cover_each_history_once(rows: list) -> None:  # type: ignore[typ
     batch = JourneyBatch.of([touches for touches, _, _ in rows], ends)
     until = np.array([end + more for end, (_, _, more) in zip(ends, rows, strict=True)], dtype=np.int64)
     found = pieces(batch, until)
-    watched = np.bincount(found.journey, found.micros, len(batch))
+    watched = np.bincount(found.journey, found.until - found.since, len(batch))
     began = [min([touch[0] for touch in touches], default=int(until[n])) for n, (touches, _, _) in enumerate(rows)]
     assert watched.tolist() == (until - np.array(began)).tolist()
     for journey, (touches, _, _) in enumerate(rows):
@@ -175,7 +174,7 @@ def test_pieces_cover_each_history_once(rows: list) -> None:  # type: ignore[typ
             wanted = np.zeros((len(batch.index), len(AGE_BOUNDS) + 1))
             for age, (_, _, channel) in zip(ages, touches, strict=True):
                 wanted[batch.index.code(channel), age] += 1
-            held = found.exposures[found.at_end[journey]].reshape(len(batch.index), -1)
+            held = found.exposures.dense(wanted[:, :-1].size)[found.at_end[journey]].reshape(len(batch.index), -1)
             assert held.tolist() == np.minimum(wanted[:, :-1], 5).tolist()
         else:
             assert found.at_end[journey] == -1
@@ -183,7 +182,7 @@ def test_pieces_cover_each_history_once(rows: list) -> None:  # type: ignore[typ
 
 def test_nothing_to_fit_is_refused_and_shown_as_unavailable() -> None:
     with pytest.raises(FitError):
-        fit(np.zeros((1, 3), dtype=np.int8), np.zeros(1), np.zeros(1), 1)
+        fit(Design.of(Exposures.checked([0], [], [], 3), 3), np.zeros(1), np.zeros(1), 3)
     columns: dict[str, list[Any]] = {"user": ["u", "u"], "time": [0, 90_000], "channel": ["a", "b"]}
     report = analyze(read_events(columns), ["poisson"], intervals=True, draws=10)["poisson"]
     assert report.diagnostics["status"] == "unavailable: no conversions"
@@ -212,20 +211,21 @@ def test_histories_cut_in_several_parts_are_the_same(known: World, monkeypatch: 
     part = known.batch.slice(0, 300)
     until = known.watched_until[:300]
     whole = pieces(part, until)
-    monkeypatch.setattr(exposures, "_CELLS", 500)
+    monkeypatch.setattr(histories, "_ENTRIES", 500)
     cut = pieces(part, until)
-    assert cut.exposures.tobytes() == whole.exposures.tobytes()
-    for name in ("exposure", "journey", "micros", "at_end"):
+    assert cut.exposures.words.tolist() == whole.exposures.words.tolist()
+    assert cut.exposures.offsets.tolist() == whole.exposures.offsets.tolist()
+    for name in ("exposure", "journey", "since", "until", "at_end"):
         assert getattr(cut, name).tolist() == getattr(whole, name).tolist()
     nothing = pieces(JourneyBatch.of([], [], part.index), np.zeros(0, dtype=np.int64))
-    assert nothing.micros.size == 0
+    assert nothing.journey.size == 0
     with pytest.raises(JourneyError, match="one entry per journey"):
         pieces(part, until[:-1])
 
 
 def test_counts_of_other_age_classes_cannot_be_added() -> None:
     one = counted([([(0, "", "a")], True, 5)])
-    other = ExposureCounts(one.index, (5,), np.ones((1, 1), dtype=np.int8), one.micros[:1], one.conversions[:1])
+    other = ExposureCounts(one.index, (5,), Exposures.checked([1], [0], [1], 1), one.seconds[:1], one.conversions[:1])
     with pytest.raises(JourneyError, match="bounds"):
         one.add(other)
     with pytest.raises(JourneyError, match="damaged"):
@@ -295,8 +295,8 @@ def test_effects_that_lower_the_rate_are_fixed_at_none_and_the_rest_is_fitted_ag
     counts = ExposureCounts(
         ChannelIndex.of(["a", "b"]),
         (DAY,),
-        np.array([[0, 0], [1, 0], [0, 1]], dtype=np.int8),
-        np.array([1000, 1000, 1000]) * DAY,
+        Exposures.checked([0, 1, 1], [0, 1], [1, 1], 2),
+        np.array([1000, 1000, 1000]) * 86_400,
         np.array([200, 50, 600]),
     )
     assert fit_counts(counts).beta[0, 0] < -1
@@ -305,7 +305,7 @@ def test_effects_that_lower_the_rate_are_fixed_at_none_and_the_rest_is_fitted_ag
     assert not draws[:, 0].any()
     assert np.exp(beta[1, 0]) == pytest.approx(600 / 125, rel=0.02)  # base rate: (200 + 50) / 2
     nothing, _ = fit_raising(
-        ExposureCounts(counts.index, counts.bounds, counts.exposures, counts.micros, np.array([600, 50, 50])),
+        ExposureCounts(counts.index, counts.bounds, counts.exposures, counts.seconds, np.array([600, 50, 50])),
         draws=5,
         seed=1,
     )
@@ -314,9 +314,12 @@ def test_effects_that_lower_the_rate_are_fixed_at_none_and_the_rest_is_fitted_ag
 
 def test_a_touch_beyond_the_fifth_of_its_kind_says_nothing_new() -> None:
     batch = JourneyBatch.of([[(place, str(place), "search") for place in range(7)]], [10])
-    credits_ = PoissonModel("1", RATES, PoissonSettings()).credits(batch)
-    assert (credits_[5:] == 0).all()
-    assert (credits_[:5] > 0).all()
+    published = PoissonModel("1", RATES, PoissonSettings()).credits(batch)
+    analysed, _ = eliminate_backwards(batch, PoissonFit(0.0, np.log([[2, 1, 1]]), BETA))
+    for credits_ in (published, analysed):
+        assert (credits_[5:] == 0).all()
+        assert (credits_[:5] > 0).all()
+    assert analysed[:5] == pytest.approx([1 / 32, 2 / 32, 4 / 32, 8 / 32, 16 / 32])
 
 
 @pytest.mark.parametrize(

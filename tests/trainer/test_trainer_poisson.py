@@ -6,14 +6,15 @@ import json
 from contextlib import closing
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from attributary.attribution_core.exposures import AGE_BOUNDS
+from attributary.attribution_core.histories import AGE_BOUNDS
 from attributary.attribution_core.models import TrainedState, model_set
-from attributary.attribution_core.poisson_credit import Rates
+from attributary.attribution_core.poisson_credit import PoissonSettings, Rates
 from attributary.cli.main import app
 from attributary.consumers.attributor.stage import AttributorStage
 from attributary.consumers.auditor.checking import disagreement, imbalance
@@ -23,6 +24,7 @@ from attributary.consumers.store.model_states import activate, deactivate, save_
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.trainer.analysis import JourneyFilter, analyze_batch, analyze_journey
 from attributary.consumers.trainer.learning import Window
+from attributary.consumers.trainer.rates import fit_rates
 from attributary.consumers.trainer.training import TrainingError, TrainingPlan, train
 from attributary.consumers.trainer.watching import Watched, watch
 from attributary.schemas.codec import Codec
@@ -180,18 +182,40 @@ def test_who_is_watched_depends_on_touches_alone(database: str) -> None:
     seen = watched(database, Window("acme", since=NOW + 40 * DAY, until=NOW + 55 * DAY))
     assert seen.until == NOW + 55 * DAY
     assert (seen.people, seen.unwatched) == (2, 2)
-    assert seen.counts.micros.sum() == (15 + 10) * DAY  # the open ones too, to the end of the window
+    assert seen.counts.days.sum() == 15 + 10  # the open ones too, to the end of the window
     assert seen.counts.conversions.sum() == 1
     assert seen.counts.conversions_with().tolist() == [0, 1]
     assert dict(seen.paths) == {(("search", 1),): 1}
     everything = watched(database, Window("acme"))
     assert everything.until == NOW + 60 * DAY + 1
-    assert everything.counts.micros.sum() == (60 + 25 + 15) * DAY + 4
+    assert everything.counts.days.sum() == 60 + 25 + 15
     assert dict(everything.paths) == {(): 1, (("search", 1),): 1}
     assert watched(database, Window("nobody")).until is None
     other = watched(database, Window("acme", conversion_types=frozenset({"lead"})))
     assert other.counts.conversions.sum() == 0
     assert len(AGE_BOUNDS) == 3
+
+
+def test_half_of_the_people_are_watched_where_their_exposures_are_too_many(database: str) -> None:
+    people = range(400)
+    feed(database, [touchpoint(f"p{number}", 0, f"c{number}") for number in people])
+    feed(database, [order(f"p{number}", 2, 5) for number in people] + [touchpoint("end", 40, "c0")])
+    with closing(StoreSession(database, "tests")) as session, session.snapshot() as connection:
+        told: list[tuple[int, int | None]] = []
+        everybody = watch(connection, Window("acme"), lambda *done: told.append(done), most_exposures=1_201)
+        half = watch(connection, Window("acme"), lambda *done: told.append(done), most_exposures=1_200)
+        quarter = watch(connection, Window("acme"), most_exposures=len(half.counts.exposures) - 1)
+    assert len(everybody.counts.exposures) == 3 * 400 + 1  # three ages of each channel, and none
+    assert [seen.halvings for seen in (everybody, half, quarter)] == [0, 1, 2]
+    assert told.count((0, 401)) == 3  # everybody, everybody again, half of them
+    assert told[-1] == (401, 401)
+    keys = [f"a:p{number}".encode() for number in people] + [b"a:end"]
+    kept = [sum(crc32(key) % 2**halvings == 0 for key in keys) for halvings in range(3)]
+    assert [seen.people for seen in (everybody, half, quarter)] == kept
+    assert 0 < kept[2] < kept[1] < 400
+    assert half.counts.conversions.sum() < everybody.counts.subtract(quarter.counts).conversions.sum() < 400
+    assert sum(half.paths.values()) == half.counts.conversions.sum()
+    assert fit_rates(half, PoissonSettings())[1]["sampled_share"] == 0.5
 
 
 def test_what_cannot_be_trained(database: str) -> None:
