@@ -67,7 +67,12 @@ def version_changes(
         states = [JourneyState.from_document(document) for _, document in (before, after)]
         scales = [metadata.get("forgetting", {}).get("journeys_per_count", 1.0) for metadata, _ in (before, after)]
         return share_changes(states[0], states[1], (scales[0], scales[1]))
-    known = [_rate_shares(metadata["diagnostics"]) for metadata, _ in (before, after)]
+    return rate_changes(before[0]["diagnostics"], after[0]["diagnostics"])
+
+
+def rate_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the change of every share between two reports of the time-aware model, that of the baseline among them."""
+    known = [_rate_shares(diagnostics) for diagnostics in (before, after)]
     index = ChannelIndex.of((*known[0], *known[1]))
     columns = []
     for shares_ in known:

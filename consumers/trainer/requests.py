@@ -20,7 +20,7 @@ PARAMETERS: Mapping[str, frozenset[str]] = {
     "train": _WINDOW | {"model", "currency", "settings", "activate", "half_life_days"},
     "activate": frozenset({"model", "version"}),
     "rollback": frozenset({"model", "version"}),
-    "backtest": _WINDOW | {"split"},
+    "backtest": _WINDOW | {"split", "model"},
     "analyze_journey": frozenset({"conversion_id"}),
     "analyze_batch": _WINDOW | {"platform", "campaign", "user_id", "anonymous_id"},
     "cancel": frozenset({"target_job_id"}),

@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 
-from attributary.attribution_core.models import ModelError, model_set
+from attributary.attribution_core.models import TRAINED_MODELS, ModelError, model_set
 from attributary.attribution_core.state import StateError
 from attributary.consumers.runtime import metrics
 from attributary.consumers.store.jobs import ClaimedJob
@@ -28,6 +28,7 @@ from attributary.consumers.store.session import StoreSession
 
 from .analysis import JourneyFilter, UnknownConversionError, analyze_batch, analyze_journey
 from .backtest import backtest
+from .backtest_rates import backtest_rates
 from .changes import drift_from_active
 from .finished import UnknownPolicyError
 from .learning import Progress
@@ -137,8 +138,14 @@ class Workshop:
         window, split = parameters.window(tenant_id), parameters.time("split")
         if split is None:
             raise JobParameterError("split: must be given")
+        model = parameters.text("model") or "markov"
+        if model not in TRAINED_MODELS:
+            raise JobParameterError(f"model: must be one of {', '.join(TRAINED_MODELS)}")
         with self._session.snapshot() as connection:
-            report = backtest(connection, window, split, self._inactivity, progress)
+            if model == "poisson":
+                report = backtest_rates(connection, window, split, progress)
+            else:
+                report = backtest(connection, window, split, self._inactivity, progress)
         return lambda _connection: report
 
     def _analyze_journey(self, tenant_id: str, parameters: Parameters, progress: Progress) -> Decision:

@@ -172,7 +172,11 @@ def test_analyses_and_back_tests_end_with_their_reports(trainer: Trainer) -> Non
     journey = trainer.run("analyze_journey", conversion_id="order-p2")
     assert journey.result is not None
     assert [touch["channel"] for touch in journey.result["touchpoints"]] == ["search", "mail"]
-    assert trainer.run("backtest", split=str(NOW + 6 * 86_400_000_000)).state == "succeeded"
+    split = str(NOW + 6 * 86_400_000_000)
+    assert trainer.run("backtest", split=split).state == "succeeded"
+    rates = trainer.run("backtest", split=split, model="poisson")
+    assert rates.result is not None
+    assert rates.result["prediction"].keys() >= {"log_loss", "log_loss_one_rate", "by_rate"}
 
 
 SENSELESS = [
@@ -182,6 +186,7 @@ SENSELESS = [
     ("activate", {"model": "markov"}, "markov has no version for tenant acme"),
     ("activate", {"model": "markov", "version": "3"}, "markov has no version 3"),
     ("backtest", {}, "split: must be given"),
+    ("backtest", {"split": "2026-11-01", "model": "linear"}, "model: must be one of markov, poisson"),
     ("analyze_journey", {"conversion_id": "nothing"}, "there is no conversion nothing"),
 ]
 
