@@ -19,9 +19,7 @@ from attributary.attribution_core.markov import Chain, shares
 from attributary.attribution_core.markov_shapley import MarkovShapley, markov_shapley
 from attributary.attribution_core.removal import removal_effects
 from attributary.attribution_core.sets import distinct_sets
-from attributary.attribution_core.shapley import exact, sampled_rate_values, subset_sums
-
-RATE_GAME_CHANNELS = 14
+from attributary.attribution_core.shapley import EXACT_CHANNELS, exact, sampled_rate_values, subset_sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,8 +161,11 @@ class RateShapleyTotals:
         found = distinct_sets(self.batch)
         return found.members, found.set_of_journey
 
-    def values(self, weights: Weights) -> Floats:
-        """Return the Shapley values of the conversion rate and of the value per journey, float64[2, K]."""
+    def values(self, weights: Weights) -> tuple[Floats, Floats]:
+        """Return the Shapley values of the conversion rate and of the value per journey, and their standard errors.
+
+        float64[2, K] each; the errors, of sampled orders, are 0 up to 20 channels, where all orders are counted.
+        """
         members, places = self._sets
         filled = self.batch.lengths > 0
         channels = len(self.batch.index)
@@ -172,29 +173,31 @@ class RateShapleyTotals:
             np.bincount(places[filled], part[filled], len(members))
             for part in (weights.conversions, weights.values, weights.conversions + weights.nulls)
         ]
-        if channels > RATE_GAME_CHANNELS:
+        if channels > EXACT_CHANNELS:
             names = self.batch.index.names
-            values = []
+            found = []
             for worth in by_set[:2]:
                 sets = {
                     tuple(names[code] for code in codes): (worth[place], by_set[2][place] - worth[place], 0)
                     for place, codes in enumerate(members)
                 }
-                values.append(sampled_rate_values(sets, self.batch.index, seed=0).values)
-            return np.stack(values)
+                found.append(sampled_rate_values(sets, self.batch.index, seed=0))
+            return np.stack([each.values for each in found]), np.stack([each.errors for each in found])
         masks = np.array([sum(1 << code for code in codes) for codes in members], dtype=np.int64)
         tables = [subset_sums(np.bincount(masks, worth, 1 << channels).astype(np.float64)) for worth in by_set]
         safe = np.where(tables[2] > 0, tables[2], 1.0)
-        return np.stack([exact(table / safe) for table in tables[:2]])
+        values = np.stack([exact(table / safe) for table in tables[:2]])
+        return values, np.zeros_like(values)
 
     def totals(self, weights: Weights) -> Floats:
         """Return the parts of the rate times the number of journeys with touches."""
         filled = self.batch.lengths > 0
-        return self.values(weights) * float((weights.conversions + weights.nulls)[filled].sum())
+        return self.values(weights)[0] * float((weights.conversions + weights.nulls)[filled].sum())
 
     def details(self, weights: Weights) -> dict[str, Floats]:
-        """Return the Shapley values as parts of the conversion rate."""
-        return {"shapley": self.values(weights)[0]}
+        """Return the Shapley values as parts of the conversion rate, and their error where orders were sampled."""
+        values, errors = self.values(weights)
+        return {"shapley": values[0], "shapley_error": errors[0]}
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,8 +236,9 @@ class MarkovShapleyTotals:
         return np.stack(parts)
 
     def details(self, weights: Weights) -> dict[str, Floats]:
-        """Return the Shapley values as parts of the conversion probability."""
-        return {"shapley": self.values(weights)[0].values}
+        """Return the Shapley values as parts of the conversion probability, and their error where sets were sampled."""
+        found = self.values(weights)[0]
+        return {"shapley": found.values, "shapley_error": found.errors}
 
 
 def _with_touches(batch: JourneyBatch, weights: Weights) -> Floats:

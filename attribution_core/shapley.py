@@ -140,15 +140,18 @@ def exact(game: Floats) -> Floats:
         raise ValueError("game: must have 2^K entries, K up to 20; sample larger games")
     if channels == 0:
         return np.zeros(0, dtype=np.float64)
-    weight = np.array(
-        [factorial(size) * factorial(channels - size - 1) / factorial(channels) for size in range(channels)]
-    )
-    # weights of the sets of all channels but one, by their size
-    weights = weight[np.bitwise_count(np.arange(game.size // 2, dtype=np.uint32))]
+    # phi_i is what the sets with i are worth less what those without are, each by its size: the weights of "with" and
+    # "without" added up over the sets with i, less the weights of "without" over all sets.
+    ways = [factorial(size) * factorial(channels - size - 1) / factorial(channels) for size in range(channels)]
+    without = np.array([*ways, 0.0])
+    both = np.array([0.0, *ways]) + without
+    sizes = np.bitwise_count(np.arange(game.size, dtype=np.uint32))
+    folded, constant = both[sizes] * game, (without[sizes] * game).sum()
     values = np.empty(channels, dtype=np.float64)
-    for channel in range(channels):
-        pairs = game.reshape(-1, 2, 1 << channel)
-        values[channel] = np.dot(weights, (pairs[:, 1] - pairs[:, 0]).ravel())
+    for channel in reversed(range(channels)):
+        low, high = folded.reshape(2, -1)
+        values[channel] = high.sum() - constant
+        folded = low + high
     return values
 
 
@@ -271,8 +274,13 @@ def _error(total: Floats, squares: Floats, pairs: int) -> Floats:
 
 
 def _transform(table: Floats, sign: float) -> Floats:
-    changed = np.array(table, dtype=np.float64)
-    for bit in range(changed.size.bit_length() - 1):
-        pairs = changed.reshape(-1, 2, 1 << bit)
-        pairs[:, 1] += sign * pairs[:, 0]
-    return changed
+    """Add (or take off), bit by bit, what is without the bit to what is with it."""
+    bits = table.size.bit_length() - 1
+    # Both halves of the bits are worked on as the far axis of a square: near bits would mean steps of a few bytes.
+    square = np.array(table, dtype=np.float64).reshape(1 << bits // 2, -1)
+    for _ in range(2):
+        for bit in range(square.shape[0].bit_length() - 1):
+            pairs = square.reshape(-1, 2, square.shape[1] << bit)
+            pairs[:, 1] += sign * pairs[:, 0]
+        square = np.ascontiguousarray(square.T)
+    return square.ravel()

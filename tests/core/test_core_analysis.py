@@ -4,13 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from attributary.attribution_core import analyze
 from attributary.attribution_core.analysis import ANALYSES
+from attributary.attribution_core.journeys import ChannelIndex
 from attributary.attribution_core.models import ModelError
 from attributary.attribution_core.paths import TableError
+from attributary.attribution_core.shapley import sampled_rate_values
 from attributary.cli.main import app
 
 COLUMNS: dict[str, list[Any]] = {
@@ -229,16 +232,26 @@ def test_command_names_a_missing_or_broken_file(tmp_path: Path) -> None:
     assert "Parquet" in done.stderr
 
 
-def test_the_rate_game_of_many_channels_is_sampled_and_still_sums_to_the_conversions() -> None:
-    names = [f"channel {number:02}" for number in range(16)]
+@pytest.mark.parametrize("channels", [16, 24])
+def test_the_rate_game_is_exact_up_to_20_channels_and_sampled_beyond(channels: int) -> None:
+    names = [f"channel {number:02}" for number in range(channels)]
+    rows = channels + 14
     columns: dict[str, list[Any]] = {
         "path": [" > ".join(names[first : first + 3]) for first in range(14)] + names,
-        "total_conversions": [5 + number for number in range(30)],
-        "total_null": [90 - number for number in range(30)],
+        "total_conversions": [5 + number for number in range(rows)],
+        "total_null": [90 - number for number in range(rows)],
     }
     report = analyze(columns, ["shapley_rate"])["shapley_rate"]
     assert sum(report.column("conversions")) == pytest.approx(sum(columns["total_conversions"]))
     assert report.to_dict() == analyze(columns, ["shapley_rate"])["shapley_rate"].to_dict()
+    sets: dict[tuple[str, ...], tuple[int, int, int]] = {
+        tuple(path.split(" > ")): (won, lost, 0) for path, won, lost in zip(*columns.values(), strict=True)
+    }
+    other = sampled_rate_values(sets, ChannelIndex.of(names), seed=9, max_pairs=500)
+    apart = np.abs(np.array(report.column("shapley")) - other.values)
+    errors = np.array(report.column("shapley_error"))
+    assert (errors > 0).all() == (channels > 20)
+    assert (apart < 4.5 * np.hypot(errors, other.errors)).all()
 
 
 def test_the_table_says_what_is_rare_and_what_is_unavailable() -> None:
