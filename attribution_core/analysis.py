@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from attributary.attribution_core.diagnostics import of_model, sizes, statuses
 from attributary.attribution_core.events import read_events
 from attributary.attribution_core.insights import population_insights
-from attributary.attribution_core.interval import IntervalMethod, shares_spread
+from attributary.attribution_core.interval import IntervalMethod, shares_spread, values_are_single
 from attributary.attribution_core.journeys import Floats, JourneyBatch
 from attributary.attribution_core.lifts import Experiment, ExperimentError, Totals, calibration_document
 from attributary.attribution_core.markov import shares
@@ -31,16 +32,12 @@ from attributary.attribution_core.population import (
     RemovalTotals,
     Weights,
 )
-from attributary.attribution_core.reconciliation import reconcile
 from attributary.attribution_core.report import Analysis, ModelReport
 from attributary.attribution_core.rules import RULES, RuleSettings
 from attributary.attribution_core.sets import channels_of_journeys, set_shares
-from attributary.attribution_core.shapley import journey_interactions, ordered
 from attributary.attribution_core.transforms import apply
 
 _MICROS = 1_000_000
-_PAIRS = 20  # strongest pairs in a report
-_PLACES = 10  # places in the journey that a report shows one by one; the last entry holds all later ones
 ANALYSES: tuple[str, ...] = (
     *RULE_MODELS,
     "markov",
@@ -173,40 +170,22 @@ def _report(estimator: Estimator, table: JourneyTable, settings: AnalysisSetting
     totals = estimator.totals(weights)
     share = _shares(totals, batch, weights)
     details = estimator.details(weights)
-    with_touches = batch.lengths > 0
-    diagnostics: dict[str, Any] = {
-        "status": _status(batch, weights, settings),
-        "journeys": int((outcomes.conversions + outcomes.nulls).sum()),
-        "conversions": int(outcomes.conversions.sum()),
-        "value": int(outcomes.value_micros.sum()) / _MICROS,
-        "unattributed_conversions": int(outcomes.conversions[~with_touches].sum()),
-        "unattributed_value": int(outcomes.value_micros[~with_touches].sum()) / _MICROS,
-        "transforms": list(settings.transforms),
-        "confidence": None,
-    }
-    if isinstance(estimator, MarkovShapleyTotals) and settings.baseline:
-        by_conversion, by_value = estimator.values(weights)
-        diagnostics["baseline"] = list(settings.baseline)
-        diagnostics["baseline_share"] = by_conversion.baseline / by_conversion.total if by_conversion.total else None
-        diagnostics["baseline_value_share"] = by_value.baseline / by_value.total if by_value.total else None
-    if estimator.name == "shapley":
-        diagnostics.update(_shapley_details(batch, weights))
-    if isinstance(estimator, PoissonTotals):
-        diagnostics["baseline"] = ["no touch"]
-        known = share.size > 0 and bool(np.isfinite(share[0]).all())
-        diagnostics["baseline_share"] = 1.0 - float(share[0].sum()) if known else None
-    if isinstance(estimator, RemovalTotals):
-        diagnostics["order"] = settings.order
-        diagnostics["states"] = int(estimator.grams.states.numbers.size)
-        diagnostics["reconciliation"] = reconcile(batch, weights, totals[0], details["removal_effect"])
-    if isinstance(estimator, CreditTotals) and estimator.name in RULES:
-        diagnostics["confidence_note"] = "rule, not estimated: intervals show how stable the share is over journeys"
+    diagnostics = sizes(table, settings.transforms) | statuses(batch, weights, settings.minimum_conversions)
+    own = of_model(estimator, weights, totals, share, details)
+    if diagnostics["status"] != "ok":
+        own.pop("status", None)
+    diagnostics |= own
     spread = None
     if settings.intervals:
-        spread = shares_spread(estimator, table, share, settings.method, (settings.draws, settings.seed))
+        spread, used = shares_spread(estimator, table, share, settings.method, (settings.draws, settings.seed))
         if not (isinstance(estimator, CreditTotals) and estimator.name in RULES):
             diagnostics["confidence"] = float(spread.confidence[0])
-        diagnostics["draws"] = settings.draws
+        diagnostics["interval_method"] = used
+        diagnostics["draws"] = int(spread.draws[0])
+        if not values_are_single(table):
+            diagnostics["value_interval_note"] = (
+                "rows sum up the values of several conversions: how they vary is unknown"
+            )
     rows = []
     for code, name in enumerate(batch.index.names):
         row: dict[str, Any] = {
@@ -225,25 +204,6 @@ def _report(estimator: Estimator, table: JourneyTable, settings: AnalysisSetting
         rows.append({key: _python(value) for key, value in row.items()})
     _name_fallbacks(rows, batch, weights)
     return ModelReport(estimator.name, _version(estimator.name, settings), rows, diagnostics)
-
-
-def _shapley_details(batch: JourneyBatch, weights: Weights) -> dict[str, Any]:
-    """Return the strongest pairs by interaction index, and the values by place in the journey."""
-    names = batch.index.names
-    chosen = weights.conversions > 0
-    converting, conversions = batch.select(chosen), weights.conversions[chosen]
-    pairs = np.triu(journey_interactions(converting, conversions))
-    order = np.argsort(-pairs, axis=None, kind="stable")[:_PAIRS]
-    places = ordered(converting, conversions.astype(np.int64))
-    late = places[:, _PLACES:].sum(axis=1, keepdims=True)
-    return {
-        "interactions": [
-            {"channels": [names[place // len(names)], names[place % len(names)]], "index": float(pairs.flat[place])}
-            for place in order.tolist()
-            if pairs.flat[place] > 0
-        ],
-        "by_place": dict(zip(names, np.column_stack((places[:, :_PLACES], late)).tolist(), strict=True)),
-    }
 
 
 def _python(value: Any) -> Any:
@@ -266,18 +226,6 @@ def _support(batch: JourneyBatch, weights: Weights) -> Floats:
     chosen = weights.conversions > 0
     journey, channel = channels_of_journeys(batch.select(chosen))
     return np.bincount(channel, weights.conversions[chosen][journey], len(batch.index)).astype(np.float64)
-
-
-def _status(batch: JourneyBatch, weights: Weights, settings: AnalysisSettings) -> str:
-    filled = batch.lengths > 0
-    conversions = weights.conversions[filled].sum()
-    if conversions == 0:
-        return "unavailable: no conversions" + (" with touches" if weights.conversions.any() else "")
-    if conversions < settings.minimum_conversions:
-        return f"insufficient data: fewer than {settings.minimum_conversions} conversions"
-    if weights.nulls[filled].sum() == 0:
-        return "conversions only: journeys without a conversion are missing, removal effects say little"
-    return "ok"
 
 
 def _name_fallbacks(rows: list[dict[str, Any]], batch: JourneyBatch, weights: Weights) -> None:

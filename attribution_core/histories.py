@@ -31,7 +31,8 @@ class Pieces:
         journey: int64[p], its journey.
         since: int64[p], its begin, microseconds UTC.
         until: int64[p], its end, microseconds UTC; later than its begin.
-        at_end: int64[n], the row that held when watching the journey ended; -1 where no touch came before that.
+        at_end: int64[n], the row that held up to the moment when watching the journey ended; -1 where no touch came
+            before that.
     """
 
     exposures: Exposures
@@ -47,7 +48,8 @@ def pieces(batch: JourneyBatch, watched_until: Ints, bounds: Sequence[int] = AGE
 
     Args:
         batch: n journeys.
-        watched_until: int64[n], when watching ended, microseconds UTC. A conversion at the moment of a touch sees it.
+        watched_until: int64[n], when watching ended, microseconds UTC. A conversion at the very moment of a touch does
+            not see it: under that exposure no time was watched, and any rate would do.
         bounds: upper ends of the age classes, microseconds, ascending.
 
     Raises:
@@ -136,16 +138,14 @@ def _pieces(batch: JourneyBatch, watched_until: Ints, bounds: Sequence[int]) -> 
     until = np.append(since[1:], 0)
     until[np.append(journey[1:] != journey[:-1], np.ones(min(until.size, 1), dtype=np.bool_))] = np.iinfo(np.int64).max
     watched = watched_until[journey]
-    holds = (since <= watched) & (until > watched)
+    holds = (since < watched) & (until >= watched)
     until = np.minimum(until, watched)
-    kept = (until > since) | holds
+    kept = until > since
     offsets, words = _held(batch, cut_of.reshape(-1, ages + 1), kept)
     exposures, rows = distinct_rows(offsets, words)
     at_end = np.full(len(batch), -1, dtype=np.int64)
     at_end[journey[holds]] = rows[holds[kept]]
-    lasts = (until > since)[kept]
-    kept &= until > since
-    return Pieces(exposures, rows[lasts], journey[kept], since[kept], until[kept], at_end)
+    return Pieces(exposures, rows, journey[kept], since[kept], until[kept], at_end)
 
 
 def _held(batch: JourneyBatch, cuts: Ints, kept: Flags) -> tuple[Ints, Ints]:

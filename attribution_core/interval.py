@@ -1,9 +1,10 @@
 """The spread of the shares of any model: the Bayesian bootstrap, or a fast path where one exists.
 
-Invariant: the bootstrap is used wherever the fast path has none to offer; both are functions of data, draws and seed.
+Invariants: the bootstrap is used wherever the fast path has none to offer; both are functions of data, draws and seed.
+Where rows sum up several conversions their single values are unknown, and so is the spread of value: NaN, no guess.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -26,10 +27,17 @@ _BOOTSTRAP_ROWS = 200_000
 _Z_90 = 1.6448536269514722  # the normal quantile of 0.95
 
 
+class SharesSpread(NamedTuple):
+    """A spread, and how it was found: "bootstrap", "dirichlet" or "closed form"."""
+
+    spread: Spread
+    method: str
+
+
 def shares_spread(
     estimator: Estimator, table: JourneyTable, share: Floats, method: IntervalMethod, draws_seed: tuple[int, int]
-) -> Spread:
-    """Return the spread of the shares of conversions and of value, arrays [2, K].
+) -> SharesSpread:
+    """Return the spread of the shares of conversions and of value, arrays [2, K], and the method that was used.
 
     Args:
         estimator: the model.
@@ -41,22 +49,51 @@ def shares_spread(
     draws, seed = draws_seed
     fast = method == "fast" or (method == "auto" and len(table.batch) > _BOOTSTRAP_ROWS)
     if fast and isinstance(estimator, CreditTotals):
-        return _closed_form(estimator, table, share)
-    if fast and isinstance(estimator, RemovalTotals) and estimator.order == 1:
-        state = JourneyState.fit(table.batch, table.outcomes)
-        places = state.index.translation(table.batch.index)
-        drawn = np.zeros((draws, *share.shape), dtype=np.float64)
-        for kind in (0, 1):
-            effects = dirichlet_removal(state, draws=draws, seed=seed, of_value=kind == 1)
-            drawn[:, kind, places] = shares(effects)
-        return spread(drawn, share)
+        found, used = _closed_form(estimator, table, share), "closed form"
+    elif fast and isinstance(estimator, RemovalTotals) and estimator.order == 1:
+        found, used = spread(_dirichlet(table, draws, seed), share), "dirichlet"
+    else:
+        found, used = spread(_bootstrap(estimator, table, draws, seed), share), "bootstrap"
+    if not values_are_single(table):
+        found.low[1], found.high[1], found.error[1], found.confidence[1] = (np.nan,) * 4
+    return SharesSpread(found, used)
+
+
+def values_are_single(table: JourneyTable) -> bool:
+    """Tell whether the value of every conversion is known by itself, not summed up with others."""
+    outcomes = table.outcomes
+    return not bool(((outcomes.conversions > 1) & (outcomes.value_micros != 0)).any())
+
+
+def _bootstrap(estimator: Estimator, table: JourneyTable, draws: int, seed: int) -> Floats:
     filled = table.batch.lengths > 0
-    drawn = np.empty((draws, *share.shape), dtype=np.float64)
+    drawn = np.empty((draws, 2, len(table.batch.index)), dtype=np.float64)
     for place, weights in enumerate(bootstrap_weights(table.outcomes, draws=draws, seed=seed)):
         whole = np.array([weights.conversions[filled].sum(), weights.values[filled].sum()])
         with np.errstate(divide="ignore", invalid="ignore"):
             drawn[place] = estimator.totals(weights) / whole[:, None]
-    return spread(drawn, share)
+    return drawn
+
+
+def _dirichlet(table: JourneyTable, draws: int, seed: int) -> Floats:
+    state = JourneyState.fit(table.batch, table.outcomes)
+    places = state.index.translation(table.batch.index)
+    drawn = np.zeros((draws, 2, len(table.batch.index)), dtype=np.float64)
+    for kind, squares in enumerate((None, _value_squares(table)[places])):
+        drawn[:, kind, places] = shares(dirichlet_removal(state, draws=draws, seed=seed, value_squares=squares))
+    return drawn
+
+
+def _value_squares(table: JourneyTable) -> Floats:
+    """Return the summed squared distances of values from their mean by last channel, float64[K]."""
+    batch, outcomes = table.batch, table.outcomes
+    chosen = (batch.lengths > 0) & (outcomes.conversions > 0)
+    last, values = batch.channels[batch.offsets[1:][chosen] - 1], outcomes.value_micros[chosen].astype(np.float64)
+    channels = len(batch.index)
+    numbers = np.bincount(last, outcomes.conversions[chosen], channels)
+    mean = np.bincount(last, values, channels) / np.maximum(numbers, 1)
+    squares: Floats = np.bincount(last, (values - mean[last]) ** 2, channels).astype(np.float64)
+    return squares
 
 
 def _closed_form(estimator: CreditTotals, table: JourneyTable, share: Floats) -> Spread:
@@ -64,4 +101,5 @@ def _closed_form(estimator: CreditTotals, table: JourneyTable, share: Floats) ->
     errors = np.stack([sums.errors(table.batch.index, of_value=of_value) for of_value in (False, True)])
     # E|X| = sqrt(2 / pi) sd for a normal X: the total variation that the draws would have had
     variation = 0.5 * np.sqrt(2 / np.pi) * errors.sum(axis=1)
-    return Spread(share - _Z_90 * errors, share + _Z_90 * errors, errors, 1.0 - variation)
+    low, high = share - _Z_90 * errors, share + _Z_90 * errors
+    return Spread(low, high, errors, 1.0 - variation, np.zeros(2, dtype=np.int64))

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from attributary.attribution_core.exposure_rows import Exposures
 from attributary.attribution_core.journeys import Flags, Floats
 
-_PRIOR_PRECISION = 1 / 9  # a rate ratio beyond e^6 either way is implausible
+IMPLAUSIBLE_LOG_RATIO = 6.0
+"""Log of a rate ratio that the prior takes for implausible either way: two of its standard deviations."""
+_PRIOR_PRECISION = 4 / IMPLAUSIBLE_LOG_RATIO**2
 _MAX_STEPS = 100
 _TOLERANCE = 1e-9
 _PAIRS = 1 << 20  # of entries at a time

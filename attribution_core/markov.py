@@ -20,6 +20,9 @@ import numpy as np
 
 from attributary.attribution_core.journeys import Floats, Ints
 
+ROUNDING = 1e-12
+"""What a sum may be off by, relative to the sum of the absolute values of its parts."""
+
 
 @dataclass(frozen=True, eq=False)
 class Chain:
@@ -42,7 +45,7 @@ class RemovalEffects:
     """Removal effects of all channels.
 
     Attributes:
-        effects: float64[..., K]; NaN when the chain never converts.
+        effects: float64[..., K]; NaN when the chain never converts, or its refunds cancel its values.
         total: float64[...], conversion probability (or expected value) of a journey, ``h0``.
     """
 
@@ -75,7 +78,9 @@ def first_order_removal(chain: Chain) -> RemovalEffects:
     diagonal = np.diagonal(inverse, axis1=-2, axis2=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         effects = visits / diagonal * hope / total[..., None]
-    effects = np.where(total[..., None] == 0, np.nan, effects)
+    # what is no more than the rounding of values and refunds that cancel is nothing to have shares of
+    gross = np.sum(visits * np.abs(chain.reward), axis=-1)
+    effects = np.where((np.abs(total) <= ROUNDING * gross)[..., None], np.nan, effects)
     return RemovalEffects(effects, total)
 
 

@@ -156,6 +156,13 @@ class PoissonTotals:
         conversions = np.bincount(found.at_end[ended], weights.conversions[ended], rows)
         return fit(self._design, days.astype(np.float64), conversions.astype(np.float64), len(AGE_BOUNDS))
 
+    def conversions_at_a_touch(self, weights: Weights) -> float:
+        """Return the conversions at the very moment of a touch, which the fit does not see under that exposure."""
+        batch = self.batch
+        filled = batch.lengths > 0
+        last = batch.times[batch.offsets[1:][filled] - 1]
+        return float(weights.conversions[filled][last == batch.converted_at[filled]].sum())
+
     def totals(self, weights: Weights) -> Floats:
         """Add up the credits of the converted journeys; NaN when nothing can be fitted."""
         channels = len(self.batch.index)

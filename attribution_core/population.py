@@ -53,6 +53,10 @@ class Estimator(Protocol):
     def name(self) -> str:
         """The model's name."""
 
+    @property
+    def batch(self) -> JourneyBatch:
+        """The journeys."""
+
     def totals(self, weights: Weights) -> Floats:
         """Return what each channel gets, float64[2, K]: conversions, and value in micros."""
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from attributary.attribution_core.grams import SparseChain
 from attributary.attribution_core.journeys import Floats
-from attributary.attribution_core.markov import RemovalEffects
+from attributary.attribution_core.markov import ROUNDING, RemovalEffects
 from attributary.attribution_core.sweeps import EMPTINESS, kept_rewards
 
 Method = Literal["auto", "dense", "sparse", "blocks"]
@@ -76,16 +76,22 @@ def _dense(chain: SparseChain) -> RemovalEffects:
         inside = np.flatnonzero(member[:, channel])
         if inside.size:
             lost[:, channel] = visits[inside] @ np.linalg.solve(inverse[np.ix_(inside, inside)], hope[inside])
-    return _relative(lost, total)
+    return _relative(lost, total, visits @ np.abs(chain.reward))
 
 
 def _swept(chain: SparseChain, *, dense: bool) -> RemovalEffects:
     total = chain.visits @ chain.reward
     kept = np.stack([kept_rewards(chain, kind, dense=dense) for kind in range(chain.reward.shape[1])])
-    return _relative(total[:, None] - kept, total)
+    return _relative(total[:, None] - kept, total, chain.visits @ np.abs(chain.reward))
 
 
-def _relative(lost: Floats, total: Floats) -> RemovalEffects:
+def _relative(lost: Floats, total: Floats, gross: Floats) -> RemovalEffects:
+    """Return what is lost relative to the total.
+
+    `gross` is what would be collected if every reward were positive: what is as small as its rounding is nothing. A
+    total of refunds that cancel the values has no shares.
+    """
+    lost = np.where(np.abs(lost) <= ROUNDING * gross[:, None], 0.0, lost)
     with np.errstate(divide="ignore", invalid="ignore"):
-        effects = np.where(total[:, None] == 0, np.nan, lost / total[:, None])
+        effects = np.where((np.abs(total) <= ROUNDING * gross)[:, None], np.nan, lost / total[:, None])
     return RemovalEffects(effects, total)

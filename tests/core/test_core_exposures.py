@@ -87,6 +87,7 @@ def test_every_moment_of_a_history_is_in_the_piece_with_its_exposure(
     rows = written_out(found.exposures)
 
     def exposure(touches: list[tuple[int, str, str]], moment: int) -> dict[int, int]:
+        """Of the time from this moment to the next."""
         held: dict[int, int] = {}
         for when, _, channel in touches:
             age = int(np.searchsorted(bounds, moment - when, side="right"))
@@ -106,8 +107,8 @@ def test_every_moment_of_a_history_is_in_the_piece_with_its_exposure(
         first = min((touch[0] for touch in touches), default=int(until[journey]))
         assert sum(found.until[mine] - found.since[mine]) == len(held)  # nothing is covered twice
         assert held == {moment: exposure(touches, moment) for moment in range(first, int(until[journey]))}
-        if touches and until[journey] >= first:
-            assert rows[found.at_end[journey]] == exposure(touches, int(until[journey]))
+        if touches and until[journey] > first:
+            assert rows[found.at_end[journey]] == exposure(touches, int(until[journey]) - 1)
         else:
             assert found.at_end[journey] == -1
 

@@ -169,15 +169,16 @@ def test_pieces_cover_each_history_once(rows: list) -> None:  # type: ignore[typ
     began = [min([touch[0] for touch in touches], default=int(until[n])) for n, (touches, _, _) in enumerate(rows)]
     assert watched.tolist() == (until - np.array(began)).tolist()
     for journey, (touches, _, _) in enumerate(rows):
-        if touches:
-            ages = [int(np.searchsorted(AGE_BOUNDS, until[journey] - when, side="right")) for when, _, _ in touches]
-            wanted = np.zeros((len(batch.index), len(AGE_BOUNDS) + 1))
-            for age, (_, _, channel) in zip(ages, touches, strict=True):
-                wanted[batch.index.code(channel), age] += 1
-            held = found.exposures.dense(wanted[:, :-1].size)[found.at_end[journey]].reshape(len(batch.index), -1)
-            assert held.tolist() == np.minimum(wanted[:, :-1], 5).tolist()
-        else:
+        before = [(when, channel) for when, _, channel in touches if when < until[journey]]
+        if not before:
             assert found.at_end[journey] == -1
+            continue
+        wanted = np.zeros((len(batch.index), len(AGE_BOUNDS) + 1))
+        for when, channel in before:  # up to the end: an age that is a bound there was below it before
+            age = int(np.searchsorted(AGE_BOUNDS, until[journey] - when, side="left"))
+            wanted[batch.index.code(channel), age] += 1
+        held = found.exposures.dense(wanted[:, :-1].size)[found.at_end[journey]].reshape(len(batch.index), -1)
+        assert held.tolist() == np.minimum(wanted[:, :-1], 5).tolist()
 
 
 def test_nothing_to_fit_is_refused_and_shown_as_unavailable() -> None:
