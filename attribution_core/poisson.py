@@ -26,6 +26,8 @@ from attributary.attribution_core.likelihood import Design, FitError, maximum
 from attributary.attribution_core.lookback import MICROS_PER_DAY
 from attributary.attribution_core.population import Weights
 
+_SLOPE = 1e-6  # of the log posterior, per conversion: a steeper one is worth letting an effect in again
+
 
 @dataclass(frozen=True, eq=False)
 class PoissonFit:
@@ -67,10 +69,11 @@ def fit_counts(counts: ExposureCounts) -> PoissonFit:
 def fit_raising(
     counts: ExposureCounts, *, draws: int, seed: int, start: PoissonFit | None = None
 ) -> tuple[Floats, Floats]:
-    """Fit rates that no touch lowers, and draw from their uncertainty.
+    """Fit rates that no touch lowers, and draw from the uncertainty of the free fit.
 
-    Effects that come out negative are fixed at 0 and the others fitted again, until none is negative; one that was
-    fixed stays so. Draws are normal around the estimate (Laplace), those below 0 count as 0, as the estimate does.
+    Effects that come out negative are fixed at 0 and the others fitted again, until none is negative; one that would
+    raise the posterior by being positive is let in again, once. Draws are normal around the free estimate (Laplace)
+    and signed: an effect that is fixed at 0 is not known to be 0.
 
     Args:
         counts: additive counts.
@@ -79,25 +82,32 @@ def fit_raising(
         start: what `fit_counts` found, if it is there: saves finding it again.
 
     Returns:
-        float64[K, A], log rate ratios, and float64[draws, K, A].
+        float64[K, A], log rate ratios, not negative, and float64[draws, K, A].
 
     Raises:
         FitError: as for `fit`.
     """
     days, conversions, design = counts.days, counts.conversions.astype(np.float64), _design(counts)
-    kept = np.arange(design.effects)
-    theta = None if start is None else np.append(start.alpha, start.beta.ravel())
-    while True:
-        theta, covariance = maximum(design, days, conversions, theta)
-        raising = theta[1:] >= 0
-        if bool(raising.all()):
-            break
-        kept, theta, design = kept[raising], np.append(theta[:1], theta[1:][raising]), design.only(raising)
-    noise = np.random.default_rng(seed).standard_normal((draws, theta.size)) @ np.linalg.cholesky(covariance).T
     shape = len(counts.index), len(counts.bounds)
-    beta, drawn = np.zeros(shape[0] * shape[1]), np.zeros((draws, shape[0] * shape[1]))
-    beta[kept], drawn[:, kept] = theta[1:], np.maximum(theta[1:] + noise[:, 1:], 0.0)
-    return beta.reshape(shape), drawn.reshape(draws, *shape)
+    theta = None if start is None else np.append(start.alpha, start.beta.ravel())
+    theta, covariance = maximum(design, days, conversions, theta)
+    noise = np.random.default_rng(seed).standard_normal((draws, theta.size)) @ np.linalg.cholesky(covariance).T
+    drawn = (theta[1:] + noise[:, 1:]).reshape(draws, *shape)
+    kept, again = theta[1:] >= 0, np.zeros(design.effects, dtype=np.bool_)
+    while True:
+        effects = np.flatnonzero(kept)
+        found, _ = maximum(design.only(kept), days, conversions, np.append(theta[:1], np.maximum(theta[1:][kept], 0)))
+        theta = np.zeros_like(theta)
+        theta[0], theta[1 + effects] = found[0], found[1:]
+        if bool((found[1:] < 0).any()):
+            kept[effects[found[1:] < 0]] = False
+            continue
+        slopes = design.sums(conversions - days * np.exp(design.logs(theta)))
+        better = ~kept & ~again & (slopes > _SLOPE * conversions.sum())
+        if not bool(better.any()):
+            return theta[1:].reshape(shape), drawn
+        kept |= better
+        again |= better
 
 
 def _design(counts: ExposureCounts) -> Design:

@@ -22,7 +22,8 @@ from attributary.attribution_core.journeys import ChannelIndex, Flags, Floats, I
 from attributary.attribution_core.rules import RULES, RuleSettings
 from attributary.attribution_core.segments import segment_sums
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_READABLE = frozenset({1, 2})  # in schema 1 draws were cut off at 0
 _KIND = "attributary.poisson-rates"
 _LOG_UNIT = 1 << 40  # log rate ratios are summed up in whole numbers of 1 / this
 _CELLS = 1 << 17  # of draws x touches at a time: they stay in the cache
@@ -63,7 +64,7 @@ class Rates:
         index: the channels.
         bounds: upper ends of the age classes, microseconds, ascending.
         beta: float64[K, A], log rate ratio of a touch of the channel in the age class, not negative.
-        draws: float64[D, K, A], the same under parameter draws.
+        draws: float64[D, K, A], the same under parameter draws of a fit in which touches may lower the rate; signed.
         conversions_with: int64[K], conversions with a touch of the channel in reach.
     """
 
@@ -92,7 +93,7 @@ class Rates:
         Raises:
             RatesError: when the document is of another kind or schema version, or damaged.
         """
-        if document.get("kind") != _KIND or document.get("schema") != SCHEMA_VERSION:
+        if document.get("kind") != _KIND or document.get("schema") not in _READABLE:
             raise RatesError(f"rates: expected {_KIND} of schema {SCHEMA_VERSION}")
         try:
             index = ChannelIndex.of(document["channels"])
@@ -106,7 +107,7 @@ class Rates:
         finite = bool(np.isfinite(beta).all() and np.isfinite(draws).all())
         if support.size != len(index) or not finite or list(index.names) != document["channels"]:
             raise RatesError("rates: damaged document (lengths, order or numbers)")
-        if bool((beta < 0).any() or (draws < 0).any()):
+        if bool((beta < 0).any()):
             raise RatesError("rates: damaged document (a touch that lowers the rate)")
         return cls(index, bounds, beta, draws, support)
 
@@ -175,19 +176,36 @@ class PoissonModel:
     def drawn_credits(self, batch: JourneyBatch) -> Iterator[tuple[Floats, Floats]]:
         """Return credits and baselines under parameter draws, some draws at a time: float64[d, m], float64[d, n].
 
-        They mean nothing for journeys that fall back.
+        Effects that a draw has below 0 count as 0, as the estimate's do. They mean nothing for journeys that fall back.
         """
         step = max(_CELLS // max(batch.channels.size, 1), 1)
         for low in range(0, self.rates.draws.shape[0], step):
-            yield self._split(batch, self.rates.draws[low : low + step])
+            yield self._split(batch, np.maximum(self.rates.draws[low : low + step], 0.0))
+
+    def drawn_baselines(self, batch: JourneyBatch) -> Floats:
+        """Return the baselines under draws in which touches may lower the rate, too, float64[D, n]; 1 at most.
+
+        For intervals: where no touch has an effect, draws that only count positive ones would never reach 1.
+        """
+        step = max(_CELLS // max(batch.channels.size, 1), 1)
+        return np.concatenate(
+            [
+                _exponential(-np.maximum(self._logs(batch, self.rates.draws[low : low + step])[1], 0))
+                for low in range(0, self.rates.draws.shape[0], step)
+            ]
+        )
 
     def _places(self, batch: JourneyBatch) -> Ints:
         """Return the code of each touch's channel in the rates; -1, the last entry of a padded row, if unknown."""
         places: Ints = batch.index.translation(self.rates.index)[batch.channels]
         return places
 
-    def _split(self, batch: JourneyBatch, beta: Floats) -> tuple[Floats, Floats]:
-        """Eliminate backwards under many parameters at once: credits float64[d, m], baselines float64[d, n]."""
+    def _logs(self, batch: JourneyBatch, beta: Floats) -> tuple[Ints, Ints, Ints]:
+        """Return logs of rates in fixed point, under many parameters at once.
+
+        Up to and with each touch, over the whole batch, int64[d, m]; of each whole journey, int64[d, n]; and of all up
+        to the end of each journey, int64[d, n].
+        """
         parameters, ages = beta.shape[0], len(self.rates.bounds)
         table = np.zeros((parameters, beta.shape[1] + 1, ages + 1), dtype=np.int64)  # unknown, grown out: no effect
         table[:, :-1, :-1] = np.rint(beta * _LOG_UNIT)
@@ -199,9 +217,13 @@ class PoissonModel:
         upto = np.zeros((parameters, cells.size + 1), dtype=np.int64)
         np.cumsum(logs, axis=1, out=upto[:, 1:])
         ends = upto[:, batch.offsets[1:]]
-        whole = ends - upto[:, batch.offsets[:-1]]
+        return upto[:, 1:], ends - upto[:, batch.offsets[:-1]], ends
+
+    def _split(self, batch: JourneyBatch, beta: Floats) -> tuple[Floats, Floats]:
+        """Eliminate backwards under many parameters at once: credits float64[d, m], baselines float64[d, n]."""
+        upto, whole, ends = self._logs(batch, beta)
         # Relative to the rate of all touches: no exponent is above 0, so nothing overflows.
-        rates = _exponential(upto[:, 1:] - np.repeat(ends, batch.lengths, axis=1))
+        rates = _exponential(upto - np.repeat(ends, batch.lengths, axis=1))
         baseline = _exponential(-whole)
         # The exponent of the last touch is exactly 0, and the touch before ends where this one begins.
         gains = np.diff(rates, axis=1, prepend=0.0)

@@ -83,7 +83,7 @@ def _report(watched: Watched, free: PoissonFit, model: PoissonModel) -> dict[str
             "watched_days": float(counts.days.sum()),
             "distinct_exposures": len(counts.exposures),
             "base_rate_per_day": float(np.exp(free.alpha)),
-            "baseline": _row(shares, len(rates.index), conversions),
+            "baseline": _baseline_row(shares, len(rates.index), conversions),
             "confidence": shares["confidence"],
             "intervals": "parameter draws and conversions",
             "conversions_in_shares": int(sum(watched.paths.values())),
@@ -101,6 +101,14 @@ def _row(shares: Mapping[str, Any], place: int, conversions: int) -> dict[str, A
         "error": error,
         "conversions": share * conversions,
     }
+
+
+def _baseline_row(shares: Mapping[str, Any], place: int, conversions: int) -> dict[str, Any]:
+    """Return the baseline's row: its interval also holds what draws with touches that lower the rate say."""
+    row = _row(shares, place, conversions)
+    low, high = row["interval"]
+    drawn_low, drawn_high = np.quantile(shares["baselines"], (0.05, 0.95))
+    return row | {"interval": [min(low, float(drawn_low)), max(high, float(drawn_high))]}
 
 
 def _shares(paths: Mapping[Path, int], model: PoissonModel) -> dict[str, Any]:
@@ -129,6 +137,7 @@ def _shares(paths: Mapping[Path, int], model: PoissonModel) -> dict[str, Any]:
             for one, rest in zip(credits_drawn, baselines, strict=True)
         ]
     )
+    free = np.where(batch.lengths > 0, keen.drawn_baselines(batch), 1.0) @ numbers / whole
     pairs, places = np.unique(owner * (len(batch.index) + 1) + cells, return_inverse=True)
     sums = np.bincount(places, np.append(credits_, baseline), pairs.size)
     squares = np.bincount(
@@ -141,7 +150,7 @@ def _shares(paths: Mapping[Path, int], model: PoissonModel) -> dict[str, Any]:
     others = {name: by_name(rule(batch, RuleSettings()), nothing) for name, rule in RULES.items()}
     beside = np.stack((share, by_name(set_shares(batch), nothing), *(others[name] for name in _BESIDE)))
     apart = beside.max(axis=0) - beside.min(axis=0)
-    return {"share": share, "error": error, "confidence": confidence, "apart": apart, **others}
+    return {"share": share, "error": error, "confidence": confidence, "apart": apart, "baselines": free, **others}
 
 
 def _representatives(paths: Mapping[Path, int], model: PoissonModel) -> tuple[JourneyBatch, Floats]:

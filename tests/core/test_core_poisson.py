@@ -11,7 +11,7 @@ from attributary.attribution_core import analyze, histories, read_events
 from attributary.attribution_core.exposure_rows import Exposures
 from attributary.attribution_core.exposures import ExposureCounts
 from attributary.attribution_core.histories import AGE_BOUNDS, pieces
-from attributary.attribution_core.journeys import ChannelIndex, Ints, JourneyBatch, JourneyError, Outcomes
+from attributary.attribution_core.journeys import ChannelIndex, Floats, Ints, JourneyBatch, JourneyError, Outcomes
 from attributary.attribution_core.likelihood import Design, FitError
 from attributary.attribution_core.models import MODELS, ModelError, TrainedState, model_set
 from attributary.attribution_core.money import split_with_baseline
@@ -41,7 +41,7 @@ class World(NamedTuple):
     watched_until: Ints
 
 
-def world(people: int, seed: int) -> World:
+def world(people: int, seed: int, beta: Floats = BETA) -> World:
     """People with random touches over 20 days, watched for 40 days; the first conversion of each ends the journey."""
     generator = np.random.default_rng(seed)
     journeys, ends, converted = [], [], []
@@ -58,7 +58,7 @@ def world(people: int, seed: int) -> World:
             for when, _, channel in touches:
                 if when <= low < when + AGE_BOUNDS[-1]:
                     place = int(np.searchsorted(AGE_BOUNDS, low - when, side="right"))
-                    logs += BETA[NAMES.index(channel), place]
+                    logs += beta[NAMES.index(channel), place]
             wait = generator.exponential(1 / np.exp(logs)) * DAY
             if wait < min(high, 40 * DAY) - low:
                 end, flag = low + int(wait), True
@@ -292,6 +292,35 @@ def test_published_credits_are_those_of_the_free_fit_where_nothing_lowers_the_ra
     assert float(np.nanmean(model.confidence(known.batch))) > 0.9
 
 
+def test_the_raising_fit_is_the_constrained_maximum() -> None:
+    """Karush, Kuhn, Tucker: no effect above 0 has a slope, and none at 0 would raise the posterior by leaving it."""
+    for seed in range(8):
+        some = world(300, seed=seed, beta=np.array([[-0.3, 0.1, 0.0], [0.2, -0.2, 0.0]]))
+        counts = ExposureCounts.fit(some.batch, some.outcomes.conversions, some.watched_until)
+        beta, _ = fit_raising(counts, draws=2, seed=0)
+        design, days = Design.of(counts.exposures, beta.size), counts.days
+        exposed = np.exp(design.logs(np.append(0.0, beta.ravel())))
+        alpha = np.log(counts.conversions.sum() / (days @ exposed))  # no prior on the intercept
+        slopes = design.sums(counts.conversions - days * np.exp(alpha) * exposed) - beta.ravel() / 9
+        free = beta.ravel() > 0
+        assert slopes[free] == pytest.approx(0, abs=1e-5)
+        assert (slopes[~free] < 1e-3).all()
+
+
+def test_the_interval_of_a_baseline_reaches_all_where_touches_have_no_effect() -> None:
+    held = []
+    for seed in range(25):
+        some = world(1_000, seed=seed, beta=np.zeros((2, 3)))
+        counts = ExposureCounts.fit(some.batch, some.outcomes.conversions, some.watched_until)
+        beta, draws = fit_raising(counts, draws=64, seed=0)
+        model = PoissonModel(
+            "1", Rates(counts.index, counts.bounds, beta, draws, np.array([99, 99])), PoissonSettings()
+        )
+        journeys = some.batch.select(some.outcomes.conversions > 0)
+        held.append(float((np.quantile(model.drawn_baselines(journeys), 0.95, axis=0) > 0.999).mean()))
+    assert np.mean(held) > 0.85
+
+
 def test_effects_that_lower_the_rate_are_fixed_at_none_and_the_rest_is_fitted_again() -> None:
     counts = ExposureCounts(
         ChannelIndex.of(["a", "b"]),
@@ -303,8 +332,13 @@ def test_effects_that_lower_the_rate_are_fixed_at_none_and_the_rest_is_fitted_ag
     assert fit_counts(counts).beta[0, 0] < -1
     beta, draws = fit_raising(counts, draws=50, seed=1)
     assert beta[0, 0] == 0
-    assert not draws[:, 0].any()
+    assert (draws[:, 0] < 0).all()  # fixed, but not known to be nothing
     assert np.exp(beta[1, 0]) == pytest.approx(600 / 125, rel=0.02)  # base rate: (200 + 50) / 2
+    rates = Rates(counts.index, counts.bounds, beta, draws, np.array([99, 99]))
+    journey = JourneyBatch.of([[(0, "1", "a"), (0, "2", "b")]], [5])
+    model = PoissonModel("1", rates, PoissonSettings())
+    assert all((credits_ >= 0).all() for credits_, _ in model.drawn_credits(journey))
+    assert (model.drawn_baselines(journey) > np.concatenate([rest for _, rest in model.drawn_credits(journey)])).all()
     nothing, _ = fit_raising(
         ExposureCounts(counts.index, counts.bounds, counts.exposures, counts.seconds, np.array([600, 50, 50])),
         draws=5,
