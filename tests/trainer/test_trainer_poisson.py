@@ -270,17 +270,29 @@ def test_totals_are_scaled_by_experiments_and_journeys_are_not(
         assert f"{model} 2: totals of version 1 scaled by 2 experiments" in command(*calibrate).stdout
         shown = command("models", "show", model, "2", *acme).stdout
         assert "calibrated by 2 experiments, from version 1: totals of channels, not credits of single" in shown
-        assert "brought by no channel" in shown
+        assert "associated with no channel: " in shown
         one, two = (json.loads(command("models", "show", model, n, *acme, "--json").stdout) for n in "12")
         assert two["state"] == one["state"]
         assert "calibration" not in one["metadata"]["diagnostics"]
         rows = {row["channel"]: row for row in two["metadata"]["diagnostics"]["calibration"]["channels"]}
         assert rows["search"]["calibrated"] == pytest.approx(200)  # ten of twenty days
-        assert rows["search"]["interval"][0] < 200 - 1.6 * 40
+        assert rows["search"]["interval"] == pytest.approx([200 - 1.645 * 40, 200 + 1.645 * 40], rel=1e-3)
+        lift.write_text("channel,share,standard_error\nsearch,0.1,0.01\n", encoding="utf-8")
+        shared = json.loads(command(*calibrate, "--json").stdout)["calibration"]
+        diagnostics = one["metadata"]["diagnostics"]
+        whole = diagnostics["conversions"] + diagnostics.get("conversions_unwatched", 0)  # of people without a touch
+        assert {row["channel"]: row["calibrated"] for row in shared["channels"]}["search"] == pytest.approx(0.1 * whole)
+        assert shared["remainder_interval"][0] < shared["remainder"] < shared["remainder_interval"][1]
+        lift.write_text("channel,value,standard_error\nsearch,9,1\n", encoding="utf-8")
+        assert "no spread of values" in command(*calibrate, code=2).stderr
         lift.write_text("channel,value,share,standard_error\nsearch,9,,1\nmail,,0.2,1\n", encoding="utf-8")
         assert "cannot be mixed" in command(*calibrate, code=2).stderr
         lift.write_text("channel,share,standard_error\nradio,0.1,1\n", encoding="utf-8")
         assert "no channel 'radio'" in command(*calibrate, code=2).stderr
+    command("models", "train", *acme, "--model", "markov", *window, "--closing", "all", "--half-life", "5")
+    lift.write_text("channel,conversions,standard_error\nsearch,100,20\n", encoding="utf-8")
+    faded = ("models", "calibrate", "markov", "4", *acme, "--experiments", str(lift))
+    assert "give the experiments as shares" in command(*faded, code=2).stderr
     said = command("models", "insights", "markov", "1", *acme).stdout
     assert "findings that pass their test" in said
     assert "population.lag_p90" in said
