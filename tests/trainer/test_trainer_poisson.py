@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from attributary.attribution_core.experiments import Experiment
 from attributary.attribution_core.histories import AGE_BOUNDS
 from attributary.attribution_core.models import TrainedState, model_set
 from attributary.attribution_core.poisson_credit import PoissonSettings, Rates
@@ -23,6 +25,7 @@ from attributary.consumers.store.connection import connect
 from attributary.consumers.store.model_states import activate, deactivate, save_states, show_state
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.trainer.analysis import JourneyFilter, analyze_batch, analyze_journey
+from attributary.consumers.trainer.calibrating import calibrated
 from attributary.consumers.trainer.learning import Window
 from attributary.consumers.trainer.rates import fit_rates
 from attributary.consumers.trainer.training import TrainingError, TrainingPlan, train
@@ -298,6 +301,21 @@ def test_totals_are_scaled_by_experiments_and_journeys_are_not(
     assert "population.lag_p90" in said
     found = json.loads(command("models", "insights", "poisson", *acme, "--before", "1", "--json").stdout)["insights"]
     assert all(each["text"] and each["n"] for each in found)
+
+
+def test_totals_of_half_of_the_people_stand_for_all_where_an_experiment_was_one_of_all(database: str) -> None:
+    feed(database, world(300, seed=8))
+    with closing(connect(database, application_name="tests")) as connection, connection.transaction():
+        whole = train(connection, TrainingPlan("poisson", Window("acme", NOW, NOW + 20 * DAY), DAY))
+        diagnostics = {**whole.metadata["diagnostics"], "sampled_share": 0.5}
+        save_states(connection, [whole, replace(whole, metadata={**whole.metadata, "diagnostics": diagnostics})])
+        lift = [Experiment("search", "share", 0.1, 0.02)]
+        one, two = (calibrated(connection, "acme", "poisson", version, lift) for version in (1, 2))
+    first, second = (each.metadata["diagnostics"]["calibration"]["channels"] for each in (one, two))
+    for all_of_them, half in zip(first, second, strict=True):
+        for field in ("attributed", "calibrated", "standard_error"):
+            assert half[field] == pytest.approx(2 * all_of_them[field])
+        assert half["share"] == pytest.approx(all_of_them["share"])
 
 
 def day(number: int) -> str:
