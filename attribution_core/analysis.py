@@ -15,10 +15,16 @@ import numpy as np
 
 from attributary.attribution_core.diagnostics import of_model, sizes, statuses
 from attributary.attribution_core.events import read_events
+from attributary.attribution_core.experiments import Experiment, fitting
 from attributary.attribution_core.insights import population_insights
 from attributary.attribution_core.interval import IntervalMethod, shares_spread, values_are_single
 from attributary.attribution_core.journeys import Floats, JourneyBatch
-from attributary.attribution_core.lifts import Experiment, ExperimentError, Totals, calibration_document
+from attributary.attribution_core.lifts import (
+    Totals,
+    UnavailableError,
+    calibration_document,
+    unavailable_document,
+)
 from attributary.attribution_core.markov import shares
 from attributary.attribution_core.models import RULE_MODELS, ModelError
 from attributary.attribution_core.paths import JourneyTable, read_paths
@@ -38,6 +44,7 @@ from attributary.attribution_core.sets import channels_of_journeys, set_shares
 from attributary.attribution_core.transforms import apply
 
 _MICROS = 1_000_000
+_DAY = 86_400 * _MICROS
 ANALYSES: tuple[str, ...] = (
     *RULE_MODELS,
     "markov",
@@ -197,6 +204,7 @@ def _report(estimator: Estimator, table: JourneyTable, settings: AnalysisSetting
             "interval": None if spread is None else [spread.low[0, code], spread.high[0, code]],
             "value_interval": None if spread is None else [spread.low[1, code], spread.high[1, code]],
             "standard_error": None if spread is None else spread.error[0, code],
+            "value_standard_error": None if spread is None else spread.error[1, code],
             **{key: values[code] for key, values in details.items()},
             "conversions_with": int(support[code]),
             "status": "ok" if support[code] >= settings.minimum_conversions else "insufficient data",
@@ -269,26 +277,37 @@ def _explain(reports: list[ModelReport], table: JourneyTable, settings: Analysis
 
 
 def _calibrate(report: ModelReport, table: JourneyTable, experiments: Sequence[Experiment]) -> None:
-    """Put beside the totals what they are after scaling by experiments."""
-    whole = report.diagnostics["conversions"] - report.diagnostics["unattributed_conversions"]
-    value = report.diagnostics["value"] - report.diagnostics["unattributed_value"]
-    names = tuple(row["channel"] for row in report.channels)
-    errors = np.array([row["standard_error"] for row in report.channels], dtype=np.float64)
-    if not np.isfinite(errors).all():
-        raise ExperimentError(f"{report.model}: its totals have no standard errors: {report.diagnostics['status']}")
-    span: tuple[int | None, int | None] = (None, None)
-    if table.watched_until is not None and table.batch.times.size:
-        span = int(table.batch.times.min()), int(table.watched_until.max())
+    """Put beside the totals what they are after scaling by experiments; a model that cannot be scaled says why."""
     report.diagnostics["calibration"] = found = []
-    wholes: tuple[tuple[Literal["conversions", "value"], float], ...] = (("conversions", whole), ("value", value))
-    for of, all_of_it in wholes:
-        if not any(each.measure == of or (each.measure == "share" and of == "conversions") for each in experiments):
+    names = tuple(row["channel"] for row in report.channels)
+    kinds: tuple[tuple[Literal["conversions", "value"], str], ...] = (
+        ("conversions", "standard_error"),
+        ("value", "value_standard_error"),
+    )
+    for of, error in kinds:
+        if not fitting(experiments, of):
             continue
+        whole = float(report.diagnostics[of])
+        errors = np.array([row[error] for row in report.channels], dtype=np.float64)
         amounts = np.array([row[of] for row in report.channels], dtype=np.float64)
-        # shares of value move as shares of conversions do, to the accuracy of a standard error
-        totals = Totals(names, amounts, errors * abs(all_of_it), float(all_of_it), *span)
-        document = calibration_document(totals, experiments, of)
+        # the errors are those of shares of what the journeys with touches have
+        errors *= abs(whole - report.diagnostics[f"unattributed_{of}"])
+        try:
+            document = calibration_document(Totals(names, amounts, errors, whole, *_days(table)), experiments, of)
+        except UnavailableError as unavailable:
+            status = report.diagnostics["status"]
+            why = str(unavailable) if status == "ok" else f"{unavailable} ({status})"
+            found.append(unavailable_document(experiments, of, why))
+            continue
         found.append(document)
         for row, calibrated in zip(report.channels, document["channels"], strict=True):
             fields = ("calibrated", "interval", "factor", "basis")
             row[f"calibrated_{of}"] = {field: calibrated[field] for field in fields}
+
+
+def _days(table: JourneyTable) -> tuple[int | None, int | None]:
+    """Return begin and end of the days (UTC) of a table of events: it has no event at the very begin or end of them."""
+    if table.watched_until is None or not table.batch.times.size:
+        return None, None
+    latest = int(table.watched_until.max())
+    return int(table.batch.times.min()) // _DAY * _DAY, -(-latest // _DAY) * _DAY

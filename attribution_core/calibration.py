@@ -4,13 +4,17 @@ Attribution describes who was there; an experiment (a geo test, a holdout) measu
 switched off. Where experiments exist, the ratio ``lift / attributed`` says how far the model is off for that channel.
 
 - A channel with an experiment is scaled by its own ratio: experiments are few, and what other channels did is a poor
-  reason to doubt a measurement.
-- A channel without: the common ratio, with the spread of the ratios between channels as extra uncertainty (random
-  effects, DerSimonian and Laird 1986; interval by Student's t, for the spread rests on few experiments). With a single
-  experiment the spread is unknown and no other channel is scaled.
+  reason to doubt a measurement. Its calibrated total is the lift itself, so its error is the experiment's alone: the
+  model's total cancels.
+- A channel without: the common ratio, with the spread of the ratios between channels as extra uncertainty (`pooling`:
+  random effects, the spread drawn and not taken for known). Here the errors of the model's totals count, in the ratios
+  and in the total that is scaled. With a single experiment the spread is unknown and no other channel is scaled.
+
+Coverage of the nominal 90 % interval of a borrowed total, by simulation with experiments whose errors are as large as
+the spread between channels: 0.95 with two experiments, 0.89 with five, 0.88 with ten.
 
 Invariant: every number says whether it was measured, borrowed or left alone; calibrated totals are not forced to sum
-to the conversions: the rest is what would have come anyway, or a contradiction, and is reported as such.
+to the conversions: the rest is associated with no channel, or a contradiction, and is reported as such.
 """
 
 from collections.abc import Mapping
@@ -20,24 +24,29 @@ from typing import Literal
 import numpy as np
 
 from attributary.attribution_core.journeys import Floats
+from attributary.attribution_core.pooling import Z_90, Pooled, normal_draws, student_90
 
 Basis = Literal["measured", "borrowed", "uncalibrated"]
-_Z_90 = 1.6448536269514722
-# Student's t, quantile of 0.95, by degrees of freedom from 1; beyond the table the normal one is within 4 %
-_T_90 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796, 1.782, 1.771, 1.761, 1.753)
+_ENDS = (0.05, 0.95)
+
+
+class ScalingError(ValueError):
+    """A model's totals cannot be scaled: it gives nothing to a measured channel, or its errors are not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lift:
-    """The result of one experiment.
+    """The result of one experiment, or of several of one channel.
 
     Attributes:
         conversions: conversions (or value) that the channel added in the period and population of the totals.
         standard_error: of that number, positive.
+        degrees: of freedom behind the standard error; None: it is known.
     """
 
     conversions: float
     standard_error: float
+    degrees: int | None = None
 
     def __post_init__(self) -> None:
         if not self.standard_error > 0 or not np.isfinite(self.conversions):
@@ -52,8 +61,8 @@ class CalibratedChannel:
         channel: name.
         attributed: the model's total.
         factor: what it was multiplied by.
-        standard_error: of their product.
-        interval: 90 %.
+        standard_error: of their product; for a borrowed factor that of the estimated spread between channels.
+        interval: 90 %; for a borrowed factor wider than the standard error says, for the spread itself is uncertain.
         basis: where the factor comes from.
     """
 
@@ -78,13 +87,16 @@ class Calibration:
         channels: in the order of the names given.
         common_factor: mean ratio of lift to attribution; NaN without experiments.
         between: variance of the ratios between channels, ``tau^2``; NaN with fewer than two experiments.
-        remainder: conversions that no channel brings; negative: the experiments claim more than there was.
+        remainder: conversions less all calibrated totals; negative: together they claim more than there was.
+        remainder_interval: at least 90 %: how the errors of measured, borrowed and uncalibrated totals go together is
+            not known, so the three half-widths are added, and so are those of uncalibrated channels.
     """
 
     channels: tuple[CalibratedChannel, ...]
     common_factor: float
     between: float
     remainder: float
+    remainder_interval: tuple[float, float]
 
 
 def calibrate(
@@ -97,75 +109,79 @@ def calibrate(
         totals: float64[K], attributed conversions (or value).
         errors: float64[K], their standard errors.
         lifts: results of experiments by channel.
-        conversions: all conversions (or value) of the period.
+        conversions: all conversions (or value) of the period, those without touches, too.
 
     Raises:
-        ValueError: for a lift of an unknown channel, or of one to which the model gives nothing.
+        ScalingError: the model gives nothing to a measured channel, or its totals or their errors are not finite.
+        ValueError: for a lift of an unknown channel.
     """
     unknown = sorted(set(lifts) - set(names))
     if unknown:
         raise ValueError(f"lift: no channel {unknown[0]!r}")
-    ratios: dict[str, tuple[float, float]] = {}
-    for place, name in enumerate(names):
-        if name in lifts:
-            total = float(totals[place])
-            if not total > 0:
-                raise ValueError(f"lift: the model gives nothing to {name!r}, so there is nothing to scale")
-            ratio = lifts[name].conversions / total
-            # delta method: relative errors of experiment and attribution add up
-            variance = (lifts[name].standard_error / total) ** 2 + (ratio * float(errors[place]) / total) ** 2
-            ratios[name] = (ratio, variance)
-    common, common_variance, between = _pooled(list(ratios.values()))
+    if not (np.isfinite(totals).all() and np.isfinite(errors).all()):
+        raise ScalingError("its totals or their standard errors are not known")
+    measured = {place: lifts[name] for place, name in enumerate(names) if name in lifts}
+    for place in measured:
+        if not totals[place] > 0:
+            raise ScalingError(f"it gives nothing to {names[place]!r}, so there is nothing to scale")
+    pooled = _ratios(totals, errors, measured) if measured else None
+    borrowed = pooled if pooled is not None and pooled.degrees > 0 else None
     channels = tuple(
-        _channel(
-            name,
-            float(totals[place]),
-            float(errors[place]),
-            ratios.get(name),
-            (common, common_variance, between),
-            len(ratios),
-        )
+        _measured(name, float(totals[place]), lifts[name])
+        if name in lifts
+        else _unmeasured(name, float(totals[place]), float(errors[place]), borrowed)
         for place, name in enumerate(names)
     )
-    return Calibration(channels, common, between, conversions - sum(channel.calibrated for channel in channels))
+    remainder = conversions - sum(channel.calibrated for channel in channels)
+    halves = np.array([student_90(lift.degrees) * lift.standard_error for lift in lifts.values()], dtype=np.float64)
+    half = float(np.sqrt((halves**2).sum()))  # experiments err independently
+    rest = np.array([place for place in range(len(names)) if place not in measured], dtype=np.int64)
+    below, above = _of_several(totals[rest], errors[rest], borrowed)
+    return Calibration(
+        channels,
+        float("nan") if pooled is None else pooled.mean,
+        float("nan") if borrowed is None else borrowed.between,
+        remainder,
+        (remainder - half - above, remainder + half + below),
+    )
 
 
-def _pooled(ratios: list[tuple[float, float]]) -> tuple[float, float, float]:
-    """Return mean, variance of the mean and variance between, by DerSimonian and Laird."""
-    if not ratios:
-        return float("nan"), float("nan"), float("nan")
-    values, variances = (np.array(part, dtype=np.float64) for part in zip(*ratios, strict=True))
-    if len(ratios) == 1:
-        return float(values[0]), float(variances[0]), float("nan")
-    weights = 1 / variances
-    mean = float(weights @ values / weights.sum())
-    excess = float(weights @ (values - mean) ** 2) - (len(ratios) - 1)
-    spread = float(weights.sum() - (weights**2).sum() / weights.sum())
-    between = max(excess / spread, 0.0)
-    weights = 1 / (variances + between)
-    return float(weights @ values / weights.sum()), float(1 / weights.sum()), between
+def _ratios(totals: Floats, errors: Floats, measured: Mapping[int, Lift]) -> Pooled:
+    """Return lift / attributed of the measured channels; relative errors of both add up (delta method)."""
+    places = list(measured)
+    total = totals[places]
+    ratio = np.array([lift.conversions for lift in measured.values()]) / total
+    error = np.array([lift.standard_error for lift in measured.values()]) / total
+    return Pooled(ratio, error**2 + (ratio * errors[places] / total) ** 2)
 
 
-def _channel(
-    name: str,
-    total: float,
-    error: float,
-    measured: tuple[float, float] | None,
-    pooled: tuple[float, float, float],
-    experiments: int,
-) -> CalibratedChannel:
-    common, common_variance, between = pooled
-    quantile = _Z_90
-    if measured is not None:
-        factor, variance = measured
-        basis: Basis = "measured"
-        calibrated, deviation = factor * total, total * float(np.sqrt(variance))
-    elif np.isfinite(between):
-        basis = "borrowed"
-        factor, quantile = common, _T_90[experiments - 2] if experiments - 2 < len(_T_90) else _Z_90
-        calibrated = factor * total
-        deviation = float(np.sqrt((total**2) * (common_variance + between) + (factor * error) ** 2))
-    else:
-        basis, factor, calibrated, deviation = "uncalibrated", 1.0, total, error
-    interval = (calibrated - quantile * deviation, calibrated + quantile * deviation)
-    return CalibratedChannel(name, total, factor, deviation, interval, basis)
+def _measured(name: str, total: float, lift: Lift) -> CalibratedChannel:
+    half = student_90(lift.degrees) * lift.standard_error
+    interval = (lift.conversions - half, lift.conversions + half)
+    return CalibratedChannel(name, total, lift.conversions / total, lift.standard_error, interval, "measured")
+
+
+def _unmeasured(name: str, total: float, error: float, pooled: Pooled | None) -> CalibratedChannel:
+    factor = 1.0 if pooled is None else pooled.mean
+    below, above = _of_several(np.array([total]), np.array([error]), pooled)
+    interval = (factor * total - below, factor * total + above)
+    if pooled is None:
+        return CalibratedChannel(name, total, factor, error, interval, "uncalibrated")
+    deviation = float(np.sqrt(total**2 * (pooled.variance + pooled.between) + (factor * error) ** 2))
+    return CalibratedChannel(name, total, factor, deviation, interval, "borrowed")
+
+
+def _of_several(totals: Floats, errors: Floats, pooled: Pooled | None) -> tuple[float, float]:
+    """Return how far the sum of unmeasured totals may be below and above what is estimated, at 90 %.
+
+    The errors of the model's totals are added as if they went together: at most they do.
+    """
+    if pooled is None:
+        half = Z_90 * float(errors.sum())
+        return half, half
+    mean, between = pooled.another
+    own, model = normal_draws(2)
+    drawn = (totals.sum() + errors.sum() * model) * mean + np.sqrt((totals**2).sum()) * between * own
+    low, high = np.quantile(drawn, _ENDS)
+    centre = float(totals.sum()) * pooled.mean
+    return centre - float(low), float(high) - centre

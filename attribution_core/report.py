@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from attributary.attribution_core.lifts import closing_lines
+
 ChannelRow = dict[str, Any]
 
 CSV_COLUMNS = (
@@ -148,13 +150,19 @@ class Analysis:
         lines = []
         for report in self.models:
             for found in report.diagnostics.get("calibration", ()):
-                lines += ["", f"{report.model}, {found['of']} calibrated by {len(found['experiments'])} experiments:"]
+                number = len(found["experiments"])
+                several = "s" if number > 1 else ""
+                title = f"{report.model}, {found['of']} calibrated by {number} experiment{several}:"
+                if not found["channels"]:
+                    lines += ["", f"{title} {found['status']}"]
+                    continue
+                lines += ["", title]
                 lines += [
                     f"  {row['channel']}: {row['attributed']:,.1f} x {row['factor']:.3f} = {row['calibrated']:,.1f} "
                     f"[{row['interval'][0]:,.1f}, {row['interval'][1]:,.1f}], {row['basis']}"
                     for row in found["channels"]
                 ]
-                lines.append(f"  brought by no channel: {found['remainder']:,.1f}")
+                lines += [f"  {line}" for line in closing_lines(found)]
         return lines
 
     def _insights(self) -> list[str]:

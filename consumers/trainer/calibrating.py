@@ -6,17 +6,16 @@ journey. Invariant: a new version; the parent stays as it is, and the new one na
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import psycopg
 
-from attributary.attribution_core.lifts import Experiment, Totals, calibration_document
+from attributary.attribution_core.experiments import Experiment
+from attributary.attribution_core.lifts import Totals, calibration_document
 from attributary.consumers.store.model_states import NewState, StateSummary, show_state
 
 from .training import TrainingError
-
-_MICROS = 1_000_000
 
 
 def calibrated(
@@ -29,41 +28,51 @@ def calibrated(
         tenant_id: whose.
         model: which.
         version: the parent.
-        experiments: at least one; all of them must measure the same, a share is one of conversions.
+        experiments: at least one, of conversions; a share is one of all conversions, those without touches, too.
 
     Raises:
         ModelStateError: the parent is not stored.
-        TrainingError: the parent has no totals to scale, or the experiments mix conversions and value.
+        TrainingError: the parent has no totals to scale, or the experiments measured value, of which a version keeps
+            no spread, or conversions, which totals with a half-life are not.
         ExperimentError: an experiment does not fit.
     """
     summary, state = show_state(connection, tenant_id, model, version)
-    measures: set[Literal["conversions", "value"]] = {
-        "value" if each.measure == "value" else "conversions" for each in experiments
-    }
+    measures = {"value" if each.measure == "value" else "conversions" for each in experiments}
     if len(measures) != 1:
         raise TrainingError("experiments: conversions and value cannot be mixed in one version")
-    of = measures.pop()
-    document = calibration_document(_totals(summary, of), experiments, of)
+    if measures == {"value"}:
+        raise TrainingError(
+            f"{model} {version}: a version keeps no spread of values, so there would be no honest interval; "
+            "attributary analyze --calibrate calibrates value, from a table of events"
+        )
+    if "forgetting" in summary.metadata and any(each.measure != "share" for each in experiments):
+        raise TrainingError(
+            f"{model} {version}: older journeys weigh less in its totals, to which conversions of an experiment cannot "
+            "be compared; give the experiments as shares, or train without a half-life"
+        )
+    document = calibration_document(_totals(summary), experiments, "conversions")
     diagnostics = {**summary.metadata["diagnostics"], "calibration": {"from_version": version, **document}}
     metadata = {**summary.metadata, "diagnostics": diagnostics}
     return NewState(tenant_id, model, state.document, state.settings, metadata)
 
 
-def _totals(summary: StateSummary, of: Literal["conversions", "value"]) -> Totals:
-    """Return a version's totals by its own model, with their standard errors."""
+def _totals(summary: StateSummary) -> Totals:
+    """Return a version's conversions by its own model, with their standard errors."""
     model, diagnostics = summary.model, summary.metadata["diagnostics"]
     rows: Sequence[Mapping[str, Any]] = diagnostics["channels"]
     if not rows or any(row[model]["share"] is None or row[model]["error"] is None for row in rows):
         raise TrainingError(f"{model} {summary.version} has no totals to scale: {diagnostics['status']}")
-    if of == "value" and "value_micros" not in rows[0][model]:
-        raise TrainingError(f"{model} counts conversions, not value")
-    if of == "value":
-        amounts = np.array([row[model]["value_micros"] for row in rows], dtype=np.float64) / _MICROS
-        whole = float(amounts.sum())  # removal effects share out the value of the conversions with touches
+    # what half of the people did stands for all: an experiment is one of everybody
+    people = 1 / diagnostics.get("sampled_share", 1.0)
+    amounts = np.array([row[model]["conversions"] for row in rows], dtype=np.float64) * people
+    # the whole has the conversions of people without a touch, shares and their errors are of the others
+    if "conversions_without_touches" in diagnostics:
+        whole = float(diagnostics["conversions"])
+        shared = whole - diagnostics["conversions_without_touches"]
     else:
-        amounts = np.array([row[model]["conversions"] for row in rows], dtype=np.float64)
-        whole = float(diagnostics["conversions"] - diagnostics.get("conversions_without_touches", 0))
-    errors = np.array([row[model]["error"] for row in rows], dtype=np.float64) * abs(whole)
+        shared = people * diagnostics["conversions"]
+        whole = shared + people * diagnostics.get("conversions_unwatched", 0)
+    errors = np.array([row[model]["error"] for row in rows], dtype=np.float64) * shared
     window = summary.metadata["window"]
     until = window["until"] if window["until"] is not None else summary.metadata.get("watched_until")
     return Totals(tuple(row["channel"] for row in rows), amounts, errors, whole, window["since"], until)

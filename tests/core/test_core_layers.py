@@ -3,10 +3,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.attribution_core.calibration import Lift, calibrate
+from attributary.attribution_core.calibration import Lift, ScalingError, calibrate
 from attributary.attribution_core.forgetting import EffectiveCount, Forgetting, PeriodState, weigh
 from attributary.attribution_core.journeys import JourneyBatch, Outcomes
 from attributary.attribution_core.markov import first_order_chain, first_order_removal
+from attributary.attribution_core.pooling import Z_90, Pooled, student_90
 from attributary.attribution_core.state import JourneyState
 
 DAY = 86_400_000_000
@@ -77,9 +78,23 @@ def test_a_single_experiment_scales_its_own_channel_only() -> None:
     mail, search, social = found.channels
     assert (mail.basis, search.basis, social.basis) == ("uncalibrated", "measured", "uncalibrated")
     assert search.calibrated == pytest.approx(200)
-    assert search.standard_error == pytest.approx(np.hypot(20, 0.5 * 8))
+    assert search.standard_error == 20
     assert (mail.calibrated, mail.standard_error) == (100, 5)
     assert found.remainder == pytest.approx(600 - 100 - 200 - 50)
+    half = Z_90 * (20 + 5 + 4)  # of the totals of mail and social nobody knows how they go together
+    assert found.remainder_interval == pytest.approx((250 - half, 250 + half))
+
+
+def test_a_measured_total_is_the_lift_and_the_error_of_the_model_cancels() -> None:
+    found = calibrate(("a", "b"), np.array([100.0, 400.0]), np.array([50.0, 20.0]), {"a": Lift(50, 5)}, 500)
+    assert found.channels[0].interval == pytest.approx((50 - Z_90 * 5, 50 + Z_90 * 5))
+    generator, hits = np.random.default_rng(4), 0
+    for _ in range(2_000):
+        total, lift = generator.normal(100, 30), float(generator.normal(60, 6))
+        found = calibrate(("a",), np.array([max(total, 1.0)]), np.array([30.0]), {"a": Lift(lift, 6.0)}, 100)
+        low, high = found.channels[0].interval
+        hits += low <= 60 <= high
+    assert 0.88 <= hits / 2_000 <= 0.92
 
 
 def test_other_channels_borrow_the_common_ratio_with_more_doubt() -> None:
@@ -112,11 +127,53 @@ def test_intervals_of_calibrated_channels_cover_the_truth() -> None:
     assert 0.84 <= borrowed <= 0.96
 
 
+@pytest.mark.parametrize(("experiments", "least"), [(5, 0.88), (10, 0.85)])
+def test_borrowed_totals_cover_the_truth_where_experiments_err_as_much_as_channels_differ(
+    experiments: int, least: float
+) -> None:
+    generator, hits, whole_hits = np.random.default_rng(11), 0, 0
+    names, totals = tuple(f"{place:02d}" for place in range(experiments + 2)), np.full(experiments + 2, 200.0)
+    for _ in range(250):
+        truth = 200 * generator.normal(0.6, 0.15, totals.size)
+        lifts = {name: Lift(float(generator.normal(truth[place], 30)), 30.0) for place, name in enumerate(names[:-2])}
+        found = calibrate(names, totals, np.full(totals.size, 1e-9), lifts, 2_000)
+        for place in (-2, -1):
+            hits += found.channels[place].interval[0] <= truth[place] <= found.channels[place].interval[1]
+        whole_hits += found.remainder_interval[0] <= 2_000 - truth.sum() <= found.remainder_interval[1]
+    assert least <= hits / 500 <= 0.94
+    assert 0.89 <= whole_hits / 250 <= 0.98
+
+
+def test_without_errors_another_member_has_the_prediction_interval_of_student() -> None:
+    values = np.array([0.3, 0.5, 0.9, 0.6])
+    pooled = Pooled(values, np.full(4, 1e-12))
+    assert pooled.between == pytest.approx(values.var(ddof=1))
+    mean, between = pooled.another
+    drawn = mean + between * np.random.default_rng(0).standard_normal(mean.size)
+    half = student_90(3) * values.std(ddof=1) * np.sqrt(1 + 1 / 4)
+    assert np.quantile(drawn, (0.05, 0.95)) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.04)
+    assert student_90(None) == pytest.approx(1.645, abs=1e-3)
+    assert student_90(16) == pytest.approx(1.746, abs=0.01)
+
+
+def test_the_spread_between_solves_the_equation_of_paule_and_mandel() -> None:
+    values, variances = np.array([10.0, 90.0, 30.0]), np.array([4.0, 9.0, 400.0])
+    pooled = Pooled(values, variances)
+    weights = 1 / (variances + pooled.between)
+    assert weights @ (values - pooled.mean) ** 2 == pytest.approx(2)
+    assert pooled.variance == pytest.approx(1 / weights.sum())
+    same = Pooled(np.full(3, 7.0), variances)
+    assert (same.between, same.q, same.contradict) == (0, 0, False)
+    assert same.another[1].max() == 0
+
+
 def test_experiments_are_checked() -> None:
     with pytest.raises(ValueError, match="no channel"):
         calibrate(NAMES, TOTALS, ERRORS, {"radio": Lift(1, 1)}, 600)
-    with pytest.raises(ValueError, match="nothing"):
+    with pytest.raises(ScalingError, match="nothing"):
         calibrate(NAMES, np.zeros(3), ERRORS, {"mail": Lift(1, 1)}, 600)
+    with pytest.raises(ScalingError, match="not known"):
+        calibrate(NAMES, TOTALS, np.full(3, np.nan), {"mail": Lift(1, 1)}, 600)
     for conversions, error in ((1.0, 0.0), (float("nan"), 1.0)):
         with pytest.raises(ValueError, match="standard error"):
             Lift(conversions, error)

@@ -7,14 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from attributary.attribution_core import analyze
-from attributary.attribution_core.lifts import (
-    Experiment,
-    ExperimentError,
-    Totals,
-    calibrate_totals,
-    calibration_document,
-    read_experiments,
-)
+from attributary.attribution_core.experiments import Experiment, ExperimentError, Measure, read_experiments
+from attributary.attribution_core.lifts import Totals, calibrate_totals, calibration_document, closing_lines
 from attributary.cli.main import app
 
 DAY = 86_400_000_000
@@ -24,6 +18,7 @@ PATHS: dict[str, list[Any]] = {
     "total_conversion_value": [3000, 4500, 900, 800, 40, 400],
     "total_null": [140, 300, 400, 900, 700, 500],
 }
+ONE = Totals(("mail",), np.array([100.0]), np.zeros(1), 200.0)
 TOTALS = Totals(("mail", "search"), np.array([100.0, 50.0]), np.array([4.0, 3.0]), 200.0, 0, 40 * DAY)
 
 
@@ -74,27 +69,61 @@ def test_amounts_are_carried_to_the_time_of_the_totals_and_shares_are_not() -> N
     json.dumps(document, allow_nan=False)
     share = calibrate_totals(TOTALS, [Experiment("mail", "share", 0.3, 0.05, 10 * DAY, 20 * DAY)], "conversions")
     assert share.channels[0].calibrated == pytest.approx(60)
-    for since, until in ((-DAY, DAY), (39 * DAY, 41 * DAY)):
-        with pytest.raises(ExperimentError, match="outside the time"):
-            calibrate_totals(TOTALS, [Experiment("mail", "conversions", 1, 1, since, until)], "conversions")
+
+
+@pytest.mark.parametrize("measure", ["conversions", "share"])
+def test_an_experiment_outside_the_time_of_the_totals_is_refused_whatever_it_measured(measure: Measure) -> None:
+    for since, until in ((-DAY, DAY), (39 * DAY, 41 * DAY), (-900 * DAY, -890 * DAY)):
+        with pytest.raises(ExperimentError, match="outside the time that the totals are of, 1970-01-01T00:00:00"):
+            calibrate_totals(TOTALS, [Experiment("mail", measure, 0.1, 0.1, since, until)], "conversions")
     endless = Totals(TOTALS.channels, TOTALS.amounts, TOTALS.errors, 200.0)
     with pytest.raises(ExperimentError, match="no begin or no end"):
-        calibrate_totals(endless, [quarter], "conversions")
+        calibrate_totals(endless, [Experiment("mail", measure, 0.1, 0.1, 10 * DAY, 20 * DAY)], "conversions")
+    nearly = Experiment("mail", measure, 0.1, 0.1, -DAY // 24, 40 * DAY - DAY // 24)  # days of another time zone
+    found = calibration_document(TOTALS, [nearly], "conversions")["experiments"][0]
+    assert (found["carried"], round(found["inside"], 3)) == (1, 0.999)
 
 
-def test_several_experiments_of_a_channel_are_averaged_by_precision_and_the_error_is_carried_through() -> None:
-    several = [Experiment("mail", "conversions", 40, 10), Experiment("mail", "conversions", 60, 10)]
+def test_several_experiments_of_a_channel_are_averaged_by_precision() -> None:
+    several = [Experiment("mail", "conversions", 44, 10), Experiment("mail", "conversions", 56, 10)]
     one = calibrate_totals(TOTALS, [Experiment("mail", "conversions", 50, 10 / np.sqrt(2))], "conversions")
     averaged = calibrate_totals(TOTALS, several, "conversions").channels[0]
     assert averaged.interval == pytest.approx(one.channels[0].interval, rel=1e-12)
-    exact = Totals(TOTALS.channels, TOTALS.amounts, np.zeros(2), 200.0)
-    narrower = calibrate_totals(exact, several, "conversions").channels[0]
-    assert narrower.standard_error == pytest.approx(10 / np.sqrt(2))
-    assert narrower.standard_error < one.channels[0].standard_error  # the model's own error counts as well
+    (repeated,) = calibration_document(TOTALS, several, "conversions")["repeated"]
+    assert (repeated["channel"], repeated["experiments"], repeated["note"]) == ("mail", 2, None)
+    assert repeated["q"] == pytest.approx(0.72)
     with pytest.raises(ExperimentError, match="none of them measured value"):
         calibrate_totals(TOTALS, several, "value")
     with pytest.raises(ExperimentError, match="no channel 'radio'"):
         calibrate_totals(TOTALS, [Experiment("radio", "share", 0.1, 0.1)], "conversions")
+
+
+def test_experiments_that_contradict_each_other_say_so_and_make_no_certainty() -> None:
+    odd = [Experiment("mail", "conversions", 10, 2), Experiment("mail", "conversions", 90, 2)]
+    document = calibration_document(TOTALS, odd, "conversions")
+    mail, (repeated,) = document["channels"][0], document["repeated"]
+    assert mail["calibrated"] == pytest.approx(50)
+    assert mail["standard_error"] == pytest.approx(40)
+    assert mail["interval"] == pytest.approx([50 - 6.314 * 40, 50 + 6.314 * 40])
+    assert repeated["q"] == pytest.approx(800)
+    assert "mail: its 2 experiments contradict each other (Q 800.0, expected 1)" in closing_lines(document)[1]
+    near = [Experiment("mail", "conversions", 40, 10), Experiment("mail", "conversions", 60, 10)]
+    document = calibration_document(TOTALS, near, "conversions")
+    assert document["channels"][0]["standard_error"] == pytest.approx(10)
+    assert "differ by somewhat more" in closing_lines(document)[1]
+
+
+@pytest.mark.parametrize("experiments", [2, 3, 5])
+def test_averages_of_experiments_cover_the_truth_as_the_module_says(experiments: int) -> None:
+    generator = np.random.default_rng(8)
+    for apart, least in ((0.0, 0.88), (2.0, 0.7), (10.0, 0.8)):
+        hits = 0
+        for _ in range(300):
+            results = 50 + generator.normal(0, 5 * apart, experiments) + generator.normal(0, 5, experiments)
+            several = [Experiment("mail", "conversions", float(result), 5) for result in results]
+            low, high = calibrate_totals(ONE, several, "conversions").channels[0].interval
+            hits += low <= 50 <= high
+        assert least <= hits / 300 <= 0.96
 
 
 def test_an_analysis_puts_calibrated_totals_beside_its_own() -> None:
@@ -111,9 +140,95 @@ def test_an_analysis_puts_calibrated_totals_beside_its_own() -> None:
         assert report.channels[0]["conversions"] != pytest.approx(70)  # the model's own number stays
     rows = result.rows()
     assert (rows[0]["calibrated_by"], rows[0]["calibrated_conversions"]) == ("measured", pytest.approx(70))
-    assert "brought by no channel" in str(result)
+    assert "associated with no channel: " in str(result)
     plain = analyze(PATHS, ["markov"]).rows()[0]
     assert (plain["calibrated_by"], plain["calibrated_conversions"]) == (None, None)
+
+
+def test_a_share_is_of_all_conversions_those_without_a_touch_too() -> None:
+    paths: dict[str, list[Any]] = {
+        "path": ["mail > search", "mail", ""],
+        "total_conversions": [300, 200, 500],
+        "total_conversion_value": [300, 200, 500],
+        "total_null": [900, 900, 1],
+    }
+    lifts = tuple(read_experiments({"channel": ["mail"], "share": [0.1], "standard_error": [0.01]}))
+    (found,) = analyze(paths, ["linear"], experiments=lifts)["linear"].diagnostics["calibration"]
+    mail, search = found["channels"]
+    assert (mail["calibrated"], mail["share"]) == (pytest.approx(100), pytest.approx(0.1))
+    assert found["remainder"] == pytest.approx(1_000 - 100 - 150)
+    assert found["remainder_interval"][0] < 750 < found["remainder_interval"][1]
+    assert search["standard_error"] == pytest.approx(0.011 * 500, rel=0.2)  # errors are of what has touches
+    shown = str(analyze(paths, ["linear"], experiments=lifts))
+    assert "associated with no channel: 750.0 [" in shown
+    assert "if the uncalibrated totals of search are right" in shown
+
+
+def test_a_model_that_cannot_be_scaled_says_why_and_stops_no_other() -> None:
+    paths: dict[str, list[Any]] = {
+        "path": ["a > b", "c > b", "b"],
+        "total_conversions": [50, 60, 70],
+        "total_conversion_value": [50, 60, 70],
+        "total_null": [100, 100, 100],
+    }
+    lifts = tuple(read_experiments({"channel": ["a", "b"], "conversions": [10, 90], "standard_error": [5, 20]}))
+    result = analyze(paths, experiments=lifts, draws=30)
+    assert len(result.models) > 8
+    (last,), (linear,) = (result[name].diagnostics["calibration"] for name in ("last", "linear"))
+    assert last["status"] == "unavailable: it gives nothing to 'a', so there is nothing to scale"
+    assert (last["channels"], "calibrated_conversions" in result["last"].channels[0]) == ([], False)
+    assert (linear["status"], linear["channels"][0]["basis"]) == ("ok", "measured")
+    assert "last, conversions calibrated by 2 experiments: unavailable: it gives nothing to 'a'" in str(result)
+    assert {row["calibrated_by"] for row in result.rows() if row["model"] == "last"} == {None}
+    result.to_json()
+    none: dict[str, list[Any]] = {"path": ["a > b"], "total_conversions": [0], "total_null": [100]}
+    (found,) = analyze(none, ["linear"], experiments=lifts)["linear"].diagnostics["calibration"]
+    assert "not known (unavailable: no conversions)" in found["status"]
+
+
+def test_an_experiment_of_a_month_fits_the_events_of_the_month() -> None:
+    events = month_of_events()
+    cells: dict[str, list[Any]] = {
+        "channel": ["mail"],
+        "conversions": [40],
+        "standard_error": [5],
+        "from": ["2026-01-01"],
+    }
+    lifts = tuple(read_experiments(cells | {"to": ["2026-02-01"]}))
+    (found,) = analyze(events, ["linear"], experiments=lifts)["linear"].diagnostics["calibration"]
+    assert (found["experiments"][0]["carried"], found["experiments"][0]["inside"]) == (1, 1)
+    assert found["channels"][0]["calibrated"] == pytest.approx(40)
+    old = tuple(read_experiments(cells | {"from": ["2019-01-01"], "to": ["2019-02-01"]}))
+    with pytest.raises(ExperimentError, match="totals are of, 2026-01-01T"):
+        analyze(events, ["linear"], experiments=old)
+
+
+def test_calibrated_value_goes_by_the_spread_of_value() -> None:
+    events = month_of_events()
+    lifts = tuple(read_experiments({"channel": ["mail"], "value": [900], "standard_error": [90]}))
+    report = analyze(events, ["last"], experiments=lifts)["last"]
+    (found,) = report.diagnostics["calibration"]
+    search = report.channels[1]
+    whole = report.diagnostics["value"]
+    assert found["channels"][1]["standard_error"] == pytest.approx(search["value_standard_error"] * whole)
+    assert search["value_standard_error"] > 1.5 * search["standard_error"]  # a few orders have most of the value
+    drawn = analyze(events, ["last"], intervals=True)["last"].channels[1]["value_interval"]
+    low, high = (end / whole for end in found["channels"][1]["interval"])
+    assert high - low == pytest.approx(drawn[1] - drawn[0], rel=0.15)
+
+
+def month_of_events() -> list[dict[str, Any]]:
+    generator = np.random.default_rng(2)
+    begin, seconds = 1_767_225_600, 31 * 86_400  # 2026-01-01
+    events: list[dict[str, Any]] = []
+    for person in range(400):
+        at = 7 + person * (seconds - 1_000) / 400
+        channel = ("mail", "search")[person % 2]
+        events.append({"user": person, "time": begin + at, "channel": channel})
+        if person % 4 < 2:
+            value = round(float(generator.pareto(1.3)) * 10, 2)
+            events.append({"user": person, "time": begin + at + 600, "conversion": True, "value": value})
+    return events
 
 
 def test_an_interval_is_never_without_model_dependence_even_for_one_model() -> None:
@@ -145,7 +260,10 @@ def test_the_command_line_says_the_same(tmp_path: Path) -> None:
     assert "calibrated_low" in run("--format", "csv", "--calibrate", str(lift))
     run("--format", "csv", "--insights", code=2)
     lift.write_text("channel,conversions,standard_error\nradio,70,10\n", encoding="utf-8")
-    assert "no channel 'radio'" in run(*both, code=2)
+    assert f"{lift}: lift: no channel 'radio'" in run(*both, code=2)
+    lift.write_text("channel,conversions,standard_error\nsocial,70,10\n", encoding="utf-8")
+    one = run("--model", "markov", "--model", "last", "--calibrate", str(lift))
+    assert "markov, conversions calibrated by 1 experiment:\n  mail: " in one
 
 
 def test_events_need_no_reader_of_their_own() -> None:

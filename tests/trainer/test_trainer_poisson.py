@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from attributary.attribution_core.experiments import Experiment
 from attributary.attribution_core.histories import AGE_BOUNDS
 from attributary.attribution_core.models import TrainedState, model_set
 from attributary.attribution_core.poisson_credit import PoissonSettings, Rates
@@ -23,6 +25,7 @@ from attributary.consumers.store.connection import connect
 from attributary.consumers.store.model_states import activate, deactivate, save_states, show_state
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.trainer.analysis import JourneyFilter, analyze_batch, analyze_journey
+from attributary.consumers.trainer.calibrating import calibrated
 from attributary.consumers.trainer.learning import Window
 from attributary.consumers.trainer.rates import fit_rates
 from attributary.consumers.trainer.training import TrainingError, TrainingPlan, train
@@ -270,22 +273,49 @@ def test_totals_are_scaled_by_experiments_and_journeys_are_not(
         assert f"{model} 2: totals of version 1 scaled by 2 experiments" in command(*calibrate).stdout
         shown = command("models", "show", model, "2", *acme).stdout
         assert "calibrated by 2 experiments, from version 1: totals of channels, not credits of single" in shown
-        assert "brought by no channel" in shown
+        assert "associated with no channel: " in shown
         one, two = (json.loads(command("models", "show", model, n, *acme, "--json").stdout) for n in "12")
         assert two["state"] == one["state"]
         assert "calibration" not in one["metadata"]["diagnostics"]
         rows = {row["channel"]: row for row in two["metadata"]["diagnostics"]["calibration"]["channels"]}
         assert rows["search"]["calibrated"] == pytest.approx(200)  # ten of twenty days
-        assert rows["search"]["interval"][0] < 200 - 1.6 * 40
+        assert rows["search"]["interval"] == pytest.approx([200 - 1.645 * 40, 200 + 1.645 * 40], rel=1e-3)
+        lift.write_text("channel,share,standard_error\nsearch,0.1,0.01\n", encoding="utf-8")
+        shared = json.loads(command(*calibrate, "--json").stdout)["calibration"]
+        diagnostics = one["metadata"]["diagnostics"]
+        whole = diagnostics["conversions"] + diagnostics.get("conversions_unwatched", 0)  # of people without a touch
+        assert {row["channel"]: row["calibrated"] for row in shared["channels"]}["search"] == pytest.approx(0.1 * whole)
+        assert shared["remainder_interval"][0] < shared["remainder"] < shared["remainder_interval"][1]
+        lift.write_text("channel,value,standard_error\nsearch,9,1\n", encoding="utf-8")
+        assert "no spread of values" in command(*calibrate, code=2).stderr
         lift.write_text("channel,value,share,standard_error\nsearch,9,,1\nmail,,0.2,1\n", encoding="utf-8")
         assert "cannot be mixed" in command(*calibrate, code=2).stderr
         lift.write_text("channel,share,standard_error\nradio,0.1,1\n", encoding="utf-8")
         assert "no channel 'radio'" in command(*calibrate, code=2).stderr
+    command("models", "train", *acme, "--model", "markov", *window, "--closing", "all", "--half-life", "5")
+    lift.write_text("channel,conversions,standard_error\nsearch,100,20\n", encoding="utf-8")
+    faded = ("models", "calibrate", "markov", "4", *acme, "--experiments", str(lift))
+    assert "give the experiments as shares" in command(*faded, code=2).stderr
     said = command("models", "insights", "markov", "1", *acme).stdout
     assert "findings that pass their test" in said
     assert "population.lag_p90" in said
     found = json.loads(command("models", "insights", "poisson", *acme, "--before", "1", "--json").stdout)["insights"]
     assert all(each["text"] and each["n"] for each in found)
+
+
+def test_totals_of_half_of_the_people_stand_for_all_where_an_experiment_was_one_of_all(database: str) -> None:
+    feed(database, world(300, seed=8))
+    with closing(connect(database, application_name="tests")) as connection, connection.transaction():
+        whole = train(connection, TrainingPlan("poisson", Window("acme", NOW, NOW + 20 * DAY), DAY))
+        diagnostics = {**whole.metadata["diagnostics"], "sampled_share": 0.5}
+        save_states(connection, [whole, replace(whole, metadata={**whole.metadata, "diagnostics": diagnostics})])
+        lift = [Experiment("search", "share", 0.1, 0.02)]
+        one, two = (calibrated(connection, "acme", "poisson", version, lift) for version in (1, 2))
+    first, second = (each.metadata["diagnostics"]["calibration"]["channels"] for each in (one, two))
+    for all_of_them, half in zip(first, second, strict=True):
+        for field in ("attributed", "calibrated", "standard_error"):
+            assert half[field] == pytest.approx(2 * all_of_them[field])
+        assert half["share"] == pytest.approx(all_of_them["share"])
 
 
 def day(number: int) -> str:

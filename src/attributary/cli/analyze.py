@@ -69,7 +69,7 @@ def analyze(
     Example: attributary analyze paths.csv --model markov --model shapley --intervals
     """
     from attributary.attribution_core.analysis import analyze as run
-    from attributary.attribution_core.lifts import read_experiments
+    from attributary.attribution_core.experiments import ExperimentError, read_experiments
 
     if insights and output == "csv":
         raise typer.BadParameter("sentences have no place in CSV; use --format json", param_hint="--insights")
@@ -87,7 +87,8 @@ def analyze(
             experiments=() if calibrate is None else tuple(read_experiments(read_csv(calibrate))),
         )
     except (ValueError, OSError, csv.Error) as error:  # all that a file or an option can be wrong in
-        sys.stderr.write(f"attributary: {file}: {error}\n")
+        named = calibrate if isinstance(error, ExperimentError) else file
+        sys.stderr.write(f"attributary: {named}: {error}\n")
         raise typer.Exit(exits.USAGE) from None
     _show(found, output)
 

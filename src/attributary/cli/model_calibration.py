@@ -19,8 +19,8 @@ def calibrate(
     experiments: Annotated[
         Path,
         typer.Option(
-            help="CSV with the columns channel and standard_error; one of conversions, value and share, what the "
-            "channel added; and from and to, where the experiment ran in a part of the window only."
+            help="CSV with the columns channel and standard_error; one of conversions and share (of all conversions), "
+            "what the channel added; and from and to, where the experiment ran in a part of the window only."
         ),
     ],
     as_json: AsJson = False,
@@ -33,7 +33,7 @@ def calibrate(
 
     Example: attributary models calibrate markov 3 --experiments lift.csv --tenant acme
     """
-    from attributary.attribution_core.lifts import ExperimentError, read_experiments
+    from attributary.attribution_core.experiments import ExperimentError, read_experiments
     from attributary.attribution_core.paths import TableError
     from attributary.cli.analyze import read_csv
     from attributary.cli.outcome import database

@@ -121,6 +121,8 @@ def _show_rates(facts: Mapping[str, Any]) -> None:
 
 
 def _show_calibration(diagnostics: Mapping[str, Any]) -> None:
+    from attributary.attribution_core.lifts import closing_lines
+
     calibration = diagnostics.get("calibration")
     if calibration is None:
         return
@@ -140,7 +142,8 @@ def _show_calibration(diagnostics: Mapping[str, Any]) -> None:
         for row in calibration["channels"]
     ]
     print_table(("channel", "attributed", "factor", "calibrated", "90 %", ""), rows, numbers=range(1, 5))
-    print(f"brought by no channel: {number(calibration['remainder'], ',.1f')} {calibration['of']}")
+    for line in closing_lines(calibration):
+        print(line)
 
 
 def _spread(channel: Mapping[str, Any]) -> float | None:
