@@ -3,17 +3,14 @@
 import csv
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from attributary.cli import exits
 
 if TYPE_CHECKING:
-    from attributary.attribution_core.paths import JourneyTable
     from attributary.attribution_core.report import Analysis
-
-_MICROS_PER_DAY = 86_400_000_000
 
 Format = Literal["table", "json", "csv"]
 
@@ -70,12 +67,13 @@ def analyze(
     """
     from attributary.attribution_core.analysis import analyze as run
     from attributary.attribution_core.lifts import read_experiments
+    from attributary.cli.analyze_input import read_csv, read_journeys
 
     if insights and output == "csv":
         raise typer.BadParameter("sentences have no place in CSV; use --format json", param_hint="--insights")
     try:
         found = run(
-            _read(file, lookback_days),
+            read_journeys(file, lookback_days),
             model,
             order=order,
             intervals=intervals,
@@ -90,54 +88,6 @@ def analyze(
         sys.stderr.write(f"attributary: {file}: {error}\n")
         raise typer.Exit(exits.USAGE) from None
     _show(found, output)
-
-
-def _read(file: Path, lookback_days: float | None) -> "JourneyTable":
-    from attributary.attribution_core.events import read_events
-    from attributary.attribution_core.paths import TableError, read_paths
-
-    columns = _parquet(file) if file.suffix.lower() in {".parquet", ".pq"} else read_csv(file)
-    if "path" in columns:
-        if lookback_days is not None:
-            raise TableError("--lookback-days needs times; a table of paths has none")
-        return read_paths(columns)
-    if {"user", "time", "channel"} <= set(columns):
-        lookback = None if lookback_days is None else round(lookback_days * _MICROS_PER_DAY)
-        return read_events(columns, lookback_micros=lookback)
-    raise TableError("columns must be path and total_conversions, or user, time and channel")
-
-
-def read_csv(file: Path) -> dict[str, list[Any]]:
-    """Return the columns of a CSV file.
-
-    Raises:
-        TableError: a row has more or fewer cells than there are columns.
-    """
-    from attributary.attribution_core.paths import TableError
-
-    with file.open(newline="", encoding="utf-8-sig") as lines:
-        reader = csv.reader(lines)
-        names = [name.strip() for name in next(reader, [])]
-        rows = [row for row in reader if row]
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(names):
-            raise TableError(f"row {number}: {len(row)} cells, but {len(names)} columns")
-    cells = list(zip(*rows, strict=True)) if rows else [()] * len(names)
-    return {name: list(column) for name, column in zip(names, cells, strict=True)}
-
-
-def _parquet(file: Path) -> dict[str, list[Any]]:
-    from attributary.attribution_core.paths import TableError
-
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        raise TableError("Parquet needs pyarrow: install attributary[parquet]") from error
-    try:
-        columns: dict[str, list[Any]] = parquet.read_table(file).to_pydict()
-    except ArrowException as error:
-        raise TableError(f"no Parquet file ({error})") from error
-    return columns
 
 
 def _show(found: "Analysis", output: Format) -> None:
