@@ -40,10 +40,19 @@ def spread(draws: Floats, estimate: Floats, level: float = LEVEL) -> Spread:
     """Sum up draws of shares.
 
     Args:
-        draws: float64[D, ..., K], shares under the drawn weights; draws that are not numbers are left out.
+        draws: float64[D, ..., K], shares under the drawn weights; draws that are not numbers are left out, for each
+            kind of shares by itself: what says nothing about value may say much about conversions.
         estimate: float64[..., K], shares under the observed weights.
         level: probability of the interval.
     """
+    if draws.ndim > 2:
+        kinds = [spread(draws[:, kind], estimate[kind], level) for kind in range(draws.shape[1])]
+        return Spread(
+            np.stack([each.low for each in kinds]),
+            np.stack([each.high for each in kinds]),
+            np.stack([each.error for each in kinds]),
+            np.stack([each.confidence for each in kinds]),
+        )
     usable = draws[np.isfinite(draws).reshape(draws.shape[0], -1).all(axis=1)]
     if usable.shape[0] < 2:
         nothing = np.full(estimate.shape, np.nan)
