@@ -16,7 +16,7 @@ import numpy as np
 from attributary.attribution_core.events import read_events
 from attributary.attribution_core.insights import population_insights
 from attributary.attribution_core.interval import IntervalMethod, shares_spread
-from attributary.attribution_core.journeys import Floats, JourneyBatch
+from attributary.attribution_core.journeys import Flags, Floats, JourneyBatch
 from attributary.attribution_core.lifts import Experiment, ExperimentError, Totals, calibration_document
 from attributary.attribution_core.markov import shares
 from attributary.attribution_core.models import RULE_MODELS, ModelError
@@ -32,7 +32,7 @@ from attributary.attribution_core.population import (
     Weights,
 )
 from attributary.attribution_core.reconciliation import reconcile
-from attributary.attribution_core.report import Analysis, ModelReport
+from attributary.attribution_core.report import Analysis, ModelReport, plain
 from attributary.attribution_core.rules import RULES, RuleSettings
 from attributary.attribution_core.sets import channels_of_journeys, set_shares
 from attributary.attribution_core.shapley import journey_interactions, ordered
@@ -170,17 +170,20 @@ def _version(name: str, settings: AnalysisSettings) -> str:
 def _report(estimator: Estimator, table: JourneyTable, settings: AnalysisSettings, support: Floats) -> ModelReport:
     batch, outcomes = table.batch, table.outcomes
     weights = Weights.observed(outcomes)
-    totals = estimator.totals(weights)
+    known = _known(batch, weights)
+    totals = np.where(known[:, None], estimator.totals(weights), np.nan)
     share = _shares(totals, batch, weights)
-    details = estimator.details(weights)
+    details = {key: np.where(known[0], values, np.nan) for key, values in estimator.details(weights).items()}
     with_touches = batch.lengths > 0
     diagnostics: dict[str, Any] = {
         "status": _status(batch, weights, settings),
         "journeys": int((outcomes.conversions + outcomes.nulls).sum()),
         "conversions": int(outcomes.conversions.sum()),
-        "value": int(outcomes.value_micros.sum()) / _MICROS,
+        "value": int(outcomes.value_micros.sum()) / _MICROS if outcomes.value_micros.any() else None,
         "unattributed_conversions": int(outcomes.conversions[~with_touches].sum()),
-        "unattributed_value": int(outcomes.value_micros[~with_touches].sum()) / _MICROS,
+        "unattributed_value": (
+            int(outcomes.value_micros[~with_touches].sum()) / _MICROS if outcomes.value_micros.any() else None
+        ),
         "transforms": list(settings.transforms),
         "confidence": None,
     }
@@ -193,8 +196,8 @@ def _report(estimator: Estimator, table: JourneyTable, settings: AnalysisSetting
         diagnostics.update(_shapley_details(batch, weights))
     if isinstance(estimator, PoissonTotals):
         diagnostics["baseline"] = ["no touch"]
-        known = share.size > 0 and bool(np.isfinite(share[0]).all())
-        diagnostics["baseline_share"] = 1.0 - float(share[0].sum()) if known else None
+        for key, part in zip(("baseline_share", "baseline_value_share"), share, strict=True):
+            diagnostics[key] = 1.0 - float(part.sum()) if part.size else None
     if isinstance(estimator, RemovalTotals):
         diagnostics["order"] = settings.order
         diagnostics["states"] = int(estimator.grams.states.numbers.size)
@@ -224,7 +227,7 @@ def _report(estimator: Estimator, table: JourneyTable, settings: AnalysisSetting
         }
         rows.append({key: _python(value) for key, value in row.items()})
     _name_fallbacks(rows, batch, weights)
-    return ModelReport(estimator.name, _version(estimator.name, settings), rows, diagnostics)
+    return ModelReport(estimator.name, _version(estimator.name, settings), rows, plain(diagnostics))
 
 
 def _shapley_details(batch: JourneyBatch, weights: Weights) -> dict[str, Any]:
@@ -247,10 +250,15 @@ def _shapley_details(batch: JourneyBatch, weights: Weights) -> dict[str, Any]:
 
 
 def _python(value: Any) -> Any:
-    """Return numpy's numbers as Python's: rows are read by people."""
-    if isinstance(value, list):
-        return [_python(each) for each in value]
-    return value.item() if isinstance(value, np.generic) else value
+    """Return a cell as plain Python: what is unknown is None, and so is an interval with an unknown end."""
+    found = plain(value)
+    return None if isinstance(found, list) and None in found else found
+
+
+def _known(batch: JourneyBatch, weights: Weights) -> Flags:
+    """Tell whether there are conversions, and value, to share out: what a channel gets of nothing is unknown, not 0."""
+    filled = batch.lengths > 0
+    return np.array([bool(worth[filled].any()) for worth in (weights.conversions, weights.values)])
 
 
 def _shares(totals: Floats, batch: JourneyBatch, weights: Weights) -> Floats:
@@ -288,7 +296,7 @@ def _name_fallbacks(rows: list[dict[str, Any]], batch: JourneyBatch, weights: We
     fallback = shares(totals)
     for code, row in enumerate(rows):
         if row["status"] != "ok":
-            row["fallback"] = {"model": "linear", "share": fallback[0, code]}
+            row["fallback"] = {"model": "linear", "share": _python(fallback[0, code])}
 
 
 def _beside(table: JourneyTable, settings: AnalysisSettings, names: Sequence[str]) -> list[Floats]:
@@ -303,8 +311,8 @@ def _beside(table: JourneyTable, settings: AnalysisSettings, names: Sequence[str
 def _compare(reports: list[ModelReport], beside: list[Floats]) -> None:
     """Add to each row how far the models are apart on the channel: often more than any interval is wide."""
     for code, rows in enumerate(zip(*(report.channels for report in reports), strict=True)):
-        several = [row["share"] for row in rows] + [float(other[code]) for other in beside]
-        found = [share for share in several if np.isfinite(share)]
+        several = [row["share"] for row in rows] + [_python(other[code]) for other in beside]
+        found = [share for share in several if share is not None]
         for row in rows:
             row["spread_over_models"] = max(found) - min(found) if len(found) > 1 else None
 
@@ -323,7 +331,7 @@ def _explain(reports: list[ModelReport], table: JourneyTable, settings: Analysis
 def _calibrate(report: ModelReport, table: JourneyTable, experiments: Sequence[Experiment]) -> None:
     """Put beside the totals what they are after scaling by experiments."""
     whole = report.diagnostics["conversions"] - report.diagnostics["unattributed_conversions"]
-    value = report.diagnostics["value"] - report.diagnostics["unattributed_value"]
+    value = (report.diagnostics["value"] or 0.0) - (report.diagnostics["unattributed_value"] or 0.0)
     names = tuple(row["channel"] for row in report.channels)
     errors = np.array([row["standard_error"] for row in report.channels], dtype=np.float64)
     if not np.isfinite(errors).all():
@@ -337,10 +345,12 @@ def _calibrate(report: ModelReport, table: JourneyTable, experiments: Sequence[E
         if not any(each.measure == of or (each.measure == "share" and of == "conversions") for each in experiments):
             continue
         amounts = np.array([row[of] for row in report.channels], dtype=np.float64)
+        if not np.isfinite(amounts).all():
+            raise ExperimentError(f"{report.model}: the data have no {of} to compare with")
         # shares of value move as shares of conversions do, to the accuracy of a standard error
         totals = Totals(names, amounts, errors * abs(all_of_it), float(all_of_it), *span)
         document = calibration_document(totals, experiments, of)
-        found.append(document)
+        found.append(plain(document))
         for row, calibrated in zip(report.channels, document["channels"], strict=True):
             fields = ("calibrated", "interval", "factor", "basis")
             row[f"calibrated_{of}"] = {field: calibrated[field] for field in fields}
