@@ -1,4 +1,4 @@
-"""What an analysis says: unknown numbers, rows that sum to the input, a table that fits."""
+"""What an analysis says: unknown numbers, and rows that sum to the input."""
 
 import math
 from collections.abc import Iterator
@@ -81,3 +81,69 @@ def test_an_experiment_on_value_needs_values() -> None:
     lifts = tuple(read_experiments({"channel": ["mail"], "value": [70], "standard_error": [10]}))
     with pytest.raises(ExperimentError, match="linear: the data have no value"):
         analyze(NO_VALUE, ["linear"], experiments=lifts, draws=20)
+
+
+def timed(people: int = 60) -> dict[str, list[Any]]:
+    """Events of people who see a search, then a mail; two of three convert, one in four of these without a touch."""
+    rows: list[tuple[str, int, str, int, int | None]] = []
+    for number in range(people):
+        start = number * 3_000
+        if number % 4:
+            rows += [(f"u{number}", start, "search", 0, None), (f"u{number}", start + 90_000, "mail", 0, None)]
+        if number % 3 or not number % 4:
+            rows.append((f"u{number}", start + 95_000 + 60_000 * (number % 5), "", 1, 10 + number % 7))
+    names = ("user", "time", "channel", "conversion", "value")
+    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+
+
+@pytest.mark.parametrize(
+    ("data", "models", "options"),
+    [
+        (COLUMNS, None, {}),
+        (COLUMNS, ["markov_shapley"], {"baseline": ("mail",)}),
+        (timed(), None, {}),
+        (timed(), ["poisson"], {}),
+    ],
+    ids=["paths", "with a baseline", "events", "time-aware"],
+)
+def test_rows_of_every_model_sum_to_the_data(data: dict[str, list[Any]], models: Any, options: dict[str, Any]) -> None:
+    result = analyze(data, models, **options)
+    rows = result.rows()
+    for report in result:
+        own = [row for row in rows if row["model"] == report.model]
+        assert {row["channel"] for row in own} >= {"(unattributed)"}
+        assert ("(baseline)" in {row["channel"] for row in own}) == ("baseline" in report.diagnostics)
+        for of in ("conversions", "value"):
+            assert sum(row[of] for row in own) == pytest.approx(report.diagnostics[of])
+        for of in ("share", "value_share"):
+            assert sum(row[of] for row in own if row[of] is not None) == pytest.approx(1)
+        assert sum(row["conversions"] for row in own if row["channel"] == "(unattributed)") > 0
+        assert {row["model_status"] for row in own} == {report.diagnostics["status"]}
+
+
+def test_the_time_aware_model_says_what_value_stays_with_its_baseline() -> None:
+    report = analyze(timed(), ["poisson"])["poisson"]
+    kept = report.diagnostics["baseline_value_share"]
+    assert kept == pytest.approx(1 - sum(report.column("value_share")))
+    assert kept != pytest.approx(report.diagnostics["baseline_share"])  # dear conversions are not all conversions
+    assert 0 < kept < 1
+
+
+def test_rows_hold_intervals_of_value_errors_and_fallbacks() -> None:
+    result = analyze(COLUMNS, ["markov"], intervals=True, draws=40)
+    mail, _, social, rest = result.rows()
+    said = result["markov"].channels
+    assert [mail["value_interval_low"], mail["value_interval_high"]] == said[0]["value_interval"]
+    assert mail["standard_error"] == said[0]["standard_error"] > 0
+    assert (mail["fallback_model"], mail["fallback_share"]) == (None, None)
+    assert (social["fallback_model"], social["fallback_share"]) == ("linear", said[2]["fallback"]["share"])
+    assert (rest["interval_low"], rest["status"], rest["calibrated_value"]) == (None, None, None)
+
+
+def test_rows_hold_calibrated_value_where_value_was_measured() -> None:
+    lifts = tuple(read_experiments({"channel": ["mail"], "value": [300], "standard_error": [40]}))
+    mail, search, *_ = analyze(COLUMNS, ["linear"], experiments=lifts, draws=40).rows()
+    assert (mail["calibrated_value"], mail["calibrated_value_by"]) == (pytest.approx(300), "measured")
+    assert mail["calibrated_value_low"] < 300 < mail["calibrated_value_high"]
+    assert (mail["calibrated_conversions"], mail["calibrated_by"]) == (None, None)
+    assert search["calibrated_value_by"] == "uncalibrated"  # one experiment scales no other channel
