@@ -18,7 +18,6 @@ WIDTH = 100
 _GAP = "  "
 _SHORTEST_NAME = 12
 _CUT = "…"
-_STAR = " *"
 
 
 @dataclass(frozen=True)
@@ -98,11 +97,9 @@ def _columns(models: "Sequence[ModelReport]", names: Sequence[str], width: int) 
         below = [*(row[key] for row in rest), models[0].diagnostics[key]]
         columns.append(_Column(key, [_number(row[key], form) for row in rows], [_number(each, form) for each in below]))
     for report, found in zip(models, by_name, strict=True):
-        below = [percent(row["share"]) if row["share"] is not None else "" for row in rest] + [""] * bool(rest)
-        cells = [_share(found[name]) for name in names]
-        if any(cell.endswith(_STAR) for cell in cells):  # the percent signs stand below each other all the same
-            cells, below = ([cell if cell.endswith(_STAR) else cell + "  " for cell in each] for each in (cells, below))
-        columns.append(_Column(report.model, cells, below))
+        kept = [_share(row) if row["share"] is not None else ("", "", "") for row in rest] + [("", "", "")] * bool(rest)
+        cells = _aligned([_share(found[name]) for name in names] + kept)
+        columns.append(_Column(report.model, cells[: len(names)], cells[len(names) :]))
     spreads = [row.get("spread_over_models") for row in rows]
     if any(spread is not None for spread in spreads):
         columns.append(_Column("apart", ["" if each is None else percent(each) for each in spreads], [""] * len(foot)))
@@ -213,10 +210,10 @@ def _insights(models: "Sequence[ModelReport]") -> list[str]:
 
 def _wrapped(lines: Sequence[str], width: int) -> list[str]:
     return [
-        part
+        part.replace("\0", " ")
         for text in lines
         for part in textwrap.wrap(
-            _printable(text),
+            _printable(text).replace(" %", "\0%"),  # a number and its sign stay together
             max(width, _SHORTEST_NAME),
             subsequent_indent=" " * (len(text) - len(text.lstrip()) + 2),
             break_long_words=False,
@@ -234,12 +231,17 @@ def _number(value: float | None, form: str) -> str:
     return "n/a" if value is None else format(value, form)
 
 
-def _share(row: Mapping[str, Any]) -> str:
-    """Return a share with its interval, and a star where it rests on too little."""
+def _share(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return a share, its interval, and a star where it rests on too little."""
     share, interval = row["share"], row.get("interval")
-    if share is None:
-        return "n/a"
-    text = percent(share)
-    if interval:
-        text += f" [{100 * interval[0]:.2f}, {100 * interval[1]:.2f}]"
-    return text + ("" if row["status"] == "ok" else _STAR)
+    return (
+        "n/a" if share is None else percent(share),
+        f" [{100 * interval[0]:.2f}, {100 * interval[1]:.2f}]" if interval else "",
+        " *" if row.get("status", "ok") != "ok" else "",
+    )
+
+
+def _aligned(cells: Sequence[tuple[str, str, str]]) -> list[str]:
+    """Return shares with their intervals, so that percent signs and brackets stand below each other."""
+    share, interval, star = (max(map(len, part)) for part in zip(*cells, strict=True))
+    return [cell[0].rjust(share) + cell[1].rjust(interval) + cell[2].ljust(star) for cell in cells]
