@@ -7,6 +7,7 @@
 Invariant: the same table and options give the same numbers; the seed is an option, no clock is read.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from attributary.attribution_core.journeys import Flags, Floats, JourneyBatch
 from attributary.attribution_core.lifts import Experiment, ExperimentError, Totals, calibration_document
 from attributary.attribution_core.markov import shares
 from attributary.attribution_core.models import RULE_MODELS, ModelError
-from attributary.attribution_core.paths import JourneyTable, read_paths
+from attributary.attribution_core.paths import JourneyTable, TableError, read_paths
 from attributary.attribution_core.poisson import PoissonTotals
 from attributary.attribution_core.population import (
     CreditTotals,
@@ -52,6 +53,8 @@ ANALYSES: tuple[str, ...] = (
 )
 _BESIDE = ("first", "last", "linear", "markov", "shapley")  # whose shares stand beside every interval
 _NEEDS_TIME = frozenset({"time_decay", "poisson"})
+_MICROS_PER_DAY = 86_400 * _MICROS
+Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class AnalysisSettings:
         transforms: named steps before anything else, see `transforms`.
         rules: parameters of the rules.
         insights: whether to look for sentences whose test passes; they stand in the diagnostics.
+        lookback_days: tables of events: a touch longer before its journey's end does not count; None: no limit.
         experiments: results of experiments, by which the totals are scaled; intervals are computed then, too.
     """
 
@@ -82,6 +86,7 @@ class AnalysisSettings:
     transforms: tuple[str, ...] = ()
     rules: RuleSettings = field(default_factory=RuleSettings)
     insights: bool = False
+    lookback_days: float | None = None
     experiments: tuple[Experiment, ...] = ()
 
 
@@ -89,6 +94,8 @@ def analyze(
     data: JourneyTable | Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]],
     models: Collection[str] | None = None,
     settings: AnalysisSettings | None = None,
+    *,
+    progress: Progress | None = None,
     **options: Any,
 ) -> Analysis:
     """Run models over finished journeys.
@@ -98,6 +105,8 @@ def analyze(
             rows of these.
         models: names, of `ANALYSES`; by default all that the data allows.
         settings: options; single ones may be given by name instead (``order=2``, ``intervals=True``).
+        progress: called with the steps done, all steps, and the name of the model at work; a step is a model, and with
+            intervals each draw of a model.
         **options: fields of `AnalysisSettings`.
 
     Raises:
@@ -109,7 +118,7 @@ def analyze(
     chosen = replace(settings or AnalysisSettings(), **options)
     if chosen.experiments:
         chosen = replace(chosen, intervals=True)
-    table = _table(data)
+    table = _table(data, chosen.lookback_days)
     table = JourneyTable(apply(table.batch, chosen.transforms), table.outcomes, table.watched_until)
     names = list(dict.fromkeys(models)) if models else [n for n in ANALYSES if table.timed or n not in _NEEDS_TIME]
     for name in names:
@@ -121,21 +130,41 @@ def analyze(
         if table.batch.index.code(channel) < 0:
             raise ModelError(f"baseline: no channel {channel!r} in the data")
     support = _support(table.batch, Weights.observed(table.outcomes))
-    reports = [_report(_estimator(name, table, chosen), table, chosen, support) for name in names]
+    reports = []
+    steps = 1 + chosen.draws * chosen.intervals
+    for place, name in enumerate(names):
+
+        def told(draws: int, done: int = place * steps, name: str = name) -> None:
+            if progress is not None:
+                progress(done + draws, len(names) * steps, name)
+
+        told(0)
+        reports.append(_report(_estimator(name, table, chosen), table, chosen, support, told))
+        told(steps)
     _compare(reports, _beside(table, chosen, names))
     _explain(reports, table, chosen)
     return Analysis(tuple(reports))
 
 
-def _table(data: JourneyTable | Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]]) -> JourneyTable:
+def _table(
+    data: JourneyTable | Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]], lookback_days: float | None
+) -> JourneyTable:
+    if lookback_days is not None and not 0 <= lookback_days < math.inf:
+        raise TableError("lookback_days: must be a number of days, not negative")
     if isinstance(data, JourneyTable):
+        if lookback_days is not None:
+            raise TableError("lookback_days: an encoded table is taken as it is; give it to read_events")
         return data
     if isinstance(data, (list, tuple)):
         names = {name for row in data for name in row}
         data = {name: [row.get(name) for row in data] for name in names}
     columns: Mapping[str, Iterable[Any]] = data  # type: ignore[assignment]  # frames have columns as mappings do
     if "path" not in columns and all(name in columns for name in ("user", "time", "channel")):
-        return read_events(columns)
+        return read_events(
+            columns, lookback_micros=None if lookback_days is None else round(lookback_days * _MICROS_PER_DAY)
+        )
+    if lookback_days is not None:
+        raise TableError("lookback_days: needs times; a table of paths has none")
     return read_paths(columns)
 
 
@@ -167,7 +196,13 @@ def _version(name: str, settings: AnalysisSettings) -> str:
     return "1" + details.get(name, "")
 
 
-def _report(estimator: Estimator, table: JourneyTable, settings: AnalysisSettings, support: Floats) -> ModelReport:
+def _report(
+    estimator: Estimator,
+    table: JourneyTable,
+    settings: AnalysisSettings,
+    support: Floats,
+    told: Callable[[int], None],
+) -> ModelReport:
     batch, outcomes = table.batch, table.outcomes
     weights = Weights.observed(outcomes)
     known = _known(batch, weights)
@@ -206,7 +241,7 @@ def _report(estimator: Estimator, table: JourneyTable, settings: AnalysisSetting
         diagnostics["confidence_note"] = "rule, not estimated: intervals show how stable the share is over journeys"
     spread = None
     if settings.intervals:
-        spread = shares_spread(estimator, table, share, settings.method, (settings.draws, settings.seed))
+        spread = shares_spread(estimator, table, share, settings.method, (settings.draws, settings.seed), told)
         if not (isinstance(estimator, CreditTotals) and estimator.name in RULES):
             diagnostics["confidence"] = float(spread.confidence[0])
         diagnostics["draws"] = settings.draws

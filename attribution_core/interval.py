@@ -3,6 +3,7 @@
 Invariant: the bootstrap is used wherever the fast path has none to offer; both are functions of data, draws and seed.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -27,7 +28,12 @@ _Z_90 = 1.6448536269514722  # the normal quantile of 0.95
 
 
 def shares_spread(
-    estimator: Estimator, table: JourneyTable, share: Floats, method: IntervalMethod, draws_seed: tuple[int, int]
+    estimator: Estimator,
+    table: JourneyTable,
+    share: Floats,
+    method: IntervalMethod,
+    draws_seed: tuple[int, int],
+    told: Callable[[int], None] | None = None,
 ) -> Spread:
     """Return the spread of the shares of conversions and of value, arrays [2, K].
 
@@ -37,6 +43,7 @@ def shares_spread(
         share: float64[2, K], shares under the observed weights.
         method: "auto" is the bootstrap up to 200,000 rows and the fast path beyond.
         draws_seed: number of draws, and the seed.
+        told: called after each draw of the bootstrap with how many are done.
     """
     draws, seed = draws_seed
     fast = method == "fast" or (method == "auto" and len(table.batch) > _BOOTSTRAP_ROWS)
@@ -56,6 +63,8 @@ def shares_spread(
         whole = np.array([weights.conversions[filled].sum(), weights.values[filled].sum()])
         with np.errstate(divide="ignore", invalid="ignore"):
             drawn[place] = estimator.totals(weights) / whole[:, None]
+        if told is not None:
+            told(place + 1)
     return spread(drawn, share)
 
 
