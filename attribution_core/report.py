@@ -99,10 +99,11 @@ class Analysis:
         """Return plain values, one entry per model."""
         return [report.to_dict() for report in self.models]
 
-    def to_json(self, indent: int | None = 2) -> str:
+    def to_json(self, indent: int | None = 2, *, ensure_ascii: bool = False) -> str:
         """Return JSON of full float precision: the object of one model, or an array of them when there are several."""
         found = self.to_list()
-        return json.dumps(found[0] if len(found) == 1 else found, indent=indent, allow_nan=False, ensure_ascii=False)
+        document = found[0] if len(found) == 1 else found
+        return json.dumps(document, indent=indent, allow_nan=False, ensure_ascii=ensure_ascii)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return flat rows with the fields of `CSV_COLUMNS`: what a frame is made of.
