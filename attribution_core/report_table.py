@@ -1,7 +1,7 @@
 """The text table of an analysis: channels by models, shares in percent, in blocks that fit a width.
 
-Invariant: no line of the blocks is wider than asked, unless one model alone is; what is unknown reads "n/a", never 0.
-Widths are those of a terminal: East Asian wide letters take two places, combining marks none.
+Invariant: no line of the blocks is wider than asked, unless one model alone is (the last with "apart"); what is unknown
+reads "n/a", never 0. Widths are those of a terminal: East Asian wide letters take two places, combining marks none.
 """
 
 import textwrap
@@ -107,15 +107,19 @@ def _columns(models: "Sequence[ModelReport]", names: Sequence[str], width: int) 
 
 
 def _blocks(columns: Sequence[_Column], width: int) -> Iterator[list[_Column]]:
-    """Cut the columns so that each block begins with the names and is no wider than asked."""
+    """Cut the columns so that each block begins with the names and is no wider than asked.
+
+    The last two stay together: how far the models are apart says little beside the names alone.
+    """
     names = columns[0]
     block, taken = [names], names.width
-    for column in columns[1:]:
-        if len(block) > 1 and taken + len(_GAP) + column.width > width:
+    for together in [*([column] for column in columns[1:-2]), columns[-2:]]:
+        wider = sum(len(_GAP) + column.width for column in together)
+        if len(block) > 1 and taken + wider > width:
             yield block
             block, taken = [names], names.width
-        block.append(column)
-        taken += len(_GAP) + column.width
+        block += together
+        taken += wider
     yield block
 
 

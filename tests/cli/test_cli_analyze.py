@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import shlex
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -151,6 +152,17 @@ def test_csv_sums_to_the_file_and_has_calibrated_value(tmp_path: Path, paths: Pa
         mail = next(row for row in own if row["channel"] == "mail")
         assert float(mail["calibrated_value"]) == pytest.approx(60)
         assert mail["calibrated_conversions"] == ""
+
+
+def test_the_commands_of_the_readme_run(paths: Path, events: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(paths.parent)
+    assert events.parent == paths.parent
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    calls = [line for line in text.splitlines() if line.startswith("    attributary analyze ")]
+    lines = [shlex.split(line, comments=True) for line in calls]
+    assert len(lines) == 3
+    for _, _, *arguments in lines:
+        assert "mail" in said(*arguments).stdout
 
 
 def test_unknown_cells_of_csv_are_empty(tmp_path: Path) -> None:

@@ -85,6 +85,8 @@ def analyze(
     "support" is how many conversions have the channel in their journey. CSV and JSON have all numbers; over the rows
     of a model in CSV, (baseline) and (unattributed) among them, conversions and value sum to the file.
 
+    The same from Python: attributary.attribution_core.analyze, see the list of options in docs/models.md.
+
     Exit codes: 0 done; 2 a file or an option is wrong; 74 the output cannot be written; 130 interrupted.
 
     Example: attributary analyze paths.csv --model markov,shapley --intervals
