@@ -7,6 +7,7 @@
 Invariant: the same table and options give the same numbers; the seed is an option, no clock is read.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from attributary.attribution_core.events import read_events
 from attributary.attribution_core.experiments import Experiment, fitting
 from attributary.attribution_core.insights import population_insights
 from attributary.attribution_core.interval import IntervalMethod, shares_spread, values_are_single
-from attributary.attribution_core.journeys import Floats, JourneyBatch
+from attributary.attribution_core.journeys import Flags, Floats, JourneyBatch
 from attributary.attribution_core.lifts import (
     Totals,
     UnavailableError,
@@ -27,7 +28,7 @@ from attributary.attribution_core.lifts import (
 )
 from attributary.attribution_core.markov import shares
 from attributary.attribution_core.models import RULE_MODELS, ModelError
-from attributary.attribution_core.paths import JourneyTable, read_paths
+from attributary.attribution_core.paths import JourneyTable, TableError, read_paths
 from attributary.attribution_core.poisson import PoissonTotals
 from attributary.attribution_core.population import (
     CreditTotals,
@@ -38,7 +39,7 @@ from attributary.attribution_core.population import (
     RemovalTotals,
     Weights,
 )
-from attributary.attribution_core.report import Analysis, ModelReport
+from attributary.attribution_core.report import Analysis, ModelReport, plain
 from attributary.attribution_core.rules import RULES, RuleSettings
 from attributary.attribution_core.sets import channels_of_journeys, set_shares
 from attributary.attribution_core.transforms import apply
@@ -56,6 +57,8 @@ ANALYSES: tuple[str, ...] = (
 )
 _BESIDE = ("first", "last", "linear", "markov", "shapley")  # whose shares stand beside every interval
 _NEEDS_TIME = frozenset({"time_decay", "poisson"})
+_MICROS_PER_DAY = 86_400 * _MICROS
+Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class AnalysisSettings:
         transforms: named steps before anything else, see `transforms`.
         rules: parameters of the rules.
         insights: whether to look for sentences whose test passes; they stand in the diagnostics.
+        lookback_days: tables of events: a touch longer before its journey's end does not count; None: no limit.
         experiments: results of experiments, by which the totals are scaled; intervals are computed then, too.
     """
 
@@ -86,6 +90,7 @@ class AnalysisSettings:
     transforms: tuple[str, ...] = ()
     rules: RuleSettings = field(default_factory=RuleSettings)
     insights: bool = False
+    lookback_days: float | None = None
     experiments: tuple[Experiment, ...] = ()
 
 
@@ -93,6 +98,8 @@ def analyze(
     data: JourneyTable | Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]],
     models: Collection[str] | None = None,
     settings: AnalysisSettings | None = None,
+    *,
+    progress: Progress | None = None,
     **options: Any,
 ) -> Analysis:
     """Run models over finished journeys.
@@ -102,6 +109,8 @@ def analyze(
             rows of these.
         models: names, of `ANALYSES`; by default all that the data allows.
         settings: options; single ones may be given by name instead (``order=2``, ``intervals=True``).
+        progress: called with the steps done, all steps, and the name of the model at work; a step is a model, and with
+            intervals each draw of a model.
         **options: fields of `AnalysisSettings`.
 
     Raises:
@@ -113,7 +122,7 @@ def analyze(
     chosen = replace(settings or AnalysisSettings(), **options)
     if chosen.experiments:
         chosen = replace(chosen, intervals=True)
-    table = _table(data)
+    table = _table(data, chosen.lookback_days)
     table = JourneyTable(apply(table.batch, chosen.transforms), table.outcomes, table.watched_until)
     names = list(dict.fromkeys(models)) if models else [n for n in ANALYSES if table.timed or n not in _NEEDS_TIME]
     for name in names:
@@ -125,21 +134,41 @@ def analyze(
         if table.batch.index.code(channel) < 0:
             raise ModelError(f"baseline: no channel {channel!r} in the data")
     support = _support(table.batch, Weights.observed(table.outcomes))
-    reports = [_report(_estimator(name, table, chosen), table, chosen, support) for name in names]
+    reports = []
+    steps = 1 + chosen.draws * chosen.intervals
+    for place, name in enumerate(names):
+
+        def told(draws: int, done: int = place * steps, name: str = name) -> None:
+            if progress is not None:
+                progress(done + draws, len(names) * steps, name)
+
+        told(0)
+        reports.append(_report(_estimator(name, table, chosen), table, chosen, support, told))
+        told(steps)
     _compare(reports, _beside(table, chosen, names))
     _explain(reports, table, chosen)
     return Analysis(tuple(reports))
 
 
-def _table(data: JourneyTable | Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]]) -> JourneyTable:
+def _table(
+    data: JourneyTable | Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]], lookback_days: float | None
+) -> JourneyTable:
+    if lookback_days is not None and not 0 <= lookback_days < math.inf:
+        raise TableError("lookback_days: must be a number of days, not negative")
     if isinstance(data, JourneyTable):
+        if lookback_days is not None:
+            raise TableError("lookback_days: an encoded table is taken as it is; give it to read_events")
         return data
     if isinstance(data, (list, tuple)):
         names = {name for row in data for name in row}
         data = {name: [row.get(name) for row in data] for name in names}
     columns: Mapping[str, Iterable[Any]] = data  # type: ignore[assignment]  # frames have columns as mappings do
     if "path" not in columns and all(name in columns for name in ("user", "time", "channel")):
-        return read_events(columns)
+        return read_events(
+            columns, lookback_micros=None if lookback_days is None else round(lookback_days * _MICROS_PER_DAY)
+        )
+    if lookback_days is not None:
+        raise TableError("lookback_days: needs times; a table of paths has none")
     return read_paths(columns)
 
 
@@ -171,12 +200,19 @@ def _version(name: str, settings: AnalysisSettings) -> str:
     return "1" + details.get(name, "")
 
 
-def _report(estimator: Estimator, table: JourneyTable, settings: AnalysisSettings, support: Floats) -> ModelReport:
+def _report(
+    estimator: Estimator,
+    table: JourneyTable,
+    settings: AnalysisSettings,
+    support: Floats,
+    told: Callable[[int], None],
+) -> ModelReport:
     batch, outcomes = table.batch, table.outcomes
     weights = Weights.observed(outcomes)
-    totals = estimator.totals(weights)
+    known = _known(batch, weights)
+    totals = np.where(known[:, None], estimator.totals(weights), np.nan)
     share = _shares(totals, batch, weights)
-    details = estimator.details(weights)
+    details = {key: np.where(known[0], values, np.nan) for key, values in estimator.details(weights).items()}
     diagnostics = sizes(table, settings.transforms) | statuses(batch, weights, settings.minimum_conversions)
     own = of_model(estimator, weights, totals, share, details)
     if diagnostics["status"] != "ok":
@@ -184,7 +220,7 @@ def _report(estimator: Estimator, table: JourneyTable, settings: AnalysisSetting
     diagnostics |= own
     spread = None
     if settings.intervals:
-        spread, used = shares_spread(estimator, table, share, settings.method, (settings.draws, settings.seed))
+        spread, used = shares_spread(estimator, table, share, settings.method, (settings.draws, settings.seed), told)
         if not (isinstance(estimator, CreditTotals) and estimator.name in RULES):
             diagnostics["confidence"] = float(spread.confidence[0])
         diagnostics["interval_method"] = used
@@ -211,14 +247,19 @@ def _report(estimator: Estimator, table: JourneyTable, settings: AnalysisSetting
         }
         rows.append({key: _python(value) for key, value in row.items()})
     _name_fallbacks(rows, batch, weights)
-    return ModelReport(estimator.name, _version(estimator.name, settings), rows, diagnostics)
+    return ModelReport(estimator.name, _version(estimator.name, settings), rows, plain(diagnostics))
 
 
 def _python(value: Any) -> Any:
-    """Return numpy's numbers as Python's: rows are read by people."""
-    if isinstance(value, list):
-        return [_python(each) for each in value]
-    return value.item() if isinstance(value, np.generic) else value
+    """Return a cell as plain Python: what is unknown is None, and so is an interval with an unknown end."""
+    found = plain(value)
+    return None if isinstance(found, list) and None in found else found
+
+
+def _known(batch: JourneyBatch, weights: Weights) -> Flags:
+    """Tell whether there are conversions, and value, to share out: what a channel gets of nothing is unknown, not 0."""
+    filled = batch.lengths > 0
+    return np.array([bool(worth[filled].any()) for worth in (weights.conversions, weights.values)])
 
 
 def _shares(totals: Floats, batch: JourneyBatch, weights: Weights) -> Floats:
@@ -244,7 +285,7 @@ def _name_fallbacks(rows: list[dict[str, Any]], batch: JourneyBatch, weights: We
     fallback = shares(totals)
     for code, row in enumerate(rows):
         if row["status"] != "ok":
-            row["fallback"] = {"model": "linear", "share": fallback[0, code]}
+            row["fallback"] = {"model": "linear", "share": _python(fallback[0, code])}
 
 
 def _beside(table: JourneyTable, settings: AnalysisSettings, names: Sequence[str]) -> list[Floats]:
@@ -259,8 +300,8 @@ def _beside(table: JourneyTable, settings: AnalysisSettings, names: Sequence[str
 def _compare(reports: list[ModelReport], beside: list[Floats]) -> None:
     """Add to each row how far the models are apart on the channel: often more than any interval is wide."""
     for code, rows in enumerate(zip(*(report.channels for report in reports), strict=True)):
-        several = [row["share"] for row in rows] + [float(other[code]) for other in beside]
-        found = [share for share in several if np.isfinite(share)]
+        several = [row["share"] for row in rows] + [_python(other[code]) for other in beside]
+        found = [share for share in several if share is not None]
         for row in rows:
             row["spread_over_models"] = max(found) - min(found) if len(found) > 1 else None
 
@@ -287,19 +328,19 @@ def _calibrate(report: ModelReport, table: JourneyTable, experiments: Sequence[E
     for of, error in kinds:
         if not fitting(experiments, of):
             continue
-        whole = float(report.diagnostics[of])
+        whole = float(report.diagnostics[of] or 0.0)
         errors = np.array([row[error] for row in report.channels], dtype=np.float64)
         amounts = np.array([row[of] for row in report.channels], dtype=np.float64)
         # the errors are those of shares of what the journeys with touches have
-        errors *= abs(whole - report.diagnostics[f"unattributed_{of}"])
+        errors *= abs(whole - (report.diagnostics[f"unattributed_{of}"] or 0.0))
         try:
             document = calibration_document(Totals(names, amounts, errors, whole, *_days(table)), experiments, of)
         except UnavailableError as unavailable:
             status = report.diagnostics["status"]
             why = str(unavailable) if status == "ok" else f"{unavailable} ({status})"
-            found.append(unavailable_document(experiments, of, why))
+            found.append(plain(unavailable_document(experiments, of, why)))
             continue
-        found.append(document)
+        found.append(plain(document))
         for row, calibrated in zip(report.channels, document["channels"], strict=True):
             fields = ("calibrated", "interval", "factor", "basis")
             row[f"calibrated_{of}"] = {field: calibrated[field] for field in fields}

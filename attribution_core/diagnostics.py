@@ -25,15 +25,16 @@ _PLACES = 10  # places in the journey that a report shows one by one; the last e
 
 
 def sizes(table: JourneyTable, transforms: Sequence[str]) -> dict[str, Any]:
-    """Return how much there is, and what no model can give to a channel."""
+    """Return how much there is, and what no model can give to a channel; value is None where there is none at all."""
     outcomes = table.outcomes
     bare = table.batch.lengths == 0
+    valued = bool(outcomes.value_micros.any())
     return {
         "journeys": int((outcomes.conversions + outcomes.nulls).sum()),
         "conversions": int(outcomes.conversions.sum()),
-        "value": int(outcomes.value_micros.sum()) / _MICROS,
+        "value": int(outcomes.value_micros.sum()) / _MICROS if valued else None,
         "unattributed_conversions": int(outcomes.conversions[bare].sum()),
-        "unattributed_value": int(outcomes.value_micros[bare].sum()) / _MICROS,
+        "unattributed_value": int(outcomes.value_micros[bare].sum()) / _MICROS if valued else None,
         "transforms": list(transforms),
         "confidence": None,
     }

@@ -4,6 +4,7 @@ Invariants: the bootstrap is used wherever the fast path has none to offer; both
 Where rows sum up several conversions their single values are unknown, and so is the spread of value: NaN, no guess.
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -35,7 +36,12 @@ class SharesSpread(NamedTuple):
 
 
 def shares_spread(
-    estimator: Estimator, table: JourneyTable, share: Floats, method: IntervalMethod, draws_seed: tuple[int, int]
+    estimator: Estimator,
+    table: JourneyTable,
+    share: Floats,
+    method: IntervalMethod,
+    draws_seed: tuple[int, int],
+    told: Callable[[int], None] | None = None,
 ) -> SharesSpread:
     """Return the spread of the shares of conversions and of value, arrays [2, K], and the method that was used.
 
@@ -45,6 +51,7 @@ def shares_spread(
         share: float64[2, K], shares under the observed weights.
         method: "auto" is the bootstrap up to 200,000 rows and the fast path beyond.
         draws_seed: number of draws, and the seed.
+        told: called after each draw of the bootstrap with how many are done.
     """
     draws, seed = draws_seed
     fast = method == "fast" or (method == "auto" and len(table.batch) > _BOOTSTRAP_ROWS)
@@ -53,7 +60,7 @@ def shares_spread(
     elif fast and isinstance(estimator, RemovalTotals) and estimator.order == 1:
         found, used = spread(_dirichlet(table, draws, seed), share), "dirichlet"
     else:
-        found, used = spread(_bootstrap(estimator, table, draws, seed), share), "bootstrap"
+        found, used = spread(_bootstrap(estimator, table, draws_seed, told), share), "bootstrap"
     if not values_are_single(table):
         found.low[1], found.high[1], found.error[1], found.confidence[1] = (np.nan,) * 4
     return SharesSpread(found, used)
@@ -65,13 +72,18 @@ def values_are_single(table: JourneyTable) -> bool:
     return not bool(((outcomes.conversions > 1) & (outcomes.value_micros != 0)).any())
 
 
-def _bootstrap(estimator: Estimator, table: JourneyTable, draws: int, seed: int) -> Floats:
+def _bootstrap(
+    estimator: Estimator, table: JourneyTable, draws_seed: tuple[int, int], told: Callable[[int], None] | None
+) -> Floats:
+    draws, seed = draws_seed
     filled = table.batch.lengths > 0
     drawn = np.empty((draws, 2, len(table.batch.index)), dtype=np.float64)
     for place, weights in enumerate(bootstrap_weights(table.outcomes, draws=draws, seed=seed)):
         whole = np.array([weights.conversions[filled].sum(), weights.values[filled].sum()])
         with np.errstate(divide="ignore", invalid="ignore"):
             drawn[place] = estimator.totals(weights) / whole[:, None]
+        if told is not None:
+            told(place + 1)
     return drawn
 
 

@@ -13,7 +13,7 @@ Assumptions: rates multiply; age matters in classes; watching begins with the fi
 of people who once had a touch, long after it. The rate ratios are associations.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
@@ -24,7 +24,7 @@ from attributary.attribution_core.histories import AGE_BOUNDS, Pieces, cells_at_
 from attributary.attribution_core.journeys import Floats, Ints, JourneyBatch
 from attributary.attribution_core.likelihood import Design, FitError, maximum
 from attributary.attribution_core.lookback import MICROS_PER_DAY
-from attributary.attribution_core.population import Weights
+from attributary.attribution_core.population import LastAnswer, Weights
 
 _SLOPE = 1e-6  # of the log posterior, per conversion: a steeper one is worth letting an effect in again
 
@@ -146,6 +146,7 @@ class PoissonTotals:
     batch: JourneyBatch
     watched_until: Ints
     name: str = "poisson"
+    _last: LastAnswer[PoissonFit] = field(default_factory=LastAnswer, repr=False)
 
     @cached_property
     def _pieces(self) -> Pieces:
@@ -156,7 +157,10 @@ class PoissonTotals:
         return Design.of(self._pieces.exposures, len(self.batch.index) * len(AGE_BOUNDS))
 
     def fitted(self, weights: Weights) -> PoissonFit:
-        """Fit the rates to weighted journeys."""
+        """Fit the rates to weighted journeys; the last fit is kept."""
+        return self._last.of(weights, self._fitted)
+
+    def _fitted(self, weights: Weights) -> PoissonFit:
         found = self._pieces
         rows = len(found.exposures)
         whole = weights.conversions + weights.nulls

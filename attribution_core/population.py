@@ -7,9 +7,10 @@ Invariant: the totals of an estimator sum to the weighted conversions (and value
 what its docstring calls baseline or signed; they are NaN where the model cannot say anything.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -44,6 +45,22 @@ class Weights:
             outcomes.nulls.astype(np.float64),
             outcomes.value_micros.astype(np.float64),
         )
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class LastAnswer(Generic[T]):
+    """What was found for the weights that were asked about last: totals, details and baseline rest on the same."""
+
+    _kept: list[tuple[Weights, T]] = field(default_factory=list)
+
+    def of(self, weights: Weights, find: Callable[[Weights], T]) -> T:
+        """Return the answer for these weights, found now or before."""
+        if not self._kept or self._kept[0][0] is not weights:
+            self._kept[:] = [(weights, find(weights))]
+        return self._kept[0][1]
 
 
 class Estimator(Protocol):
@@ -92,7 +109,7 @@ class RemovalTotals:
     batch: JourneyBatch
     order: int = 1
     name: str = "markov"
-    _last: list[tuple[Weights, Floats]] = field(default_factory=list, repr=False)
+    _last: LastAnswer[Floats] = field(default_factory=LastAnswer, repr=False)
 
     @cached_property
     def grams(self) -> Grams:
@@ -101,11 +118,11 @@ class RemovalTotals:
 
     def effects(self, weights: Weights) -> Floats:
         """Return removal effects of conversions and of value, float64[2, K]; the last answer is kept."""
-        if not self._last or self._last[0][0] is not weights:
-            rewards = np.column_stack((weights.conversions, weights.values))
-            chain = self.grams.chain(rewards, weights.conversions + weights.nulls)
-            self._last[:] = [(weights, removal_effects(chain).effects)]
-        return self._last[0][1]
+        return self._last.of(weights, self._effects)
+
+    def _effects(self, weights: Weights) -> Floats:
+        rewards = np.column_stack((weights.conversions, weights.values))
+        return removal_effects(self.grams.chain(rewards, weights.conversions + weights.nulls)).effects
 
     def totals(self, weights: Weights) -> Floats:
         """Return the share of each channel in the sum of removal effects, times what there is to share."""
@@ -159,6 +176,7 @@ class RateShapleyTotals:
 
     batch: JourneyBatch
     name: str = "shapley_rate"
+    _last: LastAnswer[tuple[Floats, Floats]] = field(default_factory=LastAnswer, repr=False)
 
     @cached_property
     def _sets(self) -> tuple[list[tuple[int, ...]], np.ndarray]:
@@ -168,8 +186,12 @@ class RateShapleyTotals:
     def values(self, weights: Weights) -> tuple[Floats, Floats]:
         """Return the Shapley values of the conversion rate and of the value per journey, and their standard errors.
 
-        float64[2, K] each; the errors, of sampled orders, are 0 up to 20 channels, where all orders are counted.
+        float64[2, K] each; the errors, of sampled orders, are 0 up to 20 channels, where all orders are counted. The
+        last answer is kept.
         """
+        return self._last.of(weights, self._values)
+
+    def _values(self, weights: Weights) -> tuple[Floats, Floats]:
         members, places = self._sets
         filled = self.batch.lengths > 0
         channels = len(self.batch.index)
@@ -211,13 +233,18 @@ class MarkovShapleyTotals:
     batch: JourneyBatch
     baseline: tuple[str, ...] = ()
     name: str = "markov_shapley"
-    _grams: list[Grams] = field(default_factory=list, repr=False)
+    _last: LastAnswer[tuple[MarkovShapley, MarkovShapley]] = field(default_factory=LastAnswer, repr=False)
+
+    @cached_property
+    def _grams(self) -> Grams:
+        return Grams.of(self.batch, 1)
 
     def values(self, weights: Weights) -> tuple[MarkovShapley, MarkovShapley]:
-        """Return the Shapley values of the conversion probability and of the value per journey."""
-        if not self._grams:
-            self._grams.append(Grams.of(self.batch, 1))
-        grams = self._grams[0]
+        """Return the Shapley values of the conversion probability and of the value per journey; the last are kept."""
+        return self._last.of(weights, self._values)
+
+    def _values(self, weights: Weights) -> tuple[MarkovShapley, MarkovShapley]:
+        grams = self._grams
         rewards = np.column_stack((weights.conversions, weights.values))
         sparse = grams.chain(rewards, weights.conversions + weights.nulls)
         channels = len(self.batch.index)

@@ -1,6 +1,7 @@
 """What an analysis says: rows per channel, diagnostics per model, as plain values for JSON, CSV and tables.
 
-Invariant: numbers are not rounded here; what is unknown is None, never 0. JSON holds no NaN.
+Invariant: numbers are not rounded here; what is unknown is None, never 0. JSON holds no NaN. Rows
+of a model sum to the data.
 """
 
 import json
@@ -10,14 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from attributary.attribution_core.lifts import closing_lines
+from attributary.attribution_core.report_table import WIDTH, table_text
 
 ChannelRow = dict[str, Any]
 
+UNATTRIBUTED, BASELINE = "(unattributed)", "(baseline)"
+
 CSV_COLUMNS = (
-    "model", "version", "channel", "conversions", "value", "share", "interval_low", "interval_high", "value_share",
-    "removal_effect", "shapley", "conversions_with", "status", "spread_over_models",
+    "model", "version", "model_status", "channel", "conversions", "value",
+    "share", "interval_low", "interval_high", "standard_error",
+    "value_share", "value_interval_low", "value_interval_high",
+    "removal_effect", "shapley", "conversions_with", "status", "fallback_model", "fallback_share", "spread_over_models",
     "calibrated_conversions", "calibrated_low", "calibrated_high", "calibrated_by",
+    "calibrated_value", "calibrated_value_low", "calibrated_value_high", "calibrated_value_by",
 )  # fmt: skip
 
 
@@ -45,6 +51,21 @@ class ModelReport:
             "channels": [plain(row) for row in self.channels],
             "diagnostics": plain(self.diagnostics),
         }
+
+    def rest(self) -> list[ChannelRow]:
+        """Return what no channel gets: the model's baseline, if it has one, and the journeys without a touch.
+
+        Shares are of the journeys with touches, as those of the channels are, so the latter have none.
+        """
+        said, found = self.diagnostics, []
+        if "baseline" in said:
+            row: ChannelRow = {"channel": BASELINE}
+            for of, key in (("conversions", "share"), ("value", "value_share")):
+                part = row[key] = said[f"baseline_{key}"]
+                row[of] = None if part is None else part * (said[of] - said[f"unattributed_{of}"])
+            found.append(row)
+        lost = {of: said[f"unattributed_{of}"] for of in ("conversions", "value")}
+        return [*found, {"channel": UNATTRIBUTED, **lost, "share": None, "value_share": None}]
 
     def column(self, name: str) -> list[Any]:
         """Return one field of all channels."""
@@ -78,102 +99,45 @@ class Analysis:
         """Return plain values, one entry per model."""
         return [report.to_dict() for report in self.models]
 
-    def to_json(self, indent: int | None = 2) -> str:
+    def to_json(self, indent: int | None = 2, *, ensure_ascii: bool = False) -> str:
         """Return JSON of full float precision: the object of one model, or an array of them when there are several."""
         found = self.to_list()
-        return json.dumps(found[0] if len(found) == 1 else found, indent=indent, allow_nan=False, ensure_ascii=False)
+        document = found[0] if len(found) == 1 else found
+        return json.dumps(document, indent=indent, allow_nan=False, ensure_ascii=ensure_ascii)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one flat row per model and channel, with the fields of `CSV_COLUMNS`: what a frame is made of."""
+        """Return flat rows with the fields of `CSV_COLUMNS`: what a frame is made of.
+
+        For every model one row per channel, then "(baseline)" where the model has one, and "(unattributed)": over
+        these, conversions and value sum to those of the data, and shares to 1; but for what is unknown.
+        """
         flat = []
         for report in self.models:
-            for channel in report.channels:
-                row = {**plain(channel), "model": report.model, "version": report.version}
+            head = {
+                "model": report.model,
+                "version": report.version,
+                "model_status": report.diagnostics["status"],
+            }
+            rows = [{**plain(row), **head} for row in report.channels] + [{**row, **head} for row in report.rest()]
+            for row in rows:
+                fallback = row.get("fallback") or {"model": None, "share": None}
+                row["fallback_model"], row["fallback_share"] = fallback["model"], fallback["share"]
                 row["interval_low"], row["interval_high"] = row.get("interval") or (None, None)
-                calibrated = row.get("calibrated_conversions") or {"calibrated": None, "interval": None, "basis": None}
-                row["calibrated_conversions"], row["calibrated_by"] = calibrated["calibrated"], calibrated["basis"]
-                row["calibrated_low"], row["calibrated_high"] = calibrated["interval"] or (None, None)
+                row["value_interval_low"], row["value_interval_high"] = row.get("value_interval") or (None, None)
+                for of, prefix in (("conversions", "calibrated"), ("value", "calibrated_value")):
+                    found = row.get(f"calibrated_{of}") or {"calibrated": None, "interval": None, "basis": None}
+                    row[f"calibrated_{of}"], row[f"{prefix}_by"] = found["calibrated"], found["basis"]
+                    row[f"{prefix}_low"], row[f"{prefix}_high"] = found["interval"] or (None, None)
                 flat.append({name: row.get(name) for name in CSV_COLUMNS})
         return flat
 
-    def table(self) -> str:
-        """Return a text table: channels by models, shares in percent, with intervals where they were computed."""
-        names = sorted({row["channel"] for report in self.models for row in report.channels})
-        cells = [["channel", *(report.model for report in self.models), "apart"]]
-        for name in names:
-            rows = [next((row for row in report.channels if row["channel"] == name), None) for report in self.models]
-            spread = next((row.get("spread_over_models") for row in rows if row is not None), None)
-            cells.append([name, *map(_cell, rows), "" if spread is None else f"{100 * spread:.2f} %"])
-        for title, key in (("unattributed", "unattributed_conversions"), ("conversions", "conversions")):
-            cells.append([title, *(f"{report.diagnostics[key]:,.0f}" for report in self.models), ""])
-        if not any(line[-1] for line in cells[1:]):
-            cells = [line[:-1] for line in cells]
-        widths = [max(len(line[place]) for line in cells) for place in range(len(cells[0]))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if place == 0 else cell.rjust(width)
-                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in cells
-        ]
-        lines.insert(1, "-" * max(map(len, lines)))
-        lines.insert(-2, lines[1])
-        return "\n".join([*lines, *self._notes(), *self._calibrations(), *self._insights()])
+    def table(self, width: int = WIDTH) -> str:
+        """Return a text table: channels by models, shares in percent, with intervals where they were computed.
 
-    def _notes(self) -> list[str]:
-        odd = [report for report in self.models if report.diagnostics["status"] != "ok"]
-        rare = any(row["status"] != "ok" for report in self.models for row in report.channels)
-        notes = [f"{report.model}: {report.diagnostics['status']}" for report in odd]
-        notes += [
-            f"{report.model}: {100 * report.diagnostics['baseline_share']:.2f} % stay with the baseline "
-            f"({', '.join(report.diagnostics['baseline'])}) and are given to nobody"
-            for report in self.models
-            if report.diagnostics.get("baseline_share") is not None
-        ]
-        if rare:
-            notes.append("* insufficient data: too few conversions with this channel; linear: " + self._fallbacks())
-        return ["", *notes] if notes else []
-
-    def _fallbacks(self) -> str:
-        found = {
-            row["channel"]: plain(row["fallback"]["share"])
-            for report in self.models
-            for row in report.channels
-            if row.get("fallback")
-        }
-        return ", ".join(
-            f"{name} {'n/a' if share is None else f'{100 * share:.2f} %'}" for name, share in found.items()
-        )
-
-    def _calibrations(self) -> list[str]:
-        """Return the totals after scaling by experiments: totals of channels, never credits of single journeys."""
-        lines = []
-        for report in self.models:
-            for found in report.diagnostics.get("calibration", ()):
-                number = len(found["experiments"])
-                several = "s" if number > 1 else ""
-                title = f"{report.model}, {found['of']} calibrated by {number} experiment{several}:"
-                if not found["channels"]:
-                    lines += ["", f"{title} {found['status']}"]
-                    continue
-                lines += ["", title]
-                lines += [
-                    f"  {row['channel']}: {row['attributed']:,.1f} x {row['factor']:.3f} = {row['calibrated']:,.1f} "
-                    f"[{row['interval'][0]:,.1f}, {row['interval'][1]:,.1f}], {row['basis']}"
-                    for row in found["channels"]
-                ]
-                lines += [f"  {line}" for line in closing_lines(found)]
-        return lines
-
-    def _insights(self) -> list[str]:
-        found: list[dict[str, Any]] = next(
-            (report.diagnostics["insights"] for report in self.models if "insights" in report.diagnostics), []
-        )
-        lines = ["", "associations, not causes:"] if found else []
-        for each in found:
-            interval = "" if each["low"] is None else f" [{each['low']:.3g}, {each['high']:.3g}]"
-            lines.append(f"  {each['text']} ({each['rule_id']}: {each['estimate']:.3g}{interval}, n {each['n']:,})")
-        return lines
+        Args:
+            width: places in a line; models that do not fit beside the others go into a block below.
+        """
+        return table_text(self.models, width)
 
 
 def plain(value: Any) -> Any:
@@ -187,16 +151,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value
-
-
-def _cell(row: ChannelRow | None) -> str:
-    if row is None:
-        return ""
-    share = plain(row["share"])
-    if share is None:
-        return "n/a"
-    text = f"{100 * share:.2f} %"
-    interval = plain(row.get("interval"))
-    if interval and None not in interval:
-        text += f" [{100 * interval[0]:.2f}, {100 * interval[1]:.2f}]"
-    return text + ("" if row["status"] == "ok" else " *")

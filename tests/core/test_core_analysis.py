@@ -66,7 +66,7 @@ def test_three_lines_are_enough() -> None:
         assert report.diagnostics["unattributed_value"] == 40
         assert report.diagnostics["journeys"] == 81 + 707
     assert "search" in str(result)
-    assert len(result.rows()) == 3 * len(result.models)
+    assert len(result.rows()) == (3 + 1) * len(result.models)  # channels and what is unattributed
     with pytest.raises(KeyError):
         result["time_decay"]
 
@@ -174,7 +174,7 @@ def test_command_prints_a_table_and_csv(paths_csv: Path) -> None:
     assert "markov_shapley" in table.stdout
     flat = RUNNER.invoke(app, ["analyze", str(paths_csv), "--model", "shapley", "--model", "first", "--format", "csv"])
     rows = list(csv.DictReader(io.StringIO(flat.stdout)))
-    assert [row["channel"] for row in rows] == ["mail", "search", "social"] * 2
+    assert [row["channel"] for row in rows] == ["mail", "search", "social", "(unattributed)"] * 2
     assert float(rows[0]["shapley"]) == 30 / 2 + 20 + 15 / 3
 
 

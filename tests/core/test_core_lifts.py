@@ -159,7 +159,7 @@ def test_a_share_is_of_all_conversions_those_without_a_touch_too() -> None:
     assert found["remainder"] == pytest.approx(1_000 - 100 - 150)
     assert found["remainder_interval"][0] < 750 < found["remainder_interval"][1]
     assert search["standard_error"] == pytest.approx(0.011 * 500, rel=0.2)  # errors are of what has touches
-    shown = str(analyze(paths, ["linear"], experiments=lifts))
+    shown = " ".join(str(analyze(paths, ["linear"], experiments=lifts)).split())
     assert "associated with no channel: 750.0 [" in shown
     assert "if the uncalibrated totals of search are right" in shown
 

@@ -189,3 +189,15 @@ def test_false_alarms_of_drift_are_rare_and_real_changes_are_found() -> None:
     assert not unknown.changed.any()
     sure = drift(np.array([0.2, 0.1]), np.zeros(2), np.array([0.1, 0.1]), np.zeros(2))
     assert sure.changed.tolist() == [True, False]
+
+
+def test_draws_that_say_nothing_about_value_still_say_how_sure_the_conversions_are() -> None:
+    drawn = np.random.default_rng(1).dirichlet([40.0, 60.0], (50, 2))
+    estimate = np.tile([0.4, 0.6], (2, 1))
+    both = spread(drawn, estimate)
+    drawn[:, 1] = np.nan  # no value column: 0 / 0
+    found = spread(drawn, estimate)
+    assert found.low[0].tolist() == both.low[0].tolist()
+    assert found.confidence[0] == both.confidence[0] > 0.9
+    assert np.isnan(found.low[1]).all()
+    assert np.isnan(found.confidence[1])

@@ -1,21 +1,23 @@
 """`attributary analyze FILE`: models over a file of finished journeys, without any service."""
 
 import csv
+import math
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from attributary.cli import exits
+from attributary.cli.analyze_output import Format
 
 if TYPE_CHECKING:
-    from attributary.attribution_core.paths import JourneyTable
-    from attributary.attribution_core.report import Analysis
+    from attributary.attribution_core.rules import RuleSettings
 
-_MICROS_PER_DAY = 86_400_000_000
-
-Format = Literal["table", "json", "csv"]
+_SECONDS_PER_DAY = 86_400
+_MOST_DRAWS = 100_000
 
 
 def register(app: typer.Typer) -> None:
@@ -30,16 +32,30 @@ def analyze(
         list[str] | None,
         typer.Option(
             help="first, last, last_non_direct, linear, position_based, time_decay, markov, markov_journeys, shapley, "
-            "shapley_rate, markov_shapley, poisson. May be repeated. Default: all that the file allows."
+            "shapley_rate, markov_shapley, poisson. Several by commas, or repeated. Default: all that the file allows."
         ),
     ] = None,
     order: Annotated[int, typer.Option(min=1, max=8, help="Order of the Markov chain.")] = 1,
     intervals: Annotated[bool, typer.Option("--intervals", help="90 % intervals and confidence.")] = False,
-    draws: Annotated[int, typer.Option(min=10, help="Draws behind the intervals.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of the draws: the same seed gives the same numbers.")] = 0,
+    method: Annotated[
+        Literal["auto", "bootstrap", "fast"],
+        typer.Option(
+            help="Of the intervals. fast: closed forms and Dirichlet draws, where there are any. auto: bootstrap up to "
+            "200,000 rows."
+        ),
+    ] = "auto",
+    draws: Annotated[int, typer.Option(min=10, max=_MOST_DRAWS, help="Draws behind the intervals.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws: the same seed gives the same numbers.")] = 0,
     baseline: Annotated[
         list[str] | None, typer.Option(help="Channel that would be there anyway, for markov_shapley. May be repeated.")
     ] = None,
+    minimum_conversions: Annotated[
+        int, typer.Option(min=1, help="A channel in fewer conversions has insufficient data.")
+    ] = 30,
+    half_life: Annotated[float, typer.Option(help="Days, for time_decay: a touch this much earlier weighs half.")] = 7,
+    position_weights: Annotated[
+        str, typer.Option(help="Percent for the first touch, all between, and the last, for position_based.")
+    ] = "40,20,40",
     transform: Annotated[
         list[str] | None,
         typer.Option(help="exposure, first, last, frequency, recency, unique; may be repeated, in order."),
@@ -66,89 +82,80 @@ def analyze(
 
     "apart" is how far the models are from each other on a channel: usually more than an interval is wide.
 
-    Example: attributary analyze paths.csv --model markov --model shapley --intervals
+    "support" is how many conversions have the channel in their journey. CSV and JSON have all numbers; over the rows
+    of a model in CSV, (baseline) and (unattributed) among them, conversions and value sum to the file.
+
+    The same from Python: attributary.attribution_core.analyze, see the list of options in docs/models.md.
+
+    Exit codes: 0 done; 2 a file or an option is wrong; 74 the output cannot be written; 130 interrupted.
+
+    Example: attributary analyze paths.csv --model markov,shapley --intervals
     """
     from attributary.attribution_core.analysis import analyze as run
-    from attributary.attribution_core.experiments import ExperimentError, read_experiments
+    from attributary.attribution_core.experiments import read_experiments
+    from attributary.cli.analyze_input import read_csv, read_journeys
+    from attributary.cli.analyze_output import show
+    from attributary.cli.model_options import progress_bar
 
     if insights and output == "csv":
         raise typer.BadParameter("sentences have no place in CSV; use --format json", param_hint="--insights")
-    try:
+    names, rules = _names(model), _rules(half_life, position_weights)
+    experiments = []
+    if calibrate is not None:
+        with _blaming(calibrate):
+            experiments = read_experiments(read_csv(calibrate))
+    with _blaming(file, calibrate), progress_bar() as told:
         found = run(
-            _read(file, lookback_days),
-            model,
+            read_journeys(file, lookback_days),
+            names,
+            progress=told,
             order=order,
             intervals=intervals,
+            method=method,
             draws=draws,
             seed=seed,
+            minimum_conversions=minimum_conversions,
             baseline=tuple(baseline or ()),
             transforms=tuple(transform or ()),
+            rules=rules,
             insights=insights,
-            experiments=() if calibrate is None else tuple(read_experiments(read_csv(calibrate))),
+            experiments=tuple(experiments),
         )
+    show(found, output)
+
+
+@contextmanager
+def _blaming(file: Path, experiments: Path | None = None) -> Iterator[None]:
+    """Say what is wrong, exit code 2, and in which file: experiments that do not fit are not the journeys' fault."""
+    from attributary.attribution_core.experiments import ExperimentError
+
+    try:
+        yield
     except (ValueError, OSError, csv.Error) as error:  # all that a file or an option can be wrong in
-        named = calibrate if isinstance(error, ExperimentError) else file
+        named = experiments if isinstance(error, ExperimentError) and experiments is not None else file
         sys.stderr.write(f"attributary: {named}: {error}\n")
         raise typer.Exit(exits.USAGE) from None
-    _show(found, output)
 
 
-def _read(file: Path, lookback_days: float | None) -> "JourneyTable":
-    from attributary.attribution_core.events import read_events
-    from attributary.attribution_core.paths import TableError, read_paths
-
-    columns = _parquet(file) if file.suffix.lower() in {".parquet", ".pq"} else read_csv(file)
-    if "path" in columns:
-        if lookback_days is not None:
-            raise TableError("--lookback-days needs times; a table of paths has none")
-        return read_paths(columns)
-    if {"user", "time", "channel"} <= set(columns):
-        lookback = None if lookback_days is None else round(lookback_days * _MICROS_PER_DAY)
-        return read_events(columns, lookback_micros=lookback)
-    raise TableError("columns must be path and total_conversions, or user, time and channel")
+def _names(models: Sequence[str] | None) -> list[str] | None:
+    """Return the names as the models have them: in small letters, one by one."""
+    if not models:
+        return None
+    names = [name.strip().lower().replace("-", "_") for text in models for name in text.split(",")]
+    if "" in names:
+        raise typer.BadParameter("a name is missing", param_hint="--model")
+    return names
 
 
-def read_csv(file: Path) -> dict[str, list[Any]]:
-    """Return the columns of a CSV file.
+def _rules(half_life_days: float, position_weights: str) -> "RuleSettings":
+    from attributary.attribution_core.rules import RuleSettings
 
-    Raises:
-        TableError: a row has more or fewer cells than there are columns.
-    """
-    from attributary.attribution_core.paths import TableError
-
-    with file.open(newline="", encoding="utf-8-sig") as lines:
-        reader = csv.reader(lines)
-        names = [name.strip() for name in next(reader, [])]
-        rows = [row for row in reader if row]
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(names):
-            raise TableError(f"row {number}: {len(row)} cells, but {len(names)} columns")
-    cells = list(zip(*rows, strict=True)) if rows else [()] * len(names)
-    return {name: list(column) for name, column in zip(names, cells, strict=True)}
-
-
-def _parquet(file: Path) -> dict[str, list[Any]]:
-    from attributary.attribution_core.paths import TableError
-
+    if not 0 < half_life_days < math.inf:
+        raise typer.BadParameter("must be a positive number of days", param_hint="--half-life")
     try:
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        raise TableError("Parquet needs pyarrow: install attributary[parquet]") from error
-    try:
-        columns: dict[str, list[Any]] = parquet.read_table(file).to_pydict()
-    except ArrowException as error:
-        raise TableError(f"no Parquet file ({error})") from error
-    return columns
-
-
-def _show(found: "Analysis", output: Format) -> None:
-    if output == "json":
-        print(found.to_json())
-    elif output == "csv":
-        from attributary.attribution_core.report import CSV_COLUMNS
-
-        writer = csv.DictWriter(sys.stdout, CSV_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(found.rows())
-    else:
-        print(found.table())
+        first, middle, last = (float(text) / 100 for text in position_weights.split(","))
+        return RuleSettings(first, middle, last, half_life_days * _SECONDS_PER_DAY)
+    except ValueError:
+        raise typer.BadParameter(
+            "must be three numbers from 0 to 100 that sum to 100, such as 40,20,40", param_hint="--position-weights"
+        ) from None

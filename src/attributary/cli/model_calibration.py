@@ -35,7 +35,7 @@ def calibrate(
     """
     from attributary.attribution_core.experiments import ExperimentError, read_experiments
     from attributary.attribution_core.paths import TableError
-    from attributary.cli.analyze import read_csv
+    from attributary.cli.analyze_input import read_csv
     from attributary.cli.outcome import database
     from attributary.consumers.store.model_states import save_states
     from attributary.consumers.trainer.calibrating import calibrated

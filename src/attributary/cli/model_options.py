@@ -64,13 +64,19 @@ def time_option(text: str | None, option: str) -> int | None:
 
 @contextmanager
 def progress_bar() -> Iterator[Any]:
-    """Show how far it is, on standard error, where that is a terminal."""
+    """Show how far it is, on standard error, where that is a terminal.
+
+    What is yielded is called with what is done, of how much, and, where these are no people, with what they are.
+    """
+    if not sys.stderr.isatty():
+        yield lambda done, total, name="": None  # noqa: ARG005  # nobody looks
+        return
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bars:
+    with Progress(console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task("people", total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
+        yield lambda done, total, name="people": bars.update(task, completed=done, total=total, description=name)
 
 
 def summary_document(row: "StateSummary") -> dict[str, Any]:
