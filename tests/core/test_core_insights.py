@@ -264,6 +264,31 @@ def test_agreement_names_the_channel_all_models_put_first() -> None:
     assert journey_insights(batch, models, {}) == [[]]
 
 
+def test_equal_shares_are_led_by_nobody() -> None:
+    batch = JourneyBatch.of([[(0, "1", "a"), (DAY, "2", "b")]], [2 * DAY])
+    models = model_set(["linear", "shapley"])
+    (found,) = journey_insights(batch, models, models.attribute(batch))
+    assert "journey.models_agree" not in {insight.rule_id for insight in found}
+    # both always occur together, so every draw gives them the same effect
+    together = table([(["a", "b"], 60, 100), (["b", "a"], 60, 100), (["c"], 50, 50)])
+    state = TrainedState("v", JourneyState.fit(together.batch, together.outcomes).to_document(), {})
+    models = model_set(["markov"], {"markov": state})
+    (found,) = journey_insights(batch, models, models.attribute(batch))
+    assert "journey.leading_channel" not in {insight.rule_id for insight in found}
+
+
+def test_a_model_that_fell_back_has_no_say_in_agreement() -> None:
+    touches = [[(0, "1", "social"), (8 * DAY, "2", "search"), (8 * DAY + 1, "3", "search")], [(0, "4", "a")]]
+    batch = JourneyBatch.of(touches, [9 * DAY] * 2)
+    models = model_set(["last", "linear", "markov"])  # markov is untrained: linear is shown in its place
+    found = journey_insights(batch, models, models.attribute(batch))[0]
+    (agreed,) = (insight for insight in found if insight.rule_id == "journey.models_agree")
+    assert (agreed.n, agreed.text) == (2, "search receives the largest share under all 2 models, from 67 % to 100 %")
+    models = model_set(["last", "markov"])
+    found = journey_insights(batch, models, models.attribute(batch))[0]
+    assert {insight.rule_id for insight in found} == {"journey.lead_time", "journey.fallback"}
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(
