@@ -178,7 +178,7 @@ def _synergies(table: JourneyTable) -> list[Insight]:
         side = "more" if difference > 0 else "less"
         text = (
             f"{one} together with {other} is associated with {side} conversions than independence would give, "
-            f"by {100 * abs(difference):.2g} points of the conversion rate"
+            f"by {100 * abs(difference):.3g} points of the conversion rate"
         )
         ends = difference - half, difference + half
         n = int(compared.journeys[place])

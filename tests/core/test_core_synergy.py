@@ -104,7 +104,7 @@ def test_journeys_without_touches_are_compared_only_if_all_are_counted() -> None
     assert counted_.n == 1_000
     assert counted_.text == (
         "a together with b is associated with more conversions than independence would give, "
-        "by 11 points of the conversion rate"
+        "by 11.1 points of the conversion rate"
     )
 
 
