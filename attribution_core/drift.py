@@ -1,17 +1,15 @@
 """Has a channel's share changed? Tests between two periods, with control of false alarms over all channels.
 
 Invariant: the share of false alarms among the reported changes is expected to stay at or below the rate, however many
-channels there are (Benjamini, Hochberg 1995).
+channels there are (`claims.benjamini_hochberg`).
 """
 
 from dataclasses import dataclass
-from math import erfc, sqrt
 
 import numpy as np
 
+from attributary.attribution_core.claims import benjamini_hochberg, two_sided
 from attributary.attribution_core.journeys import Flags, Floats
-
-FALSE_DISCOVERY_RATE = 0.10
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,24 +33,5 @@ def drift(now: Floats, now_error: Floats, before: Floats, before_error: Floats) 
     """Compare the shares of two periods of different journeys, given with their standard errors."""
     change = now - before
     error: Floats = np.sqrt(now_error**2 + before_error**2)
-    p_value = np.array([_two_sided(float(c), float(e)) for c, e in zip(change, error, strict=True)], dtype=np.float64)
+    p_value = np.array([two_sided(float(c), float(e)) for c, e in zip(change, error, strict=True)], dtype=np.float64)
     return Drift(change, error, p_value, benjamini_hochberg(p_value))
-
-
-def benjamini_hochberg(p_values: Floats, rate: float = FALSE_DISCOVERY_RATE) -> Flags:
-    """Tell which of the hypotheses are rejected at a false discovery rate."""
-    tests = p_values.size
-    order = np.argsort(p_values, kind="stable")
-    passed = np.flatnonzero(p_values[order] <= rate * np.arange(1, tests + 1) / max(tests, 1))
-    rejected = np.zeros(tests, dtype=np.bool_)
-    if passed.size:
-        rejected[order[: int(passed[-1]) + 1]] = True
-    return rejected
-
-
-def _two_sided(change: float, error: float) -> float:
-    if not (np.isfinite(change) and np.isfinite(error)):
-        return 1.0
-    if error == 0:
-        return 1.0 if change == 0 else 0.0
-    return erfc(abs(change) / error / sqrt(2))

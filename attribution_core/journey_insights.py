@@ -2,7 +2,8 @@
 
 A journey is one observation, so nothing here generalises. Numbers with sampling error are those of estimated models and
 come with the interval of their parameter draws; the range over models is named as such in the text and is no interval.
-Invariant: texts claim association only; a rule is silent where its test does not pass.
+Invariant: texts claim association only; a rule is silent where its test does not pass. "The largest share" is larger
+than all others: channels with equal shares have none. A model that fell back on a journey has no say in it.
 """
 
 from collections.abc import Mapping
@@ -10,13 +11,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from attributary.attribution_core.insights import Insight
-from attributary.attribution_core.journeys import Floats, Ints, JourneyBatch
+from attributary.attribution_core.journeys import Flags, Floats, Ints, JourneyBatch
 from attributary.attribution_core.markov_credit import MarkovModel
 from attributary.attribution_core.models import Attribution, ModelSet
 from attributary.attribution_core.poisson_credit import PoissonModel
 
 DISAGREEMENT = 0.5  # models differ by half of the conversion: whoever reads one model must know
 RANK_PROBABILITY = 0.95
+_EQUAL = 1e-12  # shares closer than rounding are equal
 _MICROS_PER_DAY = 86_400_000_000
 
 
@@ -38,9 +40,11 @@ def journey_insights(
     # a model with a baseline answers another question: its shares are not those of the whole
     dividing = [said for said in attributions.values() if said.baseline is None]
     totals = np.array([np.bincount(places, said.credits, cells.size) for said in dividing], dtype=np.float64)
+    spoke = np.array([_spoke(said, journeys) for said in dividing], dtype=np.bool_)
     _single_channels(batch, journeys, channels, len(dividing) == len(attributions), found)
     _lead_times(batch, found)
-    _agreement(batch, (journeys, channels), totals, found)
+    if len(dividing) > 1:
+        _agreement(batch, (journeys, channels), (totals, spoke), found)
     for model in models.models:
         said = attributions.get(model.name)
         if said is not None and said.fallback is not None:
@@ -78,20 +82,42 @@ def _lead_times(batch: JourneyBatch, found: list[list[Insight]]) -> None:
         found[journey].append(Insight("journey.lead_time", (), lead, None, None, touches, text))
 
 
-def _agreement(batch: JourneyBatch, cells: tuple[Ints, Ints], totals: Floats, found: list[list[Insight]]) -> None:
-    """Tell where all models put the same channel first, and the channel on which they are farthest apart."""
+def _spoke(said: Attribution, journeys: Ints) -> Flags:
+    """Tell for the journey of each cell whether the model credited it by itself: not by its fallback rule."""
+    return np.ones(journeys.size, dtype=np.bool_) if said.fallback is None else ~said.fallback[journeys]
+
+
+def _leads(shares: Floats, starts: Ints, sizes: Ints) -> Flags:
+    """Tell which cells have the largest share of their journey and share it with no other, bool[..., cells]."""
+    at_top = shares >= np.repeat(np.maximum.reduceat(shares, starts, axis=-1), sizes, axis=-1) - _EQUAL
+    is_single = np.add.reduceat(at_top, starts, axis=-1, dtype=np.int64) == 1
+    leads: Flags = at_top & np.repeat(is_single, sizes, axis=-1)
+    return leads
+
+
+def _agreement(
+    batch: JourneyBatch, cells: tuple[Ints, Ints], said: tuple[Floats, Flags], found: list[list[Insight]]
+) -> None:
+    """Tell where all models put the same channel first, and the channel on which they are farthest apart.
+
+    Args:
+        batch: journeys.
+        cells: journey and channel of each share, in order.
+        said: the shares of each model, float64[models, cells], and whether it has a say, bool[models, cells].
+        found: takes the insights.
+    """
     journeys, channels = cells
-    models = totals.shape[0]
-    if models < 2:
-        return
+    totals, spoke = said
     starts = np.flatnonzero(np.diff(journeys, prepend=-1))
     sizes = np.diff(np.append(starts, journeys.size))
-    top = np.maximum.reduceat(totals, starts, axis=1)
-    wins = (totals >= np.repeat(top, sizes, axis=1) - 1e-12).all(axis=0)
-    low, high = totals.min(axis=0), totals.max(axis=0)
+    voices = spoke.sum(axis=0)
+    wins = (_leads(totals, starts, sizes) | ~spoke).all(axis=0)
+    compared = voices > 1
+    low = np.where(compared, np.where(spoke, totals, np.inf).min(axis=0), 0.0)
+    high = np.where(compared, np.where(spoke, totals, -np.inf).max(axis=0), 0.0)
     several = np.repeat(sizes, sizes) > 1
     for place in np.flatnonzero(wins & several & (low > 0)).tolist():
-        name = batch.index.names[channels[place]]
+        name, models = batch.index.names[channels[place]], int(voices[place])
         text = (
             f"{name} receives the largest share under all {models} models, "
             f"from {100 * low[place]:.0f} % to {100 * high[place]:.0f} %"
@@ -103,7 +129,7 @@ def _agreement(batch: JourneyBatch, cells: tuple[Ints, Ints], totals: Floats, fo
     widest = np.flatnonzero(spread >= np.repeat(np.maximum.reduceat(spread, starts), sizes))
     _, first = np.unique(journeys[widest], return_index=True)  # of equally wide ones the first by name
     for place in widest[first][spread[widest[first]] >= DISAGREEMENT].tolist():
-        name = batch.index.names[channels[place]]
+        name, models = batch.index.names[channels[place]], int(voices[place])
         text = f"the models differ on {name}: from {100 * low[place]:.0f} % to {100 * high[place]:.0f} %"
         found[int(journeys[place])].append(
             Insight("journey.models_differ", (name,), float(spread[place]), None, None, models, text)
@@ -139,11 +165,11 @@ def _leading_channels(
     if not usable.any():
         return
     shares = np.bincount(places, model.credits(batch), numbers.size)
-    drawn = np.stack(
-        [np.bincount(places, credits_, numbers.size) for block in model.drawn_credits(batch) for credits_ in block]
+    drawn = np.array(
+        [np.bincount(places, credits_, numbers.size) for block in model.drawn_credits(batch) for credits_ in block],
+        dtype=np.float64,
     )
-    top = np.maximum.reduceat(drawn, starts, axis=1)
-    led = (drawn >= np.repeat(top, sizes, axis=1) - 1e-12).mean(axis=0)
+    led = _leads(drawn, starts, sizes).mean(axis=0)
     claimed = np.flatnonzero((led >= RANK_PROBABILITY) & np.repeat(usable, sizes))
     if not claimed.size:
         return

@@ -25,7 +25,10 @@ Path = tuple[str, ...]
 
 
 class Cohort:
-    """Counts of the journeys of a cohort."""
+    """Counts of the journeys of a cohort.
+
+    Those without touches are there only if they converted: nobody sees the others.
+    """
 
     def __init__(self) -> None:
         self._state = JourneyState.empty()

@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attributary.attribution_core.claims import benjamini_hochberg, holm, two_sided
 from attributary.attribution_core.credit_sums import CreditSums
-from attributary.attribution_core.drift import benjamini_hochberg, drift
+from attributary.attribution_core.drift import drift
 from attributary.attribution_core.journeys import Floats, JourneyBatch, Outcomes
 from attributary.attribution_core.markov import Chain, first_order_removal, shares
 from attributary.attribution_core.population import (
@@ -160,6 +161,19 @@ def test_totals_of_every_model_sum_to_what_there_is(rows: list[tuple[list[str], 
                 alone = sum(n for path, n, _ in rows if set(path) == {name})
                 anywhere = sum(n for path, n, _ in rows if name in path)
                 assert alone - 1e-9 <= totals[0, code] <= anywhere + 1e-9
+
+
+def test_holm_stops_at_the_first_that_fails() -> None:
+    p_values = np.array([0.04, 0.01, 0.03, 0.005])  # Holm 1979: 0.05 / 4, / 3, then 0.03 > 0.05 / 2 ends it
+    assert holm(p_values).tolist() == [False, True, False, True]
+    assert holm(p_values, 0.2).tolist() == [True] * 4
+    assert holm(np.array([])).tolist() == []
+
+
+def test_an_unknown_error_is_no_evidence_and_none_at_all_is_full_evidence() -> None:
+    assert two_sided(1.0, float("nan")) == two_sided(float("nan"), 1.0) == 1
+    assert (two_sided(0.0, 0.0), two_sided(0.1, 0.0)) == (1, 0)
+    assert two_sided(-1.96, 1.0) == pytest.approx(0.05, abs=1e-4)
 
 
 def test_benjamini_hochberg_on_the_example_of_its_paper() -> None:
