@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from attributary.attribution_core.events import read_events
+from attributary.attribution_core.events import read_events, touches_at_equal_times
 from attributary.attribution_core.insights import population_insights
 from attributary.attribution_core.interval import IntervalMethod, shares_spread
 from attributary.attribution_core.journeys import Floats, JourneyBatch
@@ -124,6 +124,9 @@ def analyze(
     reports = [_report(_estimator(name, table, chosen), table, chosen, support) for name in names]
     _compare(reports, _beside(table, chosen, names))
     _explain(reports, table, chosen)
+    if table.timed and (tied := touches_at_equal_times(table.batch)):
+        for report in reports:
+            report.diagnostics["touches_at_equal_times"] = tied
     return Analysis(tuple(reports))
 
 
@@ -301,9 +304,13 @@ def _beside(table: JourneyTable, settings: AnalysisSettings, names: Sequence[str
 
 
 def _compare(reports: list[ModelReport], beside: list[Floats]) -> None:
-    """Add to each row how far the models are apart on the channel: often more than any interval is wide."""
+    """Add to each row how far the models are apart on the channel: often more than any interval is wide.
+
+    Those with a baseline do not take part: their shares are of another whole.
+    """
+    dividing = [report for report in reports if "baseline" not in report.diagnostics]
     for code, rows in enumerate(zip(*(report.channels for report in reports), strict=True)):
-        several = [row["share"] for row in rows] + [float(other[code]) for other in beside]
+        several = [report.channels[code]["share"] for report in dividing] + [float(other[code]) for other in beside]
         found = [share for share in several if np.isfinite(share)]
         for row in rows:
             row["spread_over_models"] = max(found) - min(found) if len(found) > 1 else None

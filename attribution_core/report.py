@@ -128,6 +128,12 @@ class Analysis:
             for report in self.models
             if report.diagnostics.get("baseline_share") is not None
         ]
+        tied = max((report.diagnostics.get("touches_at_equal_times", 0) for report in self.models), default=0)
+        if tied:
+            notes.append(
+                f"{tied:,} touches are at the time of one of another channel: event_id, or else the order of rows, "
+                "decides which came first"
+            )
         if rare:
             notes.append("* insufficient data: too few conversions with this channel; linear: " + self._fallbacks())
         return ["", *notes] if notes else []

@@ -61,8 +61,8 @@ def analyze(
     """Show what each channel contributed, by several models side by side.
 
     A table of paths has the columns path (channels joined by ' > '), total_conversions, and, if known,
-    total_conversion_value and total_null. A table of events has user, time, channel, and, if known, conversion and
-    value. See docs/models.md for which model answers which question.
+    total_conversion_value and total_null. A table of events has user, time, channel, and, if known, conversion, value
+    and event_id, which orders equal times. See docs/models.md for which model answers which question.
 
     "apart" is how far the models are from each other on a channel: usually more than an interval is wide.
 
