@@ -13,6 +13,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from attributary.attribution_core.limits import COUNT_LIMIT, LARGEST, VALUE_LIMIT, magnitude
 from attributary.attribution_core.segments import segment_sums
 
 Floats = NDArray[np.float64]
@@ -200,6 +201,9 @@ class JourneyBatch:
 class Outcomes:
     """How the journeys of a batch ended; one row may stand for many equal journeys.
 
+    Outcomes that exist can be summed up in any order and grouping: all journeys together, and the magnitudes of all
+    values, fit into 64 bits.
+
     Attributes:
         conversions: int64[n], journeys of this path that converted, not negative.
         nulls: int64[n], journeys of this path that ended without a conversion, not negative.
@@ -219,6 +223,10 @@ class Outcomes:
                 raise JourneyError(f"{name}: must have one entry per journey")
             if name != "value_micros" and bool((array < 0).any()):
                 raise JourneyError(f"{name}: must not be negative")
+        if magnitude(self.conversions, self.nulls) > LARGEST:
+            raise JourneyError(f"conversions, nulls: all together are {COUNT_LIMIT} journeys")
+        if magnitude(self.value_micros) > LARGEST:
+            raise JourneyError(f"value_micros: the magnitudes of all values are {VALUE_LIMIT}")
 
     @classmethod
     def of(cls, converted: Sequence[bool] | Flags, value_micros: Sequence[int] | Ints) -> Self:
