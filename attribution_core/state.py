@@ -63,11 +63,13 @@ class JourneyState:
         """Count the journeys of a batch. Cost: linear in touches, plus the square of the number of channels.
 
         Raises:
-            JourneyError: when outcomes and journeys differ in number, or there are too many steps for 64 bits.
-            StateError: when there is a value where nobody converted.
+            JourneyError: when outcomes and journeys differ in number, there is a value where nobody converted, or there
+                are more steps than 64 bits can count.
         """
         if len(outcomes) != len(batch):
             raise JourneyError("outcomes: must have one entry per journey")
+        if bool(outcomes.value_micros[outcomes.conversions == 0].any()):
+            raise JourneyError("value_micros: must be 0 where nobody converted")
         chain = count_chain(batch.channels, batch.offsets, outcomes, len(batch.index))
         return _tidied(cls(batch.index, chain, _count_sets(batch, outcomes)))
 

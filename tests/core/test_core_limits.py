@@ -106,6 +106,8 @@ def test_a_weighted_sum_that_does_not_fit_is_refused() -> None:
 def test_a_journey_is_not_retracted_with_another_value() -> None:
     with pytest.raises(StateError, match=r"a value stands where nobody converted; .* not with this value"):
         one_path("a", 1, 5).subtract(one_path("a", 1, 3))
+    with pytest.raises(JourneyError, match="value_micros: must be 0 where nobody converted"):
+        one_path("a", 0, 5)
     left = one_path("a", 1, 5).add(one_path("b", 1, 0)).subtract(one_path("a", 1, 5))
     assert left == one_path("b", 1, 0)
     sums = [
