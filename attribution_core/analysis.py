@@ -257,7 +257,7 @@ def _python(value: Any) -> Any:
 
 
 def _shares(totals: Floats, batch: JourneyBatch, weights: Weights) -> Floats:
-    """Return the share of each channel in what the journeys with touches brought; a baseline keeps its part."""
+    """Return the share of each channel of the conversions (value) with touches; a baseline keeps its part."""
     filled = batch.lengths > 0
     whole = np.array([weights.conversions[filled].sum(), weights.values[filled].sum()])
     share: Floats = np.divide(totals, whole[:, None], out=np.full(totals.shape, np.nan), where=whole[:, None] != 0)

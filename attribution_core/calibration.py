@@ -10,7 +10,7 @@ switched off. Where experiments exist, the ratio ``lift / attributed`` says how 
   experiment the spread is unknown and no other channel is scaled.
 
 Invariant: every number says whether it was measured, borrowed or left alone; calibrated totals are not forced to sum
-to the conversions: the rest is what would have come anyway, or a contradiction, and is reported as such.
+to the conversions: the rest is what experiments leave to no channel, or a contradiction, and is reported as such.
 """
 
 from collections.abc import Mapping
@@ -78,7 +78,7 @@ class Calibration:
         channels: in the order of the names given.
         common_factor: mean ratio of lift to attribution; NaN without experiments.
         between: variance of the ratios between channels, ``tau^2``; NaN with fewer than two experiments.
-        remainder: conversions that no channel brings; negative: the experiments claim more than there was.
+        remainder: conversions left to no channel; negative: the experiments claim more than there was.
     """
 
     channels: tuple[CalibratedChannel, ...]

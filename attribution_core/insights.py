@@ -207,7 +207,7 @@ def _synergies(sample: _Sample) -> list[Insight]:
 
     With ``a`` the rate of the journeys with the first channel but not the second, ``b`` the other way round, and ``c``
     the rate with neither, independence gives ``1 - (1 - a)(1 - b) / (1 - c)``: to fail with both is to fail with each,
-    and what happens anyway is not counted twice.
+    and the rate with neither is not counted twice.
     """
     observed = _excess(sample.observed["pairs"][None], sample.observed["total"][None])[0]
     drawn = _excess(sample.drawn["pairs"], sample.drawn["total"])

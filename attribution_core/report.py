@@ -160,7 +160,7 @@ class Analysis:
                     f"[{row['interval'][0]:,.1f}, {row['interval'][1]:,.1f}], {row['basis']}"
                     for row in found["channels"]
                 ]
-                lines.append(f"  brought by no channel: {found['remainder']:,.1f}")
+                lines.append(f"  left to no channel: {found['remainder']:,.1f}")
         return lines
 
     def _insights(self) -> list[str]:

@@ -111,7 +111,7 @@ def test_an_analysis_puts_calibrated_totals_beside_its_own() -> None:
         assert report.channels[0]["conversions"] != pytest.approx(70)  # the model's own number stays
     rows = result.rows()
     assert (rows[0]["calibrated_by"], rows[0]["calibrated_conversions"]) == ("measured", pytest.approx(70))
-    assert "brought by no channel" in str(result)
+    assert "left to no channel" in str(result)
     plain = analyze(PATHS, ["markov"]).rows()[0]
     assert (plain["calibrated_by"], plain["calibrated_conversions"]) == (None, None)
 

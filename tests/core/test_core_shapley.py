@@ -128,7 +128,8 @@ def test_a_rare_gain_that_no_order_showed_is_not_ruled_out() -> None:
     first_two = np.arange(25) < 2
 
     def worth(sets: Flags) -> Floats:
-        return sets.sum(axis=1) / 25 + 10.0 * (sets == first_two).all(axis=1)
+        found: Floats = sets.sum(axis=1) / 25 + 10.0 * (sets == first_two).all(axis=1)
+        return found
 
     for seed in range(8):
         found = sampled(25, worth, seed=seed)

@@ -270,7 +270,7 @@ def test_totals_are_scaled_by_experiments_and_journeys_are_not(
         assert f"{model} 2: totals of version 1 scaled by 2 experiments" in command(*calibrate).stdout
         shown = command("models", "show", model, "2", *acme).stdout
         assert "calibrated by 2 experiments, from version 1: totals of channels, not credits of single" in shown
-        assert "brought by no channel" in shown
+        assert "left to no channel" in shown
         one, two = (json.loads(command("models", "show", model, n, *acme, "--json").stdout) for n in "12")
         assert two["state"] == one["state"]
         assert "calibration" not in one["metadata"]["diagnostics"]

@@ -38,7 +38,7 @@ def analyze(
     draws: Annotated[int, typer.Option(min=10, help="Draws behind the intervals.")] = 200,
     seed: Annotated[int, typer.Option(help="Of the draws: the same seed gives the same numbers.")] = 0,
     baseline: Annotated[
-        list[str] | None, typer.Option(help="Channel that would be there anyway, for markov_shapley. May be repeated.")
+        list[str] | None, typer.Option(help="Channel that counts as always there, for markov_shapley. May be repeated.")
     ] = None,
     transform: Annotated[
         list[str] | None,
@@ -58,7 +58,7 @@ def analyze(
     ] = None,
     output: Annotated[Format, typer.Option("--format", help="How to print.")] = "table",
 ) -> None:
-    """Show what each channel contributed, by several models side by side.
+    """Show what each channel receives, by several models side by side.
 
     A table of paths has the columns path (channels joined by ' > '), total_conversions, and, if known,
     total_conversion_value and total_null. A table of events has user, time, channel, and, if known, conversion, value

@@ -140,7 +140,7 @@ def _show_calibration(diagnostics: Mapping[str, Any]) -> None:
         for row in calibration["channels"]
     ]
     print_table(("channel", "attributed", "factor", "calibrated", "90 %", ""), rows, numbers=range(1, 5))
-    print(f"brought by no channel: {number(calibration['remainder'], ',.1f')} {calibration['of']}")
+    print(f"left to no channel: {number(calibration['remainder'], ',.1f')} {calibration['of']}")
 
 
 def _spread(channel: Mapping[str, Any]) -> float | None:
