@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attributary.attribution_core.journeys import Flags, Ints, JourneyError, Outcomes
+from attributary.attribution_core.journeys import Flags, Ints, JourneyLimitError, Outcomes
 from attributary.attribution_core.limits import COUNT_LIMIT, LARGEST, magnitude
 
 _CHUNK = 1 << 17  # touches at a time: keys and counts stay in the cache
@@ -49,7 +49,7 @@ def count_chain(channels: NDArray[np.integer], offsets: Ints, outcomes: Outcomes
         size: number of channels, K.
 
     Raises:
-        JourneyError: when there are more than 2^63 - 1 steps.
+        JourneyLimitError: when there are more than 2^63 - 1 steps.
     """
     filled = np.diff(offsets) > 0
     if not filled.all():
@@ -123,7 +123,7 @@ def _sums(codes: NDArray[np.integer], weights: Ints, size: int) -> Ints:
     if largest * max(weights.size, 1) < _EXACT:
         return np.rint(np.bincount(codes, weights, size)).astype(np.int64)
     if magnitude(weights) > LARGEST:
-        raise JourneyError(f"conversions, nulls: the steps of all journeys are {COUNT_LIMIT}")
+        raise JourneyLimitError(f"conversions, nulls: the steps of all journeys are {COUNT_LIMIT}")
     sums = np.zeros(size, dtype=np.int64)
     np.add.at(sums, codes.astype(np.int64), weights)
     return sums

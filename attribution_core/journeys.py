@@ -13,7 +13,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from attributary.attribution_core.limits import COUNT_LIMIT, LARGEST, VALUE_LIMIT, magnitude
+from attributary.attribution_core.limits import COUNT_LIMIT, LARGEST, VALUE_LIMIT, LimitError, magnitude
 from attributary.attribution_core.segments import segment_sums
 
 Floats = NDArray[np.float64]
@@ -26,6 +26,10 @@ DIRECT = "direct"
 
 class JourneyError(ValueError):
     """Arrays that are no journeys; the text names the array and the rule."""
+
+
+class JourneyLimitError(JourneyError, LimitError):
+    """Journeys of which there are too many, or whose values are too large, to be summed up in 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +228,9 @@ class Outcomes:
             if name != "value_micros" and bool((array < 0).any()):
                 raise JourneyError(f"{name}: must not be negative")
         if magnitude(self.conversions, self.nulls) > LARGEST:
-            raise JourneyError(f"conversions, nulls: all together are {COUNT_LIMIT} journeys")
+            raise JourneyLimitError(f"conversions, nulls: all together are {COUNT_LIMIT} journeys")
         if magnitude(self.value_micros) > LARGEST:
-            raise JourneyError(f"value_micros: the magnitudes of all values are {VALUE_LIMIT}")
+            raise JourneyLimitError(f"value_micros: the magnitudes of all values are {VALUE_LIMIT}")
 
     @classmethod
     def of(cls, converted: Sequence[bool] | Flags, value_micros: Sequence[int] | Ints) -> Self:

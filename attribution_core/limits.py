@@ -14,17 +14,21 @@ VALUE_LIMIT = "more than 2^63 - 1 micros, 9.2e12 units of currency; give values 
 COUNT_LIMIT = "more than 2^63 - 1"
 
 
+class LimitError(ValueError):
+    """Numbers are larger than 64 bits can hold, or their sums may be; nothing else is wrong with them."""
+
+
 def magnitude(*parts: NDArray[np.int64]) -> int:
     """Return a bound of the sum of the magnitudes, and so of the sum of any of the numbers.
 
-    It costs two passes over the numbers, and is the exact sum wherever it is above `LARGEST`.
+    It costs two passes over the numbers, and is above `LARGEST` only where the exact sum is.
     """
     bound = sum(max(int(part.max(initial=0)), -int(part.min(initial=0))) * part.size for part in parts)
     if bound <= LARGEST:
         return bound
     nearly = sum(float(np.abs(part.astype(np.float64)).sum()) for part in parts)
     if nearly < LARGEST // 2:  # rounding is far below the factor of two that is left
-        return int(nearly) + 1
+        return LARGEST
     return sum(sum(map(abs, part.ravel().tolist())) for part in parts)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from attributary.attribution_core.counting import ChainCounts, count_chain
 from attributary.attribution_core.journeys import ChannelIndex, Ints, JourneyBatch, JourneyError, Outcomes
-from attributary.attribution_core.limits import COUNT_LIMIT, LARGEST, VALUE_LIMIT, whole_numbers
+from attributary.attribution_core.limits import COUNT_LIMIT, LARGEST, VALUE_LIMIT, LimitError, whole_numbers
 from attributary.attribution_core.other_sets import SET_LIMIT, OtherSets, SetCounts, split
 from attributary.attribution_core.sets import distinct_sets
 from attributary.attribution_core.state_checks import contradiction, excess, read_sets, read_steps
@@ -27,7 +27,11 @@ _KIND = "attributary.journey-state"
 
 
 class StateError(ValueError):
-    """A state that cannot be read, a retraction of what was not added, or more than 64 bits can hold."""
+    """A state that cannot be read, or a retraction of what was not added."""
+
+
+class StateLimitError(StateError, LimitError):
+    """A sum of states that 64 bits cannot hold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +67,8 @@ class JourneyState:
         """Count the journeys of a batch. Cost: linear in touches, plus the square of the number of channels.
 
         Raises:
-            JourneyError: when outcomes and journeys differ in number, there is a value where nobody converted, or there
-                are more steps than 64 bits can count.
+            JourneyError: when outcomes and journeys differ in number, or there is a value where nobody converted.
+            JourneyLimitError: when there are more steps than 64 bits can count.
         """
         if len(outcomes) != len(batch):
             raise JourneyError("outcomes: must have one entry per journey")
@@ -114,7 +118,8 @@ class JourneyState:
         """Return the state of the journeys of both; associative and commutative.
 
         Raises:
-            StateError: when one of them is bounded, or the sums do not fit into 64 bits.
+            StateError: when one of them is bounded.
+            StateLimitError: when the sums do not fit into 64 bits.
         """
         return self._combined(other, 1)
 
@@ -151,14 +156,15 @@ class JourneyState:
                 under which values would not fit into int64.
 
         Raises:
-            StateError: when one of them is bounded, or the sums do not fit into 64 bits.
+            StateError: when one of them is bounded.
+            StateLimitError: when the sums do not fit into 64 bits.
         """
         held = [(weight, state) for weight, state in parts if weight]
         for _, state in held:
             _whole(state)
         for counted in ("steps", "opens"):  # nothing else is counted more often
             if sum(weight * int(getattr(state.chain, counted).sum()) for weight, state in held) > LARGEST:
-                raise StateError(f"state: all {counted}, weighted, are {COUNT_LIMIT}")
+                raise StateLimitError(f"state: all {counted}, weighted, are {COUNT_LIMIT}")
         index = ChannelIndex.of(name for _, state in held for name in state.index.names)
         total = _zero(index).chain
         steps, opens = total.steps.copy(), total.opens.copy()
@@ -181,7 +187,7 @@ class JourneyState:
         half = (1 << value_shift) >> 1
         values = [(value + half) >> value_shift for value in values]
         if sum(map(abs, values)) > LARGEST:
-            raise StateError(f"state: the weighted values are {VALUE_LIMIT}")
+            raise StateLimitError(f"state: the weighted values are {VALUE_LIMIT}")
         micros = np.array(values, dtype=np.int64)
         return _tidied(
             cls(
@@ -264,7 +270,7 @@ def _sum(one: Ints, other: Ints, sign: int) -> Ints:
     addend = sign * other
     total: Ints = one + addend
     if bool(((one ^ total) & (addend ^ total) < 0).any()):  # both of one sign, and their sum of the other: it wrapped
-        raise StateError(f"state: a count is {COUNT_LIMIT}, or a value {VALUE_LIMIT}")
+        raise StateLimitError(f"state: a count is {COUNT_LIMIT}, or a value {VALUE_LIMIT}")
     return total
 
 
@@ -289,7 +295,7 @@ def _tidied(state: JourneyState) -> JourneyState:
         state.chain.value_micros[kept],
     )
     if fault := excess(chain, sets, state.others):
-        raise StateError(f"state: {fault}")
+        raise StateLimitError(f"state: {fault}")
     if fault := contradiction(index, chain, sets, state.others):
         raise StateError(f"state: {fault}; journeys were retracted that had not been added, or not with this value")
     return JourneyState(index, chain, sets)
