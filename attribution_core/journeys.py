@@ -2,7 +2,8 @@
 
 Invariant: a `JourneyBatch` that exists is valid. Touches of journey ``j`` stand at ``offsets[j]:offsets[j + 1]``, in
 ascending time, none later than ``converted_at[j]``. Whoever builds a batch breaks ties of time by event id, so the same
-set of events gives the same arrays. No array of a batch is ever written to after it was handed over.
+set of events gives the same arrays; only a table without ids has nothing but the order of its rows (`events`). No array
+of a batch is ever written to after it was handed over.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
