@@ -263,7 +263,7 @@ def _known(batch: JourneyBatch, weights: Weights) -> Flags:
 
 
 def _shares(totals: Floats, batch: JourneyBatch, weights: Weights) -> Floats:
-    """Return the share of each channel in what the journeys with touches brought; a baseline keeps its part."""
+    """Return the share of each channel of the conversions (value) with touches; a baseline keeps its part."""
     filled = batch.lengths > 0
     whole = np.array([weights.conversions[filled].sum(), weights.values[filled].sum()])
     share: Floats = np.divide(totals, whole[:, None], out=np.full(totals.shape, np.nan), where=whole[:, None] != 0)
@@ -298,9 +298,13 @@ def _beside(table: JourneyTable, settings: AnalysisSettings, names: Sequence[str
 
 
 def _compare(reports: list[ModelReport], beside: list[Floats]) -> None:
-    """Add to each row how far the models are apart on the channel: often more than any interval is wide."""
+    """Add to each row how far the models are apart on the channel: often more than any interval is wide.
+
+    Those with a baseline do not take part: their shares are of another whole.
+    """
+    dividing = [report for report in reports if "baseline" not in report.diagnostics]
     for code, rows in enumerate(zip(*(report.channels for report in reports), strict=True)):
-        several = [row["share"] for row in rows] + [_python(other[code]) for other in beside]
+        several = [report.channels[code]["share"] for report in dividing] + [_python(other[code]) for other in beside]
         found = [share for share in several if share is not None]
         for row in rows:
             row["spread_over_models"] = max(found) - min(found) if len(found) > 1 else None

@@ -5,7 +5,7 @@ the latter are counted once more by themselves and taken off, and tell first and
 So the cost is one count per touch and one per journey, close to the floor of a single `bincount` over the stream.
 
 Invariant: counts are exact integers. Where weights are needed they are added up as floats only while every partial sum
-stays below 2^53, else as integers.
+stays below 2^53, else as integers; what 64 bits cannot hold is refused.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attributary.attribution_core.journeys import Flags, Ints, Outcomes
+from attributary.attribution_core.journeys import Flags, Ints, JourneyLimitError, Outcomes
+from attributary.attribution_core.limits import COUNT_LIMIT, LARGEST, magnitude
 
 _CHUNK = 1 << 17  # touches at a time: keys and counts stay in the cache
 _EXACT = 2**53
@@ -46,6 +47,9 @@ def count_chain(channels: NDArray[np.integer], offsets: Ints, outcomes: Outcomes
         offsets: int64[n + 1].
         outcomes: of the n journeys.
         size: number of channels, K.
+
+    Raises:
+        JourneyLimitError: when there are more than 2^63 - 1 steps.
     """
     filled = np.diff(offsets) > 0
     if not filled.all():
@@ -114,10 +118,12 @@ def _weighted(channels: NDArray[np.integer], offsets: Ints, journeys: Ints, size
 
 
 def _sums(codes: NDArray[np.integer], weights: Ints, size: int) -> Ints:
-    """Add integer weights up by code, exactly."""
+    """Add integer weights up by code, exactly; the weights of journeys fit, but each counts at all of its steps."""
     largest = max(abs(int(weights.max(initial=0))), abs(int(weights.min(initial=0))))
     if largest * max(weights.size, 1) < _EXACT:
         return np.rint(np.bincount(codes, weights, size)).astype(np.int64)
+    if magnitude(weights) > LARGEST:
+        raise JourneyLimitError(f"conversions, nulls: the steps of all journeys are {COUNT_LIMIT}")
     sums = np.zeros(size, dtype=np.int64)
     np.add.at(sums, codes.astype(np.int64), weights)
     return sums

@@ -75,7 +75,8 @@ class CreditSums:
         """Return the sums without the rows of the other.
 
         Raises:
-            CreditSumsError: when they are of different models, or the other holds rows that were never added.
+            CreditSumsError: when they are of different models, or the other holds rows that were never added, or not
+                with this value, so far as sums can tell.
         """
         return self._combined(other, -1)
 
@@ -116,14 +117,20 @@ class CreditSums:
         if document.get("kind") != _KIND or document.get("schema") != _SCHEMA_VERSION:
             raise CreditSumsError(f"credit sums: expected {_KIND} of schema {_SCHEMA_VERSION}")
         try:
-            conversions, value, squares = map(int, document["sums"])
-            channels = {str(name): tuple(map(int, sums)) for name, sums in document["channels"].items()}
+            conversions, value, squares = _whole_numbers(document["sums"], "sums", 3)
+            channels = {
+                str(name): _whole_numbers(sums, f"channels.{name}", _PARTS)
+                for name, sums in document["channels"].items()
+            }
             model = str(document["model"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except KeyError as error:
+            raise CreditSumsError(f"credit sums: damaged document ({error.args[0]}: missing)") from error
+        except (TypeError, ValueError, AttributeError) as error:
             raise CreditSumsError(f"credit sums: damaged document ({error})") from error
-        if any(len(sums) != _PARTS for sums in channels.values()):
-            raise CreditSumsError(f"credit sums: damaged document ({_PARTS} numbers per channel are needed)")
-        return cls(model, conversions, value, squares, channels)
+        found = cls(model, conversions, value, squares, channels)
+        if fault := _contradiction(found):
+            raise CreditSumsError(f"credit sums: damaged document ({fault})")
+        return found
 
     def _column(self, index: ChannelIndex, part: int) -> Floats:
         nothing = (0,) * _PARTS
@@ -137,16 +144,35 @@ class CreditSums:
         for name, sums in other.channels.items():
             mine = channels.get(name, nothing)
             channels[name] = tuple(one + sign * two for one, two in zip(mine, sums, strict=True))
-        conversions = self.conversions + sign * other.conversions
-        if conversions < 0 or any(sums[0] < 0 or sums[1] < 0 for sums in channels.values()):
-            raise CreditSumsError("credit sums: rows were taken out that had not been added")
-        return CreditSums(
+        found = CreditSums(
             self.model,
-            conversions,
+            self.conversions + sign * other.conversions,
             self.value_micros + sign * other.value_micros,
             self.value_squares + sign * other.value_squares,
             {name: sums for name, sums in channels.items() if any(sums)},
         )
+        if fault := _contradiction(found):
+            raise CreditSumsError(f"credit sums: {fault}; rows were taken out that had not been added")
+        return found
+
+
+def _contradiction(sums: CreditSums) -> str | None:
+    """Tell what no rows can have left behind."""
+    if min(sums.conversions, sums.value_squares) < 0:
+        return "conversions or squares are negative"
+    if sums.conversions == 0 and (sums.value_micros or sums.value_squares or sums.channels):
+        return "credits or values stand where nobody converted"
+    for name, (credit, square, *_, squared_worth) in sums.channels.items():
+        if min(credit, square, squared_worth) < 0:
+            return f"credits of {name!r} are negative"
+    return None
+
+
+def _whole_numbers(numbers: Any, place: str, count: int) -> _Sums:
+    """Read whole numbers of any size: squares of values in micros pass 64 bits."""
+    if not isinstance(numbers, list) or len(numbers) != count or set(map(type, numbers)) != {int}:
+        raise ValueError(f"{place}: {count} whole numbers are needed")
+    return tuple(numbers)
 
 
 def _of_rows(model: str, batch: JourneyBatch, credits_: Floats, outcomes: Outcomes) -> CreditSums:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from attributary.attribution_core.events import touches_at_equal_times
 from attributary.attribution_core.journeys import Floats, JourneyBatch
 from attributary.attribution_core.likelihood import IMPLAUSIBLE_LOG_RATIO
 from attributary.attribution_core.markov import ROUNDING
@@ -29,6 +30,7 @@ def sizes(table: JourneyTable, transforms: Sequence[str]) -> dict[str, Any]:
     outcomes = table.outcomes
     bare = table.batch.lengths == 0
     valued = bool(outcomes.value_micros.any())
+    tied = touches_at_equal_times(table.batch) if table.timed else 0
     return {
         "journeys": int((outcomes.conversions + outcomes.nulls).sum()),
         "conversions": int(outcomes.conversions.sum()),
@@ -37,7 +39,7 @@ def sizes(table: JourneyTable, transforms: Sequence[str]) -> dict[str, Any]:
         "unattributed_value": int(outcomes.value_micros[bare].sum()) / _MICROS if valued else None,
         "transforms": list(transforms),
         "confidence": None,
-    }
+    } | ({"touches_at_equal_times": tied} if tied else {})
 
 
 def statuses(batch: JourneyBatch, weights: Weights, minimum_conversions: int) -> dict[str, str]:

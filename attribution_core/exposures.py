@@ -15,6 +15,7 @@ import numpy as np
 from attributary.attribution_core.exposure_rows import Exposures, distinct_rows
 from attributary.attribution_core.histories import AGE_BOUNDS, Pieces, pieces, stacked
 from attributary.attribution_core.journeys import ChannelIndex, Floats, Ints, JourneyBatch, JourneyError
+from attributary.attribution_core.limits import whole_numbers
 
 SECONDS_PER_DAY = 86_400
 _MICROS_PER_SECOND = 1_000_000
@@ -156,16 +157,25 @@ class ExposureCounts:
         if document.get("kind") != _KIND or document.get("schema") != SCHEMA_VERSION:
             raise JourneyError(f"exposures: expected {_KIND} of schema {SCHEMA_VERSION}")
         try:
-            index = ChannelIndex.of(document["channels"])
-            bounds = tuple(int(bound) for bound in document["bounds"])
+            names = [str(name) for name in document["channels"]]
+            index = ChannelIndex.of(names)
+            if list(index.names) != names:
+                raise ValueError("channels: must be sorted and distinct")  # noqa: TRY301  # as all damage below
+            bounds = tuple(whole_numbers(document["bounds"], "bounds", 1).tolist())
+            columns = {
+                part: whole_numbers(document[part], part, 0)
+                for part in ("lengths", "cells", "touches", "seconds", "conversions")
+            }
+            seconds, conversions = columns["seconds"], columns["conversions"]
+            if not columns["lengths"].size == seconds.size == conversions.size:
+                raise ValueError("lengths, seconds, conversions: one number per exposure is needed")  # noqa: TRY301
             rows = Exposures.checked(
                 document["lengths"], document["cells"], document["touches"], len(index) * len(bounds)
             )
-            seconds, conversions = (np.array(document[part], dtype=np.int64) for part in ("seconds", "conversions"))
-        except (KeyError, TypeError, OverflowError, ValueError) as error:
+        except KeyError as error:
+            raise JourneyError(f"exposures: damaged document ({error.args[0]}: missing)") from error
+        except (TypeError, OverflowError, ValueError) as error:
             raise JourneyError(f"exposures: damaged document ({error})") from error
-        if not len(rows) == seconds.size == conversions.size or list(index.names) != document["channels"]:
-            raise JourneyError("exposures: damaged document (lengths or order)")
         return cls(index, bounds, rows, seconds, conversions)
 
     def filled(self) -> "ExposureCounts":

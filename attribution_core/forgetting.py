@@ -92,6 +92,9 @@ def forget(periods: Sequence[PeriodState], forgetting: Forgetting) -> Forgetting
     Args:
         periods: exact counts per period, in any order; several may be of one period.
         forgetting: half-life.
+
+    Raises:
+        StateLimitError: when the weighted counts do not fit into 64 bits.
     """
     origin = max((period.middle_micros for period in periods), default=0)
     weights = [round(UNIT * forgetting.weight(period.middle_micros, origin)) for period in periods]

@@ -2,7 +2,8 @@
 
 Invariant: a `JourneyBatch` that exists is valid. Touches of journey ``j`` stand at ``offsets[j]:offsets[j + 1]``, in
 ascending time, none later than ``converted_at[j]``. Whoever builds a batch breaks ties of time by event id, so the same
-set of events gives the same arrays. No array of a batch is ever written to after it was handed over.
+set of events gives the same arrays; only a table without ids has nothing but the order of its rows (`events`). No array
+of a batch is ever written to after it was handed over.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from attributary.attribution_core.limits import COUNT_LIMIT, LARGEST, VALUE_LIMIT, LimitError, magnitude
 from attributary.attribution_core.segments import segment_sums
 
 Floats = NDArray[np.float64]
@@ -25,6 +27,10 @@ DIRECT = "direct"
 
 class JourneyError(ValueError):
     """Arrays that are no journeys; the text names the array and the rule."""
+
+
+class JourneyLimitError(JourneyError, LimitError):
+    """Journeys of which there are too many, or whose values are too large, to be summed up in 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +206,9 @@ class JourneyBatch:
 class Outcomes:
     """How the journeys of a batch ended; one row may stand for many equal journeys.
 
+    Outcomes that exist can be summed up in any order and grouping: all journeys together, and the magnitudes of all
+    values, fit into 64 bits.
+
     Attributes:
         conversions: int64[n], journeys of this path that converted, not negative.
         nulls: int64[n], journeys of this path that ended without a conversion, not negative.
@@ -219,6 +228,10 @@ class Outcomes:
                 raise JourneyError(f"{name}: must have one entry per journey")
             if name != "value_micros" and bool((array < 0).any()):
                 raise JourneyError(f"{name}: must not be negative")
+        if magnitude(self.conversions, self.nulls) > LARGEST:
+            raise JourneyLimitError(f"conversions, nulls: all together are {COUNT_LIMIT} journeys")
+        if magnitude(self.value_micros) > LARGEST:
+            raise JourneyLimitError(f"value_micros: the magnitudes of all values are {VALUE_LIMIT}")
 
     @classmethod
     def of(cls, converted: Sequence[bool] | Flags, value_micros: Sequence[int] | Ints) -> Self:

@@ -13,10 +13,11 @@ minor unit is split in the same way in single micros.
 import numpy as np
 from numpy.typing import NDArray
 
-from attributary.attribution_core.segments import segment_counts, segment_running_sums
+from attributary.attribution_core.segments import segment_counts, segment_running_sums, segment_sums
 
 MAX_VALUE_MICROS = 2**62
 _REMAINDER_BITS = 20
+_ROUNDING = 1e-9  # what the credits of a journey may sum to beside 1: far above rounding, far below a share
 
 
 def split_micros(
@@ -40,8 +41,8 @@ def split_micros(
         int64[m], micros of each touch.
 
     Raises:
-        ValueError: when a credit is negative or no number, a value is too large, a minor unit is not positive, or a
-            journey has touches but no credit.
+        ValueError: when a credit is negative or no number, the credits of a journey with touches do not sum to 1, a
+            value is too large, or a minor unit is not positive.
     """
     journeys = offsets.size - 1
     if value_micros.size != journeys or minor_unit_micros.size != journeys or credits_.size != int(offsets[-1]):
@@ -55,6 +56,9 @@ def split_micros(
     if not bool((credits_ >= 0).all()) or not bool(np.isfinite(credits_).all()):
         raise ValueError("credits: must be finite and not negative")
     lengths = np.diff(offsets)
+    off = np.abs(segment_sums(credits_, offsets) - 1.0) > _ROUNDING
+    if bool(off[lengths > 0].any()):
+        raise ValueError("credits: must sum to 1 over each journey with touches")
     units, rest = np.divmod(np.abs(value_micros), minor_unit_micros)
     parts = _split_units(credits_, offsets, lengths, units) * np.repeat(minor_unit_micros, lengths)
     if bool(rest.any()):
@@ -135,8 +139,6 @@ def _hand_out(
     touches = np.flatnonzero(np.repeat(left > 0, lengths) & entitled)
     journey = np.repeat(np.arange(left.size, dtype=np.int64), lengths)[touches]
     heirs = np.bincount(journey, minlength=left.size)
-    if bool((heirs[left > 0] == 0).any()):
-        raise ValueError("credits: a journey with touches has no credit")
     rounds, left = np.divmod(left, np.maximum(heirs, 1))
     if bool(rounds.any()):  # only where a value needs more than the 53 bits of a float
         parts[touches] += rounds[journey]

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from attributary.attribution_core.limits import whole_number
+
 Entry = tuple[int, int, int]  # conversions, nulls, value in micros
 SetCounts = dict[tuple[str, ...], Entry]
 SET_LIMIT = 50_000
@@ -61,10 +63,32 @@ class OtherSets:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], names: tuple[str, ...]) -> "OtherSets":
-        """Read what `to_document` wrote; raises what damaged documents raise."""
-        by_size = {int(size): _entry(counts) for size, *counts in document["by_size"]}
-        by_channel = {(int(size), names[code]): _entry(counts) for size, code, *counts in document["by_channel"]}
-        return cls(int(document["sets"]), by_size, by_channel)
+        """Read what `to_document` wrote.
+
+        Raises:
+            ValueError: when it is damaged, and other errors of reading plain values; the text names the place.
+        """
+        by_size: dict[int, Entry] = {}
+        for size, *counts in document["by_size"]:
+            place = f"others.by_size of {size!r}"
+            if whole_number(size, place, 0) in by_size:
+                raise ValueError(f"{place}: twice")
+            by_size[size] = entry_of(counts, place)
+        by_channel: dict[tuple[int, str], Entry] = {}
+        sums: dict[int, Entry] = {}
+        for size, code, *counts in document["by_channel"]:
+            place = f"others.by_channel of {size!r}, {code!r}"
+            if not 0 <= whole_number(code, place) < len(names):
+                raise ValueError(f"{place}: no channel has this code")
+            if (whole_number(size, place, 1), names[code]) in by_channel:
+                raise ValueError(f"{place}: twice")
+            by_channel[size, names[code]] = entry = entry_of(counts, place)
+            sums[size] = _sum(sums.get(size, (0, 0, 0)), entry)
+        # a set of three channels is counted with each of them
+        wanted = {size: (size * entry[0], size * entry[1], size * entry[2]) for size, entry in by_size.items() if size}
+        if sums != wanted:
+            raise ValueError("others: by_size and by_channel differ")
+        return cls(whole_number(document["sets"], "others.sets", 1), by_size, by_channel)
 
 
 def split(sets: SetCounts, limit: int) -> tuple[SetCounts, OtherSets]:
@@ -83,6 +107,12 @@ def _sum(one: Entry, other: Entry) -> Entry:
     return one[0] + other[0], one[1] + other[1], one[2] + other[2]
 
 
-def _entry(counts: list[Any]) -> Entry:
-    conversions, nulls, value = map(int, counts)
-    return conversions, nulls, value
+def entry_of(counts: list[Any], place: str) -> Entry:
+    """Read conversions, nulls and value of a document.
+
+    Raises:
+        ValueError: when they are no three whole numbers, or a count is negative.
+    """
+    if len(counts) != 3:  # an Entry
+        raise ValueError(f"{place}: conversions, nulls and value are needed")
+    return whole_number(counts[0], place, 0), whole_number(counts[1], place, 0), whole_number(counts[2], place)

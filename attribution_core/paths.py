@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 
 from attributary.attribution_core.cells import is_missing
-from attributary.attribution_core.journeys import DIRECT, ChannelIndex, Codes, Ints, JourneyBatch, Outcomes
+from attributary.attribution_core.journeys import (
+    DIRECT,
+    ChannelIndex,
+    Codes,
+    Ints,
+    JourneyBatch,
+    JourneyError,
+    Outcomes,
+)
+from attributary.attribution_core.money import MAX_VALUE_MICROS
 
 SEPARATOR = " > "
 _MICROS = 1_000_000
@@ -55,7 +64,8 @@ def read_paths(columns: Mapping[str, Iterable[Any]], separator: str = SEPARATOR)
         separator: between the channels of a path.
 
     Raises:
-        TableError: when a column is missing or a value is no count, no amount or no path.
+        TableError: when a column is missing, a value is no count, no amount or no path, or all of them together are
+            more than 64 bits hold.
     """
     if "path" not in columns or "total_conversions" not in columns:
         raise TableError("paths: the columns path and total_conversions are needed")
@@ -71,7 +81,11 @@ def read_paths(columns: Mapping[str, Iterable[Any]], separator: str = SEPARATOR)
     if bool(((conversions == 0) & (values != 0)).any()):
         row = int(np.flatnonzero((conversions == 0) & (values != 0))[0]) + 1
         raise TableError(f"row {row}: total_conversion_value without total_conversions")
-    return JourneyTable(encode_paths(texts, separator), Outcomes(conversions, nulls, values))
+    try:
+        outcomes = Outcomes(conversions, nulls, values)
+    except JourneyError as error:
+        raise TableError(f"paths: {error}") from error
+    return JourneyTable(encode_paths(texts, separator), outcomes)
 
 
 class _Numbering(dict[str, int]):
@@ -171,13 +185,13 @@ def amount_micros(cell: Any, place: str) -> int:
     """Return an amount of currency units in micros, rounded half to even beyond the sixth decimal; 0 for an empty cell.
 
     Raises:
-        TableError: when the cell is no finite number, or too large for 64 bits.
+        TableError: when the cell is no finite number, or beyond 2^62 micros.
     """
     try:
         number = Decimal(0) if is_missing(cell) or cell == "" else Decimal(str(cell))
         micros = int((number * _MICROS).to_integral_value())
     except (InvalidOperation, ValueError, OverflowError) as error:
         raise TableError(f"{place} must be a number") from error
-    if abs(micros) > 2**62:
-        raise TableError(f"{place} is too large")
+    if abs(micros) > MAX_VALUE_MICROS:
+        raise TableError(f"{place} is too large: more than 2^62 micros, 4.6e12 units of currency")
     return micros

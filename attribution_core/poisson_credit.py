@@ -1,7 +1,7 @@
 """Per-journey credits of the time-aware model: what the attributor computes with a trained version.
 
 A touch is credited by backwards elimination with its part of the fitted rate at the conversion (`poisson`); what is
-left when every touch is removed is the *baseline*: the share that would come anyway, which no touch gets.
+left when every touch is removed is the *baseline*: the share associated with no touch, which no touch gets.
 
 Touches raise the rate or leave it alone here: rate ratios below 1 are fitted at exactly 1 (`fit_raising`), so that no
 touch of a published result owes money. The unconstrained ratios stay with the version, for people to read.

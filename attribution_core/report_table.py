@@ -145,7 +145,7 @@ def _whole(said: Mapping[str, Any]) -> str:
 
 
 def _notes(models: "Sequence[ModelReport]") -> Iterator[list[str]]:
-    yield [*_statuses(models), *_baselines(models), *_methods(models), *_rare(models)]
+    yield [*_statuses(models), *_baselines(models), *_tied(models), *_methods(models), *_rare(models)]
     for report in models:
         for found in report.diagnostics.get("calibration", ()):
             yield _calibration(report.model, found)
@@ -178,6 +178,16 @@ def _baselines(models: "Sequence[ModelReport]") -> list[str]:
         for report in models
         if report.diagnostics.get("baseline_share") is not None
     ]
+
+
+def _tied(models: "Sequence[ModelReport]") -> list[str]:
+    number = max((report.diagnostics.get("touches_at_equal_times", 0) for report in models), default=0)
+    if not number:
+        return []
+    text = (
+        "touches are at the time of one of another channel: event_id, or else the order of rows, decides on the first"
+    )
+    return [f"{number:,} {text}"]
 
 
 def _rare(models: "Sequence[ModelReport]") -> list[str]:

@@ -3,8 +3,9 @@
 Invariant: a state is a sum over journeys. ``fit(a + b) == fit(a) + fit(b)`` bit by bit, in whatever order or partition;
 ``state + x - x == state``. A late touch, a refund or a conversion after a provisional "no conversion" is therefore a
 retraction of the old journey and an addition of the new one. All numbers are int64 (values in micros of one currency),
-because sums of floats depend on their order. Adding and taking off needs every set of channels; once that is done, a
-state can be `bounded` for keeping (`other_sets`).
+because sums of floats depend on their order; what 64 bits cannot hold is refused, and so is what no journeys can have
+left behind. Adding and taking off needs every set of channels; once that is done, a state can be `bounded` for keeping
+(`other_sets`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,8 +16,10 @@ import numpy as np
 
 from attributary.attribution_core.counting import ChainCounts, count_chain
 from attributary.attribution_core.journeys import ChannelIndex, Ints, JourneyBatch, JourneyError, Outcomes
+from attributary.attribution_core.limits import COUNT_LIMIT, LARGEST, VALUE_LIMIT, LimitError, whole_numbers
 from attributary.attribution_core.other_sets import SET_LIMIT, OtherSets, SetCounts, split
 from attributary.attribution_core.sets import distinct_sets
+from attributary.attribution_core.state_checks import contradiction, excess, read_sets, read_steps
 
 SCHEMA_VERSION = 1
 _BOUNDED_SCHEMA_VERSION = 2  # with "others": who reads version 1 alone must not take the rest for the whole
@@ -24,7 +27,11 @@ _KIND = "attributary.journey-state"
 
 
 class StateError(ValueError):
-    """A state that cannot be read, or a retraction of more than was added."""
+    """A state that cannot be read, or a retraction of what was not added."""
+
+
+class StateLimitError(StateError, LimitError):
+    """A sum of states that 64 bits cannot hold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +67,13 @@ class JourneyState:
         """Count the journeys of a batch. Cost: linear in touches, plus the square of the number of channels.
 
         Raises:
-            JourneyError: when outcomes and journeys differ in number.
+            JourneyError: when outcomes and journeys differ in number, or there is a value where nobody converted.
+            JourneyLimitError: when there are more steps than 64 bits can count.
         """
         if len(outcomes) != len(batch):
             raise JourneyError("outcomes: must have one entry per journey")
+        if bool(outcomes.value_micros[outcomes.conversions == 0].any()):
+            raise JourneyError("value_micros: must be 0 where nobody converted")
         chain = count_chain(batch.channels, batch.offsets, outcomes, len(batch.index))
         return _tidied(cls(batch.index, chain, _count_sets(batch, outcomes)))
 
@@ -109,6 +119,7 @@ class JourneyState:
 
         Raises:
             StateError: when one of them is bounded.
+            StateLimitError: when the sums do not fit into 64 bits.
         """
         return self._combined(other, 1)
 
@@ -116,7 +127,8 @@ class JourneyState:
         """Return the state without the journeys of the other.
 
         Raises:
-            StateError: when the other holds journeys that were never added, or one of them is bounded.
+            StateError: when the other holds journeys that were never added, or not with this value, so far as sums can
+                tell; or one of them is bounded.
         """
         return self._combined(other, -1)
 
@@ -142,10 +154,17 @@ class JourneyState:
             parts: (weight, state); weights are not negative.
             value_shift: divide the sums of values by two to this power, to the nearest micro: for fixed-point weights,
                 under which values would not fit into int64.
+
+        Raises:
+            StateError: when one of them is bounded.
+            StateLimitError: when the sums do not fit into 64 bits.
         """
         held = [(weight, state) for weight, state in parts if weight]
         for _, state in held:
             _whole(state)
+        for counted in ("steps", "opens"):  # nothing else is counted more often
+            if sum(weight * int(getattr(state.chain, counted).sum()) for weight, state in held) > LARGEST:
+                raise StateLimitError(f"state: all {counted}, weighted, are {COUNT_LIMIT}")
         index = ChannelIndex.of(name for _, state in held for name in state.index.names)
         total = _zero(index).chain
         steps, opens = total.steps.copy(), total.opens.copy()
@@ -166,7 +185,10 @@ class JourneyState:
                 for part, number in enumerate(entry):
                     mine[part] += weight * number
         half = (1 << value_shift) >> 1
-        micros = np.array([(value + half) >> value_shift for value in values], dtype=np.int64)
+        values = [(value + half) >> value_shift for value in values]
+        if sum(map(abs, values)) > LARGEST:
+            raise StateLimitError(f"state: the weighted values are {VALUE_LIMIT}")
+        micros = np.array(values, dtype=np.int64)
         return _tidied(
             cls(
                 index,
@@ -202,26 +224,27 @@ class JourneyState:
         if document.get("kind") != _KIND or document.get("schema") != schema:
             raise StateError(f"state: expected {_KIND} of schema {schema}")
         try:
-            names = tuple(document["channels"])
+            names = tuple(map(str, document["channels"]))
             index = ChannelIndex.of(names)
             if index.names != names:
-                raise StateError("state: channels must be sorted and distinct")
-            steps = np.zeros((len(index), len(index)), dtype=np.int64)
-            for row, column, count in document["steps"]:
-                steps[row, column] = count
-            opens, conversions, nulls, value_micros = (
-                np.array(document[part], dtype=np.int64) for part in ("opens", "conversions", "nulls", "value_micros")
+                raise ValueError("channels: must be sorted and distinct")  # noqa: TRY301  # as all damage below
+            steps = read_steps(document["steps"], len(index))
+            opens, conversions, nulls = (
+                whole_numbers(document[part], part, 0) for part in ("opens", "conversions", "nulls")
             )
-            sets: SetCounts = {
-                tuple(names[code] for code in codes): (int(converted), int(null), int(value))
-                for codes, converted, null, value in document["sets"]
-            }
+            value_micros = whole_numbers(document["value_micros"], "value_micros")
+            if not opens.size == conversions.size == nulls.size == value_micros.size == len(index):
+                raise ValueError("opens, conversions, nulls, value_micros: one number per channel is needed")  # noqa: TRY301
+            sets = read_sets(document["sets"], names)
             others = OtherSets.from_document(document["others"], names) if "others" in document else OtherSets()
-        except (KeyError, IndexError, TypeError, OverflowError, ValueError) as error:
+        except KeyError as error:
+            raise StateError(f"state: damaged document ({error.args[0]}: missing)") from error
+        except (IndexError, TypeError, AttributeError, OverflowError, ValueError) as error:
             raise StateError(f"state: damaged document ({error})") from error
-        if any(part.shape != (len(index),) for part in (opens, conversions, nulls, value_micros)):
-            raise StateError("state: damaged document (one number per channel is needed)")
-        return _checked(cls(index, ChainCounts(steps, opens, conversions, nulls, value_micros), sets, others))
+        chain = ChainCounts(steps, opens, conversions, nulls, value_micros)
+        if fault := excess(chain, sets, others) or contradiction(index, chain, sets, others):
+            raise StateError(f"state: damaged document ({fault})")
+        return cls(index, chain, sets, others)
 
     def _combined(self, other: "JourneyState", sign: int) -> "JourneyState":
         _whole(self)
@@ -233,13 +256,22 @@ class JourneyState:
             sets[names] = (mine[0] + sign * conversions, mine[1] + sign * nulls, mine[2] + sign * value)
         chain, addend = _spread(self, index), _spread(other, index)
         total = ChainCounts(
-            chain.steps + sign * addend.steps,
-            chain.opens + sign * addend.opens,
-            chain.conversions + sign * addend.conversions,
-            chain.nulls + sign * addend.nulls,
-            chain.value_micros + sign * addend.value_micros,
+            _sum(chain.steps, addend.steps, sign),
+            _sum(chain.opens, addend.opens, sign),
+            _sum(chain.conversions, addend.conversions, sign),
+            _sum(chain.nulls, addend.nulls, sign),
+            _sum(chain.value_micros, addend.value_micros, sign),
         )
         return _tidied(JourneyState(index, total, sets))
+
+
+def _sum(one: Ints, other: Ints, sign: int) -> Ints:
+    """Add or take off; no number of a state is -2^63, so the sign can be turned."""
+    addend = sign * other
+    total: Ints = one + addend
+    if bool(((one ^ total) & (addend ^ total) < 0).any()):  # both of one sign, and their sum of the other: it wrapped
+        raise StateLimitError(f"state: a count is {COUNT_LIMIT}, or a value {VALUE_LIMIT}")
+    return total
 
 
 def _whole(state: JourneyState) -> None:
@@ -262,15 +294,11 @@ def _tidied(state: JourneyState) -> JourneyState:
         state.chain.nulls[kept],
         state.chain.value_micros[kept],
     )
-    return _checked(JourneyState(index, chain, sets))
-
-
-def _checked(state: JourneyState) -> JourneyState:
-    chain = state.chain
-    parts = (chain.steps, chain.opens, chain.conversions, chain.nulls)
-    if any(bool((part < 0).any()) for part in parts) or any(min(entry[:2]) < 0 for entry in state.sets.values()):
-        raise StateError("state: a count is negative; journeys were retracted that had not been added")
-    return state
+    if fault := excess(chain, sets, state.others):
+        raise StateLimitError(f"state: {fault}")
+    if fault := contradiction(index, chain, sets, state.others):
+        raise StateError(f"state: {fault}; journeys were retracted that had not been added, or not with this value")
+    return JourneyState(index, chain, sets)
 
 
 def _zero(index: ChannelIndex) -> JourneyState:

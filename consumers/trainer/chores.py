@@ -2,7 +2,8 @@
 
 Invariant: a call does one bounded piece of work, so that a job never waits for more. Of several trainers one is at it
 at a time; the others go on with their jobs. A state that does not fit its contributions is begun anew; a tenant whose
-people cannot be read is left until the next round, and never keeps the others or a job from being done.
+people cannot be read, or whose values do not fit into 64 bits, is left until the next round, and never keeps the others
+or a job from being done.
 """
 
 import time
@@ -10,6 +11,7 @@ import time
 import psycopg
 import structlog
 
+from attributary.attribution_core.limits import LimitError
 from attributary.attribution_core.state import StateError
 from attributary.consumers.outages import outside_errors
 from attributary.consumers.runtime import metrics
@@ -77,6 +79,9 @@ class Upkeep:
         try:
             with snapshot(connection):
                 done = step(connection, tenant, self._inactivity, limit=self._step_people)
+        except LimitError as error:  # a state begun anew would come to the same sums
+            _log.warning("training state put off", tenant=tenant, why=str(error))
+            return False
         except StateError as error:
             _log.exception("training state begun anew", tenant=tenant, why=str(error))
             with snapshot(connection):

@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 
+from attributary.attribution_core.limits import LimitError
 from attributary.attribution_core.models import TRAINED_MODELS, ModelError, model_set
 from attributary.attribution_core.state import StateError
 from attributary.consumers.runtime import metrics
@@ -40,6 +41,7 @@ Decision = Callable[[psycopg.Connection], Mapping[str, Any]]
 
 JOB_ERRORS = (
     JobParameterError,
+    LimitError,
     ModelError,
     ModelStateError,
     StateError,

@@ -34,7 +34,9 @@ POLICIES = {POLICY.version: POLICY}
 CHANNELS = ["email", "paid_search", "direct", "organic_social"]
 UNTRAINED = model_set()
 _PATHS = [["email"], ["paid_search", "email"], ["direct", "email"], ["organic_social"], ["paid_search"]] * 20
-_STATE = JourneyState.fit(JourneyBatch.of_paths(_PATHS), Outcomes.of([True, True, False, True, False] * 20, [5] * 100))
+_STATE = JourneyState.fit(
+    JourneyBatch.of_paths(_PATHS), Outcomes.of([True, True, False, True, False] * 20, [5, 5, 0, 5, 0] * 20)
+)
 TRAINED = model_set(states={"markov": TrainedState("7", _STATE.to_document(), {"minimum_conversions": 1})})
 
 

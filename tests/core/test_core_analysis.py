@@ -104,6 +104,21 @@ def test_rare_channels_and_small_data_say_so_and_name_the_fallback() -> None:
     assert few["markov"].diagnostics["status"].startswith("insufficient data")
 
 
+def test_models_with_a_baseline_take_no_part_in_model_dependence() -> None:
+    """What they name is another whole: a channel that is all baseline would be "apart" for that reason alone."""
+    models = ["last", "linear"]
+    wanted = analyze(COLUMNS, models)["last"].column("spread_over_models")
+    found = analyze(COLUMNS, [*models, "markov_shapley"], baseline=("mail",))
+    for report in found:
+        assert report.column("spread_over_models") == wanted
+    mail = next(row for row in found["markov_shapley"].channels if row["channel"] == "mail")
+    assert mail["share"] == 0
+    without = analyze(COLUMNS, ["last", "markov_shapley"])["last"].column("spread_over_models")
+    assert None not in without  # no baseline: it names the same whole and takes part
+    alone = analyze(COLUMNS, ["markov_shapley"], baseline=("mail",))["markov_shapley"]
+    assert set(alone.column("spread_over_models")) == {None}
+
+
 def test_no_conversions_is_unavailable_and_no_nulls_is_flagged() -> None:
     columns: dict[str, list[Any]] = {"path": ["a > b", "b"], "total_conversions": [0, 0], "total_null": [5, 6]}
     none = analyze(columns, intervals=True, draws=20)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.attribution_core.money import MAX_VALUE_MICROS, split_micros
+from attributary.attribution_core.money import MAX_VALUE_MICROS, split_micros, split_with_baseline
 
 MINOR = st.sampled_from([1, 1_000, 10_000, 1_000_000])
 
@@ -99,7 +99,10 @@ def test_journeys_without_touches_get_nothing() -> None:
         ([[-0.5, 1.5]], [1], [1], "not negative"),
         ([[float("nan")]], [1], [1], "not negative"),
         ([[float("inf")]], [1], [1], "finite"),
-        ([[0.0, 0.0]], [1], [1], "no credit"),
+        ([[0.0, 0.0]], [1], [1], "sum to 1"),
+        ([[0.3, 0.2]], [1_000_000], [10_000], "sum to 1"),  # 55 % and 45 % of the money
+        ([[0.3, 0.2], [], [0.9, 0.6]], [1, 1, 1], [1, 1, 1], "sum to 1"),
+        ([[1.0], [0.5, 0.5 + 1e-8]], [0, 0], [1, 1], "sum to 1"),
         ([[1.0]], [1, 2], [1], "fit the offsets"),
     ],
 )
@@ -108,6 +111,15 @@ def test_refuses_what_it_cannot_split(
 ) -> None:
     with pytest.raises(ValueError, match=rule):
         split(credits_, values, minors)
+
+
+def test_rounding_of_many_credits_is_no_fault() -> None:
+    credits_ = [1 / 50_001] * 50_001
+    assert sum(split([credits_], [10**15], [10_000])[0]) == 10**15
+    with pytest.raises(ValueError, match="sum to 1"):
+        split_with_baseline(
+            np.array([0.5]), np.array([0.3]), np.array([0, 1]), np.array([1_000_000]), np.array([10_000])
+        )
 
 
 def test_many_journeys_with_left_over_units_take_the_lexicographic_path() -> None:

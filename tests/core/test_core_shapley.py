@@ -120,6 +120,29 @@ def test_any_game_can_be_sampled_and_stays_efficient(one: list[float], seed: int
     assert sampled(5, worth, seed=seed, max_pairs=300).values.tobytes() == found.values.tobytes()
 
 
+def test_a_rare_gain_that_no_order_showed_is_not_ruled_out() -> None:
+    """Two of 25 channels are worth ten times all of them, while they are alone: one order of 300 shows it.
+
+    With nothing but the variance to go by, 32 pairs without it were the end: no error at all, and off by 10 / 600.
+    """
+    first_two = np.arange(25) < 2
+
+    def worth(sets: Flags) -> Floats:
+        found: Floats = sets.sum(axis=1) / 25 + 10.0 * (sets == first_two).all(axis=1)
+        return found
+
+    for seed in range(8):
+        found = sampled(25, worth, seed=seed)
+        assert found.pairs >= 500
+        assert (found.errors >= 1 / (2 * found.pairs)).all()
+        assert found.values.sum() == pytest.approx(1)
+    met = sampled(25, worth, seed=0)
+    assert met.pairs == 2_000  # the target is out of reach, and the error says so
+    assert np.abs(met.values[:2] - 1 / 25 - 10 / 600).max() < 3 * met.errors[:2].max()
+    coarse = sampled(25, lambda sets: sets.sum(axis=1) / 25, seed=0, target_error=0.01)
+    assert (coarse.pairs, coarse.errors.tolist()) == (64, [1 / 128] * 25)  # no variance, no certainty
+
+
 def test_sampling_a_rate_game_as_any_game_gives_the_same() -> None:
     sets: SetCounts = {("a",): (3, 5, 0), ("a", "b"): (9, 4, 0), ("c", "d", "e"): (2, 7, 0), (): (1, 9, 0)}
     game = rate_game(sets, INDEX)

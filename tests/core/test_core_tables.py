@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.attribution_core.events import read_events, time_micros
+from attributary.attribution_core import analyze
+from attributary.attribution_core.events import read_events, time_micros, touches_at_equal_times
 from attributary.attribution_core.journeys import JourneyBatch
 from attributary.attribution_core.paths import TableError, encode_paths, read_paths
 from attributary.attribution_core.transforms import TRANSFORMS, TransformError, apply
@@ -111,6 +112,57 @@ def test_events_become_journeys_whatever_their_order(order: list[int]) -> None:
     assert paths_of(table.batch) == [["search", "mail"], ["search"], ["direct"]]
     assert table.outcomes.conversions.tolist() == [1, 0, 1]
     assert table.outcomes.value_micros.tolist() == [19_990_000, 0, 0]
+
+
+def days_only(names: tuple[str, str], seed: int = 5) -> dict[str, list[Any]]:
+    """Four hundred users with a touch of each channel on the day of their conversion, in random order."""
+    generator = np.random.default_rng(seed)
+    rows = [
+        (f"u{user}", name, name == "") for user in range(400) for name in (*generator.permutation(names).tolist(), "")
+    ]
+    return {
+        "user": [user for user, _, _ in rows],
+        "time": ["2026-01-01"] * len(rows),
+        "channel": [name for _, name, _ in rows],
+        "conversion": [bought for _, _, bought in rows],
+    }
+
+
+def test_names_of_channels_do_not_order_equal_times() -> None:
+    for names in (("a", "z"), ("z", "a")):
+        found = analyze(days_only(names), ["first", "last"])
+        for report in found:
+            assert 0.4 < report.channels[0]["share"] < 0.6
+            assert report.diagnostics["touches_at_equal_times"] == 800
+        assert "800 touches are at the time of one of another channel" in str(found)
+
+
+def test_rows_at_equal_times_keep_their_order_and_an_event_id_decides_before_it() -> None:
+    columns = {**days_only(("a", "z")), "event_id": [f"{number * 7919 % 1201:04}" for number in range(1200)]}
+    by_rows = read_events({name: cells for name, cells in columns.items() if name != "event_id"})
+    assert paths_of(by_rows.batch)[0] == columns["channel"][:2]
+    by_id = read_events(columns)
+    assert paths_of(by_id.batch) != paths_of(by_rows.batch)
+    order = np.random.default_rng(1).permutation(1200).tolist()
+    again = read_events({name: [cells[row] for row in order] for name, cells in columns.items()})
+    assert paths_of(again.batch) == paths_of(by_id.batch)
+    with pytest.raises(TableError, match="row 2: event_id must not be empty"):
+        read_events({**columns, "event_id": ["1", None, *columns["event_id"][2:]]})
+
+
+def test_only_touches_of_different_channels_are_at_equal_times() -> None:
+    batch = JourneyBatch.of(
+        [
+            [(1, "1", "a"), (1, "2", "a"), (2, "3", "a"), (2, "4", "a"), (2, "5", "b"), (3, "6", "b")],
+            [],
+            [(3, "7", "a")],
+        ],
+        [3, 3, 3],
+    )
+    assert touches_at_equal_times(batch) == 3
+    assert touches_at_equal_times(JourneyBatch.of([], [])) == 0
+    report = analyze(EVENTS, ["last"])["last"]
+    assert "touches_at_equal_times" not in report.diagnostics
 
 
 def test_lookback_drops_old_touches_and_keeps_the_journey() -> None:

@@ -50,10 +50,10 @@ def paths() -> list[PathRow]:
 
 
 def counted(rows: Sequence[PathRow], value_micros: int) -> JourneyState:
-    """The statistics straight from the file; the whole value on the first path, for its place is not compared."""
+    """The statistics straight from the file; all value on the first path that converts: its place is not compared."""
     batch = JourneyBatch.of_paths([row.channels for row in rows])
     numbers = [[row.conversions for row in rows], [row.nulls for row in rows], [0] * len(rows)]
-    numbers[2][0] = value_micros
+    numbers[2][next(place for place, row in enumerate(rows) if row.conversions)] = value_micros
     outcomes = Outcomes(*(np.array(column, dtype=np.int64) for column in numbers))
     return JourneyState.fit(batch, outcomes)
 

@@ -30,6 +30,7 @@ from attributary.consumers.trainer.chores import Upkeep
 from attributary.consumers.trainer.learning import Window, learn, learn_by_day
 from attributary.consumers.trainer.training import TrainingError, TrainingPlan, train, upkept_for
 from attributary.consumers.trainer.upkeep import catch_up, looked, snapshot, step, upkept, verify
+from attributary.consumers.trainer.work import JOB_ERRORS
 from attributary.schemas.codec import Codec
 from tests.trainer.feed import DAY, NAMES, NOW, POLICY, Feed, feed, link, order, touchpoint
 
@@ -232,6 +233,22 @@ def test_a_damaged_state_is_begun_anew_and_seen_by_verify(shop: str) -> None:
             while upkeep():
                 pass
         assert verify(connection, "acme", INACTIVITY).is_none
+
+
+def test_values_that_64_bits_cannot_hold_put_one_tenant_off_and_stop_nobody(shop: str) -> None:
+    """Each order is as large as a record may be; together they are above 9.2e12 units in one day."""
+    greedy = [order(f"p{number}", 7, 10**11, tenant_id="greedy") for number in range(100)]
+    feed(shop, [*greedy, touchpoint("ben", 2, "display")])
+    with closing(Upkeep(StoreSession(shop, "tests"), INACTIVITY, 0.001)) as upkeep, opened(shop) as connection:
+        for _ in range(20):
+            upkeep()
+        assert pending_changes(connection, "acme")[0] == 0
+        assert pending_changes(connection, "greedy")[0] == 100
+        connection.commit()
+        plan = TrainingPlan("markov", Window("greedy"), INACTIVITY)
+        with snapshot(connection), pytest.raises(JOB_ERRORS, match=r" 9\.2e12 units of currency"):
+            train(connection, plan, learned=upkept_for(connection, plan))
+        assert "display" in channels(connection)
 
 
 def test_another_inactivity_time_begins_the_state_anew(shop: str) -> None:

@@ -47,7 +47,7 @@ def analyze(
     draws: Annotated[int, typer.Option(min=10, max=_MOST_DRAWS, help="Draws behind the intervals.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws: the same seed gives the same numbers.")] = 0,
     baseline: Annotated[
-        list[str] | None, typer.Option(help="Channel that would be there anyway, for markov_shapley. May be repeated.")
+        list[str] | None, typer.Option(help="Channel that counts as always there, for markov_shapley. May be repeated.")
     ] = None,
     minimum_conversions: Annotated[
         int, typer.Option(min=1, help="A channel in fewer conversions has insufficient data.")
@@ -74,11 +74,11 @@ def analyze(
     ] = None,
     output: Annotated[Format, typer.Option("--format", help="How to print.")] = "table",
 ) -> None:
-    """Show what each channel contributed, by several models side by side.
+    """Show what each channel receives, by several models side by side.
 
     A table of paths has the columns path (channels joined by ' > '), total_conversions, and, if known,
-    total_conversion_value and total_null. A table of events has user, time, channel, and, if known, conversion and
-    value. See docs/models.md for which model answers which question.
+    total_conversion_value and total_null. A table of events has user, time, channel, and, if known, conversion, value
+    and event_id, which orders equal times. See docs/models.md for which model answers which question.
 
     "apart" is how far the models are from each other on a channel: usually more than an interval is wide.
 
