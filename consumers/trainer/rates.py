@@ -34,8 +34,10 @@ def fit_rates(watched: Watched, settings: PoissonSettings) -> tuple[Rates, dict[
 
     Raises:
         FitError: nothing converted, or the fit does not settle.
+        ValueError: so many draws do not fit into a version.
     """
     counts = watched.counts
+    settings.check_size(len(counts.index), len(counts.bounds))
     free = fit_counts(counts)
     beta, draws = fit_raising(counts, draws=settings.draws, seed=settings.seed, start=free)
     rates = Rates(counts.index, counts.bounds, beta, draws, counts.conversions_with())

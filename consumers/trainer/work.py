@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 
-from attributary.attribution_core.models import TRAINED_MODELS, ModelError, model_set
+from attributary.attribution_core.models import TRAINED_MODELS, ModelError, lenient_model_set
 from attributary.attribution_core.state import StateError
 from attributary.consumers.runtime import metrics
 from attributary.consumers.store.jobs import ClaimedJob
@@ -152,7 +152,7 @@ class Workshop:
         del progress
         conversion_id = parameters.required("conversion_id")
         with self._session.snapshot() as connection:
-            models = model_set(states=active_states(connection, tenant_id))
+            models, _ = lenient_model_set(active_states(connection, tenant_id))
             report = analyze_journey(connection, tenant_id, conversion_id, models, self._inactivity)
         return lambda _connection: report
 
@@ -160,7 +160,7 @@ class Workshop:
         window = parameters.window(tenant_id)
         chosen = JourneyFilter(parameters.text("platform"), parameters.text("campaign"))
         with self._session.snapshot() as connection:
-            models = model_set(states=active_states(connection, tenant_id))
+            models, _ = lenient_model_set(active_states(connection, tenant_id))
             report = analyze_batch(connection, window, chosen, models, self._inactivity, progress)
         return lambda _connection: report
 
