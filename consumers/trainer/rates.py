@@ -18,7 +18,7 @@ from attributary.attribution_core.report import plain
 from attributary.attribution_core.rules import RULES, RuleSettings
 from attributary.attribution_core.sets import set_shares
 
-from .population import INSUFFICIENT, OK
+from .population import INSUFFICIENT, NO_SUPPORT, OK
 from .watching import Path, Watched
 
 _BESIDE = ("first", "last", "linear")  # whose shares stand for "other models", with Shapley's
@@ -77,7 +77,7 @@ def _report(watched: Watched, free: PoissonFit, model: PoissonModel) -> dict[str
     ]
     report: dict[str, Any] = plain(
         {
-            "status": OK,
+            "status": OK if any(row["status"] == OK for row in channels) else NO_SUPPORT,
             "conversions": conversions,
             "conversions_unwatched": watched.unwatched,
             "people": watched.people,
