@@ -324,6 +324,6 @@ def _markov(state: TrainedState, settings: MarkovSettings) -> Model:
     return MarkovModel.train(state.version, JourneyState.from_document(state.document), settings)
 
 
-def _declared_fallback(name: str, settings: Mapping[str, Any]) -> str:
-    rule = settings.get("fallback_rule")
+def _declared_fallback(name: str, settings: Any) -> str:
+    rule = settings.get("fallback_rule") if isinstance(settings, Mapping) else None
     return rule if isinstance(rule, str) and rule in RULES else SETTINGS[name]().fallback_rule

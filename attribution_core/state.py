@@ -215,7 +215,7 @@ class JourneyState:
                 np.array(document[part], dtype=np.int64) for part in ("opens", "conversions", "nulls", "value_micros")
             )
             sets: SetCounts = {
-                tuple(names[code] for code in codes): (int(converted), int(null), int(value))
+                tuple(map(names.__getitem__, codes)): (int(converted), int(null), int(value))
                 for codes, converted, null, value in document["sets"]
             }
             others = OtherSets.from_document(document["others"], names) if "others" in document else OtherSets()
@@ -270,7 +270,9 @@ def _tidied(state: JourneyState) -> JourneyState:
 def _checked(state: JourneyState) -> JourneyState:
     chain = state.chain
     parts = (chain.steps, chain.opens, chain.conversions, chain.nulls)
-    if any(bool((part < 0).any()) for part in parts) or any(min(entry[:2]) < 0 for entry in state.sets.values()):
+    if any(bool((part < 0).any()) for part in parts) or any(
+        entry[0] < 0 or entry[1] < 0 for entry in state.sets.values()
+    ):
         raise StateError("state: a count is negative; journeys were retracted that had not been added")
     return state
 

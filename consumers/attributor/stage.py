@@ -15,7 +15,7 @@ import numpy as np
 import structlog
 
 from attributary.attribution_core.lookback import LookbackPolicy
-from attributary.attribution_core.models import ModelSet, TrainedState, lenient_model_set
+from attributary.attribution_core.models import TRAINED_MODELS, ModelSet, TrainedState, lenient_model_set
 from attributary.consumers.outages import outside_errors
 from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.crash import crash_at
@@ -73,6 +73,8 @@ class AttributorStage:
         self._policies: dict[str, LookbackPolicy] = {}
         self._model_sets: dict[tuple[str, int], ModelSet] = {}
         self._published = PublishedVersions()
+        for model in TRAINED_MODELS:  # an alert sees a counter rise only from a value that it has seen before
+            metrics.model_versions_unusable.labels(model)
         with outside_errors():
             self._session.connection()
 

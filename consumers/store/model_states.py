@@ -302,4 +302,5 @@ def _bring_into_force(
 
 
 def _trained(version: int | str, state: Mapping[str, Any]) -> TrainedState:
-    return TrainedState(str(version), state["statistics"], state["settings"])
+    # A part that is missing is seen when the model is built, where it stops nobody but its tenant.
+    return TrainedState(str(version), state.get("statistics", {}), state.get("settings", {}))

@@ -63,12 +63,13 @@ def test_draws_are_sized_before_they_are_allocated() -> None:
         PoissonSettings(draws=1_000).check_size(200, 7)
 
 
-BROKEN: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+BROKEN: list[tuple[str, dict[str, Any], Any]] = [
     ("markov", DOCUMENT, {"journeys_per_count": int(1e300)}),
     ("markov", DOCUMENT, {"draws": 10**8}),
     ("markov", DOCUMENT, {"minimum_conversions": "x", "fallback_rule": "last"}),
     ("markov", DOCUMENT, {"no_such": 1}),
     ("markov", {}, {}),
+    ("markov", DOCUMENT, [1]),
     ("markov", {**DOCUMENT, "opens": [10**30, 1, 1]}, {}),
     ("markov", {**DOCUMENT, "channels": 7}, {}),
     ("markov", {**DOCUMENT, "sets": None}, {}),
@@ -79,7 +80,7 @@ BROKEN: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("name", "document", "settings"), BROKEN)
 def test_a_version_that_cannot_be_built_is_replaced_by_its_fallback_and_named(
-    name: str, document: dict[str, Any], settings: dict[str, Any]
+    name: str, document: dict[str, Any], settings: Any
 ) -> None:
     states = {name: TrainedState("7", document, settings)}
     with pytest.raises(ValueError, match=r"\S"):
@@ -90,8 +91,9 @@ def test_a_version_that_cannot_be_built_is_replaced_by_its_fallback_and_named(
     assert broken[0].reason
     (replaced,) = [model for model in models.models if model.name == name]
     assert isinstance(replaced, UntrainedModel)
+    declared = settings.get("fallback_rule") if isinstance(settings, dict) else None
     default = "linear" if name == "markov" else "time_decay"
-    assert (replaced.version, replaced.fallback_rule) == ("7-unusable", settings.get("fallback_rule", default))
+    assert (replaced.version, replaced.fallback_rule) == ("7-unusable", declared or default)
     batch = JourneyBatch.of_paths([["a", "b"], []])
     said = models.attribute(batch)[name]
     assert said.fallback is not None
