@@ -22,7 +22,7 @@ from attributary.attribution_core.state import JourneyState
 from attributary.attribution_core.uncertainty import dirichlet_removal
 
 _CELLS = 1 << 17  # of draws x touches at a time: they stay in the cache
-_MOST_WORK = 10**10  # draws x channels^3, each draw is the inverse of a matrix: about five seconds on one core
+_MOST_WORK = 10**10  # draws x channels^3, each draw is the inverse of a matrix: one to three seconds of one core
 
 
 @dataclass(frozen=True, slots=True)
