@@ -17,10 +17,12 @@ from attributary.attribution_core.journeys import ChannelIndex, Flags, Floats, I
 from attributary.attribution_core.markov import first_order_chain, first_order_removal
 from attributary.attribution_core.rules import RULES, RuleSettings
 from attributary.attribution_core.segments import segment_sums
+from attributary.attribution_core.setting_rules import check_common, check_share
 from attributary.attribution_core.state import JourneyState
 from attributary.attribution_core.uncertainty import dirichlet_removal
 
 _CELLS = 1 << 17  # of draws x touches at a time: they stay in the cache
+_MOST_WORK = 10**10  # draws x channels^3, each draw is the inverse of a matrix: one to three seconds of one core
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class MarkovSettings:
         draws: posterior draws behind the confidence; its own simulation error shrinks with their root.
         seed: of the draws.
         journeys_per_count: effective journeys that one count of the state stands for; below 1 where the state's counts
-            are weights of a training that forgets (`forgetting`).
+            are weights of a training that forgets (`forgetting`), which sets it: nobody chooses it.
     """
 
     minimum_conversions: int = 30
@@ -43,12 +45,20 @@ class MarkovSettings:
     journeys_per_count: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.fallback_rule not in RULES:
-            raise ValueError(f"fallback_rule: must be one of {', '.join(RULES)}")
-        if self.minimum_conversions < 0 or self.draws < 1:
-            raise ValueError("minimum_conversions, draws: must not be negative, must be positive")
-        if not self.journeys_per_count > 0:
-            raise ValueError("journeys_per_count: must be positive")
+        check_common(self.minimum_conversions, self.fallback_rule, self.draws, self.seed)
+        check_share("journeys_per_count", self.journeys_per_count)
+
+    def check_size(self, channels: int) -> None:
+        """Check, before anything is allocated, that the draws of so many channels take seconds, not minutes.
+
+        Raises:
+            ValueError: they would take longer; the text says how many draws would do.
+        """
+        if self.draws * channels**3 > _MOST_WORK:
+            raise ValueError(
+                f"draws: {self.draws} for {channels} channels take an attributor too long; at most "
+                f"{_MOST_WORK // channels**3} would do"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +81,13 @@ class MarkovModel:
 
     @classmethod
     def train(cls, version: str, state: JourneyState, settings: MarkovSettings | None = None) -> "MarkovModel":
-        """Compute removal effects and their posterior draws from the counts of a state."""
+        """Compute removal effects and their posterior draws from the counts of a state.
+
+        Raises:
+            ValueError: that would take too long.
+        """
         chosen = settings or MarkovSettings()
+        chosen.check_size(len(state.index))
         chain = state.chain
         effects = first_order_removal(
             first_order_chain(chain.steps, chain.opens, chain.conversions, chain.conversions + chain.nulls)

@@ -7,7 +7,7 @@ confidence is None, not 1.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,7 +26,11 @@ MODELS: tuple[str, ...] = (*RULE_MODELS, "markov", "shapley")
 OPTIONAL_MODELS: tuple[str, ...] = ("poisson",)
 """Those that credit where a version is in force, and are not there at all where none is."""
 TRAINED_MODELS: tuple[str, ...] = ("markov", "poisson")
+SETTINGS: Mapping[str, type[MarkovSettings | PoissonSettings]] = {"markov": MarkovSettings, "poisson": PoissonSettings}
+"""The parameters of each trained model."""
 UNTRAINED = "untrained"
+UNUSABLE = "-unusable"
+"""Ends the version of a model in results where the stored state could not be built."""
 _JOURNEYS = 1_024  # credited at a time
 
 
@@ -122,7 +126,10 @@ class ShapleyModel:
 
 @dataclass(frozen=True, slots=True)
 class UntrainedModel:
-    """Stands for a model that has no active state yet: every journey is credited by the fallback rule."""
+    """Stands for a model without a usable state: every journey is credited by the fallback rule.
+
+    Its version says why: `UNTRAINED`, nothing is in force; or a version with `UNUSABLE` behind it.
+    """
 
     name: str
     version: str = UNTRAINED
@@ -171,6 +178,15 @@ class TrainedState:
     version: str
     document: Mapping[str, Any]
     settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenVersion:
+    """A stored version from which no model can be built, and why."""
+
+    model: str
+    version: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,45 +247,83 @@ def model_set(
     Raises:
         ModelError: for a name that no model has, or that stands twice.
         StateError: for a state document that cannot be read.
+        ValueError: for a setting out of its bounds.
     """
-    chosen = settings or RuleSettings()
     known = states or {}
-    wanted = (*MODELS, *(name for name in OPTIONAL_MODELS if name in known)) if names is None else names
+    return _assembled(_default_names(known) if names is None else names, settings, lambda name: _trained(name, known))
+
+
+def lenient_model_set(states: Mapping[str, TrainedState]) -> tuple[ModelSet, tuple[BrokenVersion, ...]]:
+    """Build the default models of a tenant; a version that cannot be built is replaced by its declared fallback.
+
+    One bad version must not stop a tenant, or its neighbours. States are immutable, so the same ones are replaced in
+    every replay; the results say so by the version (`UNUSABLE`) and the fallback.
+
+    Args:
+        states: active trained state of each model that has one.
+
+    Returns:
+        The models, and what was replaced.
+    """
+    broken: list[BrokenVersion] = []
+
+    def build(name: str) -> Model:
+        try:
+            return _trained(name, states)
+        # What data can do: numbers that do not fit, other types, missing parts. Want of memory is no fault of theirs.
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            state = states[name]
+            broken.append(BrokenVersion(name, state.version, f"{type(error).__name__}: {error}"))
+            return UntrainedModel(name, f"{state.version}{UNUSABLE}", _declared_fallback(name, state.settings))
+
+    models = _assembled(_default_names(states), None, build)
+    return models, tuple(broken)
+
+
+def _default_names(states: Mapping[str, TrainedState]) -> tuple[str, ...]:
+    return (*MODELS, *(name for name in OPTIONAL_MODELS if name in states))
+
+
+def _assembled(names: Iterable[str], settings: RuleSettings | None, trained: Callable[[str], Model]) -> ModelSet:
+    chosen = settings or RuleSettings()
     models: list[Model] = []
-    for name in wanted:
+    for name in names:
         if any(model.name == name for model in models):
             raise ModelError(f"model {name!r} is named twice")
         if name in RULES:
             models.append(RuleModel(name, chosen))
         elif name == "shapley":
             models.append(ShapleyModel())
-        elif name == "markov":
-            models.append(_markov(known.get(name)))
-        elif name == "poisson":
-            models.append(_poisson(known.get(name)))
+        elif name in TRAINED_MODELS:
+            models.append(trained(name))
         else:
             raise ModelError(f"no model {name!r}; there are {', '.join((*MODELS, *OPTIONAL_MODELS))}")
     return ModelSet(tuple(models))
 
 
-def _markov(state: TrainedState | None) -> Model:
+def _trained(name: str, states: Mapping[str, TrainedState]) -> Model:
+    state = states.get(name)
     if state is None:
-        return UntrainedModel("markov")
+        return UntrainedModel(name, fallback_rule=SETTINGS[name]().fallback_rule)
     try:
-        settings = MarkovSettings(**state.settings)
+        settings = SETTINGS[name](**state.settings)
     except TypeError as error:
-        raise ModelError(f"markov {state.version}: unknown setting ({error})") from error
-    return MarkovModel.train(state.version, JourneyState.from_document(state.document), settings)
-
-
-def _poisson(state: TrainedState | None) -> Model:
-    if state is None:
-        return UntrainedModel("poisson", fallback_rule=PoissonSettings().fallback_rule)
-    try:
-        settings = PoissonSettings(**state.settings)
-    except TypeError as error:
-        raise ModelError(f"poisson {state.version}: unknown setting ({error})") from error
+        raise ModelError(f"{name} {state.version}: unknown setting ({error})") from error
+    if isinstance(settings, MarkovSettings):
+        return _markov(state, settings)
     try:
         return PoissonModel(state.version, Rates.from_document(state.document), settings)
     except RatesError as error:
-        raise StateError(f"poisson {state.version}: {error}") from error
+        raise StateError(f"{name} {state.version}: {error}") from error
+
+
+def _markov(state: TrainedState, settings: MarkovSettings) -> Model:
+    channels = state.document.get("channels")
+    if isinstance(channels, list):
+        settings.check_size(len(channels))  # before the state lays out the square of them
+    return MarkovModel.train(state.version, JourneyState.from_document(state.document), settings)
+
+
+def _declared_fallback(name: str, settings: Any) -> str:
+    rule = settings.get("fallback_rule") if isinstance(settings, Mapping) else None
+    return rule if isinstance(rule, str) and rule in RULES else SETTINGS[name]().fallback_rule

@@ -21,12 +21,14 @@ from attributary.attribution_core.histories import cells_at_end, repeated
 from attributary.attribution_core.journeys import ChannelIndex, Flags, Floats, Ints, JourneyBatch
 from attributary.attribution_core.rules import RULES, RuleSettings
 from attributary.attribution_core.segments import segment_sums
+from attributary.attribution_core.setting_rules import check_common
 
 SCHEMA_VERSION = 2
 _READABLE = frozenset({1, 2})  # in schema 1 draws were cut off at 0
 _KIND = "attributary.poisson-rates"
 _LOG_UNIT = 1 << 40  # log rate ratios are summed up in whole numbers of 1 / this
 _CELLS = 1 << 17  # of draws x touches at a time: they stay in the cache
+_MOST_RATES = 1_000_000  # draws x channels x age classes: some 20 MB of JSON, 8 MB in memory
 
 
 class RatesError(ValueError):
@@ -50,10 +52,20 @@ class PoissonSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.fallback_rule not in RULES:
-            raise ValueError(f"fallback_rule: must be one of {', '.join(RULES)}")
-        if self.minimum_conversions < 0 or self.draws < 1:
-            raise ValueError("minimum_conversions, draws: must not be negative, must be positive")
+        check_common(self.minimum_conversions, self.fallback_rule, self.draws, self.seed)
+
+    def check_size(self, channels: int, ages: int) -> None:
+        """Check, before anything is allocated, that the drawn rates fit into a version.
+
+        Raises:
+            ValueError: they do not; the text says how many draws would.
+        """
+        cells = channels * ages
+        if self.draws * cells > _MOST_RATES:
+            raise ValueError(
+                f"draws: {self.draws} for {channels} channels do not fit into a version; at most "
+                f"{_MOST_RATES // cells} do"
+            )
 
 
 @dataclass(frozen=True, eq=False)

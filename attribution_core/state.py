@@ -95,9 +95,11 @@ class JourneyState:
     def conversions_with(self) -> Ints:
         """Return the conversions whose journey contains the channel, int64[K]: what an estimate for it rests on."""
         found = np.zeros(len(self.index), dtype=np.int64)
-        for names, entry in self.sets.items():
-            for name in names:
-                found[self.index.code(name)] += entry[0]
+        codes = self.index.codes
+        members = np.array([codes[name] for names in self.sets for name in names], dtype=np.int64)
+        sizes = np.fromiter(map(len, self.sets), np.int64, len(self.sets))
+        numbers = np.fromiter((entry[0] for entry in self.sets.values()), np.int64, len(self.sets))
+        np.add.at(found, members, np.repeat(numbers, sizes))
         for (_, name), entry in self.others.by_channel.items():
             found[self.index.code(name)] += entry[0]
         return found

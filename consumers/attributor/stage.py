@@ -12,9 +12,10 @@ from operator import ne
 from typing import Any
 
 import numpy as np
+import structlog
 
 from attributary.attribution_core.lookback import LookbackPolicy
-from attributary.attribution_core.models import ModelSet, model_set
+from attributary.attribution_core.models import TRAINED_MODELS, ModelSet, TrainedState, lenient_model_set
 from attributary.consumers.outages import outside_errors
 from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.crash import crash_at
@@ -39,6 +40,8 @@ from .crediting import CreditedTouchpoints, by_model_set, results, within_policy
 from .decoding import decode_commands
 from .memory import PublishedVersions
 from .sealing import seal
+
+_log = structlog.get_logger()
 
 GROUP = "attribution.attributor"
 _MODEL_SETS_KEPT = 256
@@ -70,6 +73,8 @@ class AttributorStage:
         self._policies: dict[str, LookbackPolicy] = {}
         self._model_sets: dict[tuple[str, int], ModelSet] = {}
         self._published = PublishedVersions()
+        for model in TRAINED_MODELS:  # an alert sees a counter rise only from a value that it has seen before
+            metrics.model_versions_unusable.labels(model)
         with outside_errors():
             self._session.connection()
 
@@ -91,7 +96,7 @@ class AttributorStage:
         crash_at("attributor_after_read")
         with timed(self.name, "credit"):
             for key in wanted:
-                self._model_sets[key] = model_set(states=states.get(key, {}))
+                self._model_sets[key] = self._built(key, states.get(key, {}))
             credited = within_policy(owed, touchpoints, self._policies)
             records = self._records(owed, credited)
         with timed(self.name, "encode"):
@@ -145,6 +150,22 @@ class AttributorStage:
         while len(self._model_sets) > _MODEL_SETS_KEPT:  # the oldest go first; they can be read again
             self._model_sets.pop(next(iter(self._model_sets)))
         return records
+
+    @staticmethod
+    def _built(pin: tuple[str, int], states: Mapping[str, TrainedState]) -> ModelSet:
+        """Build what a pin stands for; a version that cannot be built is one tenant's trouble, and is told."""
+        models, broken = lenient_model_set(states)
+        for each in broken:
+            metrics.model_versions_unusable.labels(each.model).inc()
+            _log.error(
+                "a trained version cannot be used: its journeys are credited by the fallback; activate another one",
+                tenant=pin[0],
+                model_set=pin[1],
+                model=each.model,
+                version=each.version,
+                why=each.reason,
+            )
+        return models
 
     @staticmethod
     def _message(record: Mapping[str, Any], value: bytes, raised_at: int) -> Outbound:

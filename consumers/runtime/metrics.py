@@ -87,6 +87,12 @@ journeys_cut = _counter(
     "attribution_journeys_cut", "Results of the newest touchpoints only, because all would not fit into a record."
 )
 model_fallbacks = _counter("attribution_model_fallbacks", "Journeys answered by a fallback model.", "model", "fallback")
+model_versions_unusable = _counter(
+    "attribution_model_versions_unusable",
+    "Trained versions in a model set that could not be built: all their journeys are answered by the fallback, and the "
+    "log names tenant, version and reason. Counted when the set is loaded.",
+    "model",
+)
 model_drift_channels = _gauge(
     "attribution_model_drift_channels",
     "Channels whose share differs by more than noise (10 % false findings) between the last training and the version "

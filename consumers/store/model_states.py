@@ -15,6 +15,10 @@ from psycopg.types.json import Jsonb
 
 from attributary.attribution_core.models import TrainedState
 
+OK = "ok"
+"""The status of a version that is good for crediting."""
+_MOST_VERSION = (1 << 63) - 1
+
 Pin = tuple[str, int]
 States = dict[str, TrainedState]
 
@@ -45,6 +49,12 @@ class StateSummary:
     trained_at: datetime
     is_active: bool
     activated_at: datetime | None
+
+    @property
+    def status(self) -> str | None:
+        """What its training said of it in one line, `OK` or what is wrong; None where nothing was said."""
+        status = self.metadata.get("diagnostics", {}).get("status")
+        return None if status is None else str(status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,26 +211,36 @@ def show_state(
     Raises:
         ModelStateError: it is not stored.
     """
-    row = connection.execute(_SHOW, (tenant_id, model, version)).fetchone()
+    row = None
+    if 0 < version <= _MOST_VERSION:  # a number that Postgres can hold
+        row = connection.execute(_SHOW, (tenant_id, model, version)).fetchone()
     if row is None:
         raise ModelStateError(f"{model} has no version {version} for tenant {tenant_id}")
     return StateSummary(*row[:-1]), _trained(version, row[-1])
 
 
-def activate(connection: psycopg.Connection, tenant_id: str, versions: Mapping[str, int]) -> Activation:
+def activate(
+    connection: psycopg.Connection, tenant_id: str, versions: Mapping[str, int], *, force: bool = False
+) -> Activation:
     """Bring versions into force, all at once; other models stay as they are.
 
     Args:
         connection: in a transaction.
         tenant_id: whose.
         versions: model name to version.
+        force: also a version that says of itself that it is not good for crediting.
 
     Raises:
-        ModelStateError: a version is not stored.
+        ModelStateError: a version is not stored, or its status is not "ok".
     """
     connection.execute(_TAKE_TURNS, (tenant_id,))
     for model, version in versions.items():
-        show_state(connection, tenant_id, model, version)
+        summary, _ = show_state(connection, tenant_id, model, version)
+        if not force and summary.status not in {None, OK}:
+            raise ModelStateError(
+                f"{model} {version} is not brought into force, because its status is: {summary.status}; "
+                "--force, in a job force=true, does it all the same"
+            )
     current = in_force(connection, tenant_id)
     return _bring_into_force(connection, tenant_id, current, {**current.versions, **versions})
 
@@ -282,4 +302,5 @@ def _bring_into_force(
 
 
 def _trained(version: int | str, state: Mapping[str, Any]) -> TrainedState:
-    return TrainedState(str(version), state["statistics"], state["settings"])
+    # A part that is missing is seen when the model is built, where it stops nobody but its tenant.
+    return TrainedState(str(version), state.get("statistics", {}), state.get("settings", {}))

@@ -3,6 +3,7 @@
 Invariant: a function of the state and the options alone; what cannot be said is None, never 0.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from attributary.attribution_core.uncertainty import dirichlet_removal, spread
 
 NO_CONVERSIONS = "unavailable: no conversions"
 ONLY_CONVERSIONS = "conversions only: removal effects say no more than presence"
+NO_SUPPORT = "insufficient data: no channel is in enough conversions, so every journey is credited by the fallback"
 OK = "ok"
 INSUFFICIENT = "insufficient data"
 
@@ -114,10 +116,9 @@ def population(
         }
         for code, name in enumerate(state.index.names)
     ]
-    status = NO_CONVERSIONS if not conversions else OK if state.nulls else ONLY_CONVERSIONS
     report: dict[str, Any] = plain(
         {
-            "status": status,
+            "status": _status(state, conversions, [str(row["status"]) for row in channels]),
             "conversions": _weight(state.conversions, unit),
             "nulls": _weight(state.nulls, unit),
             "value_micros": state.value_micros,
@@ -130,6 +131,15 @@ def population(
         }
     )
     return report
+
+
+def _status(state: JourneyState, conversions: float, statuses: Sequence[str]) -> str:
+    """Say in one line whether the state is good for crediting; `conversions` are those with touches."""
+    if not conversions:
+        return NO_CONVERSIONS
+    if not state.nulls:
+        return ONLY_CONVERSIONS
+    return OK if OK in statuses else NO_SUPPORT
 
 
 def _weight(count: int, unit: int) -> float:

@@ -18,7 +18,7 @@ from attributary.attribution_core.report import plain
 from attributary.attribution_core.rules import RULES, RuleSettings
 from attributary.attribution_core.sets import set_shares
 
-from .population import INSUFFICIENT, OK
+from .population import INSUFFICIENT, NO_SUPPORT, OK
 from .watching import Path, Watched
 
 _BESIDE = ("first", "last", "linear")  # whose shares stand for "other models", with Shapley's
@@ -34,8 +34,10 @@ def fit_rates(watched: Watched, settings: PoissonSettings) -> tuple[Rates, dict[
 
     Raises:
         FitError: nothing converted, or the fit does not settle.
+        ValueError: so many draws do not fit into a version.
     """
     counts = watched.counts
+    settings.check_size(len(counts.index), len(counts.bounds))
     free = fit_counts(counts)
     beta, draws = fit_raising(counts, draws=settings.draws, seed=settings.seed, start=free)
     rates = Rates(counts.index, counts.bounds, beta, draws, counts.conversions_with())
@@ -75,7 +77,7 @@ def _report(watched: Watched, free: PoissonFit, model: PoissonModel) -> dict[str
     ]
     report: dict[str, Any] = plain(
         {
-            "status": OK,
+            "status": OK if any(row["status"] == OK for row in channels) else NO_SUPPORT,
             "conversions": conversions,
             "conversions_unwatched": watched.unwatched,
             "people": watched.people,

@@ -2,23 +2,24 @@
 
 Times are ISO 8601 with an offset, or microseconds UTC. Flags are true or false. Lists are separated by commas.
 Invariant: a parameter that the kind does not know, or a value that cannot be read, fails the job with the parameter's
-name before anything is read.
+name before anything is read from the store. `Parameters.check` says the same to whoever submits and to the trainer.
 """
 
-import json
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from attributary.attribution_core.identity import ANONYMOUS_PREFIX, USER_PREFIX
-from attributary.attribution_core.lookback import MICROS_PER_DAY
+from attributary.schemas.limits import MINOR_UNIT_MICROS, NO_CURRENCY
 
 from .learning import Closing, Window
+from .model_settings import NOT_FOR_POISSON, check_model_name, check_settings, half_life_micros, read_json
 
 _WINDOW = frozenset({"from", "to", "conversion_type", "closing"})
 PARAMETERS: Mapping[str, frozenset[str]] = {
-    "train": _WINDOW | {"model", "currency", "settings", "activate", "half_life_days"},
-    "activate": frozenset({"model", "version"}),
+    "train": _WINDOW | {"model", "currency", "settings", "activate", "half_life_days", "force"},
+    "activate": frozenset({"model", "version", "force"}),
     "rollback": frozenset({"model", "version"}),
     "backtest": _WINDOW | {"split", "model"},
     "analyze_journey": frozenset({"conversion_id"}),
@@ -27,7 +28,16 @@ PARAMETERS: Mapping[str, frozenset[str]] = {
 }
 """The parameters of each kind of job."""
 
+_REQUIRED: Mapping[str, tuple[str, ...]] = {
+    "activate": ("model",),
+    "rollback": ("model",),
+    "backtest": ("split",),
+    "analyze_journey": ("conversion_id",),
+    "cancel": ("target_job_id",),
+}
 _FLAGS = {"true": True, "false": False}
+_MOST_VERSION = 999_999_999
+_LATEST_MICROS = 7_258_118_400_000_000  # 2200-01-01, UTC: what is later is a slip of the pen, or of the unit
 
 
 class JobParameterError(ValueError):
@@ -46,11 +56,52 @@ class Parameters:
     """
 
     def __init__(self, kind: str, texts: Mapping[str, str]) -> None:
+        self._kind = kind
         self._texts = texts
         unknown = set(texts) - PARAMETERS[kind]
         if unknown:
             known = ", ".join(sorted(PARAMETERS[kind]))
             raise JobParameterError(f"{min(unknown)}: {kind} does not take it; it takes {known}")
+
+    def check(self, tenant_id: str) -> None:
+        """Read everything that the kind takes, as the trainer will.
+
+        Args:
+            tenant_id: whose job it is.
+
+        Raises:
+            JobParameterError: something is missing or cannot be read.
+        """
+        known = PARAMETERS[self._kind]
+        for name in _REQUIRED.get(self._kind, ()):
+            self.required(name)
+        for name in ("activate", "force"):
+            self.flag(name)
+        self.window(tenant_id)
+        self.time("split")
+        self.whole("version")
+        self.currency()
+        if "model" in known:
+            self.model()
+        if "settings" in known:
+            self.settings()
+            self.half_life()
+            for name in ("half_life_days", "currency"):
+                if self.text(name) and self.model() == "poisson":
+                    raise JobParameterError(f"{name}: is not for poisson, {NOT_FOR_POISSON}")
+
+    def model(self) -> str:
+        """Return which trained model is meant; markov when it is missing.
+
+        Raises:
+            JobParameterError: it is none.
+        """
+        model = self.text("model") or "markov"
+        try:
+            check_model_name(model)
+        except ValueError as error:
+            raise JobParameterError(f"model: {error}") from None
+        return model
 
     def text(self, name: str) -> str | None:
         """Return a text, None when it is missing or empty."""
@@ -68,12 +119,13 @@ class Parameters:
         return text
 
     def whole(self, name: str) -> int | None:
-        """Return a positive whole number."""
+        """Return a positive whole number of at most nine digits."""
         text = self.text(name)
         if text is None:
             return None
-        if not text.isascii() or not text.isdigit() or int(text) < 1:
-            raise JobParameterError(f"{name}: must be a positive whole number")
+        digits = text.isascii() and text.isdigit() and len(text) <= len(str(_MOST_VERSION))
+        if not digits or int(text) < 1:
+            raise JobParameterError(f"{name}: must be a whole number from 1 to {_MOST_VERSION:,}")
         return int(text)
 
     def flag(self, name: str) -> bool:
@@ -95,27 +147,42 @@ class Parameters:
         except ValueError as error:
             raise JobParameterError(f"{name}: {error}") from None
 
+    def currency(self) -> str | None:
+        """Return a currency.
+
+        Raises:
+            JobParameterError: there is no such one.
+        """
+        text = self.text("currency")
+        if text is not None and text not in MINOR_UNIT_MICROS and text != NO_CURRENCY:
+            raise JobParameterError(f"currency: {text} is no ISO 4217 code")
+        return text
+
     def settings(self) -> dict[str, Any]:
-        """Return the model's settings, a JSON object."""
-        text = self.text("settings") or "{}"
+        """Return the model's settings, a JSON object.
+
+        Raises:
+            JobParameterError: it is none, or the model does not take them.
+        """
         try:
-            found = json.loads(text)
+            found = read_json(self.text("settings") or "{}")
         except ValueError:
             found = None
         if not isinstance(found, dict):
             raise JobParameterError("settings: must be a JSON object")
+        try:
+            check_settings(self.model(), found)
+        except ValueError as error:
+            raise JobParameterError(f"settings: {error}") from None
         return found
 
-    def days(self, name: str) -> int | None:
-        """Return a positive number of days as microseconds."""
-        text = self.text(name)
+    def half_life(self) -> int | None:
+        """Return the half-life, microseconds."""
+        text = self.text("half_life_days")
         try:
-            micros = None if text is None else round(float(text) * MICROS_PER_DAY)
-        except (ValueError, OverflowError):
-            micros = 0
-        if micros is not None and micros <= 0:
-            raise JobParameterError(f"{name}: must be a positive number of days")
-        return micros
+            return None if text is None else half_life_micros(_number(text))
+        except ValueError as error:
+            raise JobParameterError(f"half_life_days: {error}") from None
 
     def window(self, tenant_id: str) -> Window:
         """Return the window of journeys to read.
@@ -152,10 +219,17 @@ def parse_time(text: str) -> int:
     """Return the microseconds UTC of an ISO 8601 time with an offset, of a date (its midnight UTC), or of microseconds.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: it is none of these, or lies before 1970 or after 2200.
     """
+    micros = _micros(text)
+    if not 0 <= micros <= _LATEST_MICROS:
+        raise ValueError("must lie between 1970 and 2200")
+    return micros
+
+
+def _micros(text: str) -> int:
     if text.isascii() and text.isdigit() and len(text) > 8:
-        return int(text)
+        return int(text) if len(text) <= len(str(_LATEST_MICROS)) else _LATEST_MICROS + 1
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -166,3 +240,10 @@ def parse_time(text: str) -> int:
         moment = moment.replace(tzinfo=UTC)
     since = moment - datetime(1970, 1, 1, tzinfo=UTC)
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan  # which is within no bounds

@@ -1,5 +1,6 @@
 """Training: from the finished journeys in the store to a state that can be kept, and what to know about it."""
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,14 +11,16 @@ import psycopg
 from attributary.attribution_core.forgetting import UNIT, ForgettingState
 from attributary.attribution_core.likelihood import FitError
 from attributary.attribution_core.lookback import MICROS_PER_DAY
-from attributary.attribution_core.models import TRAINED_MODELS, ModelError, TrainedState, model_set
+from attributary.attribution_core.markov_credit import MarkovSettings
+from attributary.attribution_core.models import TrainedState, model_set
 from attributary.attribution_core.poisson_credit import PoissonSettings
 from attributary.consumers.store.model_states import NewState
 
 from .code_version import code_version
 from .contributions import forgotten
 from .learning import Learned, Progress, Window, learn, learn_by_day, no_progress
-from .population import population
+from .model_settings import NOT_FOR_POISSON, check_model_name, check_settings, half_life_micros
+from .population import OK, population
 from .rates import fit_rates
 from .upkeep import upkept
 from .watching import watch
@@ -55,17 +58,49 @@ class TrainingPlan:
 
 
 def check_model(model: str, settings: Mapping[str, Any], document: Mapping[str, Any]) -> None:
-    """Build the model once, as the attributor will.
+    """Build the model once, from what comes back from JSON, as the attributor will.
 
     Raises:
-        TrainingError: there is no such trained model, or it does not take these settings.
+        TrainingError: it cannot be built.
     """
-    if model not in TRAINED_MODELS:
-        raise TrainingError(f"{model} is not a trained model; there are {', '.join(TRAINED_MODELS)}")
     try:
-        model_set([model], {model: TrainedState("0", document, settings)})
-    except (ModelError, ValueError, TypeError) as error:
+        stored = json.loads(json.dumps([document, settings], allow_nan=False))
+        model_set([model], {model: TrainedState("0", *stored)})
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise TrainingError(f"{model}: {error}") from error
+
+
+def check_usable(state: NewState) -> None:
+    """Check that a version that is to be brought into force at once is good for crediting.
+
+    Raises:
+        TrainingError: it says of itself that it is not.
+    """
+    status = state.metadata["diagnostics"]["status"]
+    if status != OK:
+        raise TrainingError(
+            f"{state.model} was trained and not kept, because it was to be activated and its status is: {status}; to "
+            "look at it train it without activating it; to have it in force all the same: --force, in a job force=true"
+        )
+
+
+def _check_plan(plan: TrainingPlan) -> MarkovSettings | PoissonSettings:
+    """Check what can be checked before anything is read; returns the model's settings."""
+    try:
+        check_model_name(plan.model)
+    except ValueError as error:
+        raise TrainingError(str(error)) from None
+    if plan.model == "poisson" and (plan.half_life_micros is not None or plan.currency is not None):
+        raise TrainingError(f"half-life, currency: are not for poisson, {NOT_FOR_POISSON}")
+    try:
+        if plan.half_life_micros is not None:
+            half_life_micros(plan.half_life_micros / MICROS_PER_DAY)
+    except ValueError as error:
+        raise TrainingError(f"half-life: {error}") from None
+    try:
+        return check_settings(plan.model, plan.settings)
+    except ValueError as error:
+        raise TrainingError(f"{plan.model}: {error}") from error
 
 
 def upkept_for(connection: psycopg.Connection, plan: TrainingPlan, progress: Progress = no_progress) -> Learned | None:
@@ -100,20 +135,20 @@ def train(
         The state with its metadata, not stored yet.
 
     Raises:
-        TrainingError: the model or a setting does not exist, or there is no finished journey in the window.
+        TrainingError: the model or a setting does not exist, there is no finished journey in the window, or no
+            conversion in the currency.
     """
-    if plan.model not in TRAINED_MODELS:
-        raise TrainingError(f"{plan.model} is not a trained model; there are {', '.join(TRAINED_MODELS)}")
     started = time.monotonic()
-    if plan.half_life_micros is not None and (plan.model == "poisson" or plan.half_life_micros <= 0):
-        raise TrainingError("half-life: must be positive, and is not for poisson, whose rates are of the whole window")
-    if plan.model == "poisson":
-        return _train_rates(connection, plan, progress, started)
+    chosen = _check_plan(plan)
+    if isinstance(chosen, PoissonSettings):
+        return _train_rates(connection, plan, chosen, progress, started)
     if learned is None:
         read = learn if plan.half_life_micros is None else learn_by_day
         learned = read(connection, plan.window, plan.inactivity_micros, currency=plan.currency, progress=progress)
     if not learned.state.conversions + learned.state.nulls:
         raise TrainingError(f"tenant {plan.window.tenant_id} has no finished journey in the window")
+    if plan.currency is not None and learned.counts.foreign_currency == learned.state.conversions > 0:
+        raise TrainingError(f"currency: no conversion in the window is in {plan.currency}")
     state, settings, options = learned.state, dict(plan.settings), dict[str, Any]()
     faded = None if plan.half_life_micros is None else forgotten(learned.periods, plan.half_life_micros)
     if faded is not None:
@@ -121,9 +156,9 @@ def train(
         options = {"journeys_per_count": faded.journeys_per_count, "unit": UNIT}
     document = state.bounded().to_document()
     check_model(plan.model, settings, document)
-    if "minimum_conversions" in settings:
-        options["minimum_conversions"] = int(settings["minimum_conversions"])
-    report = population(state, **options) | {"kept_sets": len(document["sets"])}
+    report = population(state, minimum_conversions=chosen.minimum_conversions, **options) | {
+        "kept_sets": len(document["sets"])
+    }
     metadata = _metadata(plan, learned, faded) | {
         "training_seconds": round(time.monotonic() - started, 3),
         "diagnostics": report,
@@ -131,14 +166,13 @@ def train(
     return NewState(plan.window.tenant_id, plan.model, document, settings, metadata)
 
 
-def _train_rates(connection: psycopg.Connection, plan: TrainingPlan, progress: Progress, started: float) -> NewState:
+def _train_rates(
+    connection: psycopg.Connection, plan: TrainingPlan, settings: PoissonSettings, progress: Progress, started: float
+) -> NewState:
     """Train the time-aware model: it needs no finished journeys, and has no use for values."""
     try:
-        settings = PoissonSettings(**plan.settings)
         watched = watch(connection, plan.window, progress)
         rates, report = fit_rates(watched, settings)
-    except TypeError as error:
-        raise TrainingError(f"poisson: unknown setting ({error})") from error
     except ValueError as error:
         raise TrainingError(f"poisson: {error}") from error
     except FitError as error:

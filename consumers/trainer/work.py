@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 
 from attributary.attribution_core.limits import LimitError
-from attributary.attribution_core.models import TRAINED_MODELS, ModelError, model_set
+from attributary.attribution_core.models import ModelError, lenient_model_set
 from attributary.attribution_core.state import StateError
 from attributary.consumers.runtime import metrics
 from attributary.consumers.store.jobs import ClaimedJob
@@ -34,7 +34,7 @@ from .changes import drift_from_active
 from .finished import UnknownPolicyError
 from .learning import Progress
 from .requests import JobParameterError, Parameters
-from .training import TrainingError, TrainingPlan, train, upkept_for
+from .training import TrainingError, TrainingPlan, check_usable, train, upkept_for
 
 Decision = Callable[[psycopg.Connection], Mapping[str, Any]]
 """Writes the effects of a job and returns its result."""
@@ -86,7 +86,9 @@ class Workshop:
         work = self._kinds.get(job.kind)
         if work is None:
             raise JobParameterError(f"kind: {job.kind} is no work for the trainer")
-        return work(job.tenant_id, Parameters(job.kind, job.parameters), progress)
+        parameters = Parameters(job.kind, job.parameters)
+        parameters.check(job.tenant_id)
+        return work(job.tenant_id, parameters, progress)
 
     def close(self) -> None:
         """Close the connection."""
@@ -94,19 +96,21 @@ class Workshop:
 
     def _train(self, tenant_id: str, parameters: Parameters, progress: Progress) -> Decision:
         plan = TrainingPlan(
-            parameters.text("model") or "markov",
+            parameters.model(),
             parameters.window(tenant_id),
             self._inactivity,
-            parameters.text("currency"),
+            parameters.currency(),
             parameters.settings(),
-            parameters.days("half_life_days"),
+            parameters.half_life(),
         )
-        wants_activation = parameters.flag("activate")
+        wants_activation, force = parameters.flag("activate"), parameters.flag("force")
         with self._session.plain() as connection:
             learned = upkept_for(connection, plan, progress)
         with self._session.snapshot() as connection:
             state = train(connection, plan, progress, learned)
             drift = drift_from_active(connection, state)
+        if wants_activation and not force:
+            check_usable(state)
 
         def write(connection: psycopg.Connection) -> Mapping[str, Any]:
             (version,) = save_states(connection, [state])
@@ -114,35 +118,33 @@ class Workshop:
             if drift is not None:
                 metrics.model_drift_channels.labels(plan.model).set(len(drift["changed"]))
             if wants_activation:
-                result["activation"] = _activation(activate(connection, tenant_id, {plan.model: version}))
+                result["activation"] = _activation(activate(connection, tenant_id, {plan.model: version}, force=force))
             return result
 
         return write
 
     def _activate(self, tenant_id: str, parameters: Parameters, progress: Progress) -> Decision:
         del progress
-        model, version = parameters.required("model"), parameters.whole("version")
+        model, version, force = parameters.model(), parameters.whole("version"), parameters.flag("force")
 
         def write(connection: psycopg.Connection) -> Mapping[str, Any]:
             newest = version or next((row.version for row in list_states(connection, tenant_id, model)), None)
             if newest is None:
                 raise ModelStateError(f"{model} has no version for tenant {tenant_id}; train it first")
-            return _activation(activate(connection, tenant_id, {model: newest}))
+            return _activation(activate(connection, tenant_id, {model: newest}, force=force))
 
         return write
 
     def _roll_back(self, tenant_id: str, parameters: Parameters, progress: Progress) -> Decision:
         del progress
-        model, version = parameters.required("model"), parameters.whole("version")
+        model, version = parameters.model(), parameters.whole("version")
         return lambda connection: _activation(roll_back(connection, tenant_id, model, from_version=version))
 
     def _backtest(self, tenant_id: str, parameters: Parameters, progress: Progress) -> Decision:
         window, split = parameters.window(tenant_id), parameters.time("split")
         if split is None:
             raise JobParameterError("split: must be given")
-        model = parameters.text("model") or "markov"
-        if model not in TRAINED_MODELS:
-            raise JobParameterError(f"model: must be one of {', '.join(TRAINED_MODELS)}")
+        model = parameters.model()
         with self._session.snapshot() as connection:
             if model == "poisson":
                 report = backtest_rates(connection, window, split, progress)
@@ -154,7 +156,7 @@ class Workshop:
         del progress
         conversion_id = parameters.required("conversion_id")
         with self._session.snapshot() as connection:
-            models = model_set(states=active_states(connection, tenant_id))
+            models, _ = lenient_model_set(active_states(connection, tenant_id))
             report = analyze_journey(connection, tenant_id, conversion_id, models, self._inactivity)
         return lambda _connection: report
 
@@ -162,7 +164,7 @@ class Workshop:
         window = parameters.window(tenant_id)
         chosen = JourneyFilter(parameters.text("platform"), parameters.text("campaign"))
         with self._session.snapshot() as connection:
-            models = model_set(states=active_states(connection, tenant_id))
+            models, _ = lenient_model_set(active_states(connection, tenant_id))
             report = analyze_batch(connection, window, chosen, models, self._inactivity, progress)
         return lambda _connection: report
 

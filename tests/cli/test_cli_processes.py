@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -47,6 +48,16 @@ def test_a_database_that_is_down_or_not_migrated_stops_the_start(free_port: int,
     done = run("auditor", KAFKA_BOOTSTRAP_SERVERS=brokers, DATABASE_URL=blank_database)
     assert done.returncode == 78
     assert "run `attributary db migrate`" in done.stderr
+
+
+@pytest.mark.parametrize(("chosen", "threads"), [({}, "1"), ({"OPENBLAS_NUM_THREADS": "4"}, "4")])
+def test_numpy_is_loaded_after_it_is_told_to_use_one_thread(chosen: dict[str, str], threads: str) -> None:
+    program = "import os, sys, attributary.cli.main; print('numpy' in sys.modules, os.environ['OPENBLAS_NUM_THREADS'])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(**chosen), capture_output=True, text=True, timeout=60,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["False", threads]
 
 
 def test_one_that_cannot_start_ends_them_all() -> None:

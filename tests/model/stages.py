@@ -161,7 +161,7 @@ def stages_on_memory(crash_at: Callable[[str], None], store: Callable[[], Memory
                     "conversions_by_id": ask("conversions_by_id"),
                     "touchpoints_in_reach": ask("touchpoints_in_reach"),
                     "fetch_model_sets": _model_sets,
-                    "model_set": lambda **_: models(),
+                    "lenient_model_set": lambda _states: (models(), ()),
                 },
             ),
             (

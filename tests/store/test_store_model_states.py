@@ -116,6 +116,8 @@ def test_activation_is_idempotent_and_flags_one_version(connection: psycopg.Conn
     assert {row.version: row.is_active for row in list_states(connection, "acme")} == {1: True, 2: False}
     with pytest.raises(ModelStateError):
         activate(connection, "acme", {"markov": 7})
+    with pytest.raises(ModelStateError, match="no version 99999"):
+        activate(connection, "acme", {"markov": 10**26 - 1})
     assert in_force(connection, "acme").versions == {"markov": 1}
     assert deactivate(connection, "acme", ["markov"]).changed
     assert not deactivate(connection, "acme", ["markov"]).changed
@@ -155,3 +157,15 @@ def test_writers_of_one_tenant_take_turns(database: str) -> None:
         assert [row.version for row in list_states(connection) if row.is_active] == [
             in_force(connection, "acme").versions["markov"]
         ]
+
+
+def test_a_version_that_says_it_is_of_no_use_is_refused_unless_forced(connection: psycopg.Connection) -> None:
+    good, poor = {"status": "ok"}, {"status": "conversions only: no"}
+    save_states(connection, [new(diagnostics=good), new(diagnostics=poor), new("poisson", diagnostics=good)])
+    with pytest.raises(ModelStateError, match=r"because its status is: conversions only: no; --force"):
+        activate(connection, "acme", {"poisson": 1, "markov": 2})
+    assert in_force(connection, "acme").model_set == 0  # neither of them
+    assert activate(connection, "acme", {"markov": 1}).versions == {"markov": 1}
+    assert activate(connection, "acme", {"markov": 2}, force=True).versions == {"markov": 2}
+    assert roll_back(connection, "acme", "markov").versions == {"markov": 1}
+    assert [row.status for row in list_states(connection, "acme", "markov")] == ["conversions only: no", "ok"]

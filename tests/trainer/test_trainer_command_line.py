@@ -52,7 +52,12 @@ def test_versions_are_trained_compared_and_brought_into_force(shop: str) -> None
     acme = ("--tenant", "acme")
     trained = run("models", "train", *acme, "--closing", "all", "--setting", "minimum_conversions=1")
     assert trained.stdout.startswith("markov 1: 3 conversions and 3 journeys without, 2 channels")
-    second = read("models", "train", *acme, "--from", "1970-01-02", "--conversion-type", "purchase", "--activate")
+    assert "status:" not in trained.stdout
+    plain = ("--from", "1970-01-02", "--conversion-type", "purchase")
+    refused = run("models", "train", *acme, *plain, "--activate", code=2).stderr
+    assert "was trained and not kept" in refused
+    assert "conversions only" in refused
+    second = read("models", "train", *acme, *plain, "--activate", "--force")
     assert (second["version"], second["metadata"]["n"]) == (2, 3)
 
     listed = read("models", "list", *acme)
@@ -60,6 +65,7 @@ def test_versions_are_trained_compared_and_brought_into_force(shop: str) -> None
     table = run("models", "list").stdout
     assert "active" in table
     assert "confidence" in table
+    assert "conversions only" in table
 
     shown = run("models", "show", "markov", *acme).stdout
     assert shown.startswith("markov 2 of acme, active, trained ")
@@ -75,7 +81,8 @@ def test_versions_are_trained_compared_and_brought_into_force(shop: str) -> None
 
     assert run("models", "activate", "markov", "1", *acme).stdout == "in force: markov 1 (model set 2)\n"
     assert run("models", "activate", "markov", "1", *acme).stdout == "in force already: markov 1 (model set 2)\n"
-    assert read("models", "activate", "markov", "2", *acme)["model_set"] == 3
+    assert "--force" in run("models", "activate", "markov", "2", *acme, code=2).stderr
+    assert read("models", "activate", "markov", "2", *acme, "--force")["model_set"] == 3
     assert read("models", "rollback", "markov", *acme, "--from-version", "2")["versions"] == {"markov": 1}
     assert not read("models", "rollback", "markov", *acme, "--from-version", "2")["changed"]
     assert run("models", "deactivate", "markov", *acme).stdout == "in force: no trained model (model set 5)\n"
@@ -91,7 +98,16 @@ def test_what_cannot_be_done_is_a_usage_error(shop: str, monkeypatch: pytest.Mon
     assert "not a trained model" in run("models", "train", *acme, "--model", "first", code=2).stderr
     assert "no finished journey" in run("models", "train", "--tenant", "nobody", code=2).stderr
     assert "unknown setting" in run("models", "train", *acme, "--setting", "x=1", code=2).stderr
-    for options in (("--setting", "x"), ("--from", "soon")):
+    assert "no version 9999" in run("models", "activate", "markov", "9" * 26, *acme, code=2).stderr
+    assert "set by the training" in run("models", "train", *acme, "--setting", "journeys_per_count=1", code=2).stderr
+    assert "in ZZZ" in run("models", "train", *acme, "--currency", "ZZZ", code=2).stderr
+    assert "1,000" in run("models", "train", *acme, "--setting", "draws=100000000", code=2).stderr
+    few = ("--closing", "all")
+    assert "\nstatus: insufficient data: no channel" in run("models", "train", *acme, *few).stdout
+    for options in (
+        ("--setting", "x"), ("--setting", "minimum_conversions=NaN"), ("--setting", "minimum_conversions=1e400"),
+        ("--from", "soon"), ("--from", "9" * 26), ("--half-life", "1e-9"), ("--half-life", "nan"),
+    ):  # fmt: skip
         run("models", "train", *acme, *options, code=2)
     monkeypatch.delenv("DATABASE_URL")
     assert "DATABASE_URL" in run("models", "list", code=78).stderr
@@ -123,6 +139,13 @@ def test_a_submission_is_checked_before_it_is_sent(monkeypatch: pytest.MonkeyPat
     assert "KIND" in run("jobs", "submit", "cancel", *acme, code=2).stderr
     run("jobs", "submit", "train", *acme, "-s", "from", code=2)
     assert "does not take it" in run("jobs", "submit", "train", *acme, "-s", "colour=red", code=2).stderr
+    for kind, text in (
+        ("train", "activate=yes"), ("train", "from=" + "9" * 26), ("train", 'settings={"draws": NaN}'),
+        ("train", "model=linear"), ("train", "half_life_days=0"), ("activate", "version=1"),
+        ("backtest", "model=markov"),
+    ):  # fmt: skip
+        assert "--set" in run("jobs", "submit", kind, *acme, "-s", text, code=2).stderr
+    run("jobs", "submit", "analyze_journey", *acme, code=2)
     assert "tenant_id" in run("jobs", "submit", "train", "--tenant", "Not A Tenant", code=2).stderr
 
 

@@ -38,6 +38,7 @@ pytestmark = [pytest.mark.postgres, pytest.mark.kafka, pytest.mark.slow]
 
 PATIENCE_SECONDS = 60.0
 ACME = ("--tenant", "acme")
+ACTIVATED = ("-s", "activate=true", "-s", "force=true")  # nobody is closed: conversions only
 
 
 @pytest.fixture
@@ -101,14 +102,12 @@ def until_published(bootstrap: str, job_id: str, state: str) -> list[dict[str, A
 
 def test_jobs_go_through_kafka_and_come_back(shop: str, fresh_topics: str, tmp_path: Path) -> None:
     with trainer(tmp_path) as child:
-        done = json.loads(
-            run("jobs", "submit", "train", *ACME, "-s", "activate=true", "--id", "t1", "--wait", "--json")
-        )
+        done = json.loads(run("jobs", "submit", "train", *ACME, *ACTIVATED, "--id", "t1", "--wait", "--json"))
         assert (done["state"], done["result"]["version"]) == ("succeeded", 1)
         run("jobs", "submit", "train", *ACME, "--id", "t1", "--wait")  # the same job
         batch = json.loads(run("jobs", "submit", "analyze_batch", *ACME, "--wait", "--json"))
         assert batch["result"]["conversions"] == 20
-        run("jobs", "submit", "activate", *ACME, "-s", "model=poem", "--wait", code=1)
+        run("jobs", "submit", "activate", *ACME, "-s", "model=poisson", "--wait", code=1)
         run("jobs", "cancel", "later", *ACME)
         run("jobs", "submit", "train", *ACME, "--id", "later", "--wait", code=1)
         assert "later (train of acme): cancelled" in run("jobs", "status", "later", *ACME)
@@ -126,7 +125,7 @@ def test_jobs_go_through_kafka_and_come_back(shop: str, fresh_topics: str, tmp_p
 @pytest.mark.parametrize("point", [point for point in POINTS if point.startswith("trainer_") and "upkeep" not in point])
 def test_a_job_survives_the_death_of_its_worker(shop: str, fresh_topics: str, tmp_path: Path, point: str) -> None:
     with trainer(tmp_path, crash_at=point) as child:
-        run("jobs", "submit", "train", *ACME, "-s", "activate=true", "--id", "t1")
+        run("jobs", "submit", "train", *ACME, *ACTIVATED, "--id", "t1")
         deadline = time.monotonic() + PATIENCE_SECONDS
         while child.running:
             assert time.monotonic() < deadline, child.log_tail()

@@ -15,7 +15,7 @@ from attributary.schemas.limits import JOB_KINDS
 DAY = 86_400_000_000
 
 
-@given(st.integers(DAY, 84_006 * DAY), st.sampled_from([UTC, timezone(timedelta(hours=-7))]))
+@given(st.integers(0, 84_006 * DAY), st.sampled_from([UTC, timezone(timedelta(hours=-7))]))
 def test_times_keep_every_microsecond(micros: int, zone: timezone) -> None:
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
     assert parse_time(moment.astimezone(zone).isoformat()) == micros
@@ -27,6 +27,9 @@ def test_dates_and_microseconds() -> None:
     assert parse_time("1790000000000000") == 1_790_000_000_000_000
     for text in ("yesterday", "2026-11-24T10:00:00", "2026-13-01", ""):
         with pytest.raises(ValueError, match="must"):
+            parse_time(text)
+    for text in ("9" * 26, "9" * 5_000, "7258118400000001", "1969-12-31", "2200-01-02", "0001-01-01T00:00:00+14:00"):
+        with pytest.raises(ValueError, match="must lie between 1970 and 2200"):
             parse_time(text)
 
 
@@ -62,24 +65,56 @@ def test_a_window_of_all_parameters() -> None:
         ("train", {"closing": "yes"}, "closing"),
         ("train", {"settings": "[1]"}, "settings"),
         ("train", {"settings": "{"}, "settings"),
-        ("activate", {"version": "0"}, "version"),
-        ("activate", {"version": "1.5"}, "version"),
-        ("activate", {"version": "²"}, "version"),
+        ("activate", {"model": "markov", "version": "0"}, "version"),
+        ("rollback", {"model": "markov", "version": "1.5"}, "version"),
+        ("activate", {"model": "markov", "version": "²"}, "version"),
+        ("activate", {"model": "markov", "version": "9" * 26}, "version"),
+        ("activate", {"model": "markov", "force": "yes"}, "force"),
+        ("activate", {"model": "poem"}, "model"),
         ("activate", {}, "model"),
+        ("train", {"activate": "yes"}, "activate"),
+        ("train", {"model": "linear"}, "model"),
+        ("train", {"from": "9" * 26}, "from"),
+        ("train", {"currency": "ZZZ"}, "currency: ZZZ is no ISO 4217 code"),
+        ("train", {"settings": '{"minimum_conversions": NaN}'}, "settings: must be a JSON object"),
+        ("train", {"settings": '{"minimum_conversions": 1e400}'}, "settings: minimum_conversions: must be a whole"),
+        ("train", {"settings": '{"minimum_conversions": "x"}'}, "settings: minimum_conversions: must be a whole"),
+        ("train", {"settings": '{"draws": 100000000}'}, "settings: draws: must be a whole number from 1 to 1,000"),
+        ("train", {"settings": '{"draws": true}'}, "settings: draws"),
+        ("train", {"settings": '{"journeys_per_count": 0.5}'}, "settings: journeys_per_count: is set by the training"),
+        ("train", {"model": "poisson", "settings": '{"colour": 1}'}, "settings: colour: unknown setting"),
+        ("train", {"settings": "[" * 100_000}, "settings: must be a JSON object"),
+        ("train", {"half_life_days": "1e-9"}, "half_life_days: must be from 1 to 36,500 days"),
+        ("train", {"half_life_days": "nan"}, "half_life_days"),
+        ("train", {"half_life_days": "long"}, "half_life_days"),
+        ("train", {"model": "poisson", "half_life_days": "9"}, "half_life_days: is not for poisson"),
+        ("backtest", {}, "split: must be given"),
+        ("backtest", {"split": "2026-11-01", "model": "linear"}, "model"),
+        ("analyze_journey", {}, "conversion_id: must be given"),
+        ("cancel", {}, "target_job_id: must be given"),
         ("analyze_batch", {"user_id": "a", "anonymous_id": "b"}, "user_id"),
         ("analyze_journey", {"platform": "google"}, "platform"),
     ],
 )
 def test_what_cannot_be_read_is_named(kind: str, texts: dict[str, str], name: str) -> None:
-    def read() -> None:
-        found = Parameters(kind, texts)
-        found.window("acme")
-        found.settings()
-        found.whole("version")
-        found.required("model")
-
     with pytest.raises(JobParameterError, match=f"^{name}"):
-        read()
+        Parameters(kind, texts).check("acme")
+
+
+def test_what_makes_sense_passes() -> None:
+    good: list[tuple[str, dict[str, str]]] = [
+        ("train", {}),
+        ("train", {"settings": '{"draws": 9}', "half_life_days": "30", "currency": "JPY", "activate": "true"}),
+        ("activate", {"model": "poisson", "version": "12", "force": "true"}),
+        ("backtest", {"split": "2026-11-01", "model": "poisson"}),
+        ("analyze_journey", {"conversion_id": "c"}),
+        ("analyze_batch", {}),
+        ("rollback", {"model": "markov"}),
+        ("cancel", {"target_job_id": "j"}),
+    ]
+    for kind, texts in good:
+        Parameters(kind, texts).check("acme")
+    assert {kind for kind, _ in good} == JOB_KINDS
 
 
 def test_every_kind_has_its_parameters() -> None:

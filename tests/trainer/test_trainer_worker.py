@@ -135,12 +135,12 @@ def test_a_model_is_trained_activated_and_rolled_back(trainer: Trainer) -> None:
     assert (first.result["model"], first.result["version"]) == ("markov", 1)
     assert first.result["metadata"]["diagnostics"]["conversions"] == 6
     assert first.result["drift"] is None
-    second = trainer.run("train", model="markov", activate="true")
+    second = trainer.run("train", model="markov", activate="true", force="true")
     assert second.result is not None
     assert second.result["drift"] is None  # nothing was in force
     assert second.result["activation"]["versions"] == {"markov": 2}
     assert trainer.run("activate", model="markov", version="1").state == "succeeded"
-    activated = trainer.run("activate", model="markov")
+    activated = trainer.run("activate", model="markov", force="true")
     assert activated.result == {"model_set": 3, "versions": {"markov": 2}, "changed": True}
     assert trainer.run("rollback", model="markov", version="2").result == {
         "model_set": 4,
@@ -156,12 +156,48 @@ def test_a_model_is_trained_activated_and_rolled_back(trainer: Trainer) -> None:
 
 
 def test_a_training_says_what_moved_since_the_version_in_force(trainer: Trainer) -> None:
-    assert trainer.run("train", model="poisson", activate="true", closing="all").state == "succeeded"
+    few = '{"minimum_conversions": 1}'
+    assert trainer.run("train", model="poisson", activate="true", settings=few).state == "succeeded"
     again = trainer.run("train", model="poisson")
     assert again.result is not None
     assert again.result["drift"] == {"from_version": 1, "changed": [], "total_variation": {"poisson": 0.0}}
     assert metrics.model_drift_channels.labels("poisson")._value.get() == 0
-    assert trainer.run("train", model="poisson", half_life_days="7").error is not None
+    for name, value in (("half_life_days", "7"), ("currency", "EUR")):
+        refused = trainer.run("train", model="poisson", **{name: value})
+        assert refused.error == f"{name}: is not for poisson, whose rates are of the whole window and of no value"
+
+
+def test_a_version_of_no_use_is_not_brought_into_force_unless_forced(trainer: Trainer) -> None:
+    """The default training on fresh data knows of no journey without conversion; with "all" no channel has 30."""
+    only = trainer.run("train", activate="true")
+    assert (only.state, only.result) == ("failed", None)
+    assert "its status is: conversions only: " in (only.error or "")
+    assert "force=true" in (only.error or "")
+    rare = trainer.run("train", closing="all", activate="true")
+    assert "its status is: insufficient data: no channel is in enough" in (rare.error or "")
+    with connect(trainer.dsn, application_name="tests") as connection:
+        assert list_states(connection) == []
+        assert in_force(connection, "acme").model_set == 0
+    assert trainer.run("train").state == "succeeded"  # to look at
+    refused = trainer.run("activate", model="markov")
+    assert (refused.error or "").startswith(
+        "markov 1 is not brought into force, because its status is: conversions only"
+    )
+    assert trainer.run("activate", model="markov", force="true").state == "succeeded"
+    good = trainer.run("train", closing="all", settings='{"minimum_conversions": 1}', activate="true")
+    assert good.state == "succeeded"
+    with connect(trainer.dsn, application_name="tests") as connection:
+        assert in_force(connection, "acme").versions == {"markov": 2}
+    assert trainer.run("rollback", model="markov").state == "succeeded"  # it was in force before
+    rates = trainer.run("train", model="poisson", activate="true")
+    assert "no channel is in enough" in (rates.error or "")
+
+
+def test_a_currency_that_does_not_occur_fails_the_training(trainer: Trainer) -> None:
+    for options in ({}, {"half_life_days": "30"}, {"closing": "all"}):
+        found = trainer.run("train", currency="JPY", **options)
+        assert found.error == "currency: no conversion in the window is in JPY"
+        assert trainer.run("train", currency="EUR", **options).state == "succeeded"
 
 
 def test_analyses_and_back_tests_end_with_their_reports(trainer: Trainer) -> None:
@@ -180,13 +216,19 @@ def test_analyses_and_back_tests_end_with_their_reports(trainer: Trainer) -> Non
 
 
 SENSELESS = [
-    ("train", {"model": "linear"}, "linear is not a trained model"),
+    ("train", {"model": "linear"}, "model: linear is not a trained model"),
     ("train", {"from": "tomorrow"}, "from: must be"),
     ("train", {"no_such": "1"}, "no_such: train does not take it"),
     ("activate", {"model": "markov"}, "markov has no version for tenant acme"),
     ("activate", {"model": "markov", "version": "3"}, "markov has no version 3"),
     ("backtest", {}, "split: must be given"),
-    ("backtest", {"split": "2026-11-01", "model": "linear"}, "model: must be one of markov, poisson"),
+    ("backtest", {"split": "2026-11-01", "model": "linear"}, "model: linear is not a trained model"),
+    ("train", {"from": "9" * 26}, "from: must lie between 1970 and 2200"),
+    ("train", {"settings": '{"minimum_conversions": NaN}'}, "settings: must be a JSON object"),
+    ("train", {"settings": '{"minimum_conversions": 1e400}'}, "settings: minimum_conversions: must be a whole number"),
+    ("train", {"settings": '{"draws": 100000000}'}, "settings: draws: must be a whole number from 1 to 1,000"),
+    ("train", {"settings": '{"journeys_per_count": 1e300}'}, "settings: journeys_per_count: is set by the training"),
+    ("activate", {"model": "markov", "version": "9" * 26}, "version: must be a whole number"),
     ("analyze_journey", {"conversion_id": "nothing"}, "there is no conversion nothing"),
 ]
 
@@ -203,7 +245,7 @@ def test_a_job_is_done_once_and_its_statuses_arrive(trainer: Trainer) -> None:
     trainer.ended("once")
     trainer.submit(job("once", "train"))
     trainer.status_arrives("once", "succeeded")
-    trainer.run("activate", model="markov")
+    trainer.run("activate", model="markov", force="true")
     with connect(trainer.dsn, application_name="tests") as connection:
         assert len(list_states(connection)) == 1
     states = trainer.statuses("once")

@@ -62,7 +62,7 @@ def submit(
         known = ", ".join(sorted(set(PARAMETERS) - {"cancel"}))
         raise typer.BadParameter(f"must be one of {known}", param_hint="KIND")
     try:
-        Parameters(kind, texts).window(tenant)
+        Parameters(kind, texts).check(tenant)
     except JobParameterError as error:
         raise typer.BadParameter(str(error), param_hint="--set") from None
     name = job_id or _new_id(kind)
@@ -216,8 +216,16 @@ def _show(row: "JobRow", *, as_json: bool, ends: bool) -> None:
             print(f"error: {row.error}")
         if row.result is not None:
             print_json(row.result)
+            _warn(row.result)
     if ends and row.state != "succeeded":
         raise typer.Exit(exits.FAILED)
+
+
+def _warn(result: Mapping[str, Any]) -> None:
+    """Say last, where it is seen, that a version that was trained is not good for crediting."""
+    version_status = result.get("metadata", {}).get("diagnostics", {}).get("status", "ok")
+    if version_status != "ok":
+        print(f"status of the version: {version_status}")
 
 
 def _done(row: "JobRow") -> str:

@@ -2,11 +2,17 @@
 
 import importlib
 import importlib.util
+import os
 from typing import Annotated
 
 import typer
 
 from attributary import __version__
+
+# Numpy's BLAS reads it when it is loaded. Matrices here are small, and its threads wait for each other by spinning: on
+# busy cores an inverse takes 30 times as long with two threads as with one. Nor should the last bit of a credit, and so
+# the content hash of a result, depend on how many cores computed it.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # Each module has ``register(app)``.
 COMMANDS = (

@@ -19,6 +19,10 @@ _MICROS = 1_000_000
 Tenant = Annotated[str, typer.Option("--tenant", help="Whose models.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON with all fields and full precision, instead of a table.")]
 
+Force = Annotated[
+    bool, typer.Option("--force", help="Bring a version into force although its status says that it is of no use.")
+]
+
 
 @contextmanager
 def usage_errors() -> Iterator[None]:

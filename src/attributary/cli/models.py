@@ -1,6 +1,5 @@
 """`attributary models`: versions of trained models, side by side, and which of them are in force."""
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,6 +9,7 @@ from attributary.cli.model_calibration import calibrate
 from attributary.cli.model_insights import insights
 from attributary.cli.model_options import (
     AsJson,
+    Force,
     Tenant,
     progress_bar,
     summary_document,
@@ -55,7 +55,9 @@ def list_(
     if as_json:
         print_json([summary_document(row) for row in rows])
         return
-    columns = ("tenant", "model", "version", "", "trained at (UTC)", "journeys", "conversions", "confidence", "code")
+    columns = (
+        "tenant", "model", "version", "", "trained at (UTC)", "journeys", "conversions", "confidence", "status", "code",
+    )  # fmt: skip
     cells = []
     for row in rows:
         facts = row.metadata
@@ -70,6 +72,7 @@ def list_(
                 count(facts.get("n")),
                 count(diagnostics.get("conversions")),
                 number(diagnostics.get("confidence"), ".3f"),
+                (row.status or "").partition(":")[0],
                 str(facts.get("code_version", "")),
             )
         )
@@ -99,6 +102,7 @@ def train(
         typer.Option("--half-life", help="Days: a journey that ended so long before the newest weighs half."),
     ] = None,
     activate: Annotated[bool, typer.Option("--activate", help="Bring the new version into force at once.")] = False,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a model on the journeys in the store, and keep it as the next version.
@@ -109,14 +113,13 @@ def train(
 
     Example: attributary models train --tenant acme --from 2026-10-01 --to 2026-11-01
     """
-    from attributary.attribution_core.lookback import MICROS_PER_DAY
     from attributary.cli.outcome import database
     from attributary.consumers.policy import PolicySettings
     from attributary.consumers.runtime.settings import load
+    from attributary.consumers.store.model_states import OK, save_states
     from attributary.consumers.store.model_states import activate as bring_into_force
-    from attributary.consumers.store.model_states import save_states
     from attributary.consumers.trainer.learning import Closing, Window
-    from attributary.consumers.trainer.training import TrainingPlan, upkept_for
+    from attributary.consumers.trainer.training import TrainingPlan, check_usable, upkept_for
     from attributary.consumers.trainer.training import train as run
 
     window = Window(
@@ -128,17 +131,18 @@ def train(
     )
     with database("attributary-models") as connection, usage_errors():
         inactivity_micros = load(PolicySettings).policy().inactivity_micros
-        half_life_micros = None if half_life is None else round(half_life * MICROS_PER_DAY)
-        plan = TrainingPlan(model, window, inactivity_micros, currency, _settings(setting or ()), half_life_micros)
+        plan = TrainingPlan(model, window, inactivity_micros, currency, _settings(setting or ()), _half_life(half_life))
         with progress_bar() as progress:
             learned = upkept_for(connection, plan, progress)
             with connection.transaction():
                 connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
                 state = run(connection, plan, progress, learned)
+        if activate and not force:
+            check_usable(state)
         with connection.transaction():
             (version,) = save_states(connection, [state])
             if activate:
-                bring_into_force(connection, tenant, {model: version})
+                bring_into_force(connection, tenant, {model: version}, force=force)
     if as_json:
         print_json({"tenant": tenant, "model": model, "version": version, "metadata": dict(state.metadata)})
         return
@@ -149,6 +153,8 @@ def train(
         f"{others}, {len(facts['channels'])} channels, "
         f"{state.metadata['training_seconds']} s; see: attributary models show {model} {version} --tenant {tenant}"
     )
+    if facts["status"] != OK:
+        print(f"status: {facts['status']}")
 
 
 def activate(
@@ -156,6 +162,7 @@ def activate(
     version: Annotated[int, typer.Argument(help="Which version.")],
     *,
     tenant: Tenant,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring a version into force: conversions are credited with it from their next version on.
@@ -166,7 +173,7 @@ def activate(
     from attributary.consumers.store.model_states import activate as run
 
     with database("attributary-models") as connection, usage_errors():
-        found = run(connection, tenant, {model: version})
+        found = run(connection, tenant, {model: version}, force=force)
     _print_activation(found, as_json=as_json)
 
 
@@ -208,16 +215,27 @@ def rollback(
 
 def _settings(pairs: Sequence[str]) -> dict[str, Any]:
     """Read NAME=VALUE; a value is JSON where it can be, else a text."""
+    from attributary.consumers.trainer.model_settings import read_json
+
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise typer.BadParameter("must be NAME=VALUE", param_hint="--setting")
         try:
-            found[name] = json.loads(text)
+            found[name] = read_json(text)
         except ValueError:
             found[name] = text
     return found
+
+
+def _half_life(days: float | None) -> int | None:
+    from attributary.consumers.trainer.model_settings import half_life_micros
+
+    try:
+        return None if days is None else half_life_micros(days)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--half-life") from None
 
 
 def _print_activation(found: "Activation", *, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from attributary.attribution_core.models import model_set
+from attributary.attribution_core.models import lenient_model_set
 from attributary.consumers.attributor.crediting import by_model_set, results, within_policy
 from attributary.consumers.store.attribution_reads import OwedConversion, touchpoints_in_reach
 from attributary.consumers.store.model_states import fetch_model_sets
@@ -42,7 +42,7 @@ def wrong_results(connection: psycopg.Connection, conversions: Sequence[OwedConv
         windows = [policies[conversion.policy_version].longest_window_micros for conversion in group]
         credited = within_policy(group, touchpoints_in_reach(connection, group, windows), policies)
         pin = (group[0].tenant_id, group[0].model_set)
-        models = model_set(states=fetch_model_sets(connection, [pin]).get(pin, {}))
+        models, _ = lenient_model_set(fetch_model_sets(connection, [pin]).get(pin, {}))
         records = results(group, credited, models, lambda currency: MINOR_UNIT_MICROS.get(currency, 1))
         for conversion, record in zip(group, records, strict=True):
             there = stored.get((conversion.tenant_id, conversion.conversion_id))
