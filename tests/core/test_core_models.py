@@ -275,9 +275,25 @@ def test_states_add_subtract_and_travel(one: list[Touches], two: list[Touches], 
     assert whole.conversions + whole.nulls == len(ends)
 
 
+def fit_paths(paths: list[list[str]]) -> JourneyState:
+    return JourneyState.fit(JourneyBatch.of_paths(paths), Outcomes.of([True] * len(paths), [1] * len(paths)))
+
+
 def test_more_than_was_added_cannot_be_retracted() -> None:
     with pytest.raises(StateError, match="negative"):
         STATE.subtract(STATE.add(STATE))
+    one, more = (fit_paths(paths) for paths in ([["a", "b"], ["a"], ["b"]], [list[str]()]))
+    for wrong in (more, fit_paths([["b", "a"]])):
+        with pytest.raises(StateError, match="negative"):
+            one.subtract(wrong)
+
+
+@pytest.mark.parametrize(
+    ("added", "retracted"), [(["a", "b"], ["b", "a"]), (["a", "b", "a", "b", "a"], ["a", "b", "a"])]
+)
+def test_another_order_of_the_same_channels_cannot_be_retracted(added: list[str], retracted: list[str]) -> None:
+    with pytest.raises(StateError, match="had not been added"):
+        fit_paths([added]).subtract(fit_paths([retracted]))
 
 
 def test_three_hundred_channels_and_five_hundred_touches() -> None:
