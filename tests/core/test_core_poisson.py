@@ -151,9 +151,7 @@ def test_exposure_counts_add_and_subtract_exactly(one: list, two: list) -> None:
             ExposureCounts.from_document({**document, "seconds": [1, *document["seconds"]]})
     with pytest.raises(JourneyError, match="schema"):
         ExposureCounts.from_document({**document, "schema": 0})
-    rest = total.subtract(b)
-    assert rest.seconds.sum() == a.seconds.sum()
-    assert sorted(rest.seconds.tolist()) == sorted(a.seconds.tolist())
+    assert total.subtract(b).to_document() == a.to_document()
     with pytest.raises(JourneyError):
         a.subtract(total.add(counted([([(0, "", "a")], True, 5)])))
 
