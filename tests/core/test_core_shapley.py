@@ -147,6 +147,14 @@ def test_set_shapley_ignores_the_order_and_the_repeats_of_touches(
     assert one.sets == other.sets
 
 
+def test_no_orders_are_no_sample() -> None:
+    for pairs in (0, -1):
+        with pytest.raises(ValueError, match="max_pairs"):
+            sampled(2, lambda members: members.sum(axis=1).astype(np.float64), seed=0, max_pairs=pairs)
+        with pytest.raises(ValueError, match="max_pairs"):
+            sampled_rate_values({("a",): (1, 1, 0)}, INDEX, seed=0, max_pairs=pairs)
+
+
 def test_set_shapley_ignores_order_and_repeats_and_ordered_sums_to_it() -> None:
     paths = [["a", "b", "a"], ["b", "a"], ["c", "b", "c", "c"], ["a"]]
     conversions = np.array([3, 1, 2, 5])
