@@ -20,9 +20,9 @@ from typing import Literal
 import numpy as np
 
 from attributary.attribution_core.journeys import Floats
+from attributary.attribution_core.level import NORMAL_QUANTILE as _Z_90
 
 Basis = Literal["measured", "borrowed", "uncalibrated"]
-_Z_90 = 1.6448536269514722
 # Student's t, quantile of 0.95, by degrees of freedom from 1; beyond the table the normal one is within 4 %
 _T_90 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796, 1.782, 1.771, 1.761, 1.753)
 

@@ -14,6 +14,8 @@ import numpy as np
 
 from attributary.attribution_core.drift import benjamini_hochberg, drift
 from attributary.attribution_core.journeys import Flags, Floats, Ints, JourneyBatch
+from attributary.attribution_core.level import NORMAL_QUANTILE, TAILS
+from attributary.attribution_core.lookback import MICROS_PER_DAY
 from attributary.attribution_core.markov import shares
 from attributary.attribution_core.paths import JourneyTable
 from attributary.attribution_core.population import CreditTotals, Estimator, RemovalTotals, Weights
@@ -23,7 +25,6 @@ from attributary.attribution_core.uncertainty import bootstrap_weights
 
 MINIMUM_N = 30
 RANK_PROBABILITY = 0.95
-_MICROS_PER_DAY = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ def _interval(draws: Floats) -> tuple[float, float]:
     usable = draws[np.isfinite(draws)]
     if usable.size < 2:
         return float("nan"), float("nan")
-    low, high = np.quantile(usable, (0.05, 0.95))
+    low, high = np.quantile(usable, TAILS)
     return float(low), float(high)
 
 
@@ -295,7 +296,7 @@ def _quantiles(table: JourneyTable, lags_micros: Ints | None) -> list[Insight]:
     elif lags_micros is not None:
         counts = np.ones(lags_micros.size, dtype=np.int64)
     if lags_micros is not None and lags_micros.size:
-        lag = lags_micros / _MICROS_PER_DAY
+        lag = lags_micros / MICROS_PER_DAY
         first_to_last = "takes {:.1f} days from first touch to conversion"
         found += [
             _quantile("population.lag", lag, counts, 0.5, f"the median converting journey {first_to_last}"),
@@ -315,7 +316,7 @@ def _quantile(rule: str, values: Floats, counts: Ints, part: float, words: str) 
     def at(rank: float) -> float:
         return float(values[order][min(int(np.searchsorted(running, rank)), values.size - 1)])
 
-    half = 1.6448536269514722 * sqrt(n * part * (1 - part))  # ranks that hold the quantile with 90 %
+    half = NORMAL_QUANTILE * sqrt(n * part * (1 - part))  # ranks that hold the quantile with 90 %
     found = at(n * part)
     text = words.format(found) if n * min(part, 1 - part) >= MINIMUM_N * 0.5 else None
     return Insight(rule, (), found, at(max(n * part - half, 1)), at(min(n * part + half + 1, n)), n, text)
@@ -335,6 +336,6 @@ def _shifts(now: _Sample, before: _Sample) -> list[Insight]:
         text = None
         if found.changed[place] and n >= MINIMUM_N:
             text = f"the share of {name} has {'risen' if change > 0 else 'fallen'} by {100 * abs(change):.1f} points"
-        low, high = change - 1.6448536269514722 * error, change + 1.6448536269514722 * error
+        low, high = change - NORMAL_QUANTILE * error, change + NORMAL_QUANTILE * error
         insights.append(Insight("channel.shift", (name,), change, low, high, n, text))
     return insights

@@ -15,6 +15,7 @@ import psycopg
 
 from attributary.attribution_core.journey_insights import journey_insights
 from attributary.attribution_core.journeys import Flags, Floats, Ints, JourneyBatch
+from attributary.attribution_core.level import NORMAL_QUANTILE
 from attributary.attribution_core.models import Attribution, ModelSet
 from attributary.attribution_core.money import split_micros, split_with_baseline
 from attributary.attribution_core.poisson_credit import PoissonModel
@@ -34,7 +35,6 @@ from .learning import Progress, Window, converted_outcomes, no_progress, null_ou
 MOST_NAMES = 200
 """Names shown per dimension; the rest is summed up under "(other)", and how many they are is told."""
 _OTHER = "(other)"
-_Z_90 = 1.6448536269514722  # the normal quantile of 0.95
 _DIMENSIONS = ("channel", "platform", "campaign")
 
 
@@ -312,7 +312,7 @@ def _row(name: str, entry: _Sum, number: int) -> dict[str, Any]:
         "name": name,
         "credit": entry.credit,
         "share": share,
-        "interval": [max(share - _Z_90 * error, 0.0), min(share + _Z_90 * error, 1.0)],
+        "interval": [max(share - NORMAL_QUANTILE * error, 0.0), min(share + NORMAL_QUANTILE * error, 1.0)],
         "value_micros": dict(sorted(entry.micros.items())),
     }
 
