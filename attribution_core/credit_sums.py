@@ -173,5 +173,5 @@ def _of_rows(model: str, batch: JourneyBatch, credits_: Floats, outcomes: Outcom
         int(outcomes.conversions[chosen].sum()),
         int(sum(value.tolist())),
         int(sum(squared.tolist())),
-        {name: row for name, *row_ in zip(names, *sums, strict=True) if any(row := tuple(map(int, row_)))},
+        {name: entry for name, *found in zip(names, *sums, strict=True) if any(entry := tuple(map(int, found)))},
     )
