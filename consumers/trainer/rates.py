@@ -87,6 +87,7 @@ def _report(watched: Watched, free: PoissonFit, model: PoissonModel) -> dict[str
             "confidence": shares["confidence"],
             "intervals": "parameter draws and conversions",
             "conversions_in_shares": int(sum(watched.paths.values())),
+            "conversions_left_out_of_shares": watched.paths_left_out,
             "channels": channels,
         }
     )
