@@ -115,7 +115,7 @@ def analyze_batch(
             _add(totals, batch, conversions, touches, models)
         cohort.add(batch, converted_outcomes(conversions, currency))
         lost = chosen.keeps(journeys.nulls, journeys.null_touches)
-        cohort.add(_part(journeys.nulls, lost), null_outcomes(int(lost.sum())))
+        cohort.add(journeys.nulls.select(lost), null_outcomes(int(lost.sum())))
     return _report(totals, models) | {"currency": currency} | cohort.report()
 
 
@@ -149,19 +149,7 @@ def _kept(journeys: FinishedJourneys, kept: Flags) -> tuple[JourneyBatch, list[T
     inside = np.repeat(kept, journeys.converted.lengths)
     conversions = [row for row, keep in zip(journeys.conversions, kept.tolist(), strict=True) if keep]
     touches = [row for row, keep in zip(journeys.touches, inside.tolist(), strict=True) if keep]
-    return _part(journeys.converted, kept), conversions, touches
-
-
-def _part(batch: JourneyBatch, kept: Flags) -> JourneyBatch:
-    inside = np.repeat(kept, batch.lengths)
-    return JourneyBatch(
-        offsets=np.concatenate(([0], np.cumsum(batch.lengths[kept]))).astype(np.int64),
-        channels=batch.channels[inside],
-        times=batch.times[inside],
-        converted_at=batch.converted_at[kept],
-        direct=batch.direct[inside],
-        index=batch.index,
-    )
+    return journeys.converted.select(kept), conversions, touches
 
 
 def _split(said: Attribution, batch: JourneyBatch, conversions: Sequence[TimelineRow]) -> tuple[Ints, Ints]:
