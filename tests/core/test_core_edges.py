@@ -170,3 +170,9 @@ def test_an_unknown_channel_has_no_code_and_its_journey_falls_back() -> None:
     assert fallback is not None
     assert fallback.tolist() == [True, False, True, False]
     assert model.credits(batch) == pytest.approx(linear(batch))
+
+
+@pytest.mark.parametrize("weights", [(-0.2, 0.6, 0.6), (1.5, -0.5, 0.0), (0.1, 0.1, 0.1)])
+def test_position_based_weights_are_shares(weights: tuple[float, float, float]) -> None:
+    with pytest.raises(ValueError, match="sum to 1"):
+        RuleSettings(*weights)

@@ -315,7 +315,9 @@ def test_three_hundred_channels_and_five_hundred_touches() -> None:
     [
         ({"offsets": np.array([0, 2, 1])}, "offsets"),
         ({"offsets": np.array([0, 2, 1, 3])}, "must not fall"),
+        ({"offsets": np.array([0, 2, 2, 2])}, "offsets"),
         ({"channels": np.array([0, 1, 9], dtype=np.int32)}, "index"),
+        ({"channels": np.array([0, 1, 2], dtype=np.int32)}, "index"),
         ({"channels": np.array([0, 1, 1])}, "int32"),
         ({"times": np.array([5, 4, 6])}, "inside a journey"),
         ({"times": np.array([5, 6, 99])}, "converted_at"),
