@@ -32,7 +32,14 @@ class Drift:
 
 
 def drift(now: Floats, now_error: Floats, before: Floats, before_error: Floats) -> Drift:
-    """Compare the shares of two periods of different journeys, given with their standard errors."""
+    """Compare the shares of two periods of different journeys.
+
+    Args:
+        now: float64[K], shares of the later period.
+        now_error: float64[K], their standard errors; NaN where unknown, and then nothing has changed.
+        before: float64[K], shares of the earlier period.
+        before_error: float64[K], their standard errors.
+    """
     change = now - before
     error: Floats = np.sqrt(now_error**2 + before_error**2)
     p_value = np.array([_two_sided(float(c), float(e)) for c, e in zip(change, error, strict=True)], dtype=np.float64)
@@ -40,7 +47,18 @@ def drift(now: Floats, now_error: Floats, before: Floats, before_error: Floats) 
 
 
 def benjamini_hochberg(p_values: Floats, rate: float = FALSE_DISCOVERY_RATE) -> Flags:
-    """Tell which of the hypotheses are rejected at a false discovery rate."""
+    """Tell which hypotheses are rejected, so that few of the rejected ones are expected to be true.
+
+    The ordered p-values are compared with ``rate k / K``; all up to the last that passes are rejected (Benjamini,
+    Hochberg 1995, JRSS B 57(1)).
+
+    Args:
+        p_values: float64[K].
+        rate: expected share of true hypotheses among the rejected ones, at most.
+
+    Returns:
+        bool[K].
+    """
     tests = p_values.size
     order = np.argsort(p_values, kind="stable")
     passed = np.flatnonzero(p_values[order] <= rate * np.arange(1, tests + 1) / max(tests, 1))

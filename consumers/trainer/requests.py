@@ -68,7 +68,11 @@ class Parameters:
         return text
 
     def whole(self, name: str) -> int | None:
-        """Return a positive whole number."""
+        """Return a positive whole number, None when it is missing.
+
+        Raises:
+            JobParameterError: it is none.
+        """
         text = self.text(name)
         if text is None:
             return None
@@ -77,7 +81,11 @@ class Parameters:
         return int(text)
 
     def flag(self, name: str) -> bool:
-        """Return a flag; false when it is missing."""
+        """Return a flag; false when it is missing.
+
+        Raises:
+            JobParameterError: it is neither true nor false.
+        """
         text = self.text(name) or "false"
         if text not in _FLAGS:
             raise JobParameterError(f"{name}: must be true or false")
@@ -88,7 +96,11 @@ class Parameters:
         return tuple(part.strip() for part in (self.text(name) or "").split(",") if part.strip())
 
     def time(self, name: str) -> int | None:
-        """Return a time, microseconds UTC."""
+        """Return a time, microseconds UTC; None when it is missing.
+
+        Raises:
+            JobParameterError: it is no time.
+        """
         text = self.text(name)
         try:
             return None if text is None else parse_time(text)
@@ -96,7 +108,11 @@ class Parameters:
             raise JobParameterError(f"{name}: {error}") from None
 
     def settings(self) -> dict[str, Any]:
-        """Return the model's settings, a JSON object."""
+        """Return the model's settings, a JSON object; empty when they are missing.
+
+        Raises:
+            JobParameterError: they are none.
+        """
         text = self.text("settings") or "{}"
         try:
             found = json.loads(text)
@@ -107,7 +123,11 @@ class Parameters:
         return found
 
     def days(self, name: str) -> int | None:
-        """Return a positive number of days as microseconds."""
+        """Return a positive number of days, as microseconds; None when it is missing.
+
+        Raises:
+            JobParameterError: it is none.
+        """
         text = self.text(name)
         try:
             micros = None if text is None else round(float(text) * MICROS_PER_DAY)
@@ -121,7 +141,7 @@ class Parameters:
         """Return the window of journeys to read.
 
         Raises:
-            JobParameterError: it ends before it begins.
+            JobParameterError: it ends before it begins, or one of its parameters cannot be read.
         """
         since, until = self.time("from"), self.time("to")
         if since is not None and until is not None and since >= until:
