@@ -23,7 +23,8 @@ from attributary.consumers.store.connection import connect
 from attributary.consumers.store.model_states import activate, deactivate, save_states, show_state
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.trainer import watching
-from attributary.consumers.trainer.analysis import JourneyFilter, analyze_batch, analyze_journey
+from attributary.consumers.trainer.batch_analysis import JourneyFilter, analyze_batch
+from attributary.consumers.trainer.journey_analysis import analyze_journey
 from attributary.consumers.trainer.learning import Window
 from attributary.consumers.trainer.rates import fit_rates
 from attributary.consumers.trainer.training import TrainingError, TrainingPlan, train
