@@ -1,7 +1,7 @@
 """Training the time-aware model: rates fitted to what was watched, and what they say about every channel.
 
 Invariant: the report is a function of the counts, the paths of the conversions and the settings; what cannot be said is
-None, never 0. The baseline, the share that would come anyway, stands beside the channels and is given to none of them.
+None, never 0. The baseline, the share of the base rate, stands beside the channels and is given to none of them.
 """
 
 from collections.abc import Mapping
