@@ -74,7 +74,7 @@ def position_based(batch: JourneyBatch, settings: RuleSettings | None = None) ->
     ends = chosen.first_weight + chosen.last_weight
     opening = np.where(lengths > 2, chosen.first_weight, chosen.first_weight / ends if ends > 0 else 0.5)
     closing = np.where(lengths > 2, chosen.last_weight, chosen.last_weight / ends if ends > 0 else 0.5)
-    closing[lengths == 1] = 1.0  # written last, so that it also overrules the opening of a single touch
+    closing[lengths == 1] = 1.0  # it is written after the opening share, which for a single touch is the same place
     shares = np.repeat(chosen.middle_weight / np.maximum(lengths - 2, 1), lengths)
     filled = lengths > 0
     shares[batch.offsets[:-1][filled]] = opening[filled]
