@@ -27,7 +27,7 @@ from attributary.attribution_core.lifts import (
     unavailable_document,
 )
 from attributary.attribution_core.markov import shares
-from attributary.attribution_core.models import RULE_MODELS, ModelError
+from attributary.attribution_core.models import RULE_MODELS, ModelError, RuleModel
 from attributary.attribution_core.paths import JourneyTable, TableError, read_paths
 from attributary.attribution_core.poisson import PoissonTotals
 from attributary.attribution_core.population import (
@@ -189,10 +189,9 @@ def _estimator(name: str, table: JourneyTable, settings: AnalysisSettings) -> Es
 
 
 def _version(name: str, settings: AnalysisSettings) -> str:
-    rules = settings.rules
+    if name in RULES:
+        return RuleModel(name, settings.rules).version
     details = {
-        "position_based": f":{rules.first_weight:g}/{rules.middle_weight:g}/{rules.last_weight:g}",
-        "time_decay": f":{rules.half_life_seconds:g}s",
         "markov": f":order-{settings.order}",
         "markov_journeys": f":order-{settings.order}",
         "markov_shapley": ":baseline=" + ",".join(settings.baseline) if settings.baseline else "",

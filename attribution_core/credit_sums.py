@@ -81,14 +81,14 @@ class CreditSums:
         return self._combined(other, -1)
 
     def shares(self, index: ChannelIndex, *, of_value: bool = False) -> Floats:
-        """Return the share of each channel of the index in the conversions (or the value); NaN without any."""
+        """Return the share of each channel in the conversions (or the value), float64[K]; NaN without any."""
         whole = self.value_micros if of_value else self.conversions
         if whole == 0:
             return np.full(len(index), np.nan)
         return self._column(index, 2 if of_value else 0) / _UNIT / whole
 
     def errors(self, index: ChannelIndex, *, of_value: bool = False) -> Floats:
-        """Return the standard errors of the shares; NaN where there are none."""
+        """Return the standard errors of the shares, float64[K]; NaN where there are none."""
         whole = self.value_micros if of_value else self.conversions
         share = self.shares(index, of_value=of_value)
         credit, square = (self._column(index, part) for part in ((3, 4) if of_value else (0, 1)))
@@ -199,5 +199,5 @@ def _of_rows(model: str, batch: JourneyBatch, credits_: Floats, outcomes: Outcom
         int(outcomes.conversions[chosen].sum()),
         int(sum(value.tolist())),
         int(sum(squared.tolist())),
-        {name: row for name, *row_ in zip(names, *sums, strict=True) if any(row := tuple(map(int, row_)))},
+        {name: entry for name, *found in zip(names, *sums, strict=True) if any(entry := tuple(map(int, found)))},
     )

@@ -30,7 +30,14 @@ class Drift:
 
 
 def drift(now: Floats, now_error: Floats, before: Floats, before_error: Floats) -> Drift:
-    """Compare the shares of two periods of different journeys, given with their standard errors."""
+    """Compare the shares of two periods of different journeys.
+
+    Args:
+        now: float64[K], shares of the later period.
+        now_error: float64[K], their standard errors; NaN where unknown, and then nothing has changed.
+        before: float64[K], shares of the earlier period.
+        before_error: float64[K], their standard errors.
+    """
     change = now - before
     error: Floats = np.sqrt(now_error**2 + before_error**2)
     p_value = np.array([two_sided(float(c), float(e)) for c, e in zip(change, error, strict=True)], dtype=np.float64)

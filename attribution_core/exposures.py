@@ -134,14 +134,17 @@ class ExposureCounts:
         return left
 
     def to_document(self) -> dict[str, Any]:
-        """Return a JSON-able document: the same counts give the same document."""
+        """Return a JSON-able document: the same counts give the same document, channels without any are left out."""
+        channels, ages = np.divmod(self.exposures.cells, len(self.bounds))
+        codes, places = np.unique(channels, return_inverse=True)
+        index = ChannelIndex.of(self.index.names[code] for code in codes.tolist())
         return {
             "kind": _KIND,
             "schema": SCHEMA_VERSION,
-            "channels": list(self.index.names),
+            "channels": list(index.names),
             "bounds": list(self.bounds),
             "lengths": self.exposures.lengths.tolist(),
-            "cells": self.exposures.cells.tolist(),
+            "cells": (places * len(self.bounds) + ages).tolist(),
             "touches": self.exposures.touches.tolist(),
             "seconds": self.seconds.tolist(),
             "conversions": self.conversions.tolist(),

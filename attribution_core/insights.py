@@ -15,6 +15,8 @@ import numpy as np
 from attributary.attribution_core.claims import benjamini_hochberg, holm, two_sided
 from attributary.attribution_core.drift import drift
 from attributary.attribution_core.journeys import Flags, Floats, Ints
+from attributary.attribution_core.level import TAILS
+from attributary.attribution_core.lookback import MICROS_PER_DAY
 from attributary.attribution_core.markov import shares
 from attributary.attribution_core.paths import JourneyTable
 from attributary.attribution_core.population import RemovalTotals, Weights
@@ -24,7 +26,6 @@ from attributary.attribution_core.uncertainty import bootstrap_weights
 
 MINIMUM_N = 30
 _SYNERGY_RATE = 0.05  # by the normal form, which is a little bold with few conversions: at most 10 % in simulations
-_MICROS_PER_DAY = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ def _interval(draws: Floats) -> tuple[float, float]:
     usable = draws[np.isfinite(draws)]
     if usable.size < 2:
         return float("nan"), float("nan")
-    low, high = np.quantile(usable, (0.05, 0.95))
+    low, high = np.quantile(usable, TAILS)
     return float(low), float(high)
 
 
@@ -243,7 +244,7 @@ def _quantiles(table: JourneyTable, lags_micros: Ints | None) -> list[Insight]:
     elif lags_micros is not None:
         counts = np.ones(lags_micros.size, dtype=np.int64)
     if lags_micros is not None and lags_micros.size:
-        lag = lags_micros / _MICROS_PER_DAY
+        lag = lags_micros / MICROS_PER_DAY
         first_to_last = "takes {:.1f} days from first touch to conversion"
         found += [
             _quantile("population.lag", lag, counts, 0.5, f"the median converting journey {first_to_last}"),

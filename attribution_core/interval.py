@@ -11,6 +11,7 @@ import numpy as np
 
 from attributary.attribution_core.credit_sums import CreditSums
 from attributary.attribution_core.journeys import Floats
+from attributary.attribution_core.level import NORMAL_QUANTILE
 from attributary.attribution_core.markov import shares
 from attributary.attribution_core.paths import JourneyTable
 from attributary.attribution_core.population import CreditTotals, Estimator, RemovalTotals
@@ -25,7 +26,6 @@ from attributary.attribution_core.uncertainty import (
 IntervalMethod = Literal["auto", "bootstrap", "fast"]
 
 _BOOTSTRAP_ROWS = 200_000
-_Z_90 = 1.6448536269514722  # the normal quantile of 0.95
 
 
 class SharesSpread(NamedTuple):
@@ -113,5 +113,5 @@ def _closed_form(estimator: CreditTotals, table: JourneyTable, share: Floats) ->
     errors = np.stack([sums.errors(table.batch.index, of_value=of_value) for of_value in (False, True)])
     # E|X| = sqrt(2 / pi) sd for a normal X: the total variation that the draws would have had
     variation = 0.5 * np.sqrt(2 / np.pi) * errors.sum(axis=1)
-    low, high = share - _Z_90 * errors, share + _Z_90 * errors
+    low, high = share - NORMAL_QUANTILE * errors, share + NORMAL_QUANTILE * errors
     return Spread(low, high, errors, 1.0 - variation, np.zeros(2, dtype=np.int64))

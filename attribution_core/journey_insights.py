@@ -12,6 +12,8 @@ import numpy as np
 
 from attributary.attribution_core.insights import Insight
 from attributary.attribution_core.journeys import Flags, Floats, Ints, JourneyBatch
+from attributary.attribution_core.level import TAILS
+from attributary.attribution_core.lookback import MICROS_PER_DAY
 from attributary.attribution_core.markov_credit import MarkovModel
 from attributary.attribution_core.models import Attribution, ModelSet
 from attributary.attribution_core.poisson_credit import PoissonModel
@@ -19,7 +21,6 @@ from attributary.attribution_core.poisson_credit import PoissonModel
 DISAGREEMENT = 0.5  # models differ by half of the conversion: whoever reads one model must know
 RANK_PROBABILITY = 0.95
 _EQUAL = 1e-12  # shares closer than rounding are equal
-_MICROS_PER_DAY = 86_400_000_000
 
 
 def journey_insights(
@@ -75,7 +76,7 @@ def _single_channels(
 
 def _lead_times(batch: JourneyBatch, found: list[list[Insight]]) -> None:
     filled = np.flatnonzero(batch.lengths)
-    days = (batch.converted_at[filled] - batch.times[batch.offsets[filled]]) / _MICROS_PER_DAY
+    days = (batch.converted_at[filled] - batch.times[batch.offsets[filled]]) / MICROS_PER_DAY
     lengths = batch.lengths[filled].tolist()
     for journey, lead, touches in zip(filled.tolist(), days.tolist(), lengths, strict=True):
         text = f"from the first of {touches} touch{'es' if touches > 1 else ''} to the conversion: {lead:.1f} days"
@@ -143,7 +144,7 @@ def _baselines(batch: JourneyBatch, model: PoissonModel, found: list[list[Insigh
         return
     baseline = model.baseline(batch)
     drawn = np.concatenate([rest[:, usable] for _, rest in model.drawn_credits(batch)])
-    low, high = np.quantile(drawn, (0.05, 0.95), axis=0)
+    low, high = np.quantile(drawn, TAILS, axis=0)
     for order, journey in enumerate(usable.tolist()):
         share, ends = float(baseline[journey]), (float(low[order]), float(high[order]))
         text = (
@@ -173,7 +174,7 @@ def _leading_channels(
     claimed = np.flatnonzero((led >= RANK_PROBABILITY) & np.repeat(usable, sizes))
     if not claimed.size:
         return
-    low, high = np.quantile(drawn[:, claimed], (0.05, 0.95), axis=0)
+    low, high = np.quantile(drawn[:, claimed], TAILS, axis=0)
     for order, place in enumerate(claimed.tolist()):
         journey = int(journeys[place])
         name = batch.index.names[int(numbers[place]) % len(batch.index)]

@@ -85,7 +85,14 @@ def first_order_removal(chain: Chain) -> RemovalEffects:
 
 
 def shares(effects: Floats) -> Floats:
-    """Normalise removal effects over the channels: the usual way to hand out all conversions; NaN without any."""
+    """Normalise removal effects over the channels: the usual way to hand out all conversions.
+
+    Args:
+        effects: float64[..., K], removal effects, or other amounts by channel.
+
+    Returns:
+        float64[..., K], summing to 1 over the channels; NaN where the effects sum to 0 or are unknown.
+    """
     whole = effects.sum(axis=-1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         normalised: Floats = effects / whole

@@ -108,7 +108,7 @@ class MarkovModel:
         return self.settings.fallback_rule
 
     def credits(self, batch: JourneyBatch) -> Floats:
-        """Return the credit of each touch."""
+        """Return the credit of each touch, float64[m]."""
         weights = self._weights(batch, self.effects)
         sums = batch.sums(weights)
         flagged = ~(sums > 0)
@@ -120,12 +120,18 @@ class MarkovModel:
         return shares
 
     def fallback(self, batch: JourneyBatch) -> Flags:
-        """Tell which journeys have touches but too little data: an unknown or rare channel, or no effect at all."""
+        """Tell which journeys have touches but too little data, bool[n].
+
+        That is an unknown or rare channel, or channels of no effect at all.
+        """
         sums = batch.sums(self._weights(batch, self.effects))
         return ~(sums > 0) & (batch.lengths > 0)
 
     def confidence(self, batch: JourneyBatch) -> Floats:
-        """Return 1 - mean over the draws of half the summed absolute change of the journey's credits."""
+        """Return 1 - mean over the draws of half the summed absolute change of the journey's credits, float64[n].
+
+        NaN for journeys without touches, and for those that fall back.
+        """
         shares = self.credits(batch)
         variation = np.zeros(len(batch), dtype=np.float64)
         for drawn in self.drawn_credits(batch):

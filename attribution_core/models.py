@@ -88,14 +88,14 @@ class RuleModel:
         """A rule never falls back."""
 
     def credits(self, batch: JourneyBatch) -> Floats:
-        """Return the credit of each touch."""
+        """Return the credit of each touch, float64[m]."""
         return RULES[self.name](batch, self.settings)
 
     def confidence(self, batch: JourneyBatch) -> None:
-        """A rule is not an estimate."""
+        """Return None: a rule is not an estimate."""
 
     def fallback(self, batch: JourneyBatch) -> None:
-        """A rule never falls back."""
+        """Return None: a rule never falls back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +114,14 @@ class ShapleyModel:
         """It needs no data."""
 
     def credits(self, batch: JourneyBatch) -> Floats:
-        """Return the credit of each touch."""
+        """Return the credit of each touch, float64[m]."""
         return set_shares(batch)
 
     def confidence(self, batch: JourneyBatch) -> None:
-        """Nothing is estimated for a single journey."""
+        """Return None: nothing is estimated for a single journey."""
 
     def fallback(self, batch: JourneyBatch) -> None:
-        """It needs no data."""
+        """Return None: it needs no data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +136,15 @@ class UntrainedModel:
     fallback_rule: str = "linear"
 
     def credits(self, batch: JourneyBatch) -> Floats:
-        """Return the fallback's credits."""
+        """Return the fallback rule's credit of each touch, float64[m]."""
         return RULES[self.fallback_rule](batch, RuleSettings())
 
     def confidence(self, batch: JourneyBatch) -> Floats:
-        """There is no estimate: NaN."""
+        """Return NaN for every journey, float64[n]: there is no estimate."""
         return np.full(len(batch), np.nan)
 
     def fallback(self, batch: JourneyBatch) -> Flags:
-        """All journeys with touches."""
+        """Tell which journeys have touches, bool[n]: all of them fall back."""
         return batch.lengths > 0
 
 

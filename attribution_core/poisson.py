@@ -178,7 +178,7 @@ class PoissonTotals:
         return float(weights.conversions[filled][last == batch.converted_at[filled]].sum())
 
     def totals(self, weights: Weights) -> Floats:
-        """Add up the credits of the converted journeys; NaN when nothing can be fitted."""
+        """Add up the credits of converted journeys, float64[2, K]; signed, NaN when nothing can be fitted."""
         channels = len(self.batch.index)
         try:
             credits_, _ = eliminate_backwards(self.batch, self.fitted(weights))
@@ -193,7 +193,7 @@ class PoissonTotals:
         ).astype(np.float64)
 
     def details(self, weights: Weights) -> dict[str, Floats]:
-        """Return the rate ratio of a touch in each age class."""
+        """Return the rate ratio of a touch in each age class, float64[K] each; NaN when nothing can be fitted."""
         try:
             ratios = np.exp(self.fitted(weights).beta)
         except FitError:

@@ -90,11 +90,11 @@ class CreditTotals:
     credits: Floats
 
     def totals(self, weights: Weights) -> Floats:
-        """Return the sum of credit x weight over all touches of each channel."""
+        """Return the sums of credit x weight over the touches of each channel, float64[2, K]."""
         return np.stack([self._sum(weights.conversions), self._sum(weights.values)])
 
     def details(self, weights: Weights) -> dict[str, Floats]:
-        """Return the Shapley value in conversions, for that model; nothing for rules."""
+        """Return the Shapley value in conversions, float64[K], for that model; nothing for rules."""
         return {"shapley": self._sum(weights.conversions)} if self.name == "shapley" else {}
 
     def _sum(self, worth: Floats) -> Floats:
@@ -125,11 +125,11 @@ class RemovalTotals:
         return removal_effects(self.grams.chain(rewards, weights.conversions + weights.nulls)).effects
 
     def totals(self, weights: Weights) -> Floats:
-        """Return the share of each channel in the sum of removal effects, times what there is to share."""
+        """Return each channel's share in the sum of removal effects, times what there is to share, float64[2, K]."""
         return shares(self.effects(weights)) * _with_touches(self.batch, weights)[:, None]
 
     def details(self, weights: Weights) -> dict[str, Floats]:
-        """Return the raw removal effects."""
+        """Return the raw removal effects of conversions and of value, float64[K] each."""
         conversions, value = self.effects(weights)
         return {"removal_effect": conversions, "removal_effect_value": value}
 
@@ -147,7 +147,7 @@ class RemovalCreditTotals:
         return RemovalTotals(self.batch, self.order)
 
     def totals(self, weights: Weights) -> Floats:
-        """Weight the touches of each journey by the removal effects of their channels and add up."""
+        """Weight the touches of each journey by the removal effects of their channels and add up, float64[2, K]."""
         return credits_by_effect(self.batch, self._removal.effects(weights)[0]).totals(weights)
 
     def details(self, weights: Weights) -> dict[str, Floats]:
@@ -157,7 +157,10 @@ class RemovalCreditTotals:
 
 
 def credits_by_effect(batch: JourneyBatch, effects: Floats) -> CreditTotals:
-    """Credit the touches of each journey in proportion to the removal effects float64[K] of their channels."""
+    """Credit the touches of each journey in proportion to the removal effects float64[K] of their channels.
+
+    Journeys of which no channel has an effect share equally.
+    """
     touch = np.nan_to_num(effects)[batch.channels]
     sums = batch.sums(touch)
     if bool((sums <= 0).any()):
@@ -216,12 +219,12 @@ class RateShapleyTotals:
         return values, np.zeros_like(values)
 
     def totals(self, weights: Weights) -> Floats:
-        """Return the parts of the rate times the number of journeys with touches."""
+        """Return the parts of the rate times the number of journeys with touches, float64[2, K]; signed."""
         filled = self.batch.lengths > 0
         return self.values(weights)[0] * float((weights.conversions + weights.nulls)[filled].sum())
 
     def details(self, weights: Weights) -> dict[str, Floats]:
-        """Return the Shapley values as parts of the conversion rate, and their error where orders were sampled."""
+        """Return the Shapley values as parts of the conversion rate, and their sampling error, float64[K] each."""
         values, errors = self.values(weights)
         return {"shapley": values[0], "shapley_error": errors[0]}
 
@@ -258,7 +261,7 @@ class MarkovShapleyTotals:
         return conversions, value
 
     def totals(self, weights: Weights) -> Floats:
-        """Return each channel's part of the total times what there is to share."""
+        """Return each channel's part of the total times what there is to share, float64[2, K]; 0 for the baseline."""
         shared = _with_touches(self.batch, weights)
         parts = [
             found.values * (whole / found.total if found.total else np.nan)
@@ -267,7 +270,7 @@ class MarkovShapleyTotals:
         return np.stack(parts)
 
     def details(self, weights: Weights) -> dict[str, Floats]:
-        """Return the Shapley values as parts of the conversion probability, and their error where sets were sampled."""
+        """Return the Shapley values of the conversion probability, and their sampling error, float64[K] each."""
         found = self.values(weights)[0]
         return {"shapley": found.values, "shapley_error": found.errors}
 

@@ -41,17 +41,17 @@ class RuleSettings:
 
 
 def first(batch: JourneyBatch) -> Floats:
-    """All credit to the first touch."""
+    """Return all credit for the first touch, float64[m]."""
     return _whole(batch, batch.offsets[:-1][batch.lengths > 0])
 
 
 def last(batch: JourneyBatch) -> Floats:
-    """All credit to the last touch."""
+    """Return all credit for the last touch, float64[m]."""
     return _whole(batch, batch.offsets[1:][batch.lengths > 0] - 1)
 
 
 def last_non_direct(batch: JourneyBatch) -> Floats:
-    """All credit to the last touch that is not direct; to the last touch when all are direct."""
+    """Return all credit for the last touch that is not direct, or for the last one when all are direct; float64[m]."""
     places = np.where(batch.direct, np.int64(-1), np.arange(batch.channels.size, dtype=np.int64))
     chosen = segment_maxima(places, batch.offsets, empty=-1)
     chosen = np.where(chosen < 0, batch.offsets[1:] - 1, chosen)
@@ -59,12 +59,12 @@ def last_non_direct(batch: JourneyBatch) -> Floats:
 
 
 def linear(batch: JourneyBatch) -> Floats:
-    """Equal credit to every touch: 1 / n."""
+    """Return equal credit for every touch of a journey, 1 / n each; float64[m]."""
     return np.repeat(1.0 / np.maximum(batch.lengths, 1), batch.lengths)
 
 
 def position_based(batch: JourneyBatch, settings: RuleSettings | None = None) -> Floats:
-    """Fixed shares for the first touch, the last touch, and all between (40/20/40 by default).
+    """Return fixed shares for the first touch, the last touch, and all between (40/20/40 by default); float64[m].
 
     One touch gets everything. Two touches share in the proportion of the end weights (50/50 by default), equally when
     both end weights are 0.
@@ -74,8 +74,7 @@ def position_based(batch: JourneyBatch, settings: RuleSettings | None = None) ->
     ends = chosen.first_weight + chosen.last_weight
     opening = np.where(lengths > 2, chosen.first_weight, chosen.first_weight / ends if ends > 0 else 0.5)
     closing = np.where(lengths > 2, chosen.last_weight, chosen.last_weight / ends if ends > 0 else 0.5)
-    opening[lengths == 1] = 0.0
-    closing[lengths == 1] = 1.0
+    closing[lengths == 1] = 1.0  # it is written after the opening share, which for a single touch is the same place
     shares = np.repeat(chosen.middle_weight / np.maximum(lengths - 2, 1), lengths)
     filled = lengths > 0
     shares[batch.offsets[:-1][filled]] = opening[filled]
@@ -84,7 +83,7 @@ def position_based(batch: JourneyBatch, settings: RuleSettings | None = None) ->
 
 
 def time_decay(batch: JourneyBatch, settings: RuleSettings | None = None) -> Floats:
-    """Weight ``2^(-age / half-life)``, normalised over the journey.
+    """Return weights ``2^(-age / half-life)``, normalised over the journey; float64[m].
 
     Ages are taken against the last touch instead of the conversion: normalising cancels the difference, and the
     largest weight is then 1, so no half-life, however short, gives 0/0.

@@ -202,6 +202,9 @@ def sampled(
         seed: of the generator.
         target_error: wanted standard error, relative to the worth of all channels.
         max_pairs: where to stop at the latest.
+
+    Raises:
+        ValueError: when no pair may be drawn.
     """
     ends = worth(np.array([[False] * players, [True] * players]))
 
@@ -226,6 +229,9 @@ def sampled_rate_values(
         seed: of the generator.
         target_error: wanted standard error, relative to the worth of all channels.
         max_pairs: where to stop at the latest.
+
+    Raises:
+        ValueError: when no pair may be drawn.
     """
     players = len(index)
     names = sorted(sets)
@@ -259,6 +265,8 @@ def _antithetic(
 ) -> SampledShapley:
     """Average what the channels add over pairs of orders, until the error is at the goal or the pairs are used up."""
     goal, max_pairs = goal_pairs
+    if max_pairs < 1:
+        raise ValueError("max_pairs: must be at least 1")
     generator = np.random.Generator(np.random.PCG64(seed))
     total, squares, pairs, largest = np.zeros(players), np.zeros(players), 0, 0.0
     errors = np.zeros(players)

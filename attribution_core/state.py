@@ -288,7 +288,10 @@ def _tidied(state: JourneyState) -> JourneyState:
     """Drop empty sets and the channels of which nothing is left, so that equal sums are equal states."""
     sets = {names: entry for names, entry in state.sets.items() if entry != (0, 0, 0)}
     index = ChannelIndex.of(name for names in sets for name in names)
-    kept = np.flatnonzero(state.index.translation(index) >= 0)
+    seen = state.index.translation(index) >= 0
+    kept, gone, old = np.flatnonzero(seen), ~seen, state.chain
+    if any(bool(part[gone].any()) for part in (old.steps, old.steps.T, old.opens, old.conversions, old.nulls)):
+        raise StateError("state: channels in no set have counts; journeys were retracted that had not been added")
     chain = ChainCounts(
         state.chain.steps[np.ix_(kept, kept)],
         state.chain.opens[kept],

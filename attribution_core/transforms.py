@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from attributary.attribution_core.journeys import DIRECT, ChannelIndex, Flags, JourneyBatch
+from attributary.attribution_core.lookback import MICROS_PER_DAY
 
-_DAY = 86_400_000_000
 # Ages at which a touch counts as less recent, in days; a convention, wide enough to hold many touches each.
 _AGES = ((1, "0-1d"), (7, "1-7d"), (14, "7-14d"), (30, "14-30d"), (90, "30-90d"))
 
@@ -65,7 +65,7 @@ def frequency(batch: JourneyBatch) -> JourneyBatch:
 def recency(batch: JourneyBatch) -> JourneyBatch:
     """Every touch counts, under a name that says how long before the end it was: ``a(1-7d)``."""
     ages = np.repeat(batch.converted_at, batch.lengths) - batch.times
-    bounds = np.array([days * _DAY for days, _ in _AGES], dtype=np.int64)
+    bounds = np.array([days * MICROS_PER_DAY for days, _ in _AGES], dtype=np.int64)
     labels = [*(label for _, label in _AGES), "90d+"]
     classes = np.searchsorted(bounds, ages, side="left")
     names = [batch.index.names[code] for code in batch.channels]

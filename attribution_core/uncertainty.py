@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from attributary.attribution_core.journeys import Floats, Ints, Outcomes
+from attributary.attribution_core.level import LEVEL
 from attributary.attribution_core.markov import Chain, first_order_removal
 from attributary.attribution_core.population import Weights
 from attributary.attribution_core.state import JourneyState
 
-LEVEL = 0.9
 _CELLS = 1 << 21  # bounds the working memory of a batch of chains
 _LEAK = 1e-9
 

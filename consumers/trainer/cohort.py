@@ -1,7 +1,8 @@
 """What can be said of a whole cohort of finished journeys, converted and not: population numbers and insights.
 
-Invariant: memory is the sufficient statistics and the distinct channel paths; beyond `MOST_PATHS` of these the paths
-are dropped, the insights that need them are left out, and the report says so.
+Invariant: memory is the sufficient statistics, the distinct channel paths, and eight bytes a conversion for its lag;
+beyond `MOST_PATHS` paths all but the statistics are dropped, the insights that need them are left out, and the report
+says so.
 """
 
 from collections.abc import Mapping
@@ -51,6 +52,7 @@ class Cohort:
                 entry[kind] += number
         if len(self._paths) > MOST_PATHS:
             self._paths = None
+            self._lags.clear()
 
     def report(self, before: "Cohort | None" = None) -> dict[str, Any]:
         """Return population numbers and insights, ready for JSON.

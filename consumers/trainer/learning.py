@@ -4,7 +4,7 @@ Invariant: the statistics are a function of the stored events, the window and th
 how the stream is cut into chunks changes nothing, and they can be built again at any time.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -193,13 +193,9 @@ def learn(
         currency = next(iter(conversions_by_currency(connection, selection)), None)
     counts, policies = ReadCounts(), set[str]()
     state = JourneyState.empty()
-    for journeys in read_journeys(connection, window, inactivity_micros, progress):
+    for journeys in _counted(read_journeys(connection, window, inactivity_micros, progress), counts, policies):
         state = state.add(_fit(journeys, currency))
-        counts.people += journeys.people
-        counts.open_touches += journeys.open_touches
-        counts.passed_over += journeys.passed_over
         counts.foreign_currency += sum(row.group != currency for row in journeys.conversions)
-        policies |= {row.detail for row in journeys.conversions}
     return Learned(state, currency, tuple(sorted(policies)), counts)
 
 
@@ -214,16 +210,22 @@ def learn_by_day(
     """Do as `learn` does, and keep the statistics of each day apart, which a training that forgets needs."""
     counts, policies = ReadCounts(), set[str]()
     states: dict[Period, JourneyState] = {}
-    for found in read_journeys(connection, window, inactivity_micros, progress):
-        everybody = contributions_of(found)
+    for journeys in _counted(read_journeys(connection, window, inactivity_micros, progress), counts, policies):
+        everybody = contributions_of(journeys)
         chunk = states_of(journey for each in everybody.values() for journey in each.journeys)
         for period, state in chunk.items():
             states[period] = states[period].add(state) if period in states else state
-        counts.people += found.people
-        counts.open_touches += found.open_touches
-        counts.passed_over += found.passed_over
-        policies |= {row.detail for row in found.conversions}
     return Learned.of_periods(states, counts, sorted(policies), currency=currency)
+
+
+def _counted(chunks: Iterable[FinishedJourneys], counts: ReadCounts, policies: set[str]) -> Iterator[FinishedJourneys]:
+    """Pass chunks on, and keep count of what was read and of the policies that its conversions pinned."""
+    for journeys in chunks:
+        yield journeys
+        counts.people += journeys.people
+        counts.open_touches += journeys.open_touches
+        counts.passed_over += journeys.passed_over
+        policies |= {row.detail for row in journeys.conversions}
 
 
 def converted_outcomes(conversions: Sequence[TimelineRow], currency: str | None) -> Outcomes:

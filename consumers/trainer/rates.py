@@ -11,6 +11,7 @@ import numpy as np
 
 from attributary.attribution_core.histories import AGE_BOUNDS
 from attributary.attribution_core.journeys import Floats, JourneyBatch
+from attributary.attribution_core.level import NORMAL_QUANTILE
 from attributary.attribution_core.lookback import MICROS_PER_DAY
 from attributary.attribution_core.poisson import PoissonFit, fit_counts, fit_raising
 from attributary.attribution_core.poisson_credit import PoissonModel, PoissonSettings, Rates
@@ -22,7 +23,6 @@ from .population import INSUFFICIENT, NO_SUPPORT, OK
 from .watching import Path, Watched
 
 _BESIDE = ("first", "last", "linear")  # whose shares stand for "other models", with Shapley's
-_Z_90 = 1.6448536269514722
 
 
 def fit_rates(watched: Watched, settings: PoissonSettings) -> tuple[Rates, dict[str, Any]]:
@@ -65,7 +65,7 @@ def _report(watched: Watched, free: PoissonFit, model: PoissonModel) -> dict[str
                     "to_days": starts[age + 1],
                     "ratio": float(np.exp(free.beta[code, age])),
                     "interval": [
-                        float(np.exp(free.beta[code, age] + side * _Z_90 * free.beta_error[code, age]))
+                        float(np.exp(free.beta[code, age] + side * NORMAL_QUANTILE * free.beta_error[code, age]))
                         for side in (-1, 1)
                     ],
                     "credited_ratio": float(np.exp(rates.beta[code, age])),
@@ -89,6 +89,7 @@ def _report(watched: Watched, free: PoissonFit, model: PoissonModel) -> dict[str
             "confidence": shares["confidence"],
             "intervals": "parameter draws and conversions",
             "conversions_in_shares": int(sum(watched.paths.values())),
+            "conversions_left_out_of_shares": watched.paths_left_out,
             "channels": channels,
         }
     )
@@ -99,7 +100,7 @@ def _row(shares: Mapping[str, Any], place: int, conversions: int) -> dict[str, A
     share, error = shares["share"][place], shares["error"][place]
     return {
         "share": share,
-        "interval": [max(share - _Z_90 * error, 0.0), min(share + _Z_90 * error, 1.0)],
+        "interval": [max(share - NORMAL_QUANTILE * error, 0.0), min(share + NORMAL_QUANTILE * error, 1.0)],
         "error": error,
         "conversions": share * conversions,
     }

@@ -129,7 +129,11 @@ class Parameters:
         return int(text)
 
     def flag(self, name: str) -> bool:
-        """Return a flag; false when it is missing."""
+        """Return a flag; false when it is missing.
+
+        Raises:
+            JobParameterError: it is neither true nor false.
+        """
         text = self.text(name) or "false"
         if text not in _FLAGS:
             raise JobParameterError(f"{name}: must be true or false")
@@ -140,7 +144,11 @@ class Parameters:
         return tuple(part.strip() for part in (self.text(name) or "").split(",") if part.strip())
 
     def time(self, name: str) -> int | None:
-        """Return a time, microseconds UTC."""
+        """Return a time, microseconds UTC; None when it is missing.
+
+        Raises:
+            JobParameterError: it is no time.
+        """
         text = self.text(name)
         try:
             return None if text is None else parse_time(text)
@@ -188,7 +196,7 @@ class Parameters:
         """Return the window of journeys to read.
 
         Raises:
-            JobParameterError: it ends before it begins.
+            JobParameterError: it ends before it begins, or one of its parameters cannot be read.
         """
         since, until = self.time("from"), self.time("to")
         if since is not None and until is not None and since >= until:

@@ -27,11 +27,12 @@ from attributary.consumers.store.model_states import (
 )
 from attributary.consumers.store.session import StoreSession
 
-from .analysis import JourneyFilter, UnknownConversionError, analyze_batch, analyze_journey
 from .backtest import backtest
 from .backtest_rates import backtest_rates
+from .batch_analysis import JourneyFilter, analyze_batch
 from .changes import drift_from_active
 from .finished import UnknownPolicyError
+from .journey_analysis import UnknownConversionError, analyze_journey
 from .learning import Progress
 from .requests import JobParameterError, Parameters
 from .training import TrainingError, TrainingPlan, check_usable, train, upkept_for

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from attributary.attribution_core.journeys import JourneyBatch, Outcomes
 from attributary.attribution_core.models import TrainedState, model_set
+from attributary.attribution_core.other_sets import split
 from attributary.attribution_core.shapley import simplified
 from attributary.attribution_core.state import JourneyState, StateError
 
@@ -93,3 +94,8 @@ def test_documents_of_bounded_states_are_of_a_schema_of_their_own() -> None:
     for change in damaged:
         with pytest.raises(StateError):
             JourneyState.from_document({**document, **change})
+
+
+def test_the_sets_kept_are_those_of_the_most_journeys_converted_or_not() -> None:
+    kept, _ = split({("a",): (5, 0, 0), ("b",): (1, 9, 0)}, 1)
+    assert set(kept) == {("b",)}

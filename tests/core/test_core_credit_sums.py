@@ -110,3 +110,13 @@ def test_nothing_converted_is_unknown_and_large_values_are_exact() -> None:
     assert sums.value_squares == large**2
     assert sums.channels["a"][4] == large**2 << 60
     assert sums.shares(INDEX, of_value=True).tolist() == [1, 0, 0, 0]
+
+
+def test_rows_of_another_channel_cannot_be_taken_out() -> None:
+    one, other = (sums_of([([name], 1, 5)], "first") for name in "ab")
+    with pytest.raises(CreditSumsError, match="had not been added"):
+        one.subtract(other)
+
+
+def test_errors_of_value_are_positive_also_where_refunds_outweigh() -> None:
+    assert (sums_of([(["a"], 1, -30), (["b"], 1, 10)], "first").errors(ChannelIndex.of("ab"), of_value=True) > 0).all()

@@ -11,10 +11,11 @@ from attributary.attribution_core import analyze
 from attributary.attribution_core.analysis import ANALYSES
 from attributary.attribution_core.events import read_events
 from attributary.attribution_core.journeys import ChannelIndex, JourneyBatch, Outcomes
-from attributary.attribution_core.models import RULE_MODELS, model_set
+from attributary.attribution_core.models import RULE_MODELS, TrainedState, model_set
 from attributary.attribution_core.money import split_micros
 from attributary.attribution_core.paths import JourneyTable
-from attributary.attribution_core.rules import RuleSettings, position_based
+from attributary.attribution_core.rules import RuleSettings, linear, position_based
+from attributary.attribution_core.state import JourneyState
 
 DAY = 86_400_000_000
 SIGNED = {"shapley_rate", "poisson"}
@@ -159,3 +160,18 @@ def test_an_unknown_channel_has_no_code_and_its_journey_falls_back() -> None:
     assert index.code("new") == -1
     with pytest.raises(KeyError):
         index.encode(["new"])
+    known = JourneyState.fit(JourneyBatch.of_paths([["a"], ["b"]], index), Outcomes.of([True, False], [1, 0]))
+    (model,) = model_set(
+        ["markov"], {"markov": TrainedState("1", known.to_document(), {"minimum_conversions": 1})}
+    ).models
+    batch = JourneyBatch.of_paths([["a", "new"], ["a", "a"], ["new", "a", "a"], []])
+    fallback = model.fallback(batch)
+    assert fallback is not None
+    assert fallback.tolist() == [True, False, True, False]
+    assert model.credits(batch) == pytest.approx(linear(batch))
+
+
+@pytest.mark.parametrize("weights", [(-0.2, 0.6, 0.6), (1.5, -0.5, 0.0), (0.1, 0.1, 0.1)])
+def test_position_based_weights_are_shares(weights: tuple[float, float, float]) -> None:
+    with pytest.raises(ValueError, match="sum to 1"):
+        RuleSettings(*weights)

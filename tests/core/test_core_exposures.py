@@ -148,3 +148,14 @@ def test_memory_goes_by_filled_cells_not_by_channels() -> None:
         tracemalloc.stop()
     assert len(counts.exposures) > 200_000
     assert peak < 220_000_000
+
+
+def test_conversions_or_time_that_were_not_counted_cannot_be_retracted() -> None:
+    batch = JourneyBatch.of([[(0, "", "a")]], [5_000_000])
+    still_open, converted, longer = (
+        ExposureCounts.fit(batch, np.array([flag]), np.array([seconds * 1_000_000]))
+        for flag, seconds in ((0, 5), (1, 5), (0, 9))
+    )
+    for wrong in (converted, longer):
+        with pytest.raises(JourneyError, match="retracted"):
+            still_open.subtract(wrong)

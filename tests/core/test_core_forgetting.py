@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from attributary.attribution_core.forgetting import UNIT, Forgetting, PeriodState, forget, weigh
+from attributary.attribution_core.forgetting import UNIT, Forgetting, PeriodState, forget
 from attributary.attribution_core.journeys import JourneyBatch, Outcomes
 from attributary.attribution_core.lookback import MICROS_PER_DAY
 from attributary.attribution_core.markov_credit import MarkovModel, MarkovSettings
@@ -34,6 +34,9 @@ def test_a_weighted_sum_is_adding_so_often() -> None:
     added = one.add(two).add(two).add(two)
     assert JourneyState.weighted_sum([(3, two), (1, one), (0, drawn(3))]).to_document() == added.to_document()
     assert JourneyState.weighted_sum([]).to_document() == JourneyState.empty().to_document()
+    micro = JourneyState.fit(JourneyBatch.of_paths([["a"]]), Outcomes.of([True], [3]))
+    rounded = JourneyState.weighted_sum([(1, micro)], value_shift=1)  # half a micro is rounded up
+    assert (rounded.value_micros, rounded.chain.value_micros.tolist()) == (2, [2])
     halved = JourneyState.weighted_sum([(2, one)], value_shift=1)
     assert halved.value_micros == one.value_micros
     assert halved.conversions == 2 * one.conversions
@@ -56,14 +59,48 @@ def test_forgetting_does_not_depend_on_order_or_partition() -> None:
 def test_the_whole_numbers_are_the_weights() -> None:
     periods = days(30)
     found = forget(periods, HALF_LIFE)
-    exact = weigh(periods, HALF_LIFE, found.origin_micros)
-    assert found.state.index.names == exact.names
-    assert found.state.chain.steps / UNIT == pytest.approx(exact.steps, rel=1e-4)
-    assert found.state.chain.value_micros == pytest.approx(exact.ends[2], rel=1e-4, abs=100)
-    weights = [HALF_LIFE.weight(each.middle_micros, found.origin_micros) for each in periods]
+    assert found.state.index.names == CHANNELS
+    assert found.origin_micros == 29 * MICROS_PER_DAY
+    weights = np.exp2((np.arange(30) - 29) / 7)
+    steps = [each.state.chain.steps for each in periods]
+    assert found.state.chain.steps / UNIT == pytest.approx(np.tensordot(weights, steps, 1), rel=1e-4)
+    values = [each.state.chain.value_micros for each in periods]
+    assert found.state.chain.value_micros == pytest.approx(weights @ values, rel=1e-4, abs=100)
     assert found.weight == pytest.approx(60 * sum(weights), rel=1e-6)
     assert found.n_eff == pytest.approx(60 * sum(weights) ** 2 / sum(each**2 for each in weights), rel=1e-5)
     assert found.journeys_per_count * UNIT == pytest.approx(found.n_eff / found.weight, rel=1e-9)
+
+
+def test_a_journey_of_one_half_life_ago_weighs_half() -> None:
+    old, new = (
+        PeriodState(day * MICROS_PER_DAY, JourneyState.fit(JourneyBatch.of_paths(paths), Outcomes.of(flags, values)))
+        for day, paths, flags, values in (
+            (0, [["a", "b"], ["a"], ["b"]], [True, False, True], [5, 0, 5]),
+            (7, [["c", "b"], ["b"]], [True, False], [5, 0]),
+        )
+    )
+    found = forget([new, old], HALF_LIFE)
+    assert found.state.index.names == ("a", "b", "c")
+    assert (found.state.chain.opens / UNIT).tolist() == [1.0, 1.5, 1.0]
+    assert found.state.chain.value_micros.tolist() == [0, 0.5 * 10 + 5, 0]
+    assert (found.journeys, found.weight) == (5, 3 * 0.5 + 2)
+    assert found.n_eff == pytest.approx(3.5**2 / (3 * 0.25 + 2))
+
+
+def test_what_is_many_half_lives_old_is_as_if_it_had_never_been() -> None:
+    new = days(1)[0]
+    old = PeriodState(
+        -30 * 7 * MICROS_PER_DAY, JourneyState.fit(JourneyBatch.of_paths([["old"]]), Outcomes.of([True], [1]))
+    )
+    found, alone = forget([old, new], HALF_LIFE), forget([new], HALF_LIFE)
+    assert found.state.to_document() == alone.state.to_document()
+    assert (found.weight, found.n_eff) == (alone.weight, alone.n_eff)
+    assert found.journeys == alone.journeys + 1
+
+
+def test_forgetting_needs_a_half_life() -> None:
+    with pytest.raises(ValueError, match="positive"):
+        Forgetting(0)
 
 
 def test_a_long_half_life_forgets_nothing_and_nothing_is_known_of_nothing() -> None:

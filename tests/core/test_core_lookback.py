@@ -37,8 +37,8 @@ def test_the_entry_with_the_most_named_parts_wins(windows: dict[tuple[str, ...],
     # Most named parts; of equally many, channel before conversion type before interaction.
     best = max(fitting, key=lambda key: (sum(part != "*" for part in key), [part != "*" for part in key]))
     found = as_policy(windows)
-    assert found.window_micros(*asked) == windows[best] * MICROS_PER_DAY
-    assert found.window_micros(*asked) == found.window_micros(*asked)
+    for _ in range(2):  # the second answer is a remembered one
+        assert found.window_micros(*asked) == windows[best] * MICROS_PER_DAY
     assert found.longest_window_micros == max(windows.values()) * MICROS_PER_DAY
 
 

@@ -9,7 +9,7 @@ from attributary.attribution_core.counting import count_chain
 from attributary.attribution_core.grams import Grams, SparseChain, States, step_numbers
 from attributary.attribution_core.journeys import ChannelIndex, Floats, JourneyBatch, Outcomes
 from attributary.attribution_core.markov import Chain, first_order_chain, first_order_removal
-from attributary.attribution_core.markov_shapley import _marginals, _sampled, _worths, markov_shapley
+from attributary.attribution_core.markov_shapley import _exact, _marginals, _sampled, _worths, markov_shapley
 from attributary.attribution_core.removal import Method, removal_effects
 from attributary.attribution_core.state import JourneyState
 from attributary.attribution_core.sweeps import ConvergenceError
@@ -211,10 +211,31 @@ def test_counting_is_exact_for_single_and_weighted_journeys(
     steps, opens = counted_slowly(batch, outcomes)
     assert found.steps.tolist() == steps
     assert found.opens.tolist() == opens
-    filled = batch.lengths > 0
-    assert found.conversions.sum() == outcomes.conversions[filled].sum()
-    assert found.nulls.sum() == outcomes.nulls[filled].sum()
-    assert found.value_micros.sum() == outcomes.value_micros[filled].sum()
-    for journey in np.flatnonzero(filled).tolist():
-        last = batch.channels[batch.offsets[journey + 1] - 1]
-        assert found.conversions[last] >= outcomes.conversions[journey]
+    ends = [[0] * 300 for _ in range(3)]
+    for journey in np.flatnonzero(batch.lengths > 0).tolist():
+        last = int(batch.channels[batch.offsets[journey + 1] - 1])
+        for place, part in enumerate((outcomes.conversions, outcomes.nulls, outcomes.value_micros)):
+            ends[place][last] += int(part[journey])
+    assert [part.tolist() for part in (found.conversions, found.nulls, found.value_micros)] == ends
+
+
+def test_errors_of_sampled_sets_are_those_of_repeated_sampling() -> None:
+    start, steps, reward = random_chain(14, seed=4)
+    chain = Chain(start, steps, reward * 0.1)
+    fixed = np.zeros(14, dtype=np.bool_)
+    fixed[0] = True
+    exact = _exact(chain, fixed, np.arange(1, 14))
+    found = [markov_shapley(chain, (0,), draws=200, seed=seed) for seed in range(30)]
+    assert all(each.errors[0] == 0 for each in found)
+    off = np.sqrt(np.mean([(each.values - exact) ** 2 for each in found], axis=0))[1:]
+    said = np.mean([each.errors for each in found], axis=0)[1:]
+    assert (off < 1.3 * said).all()
+    assert (off > 0.05 * said).all()
+
+
+def test_values_are_counted_by_last_channel_beyond_what_floats_can_hold() -> None:
+    batch = JourneyBatch.of_paths([["a", "b"], ["b", "a"], ["c"], ["c"]])
+    values = np.array([5, 70, 2**53, 1])
+    outcomes = Outcomes(np.array([1, 1, 1, 1]), np.zeros(4, dtype=np.int64), values)
+    found = count_chain(batch.channels, batch.offsets, outcomes, 3)
+    assert found.value_micros.tolist() == [70, 5, 2**53 + 1]

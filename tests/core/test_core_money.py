@@ -96,6 +96,7 @@ def test_journeys_without_touches_get_nothing() -> None:
         ([[1.0]], [MAX_VALUE_MICROS + 1], [1], "2\\^62"),
         ([[1.0]], [-(2**63)], [1], "2\\^62"),
         ([[1.0]], [1], [0], "positive"),
+        ([[1.0], [1.0]], [5, 5], [0, 1], "positive"),
         ([[-0.5, 1.5]], [1], [1], "not negative"),
         ([[float("nan")]], [1], [1], "not negative"),
         ([[float("inf")]], [1], [1], "finite"),
@@ -129,3 +130,10 @@ def test_many_journeys_with_left_over_units_take_the_lexicographic_path() -> Non
         np.full(2 * size, 0.5), offsets, np.full(size, 1, dtype=np.int64), np.ones(size, dtype=np.int64)
     )
     assert parts[::2].sum() == size
+
+
+def test_the_largest_values_are_split_and_no_larger_ones() -> None:
+    assert split([[1.0], [1.0]], [MAX_VALUE_MICROS, -MAX_VALUE_MICROS], [1, 1]) == [
+        [MAX_VALUE_MICROS],
+        [-MAX_VALUE_MICROS],
+    ]

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attributary.attribution_core import sets
 from attributary.attribution_core.journeys import ChannelIndex, Flags, Floats, JourneyBatch, Outcomes
 from attributary.attribution_core.other_sets import SetCounts
+from attributary.attribution_core.sets import channels_of_journeys, set_shares
 from attributary.attribution_core.shapley import (
     dividends,
     exact,
@@ -170,6 +172,14 @@ def test_set_shapley_ignores_the_order_and_the_repeats_of_touches(
     assert one.sets == other.sets
 
 
+def test_no_orders_are_no_sample() -> None:
+    for pairs in (0, -1):
+        with pytest.raises(ValueError, match="max_pairs"):
+            sampled(2, lambda members: members.sum(axis=1).astype(np.float64), seed=0, max_pairs=pairs)
+        with pytest.raises(ValueError, match="max_pairs"):
+            sampled_rate_values({("a",): (1, 1, 0)}, INDEX, seed=0, max_pairs=pairs)
+
+
 def test_set_shapley_ignores_order_and_repeats_and_ordered_sums_to_it() -> None:
     paths = [["a", "b", "a"], ["b", "a"], ["c", "b", "c", "c"], ["a"]]
     conversions = np.array([3, 1, 2, 5])
@@ -189,3 +199,24 @@ def test_refuses_tables_that_are_no_games() -> None:
         with pytest.raises(ValueError, match="2\\^K"):
             exact(np.zeros(size))
     assert exact(np.zeros(1)).size == 0
+
+
+def test_a_single_channel_gets_its_rate_exact_or_sampled() -> None:
+    one: SetCounts = {("a",): (1, 0, 0)}
+    index = ChannelIndex.of("a")
+    assert rate_game(one, index).tolist() == [0, 1]
+    assert sampled_rate_values(one, index, seed=0, max_pairs=4).values.tolist() == [1]
+
+
+def test_sampling_stops_early_in_a_game_that_falls() -> None:
+    found = sampled(3, lambda members: -members.sum(axis=1).astype(np.float64), seed=0, target_error=0.5, max_pairs=500)
+    assert found.pairs == 32
+
+
+def test_sets_are_the_same_however_many_journeys_are_looked_at_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(1)
+    batch = JourneyBatch.of_paths([generator.choice(list("abcd"), n).tolist() for n in generator.integers(0, 6, 30)])
+    whole, shares = channels_of_journeys(batch), set_shares(batch)
+    monkeypatch.setattr(sets, "_CELLS", 8)
+    assert [part.tolist() for part in channels_of_journeys(batch)] == [part.tolist() for part in whole]
+    assert set_shares(batch).tolist() == shares.tolist()

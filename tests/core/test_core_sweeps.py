@@ -67,3 +67,13 @@ def test_second_order_with_two_hundred_channels_takes_tens_of_sweeps() -> None:
         effects = removal_effects(chain).effects
     assert 2 * 5 < len(counted) < 2 * 40  # conversions, then value
     assert ((effects[0] >= 0) & (effects[0] <= 1)).all()
+
+
+def test_values_below_zero_converge_as_those_above() -> None:
+    batch = JourneyBatch.of_paths([["a", "b", "c"], ["b", "a"], ["c", "c", "a"]])
+    rewards = np.column_stack(([3.0, 1, 2], [-5.0, -7, -1]))
+    chain = Grams.of(batch, 2).chain(rewards, np.array([5.0, 6, 7]))
+    wanted = removal_effects(chain, "dense").effects
+    methods: tuple[Method, ...] = ("sparse", "blocks")
+    for method in methods:
+        assert np.abs(removal_effects(chain, method).effects - wanted).max() < 1e-12, method

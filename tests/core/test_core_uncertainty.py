@@ -7,7 +7,7 @@ from attributary.attribution_core.claims import benjamini_hochberg, holm, two_si
 from attributary.attribution_core.credit_sums import CreditSums
 from attributary.attribution_core.drift import drift
 from attributary.attribution_core.journeys import Floats, JourneyBatch, Outcomes
-from attributary.attribution_core.markov import Chain, first_order_removal, shares
+from attributary.attribution_core.markov import Chain, first_order_chain, first_order_removal, shares
 from attributary.attribution_core.population import (
     CreditTotals,
     Estimator,
@@ -215,3 +215,34 @@ def test_draws_that_say_nothing_about_value_still_say_how_sure_the_conversions_a
     assert found.confidence[0] == both.confidence[0] > 0.9
     assert np.isnan(found.low[1]).all()
     assert np.isnan(found.confidence[1])
+
+
+def test_a_spread_reaches_from_tail_to_tail() -> None:
+    draws = np.linspace(0, 1, 101)[:, None]
+    found = spread(draws, np.array([0.5]))
+    assert (found.low[0], found.high[0]) == (pytest.approx(0.05), pytest.approx(0.95))
+    half = spread(draws, np.array([0.5]), level=0.5)
+    assert (half.low[0], half.high[0]) == (pytest.approx(0.25), pytest.approx(0.75))
+
+
+def test_draws_of_the_effects_on_value_are_around_those_of_the_chain_of_value() -> None:
+    batch = JourneyBatch.of_paths([["a", "b"], ["b", "a"], ["a"], ["c"]])
+    values = np.array([4_000, 3_000_000, 1_000_000, 4_000])
+    state = JourneyState.fit(batch, Outcomes(np.array([4000, 3000, 1000, 2000]), np.array([5000] * 4), values))
+    chain = state.chain
+    ends = chain.conversions + chain.nulls
+    exact = first_order_removal(first_order_chain(chain.steps, chain.opens, chain.value_micros, ends)).effects
+    # conversions with one last channel are worth the same here
+    drawn = dirichlet_removal(state, draws=200, seed=1, value_squares=np.zeros(3)).mean(axis=0)
+    assert drawn == pytest.approx(exact, abs=0.02)
+    assert abs(exact - dirichlet_removal(state, draws=200, seed=1).mean(axis=0)).max() > 0.05
+
+
+def test_a_single_hypothesis_is_tested_at_the_rate_itself() -> None:
+    assert benjamini_hochberg(np.array([0.09]), 0.1).tolist() == [True]
+    assert benjamini_hochberg(np.array([0.11]), 0.1).tolist() == [False]
+
+
+def test_a_change_whose_error_is_unknown_or_that_is_none_has_a_p_value_of_one() -> None:
+    found = drift(np.array([0.2, 0.1]), np.array([np.nan, 0.0]), np.array([0.1, 0.1]), np.zeros(2))
+    assert found.p_value.tolist() == [1.0, 1.0]

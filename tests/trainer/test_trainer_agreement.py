@@ -16,7 +16,7 @@ from attributary.consumers.runtime.records import Record
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.model_states import activate, save_states
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.trainer.analysis import JourneyFilter, analyze_batch
+from attributary.consumers.trainer.batch_analysis import JourneyFilter, analyze_batch
 from attributary.consumers.trainer.learning import Closing, Window, learn
 from attributary.consumers.trainer.training import TrainingPlan, train
 from attributary.producers.simulator import Disorder, SimulatorConfig, Volume, simulate

@@ -12,14 +12,10 @@ from attributary.attribution_core.journeys import JourneyBatch, Outcomes
 from attributary.attribution_core.models import MODELS, model_set
 from attributary.attribution_core.state import JourneyState
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.trainer import analysis, cohort
-from attributary.consumers.trainer.analysis import (
-    JourneyFilter,
-    UnknownConversionError,
-    analyze_batch,
-    analyze_journey,
-)
+from attributary.consumers.trainer import batch_analysis, cohort
 from attributary.consumers.trainer.backtest import backtest, compare
+from attributary.consumers.trainer.batch_analysis import JourneyFilter, analyze_batch
+from attributary.consumers.trainer.journey_analysis import UnknownConversionError, analyze_journey
 from attributary.consumers.trainer.learning import Closing, Window
 from attributary.consumers.trainer.training import TrainingError
 from tests.trainer.feed import DAY, NOW, POLICY, feed, link, order, touchpoint
@@ -112,7 +108,7 @@ def test_filters_choose_whole_conversions(snapshot: psycopg.Connection) -> None:
 
 
 def test_many_names_are_summed_up(snapshot: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(analysis, "MOST_NAMES", 1)
+    monkeypatch.setattr(batch_analysis, "MOST_NAMES", 1)
     rows = model(analyzed(snapshot), "linear")["channels"]
     assert [row["name"] for row in rows] == ["search", "(other)"]
     assert (rows[1]["names"], rows[1]["credit"]) == (2, pytest.approx(11 / 6))

@@ -5,6 +5,7 @@ import pytest
 
 from attributary.attribution_core.journeys import JourneyBatch, Outcomes
 from attributary.attribution_core.state import JourneyState
+from attributary.consumers.trainer import cohort
 from attributary.consumers.trainer.population import population, shapley_shares
 
 
@@ -22,3 +23,15 @@ def test_a_bounded_state_has_the_same_population() -> None:
         assert {key: said[key] for key in said if key != "channels"} == {
             key: wanted[key] for key in wanted if key != "channels"
         }
+
+
+def test_a_cohort_of_too_many_paths_keeps_nothing_by_journey(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cohort, "MOST_PATHS", 2)
+    counted = cohort.Cohort()
+    for path in (["a"], ["b"], ["a", "b"], ["b", "a"]):
+        counted.add(JourneyBatch.of_paths([path]), Outcomes.of([True], [5]))
+    assert counted.table() is None
+    assert counted._lags == []
+    said = counted.report()
+    assert (said["distinct_paths"], said["insights"]) == (None, None)
+    assert said["population"]["conversions"] == 4

@@ -24,8 +24,10 @@ from attributary.consumers.runtime.records import Record
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.model_states import activate, deactivate, save_states, show_state
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.trainer.analysis import JourneyFilter, analyze_batch, analyze_journey
+from attributary.consumers.trainer import watching
+from attributary.consumers.trainer.batch_analysis import JourneyFilter, analyze_batch
 from attributary.consumers.trainer.calibrating import calibrated
+from attributary.consumers.trainer.journey_analysis import analyze_journey
 from attributary.consumers.trainer.learning import Window
 from attributary.consumers.trainer.rates import fit_rates
 from attributary.consumers.trainer.training import TrainingError, TrainingPlan, train
@@ -98,6 +100,17 @@ def test_known_rates_come_out_of_the_store(database: str) -> None:
     assert sum(shares) == pytest.approx(1)
     assert channels["search"]["poisson"]["share"] > 3 * channels["mail"]["poisson"]["share"]
     json.dumps(dict(state.metadata), allow_nan=False)
+
+
+def test_conversions_whose_path_was_one_too_many_are_told(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    feed(database, world(400, seed=5))
+    whole = trained(database).metadata["diagnostics"]
+    assert whole["conversions_left_out_of_shares"] == 0
+    monkeypatch.setattr(watching, "_MOST_PATHS", 3)
+    cut = trained(database).metadata["diagnostics"]
+    assert cut["conversions_left_out_of_shares"] > 0
+    told = cut["conversions_in_shares"] + cut["conversions_left_out_of_shares"]
+    assert told == whole["conversions_in_shares"]
 
 
 def in_force(dsn: str) -> TrainedState:

@@ -23,7 +23,8 @@ def test_times_keep_every_microsecond(micros: int, zone: timezone) -> None:
 
 
 def test_dates_and_microseconds() -> None:
-    assert parse_time("1970-01-03") == 2 * DAY
+    assert parse_time("1970-01-03") == parse_time("19700103") == 2 * DAY
+    assert parse_time("100000000") == 100_000_000
     assert parse_time("1790000000000000") == 1_790_000_000_000_000
     for text in ("yesterday", "2026-11-24T10:00:00", "2026-13-01", ""):
         with pytest.raises(ValueError, match="must"):
@@ -119,3 +120,14 @@ def test_what_makes_sense_passes() -> None:
 
 def test_every_kind_has_its_parameters() -> None:
     assert set(PARAMETERS) == JOB_KINDS
+
+
+def test_days_are_positive_and_may_be_parts() -> None:
+    assert Parameters("train", {}).half_life() is None
+    assert Parameters("train", {"half_life_days": "1.5"}).half_life() == 3 * DAY // 2
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "x"])
+def test_what_is_no_number_of_days_is_refused(text: str) -> None:
+    with pytest.raises(JobParameterError, match="half_life_days"):
+        Parameters("train", {"half_life_days": text}).half_life()

@@ -109,7 +109,8 @@ def test_nothing_is_looked_at_twice_and_the_time_moves_on(shop: str) -> None:
             with turn(connection, wait=True), looked(connection) as found:
                 assert found == 0
                 times.append(connection.execute(since).fetchone())
-        assert times == sorted(times, key=str)
+        known = [row[0] for row in times if row is not None and row[0] is not None]
+        assert known == sorted(known)
         assert times[-1] is not None
         assert times[-1][0] is not None
         # another server, or a clock that went back: everything is looked at once, nothing is noted for it

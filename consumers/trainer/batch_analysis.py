@@ -1,4 +1,4 @@
-"""Batch analysis: the credits of many conversions, or of one, by all models of the tenant at once.
+"""Batch analysis: the credits of many conversions, by all models of the tenant at once.
 
 Credits of journeys are additive, so they are summed while the journeys stream by. Invariant: for every model and
 currency the values by channel, those by platform and those by campaign each sum to the net value of the conversions
@@ -7,39 +7,27 @@ with touches, less the model's baseline, to the micro; what has no touch stays "
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import psycopg
 
-from attributary.attribution_core.journey_insights import journey_insights
 from attributary.attribution_core.journeys import Flags, Floats, Ints, JourneyBatch
+from attributary.attribution_core.level import NORMAL_QUANTILE
 from attributary.attribution_core.models import Attribution, ModelSet
-from attributary.attribution_core.money import split_micros, split_with_baseline
 from attributary.attribution_core.poisson_credit import PoissonModel
 from attributary.attribution_core.report import plain
-from attributary.consumers.store.training import (
-    Selection,
-    TimelineRow,
-    conversions_by_currency,
-    person_of_conversion,
-)
-from attributary.schemas.limits import MINOR_UNIT_MICROS
+from attributary.consumers.store.training import Selection, TimelineRow, conversions_by_currency
 
 from .cohort import Cohort
-from .finished import FinishedJourneys
+from .credited import part_of, split_values
 from .learning import Progress, Window, converted_outcomes, no_progress, null_outcomes, read_journeys
 
 MOST_NAMES = 200
 """Names shown per dimension; the rest is summed up under "(other)", and how many they are is told."""
 _OTHER = "(other)"
-_Z_90 = 1.6448536269514722  # the normal quantile of 0.95
 _DIMENSIONS = ("channel", "platform", "campaign")
-
-
-class UnknownConversionError(LookupError):
-    """There is no such conversion, or only corrections of it have arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,67 +98,13 @@ def analyze_batch(
     totals, cohort = _Totals(), Cohort()
     for journeys in read_journeys(connection, window, inactivity_micros, progress):
         kept = chosen.keeps(journeys.converted, journeys.touches)
-        batch, conversions, touches = _kept(journeys, kept)
+        batch, conversions, touches = part_of(journeys, kept)
         if conversions:
             _add(totals, batch, conversions, touches, models)
         cohort.add(batch, converted_outcomes(conversions, currency))
         lost = chosen.keeps(journeys.nulls, journeys.null_touches)
-        cohort.add(_part(journeys.nulls, lost), null_outcomes(int(lost.sum())))
+        cohort.add(journeys.nulls.select(lost), null_outcomes(int(lost.sum())))
     return _report(totals, models) | {"currency": currency} | cohort.report()
-
-
-def analyze_journey(
-    connection: psycopg.Connection, tenant_id: str, conversion_id: str, models: ModelSet, inactivity_micros: int
-) -> dict[str, Any]:
-    """Credit one conversion, touch by touch.
-
-    Args:
-        connection: in a snapshot.
-        tenant_id: whose.
-        conversion_id: which.
-        models: to credit with.
-        inactivity_micros: see `read_journeys`.
-
-    Raises:
-        UnknownConversionError: it is not known.
-    """
-    person = person_of_conversion(connection, tenant_id, conversion_id)
-    if person is None:
-        raise UnknownConversionError(f"there is no conversion {conversion_id}")
-    for journeys in read_journeys(connection, Window(tenant_id, journey_key=person), inactivity_micros):
-        only = np.fromiter((row.id == conversion_id for row in journeys.conversions), np.bool_)
-        if only.any():
-            batch, conversions, touches = _kept(journeys, only)
-            return _journey(batch, conversions[0], touches, models)
-    raise UnknownConversionError(f"the conversion {conversion_id} moved to another person meanwhile; ask again")
-
-
-def _kept(journeys: FinishedJourneys, kept: Flags) -> tuple[JourneyBatch, list[TimelineRow], list[TimelineRow]]:
-    inside = np.repeat(kept, journeys.converted.lengths)
-    conversions = [row for row, keep in zip(journeys.conversions, kept.tolist(), strict=True) if keep]
-    touches = [row for row, keep in zip(journeys.touches, inside.tolist(), strict=True) if keep]
-    return _part(journeys.converted, kept), conversions, touches
-
-
-def _part(batch: JourneyBatch, kept: Flags) -> JourneyBatch:
-    inside = np.repeat(kept, batch.lengths)
-    return JourneyBatch(
-        offsets=np.concatenate(([0], np.cumsum(batch.lengths[kept]))).astype(np.int64),
-        channels=batch.channels[inside],
-        times=batch.times[inside],
-        converted_at=batch.converted_at[kept],
-        direct=batch.direct[inside],
-        index=batch.index,
-    )
-
-
-def _split(said: Attribution, batch: JourneyBatch, conversions: Sequence[TimelineRow]) -> tuple[Ints, Ints]:
-    """Return the micros of every touch, and those of every journey that touches do not get although there are some."""
-    values = np.fromiter((row.value_micros for row in conversions), np.int64, len(conversions))
-    units = np.fromiter((MINOR_UNIT_MICROS.get(row.group, 1) for row in conversions), np.int64, len(conversions))
-    if said.baseline is None:
-        return split_micros(said.credits, batch.offsets, values, units), np.zeros_like(values)
-    return split_with_baseline(said.credits, said.baseline, batch.offsets, values, units)
 
 
 def _add(
@@ -200,7 +134,7 @@ def _add(
         baseline = model.baseline(batch) if isinstance(model, PoissonModel) else None
         said = Attribution(model.credits(batch), None, fallen, baseline)
         credits_ = said.credits
-        touch_micros, rest_micros = _split(said, batch, conversions)
+        touch_micros, rest_micros = split_values(said, batch, conversions)
         micros = touch_micros.tolist()
         if baseline is not None:
             rest = totals.baselines.setdefault(model.name, _Sum())
@@ -312,53 +246,6 @@ def _row(name: str, entry: _Sum, number: int) -> dict[str, Any]:
         "name": name,
         "credit": entry.credit,
         "share": share,
-        "interval": [max(share - _Z_90 * error, 0.0), min(share + _Z_90 * error, 1.0)],
+        "interval": [max(share - NORMAL_QUANTILE * error, 0.0), min(share + NORMAL_QUANTILE * error, 1.0)],
         "value_micros": dict(sorted(entry.micros.items())),
     }
-
-
-def _journey(
-    batch: JourneyBatch, conversion: TimelineRow, touches: Sequence[TimelineRow], models: ModelSet
-) -> dict[str, Any]:
-    credited = []
-    said = models.attribute(batch)
-    for model in models.models:
-        of_model = said[model.name]
-        fallen, confidence = of_model.fallback, of_model.confidence
-        micros, rest = _split(of_model, batch, [conversion])
-        credited.append(
-            {
-                "model": model.name,
-                "version": model.version,
-                "fallback": model.fallback_rule if fallen is not None and fallen[0] else None,
-                "confidence": None if confidence is None else confidence[0],
-                "credits": of_model.credits.tolist(),
-                "value_micros": micros.tolist(),
-                "baseline": None if of_model.baseline is None else of_model.baseline[0],
-                "unattributed_micros": rest.tolist()[0] if touches else conversion.value_micros,
-            }
-        )
-    report: dict[str, Any] = plain(
-        {
-            "conversion_id": conversion.id,
-            "conversion_type": conversion.kind,
-            "converted_at": conversion.at,
-            "net_value_micros": conversion.value_micros,
-            "currency": conversion.group,
-            "journey_key": conversion.journey_key,
-            "touchpoints": [
-                {
-                    "event_id": row.id,
-                    "channel": row.kind,
-                    "platform": row.group,
-                    "campaign": row.campaign,
-                    "interaction": row.detail,
-                    "occurred_at": row.at,
-                }
-                for row in touches
-            ],
-            "models": credited,
-            "insights": [asdict(insight) for insight in journey_insights(batch, models, said)[0]],
-        }
-    )
-    return report

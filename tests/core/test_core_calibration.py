@@ -1,72 +1,16 @@
+"""Totals scaled by what experiments measured."""
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from attributary.attribution_core import analyze
 from attributary.attribution_core.calibration import Lift, ScalingError, calibrate
-from attributary.attribution_core.forgetting import EffectiveCount, Forgetting, PeriodState, weigh
-from attributary.attribution_core.journeys import JourneyBatch, Outcomes
-from attributary.attribution_core.markov import first_order_chain, first_order_removal
+from attributary.attribution_core.experiments import Experiment, ExperimentError, read_experiments
+from attributary.attribution_core.lifts import Totals, calibrate_totals, calibration_document
 from attributary.attribution_core.pooling import Z_90, Pooled, student_90
-from attributary.attribution_core.state import JourneyState
+from tests.core.unequal import UNEQUAL, Columns
 
 DAY = 86_400_000_000
-WEEK = Forgetting(7 * DAY)
-
-
-def period(day: int, paths: list[list[str]], converted: list[bool]) -> PeriodState:
-    outcomes = Outcomes.of(converted, [int(flag) * 5 for flag in converted])
-    return PeriodState(day * DAY, JourneyState.fit(JourneyBatch.of_paths(paths), outcomes))
-
-
-OLD = period(0, [["a", "b"], ["a"], ["b"]], [True, False, True])
-NEW = period(7, [["c", "b"], ["b"]], [True, False])
-
-
-def test_a_journey_of_one_half_life_ago_weighs_half() -> None:
-    counts = weigh([NEW, OLD], WEEK, 7 * DAY)
-    assert counts.names == ("a", "b", "c")
-    assert counts.opens.tolist() == [1.0, 1.5, 1.0]
-    assert counts.weight == 3 * 0.5 + 2
-    assert counts.n_eff == pytest.approx(3.5**2 / (3 * 0.25 + 2))
-    assert counts.ends[2].tolist() == [0, 0.5 * 10 + 5, 0]
-    assert weigh([OLD, NEW], WEEK, 7 * DAY).steps.tobytes() == counts.steps.tobytes()
-    scaled = counts.scaled()
-    assert scaled.opens.sum() == pytest.approx(scaled.n_eff)
-
-
-def test_estimates_do_not_depend_on_when_one_looks_and_old_data_fade_out() -> None:
-    now, later = weigh([OLD, NEW], WEEK, 7 * DAY), weigh([OLD, NEW], WEEK, 700 * DAY)
-    assert first_order_removal(later.chain()).effects == pytest.approx(first_order_removal(now.chain()).effects)
-    assert later.n_eff == pytest.approx(now.n_eff)
-    forgotten = weigh([OLD, NEW], Forgetting(DAY // 24), 7 * DAY)
-    chain = NEW.state.chain
-    only_new = first_order_chain(chain.steps, chain.opens, chain.conversions, chain.conversions + chain.nulls)
-    effects = first_order_removal(forgotten.chain()).effects
-    assert effects[[1, 2]] == pytest.approx(first_order_removal(only_new).effects)
-    endless = weigh([OLD, NEW], Forgetting(10**18), 7 * DAY)
-    assert endless.n_eff == pytest.approx(5)
-    assert weigh([], WEEK, 0).n_eff == 0
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 4_000), st.integers(1, 100)), min_size=1, max_size=8))
-def test_the_effective_count_of_a_stream_survives_moving_its_origin(rows: list[tuple[int, int]]) -> None:
-    found = EffectiveCount(0)
-    for day, journeys in sorted(rows):
-        found = found.add(day * DAY, journeys, WEEK)
-    newest = max(day for day, _ in rows)
-    weights = np.array([2.0 ** ((day - newest) / 7) for day, _ in rows])
-    counts = np.array([journeys for _, journeys in rows])
-    wanted = (weights @ counts) ** 2 / (weights**2 @ counts)
-    assert found.n_eff == pytest.approx(wanted)
-    assert 1 - 1e-9 <= found.n_eff <= counts.sum() * (1 + 1e-9)
-
-
-def test_forgetting_needs_a_half_life() -> None:
-    with pytest.raises(ValueError, match="positive"):
-        Forgetting(0)
-
 
 NAMES = ("mail", "search", "social")
 TOTALS = np.array([100.0, 400.0, 50.0])
@@ -179,3 +123,67 @@ def test_experiments_are_checked() -> None:
             Lift(conversions, error)
     unchanged = calibrate(NAMES, TOTALS, ERRORS, {}, 600)
     assert [channel.calibrated for channel in unchanged.channels] == TOTALS.tolist()
+
+
+LIFTS = {"search": Lift(200, 20), "mail": Lift(80, 10)}
+
+
+def test_the_error_of_a_borrowing_channel_s_own_total_is_carried_through() -> None:
+    sure, unsure = (
+        calibrate(NAMES, TOTALS, np.array([5.0, 8.0, error]), LIFTS, 600).channels[2] for error in (0.0, 4.0)
+    )
+    assert unsure.standard_error**2 - sure.standard_error**2 == pytest.approx((unsure.factor * 4.0) ** 2)
+
+
+TWO = Totals(("mail", "search"), np.array([100.0, 50.0]), np.array([4.0, 3.0]), 200.0, 0, 40 * DAY)
+
+
+def test_experiments_of_value_do_not_calibrate_conversions() -> None:
+    mixed = [Experiment("mail", "conversions", 60, 10), Experiment("search", "value", 9_000, 10)]
+    found = calibrate_totals(TWO, mixed, "conversions")
+    assert [channel.basis for channel in found.channels] == ["measured", "uncalibrated"]
+
+
+def test_totals_of_nothing_have_no_shares() -> None:
+    nothing = Totals(TWO.channels, TWO.amounts, TWO.errors, 0.0)
+    document = calibration_document(nothing, [Experiment("mail", "conversions", 60, 10)], "conversions")
+    assert [row["share"] for row in document["channels"]] == [None, None]
+
+
+def test_experiments_are_read_with_their_time_in_micros() -> None:
+    cells: Columns = {
+        "channel": ["a"],
+        "standard_error": [1],
+        "share": [0.1],
+        "from": ["100000000"],
+        "to": ["200000000"],
+    }
+    (found,) = read_experiments(cells)
+    assert (found.since, found.until) == (100_000_000, 200_000_000)
+
+
+def test_a_share_is_not_carried_to_another_time() -> None:
+    share = Experiment("mail", "share", 0.3, 0.05, 10 * DAY, 20 * DAY)
+    assert calibration_document(TWO, [share], "conversions")["experiments"][0]["carried"] == 1
+
+
+def test_an_amount_cannot_be_carried_to_totals_without_an_end() -> None:
+    half = Totals(TWO.channels, TWO.amounts, TWO.errors, 200.0, 0, None)
+    with pytest.raises(ExperimentError, match="no begin or no end"):
+        calibrate_totals(half, [Experiment("mail", "conversions", 15, 2, 10 * DAY, 20 * DAY)], "conversions")
+
+
+def test_experiments_on_shares_calibrate_conversions_only() -> None:
+    report = analyze(UNEQUAL, ["last"], experiments=(Experiment("a", "share", 0.3, 0.05),), draws=30)["last"]
+    assert [each["of"] for each in report.diagnostics["calibration"]] == ["conversions"]
+    assert "calibrated_value" not in report.channels[0]
+
+
+def test_an_experiment_of_a_quarter_of_the_time_is_carried_to_all_of_it() -> None:
+    touches = [(f"u{n}", 0, "mail" if n % 2 else "search", 0, 0) for n in range(200)]
+    orders = [(f"u{n}", 40 * 86_400, "", 1, 5) for n in range(0, 200, 3)]
+    names = ("user", "time", "channel", "conversion", "value")
+    events = dict(zip(names, map(list, zip(*touches, *orders, strict=True)), strict=True))
+    quarter = Experiment("mail", "conversions", 5.0, 1.0, 10 * DAY, 20 * DAY)
+    report = analyze(events, ["last"], experiments=(quarter,), draws=30)["last"]
+    assert report.diagnostics["calibration"][0]["experiments"][0]["carried"] == 4

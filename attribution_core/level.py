@@ -1,0 +1,9 @@
+"""The level of every interval, and what follows from it.
+
+Invariant: intervals of draws lie between `TAILS`, those of a normal error are `NORMAL_QUANTILE` of it to either side;
+both hold the truth with the probability `LEVEL`, so that intervals of different numbers may be read side by side.
+"""
+
+LEVEL = 0.9
+TAILS = (0.05, 0.95)
+NORMAL_QUANTILE = 1.6448536269514722  # of the upper tail: P(X <= it) = 0.95 for a standard normal X
