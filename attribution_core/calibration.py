@@ -24,10 +24,10 @@ from typing import Literal
 import numpy as np
 
 from attributary.attribution_core.journeys import Floats
-from attributary.attribution_core.pooling import Z_90, Pooled, normal_draws, student_90
+from attributary.attribution_core.level import NORMAL_QUANTILE, TAILS
+from attributary.attribution_core.pooling import Pooled, normal_draws, student_90
 
 Basis = Literal["measured", "borrowed", "uncalibrated"]
-_ENDS = (0.05, 0.95)
 
 
 class ScalingError(ValueError):
@@ -177,11 +177,11 @@ def _of_several(totals: Floats, errors: Floats, pooled: Pooled | None) -> tuple[
     The errors of the model's totals are added as if they went together: at most they do.
     """
     if pooled is None:
-        half = Z_90 * float(errors.sum())
+        half = NORMAL_QUANTILE * float(errors.sum())
         return half, half
     mean, between = pooled.another
     own, model = normal_draws(2)
     drawn = (totals.sum() + errors.sum() * model) * mean + np.sqrt((totals**2).sum()) * between * own
-    low, high = np.quantile(drawn, _ENDS)
+    low, high = np.quantile(drawn, TAILS)
     centre = float(totals.sum()) * pooled.mean
     return centre - float(low), float(high) - centre

@@ -15,12 +15,12 @@ import numpy as np
 from attributary.attribution_core.claims import benjamini_hochberg, holm, two_sided
 from attributary.attribution_core.drift import drift
 from attributary.attribution_core.journeys import Flags, Floats, Ints
-from attributary.attribution_core.level import TAILS
+from attributary.attribution_core.level import NORMAL_QUANTILE, TAILS
 from attributary.attribution_core.lookback import MICROS_PER_DAY
 from attributary.attribution_core.markov import shares
 from attributary.attribution_core.paths import JourneyTable
 from attributary.attribution_core.population import RemovalTotals, Weights
-from attributary.attribution_core.positions import Z_90, Positions, Tendency, assists, openings
+from attributary.attribution_core.positions import Positions, Tendency, assists, openings
 from attributary.attribution_core.synergy import synergies
 from attributary.attribution_core.uncertainty import bootstrap_weights
 
@@ -174,7 +174,7 @@ def _synergies(table: JourneyTable) -> list[Insight]:
     passed = benjamini_hochberg(np.array(tests, dtype=np.float64), _SYNERGY_RATE).tolist()
     found = []
     for place, claimed in zip(chosen, passed, strict=True):
-        difference, half = float(compared.difference[place]), Z_90 * float(compared.error[place])
+        difference, half = float(compared.difference[place]), NORMAL_QUANTILE * float(compared.error[place])
         one, other = (table.batch.index.names[code] for code in compared.pairs[place].tolist())
         side = "more" if difference > 0 else "less"
         text = (
@@ -264,7 +264,7 @@ def _quantile(rule: str, values: Floats, counts: Ints, part: float, words: str) 
     def at(rank: float) -> float:
         return float(values[order][min(int(np.searchsorted(running, rank)), values.size - 1)])
 
-    half = Z_90 * sqrt(n * part * (1 - part))  # ranks that hold the quantile with 90 %
+    half = NORMAL_QUANTILE * sqrt(n * part * (1 - part))  # ranks that hold the quantile with 90 %
     found = at(n * part)
     text = words.format(found) if n * min(part, 1 - part) >= MINIMUM_N * 0.5 else None
     return Insight(rule, (), found, at(max(n * part - half, 1)), at(min(n * part + half + 1, n)), n, text)
@@ -284,6 +284,6 @@ def _shifts(now: _Sample, before: _Sample) -> list[Insight]:
         text = None
         if found.changed[place] and n >= MINIMUM_N:
             text = f"the share of {name} has {'risen' if change > 0 else 'fallen'} by {100 * abs(change):.1f} points"
-        low, high = change - Z_90 * error, change + Z_90 * error
+        low, high = change - NORMAL_QUANTILE * error, change + NORMAL_QUANTILE * error
         insights.append(Insight("channel.shift", (name,), change, low, high, n, text))
     return insights

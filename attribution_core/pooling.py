@@ -22,8 +22,8 @@ from functools import cached_property
 import numpy as np
 
 from attributary.attribution_core.journeys import Floats
+from attributary.attribution_core.level import NORMAL_QUANTILE
 
-Z_90 = 1.6448536269514722  # the normal quantile of 0.95
 # Student's t, quantile of 0.95, by degrees of freedom from 1
 _T_90 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796, 1.782, 1.771, 1.761, 1.753)
 _DRAWS = 10_000
@@ -35,10 +35,11 @@ _HALVINGS = 60
 def student_90(degrees: int | None) -> float:
     """Return the quantile of 0.95 of Student's t; of the normal distribution for None, errors that are known."""
     if degrees is None:
-        return Z_90
+        return NORMAL_QUANTILE
     if degrees <= len(_T_90):
         return _T_90[degrees - 1]
-    return Z_90 + (Z_90**3 + Z_90) / (4 * degrees)  # Cornish and Fisher's first term: within 0.01 from here on
+    # Cornish and Fisher's first term: within 0.01 from here on
+    return NORMAL_QUANTILE + (NORMAL_QUANTILE**3 + NORMAL_QUANTILE) / (4 * degrees)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +68,7 @@ class Pooled:
     def contradict(self) -> bool:
         """Whether ``Q(0)`` is beyond its 0.95 quantile (Wilson and Hilferty 1931): errors alone hardly explain it."""
         part = 2 / (9 * max(self.degrees, 1))
-        return self.degrees > 0 and self.q > self.degrees * (1 - part + Z_90 * np.sqrt(part)) ** 3
+        return self.degrees > 0 and self.q > self.degrees * (1 - part + NORMAL_QUANTILE * np.sqrt(part)) ** 3
 
     @cached_property
     def between(self) -> float:

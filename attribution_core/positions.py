@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from attributary.attribution_core.journeys import Floats, JourneyBatch, Outcomes
-
-Z_90 = 1.6448536269514722  # the normal quantile of 0.95
+from attributary.attribution_core.level import NORMAL_QUANTILE
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +93,8 @@ def openings(counts: Positions) -> Tendency:
     n = counts.opens + counts.closes
     with np.errstate(invalid="ignore", divide="ignore"):
         share = counts.opens / n
-        middle = (counts.opens + Z_90**2 / 2) / (n + Z_90**2)
-        half = Z_90 / (n + Z_90**2) * np.sqrt(n * share * (1 - share) + Z_90**2 / 4)
+        middle = (counts.opens + NORMAL_QUANTILE**2 / 2) / (n + NORMAL_QUANTILE**2)
+        half = NORMAL_QUANTILE / (n + NORMAL_QUANTILE**2) * np.sqrt(n * share * (1 - share) + NORMAL_QUANTILE**2 / 4)
         z = (counts.opens - counts.closes) / np.sqrt(n)
     # at 0 and 1 the interval ends there, but for rounding
     low = np.where(counts.opens == 0, share, middle - half)
@@ -114,8 +113,8 @@ def assists(counts: Positions) -> Tendency:
     last, linear, squares = counts.last, counts.linear, counts.linear_squares
     # (last - r linear)^2 = z^2 (r linear - r^2 squares); above r = 1 the variance r (linear - squares), which is larger
     rare = last <= linear
-    square = linear**2 + Z_90**2 * np.where(rare, squares, 0.0)
-    middle = 2 * last * linear + Z_90**2 * np.where(rare, linear, linear - squares)
+    square = linear**2 + NORMAL_QUANTILE**2 * np.where(rare, squares, 0.0)
+    middle = 2 * last * linear + NORMAL_QUANTILE**2 * np.where(rare, linear, linear - squares)
     half = np.sqrt(np.maximum(middle**2 - 4 * square * last**2, 0.0))  # not below 0 but for rounding
     with np.errstate(invalid="ignore", divide="ignore"):
         ends = [(middle + sign * half) / (2 * square) for sign in (1, -1)]

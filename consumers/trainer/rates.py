@@ -11,7 +11,7 @@ import numpy as np
 
 from attributary.attribution_core.histories import AGE_BOUNDS
 from attributary.attribution_core.journeys import Floats, JourneyBatch
-from attributary.attribution_core.level import NORMAL_QUANTILE
+from attributary.attribution_core.level import NORMAL_QUANTILE, TAILS
 from attributary.attribution_core.lookback import MICROS_PER_DAY
 from attributary.attribution_core.poisson import PoissonFit, fit_counts, fit_raising
 from attributary.attribution_core.poisson_credit import PoissonModel, PoissonSettings, Rates
@@ -110,7 +110,7 @@ def _baseline_row(shares: Mapping[str, Any], place: int, conversions: int) -> di
     """Return the baseline's row: its interval also holds what draws with touches that lower the rate say."""
     row = _row(shares, place, conversions)
     low, high = row["interval"]
-    drawn_low, drawn_high = np.quantile(shares["baselines"], (0.05, 0.95))
+    drawn_low, drawn_high = np.quantile(shares["baselines"], TAILS)
     return row | {"interval": [min(low, float(drawn_low)), max(high, float(drawn_high))]}
 
 

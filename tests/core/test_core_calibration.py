@@ -6,8 +6,9 @@ import pytest
 from attributary.attribution_core import analyze
 from attributary.attribution_core.calibration import Lift, ScalingError, calibrate
 from attributary.attribution_core.experiments import Experiment, ExperimentError, read_experiments
+from attributary.attribution_core.level import NORMAL_QUANTILE
 from attributary.attribution_core.lifts import Totals, calibrate_totals, calibration_document
-from attributary.attribution_core.pooling import Z_90, Pooled, student_90
+from attributary.attribution_core.pooling import Pooled, student_90
 from tests.core.unequal import UNEQUAL, Columns
 
 DAY = 86_400_000_000
@@ -25,13 +26,13 @@ def test_a_single_experiment_scales_its_own_channel_only() -> None:
     assert search.standard_error == 20
     assert (mail.calibrated, mail.standard_error) == (100, 5)
     assert found.remainder == pytest.approx(600 - 100 - 200 - 50)
-    half = Z_90 * (20 + 5 + 4)  # of the totals of mail and social nobody knows how they go together
+    half = NORMAL_QUANTILE * (20 + 5 + 4)  # of the totals of mail and social nobody knows how they go together
     assert found.remainder_interval == pytest.approx((250 - half, 250 + half))
 
 
 def test_a_measured_total_is_the_lift_and_the_error_of_the_model_cancels() -> None:
     found = calibrate(("a", "b"), np.array([100.0, 400.0]), np.array([50.0, 20.0]), {"a": Lift(50, 5)}, 500)
-    assert found.channels[0].interval == pytest.approx((50 - Z_90 * 5, 50 + Z_90 * 5))
+    assert found.channels[0].interval == pytest.approx((50 - NORMAL_QUANTILE * 5, 50 + NORMAL_QUANTILE * 5))
     generator, hits = np.random.default_rng(4), 0
     for _ in range(2_000):
         total, lift = generator.normal(100, 30), float(generator.normal(60, 6))
