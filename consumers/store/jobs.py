@@ -159,7 +159,6 @@ UPDATE attribution_batch_jobs SET
     done = %(done)s, total = %(total)s, heartbeat_at = now(), updated_at = now()
 WHERE {_MINE} RETURNING cancel_requested_at IS NOT NULL
 """
-_HOLD = f"SELECT cancel_requested_at IS NOT NULL FROM attribution_batch_jobs WHERE {_MINE} FOR UPDATE"
 _FINISH = f"""
 UPDATE attribution_batch_jobs SET
     state = %(state)s, result = %(result)s, error = %(error)s,
@@ -228,22 +227,12 @@ def claim_next(connection: psycopg.Connection, *, lease_seconds: float, most_att
 def heartbeat(connection: psycopg.Connection, job: ClaimedJob, done: int, total: int | None) -> bool:
     """Show life and progress; returns whether the job shall stop because it was cancelled.
 
+    The job is locked until the transaction ends: called before effects are written, it keeps all others off meanwhile.
+
     Raises:
         ClaimLostError: the claim is gone.
     """
     row = connection.execute(_HEARTBEAT, {**_token(job), "done": done, "total": total}).fetchone()
-    if row is None:
-        raise ClaimLostError(job.job_id)
-    return bool(row[0])
-
-
-def hold(connection: psycopg.Connection, job: ClaimedJob) -> bool:
-    """Lock the job until the transaction ends, before its effects are written; returns whether it was cancelled.
-
-    Raises:
-        ClaimLostError: the claim is gone.
-    """
-    row = connection.execute(_HOLD, _token(job)).fetchone()
     if row is None:
         raise ClaimLostError(job.job_id)
     return bool(row[0])

@@ -59,7 +59,8 @@ class Pulse:
         self._stop = stop
         self._publish = publish
         self._seconds = seconds
-        self._progress: tuple[int, int | None] = (0, None)
+        self.progress: tuple[int, int | None] = (0, None)
+        """How many steps of how many were done when the job said so last."""
         self._news = threading.Event()
         self._is_over = False
         self._trouble: Exception | None = None  # raised at the job's next step
@@ -93,7 +94,7 @@ class Pulse:
             ClaimLostError: another worker has the job.
             Fatal: the heartbeats ended by a bug, or the schema does not fit any more.
         """
-        self._progress = (done, total)
+        self.progress = (done, total)
         if self._stop.is_set():
             raise StoppedError
         if self._trouble is not None:
@@ -128,7 +129,7 @@ class Pulse:
                 self.is_released.set()
 
     def _beat(self) -> None:
-        done, total = self._progress
+        done, total = self.progress
         try:
             with outside_errors(), self._session.transaction() as connection:
                 if is_cancelled := heartbeat(connection, self._job, done, total):

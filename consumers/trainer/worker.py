@@ -32,7 +32,7 @@ from attributary.consumers.store.jobs import (
     finish,
     give_back,
     give_up,
-    hold,
+    heartbeat,
 )
 from attributary.consumers.store.session import StoreSession
 
@@ -221,7 +221,8 @@ class Worker:
         metrics.jobs.labels(job.kind, outcome).inc()
         metrics.job_seconds.labels(job.kind).observe(seconds)
         tell = log.warning if outcome in ("failed", "lost") else log.info
-        tell("job ended", outcome=outcome, why=why, seconds=round(seconds, 3))
+        reason = {} if why is None else {"why": why}
+        tell("job ended", outcome=outcome, seconds=round(seconds, 3), **reason)
 
     def _attempt(self, job: ClaimedJob) -> "_End":
         """Do a job and end it; returns what became of it."""
@@ -248,7 +249,7 @@ class Worker:
             decision = self._workshop.do(job, pulse)
         crash_at("trainer_before_finish")
         with outside_errors(), self._session.transaction() as connection:
-            if hold(connection, job):
+            if heartbeat(connection, job, *pulse.progress):
                 raise CancelledError
             finish(connection, job, "succeeded", result=decision(connection))
         crash_at("trainer_after_finish")

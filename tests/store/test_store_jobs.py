@@ -29,7 +29,6 @@ from attributary.consumers.store.jobs import (
     give_back,
     give_up,
     heartbeat,
-    hold,
     submit,
 )
 from attributary.consumers.store.model_states import NewState, activate, save_states
@@ -98,7 +97,6 @@ def test_jobs_are_claimed_in_the_order_of_submission_and_finished_once(connectio
     first, second = claimed(connection), claimed(connection)
     assert (first.job_id, second.job_id, claim(connection)) == ("early", "late", None)
     assert heartbeat(connection, first, 3, 10) is False
-    assert hold(connection, first) is False
     finish(connection, first, "succeeded", result={"version": 1})
     found = row(connection, "early")
     assert (found.state, found.done, found.total, found.result) == ("succeeded", 10, 10, {"version": 1})
@@ -272,7 +270,6 @@ def test_a_cancellation_reaches_its_target_in_any_order(connection: psycopg.Conn
     put(connection, cancel("c3", "later", "other"))
     assert row(connection, "c3", "other").result == {"target_job_id": "later", "target_state": "running"}
     assert heartbeat(connection, other, 0, None) is True
-    assert hold(connection, other) is True
     finish(connection, other, "cancelled")
     assert row(connection, "later", "other").state == "cancelled"
     put(connection, cancel("c4", "c3", "other"))  # a cancellation is done at once: there is nothing to cancel

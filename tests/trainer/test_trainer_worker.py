@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
+from attributary.cli.job_views import print_job
 from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.records import Outcome
 from attributary.consumers.store.connection import connect
@@ -97,6 +98,28 @@ def test_analyses_and_back_tests_end_with_their_reports(trainer: Trainer) -> Non
     rates = trainer.run("backtest", split=split, model="poisson")
     assert rates.result is not None
     assert rates.result["prediction"].keys() >= {"log_loss", "log_loss_one_rate", "by_rate"}
+
+
+def test_every_result_has_a_short_form(trainer: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted: list[tuple[str, dict[str, str], tuple[str, ...]]] = [
+        (
+            "train",
+            {"closing": "all"},
+            ("10 of 10 done", "metadata.training_seconds: ", "models show markov 1 --tenant acme"),
+        ),
+        ("train", {"model": "poisson", "closing": "all"}, ("model: poisson",)),
+        ("activate", {"model": "markov"}, ("versions.markov: 1", "changed: yes")),
+        ("analyze_batch", {}, ("conversions: 6", "mail", "search")),
+        ("analyze_journey", {"conversion_id": "order-p2"}, ("conversion_id: order-p2", "mail", "click")),
+        ("backtest", {"split": str(NOW + 6 * 86_400_000_000)}, ("log_loss: ",)),
+    ]
+    for kind, parameters, expected in wanted:
+        row = trainer.run(kind, **parameters)
+        assert row.state == "succeeded"
+        print_job(row)
+        shown = capsys.readouterr().out
+        assert [text for text in expected if text not in shown] == []
+        assert len(shown.splitlines()) < 60
 
 
 SENSELESS = [

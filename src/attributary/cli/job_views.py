@@ -71,20 +71,25 @@ def print_job(row: "JobRow") -> None:
     if row.error:
         print(f"error: {safe(row.error)}")
     if row.result is not None:
-        _print_result(row.kind, row.result)
+        _print_result(row, row.result)
 
 
 def _state(row: "JobRow") -> str:
     return "running, to be cancelled" if row.state == "running" and row.cancel_requested_at is not None else row.state
 
 
-def _print_result(kind: str, result: Mapping[str, Any]) -> None:
+def _print_result(row: "JobRow", result: Mapping[str, Any]) -> None:
     for line in _facts(result):
         print(line)
-    if kind == "analyze_batch" and result.get("models"):
+    if row.kind == "analyze_batch" and result.get("models"):
         _print_channels([(each["model"], each["channels"]) for each in result["models"]])
-    elif kind == "analyze_journey" and result.get("models"):
+    elif row.kind == "analyze_journey" and result.get("models"):
         _print_touches(result)
+    elif row.kind == "train" and "version" in result:
+        print(
+            f"the version: attributary models show {result.get('model', 'markov')} {result['version']} "
+            f"--tenant {row.tenant_id}"
+        )
     print("all of it: --json")
 
 

@@ -191,7 +191,7 @@ def _publish(tenant: str, job_id: str, kind: str, parameters: Mapping[str, str])
     if broken is not None:
         _fail(f"{broken.field}: {broken.rule}", exits.USAGE)
     failures: list[str] = []
-    with exit_codes(), _quiet_client():
+    with exit_codes(), _client_lines() as lines:
         value = make_codec(load(RegistrySettings)).encode("job", record)
         kafka = load(KafkaSettings).client_config()
         transport = KafkaTransport(kafka.pop("bootstrap.servers"), kafka)
@@ -202,7 +202,8 @@ def _publish(tenant: str, job_id: str, kind: str, parameters: Mapping[str, str])
             )
             if transport.flush(_SEND_SECONDS):
                 transport.discard()
-                failures[:] = ["Kafka does not answer"]
+                why = next((f" ({line})" for line in reversed(lines)), "")
+                failures[:] = [f"Kafka does not answer{why}"]
         except Refused as error:
             failures.append(str(error))
         finally:
@@ -211,16 +212,29 @@ def _publish(tenant: str, job_id: str, kind: str, parameters: Mapping[str, str])
             raise Fatal(f"the job was not submitted: {failures[0]}", exits.DEPENDENCY_DOWN)
 
 
+class _Lines(logging.Handler):
+    """Keeps what librdkafka says, without its names of threads and brokers in front."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line."""
+        self.lines.append(record.getMessage().rpartition("]: ")[2])
+
+
 @contextmanager
-def _quiet_client() -> Iterator[None]:
-    """Keep librdkafka's own lines off the terminal: a broker that is away is told once, by us."""
-    logger = logging.getLogger("attributary.producers")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+def _client_lines() -> Iterator[list[str]]:
+    """Keep librdkafka's own lines off the terminal: it says the same thing many times, and we say it once."""
+    logger, kept = logging.getLogger("attributary.producers"), _Lines()
+    before, logger.propagate = logger.propagate, False
+    logger.addHandler(kept)
     try:
-        yield
+        yield kept.lines
     finally:
-        logger.setLevel(before)
+        logger.removeHandler(kept)
+        logger.propagate = before
 
 
 def _read(tenant: str, job_id: str) -> "JobRow | None":
