@@ -4,8 +4,9 @@ A job computes for minutes without saying anything, in numpy or in one query. So
 says for it that the worker lives, and does for it what cannot wait: it ends a cancelled job, and gives a job back when
 the process stops. The claim is gone by that, and without it the job can write nothing, however long it still computes.
 
-Invariant: while a job runs its heartbeats are no further apart than the set time and an answer of Postgres. A job that
-shows progress stops at its very next step once it was cancelled, its claim is gone or the process stops.
+Invariant: while a job runs its heartbeats are no further apart than the set time and what Postgres and Kafka take to
+answer, or seconds where Kafka is away. A job that shows progress stops at its very next step once it was cancelled, its
+claim is gone or the process stops.
 """
 
 import threading
