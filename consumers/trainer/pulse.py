@@ -112,6 +112,7 @@ class Pulse:
             self._trouble = error
 
     def _run(self) -> None:
+        is_away = False
         while True:
             self._news.wait(self._seconds)
             self._news.clear()
@@ -124,8 +125,11 @@ class Pulse:
                     self._beat()
                 self._publish()
             except Retry as error:
-                _log.warning("heartbeat waits", job=self._job.job_id, tenant=self._job.tenant_id, why=str(error))
+                if not is_away:
+                    _log.warning("heartbeat waits", job=self._job.job_id, tenant=self._job.tenant_id, why=str(error))
+                is_away = True
                 continue
+            is_away = False
             if self._trouble is not None:
                 self.is_released.set()
 

@@ -141,16 +141,16 @@ class Worker:
         self._stop.set()
         self._wake.set()
         until = time.monotonic() + timeout_seconds
-        pulse = self._pulse
+        pulse, is_released = self._pulse, False
         if pulse is not None:
             pulse.wake()
-            while self.is_alive and not pulse.is_released.is_set() and time.monotonic() < until:
-                self._thread.join(0.02)
-            until = min(until, time.monotonic() + _LAST_STEP_SECONDS) if pulse.is_released.is_set() else until
-        if self._thread.ident is not None:
-            self._thread.join(max(0.0, until - time.monotonic()))
-            if self.is_alive:
-                _log.warning("the job in hand still computes", given_back=pulse is not None and pulse.outcome)
+        while self.is_alive and time.monotonic() < until:
+            self._thread.join(0.02)
+            pulse = self._pulse  # a job may have been claimed at this moment: its pulse finds the stop by itself
+            if pulse is not None and pulse.is_released.is_set() and not is_released:
+                is_released, until = True, min(until, time.monotonic() + _LAST_STEP_SECONDS)
+        if self.is_alive:
+            _log.warning("the job in hand still computes", is_given_back=is_released)
 
     def _guarded(self) -> None:
         try:

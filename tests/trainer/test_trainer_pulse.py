@@ -18,12 +18,15 @@ from attributary.consumers.store.connection import connect
 from attributary.consumers.store.jobs import ClaimLostError, claim_next
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.trainer import pulse as pulses
+from attributary.consumers.trainer import worker as workers
 from attributary.consumers.trainer.pulse import CancelledError, Pulse
 from attributary.consumers.trainer.worker import WorkerLimits
 from tests.trainer.workbench import PATIENCE_SECONDS, SilentBench, Trainer, job, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import psycopg
 
     from attributary.consumers.store.jobs import ClaimedJob
 
@@ -103,6 +106,32 @@ def test_a_stop_gives_a_job_that_computes_in_silence_back_and_its_end_is_not_wri
     assert not bench.wrote
     found = trainer.row("long")
     assert (found.state, found.attempts, found.result) == ("running", 1, None)
+
+
+@pytest.mark.fault
+def test_a_job_that_was_claimed_while_the_process_was_asked_to_stop_is_given_back(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claiming, go_on = threading.Event(), threading.Event()
+
+    def slow_claim(connection: psycopg.Connection, *, lease_seconds: float, most_attempts: int) -> ClaimedJob | None:
+        claiming.set()
+        go_on.wait(PATIENCE_SECONDS)
+        return claim_next(connection, lease_seconds=lease_seconds, most_attempts=most_attempts)
+
+    monkeypatch.setattr(workers, "claim_next", slow_claim)
+    bench = SilentBench(StoreSession(database, "tests-reader"))
+    with running(database, LIMITS, bench) as trainer:
+        assert claiming.wait(PATIENCE_SECONDS)
+        trainer.submit(job("long", "train"))
+        threading.Timer(0.3, go_on.set).start()
+        asked = time.monotonic()
+        trainer.worker.stop(30.0)
+        assert time.monotonic() - asked < 10.0
+        assert bench.entered.is_set()  # it was claimed, and computed
+        found = trainer.row("long")
+        assert (found.state, found.attempts) == ("submitted", 0)
+        bench.go_on.set()
 
 
 @pytest.mark.fault

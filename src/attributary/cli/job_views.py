@@ -7,17 +7,12 @@ nothing is left out without a word: `--json` has all of it.
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attributary.cli.tables import count, number, print_table, share
+from attributary.cli.tables import count, number, print_table, safe, share
 
 if TYPE_CHECKING:
     from attributary.consumers.store.job_rows import JobRow
 
 _MOST_ROWS = 20
-
-
-def safe(text: str) -> str:
-    """Return a text with its line ends, escape codes and other unprintable characters written out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def done(row: "JobRow") -> str:

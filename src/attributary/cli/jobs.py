@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from attributary.cli import exits
-from attributary.cli.job_views import fields, print_job, print_jobs, safe
-from attributary.cli.tables import print_json
+from attributary.cli.job_views import fields, print_job, print_jobs
+from attributary.cli.tables import print_json, safe
 
 if TYPE_CHECKING:
     from attributary.consumers.store.job_rows import JobRow
