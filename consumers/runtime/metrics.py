@@ -95,8 +95,13 @@ model_versions_unusable = _counter(
 )
 model_drift_channels = _gauge(
     "attribution_model_drift_channels",
-    "Channels whose share differs by more than noise (10 % false findings) between the last training and the version "
-    "in force then; the job's result names them and the tenant.",
+    "Most channels that one tenant has drift in: their share in its newest version, which is not in force, differs by "
+    "more than noise (10 % false findings) from the one in the version in force when a job trained it.",
+    "model",
+)
+model_drift_tenants = _gauge(
+    "attribution_model_drift_tenants",
+    "Tenants with drift in at least one channel; the results of their newest training jobs name the channels.",
     "model",
 )
 end_to_end_seconds = _histogram(
@@ -170,6 +175,9 @@ jobs = _counter(
     "kind",
     "outcome",
 )
+job_conflicts = _counter(
+    "attribution_job_conflicts", "Jobs not stored, because another one of other kind or parameters has their id."
+)
 job_seconds = _histogram(
     "attribution_job_seconds", "Time that a job took.", "kind", buckets=(0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1_800.0)
 )
@@ -181,5 +189,20 @@ training_people = _counter(
     "People looked at for that state, by what came of it: replaced (retracted and added), unchanged.",
     "outcome",
 )
+
+# Of all trainers, told by the sweeper from what Postgres holds: a trainer that is busy or off cannot tell.
+waiting_jobs = _gauge("attribution_waiting_jobs", "Jobs stored and in nobody's hands.")
+oldest_waiting_job_seconds = _gauge(
+    "attribution_oldest_waiting_job_seconds", "Time since the oldest of them was stored; 0 without any."
+)
+running_jobs = _gauge("attribution_running_jobs", "Jobs in the hands of a worker.")
+oldest_running_job_seconds = _gauge(
+    "attribution_oldest_running_job_seconds", "Time since the first start of the oldest of them; 0 without any."
+)
+jobs_expired = _counter("attribution_jobs_expired", "Ended jobs deleted after ATTRIBUTION_JOBS_KEPT_DAYS.")
 training_changes_pending = _gauge("attribution_training_changes_pending", "Noted people who are not yet looked at.")
-training_lag_seconds = _gauge("attribution_training_lag_seconds", "Age of the oldest of them; 0 without any.")
+training_lag_seconds = _gauge(
+    "attribution_training_lag_seconds",
+    "How old the training state that is kept up to date may be: age of the oldest of them, or of the last look for new "
+    "events if that is longer; 0 while no such state was begun.",
+)

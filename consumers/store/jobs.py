@@ -10,13 +10,15 @@ crash between Postgres and Kafka repeats a status and never loses the last one.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.types.json import Jsonb
 
 FINISHED = ("succeeded", "failed", "cancelled")
+STATES = ("submitted", "running", *FINISHED)
+URGENT = ("activate", "rollback", "analyze_journey")
+"""Kinds that take a moment, and that somebody waits for: claimed before all others."""
 
 
 class ClaimLostError(Exception):
@@ -45,26 +47,26 @@ class ClaimedJob:
     claim: int
 
 
-@dataclass(frozen=True, slots=True)
-class JobRow:
-    """Where a job stands."""
+class Submission(NamedTuple):
+    """What came of storing jobs, beside the jobs that are stored now.
+
+    Attributes:
+        cancelled: jobs that waited and were cancelled at once, as (tenant, job id, kind).
+        conflicts: jobs that are not stored, because another one has their id, as (tenant, job id, kind).
+    """
+
+    cancelled: Sequence[tuple[str, str, str]] = ()
+    conflicts: Sequence[tuple[str, str, str]] = ()
+
+
+class GivenUp(NamedTuple):
+    """A job that ended because its workers died: failed, or cancelled where somebody had asked for that."""
 
     tenant_id: str
     job_id: str
     kind: str
-    parameters: Mapping[str, str]
     state: str
-    done: int
-    total: int | None
     error: str | None
-    result: Mapping[str, Any] | None
-    submitted_by: str | None
-    submitted_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    attempts: int
-    status_number: int
-    updated_at: datetime
 
 
 # Submissions of one tenant take turns, so that a job and its cancellation never miss each other.
@@ -98,6 +100,15 @@ UPDATE attribution_batch_jobs AS j SET
 FROM asked a
 WHERE j.tenant_id = a.tenant_id AND j.job_id = a.job_id AND j.kind <> 'cancel'
   AND j.state IN ('submitted', 'running') AND j.cancel_requested_at IS NULL
+RETURNING j.tenant_id, j.job_id, j.kind, j.state
+"""
+
+_CONFLICTS = """
+SELECT DISTINCT n.tenant_id, n.job_id, n.kind
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::jsonb[]) AS n (tenant_id, job_id, kind, parameters)
+JOIN attribution_batch_jobs j ON j.tenant_id = n.tenant_id AND j.job_id = n.job_id
+WHERE (j.kind, j.parameters) IS DISTINCT FROM (n.kind, n.parameters)
+ORDER BY 1, 2, 3
 """
 
 _ANSWER_CANCELS = """
@@ -112,16 +123,27 @@ WHERE c.tenant_id = n.tenant_id AND c.job_id = n.job_id AND c.kind = 'cancel' AN
 
 _END_HOPELESS = """
 UPDATE attribution_batch_jobs SET
-    state = 'failed', finished_at = now(), updated_at = now(), status_number = status_number + 1,
-    error = 'given up: ' || attempts || ' workers ended while they worked on it'
-WHERE state = 'running' AND heartbeat_at < now() - make_interval(secs => %s) AND attempts >= %s
+    state = CASE WHEN cancel_requested_at IS NULL THEN 'failed' ELSE 'cancelled' END,
+    finished_at = now(), updated_at = now(), status_number = status_number + 1,
+    error = CASE WHEN cancel_requested_at IS NULL THEN
+        'given up: ' || attempts || ' workers ended while they worked on it' END
+WHERE state = 'running' AND heartbeat_at < now() - make_interval(secs => %s)
+  AND (attempts >= %s OR cancel_requested_at IS NOT NULL)
+RETURNING tenant_id, job_id, kind, state, error
 """
 
+# Who asked first is known by when a job was stored: submitted_at is the clock of the client, which may be years off.
 _CLAIM = """
 WITH next AS (
-    SELECT tenant_id, job_id FROM attribution_batch_jobs
-    WHERE state = 'submitted' OR (state = 'running' AND heartbeat_at < now() - make_interval(secs => %s))
-    ORDER BY submitted_at, tenant_id, job_id LIMIT 1 FOR UPDATE SKIP LOCKED
+    SELECT j.tenant_id, j.job_id FROM attribution_batch_jobs j
+    LEFT JOIN LATERAL (
+        SELECT max(o.heartbeat_at) AS at FROM attribution_batch_jobs o WHERE o.tenant_id = j.tenant_id
+    ) AS served ON true
+    WHERE j.state = 'submitted' OR (
+        j.state = 'running' AND j.heartbeat_at < now() - make_interval(secs => %(lease)s) AND j.attempts < %(most)s)
+    ORDER BY j.kind = ANY (%(first)s) DESC, served.at NULLS FIRST,
+             j.created_at, j.submitted_at, j.tenant_id, j.job_id
+    LIMIT 1 FOR UPDATE OF j SKIP LOCKED
 )
 UPDATE attribution_batch_jobs AS j SET
     state = 'running', claim = j.claim + 1, attempts = j.attempts + 1, started_at = COALESCE(j.started_at, now()),
@@ -137,95 +159,80 @@ UPDATE attribution_batch_jobs SET
     done = %(done)s, total = %(total)s, heartbeat_at = now(), updated_at = now()
 WHERE {_MINE} RETURNING cancel_requested_at IS NOT NULL
 """
-_HOLD = f"SELECT cancel_requested_at IS NOT NULL FROM attribution_batch_jobs WHERE {_MINE} FOR UPDATE"
 _FINISH = f"""
 UPDATE attribution_batch_jobs SET
-    state = %(state)s, result = %(result)s, error = %(error)s, done = COALESCE(total, done), finished_at = now(),
+    state = %(state)s, result = %(result)s, error = %(error)s,
+    done = CASE WHEN %(state)s = 'succeeded' THEN COALESCE(total, done) ELSE done END, finished_at = now(),
     updated_at = now(), status_number = status_number + 1
 WHERE {_MINE}
 """
 _GIVE_BACK = f"""
 UPDATE attribution_batch_jobs SET
-    state = 'submitted', attempts = attempts - 1, updated_at = now(), status_number = status_number + 1
-WHERE {_MINE}
+    state = CASE WHEN cancel_requested_at IS NULL THEN 'submitted' ELSE 'cancelled' END,
+    finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN now() END,
+    attempts = attempts - 1, updated_at = now(), status_number = status_number + 1
+WHERE {_MINE} RETURNING state
 """
 
-_ROW = (
-    "tenant_id, job_id, kind, parameters, state, done, total, error, result, submitted_by, submitted_at, started_at, "
-    "finished_at, attempts, status_number, updated_at"
-)
-_UNPUBLISHED = f"""
-SELECT {_ROW} FROM attribution_batch_jobs WHERE published_number < status_number
-ORDER BY updated_at LIMIT %s FOR UPDATE SKIP LOCKED
-"""
-_PUBLISHED = """
-UPDATE attribution_batch_jobs AS j SET published_number = GREATEST(j.published_number, n.number)
-FROM unnest(%s::text[], %s::text[], %s::int8[]) AS n (tenant_id, job_id, number)
-WHERE j.tenant_id = n.tenant_id AND j.job_id = n.job_id
-"""
-_LIST = f"""
-SELECT {_ROW} FROM attribution_batch_jobs
-WHERE (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s) AND (%(state)s::text IS NULL OR state = %(state)s)
-ORDER BY submitted_at DESC, tenant_id, job_id LIMIT %(limit)s
-"""
-_SHOW = f"SELECT {_ROW} FROM attribution_batch_jobs WHERE tenant_id = %s AND job_id = %s"
 
-
-def submit(connection: psycopg.Connection, jobs: Sequence[NewJob]) -> None:
+def submit(connection: psycopg.Connection, jobs: Sequence[NewJob]) -> Submission:
     """Store jobs; one whose id is taken already is left as it is. Cancellations take effect at once.
 
     Args:
         connection: in a transaction.
         jobs: in the order of their arrival; of two with one id the first counts.
+
+    Returns:
+        The jobs that ended by it, and those whose id another job has, one of other kind or parameters. A replay names
+        the latter again, the former not.
     """
     if not jobs:
-        return
+        return Submission()
     connection.execute(_TAKE_TURNS, ([job.tenant_id for job in jobs],))
     keys = ([job.tenant_id for job in jobs], [job.job_id for job in jobs])
-    columns = (
-        *keys,
-        [job.kind for job in jobs],
-        [Jsonb(dict(job.parameters)) for job in jobs],
-        [job.submitted_at for job in jobs],
-        [job.submitted_by for job in jobs],
-    )
-    connection.execute(_SUBMIT, columns)
-    connection.execute(_CANCEL, keys)
+    contents = (*keys, [job.kind for job in jobs], [Jsonb(dict(job.parameters)) for job in jobs])
+    connection.execute(_SUBMIT, (*contents, [job.submitted_at for job in jobs], [job.submitted_by for job in jobs]))
+    cancelled = connection.execute(_CANCEL, keys).fetchall()
     connection.execute(_ANSWER_CANCELS, keys)
+    conflicts = connection.execute(_CONFLICTS, contents).fetchall()
+    return Submission(tuple(row[:3] for row in cancelled if row[3] == "cancelled"), tuple(conflicts))
 
 
-def claim_next(connection: psycopg.Connection, *, lease_seconds: float, most_attempts: int) -> ClaimedJob | None:
-    """Claim the oldest job that waits, or whose worker has been silent for longer than the lease.
+def give_up(connection: psycopg.Connection, *, lease_seconds: float, most_attempts: int) -> list[GivenUp]:
+    """End the jobs whose workers died too often, and those of dead workers that were cancelled; returns them.
 
     Args:
         connection: in a transaction.
         lease_seconds: silence after which a worker is taken for dead.
         most_attempts: a job whose workers ended so often while they had it fails.
     """
-    connection.execute(_END_HOPELESS, (lease_seconds, most_attempts))
-    row = connection.execute(_CLAIM, (lease_seconds,)).fetchone()
+    return [GivenUp(*row) for row in connection.execute(_END_HOPELESS, (lease_seconds, most_attempts)).fetchall()]
+
+
+def claim_next(connection: psycopg.Connection, *, lease_seconds: float, most_attempts: int) -> ClaimedJob | None:
+    """Claim a job that waits, or whose worker has been silent for longer than the lease.
+
+    Those of `URGENT` kind first; then of the tenant whose jobs were worked on longest ago; then the one stored first.
+
+    Args:
+        connection: in a transaction.
+        lease_seconds: silence after which a worker is taken for dead.
+        most_attempts: a job whose workers ended so often while they had it is left to `give_up`.
+    """
+    values = {"lease": lease_seconds, "most": most_attempts, "first": list(URGENT)}
+    row = connection.execute(_CLAIM, values).fetchone()
     return ClaimedJob(*row) if row else None
 
 
 def heartbeat(connection: psycopg.Connection, job: ClaimedJob, done: int, total: int | None) -> bool:
     """Show life and progress; returns whether the job shall stop because it was cancelled.
 
+    The job is locked until the transaction ends: called before effects are written, it keeps all others off meanwhile.
+
     Raises:
         ClaimLostError: the claim is gone.
     """
     row = connection.execute(_HEARTBEAT, {**_token(job), "done": done, "total": total}).fetchone()
-    if row is None:
-        raise ClaimLostError(job.job_id)
-    return bool(row[0])
-
-
-def hold(connection: psycopg.Connection, job: ClaimedJob) -> bool:
-    """Lock the job until the transaction ends, before its effects are written; returns whether it was cancelled.
-
-    Raises:
-        ClaimLostError: the claim is gone.
-    """
-    row = connection.execute(_HOLD, _token(job)).fetchone()
     if row is None:
         raise ClaimLostError(job.job_id)
     return bool(row[0])
@@ -256,41 +263,14 @@ def finish(
         raise ClaimLostError(job.job_id)
 
 
-def give_back(connection: psycopg.Connection, job: ClaimedJob) -> None:
-    """Let another worker do the job, because this one stops; no attempt is counted. A lost claim is none to give."""
-    connection.execute(_GIVE_BACK, _token(job))
+def give_back(connection: psycopg.Connection, job: ClaimedJob) -> str | None:
+    """Let another worker do the job, because this one stops; no attempt is counted.
 
-
-def unpublished(connection: psycopg.Connection, limit: int) -> list[JobRow]:
-    """Return jobs with a status to publish, locked until the transaction ends so that statuses keep their order."""
-    return [JobRow(*row) for row in connection.execute(_UNPUBLISHED, (limit,)).fetchall()]
-
-
-def mark_published(connection: psycopg.Connection, rows: Sequence[JobRow]) -> None:
-    """Note that the statuses of the rows are on the topic."""
-    columns = ([row.tenant_id for row in rows], [row.job_id for row in rows], [row.status_number for row in rows])
-    connection.execute(_PUBLISHED, columns)
-
-
-def list_jobs(
-    connection: psycopg.Connection, *, tenant_id: str | None = None, state: str | None = None, limit: int = 50
-) -> list[JobRow]:
-    """Return jobs, the newest first.
-
-    Args:
-        connection: anywhere.
-        tenant_id: of this tenant only.
-        state: in this state only.
-        limit: at most so many.
+    Returns:
+        "submitted"; "cancelled" for a job whose cancellation was asked for; None when the claim is gone: none to give.
     """
-    rows = connection.execute(_LIST, {"tenant": tenant_id, "state": state, "limit": limit}).fetchall()
-    return [JobRow(*row) for row in rows]
-
-
-def show_job(connection: psycopg.Connection, tenant_id: str, job_id: str) -> JobRow | None:
-    """Return a job, or None when there is none of this id."""
-    row = connection.execute(_SHOW, (tenant_id, job_id)).fetchone()
-    return JobRow(*row) if row else None
+    row = connection.execute(_GIVE_BACK, _token(job)).fetchone()
+    return str(row[0]) if row else None
 
 
 def _token(job: ClaimedJob) -> dict[str, Any]:

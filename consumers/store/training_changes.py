@@ -113,6 +113,11 @@ SELECT count(*), COALESCE(EXTRACT(epoch FROM clock_timestamp() - min(created_at)
 FROM attribution_training_changes WHERE %(tenant)s::text IS NULL OR tenant_id = %(tenant)s
 """
 
+_SINCE_LOOK = """
+SELECT EXTRACT(epoch FROM clock_timestamp() - found_at)::float8
+FROM attribution_training_watermark WHERE tenant_id = '*'
+"""
+
 
 def told(columns: str, source: str) -> str:
     """Return the statement that notes changed people; for a CTE of the statement that changes them.
@@ -192,6 +197,17 @@ def pending_changes(connection: psycopg.Connection, tenant_id: str | None = None
     """Return how many changes wait, and the age of the oldest in seconds."""
     row = connection.execute(_PENDING, {"tenant": tenant_id}).fetchone()
     return (int(row[0]), float(row[1])) if row else (0, 0.0)
+
+
+def state_lag(connection: psycopg.Connection) -> tuple[int, float]:
+    """Return how many changes wait, and for how long at most the state may have lacked something, seconds.
+
+    Nobody notes changes while no trainer looks for them, so the time since the last look counts as well. It is 0 where
+    nobody ever looked: no state is kept.
+    """
+    waiting, age = pending_changes(connection)
+    row = connection.execute(_SINCE_LOOK).fetchone()
+    return waiting, max(age, float(row[0]) if row else 0.0)
 
 
 def last_look(connection: psycopg.Connection) -> datetime | None:

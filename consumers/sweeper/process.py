@@ -31,7 +31,8 @@ from attributary.consumers.wire import RegistrySettings, make_codec
 from attributary.schemas.codec import Codec
 from attributary.schemas.topics import COMMANDS, conversion_key
 
-from .keeping import KeepingSettings, VersionKeeper
+from .backlog import TrainersBacklog
+from .keeping import JobKeeper, KeepingSettings, VersionKeeper
 from .sweep import Sweep, Unread, sweep
 from .unread import STITCHER, UnreadLog
 
@@ -83,7 +84,9 @@ class Sweeper:
         kafka: tuple[UnreadLog, Producer],
     ) -> None:
         self._settings = settings
-        self._keeper = VersionKeeper(settings, session)
+        self._versions = VersionKeeper(settings, session)
+        self._jobs = JobKeeper(settings, session)
+        self._trainers = TrainersBacklog(session)
         self._policy = policy
         self._codec = codec
         self._session = session
@@ -110,12 +113,25 @@ class Sweeper:
             try:
                 done = self.sweep_once()
                 wait = 0.0 if done.is_full else wait
-                metrics.versions_expired.inc(self._keeper.turn())
             except Retry as error:
                 _log.warning("sweep put off", why=str(error))
+            try:  # Kafka may be what the sweep waits for: this does not need it
+                self.look_around()
+            except Retry as error:
+                _log.warning("no look at what waits", why=str(error))
             self._stop.wait(wait)
         self._session.close()
         self._log.close()
+
+    def look_around(self) -> None:
+        """Delete what is kept no longer, and tell what the trainers have before them.
+
+        Raises:
+            Retry: Postgres is away.
+        """
+        metrics.versions_expired.inc(self._versions.turn())
+        metrics.jobs_expired.inc(self._jobs.turn())
+        self._trainers.turn()
 
     def sweep_once(self) -> Sweep:
         """Run one sweep and send its commands.

@@ -16,7 +16,7 @@ from attributary.attribution_core.state import StateError
 from attributary.consumers.outages import outside_errors
 from attributary.consumers.runtime import metrics
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.store.training_changes import next_tenant_with_changes, pending_changes
+from attributary.consumers.store.training_changes import next_tenant_with_changes
 from attributary.consumers.store.upkept import turn
 
 from .finished import UnknownPolicyError
@@ -65,10 +65,6 @@ class Upkeep:
                 self._is_working = tenant is not None and self._worked(connection, tenant)
             else:
                 self._is_working = False
-            with connection.transaction():
-                waiting, age = pending_changes(connection)
-        metrics.training_changes_pending.set(waiting)
-        metrics.training_lag_seconds.set(age)
         if not self._is_working:
             self._next = time.monotonic() + self._seconds
         return self._is_working

@@ -18,7 +18,9 @@ from .chores import Upkeep
 from .stage import TrainerStage
 from .statuses import StatusPublisher
 from .work import Workshop
-from .worker import Worker, WorkerLimits
+from .worker import HEARTBEAT_SECONDS, Worker, WorkerLimits, WorkerSessions
+
+_BEATS_A_LEASE = 5  # so that one slow answer of Postgres costs no claim
 
 
 class TrainerSettings(Settings):
@@ -63,17 +65,24 @@ def make_stage(process: ProcessSettings) -> TrainerStage:
 def make_worker(
     dsn: str, inactivity_micros: int, settings: TrainerSettings, codec: Codec, transport: Transport
 ) -> Worker:
-    """Build the worker with its connections: for claims and effects, to read on, and for the training state."""
-    session = StoreSession(dsn, "attributary-trainer-worker")
-    publisher = StatusPublisher(session, codec, transport)
+    """Build the worker with its connections: for claims and effects, for signs of life, and others to read on."""
+    sessions = WorkerSessions(
+        StoreSession(dsn, "attributary-trainer-worker"), StoreSession(dsn, "attributary-trainer-pulse")
+    )
+    publisher = StatusPublisher(sessions.signs, codec, transport)
 
     def on_death() -> None:
         os.kill(os.getpid(), signal.SIGTERM)  # ends the loop; `TrainerStage.close` then says why
 
     workshop = Workshop(StoreSession(dsn, "attributary-trainer-reader"), inactivity_micros)
-    limits = WorkerLimits(settings.lease_seconds, settings.most_attempts, settings.poll_seconds)
+    limits = WorkerLimits(
+        settings.lease_seconds,
+        settings.most_attempts,
+        settings.poll_seconds,
+        min(HEARTBEAT_SECONDS, settings.lease_seconds / _BEATS_A_LEASE),
+    )
     upkeep = Upkeep(StoreSession(dsn, "attributary-trainer-upkeep"), inactivity_micros, settings.upkeep_seconds)
-    return Worker(session, workshop, publisher, limits, on_death, upkeep)
+    return Worker(sessions, workshop, publisher, limits, on_death, upkeep)
 
 
 def main(version: str) -> int:

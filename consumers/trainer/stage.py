@@ -8,7 +8,10 @@ parameters make no sense is no dead letter: it is stored and fails, so that whoe
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import structlog
+
 from attributary.consumers.outages import outside_errors
+from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.crash import crash_at
 from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.metrics import timed
@@ -20,6 +23,8 @@ from attributary.schemas.rules import check_job, find_unstorable_text
 from attributary.schemas.topics import JOB_STATUS, JOBS
 
 from .worker import Worker
+
+_log = structlog.get_logger()
 
 GROUP = "attribution.trainer"
 
@@ -72,7 +77,13 @@ class TrainerStage:
                     jobs.append(found)
         check_poison_share(dead_letters, len(batch), self._max_poison_share)
         with outside_errors(), timed(self.name, "store"), self._session.transaction() as connection:
-            submit(connection, jobs)
+            submission = submit(connection, jobs)
+        for tenant, job_id, kind in submission.cancelled:
+            metrics.jobs.labels(kind, "cancelled").inc()
+            _log.info("job ended", tenant=tenant, job=job_id, kind=kind, outcome="cancelled")
+        for tenant, job_id, kind in submission.conflicts:
+            metrics.job_conflicts.inc()
+            _log.warning("job not stored: its id is another one's", tenant=tenant, job=job_id, kind=kind)
         crash_at("trainer_after_submit")
         self._worker.wake()
         return Outcome([], dead_letters)

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from attributary.consumers.outages import outside_errors
-from attributary.consumers.store.jobs import JobRow, mark_published, unpublished
+from attributary.consumers.store.job_rows import JobRow, mark_published, unpublished
 from attributary.consumers.store.session import StoreSession
 from attributary.producers.transport import Message, Refused, Transport
 from attributary.schemas.codec import Codec, RegistryUnavailableError

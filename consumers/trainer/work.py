@@ -14,7 +14,6 @@ import psycopg
 from attributary.attribution_core.limits import LimitError
 from attributary.attribution_core.models import ModelError, lenient_model_set
 from attributary.attribution_core.state import StateError
-from attributary.consumers.runtime import metrics
 from attributary.consumers.store.jobs import ClaimedJob
 from attributary.consumers.store.model_states import (
     Activation,
@@ -116,8 +115,6 @@ class Workshop:
         def write(connection: psycopg.Connection) -> Mapping[str, Any]:
             (version,) = save_states(connection, [state])
             result = {"model": plan.model, "version": version, "metadata": dict(state.metadata), "drift": drift}
-            if drift is not None:
-                metrics.model_drift_channels.labels(plan.model).set(len(drift["changed"]))
             if wants_activation:
                 result["activation"] = _activation(activate(connection, tenant_id, {plan.model: version}, force=force))
             return result

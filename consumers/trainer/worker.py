@@ -2,9 +2,9 @@
 
 Why a thread: a training of some minutes must not keep the loop from polling Kafka, or the group would take the
 partitions away and replay the record for ever. Why Postgres between the two: the loop only stores what was asked for;
-whoever is free, in this process or another, takes the oldest job. A worker that dies is noticed by its missing
-heartbeats, and the job starts again from the beginning: its effects and its end are one transaction, so nothing of the
-first try is left.
+whoever is free, in this process or another, takes the next job (`claim_next` says which). A worker that dies is noticed
+by its missing heartbeats, and the job starts again from the beginning: its effects and its end are one transaction, so
+nothing of the first try is left.
 
 Between jobs the worker keeps the training state up to date, in steps that are short enough for the next job to wait.
 
@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import structlog
 
@@ -26,19 +27,33 @@ from attributary.consumers.runtime.loop import run_guarded
 from attributary.consumers.store.jobs import (
     ClaimedJob,
     ClaimLostError,
+    GivenUp,
     claim_next,
     finish,
     give_back,
-    hold,
+    give_up,
+    heartbeat,
 )
 from attributary.consumers.store.session import StoreSession
 
 from .chores import Upkeep
-from .pulse import CancelledError, Pulse, StoppedError
+from .pulse import OUTCOMES, CancelledError, Pulse, StoppedError
+from .requests import PARAMETERS
 from .statuses import StatusPublisher
-from .work import JOB_ERRORS, Decision, Workshop
+from .work import JOB_ERRORS, Workshop
 
 _log = structlog.get_logger()
+
+# A job that computes in silence is not waited for once it was given back; one that shows progress ends within this.
+_LAST_STEP_SECONDS = 1.0
+HEARTBEAT_SECONDS = 1.0
+
+
+class WorkerSessions(NamedTuple):
+    """Connections of a worker: for claims and effects, and for what must go on while those wait or the job computes."""
+
+    effects: StoreSession
+    signs: StoreSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +64,22 @@ class WorkerLimits:
         lease_seconds: a worker silent for longer is taken for dead, seconds.
         most_attempts: a job whose workers died so often fails.
         poll_seconds: how often to look for the jobs of dead workers and of other processes, seconds.
-        heartbeat_seconds: least time between two heartbeats, seconds.
+        heartbeat_seconds: time between two heartbeats, seconds; far below the lease.
     """
 
     lease_seconds: float = 300.0
     most_attempts: int = 3
     poll_seconds: float = 2.0
-    heartbeat_seconds: float = 1.0
+    heartbeat_seconds: float = HEARTBEAT_SECONDS
 
 
 class Worker:
     """Does jobs until it is stopped.
 
     Args:
-        session: a connection of its own, for claims, heartbeats and effects.
+        sessions: connections of its own.
         workshop: does the work; reads on another connection.
-        publisher: publishes statuses, on the first connection.
+        publisher: publishes statuses, on the connection for signs of life.
         limits: how patient to be.
         on_death: called when the thread ends by a bug.
         upkeep: what to do between jobs, a bounded piece a call; says whether there is more to do at once.
@@ -72,14 +87,14 @@ class Worker:
 
     def __init__(
         self,
-        session: StoreSession,
+        sessions: WorkerSessions,
         workshop: Workshop,
         publisher: StatusPublisher,
         limits: WorkerLimits,
         on_death: Callable[[], None],
         upkeep: Upkeep | None = None,
     ) -> None:
-        self._session = session
+        self._session, self._signs = sessions
         self._workshop = workshop
         self._publisher = publisher
         self._limits = limits
@@ -90,6 +105,10 @@ class Worker:
         self._thread = threading.Thread(target=self._guarded, name="trainer-worker", daemon=True)
         self._trouble: AttributaryError | None = None
         self._left_over: ClaimedJob | None = None
+        self._pulse: Pulse | None = None
+        for kind in PARAMETERS:  # an alert sees the first failure only if the series began at 0
+            for outcome in ("succeeded", "failed", "cancelled", "given_back", "lost"):
+                metrics.jobs.labels(kind, outcome)
 
     def start(self) -> None:
         """Start the thread."""
@@ -114,11 +133,24 @@ class Worker:
         return self._thread.is_alive()
 
     def stop(self, timeout_seconds: float) -> None:
-        """Give the job in hand back and end the thread; what takes longer is left to the lease."""
+        """Give the job in hand back and end the thread; what takes longer is left to the lease.
+
+        A job that computes in silence is given back all the same, and its thread is not waited for: without the claim
+        it can write nothing, and it ends with the process.
+        """
         self._stop.set()
         self._wake.set()
-        if self._thread.ident is not None:
-            self._thread.join(timeout_seconds)
+        until = time.monotonic() + timeout_seconds
+        pulse, is_released = self._pulse, False
+        if pulse is not None:
+            pulse.wake()
+        while self.is_alive and time.monotonic() < until:
+            self._thread.join(0.02)
+            pulse = self._pulse  # a job may have been claimed at this moment: its pulse finds the stop by itself
+            if pulse is not None and pulse.is_released.is_set() and not is_released:
+                is_released, until = True, min(until, time.monotonic() + _LAST_STEP_SECONDS)
+        if self.is_alive:
+            _log.warning("the job in hand still computes", is_given_back=is_released)
 
     def _guarded(self) -> None:
         try:
@@ -132,6 +164,7 @@ class Worker:
             if self._upkeep is not None:
                 self._upkeep.close()
             self._session.close()
+            self._signs.close()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -145,7 +178,7 @@ class Worker:
                 self._wake.wait(self._limits.poll_seconds)
 
     def turn(self) -> bool:
-        """Do the oldest job there is, and publish what is to be published; returns whether there was a job.
+        """Do the next job there is, and publish what is to be published; returns whether there was a job.
 
         Raises:
             Retry: Postgres is away.
@@ -155,14 +188,15 @@ class Worker:
             self._give_back(self._left_over)
             self._left_over = None
         self._publisher.publish()
+        lease, most = self._limits.lease_seconds, self._limits.most_attempts
         with outside_errors(), self._session.transaction() as connection:
-            job = claim_next(
-                connection, lease_seconds=self._limits.lease_seconds, most_attempts=self._limits.most_attempts
-            )
-        if job is None:
-            self._publisher.publish()
-            return False
+            given_up = give_up(connection, lease_seconds=lease, most_attempts=most)
+            job = claim_next(connection, lease_seconds=lease, most_attempts=most)
+        for each in given_up:
+            _note_given_up(each)
         self._publisher.publish()
+        if job is None:
+            return False
         self._do(job)
         self._publisher.publish()
         return True
@@ -171,9 +205,9 @@ class Worker:
         started = time.monotonic()
         log = _log.bind(tenant=job.tenant_id, job=job.job_id, kind=job.kind)
         log.info("job started")
-        outcomes: list[str] = []
+        ends: list[_End] = []
         try:
-            run_guarded(lambda: outcomes.append(self._attempt(job)))
+            run_guarded(lambda: ends.append(self._attempt(job)))
         except Retry:
             self._left_over = job
             raise
@@ -181,45 +215,70 @@ class Worker:
             if error.exit_code == EXIT_CONFIG:
                 raise
             # A bug in one kind of job must not keep all others waiting: the job fails, the log has the stack.
-            outcomes.append(self._end(job, "failed", str(error)))
-        metrics.jobs.labels(job.kind, outcomes[0]).inc()
-        metrics.job_seconds.labels(job.kind).observe(time.monotonic() - started)
-        log.info("job ended", outcome=outcomes[0], seconds=round(time.monotonic() - started, 3))
+            ends.append(self._end(job, "failed", str(error)))
+        outcome, why = ends[0]
+        seconds = time.monotonic() - started
+        metrics.jobs.labels(job.kind, outcome).inc()
+        metrics.job_seconds.labels(job.kind).observe(seconds)
+        tell = log.warning if outcome in ("failed", "lost") else log.info
+        reason = {} if why is None else {"why": why}
+        tell("job ended", outcome=outcome, seconds=round(seconds, 3), **reason)
 
-    def _attempt(self, job: ClaimedJob) -> str:
+    def _attempt(self, job: ClaimedJob) -> "_End":
         """Do a job and end it; returns what became of it."""
-        pulse = Pulse(self._session, job, self._stop, self._publisher.publish, self._limits.heartbeat_seconds)
+        pulse = Pulse(self._signs, job, self._stop, self._publisher.publish, self._limits.heartbeat_seconds)
+        self._pulse = pulse
         try:
-            with outside_errors():
-                decision = self._workshop.do(job, pulse)
-            crash_at("trainer_before_finish")
-            return self._write(job, decision)
+            with pulse:
+                return self._done(job, pulse)
         except StoppedError:
-            self._give_back(job)
-            return "given_back"
+            return _End(pulse.outcome or self._give_back(job))
         except CancelledError:
-            return self._end(job, "cancelled", None)
+            end = self._end(job, "cancelled")
         except ClaimLostError:
-            return "lost"  # another worker has it: nothing of ours was written
+            end = _LOST
         except JOB_ERRORS as error:
-            return self._end(job, "failed", str(error))
+            end = self._end(job, "failed", str(error))
+        finally:
+            self._pulse = None
+        # The pulse may have ended it before us: then our own writing was refused.
+        return _End(pulse.outcome) if end is _LOST and pulse.outcome else end
 
-    def _write(self, job: ClaimedJob, decision: Decision) -> str:
+    def _done(self, job: ClaimedJob, pulse: Pulse) -> "_End":
+        with outside_errors():
+            decision = self._workshop.do(job, pulse)
+        crash_at("trainer_before_finish")
         with outside_errors(), self._session.transaction() as connection:
-            if hold(connection, job):
+            if heartbeat(connection, job, *pulse.progress):
                 raise CancelledError
             finish(connection, job, "succeeded", result=decision(connection))
         crash_at("trainer_after_finish")
-        return "succeeded"
+        return _End("succeeded")
 
-    def _end(self, job: ClaimedJob, state: str, error: str | None) -> str:
+    def _end(self, job: ClaimedJob, state: str, error: str | None = None) -> "_End":
         try:
             with outside_errors(), self._session.transaction() as connection:
                 finish(connection, job, state, error=error)
         except ClaimLostError:
-            return "lost"
-        return state
+            return _LOST
+        return _End(state, error)
 
-    def _give_back(self, job: ClaimedJob) -> None:
+    def _give_back(self, job: ClaimedJob) -> str:
         with outside_errors(), self._session.transaction() as connection:
-            give_back(connection, job)
+            state = give_back(connection, job)
+        return OUTCOMES.get(state or "", "lost")
+
+
+class _End(NamedTuple):
+    """What became of a job, and why if it failed."""
+
+    outcome: str
+    why: str | None = None
+
+
+_LOST = _End("lost", "another worker has it: this one was silent for longer than the lease; nothing was written")
+
+
+def _note_given_up(job: GivenUp) -> None:
+    metrics.jobs.labels(job.kind, job.state).inc()
+    _log.warning("job ended", tenant=job.tenant_id, job=job.job_id, kind=job.kind, outcome=job.state, why=job.error)

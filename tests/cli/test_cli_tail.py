@@ -14,7 +14,7 @@ from attributary.cli.main import app
 from attributary.local.mock_broker import mock_broker
 from attributary.schemas.bundled import current_schemas
 from attributary.schemas.samples import sample
-from attributary.schemas.topics import CONVERSIONS, RESULTS
+from attributary.schemas.topics import CONVERSIONS, JOBS, RESULTS
 from tests.samples import codec, sale
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ def bootstrap() -> Iterator[str]:
             producer.produce(CONVERSIONS, codec().encode("conversion", event.to_record()), b"k")
         producer.produce(CONVERSIONS, b"\xc3\x01 cut off", b"k")
         producer.produce(RESULTS, codec().encode("result", result()), b"k")
+        job = {"tenant_id": "acme", "job_id": "a\x1b[2J\nb", "kind": "train", "parameters": {}, "submitted_at": 1}
+        producer.produce(JOBS, codec().encode("job", {**job, "submitted_by": None}), b"k")
         assert producer.flush(10) == 0
         yield found
 
@@ -96,3 +98,8 @@ def test_the_ten_lines_of_the_page_read_results(bootstrap: str, capsys: pytest.C
     block = block.replace("localhost:9092", bootstrap).replace("poll(10.0)", "poll(5.0)")
     exec(compile(block, "docs/subscribe.md", "exec"), {})  # noqa: S102  # our own page
     assert capsys.readouterr().out == f"{result()['conversion_id']} 3 -1234567\n"
+
+
+def test_what_others_wrote_reaches_the_terminal_without_control_characters(tail: Any) -> None:
+    (line,) = tail("jobs").stdout.splitlines()
+    assert "job_id=a\\x1b[2J\\nb" in line

@@ -19,6 +19,8 @@ _UNITS = (
     "_records",
     "_conversions",
     "_channels",
+    "_tenants",
+    "_jobs",
     "_percent",
     "_pending",
     "_stopped",

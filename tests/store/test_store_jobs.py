@@ -8,22 +8,30 @@ from typing import TYPE_CHECKING
 import pytest
 
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.jobs import (
-    ClaimedJob,
-    ClaimLostError,
+from attributary.consumers.store.job_rows import (
     JobRow,
-    NewJob,
-    claim_next,
-    finish,
-    give_back,
-    heartbeat,
-    hold,
+    drifted,
+    expire_jobs,
+    job_backlog,
     list_jobs,
     mark_published,
     show_job,
-    submit,
     unpublished,
 )
+from attributary.consumers.store.jobs import (
+    ClaimedJob,
+    ClaimLostError,
+    GivenUp,
+    NewJob,
+    Submission,
+    claim_next,
+    finish,
+    give_back,
+    give_up,
+    heartbeat,
+    submit,
+)
+from attributary.consumers.store.model_states import NewState, activate, save_states
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,9 +74,9 @@ def row(connection: psycopg.Connection, name: str, tenant: str = "acme") -> JobR
     return found
 
 
-def put(connection: psycopg.Connection, *jobs: NewJob) -> None:
+def put(connection: psycopg.Connection, *jobs: NewJob) -> Submission:
     with connection.transaction():
-        submit(connection, jobs)
+        return submit(connection, jobs)
 
 
 def test_a_job_id_is_taken_once(connection: psycopg.Connection) -> None:
@@ -89,15 +97,16 @@ def test_jobs_are_claimed_in_the_order_of_submission_and_finished_once(connectio
     first, second = claimed(connection), claimed(connection)
     assert (first.job_id, second.job_id, claim(connection)) == ("early", "late", None)
     assert heartbeat(connection, first, 3, 10) is False
-    assert hold(connection, first) is False
     finish(connection, first, "succeeded", result={"version": 1})
     found = row(connection, "early")
     assert (found.state, found.done, found.total, found.result) == ("succeeded", 10, 10, {"version": 1})
     assert found.finished_at is not None
     with pytest.raises(ClaimLostError):
         finish(connection, first, "failed", error="twice")
+    heartbeat(connection, second, 4, 10)
     finish(connection, second, "failed", error="no data")
-    assert row(connection, "late").error == "no data"
+    late = row(connection, "late")
+    assert (late.error, late.done, late.total) == ("no data", 4, 10)  # as far as it came, not more
     assert claim(connection, lease_seconds=0.0) is None
 
 
@@ -129,8 +138,107 @@ def test_a_job_that_kills_its_workers_is_given_up(connection: psycopg.Connection
     for _ in range(3):
         claimed(connection, lease_seconds=0.0)
     assert claim(connection, lease_seconds=0.0) is None
+    assert give_up(connection, lease_seconds=60.0, most_attempts=3) == []
+    why = "given up: 3 workers ended while they worked on it"
+    given_up = give_up(connection, lease_seconds=0.0, most_attempts=3)
+    assert given_up == [GivenUp("acme", "a", "train", "failed", why)]
     found = row(connection, "a")
-    assert (found.state, found.error) == ("failed", "given up: 3 workers ended while they worked on it")
+    assert (found.state, found.error) == ("failed", why)
+    assert give_up(connection, lease_seconds=0.0, most_attempts=3) == []
+
+
+def test_a_cancelled_job_is_not_started_again_after_its_worker_died_or_stopped(connection: psycopg.Connection) -> None:
+    put(connection, job("dead"), job("stopped"))
+    claimed(connection)
+    stopped = claimed(connection)
+    put(connection, cancel("c1", "dead"), cancel("c2", "stopped"))
+    assert give_back(connection, stopped) == "cancelled"
+    assert row(connection, "stopped").finished_at is not None
+    given_up = give_up(connection, lease_seconds=0.0, most_attempts=3)
+    assert given_up == [GivenUp("acme", "dead", "train", "cancelled", None)]
+    assert claim(connection, lease_seconds=0.0) is None
+
+
+def test_an_id_with_other_content_is_a_conflict_and_a_repetition_is_none(connection: psycopg.Connection) -> None:
+    assert put(connection, job("a", model="markov")) == Submission()
+    assert put(connection, job("a", model="markov", at=AT + 9)) == Submission()  # a retry: another time, the same job
+    other = put(connection, job("a", "backtest"), job("a", model="poisson"), job("b"), job("b", "rollback"))
+    assert other.conflicts == (("acme", "a", "backtest"), ("acme", "a", "train"), ("acme", "b", "rollback"))
+    assert row(connection, "a").parameters == {"model": "markov"}
+
+
+def test_quick_jobs_go_first_tenants_take_turns_and_the_clock_of_the_client_counts_nothing(
+    connection: psycopg.Connection,
+) -> None:
+    put(connection, job("first"))
+    put(connection, job("backdated", at=AT - 9_000_000_000_000))
+    put(connection, job("theirs", tenant="bolt"))
+    put(connection, job("back", "rollback"))
+    order = []
+    for _ in range(4):
+        mine = claimed(connection)
+        order.append(mine.job_id)
+        finish(connection, mine, "succeeded")
+    assert order == ["back", "theirs", "first", "backdated"]
+
+
+def test_a_submission_names_the_jobs_that_it_cancels(connection: psycopg.Connection) -> None:
+    put(connection, job("runs"))
+    claimed(connection)
+    put(connection, job("waits"))
+    cancelling = (cancel("c1", "runs"), cancel("c2", "waits"), cancel("c3", "unknown"))
+    assert put(connection, *cancelling).cancelled == (("acme", "waits", "train"),)
+    assert put(connection, *cancelling).cancelled == ()
+    assert put(connection, job("unknown", "backtest")).cancelled == (("acme", "unknown", "backtest"),)
+
+
+def test_the_backlog_counts_from_when_jobs_were_stored(connection: psycopg.Connection) -> None:
+    assert job_backlog(connection) == (0, 0.0, 0, 0.0)
+    put(connection, job("a"), job("b"), job("c"))
+    claimed(connection)
+    connection.execute("UPDATE attribution_batch_jobs SET created_at = now() - interval '1 h' WHERE job_id = 'b'")
+    connection.execute("UPDATE attribution_batch_jobs SET started_at = now() - interval '2 h' WHERE job_id = 'a'")
+    found = job_backlog(connection)
+    assert (found.waiting, found.running) == (2, 1)
+    assert 3_600 <= found.oldest_waiting_seconds < 3_700
+    assert 7_200 <= found.oldest_running_seconds < 7_300
+
+
+def test_jobs_that_ended_long_ago_are_deleted_once_their_status_is_published(connection: psycopg.Connection) -> None:
+    put(connection, job("old"), job("young"), job("untold"), job("zzz"))
+    for _ in range(3):
+        finish(connection, claimed(connection), "succeeded")
+    connection.execute("UPDATE attribution_batch_jobs SET published_number = status_number WHERE job_id <> 'untold'")
+    connection.execute("UPDATE attribution_batch_jobs SET finished_at = now() - interval '9 d' WHERE job_id <> 'young'")
+    assert expire_jobs(connection, 10 * 86_400.0, 10) == 0
+    assert expire_jobs(connection, 8 * 86_400.0, 10) == 1
+    assert {each.job_id for each in list_jobs(connection)} == {"young", "untold", "zzz"}
+
+
+def trained(connection: psycopg.Connection, tenant: str, name: str, changed: list[str] | None) -> int:
+    """A training job that succeeded, with drift in these channels; None: nothing was in force."""
+    put(connection, job(name, tenant=tenant, model="poisson"))
+    (version,) = save_states(connection, [NewState(tenant, "poisson", {}, {}, {})])
+    drift = None if changed is None else {"from_version": 1, "changed": changed}
+    finish(connection, claimed(connection), "succeeded", result={"version": version, "drift": drift})
+    return version
+
+
+def test_drift_is_that_of_the_newest_version_of_each_tenant_until_it_is_in_force(
+    connection: psycopg.Connection,
+) -> None:
+    trained(connection, "acme", "a1", None)
+    assert drifted(connection) == {}
+    trained(connection, "acme", "a2", ["mail"])
+    newest = trained(connection, "acme", "a3", ["mail", "search", "social"])
+    trained(connection, "bolt", "b1", ["mail"])
+    trained(connection, "calm", "c1", [])  # the last one trained says nothing about the others
+    assert drifted(connection) == {"poisson": (2, 3)}
+    with connection.transaction():
+        activate(connection, "acme", {"poisson": newest})
+    assert drifted(connection) == {"poisson": (1, 1)}
+    trained(connection, "bolt", "b2", [])
+    assert drifted(connection) == {}
 
 
 def test_giving_back_is_no_attempt(connection: psycopg.Connection) -> None:
@@ -162,7 +270,6 @@ def test_a_cancellation_reaches_its_target_in_any_order(connection: psycopg.Conn
     put(connection, cancel("c3", "later", "other"))
     assert row(connection, "c3", "other").result == {"target_job_id": "later", "target_state": "running"}
     assert heartbeat(connection, other, 0, None) is True
-    assert hold(connection, other) is True
     finish(connection, other, "cancelled")
     assert row(connection, "later", "other").state == "cancelled"
     put(connection, cancel("c4", "c3", "other"))  # a cancellation is done at once: there is nothing to cancel

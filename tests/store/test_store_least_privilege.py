@@ -9,6 +9,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from attributary.consumers.store.job_rows import drifted, expire_jobs, job_backlog
+from attributary.consumers.store.training_changes import state_lag
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -65,3 +68,11 @@ def test_a_role_may_do_no_more(connection: psycopg.Connection, role: str, statem
     connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         connection.execute(statement.encode())
+
+
+def test_the_sweeper_may_count_what_waits_and_delete_old_jobs(connection: psycopg.Connection) -> None:
+    connection.execute("SET ROLE attributary_pipeline")
+    assert job_backlog(connection).waiting == 0
+    assert state_lag(connection) == (0, 0.0)
+    assert drifted(connection) == {}
+    assert expire_jobs(connection, 1.0, 10) == 0

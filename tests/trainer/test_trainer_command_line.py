@@ -12,9 +12,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from attributary.cli import jobs
 from attributary.cli.main import app
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.jobs import NewJob, claim_next, finish, submit
+from attributary.consumers.store.jobs import ClaimedJob, NewJob, claim_next, finish, heartbeat, submit
 from attributary.consumers.trainer.requests import PARAMETERS
 from tests.trainer.feed import NOW, feed, order, touchpoint
 
@@ -116,8 +117,7 @@ def test_what_cannot_be_done_is_a_usage_error(shop: str, monkeypatch: pytest.Mon
 @pytest.mark.postgres
 def test_jobs_are_listed_and_shown(shop: str) -> None:
     with connect(shop, application_name="tests") as connection:
-        jobs = [NewJob("acme", f"j{n}", "train", {"model": "markov"}, NOW + n, "me") for n in range(3)]
-        submit(connection, jobs)
+        submit(connection, [NewJob("acme", f"j{n}", "train", {"model": "markov"}, NOW + n, "me") for n in range(3)])
         for state, error in (("succeeded", None), ("failed", "no data")):
             claimed = claim_next(connection, lease_seconds=60, most_attempts=3)
             assert claimed is not None
@@ -126,10 +126,11 @@ def test_jobs_are_listed_and_shown(shop: str) -> None:
     assert "no data" in run("jobs", "list", "--tenant", "acme", "--state", "failed").stdout
     good = run("jobs", "status", "j0", "--tenant", "acme", "--wait").stdout
     assert good.startswith("j0 (train of acme): succeeded, 0 done")
-    assert '"version": 4' in good
+    assert "version: 4\n" in good
     assert "error: no data" in run("jobs", "status", "j1", "--tenant", "acme", "--wait", code=1).stdout
     assert read("jobs", "status", "j2", "--tenant", "acme")["state"] == "submitted"
-    assert "has no job j9" in run("jobs", "status", "j9", "--tenant", "acme", code=2).stderr
+    assert "not stored yet (or unknown)" in run("jobs", "status", "j9", "--tenant", "acme", code=1).stderr
+    assert "--state" in run("jobs", "list", "--state", "bogus", code=2).stderr
 
 
 def test_a_submission_is_checked_before_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +148,129 @@ def test_a_submission_is_checked_before_it_is_sent(monkeypatch: pytest.MonkeyPat
         assert "--set" in run("jobs", "submit", kind, *acme, "-s", text, code=2).stderr
     run("jobs", "submit", "analyze_journey", *acme, code=2)
     assert "tenant_id" in run("jobs", "submit", "train", "--tenant", "Not A Tenant", code=2).stderr
+
+
+def stored(dsn: str, *jobs: NewJob) -> ClaimedJob:
+    """Store jobs and claim the first of them."""
+    with connect(dsn, application_name="tests") as connection:
+        submit(connection, jobs)
+        claimed = claim_next(connection, lease_seconds=60, most_attempts=3)
+        assert claimed is not None
+        heartbeat(connection, claimed, 3, 10)
+    return claimed
+
+
+def new(name: str, kind: str = "train", **parameters: str) -> NewJob:
+    return NewJob("acme", name, kind, parameters, NOW, "me")
+
+
+@pytest.mark.postgres
+def test_a_status_tells_signs_of_life_attempts_and_a_cancellation(shop: str) -> None:
+    stored(shop, new("long"))
+    text = run("jobs", "status", "long", "--tenant", "acme").stdout
+    assert "attempts: 1; last sign of life 20" in text
+    with connect(shop, application_name="tests") as connection:
+        submit(connection, [new("stop", "cancel", target_job_id="long")])
+    assert (
+        "long (train of acme): running, to be cancelled, 3 of 10 done"
+        in run("jobs", "status", "long", "--tenant", "acme").stdout
+    )
+    document = read("jobs", "status", "long", "--tenant", "acme")
+    assert document["cancel_requested_at"] >= document["started_at"]
+    assert document["heartbeat_at"] >= document["started_at"]
+
+
+@pytest.mark.postgres
+def test_an_id_that_another_job_has_is_refused_before_anything_is_sent(
+    shop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored(shop, new("mine", model="markov"))
+    sent: list[tuple[str, ...]] = []
+    monkeypatch.setattr(jobs, "_publish", lambda *arguments: sent.append(arguments))
+    submission = ("jobs", "submit", "train", "--tenant", "acme", "--id", "mine", "-s")
+    told = run(*submission, "model=poisson", code=2).stderr
+    assert "taken by another job: train model=markov (running); yours is not done" in told
+    assert sent == []
+    assert run(*submission, "model=markov").stdout == "mine\n"
+    assert len(sent) == 1
+
+
+@pytest.mark.postgres
+def test_the_result_of_another_job_is_not_shown_as_ones_own(shop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def other_comes_first(*_: object) -> None:
+        claimed = stored(shop, new("mine", model="markov"))
+        with connect(shop, application_name="tests") as connection:
+            finish(connection, claimed, "succeeded", result={"version": 4})
+
+    monkeypatch.setattr(jobs, "_publish", other_comes_first)
+    found = run("jobs", "submit", "train", "--tenant", "acme", "--id", "mine", "-s", "model=poisson", "--wait", code=2)
+    assert "taken by another job" in found.stderr
+    assert "version" not in found.stdout
+
+
+@pytest.mark.postgres
+def test_a_cancellation_says_what_is_known_of_its_job(shop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[str, ...]] = []
+    monkeypatch.setattr(jobs, "_publish", lambda *arguments: sent.append(arguments))
+    claimed = stored(shop, new("long"))
+    cancel = ("jobs", "cancel", "--tenant", "acme")
+    assert "asked; see: attributary jobs status long" in run(*cancel, "long").stdout
+    assert "no job later of acme is stored yet (or it is unknown)" in run(*cancel, "later").stdout
+    with connect(shop, application_name="tests") as connection:
+        finish(connection, claimed, "failed", error="no data")
+    assert len(sent) == 2
+    assert "has ended already: failed" in run(*cancel, "long", code=1).stderr
+    assert len(sent) == 2
+    monkeypatch.delenv("DATABASE_URL")
+    assert "only known with DATABASE_URL" in run(*cancel, "long").stdout
+
+
+@pytest.mark.postgres
+def test_results_are_shown_in_short_and_without_control_characters(shop: str) -> None:
+    evil = "mail\x1b[2J\n"
+    rows = [{"name": name, "share": 0.5, "interval": [0.4, 0.6]} for name in (evil, *(f"c{n}" for n in range(500)))]
+    result = {
+        "conversions": 7,
+        "net_value_micros": {"EUR": 5},
+        "insights": [{"text": "x"}] * 40,
+        "models": [{"model": name, "channels": rows} for name in ("first", "last")],
+    }
+    claimed = stored(shop, new(f"id{evil}", "analyze_batch"))
+    with connect(shop, application_name="tests") as connection:
+        finish(connection, claimed, "succeeded", result=result)
+    text = run("jobs", "status", f"id{evil}", "--tenant", "acme").stdout
+    assert text.startswith("idmail\\x1b[2J\\n (analyze_batch of acme): succeeded, 10 of 10 done\n")
+    assert "\x1b" not in text
+    assert "\x1b" not in run("jobs", "list").stdout
+    assert "conversions: 7\n" in text
+    assert "net_value_micros.EUR: 5\n" in text
+    assert "insights: 40 entries\n" in text
+    assert "and 481 channels more" in text
+    assert text.endswith("all of it: --json\n")
+    assert len(text.splitlines()) < 50
+    assert re.search(r"mail\\x1b\[2J\\n +50.00% +50.00%", text)
+    assert read("jobs", "status", f"id{evil}", "--tenant", "acme")["result"] == result
+
+
+def test_an_id_must_be_printable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_publish", lambda *_: None)
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    submission = ("jobs", "submit", "train", "--tenant", "acme", "--id")
+    for wrong in ("a b", "a\n", "\x1b[2J", "ä", "", "x" * 129):
+        assert "--id" in run(*submission, wrong, code=2).stderr
+    assert run(*submission, "A.b_c:d-9").stdout == "A.b_c:d-9\n"
+
+
+def test_a_broker_that_is_away_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    monkeypatch.setattr(jobs, "_SEND_SECONDS", 2.0)
+    found = run("jobs", "submit", "train", "--tenant", "acme", code=69)
+    (line,) = found.stderr.splitlines()
+    assert line.startswith("attributary: the job was not submitted: Kafka does not answer (")
+    assert "Connection refused" in line
+    assert caplog.records == []
 
 
 def documented(page: str) -> list[str]:

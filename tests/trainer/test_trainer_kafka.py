@@ -70,9 +70,9 @@ def shop(pipeline: str) -> str:
 
 
 @contextmanager
-def trainer(folder: Path, crash_at: str = "", stage: str = "trainer") -> Iterator[Child]:
-    environment = {**os.environ, "ATTRIBUTION_CRASH_AT": crash_at}
-    child = spawn(command_line(stage), name=stage, log=folder / f"{stage}.log", env=environment)
+def trainer(folder: Path, crash_at: str = "", stage: str = "trainer", name: str = "0") -> Iterator[Child]:
+    environment = {**os.environ, "ATTRIBUTION_CRASH_AT": crash_at, "ATTRIBUTION_INSTANCE": name}
+    child = spawn(command_line(stage), name=stage, log=folder / f"{stage}-{name}.log", env=environment)
     try:
         yield child
     finally:
@@ -104,7 +104,8 @@ def test_jobs_go_through_kafka_and_come_back(shop: str, fresh_topics: str, tmp_p
     with trainer(tmp_path) as child:
         done = json.loads(run("jobs", "submit", "train", *ACME, *ACTIVATED, "--id", "t1", "--wait", "--json"))
         assert (done["state"], done["result"]["version"]) == ("succeeded", 1)
-        run("jobs", "submit", "train", *ACME, "--id", "t1", "--wait")  # the same job
+        run("jobs", "submit", "train", *ACME, "-s", "activate=true", "--id", "t1", "--wait")  # the same job
+        run("jobs", "submit", "train", *ACME, "--id", "t1", "--wait", code=2)  # another one
         batch = json.loads(run("jobs", "submit", "analyze_batch", *ACME, "--wait", "--json"))
         assert batch["result"]["conversions"] == 20
         run("jobs", "submit", "activate", *ACME, "-s", "model=poisson", "--wait", code=1)
@@ -139,6 +140,56 @@ def test_a_job_survives_the_death_of_its_worker(shop: str, fresh_topics: str, tm
     with connect(shop, application_name="tests") as connection:
         assert [(row.version, row.is_active) for row in list_states(connection)] == [(1, True)]
         assert in_force(connection, "acme").model_set == 1
+
+
+@contextmanager
+def query_without_end(dsn: str) -> Iterator[None]:
+    """Let the job in hand wait for one answer of Postgres, in silence, until the context ends."""
+    with connect(dsn, application_name="tests") as blocker:
+        blocker.execute("LOCK TABLE attribution_touchpoints IN ACCESS EXCLUSIVE MODE")
+        yield
+        blocker.rollback()
+
+
+def until_blocked(dsn: str) -> None:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = %s"
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    with connect(dsn, application_name="tests", autocommit=True) as connection:
+        while connection.execute(waiting, ("attributary-trainer-reader",)).fetchone() == (0,):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+@pytest.mark.fault
+def test_a_process_that_is_silent_for_longer_than_the_lease_keeps_cancels_and_gives_back_its_job(
+    shop: str, fresh_topics: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINER_UPKEEP_SECONDS", "0")  # it would wait for the table, too
+    with query_without_end(shop), trainer(tmp_path) as child, trainer(tmp_path, name="second") as second:
+        run("jobs", "submit", "train", *ACME, "-s", "closing=all", "--id", "t1")
+        until_blocked(shop)
+        time.sleep(6.0)  # two leases
+        kept = json.loads(run("jobs", "status", "t1", *ACME, "--json"))
+        assert (kept["state"], kept["attempts"]) == ("running", 1)
+        run("jobs", "cancel", "t1", *ACME)
+        asked = time.monotonic()
+        until_published(fresh_topics, "t1", "cancelled")
+        assert time.monotonic() - asked < 10.0
+        run("jobs", "submit", "train", *ACME, "-s", "closing=all", "--id", "t2")
+        until_published(fresh_topics, "t2", "running")  # by the second, for the first still waits
+        for process in (child, second):
+            os.kill(process.pid, signal.SIGTERM)
+        asked = time.monotonic()
+        while child.running or second.running:
+            assert time.monotonic() - asked < 20.0, child.log_tail() + second.log_tail()
+            time.sleep(0.1)
+        assert (child.returncode, second.returncode) == (0, 0), child.log_tail() + second.log_tail()
+        given_back = json.loads(run("jobs", "status", "t2", *ACME, "--json"))
+        assert (given_back["state"], given_back["attempts"]) == ("submitted", 0)
+        assert "still computes" in child.log_tail() + second.log_tail()
+    with trainer(tmp_path):
+        run("jobs", "status", "t2", *ACME, "--wait")
+        assert until_published(fresh_topics, "t2", "succeeded")
 
 
 @pytest.mark.timeout(1_200)

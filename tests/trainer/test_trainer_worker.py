@@ -3,111 +3,33 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from contextlib import closing, contextmanager
-from itertools import count
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 
+from attributary.cli.job_views import print_job
 from attributary.consumers.runtime import metrics
-from attributary.consumers.runtime.records import Outcome, Record
+from attributary.consumers.runtime.records import Outcome
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.jobs import FINISHED, JobRow, claim_next, show_job
+from attributary.consumers.store.job_rows import JobRow
+from attributary.consumers.store.jobs import claim_next
 from attributary.consumers.store.model_states import in_force, list_states
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.trainer import statuses
-from attributary.consumers.trainer.pulse import Pulse
-from attributary.consumers.trainer.stage import TrainerStage
-from attributary.consumers.trainer.statuses import StatusPublisher, status_record
-from attributary.consumers.trainer.work import Workshop
-from attributary.consumers.trainer.worker import Worker, WorkerLimits
-from attributary.producers.memory import MemoryTransport
+from attributary.consumers.trainer.statuses import status_record
+from attributary.consumers.trainer.worker import WorkerLimits
 from attributary.schemas.codec import Codec
-from attributary.schemas.topics import JOB_STATUS, JOBS, job_key
-from tests.trainer.feed import NOW, POLICY, feed, order, touchpoint
+from attributary.schemas.topics import job_key
+from tests.trainer.feed import NOW, feed, order, touchpoint
+from tests.trainer.workbench import PATIENCE_SECONDS, Bench, Trainer, job, record, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from attributary.consumers.store.jobs import ClaimedJob
-    from attributary.consumers.trainer import work
-    from attributary.consumers.trainer.learning import Progress
-
 pytestmark = pytest.mark.postgres
-
-PATIENCE_SECONDS = 20.0
-_offsets = count()
-
-
-class Trainer:
-    """A stage with its worker, and what it published."""
-
-    def __init__(self, dsn: str, limits: WorkerLimits | None = None) -> None:
-        self.dsn = dsn
-        self.transport = MemoryTransport()
-        self.deaths: list[str] = []
-        session = StoreSession(dsn, "tests-worker")
-        publisher = StatusPublisher(session, Codec(), self.transport)
-        workshop = Workshop(StoreSession(dsn, "tests-reader"), POLICY.inactivity_micros)
-        quick = limits or WorkerLimits(poll_seconds=0.05, heartbeat_seconds=0.0)
-        self.worker = Worker(session, workshop, publisher, quick, lambda: self.deaths.append("worker"))
-        self.stage = TrainerStage(StoreSession(dsn, "tests-stage"), Codec(), self.worker, 1.0, PATIENCE_SECONDS)
-
-    def submit(self, *jobs: dict[str, Any]) -> Outcome:
-        return self.stage.handle([record(Codec().encode("job", job)) for job in jobs])
-
-    def row(self, job_id: str) -> JobRow:
-        with connect(self.dsn, application_name="tests") as connection:
-            found = show_job(connection, "acme", job_id)
-        assert found is not None
-        return found
-
-    def ended(self, job_id: str) -> JobRow:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while (found := self.row(job_id)).state not in FINISHED:
-            assert time.monotonic() < deadline, found
-            time.sleep(0.02)
-        return found
-
-    def run(self, kind: str, **parameters: str) -> JobRow:
-        name = f"{kind}-{next(_offsets)}"
-        self.submit(job(name, kind, **parameters))
-        return self.ended(name)
-
-    def statuses(self, job_id: str) -> list[str]:
-        codec = Codec()
-        records = [codec.decode("job_status", m.value) for m in self.transport.messages if m.topic == JOB_STATUS]
-        return [each["state"] for each in records if each["job_id"] == job_id]
-
-    def status_arrives(self, job_id: str, state: str) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while state not in self.statuses(job_id):
-            assert time.monotonic() < deadline, self.statuses(job_id)
-            time.sleep(0.02)
-
-
-def job(name: str, kind: str, **parameters: str) -> dict[str, Any]:
-    return {
-        "tenant_id": "acme",
-        "job_id": name,
-        "kind": kind,
-        "parameters": parameters,
-        "submitted_at": NOW,
-        "submitted_by": "tests",
-    }
-
-
-def record(value: bytes) -> Record:
-    return Record(JOBS, 0, next(_offsets), b"", value, NOW // 1_000)
-
-
-@contextmanager
-def running(dsn: str, limits: WorkerLimits | None = None) -> Iterator[Trainer]:
-    trainer = Trainer(dsn, limits)
-    with closing(trainer.stage):
-        yield trainer
 
 
 @pytest.fixture
@@ -161,7 +83,6 @@ def test_a_training_says_what_moved_since_the_version_in_force(trainer: Trainer)
     again = trainer.run("train", model="poisson")
     assert again.result is not None
     assert again.result["drift"] == {"from_version": 1, "changed": [], "total_variation": {"poisson": 0.0}}
-    assert metrics.model_drift_channels.labels("poisson")._value.get() == 0
     for name, value in (("half_life_days", "7"), ("currency", "EUR")):
         refused = trainer.run("train", model="poisson", **{name: value})
         assert refused.error == f"{name}: is not for poisson, whose rates are of the whole window and of no value"
@@ -213,6 +134,28 @@ def test_analyses_and_back_tests_end_with_their_reports(trainer: Trainer) -> Non
     rates = trainer.run("backtest", split=split, model="poisson")
     assert rates.result is not None
     assert rates.result["prediction"].keys() >= {"log_loss", "log_loss_one_rate", "by_rate"}
+
+
+def test_every_result_has_a_short_form(trainer: Trainer, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted: list[tuple[str, dict[str, str], tuple[str, ...]]] = [
+        (
+            "train",
+            {"closing": "all"},
+            ("10 of 10 done", "metadata.training_seconds: ", "models show markov 1 --tenant acme"),
+        ),
+        ("train", {"model": "poisson", "closing": "all"}, ("model: poisson",)),
+        ("activate", {"model": "markov", "force": "true"}, ("versions.markov: 1", "changed: yes")),
+        ("analyze_batch", {}, ("conversions: 6", "mail", "search")),
+        ("analyze_journey", {"conversion_id": "order-p2"}, ("conversion_id: order-p2", "mail", "click")),
+        ("backtest", {"split": str(NOW + 6 * 86_400_000_000)}, ("log_loss: ",)),
+    ]
+    for kind, parameters, expected in wanted:
+        row = trainer.run(kind, **parameters)
+        assert row.state == "succeeded"
+        print_job(row)
+        shown = capsys.readouterr().out
+        assert [text for text in expected if text not in shown] == []
+        assert len(shown.splitlines()) < 60
 
 
 SENSELESS = [
@@ -274,38 +217,16 @@ def test_what_is_no_job_is_a_dead_letter(trainer: Trainer) -> None:
     assert trainer.ended("good").state == "succeeded"
 
 
-class Bench(Workshop):
-    """A workshop whose work is waiting, until it is told to go on."""
-
-    def __init__(self, session: StoreSession) -> None:
-        super().__init__(session, 0)
-        self.entered = threading.Event()
-        self.go_on = threading.Event()
-
-    def do(self, job: ClaimedJob, progress: Progress) -> work.Decision:
-        self.entered.set()
-        for step in range(10_000):
-            progress(step, 10_000)
-            if self.go_on.wait(0.01):
-                break
-        if job.parameters.get("bug"):
-            raise ZeroDivisionError
-        return lambda _connection: {"done": True}
-
-
 @contextmanager
-def waiting_worker(
-    dsn: str, monkeypatch: pytest.MonkeyPatch, limits: WorkerLimits | None = None
-) -> Iterator[tuple[Trainer, Bench]]:
+def waiting_worker(dsn: str, limits: WorkerLimits | None = None) -> Iterator[tuple[Trainer, Bench]]:
     bench = Bench(StoreSession(dsn, "tests-reader"))
-    monkeypatch.setattr("tests.trainer.test_trainer_worker.Workshop", lambda *_: bench)
-    with running(dsn, limits) as trainer:
+    with running(dsn, limits, bench) as trainer:
         yield trainer, bench
 
 
 @pytest.fixture
-def held(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Trainer, Bench]]:
-    with waiting_worker(database, monkeypatch) as found:
+def held(database: str) -> Iterator[tuple[Trainer, Bench]]:
+    with waiting_worker(database) as found:
         yield found
 
 
@@ -330,33 +251,33 @@ def test_a_bug_in_one_job_fails_that_job_only(held: tuple[Trainer, Bench]) -> No
     assert trainer.stage.is_ready()
 
 
-def test_a_stop_gives_the_job_back_and_another_process_does_it(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with waiting_worker(database, monkeypatch) as (trainer, bench):
+def test_a_stop_gives_the_job_back_and_another_process_does_it(database: str) -> None:
+    with waiting_worker(database) as (trainer, bench):
         trainer.submit(job("long", "train"))
         assert bench.entered.wait(PATIENCE_SECONDS)
     assert not trainer.worker.is_alive
     assert (trainer.row("long").state, trainer.row("long").attempts) == ("submitted", 0)
-    with waiting_worker(database, monkeypatch) as (trainer, bench):
+    with waiting_worker(database) as (trainer, bench):
         bench.go_on.set()
         assert trainer.ended("long").result == {"done": True}
 
 
-def test_the_job_of_a_dead_worker_starts_again(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = WorkerLimits(lease_seconds=0.3, poll_seconds=0.05, heartbeat_seconds=0.0)
-    with waiting_worker(database, monkeypatch, limits) as (trainer, bench):
+def test_the_job_of_a_dead_worker_starts_again(database: str) -> None:
+    limits = WorkerLimits(lease_seconds=0.3, poll_seconds=0.05, heartbeat_seconds=0.02)
+    with waiting_worker(database, limits) as (trainer, bench):
         trainer.worker.stop(PATIENCE_SECONDS)  # nobody works: the claim below is a dead process's
         trainer.submit(job("long", "train"))
         with connect(database, application_name="tests") as connection:
             assert claim_next(connection, lease_seconds=60, most_attempts=3) is not None
             connection.commit()
         bench.go_on.set()
-    with waiting_worker(database, monkeypatch, limits) as (trainer, bench):
+    with waiting_worker(database, limits) as (trainer, bench):
         bench.go_on.set()
         assert trainer.ended("long").attempts == 2
 
 
-def test_a_worker_that_was_thought_dead_writes_nothing(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with waiting_worker(database, monkeypatch, WorkerLimits(poll_seconds=0.05, heartbeat_seconds=99)) as (
+def test_a_worker_that_was_thought_dead_writes_nothing(database: str) -> None:
+    with waiting_worker(database, WorkerLimits(poll_seconds=0.05, heartbeat_seconds=99)) as (
         trainer,
         bench,
     ):
@@ -395,22 +316,6 @@ def test_a_worker_that_dies_takes_the_process_with_it(database: str, monkeypatch
         trainer.stage.close()
 
 
-def test_heartbeats_are_kept_apart(database: str) -> None:
-    with closing(StoreSession(database, "tests")) as session:
-        calls: list[str] = []
-        trainer = Trainer(database)
-        with closing(trainer.stage):
-            trainer.worker.stop(PATIENCE_SECONDS)
-            trainer.submit(job("a", "train"))
-            with session.transaction() as connection:
-                claimed = claim_next(connection, lease_seconds=60, most_attempts=3)
-            assert claimed is not None
-            pulse = Pulse(session, claimed, threading.Event(), lambda: calls.append("published"), 60.0)
-            for step in range(5):
-                pulse(step, 5)
-        assert (trainer.row("a").done, calls) == (0, ["published"])
-
-
 def test_a_result_too_large_for_a_message_stays_in_postgres(trainer: Trainer) -> None:
     found = trainer.run("train")
     assert json.loads(status_record(found)["result"])["version"] == 1
@@ -418,3 +323,45 @@ def test_a_result_too_large_for_a_message_stays_in_postgres(trainer: Trainer) ->
         JobRow(**{**{name: getattr(found, name) for name in found.__slots__}, "result": {"x": "y" * 600_000}})
     )
     assert json.loads(large["result"]) == {"too_large": True, "read": f"attributary jobs status {found.job_id}"}
+
+
+def counted(kind: str, outcome: str) -> float:
+    return float(metrics.jobs.labels(kind, outcome)._value.get())
+
+
+def test_every_end_of_a_job_is_counted_and_logged_with_its_reason(database: str) -> None:
+    limits = WorkerLimits(lease_seconds=0.1, most_attempts=1, poll_seconds=0.02, heartbeat_seconds=0.02)
+    with running(database, limits) as trainer:
+        series = {tuple(sample.labels.values()) for one in metrics.jobs.collect() for sample in one.samples}
+        assert {(kind, end) for kind in ("train", "rollback") for end in ("failed", "cancelled")} <= series
+        before = counted("train", "failed"), counted("backtest", "failed"), counted("train", "cancelled")
+        trainer.worker.stop(PATIENCE_SECONDS)
+        trainer.submit(job("hopeless", "train"))
+        with connect(database, application_name="tests") as connection:
+            assert claim_next(connection, lease_seconds=60, most_attempts=3) is not None  # and its worker dies
+            connection.commit()
+        with capture_logs() as logs:
+            trainer.submit(job("waits", "train"), job("c", "cancel", target_job_id="waits"))
+        assert {"job": "waits", "outcome": "cancelled"}.items() <= logs[-1].items()
+        time.sleep(0.2)
+    with capture_logs() as logs, running(database, limits) as trainer:
+        assert trainer.ended("hopeless").state == "failed"
+        trainer.submit(job("senseless", "backtest"))
+        assert trainer.ended("senseless").state == "failed"
+    after = counted("train", "failed"), counted("backtest", "failed"), counted("train", "cancelled")
+    assert [new - old for new, old in zip(after, before, strict=True)] == [1, 1, 1]
+    told = {each["job"]: (each["log_level"], each["why"]) for each in logs if each.get("outcome") == "failed"}
+    assert told == {
+        "hopeless": ("warning", "given up: 1 workers ended while they worked on it"),
+        "senseless": ("warning", "split: must be given"),
+    }
+
+
+def test_an_id_that_another_job_has_is_counted_and_logged(trainer: Trainer) -> None:
+    before = metrics.job_conflicts._value.get()
+    with capture_logs() as logs:
+        trainer.submit(job("mine", "train"), job("mine", "train"))
+        trainer.submit(job("mine", "train", model="poisson"))
+    assert metrics.job_conflicts._value.get() == before + 1
+    conflicts = [each for each in logs if "another one" in each["event"]]
+    assert [(each["tenant"], each["job"], each["kind"]) for each in conflicts] == [("acme", "mine", "train")]

@@ -1,20 +1,25 @@
 """`attributary jobs`: ask the trainer for work, and see how far it is."""
 
+import logging
+import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from attributary.cli import exits
-from attributary.cli.tables import count, print_json, print_table
+from attributary.cli.job_views import fields, print_job, print_jobs
+from attributary.cli.tables import print_json, safe
 
 if TYPE_CHECKING:
-    from attributary.consumers.store.jobs import JobRow
+    from attributary.consumers.store.job_rows import JobRow
 
 _POLL_SECONDS = 0.5
 _SEND_SECONDS = 15.0
+_JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 _Tenant = Annotated[str, typer.Option("--tenant", help="Whose jobs.")]
 _Json = Annotated[bool, typer.Option("--json", help="JSON with all fields, instead of a table.")]
@@ -65,10 +70,18 @@ def submit(
         Parameters(kind, texts).check(tenant)
     except JobParameterError as error:
         raise typer.BadParameter(str(error), param_hint="--set") from None
+    if job_id is not None and not _JOB_ID.fullmatch(job_id):
+        raise typer.BadParameter("must be 1 to 128 characters of A-Z, a-z, 0-9 and . _ : -", param_hint="--id")
     name = job_id or _new_id(kind)
+    if job_id is not None and (row := _looked_up(tenant, name)[1]) is not None:
+        _check_same(row, kind, texts)
+    if wait:
+        _check_database()  # before anything is submitted
     _publish(tenant, name, kind, texts)
     if wait:
-        _show(_wait(tenant, name), as_json=as_json, ends=True)
+        row = _wait(tenant, name)
+        _check_same(row, kind, texts)
+        _show(row, as_json=as_json, ends=True)
     elif as_json:
         print_json({"tenant": tenant, "job_id": name})
     else:
@@ -76,12 +89,24 @@ def submit(
 
 
 def cancel(job_id: Annotated[str, typer.Argument(help="Id of the job to cancel.")], *, tenant: _Tenant) -> None:
-    """Ask a job to end: at once if it waits, at its next step if it runs. What it was to write is not written.
+    """Ask a job to end: at once if it waits, within seconds if it runs. What it was to write is not written.
+
+    Where DATABASE_URL is set it says whether there is such a job; exit 1 if it has ended already.
 
     Example: attributary jobs cancel train-3f2a --tenant acme
     """
+    from attributary.consumers.store.jobs import FINISHED
+
+    is_known, row = _looked_up(tenant, job_id)
+    if row is not None and row.state in FINISHED:
+        _fail(f"job {job_id} of {tenant} has ended already: {row.state}", exits.FAILED)
     _publish(tenant, _new_id("cancel"), "cancel", {"target_job_id": job_id})
-    print(f"asked; see: attributary jobs status {job_id} --tenant {tenant}")
+    if row is not None:
+        print(f"asked; see: attributary jobs status {safe(job_id)} --tenant {tenant}")
+    elif is_known:
+        print(f"asked; no job {safe(job_id)} of {tenant} is stored yet (or it is unknown); one that comes is cancelled")
+    else:
+        print(f"asked; whether {tenant} has a job {safe(job_id)} is only known with DATABASE_URL")
 
 
 def status(
@@ -97,8 +122,7 @@ def status(
     """
     row = _wait(tenant, job_id) if wait else _read(tenant, job_id)
     if row is None:
-        sys.stderr.write(f"attributary: tenant {tenant} has no job {job_id}; just submitted, it takes a moment\n")
-        raise typer.Exit(exits.USAGE)
+        _fail(f"job {job_id} of {tenant} is not stored yet (or unknown): a trainer stores what it reads", exits.FAILED)
     _show(row, as_json=as_json, ends=wait)
 
 
@@ -113,19 +137,17 @@ def list_(
     Example: attributary jobs list --tenant acme --state running
     """
     from attributary.cli.outcome import database
-    from attributary.consumers.store.jobs import list_jobs
+    from attributary.consumers.store.job_rows import list_jobs
+    from attributary.consumers.store.jobs import STATES
 
+    if state is not None and state not in STATES:
+        raise typer.BadParameter(f"must be one of {', '.join(STATES)}", param_hint="--state")
     with database("attributary-jobs") as connection:
         rows = list_jobs(connection, tenant_id=tenant, state=state, limit=limit)
     if as_json:
-        print_json([_fields(row) for row in rows])
-        return
-    cells = [
-        (row.tenant_id, row.job_id, row.kind, row.state, _done(row), f"{row.submitted_at:%Y-%m-%d %H:%M:%S}",
-         row.error or "")
-        for row in rows
-    ]  # fmt: skip
-    print_table(("tenant", "job", "kind", "state", "done", "submitted (UTC)", "error"), cells, numbers=(4,))
+        print_json([fields(row) for row in rows])
+    else:
+        print_jobs(rows)
 
 
 def _pairs(texts: Sequence[str]) -> dict[str, str]:
@@ -167,10 +189,9 @@ def _publish(tenant: str, job_id: str, kind: str, parameters: Mapping[str, str])
     }
     broken = check_job(record)
     if broken is not None:
-        sys.stderr.write(f"attributary: {broken.field}: {broken.rule}\n")
-        raise typer.Exit(exits.USAGE)
+        _fail(f"{broken.field}: {broken.rule}", exits.USAGE)
     failures: list[str] = []
-    with exit_codes():
+    with exit_codes(), _client_lines() as lines:
         value = make_codec(load(RegistrySettings)).encode("job", record)
         kafka = load(KafkaSettings).client_config()
         transport = KafkaTransport(kafka.pop("bootstrap.servers"), kafka)
@@ -181,7 +202,8 @@ def _publish(tenant: str, job_id: str, kind: str, parameters: Mapping[str, str])
             )
             if transport.flush(_SEND_SECONDS):
                 transport.discard()
-                failures[:] = ["Kafka does not answer"]
+                why = next((f" ({line})" for line in reversed(lines)), "")
+                failures[:] = [f"Kafka does not answer{why}"]
         except Refused as error:
             failures.append(str(error))
         finally:
@@ -190,12 +212,77 @@ def _publish(tenant: str, job_id: str, kind: str, parameters: Mapping[str, str])
             raise Fatal(f"the job was not submitted: {failures[0]}", exits.DEPENDENCY_DOWN)
 
 
+class _Lines(logging.Handler):
+    """Keeps what librdkafka says, without its names of threads and brokers in front."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line."""
+        self.lines.append(record.getMessage().rpartition("]: ")[2])
+
+
+@contextmanager
+def _client_lines() -> Iterator[list[str]]:
+    """Keep librdkafka's own lines off the terminal: it says the same thing many times, and we say it once."""
+    logger, kept = logging.getLogger("attributary.producers"), _Lines()
+    before, logger.propagate = logger.propagate, False
+    logger.addHandler(kept)
+    try:
+        yield kept.lines
+    finally:
+        logger.removeHandler(kept)
+        logger.propagate = before
+
+
 def _read(tenant: str, job_id: str) -> "JobRow | None":
     from attributary.cli.outcome import database
-    from attributary.consumers.store.jobs import show_job
+    from attributary.consumers.store.job_rows import show_job
 
     with database("attributary-jobs") as connection:
         return show_job(connection, tenant, job_id)
+
+
+def _check_database() -> None:
+    from attributary.cli.outcome import exit_codes
+    from attributary.consumers.runtime.settings import DatabaseSettings, load
+
+    with exit_codes():
+        load(DatabaseSettings)
+
+
+def _looked_up(tenant: str, job_id: str) -> "tuple[bool, JobRow | None]":
+    """Look for a job where it is not needed to know: returns whether Postgres was asked and answered, and the job."""
+    from attributary.consumers.runtime.errors import ConfigError
+    from attributary.consumers.runtime.settings import DatabaseSettings, load
+
+    try:
+        load(DatabaseSettings)
+    except ConfigError:
+        return False, None
+    try:
+        return True, _read(tenant, job_id)
+    except typer.Exit:  # it has said why on standard error
+        return False, None
+
+
+def _check_same(row: "JobRow", kind: str, texts: Mapping[str, str]) -> None:
+    """Refuse to take another job for the one that was submitted."""
+    if (row.kind, dict(row.parameters)) == (kind, dict(texts)):
+        return
+    parameters = " ".join(f"{name}={value}" for name, value in sorted(row.parameters.items()))
+    _fail(
+        f"id {row.job_id} of {row.tenant_id} is taken by another job: {row.kind} {parameters} ({row.state}); "
+        "yours is not done: choose another id",
+        exits.USAGE,
+    )
+
+
+def _fail(why: str, code: int) -> NoReturn:
+    sys.stderr.write(f"attributary: {safe(why)}\n")
+    raise typer.Exit(code)
 
 
 def _wait(tenant: str, job_id: str) -> "JobRow":
@@ -208,48 +295,8 @@ def _wait(tenant: str, job_id: str) -> "JobRow":
 
 def _show(row: "JobRow", *, as_json: bool, ends: bool) -> None:
     if as_json:
-        print_json(_fields(row))
+        print_json(fields(row))
     else:
-        print(f"{row.job_id} ({row.kind} of {row.tenant_id}): {row.state}, {_done(row)} done")
-        print(f"submitted {row.submitted_at:%Y-%m-%d %H:%M:%S} UTC by {row.submitted_by or 'nobody named'}")
-        if row.error:
-            print(f"error: {row.error}")
-        if row.result is not None:
-            print_json(row.result)
-            _warn(row.result)
+        print_job(row)
     if ends and row.state != "succeeded":
         raise typer.Exit(exits.FAILED)
-
-
-def _warn(result: Mapping[str, Any]) -> None:
-    """Say last, where it is seen, that a version that was trained is not good for crediting."""
-    version_status = result.get("metadata", {}).get("diagnostics", {}).get("status", "ok")
-    if version_status != "ok":
-        print(f"status of the version: {version_status}")
-
-
-def _done(row: "JobRow") -> str:
-    return count(row.done) if row.total is None else f"{count(row.done)} of {count(row.total)}"
-
-
-def _fields(row: "JobRow") -> dict[str, Any]:
-    def text(moment: Any) -> str | None:
-        return None if moment is None else str(moment.isoformat())
-
-    return {
-        "tenant": row.tenant_id,
-        "job_id": row.job_id,
-        "kind": row.kind,
-        "parameters": dict(row.parameters),
-        "state": row.state,
-        "done": row.done,
-        "total": row.total,
-        "error": row.error,
-        "result": None if row.result is None else dict(row.result),
-        "attempts": row.attempts,
-        "submitted_by": row.submitted_by,
-        "submitted_at": text(row.submitted_at),
-        "started_at": text(row.started_at),
-        "finished_at": text(row.finished_at),
-        "updated_at": text(row.updated_at),
-    }

@@ -29,6 +29,11 @@ def money(micros: int) -> str:
     return f"{sign}{micros // 1_000_000}.{micros % 1_000_000 // 10_000:02d}"
 
 
+def safe(text: str) -> str:
+    """Return a text with its line ends, escape codes and other unprintable characters written out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def print_json(value: Any) -> None:
     """Print JSON of full precision."""
     print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))

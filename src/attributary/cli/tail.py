@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from attributary.cli.tables import safe
+
 _KINDS = {
     "results": "result",
     "touchpoints": "touchpoint",
@@ -81,7 +83,7 @@ def _tail(
 def _line(what: str, fields: Mapping[str, Any]) -> str:
     if what != "results":
         shown = {name: value for name, value in fields.items() if value not in (None, {}, []) and name != "user_data"}
-        return "  ".join(f"{name}={value}" for name, value in shown.items())
+        return safe("  ".join(f"{name}={value}" for name, value in shown.items()))
     head = (
         f"{fields['tenant_id']}  {fields['conversion_id']}  v{fields['version']} {fields['version_reason']}"
         f"{' final' if fields['is_final'] else ''}  {fields['conversion_type']}"
@@ -99,7 +101,7 @@ def _line(what: str, fields: Mapping[str, Any]) -> str:
             channels += f", unattributed {rest:.0%}"
         note = f"  (by {model['fallback']}: too little data)" if model["fallback"] else ""
         lines.append(f"    {model['model']:<16}{channels or 'unattributed'}{note}")
-    return "\n".join(lines)
+    return "\n".join(map(safe, lines))
 
 
 def _money(micros: int) -> str:
