@@ -7,20 +7,21 @@
 Invariant: the same table and options give the same numbers; the seed is an option, no clock is read.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from attributary.attribution_core.events import read_events
+from attributary.attribution_core.grams import highest_order
 from attributary.attribution_core.insights import population_insights
-from attributary.attribution_core.interval import IntervalMethod, shares_spread
+from attributary.attribution_core.interval import shares_spread
 from attributary.attribution_core.journeys import Floats, JourneyBatch
 from attributary.attribution_core.lifts import Experiment, ExperimentError, Totals, calibration_document
 from attributary.attribution_core.markov import shares
 from attributary.attribution_core.models import RULE_MODELS, ModelError
-from attributary.attribution_core.paths import JourneyTable, read_paths
+from attributary.attribution_core.options import AnalysisSettings, names_of, without_effect
+from attributary.attribution_core.paths import JourneyTable
 from attributary.attribution_core.poisson import PoissonTotals
 from attributary.attribution_core.population import (
     CreditTotals,
@@ -36,7 +37,10 @@ from attributary.attribution_core.report import Analysis, ModelReport
 from attributary.attribution_core.rules import RULES, RuleSettings
 from attributary.attribution_core.sets import channels_of_journeys, set_shares
 from attributary.attribution_core.shapley import journey_interactions, ordered
-from attributary.attribution_core.transforms import apply
+from attributary.attribution_core.tables import Columns, Rows, read_table
+from attributary.attribution_core.transforms import TransformError, apply
+
+__all__ = ["ANALYSES", "AnalysisSettings", "analyze"]
 
 _MICROS = 1_000_000
 _PAIRS = 20  # strongest pairs in a report
@@ -54,39 +58,8 @@ _BESIDE = ("first", "last", "linear", "markov", "shapley")  # whose shares stand
 _NEEDS_TIME = frozenset({"time_decay", "poisson"})
 
 
-@dataclass(frozen=True)
-class AnalysisSettings:
-    """Options of an analysis.
-
-    Attributes:
-        order: of the Markov chain.
-        intervals: whether to compute 90 % intervals and confidence.
-        method: of the intervals: bootstrap (default up to 200,000 rows), or the fast path.
-        draws: behind the intervals.
-        seed: of the draws.
-        minimum_conversions: a channel in fewer conversions has insufficient data.
-        baseline: channels that are always there, for Markov-Shapley.
-        transforms: named steps before anything else, see `transforms`.
-        rules: parameters of the rules.
-        insights: whether to look for sentences whose test passes; they stand in the diagnostics.
-        experiments: results of experiments, by which the totals are scaled; intervals are computed then, too.
-    """
-
-    order: int = 1
-    intervals: bool = False
-    method: IntervalMethod = "auto"
-    draws: int = 200
-    seed: int = 0
-    minimum_conversions: int = 30
-    baseline: tuple[str, ...] = ()
-    transforms: tuple[str, ...] = ()
-    rules: RuleSettings = field(default_factory=RuleSettings)
-    insights: bool = False
-    experiments: tuple[Experiment, ...] = ()
-
-
 def analyze(
-    data: JourneyTable | Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]],
+    data: JourneyTable | Columns | Rows,
     models: Collection[str] | None = None,
     settings: AnalysisSettings | None = None,
     **options: Any,
@@ -94,32 +67,34 @@ def analyze(
     """Run models over finished journeys.
 
     Args:
-        data: an encoded table, the columns of the path format or of events (a dict, a pandas or polars frame), or the
-            rows of these.
-        models: names, of `ANALYSES`; by default all that the data allows.
+        data: an encoded table, the columns of the path format or of events (a dict, a frame of pandas, polars or
+            pyarrow), or the rows of these.
+        models: names, of `ANALYSES`, or a single one; by default all that the data allows.
         settings: options; single ones may be given by name instead (``order=2``, ``intervals=True``).
         **options: fields of `AnalysisSettings`.
 
     Raises:
         ModelError: for an unknown model, one that needs times where there are none, or an unknown baseline channel.
         TableError: when the data cannot be read.
+        TransformError: for an unknown transform, or one that needs times where there are none.
         ExperimentError: when an experiment does not fit.
-        ValueError: when the order is too high for the number of channels.
+        TypeError: for data of another kind.
+        ValueError: when an option breaks its rule, or the order is too high for the number of channels.
     """
     chosen = replace(settings or AnalysisSettings(), **options)
     if chosen.experiments:
         chosen = replace(chosen, intervals=True)
-    table = _table(data)
-    table = JourneyTable(apply(table.batch, chosen.transforms), table.outcomes, table.watched_until)
-    names = list(dict.fromkeys(models)) if models else [n for n in ANALYSES if table.timed or n not in _NEEDS_TIME]
-    for name in names:
-        if name not in ANALYSES:
-            raise ModelError(f"no model {name!r}; there are {', '.join(ANALYSES)}")
-        if name in _NEEDS_TIME and not table.timed:
-            raise ModelError(f"{name} needs times; a table of paths has none")
+    wanted = _known_models(models)
+    table = read_table(data)
+    names = wanted or [n for n in ANALYSES if table.timed or n not in _NEEDS_TIME]
+    _check_times(table, names, chosen)
+    table = replace(table, batch=apply(table.batch, chosen.transforms))
     for channel in chosen.baseline:
         if table.batch.index.code(channel) < 0:
             raise ModelError(f"baseline: no channel {channel!r} in the data")
+    beside = _BESIDE if chosen.intervals else ()
+    _check_order(chosen.order, {*names, *beside}, len(table.batch.index))
+    table = replace(table, notes=(*table.notes, *without_effect(chosen, {*names, *beside})))
     support = _support(table.batch, Weights.observed(table.outcomes))
     reports = [_report(_estimator(name, table, chosen), table, chosen, support) for name in names]
     _compare(reports, _beside(table, chosen, names))
@@ -127,16 +102,29 @@ def analyze(
     return Analysis(tuple(reports))
 
 
-def _table(data: JourneyTable | Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]]) -> JourneyTable:
-    if isinstance(data, JourneyTable):
-        return data
-    if isinstance(data, (list, tuple)):
-        names = {name for row in data for name in row}
-        data = {name: [row.get(name) for row in data] for name in names}
-    columns: Mapping[str, Iterable[Any]] = data  # type: ignore[assignment]  # frames have columns as mappings do
-    if "path" not in columns and all(name in columns for name in ("user", "time", "channel")):
-        return read_events(columns)
-    return read_paths(columns)
+def _known_models(models: Collection[str] | None) -> list[str]:
+    try:
+        names = list(dict.fromkeys(names_of(models or (), "models: must be names")))
+    except ValueError as error:
+        raise ModelError(str(error)) from None
+    for name in names:
+        if name not in ANALYSES:
+            raise ModelError(f"no model {name!r}; there are {', '.join(ANALYSES)}")
+    return names
+
+
+def _check_times(table: JourneyTable, names: Sequence[str], settings: AnalysisSettings) -> None:
+    for name in names:
+        if name in _NEEDS_TIME and not table.timed:
+            raise ModelError(f"{name} needs times; a table of paths has none")
+    if "recency" in settings.transforms and not table.timed:
+        raise TransformError("recency needs times; a table of paths has none")
+
+
+def _check_order(order: int, names: Collection[str], channels: int) -> None:
+    highest = highest_order(channels)
+    if order > highest and {"markov", "markov_journeys"} & set(names):
+        raise ValueError(f"order: {order} is too high for {channels} channels; the highest possible is {highest}")
 
 
 def _estimator(name: str, table: JourneyTable, settings: AnalysisSettings) -> Estimator:
@@ -181,7 +169,9 @@ def _report(estimator: Estimator, table: JourneyTable, settings: AnalysisSetting
         "value": int(outcomes.value_micros.sum()) / _MICROS,
         "unattributed_conversions": int(outcomes.conversions[~with_touches].sum()),
         "unattributed_value": int(outcomes.value_micros[~with_touches].sum()) / _MICROS,
+        "refunds_without_conversion": int(((outcomes.conversions == 0) & (outcomes.value_micros != 0)).sum()),
         "transforms": list(settings.transforms),
+        "notes": list(table.notes),
         "confidence": None,
     }
     if isinstance(estimator, MarkovShapleyTotals) and settings.baseline:
