@@ -73,7 +73,7 @@ def instead(name: str, names: Sequence[str] | None) -> str:
 
 def _joined(names: Sequence[str]) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+    return ", ".join(name if name.isprintable() else repr(name) for name in names[:_LISTED]) + more
 
 
 def _offer(name: str, names: Sequence[str]) -> str:

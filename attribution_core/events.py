@@ -59,6 +59,8 @@ def read_events(columns: Mapping[str, Iterable[Any]], *, lookback_micros: int | 
     for row, user in enumerate(users):
         if not user:
             raise TableError("user: must not be empty", row=row + 1)
+        if values[row] and not flags[row]:
+            raise TableError("value: without a conversion", row=row + 1)
         if not channels[row] and not flags[row]:
             raise TableError("neither a channel nor a conversion", row=row + 1)
         history = histories.setdefault(user, [])
@@ -66,8 +68,6 @@ def read_events(columns: Mapping[str, Iterable[Any]], *, lookback_micros: int | 
             history.append((times[row], _TOUCH, channels[row], 0))
         if flags[row]:
             history.append((times[row], _REFUND if values[row] < 0 else _CONVERSION, "", values[row]))
-        elif values[row]:
-            raise TableError("value: without a conversion", row=row + 1)
     return _encode(histories, lookback_micros, (*notes, *long_ago(times)))
 
 

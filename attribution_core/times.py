@@ -100,8 +100,16 @@ def _at_once(cells: Any) -> list[int] | None:
     if kinds == {int}:
         return [seconds * _MICROS for seconds in found]
     if kinds == {str}:
+        if _are_whole_numbers(found):
+            return [int(seconds) * _MICROS for seconds in found]
         found = _date_times(list(map(str.strip, found)))
     return _since_epoch(found) if found and kinds in ({str}, {datetime}) else None
+
+
+def _are_whole_numbers(texts: list[str]) -> bool:
+    """Tell whether all text is digits, and none can be a date of eight."""
+    joined = "".join(texts)
+    return joined.isascii() and joined.isdigit() and all(0 < len(text) < 20 and len(text) != 8 for text in texts)
 
 
 def _date_times(texts: list[str]) -> list[datetime]:

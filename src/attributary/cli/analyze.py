@@ -3,17 +3,17 @@
 import csv
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
 from attributary.cli import exits
 
 if TYPE_CHECKING:
-    from attributary.attribution_core.paths import JourneyTable
     from attributary.attribution_core.report import Analysis
 
 _MICROS_PER_DAY = 86_400_000_000
+_MOST_DAYS = 36_500  # a century
 
 Format = Literal["table", "json", "csv"]
 
@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def analyze(
-    file: Annotated[Path, typer.Argument(help="CSV or Parquet: a table of paths, or of events.")],
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet: a table of paths, or of events; - for standard input.")],
     *,
     model: Annotated[
         list[str] | None,
@@ -69,13 +69,20 @@ def analyze(
     Example: attributary analyze paths.csv --model markov --model shapley --intervals
     """
     from attributary.attribution_core.analysis import analyze as run
-    from attributary.attribution_core.lifts import read_experiments
+    from attributary.attribution_core.lifts import ExperimentError, read_experiments
+    from attributary.cli.table_files import FileError, read_columns, read_journeys
 
     if insights and output == "csv":
         raise typer.BadParameter("sentences have no place in CSV; use --format json", param_hint="--insights")
+    lookback = None if lookback_days is None else _micros(lookback_days)
+    try:
+        table = read_journeys(file, lookback)
+        experiments = () if calibrate is None else tuple(read_experiments(read_columns(calibrate).columns))
+    except (FileError, ExperimentError) as error:
+        _refuse(str(error) if isinstance(error, FileError) else f"{calibrate}: {error}")
     try:
         found = run(
-            _read(file, lookback_days),
+            table,
             model,
             order=order,
             intervals=intervals,
@@ -84,60 +91,24 @@ def analyze(
             baseline=tuple(baseline or ()),
             transforms=tuple(transform or ()),
             insights=insights,
-            experiments=() if calibrate is None else tuple(read_experiments(read_csv(calibrate))),
+            experiments=experiments,
         )
-    except (ValueError, OSError, csv.Error) as error:  # all that a file or an option can be wrong in
-        sys.stderr.write(f"attributary: {file}: {error}\n")
-        raise typer.Exit(exits.USAGE) from None
+    except ValueError as error:  # all that options can be wrong in
+        _refuse(f"{file}: {error}")
+    for note in found.models[0].diagnostics["notes"]:
+        sys.stderr.write(f"attributary: note: {note}\n")
     _show(found, output)
 
 
-def _read(file: Path, lookback_days: float | None) -> "JourneyTable":
-    from attributary.attribution_core.events import read_events
-    from attributary.attribution_core.paths import TableError, read_paths
-
-    columns = _parquet(file) if file.suffix.lower() in {".parquet", ".pq"} else read_csv(file)
-    if "path" in columns:
-        if lookback_days is not None:
-            raise TableError("--lookback-days needs times; a table of paths has none")
-        return read_paths(columns)
-    if {"user", "time", "channel"} <= set(columns):
-        lookback = None if lookback_days is None else round(lookback_days * _MICROS_PER_DAY)
-        return read_events(columns, lookback_micros=lookback)
-    raise TableError("columns must be path and total_conversions, or user, time and channel")
+def _refuse(text: str) -> NoReturn:
+    sys.stderr.write(f"attributary: {text}\n")
+    raise typer.Exit(exits.USAGE)
 
 
-def read_csv(file: Path) -> dict[str, list[Any]]:
-    """Return the columns of a CSV file.
-
-    Raises:
-        TableError: a row has more or fewer cells than there are columns.
-    """
-    from attributary.attribution_core.paths import TableError
-
-    with file.open(newline="", encoding="utf-8-sig") as lines:
-        reader = csv.reader(lines)
-        names = [name.strip() for name in next(reader, [])]
-        rows = [row for row in reader if row]
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(names):
-            raise TableError(f"row {number}: {len(row)} cells, but {len(names)} columns")
-    cells = list(zip(*rows, strict=True)) if rows else [()] * len(names)
-    return {name: list(column) for name, column in zip(names, cells, strict=True)}
-
-
-def _parquet(file: Path) -> dict[str, list[Any]]:
-    from attributary.attribution_core.paths import TableError
-
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        raise TableError("Parquet needs pyarrow: install attributary[parquet]") from error
-    try:
-        columns: dict[str, list[Any]] = parquet.read_table(file).to_pydict()
-    except ArrowException as error:
-        raise TableError(f"no Parquet file ({error})") from error
-    return columns
+def _micros(days: float) -> int:
+    if not 0 <= days <= _MOST_DAYS:
+        raise typer.BadParameter(f"must be from 0 to {_MOST_DAYS:,} days", param_hint="--lookback-days")
+    return round(days * _MICROS_PER_DAY)
 
 
 def _show(found: "Analysis", output: Format) -> None:
