@@ -4,7 +4,7 @@ Invariant: an error names the row (1 is the first below the names of the columns
 what the cell holds, control characters escaped.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,9 +39,22 @@ def is_missing(cell: Any) -> bool:
     return not same if isinstance(same, (bool, np.bool_)) else not isinstance(same, np.ndarray)
 
 
-def names_in(cells: Iterable[Any]) -> list[str]:
+def cells_of(columns: Mapping[str, Iterable[Any]], name: str) -> list[Any]:
+    """Return the cells of a column, those of numpy as Python's.
+
+    Raises:
+        TypeError: it is no column.
+    """
+    column: Any = columns[name]
+    if isinstance(column, (str, bytes)) or not isinstance(column, Iterable):
+        raise TypeError(
+            f"{name}: must be a column, as a list is, not {type(column).__name__}; a table of one row is [row]"
+        )
+    return column.tolist() if isinstance(column, np.ndarray) and column.ndim == 1 else list(column)
+
+
+def names_in(found: list[Any]) -> list[str]:
     """Return cells as names: text without blanks around it, empty where the cell is missing."""
-    found = list(cells)
     if set(map(type, found)) <= {str}:
         return list(map(str.strip, found))
     return ["" if is_missing(cell) else str(cell).strip() for cell in found]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from attributary.attribution_core.cells import TableError, broken_rule, is_missing, is_plain, names_in, shown
+from attributary.attribution_core.cells import TableError, broken_rule, cells_of, is_missing, is_plain, names_in, shown
 from attributary.attribution_core.columns import check_columns
 from attributary.attribution_core.journeys import JourneyBatch, Outcomes
 from attributary.attribution_core.paths import JourneyTable, amount_micros
@@ -44,11 +44,11 @@ def read_events(columns: Mapping[str, Iterable[Any]], *, lookback_micros: int | 
     if lookback_micros is not None and lookback_micros < 0:
         raise ValueError(f"lookback_micros: must not be negative, not {lookback_micros!r}")
     notes = check_columns(columns, "events", NEEDED_OF_EVENTS, _OPTIONAL)
-    users = names_in(columns["user"])
-    channels = names_in(columns["channel"])
+    users = names_in(cells_of(columns, "user"))
+    channels = names_in(cells_of(columns, "channel"))
     times = read_times(columns["time"])
-    flags = _flags(list(columns["conversion"])) if "conversion" in columns else [False] * len(users)
-    values = _values(list(columns["value"])) if "value" in columns else [0] * len(users)
+    flags = _flags(cells_of(columns, "conversion")) if "conversion" in columns else [False] * len(users)
+    values = _values(cells_of(columns, "value")) if "value" in columns else [0] * len(users)
     if not len(users) == len(channels) == len(times) == len(flags) == len(values):
         raise TableError("events: all columns must have the same length")
     _check_channels(channels)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from attributary.attribution_core.cells import TableError, broken_rule, is_missing, is_plain, shown
+from attributary.attribution_core.cells import TableError, broken_rule, cells_of, is_missing, is_plain, shown
 from attributary.attribution_core.columns import check_columns
 from attributary.attribution_core.journeys import DIRECT, ChannelIndex, Codes, Ints, JourneyBatch, Outcomes
 
@@ -62,9 +62,9 @@ def read_paths(columns: Mapping[str, Iterable[Any]], separator: str = SEPARATOR)
         TableError: when a column is missing or a value is no count, no amount or no path.
     """
     notes = check_columns(columns, "paths", NEEDED_OF_PATHS, _OPTIONAL)
-    texts = list(columns["path"])
+    texts = cells_of(columns, "path")
     if set(map(type, texts)) - {str}:
-        texts = ["" if is_missing(path) else path for path in texts]
+        texts = ["" if is_missing(path) else str(path) if isinstance(path, str) else path for path in texts]
     if set(map(type, texts)) - {str}:
         row = next(row for row, text in enumerate(texts, start=1) if not isinstance(text, str))
         raise TableError(f"path: must be text, not {shown(texts[row - 1])}", row=row)
@@ -156,7 +156,7 @@ def _other_separators(batch: JourneyBatch, separator: str) -> tuple[str, ...]:
 def _counts(columns: Mapping[str, Iterable[Any]], name: str, rows: int) -> Ints:
     if name not in columns:
         return np.zeros(rows, dtype=np.int64)
-    cells = list(columns[name])
+    cells = cells_of(columns, name)
     if len(cells) != rows:
         raise TableError(f"{name} must have one entry per row")
     try:
@@ -204,7 +204,7 @@ def _all_plain(cells: list[Any]) -> bool:
 def _amounts(columns: Mapping[str, Iterable[Any]], name: str, rows: int) -> Ints:
     if name not in columns:
         return np.zeros(rows, dtype=np.int64)
-    cells = list(columns[name])
+    cells = cells_of(columns, name)
     if len(cells) != rows:
         raise TableError(f"{name} must have one entry per row")
     try:

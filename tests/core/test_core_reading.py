@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from attributary.attribution_core import analyze, read_paths
-from attributary.attribution_core.cells import is_missing
+from attributary.attribution_core.cells import broken_rule, is_missing
 from attributary.attribution_core.journeys import JourneyBatch
 from attributary.attribution_core.paths import TableError, encode_paths
 
@@ -63,6 +65,21 @@ def test_a_malformed_path_is_refused_and_moves_no_other(texts: list[str], rule: 
         encode_paths(texts)
     with pytest.raises(TableError, match=rule):
         read_paths({"path": texts, "total_conversions": [1] * len(texts)})
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.text("a >", max_size=7), max_size=6), st.sampled_from([" > ", ">", "a>a"]))
+def test_many_paths_are_cut_as_each_would_be(texts: list[str], separator: str) -> None:
+    cut = [[name.strip() for name in text.split(separator)] if text else [] for text in texts]
+    wrong = [row for row, names in enumerate(cut, start=1) if any(broken_rule(name) for name in names)]
+    if wrong:
+        with pytest.raises(TableError) as caught:
+            encode_paths(texts, separator)
+        assert caught.value.row == wrong[0]
+        return
+    batch = encode_paths(texts, separator)
+    assert batch.channels.tolist() == JourneyBatch.of_paths(cut).channels.tolist()
+    assert batch.lengths.tolist() == [len(names) for names in cut]
 
 
 @pytest.mark.parametrize("separator", [">>", " > ", "->-", ","])
@@ -203,3 +220,20 @@ def test_frames_are_read_as_their_columns(module: str) -> None:
     frames = pytest.importorskip(module, reason=f"{module} is not needed").DataFrame
     columns = paths(total_null=[None, 4], total_nul=[1, 2])
     assert analyze(frames(columns), ["markov"]).to_json() == analyze(columns, ["markov"]).to_json()
+
+
+def test_columns_of_numpy_are_read() -> None:
+    columns = {
+        "path": np.array(["a > b", "b"]),
+        "total_conversions": np.array([1, 2]),
+        "total_null": np.array([1.0, 2.0]),
+    }
+    wanted = analyze(paths(total_null=[1, 2]), "markov").to_json()
+    assert analyze(columns, "markov").to_json() == wanted
+    assert analyze({**columns, "path": list(columns["path"])}, "markov").to_json() == wanted
+
+
+@pytest.mark.parametrize("row", [{"path": "a > b", "total_conversions": 1}, {"user": "u", "time": 5, "channel": "a"}])
+def test_a_single_row_is_no_table(row: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=r"(path|user): must be a column, as a list is, not str; .*\[row\]"):
+        analyze(row)
