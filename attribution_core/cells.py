@@ -5,11 +5,13 @@ what the cell holds, control characters escaped.
 """
 
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
 _SHOWN = 40  # characters of a cell in an error
+_DIGITS = 50  # of the largest number that is looked at
 
 
 class TableError(ValueError):
@@ -69,6 +71,21 @@ def broken_rule(channel: str) -> str | None:
     if any(character < " " or "\x7f" <= character <= "\x9f" for character in channel):
         return f"channel {shown(channel)} holds a control character"
     return None
+
+
+def number_in(text: str) -> Decimal:
+    """Return the number that text is, as a table means it: without what Python reads besides (1_000, other digits).
+
+    Raises:
+        ValueError: it is none.
+        ArithmeticError: it is none, or has more digits than any cell means: 1e999999999 as an integer is a gigabyte.
+    """
+    if not is_plain(text):
+        raise ValueError(text)
+    number = Decimal(text)
+    if number.is_finite() and number.adjusted() > _DIGITS:
+        raise OverflowError(text)
+    return number
 
 
 def is_plain(text: str) -> bool:

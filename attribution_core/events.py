@@ -11,12 +11,11 @@ is refused, a refund without a conversion before is a row of its own, without to
 """
 
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
-from attributary.attribution_core.cells import TableError, broken_rule, cells_of, is_missing, is_plain, names_in, shown
+from attributary.attribution_core.cells import TableError, broken_rule, cells_of, is_missing, names_in, number_in, shown
 from attributary.attribution_core.columns import check_columns
 from attributary.attribution_core.journeys import JourneyBatch, Outcomes
 from attributary.attribution_core.paths import JourneyTable, amount_micros
@@ -157,7 +156,7 @@ def _flag(cell: Any) -> bool | None:
     if text in _YES or text in _NO:
         return text in _YES
     try:
-        number = Decimal(text) if is_plain(text) else None
-    except ArithmeticError:
+        number = number_in(text)
+    except (ArithmeticError, ValueError):
         return None
     return bool(number) if number in (0, 1) else None

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from attributary.attribution_core.cells import TableError, broken_rule, cells_of, is_missing, is_plain, shown
+from attributary.attribution_core.cells import TableError, broken_rule, cells_of, is_missing, is_plain, number_in, shown
 from attributary.attribution_core.columns import check_columns
 from attributary.attribution_core.journeys import DIRECT, ChannelIndex, Codes, Ints, JourneyBatch, Outcomes
 
@@ -191,9 +191,7 @@ def _number(cell: Any) -> Decimal:
     """Return the number in a cell, 0 for an empty one; raises as `Decimal` does, and ValueError for 1_000."""
     if is_missing(cell) or (isinstance(cell, str) and not cell.strip()):
         return Decimal(0)
-    if not is_plain(text := str(cell)):
-        raise ValueError(text)
-    return Decimal(text)
+    return number_in(str(cell))
 
 
 def _all_plain(cells: list[Any]) -> bool:

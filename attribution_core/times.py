@@ -8,12 +8,11 @@ to 2099 or refused with its row, for what is outside is a slip: milliseconds tak
 import re
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, time
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
-from attributary.attribution_core.cells import TableError, is_missing, shown
+from attributary.attribution_core.cells import TableError, is_missing, number_in, shown
 
 _MICROS = 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -77,7 +76,7 @@ def _micros(cell: Any) -> int:
     if isinstance(cell, datetime):
         since = (cell if cell.tzinfo is not None else cell.replace(tzinfo=UTC)) - _EPOCH
         return (since.days * 86_400 + since.seconds) * _MICROS + since.microseconds
-    return int((Decimal(str(cell)) * _MICROS).to_integral_value())
+    return int((number_in(str(cell)) * _MICROS).to_integral_value())
 
 
 def _is_date(text: str) -> bool:

@@ -57,6 +57,7 @@ def test_blanks_make_no_other_person_and_no_other_channel() -> None:
         (("u", 1_712_050_112_345_678.0, "a"), "row 2: time: .*looks like microseconds: divide by 1,000,000$"),
         (("u", "1712050112345678901", "a"), "row 2: time: .*looks like nanoseconds"),
         (("u", "9" * 5000, "a"), "row 2: time: '9{37}"),
+        (("u", "1e999999999", "a"), "row 2: time: '1e999999999' must be ISO 8601"),
         (("u", "1e30", "a"), "row 2: time: '1e30' is outside of 1970 to 2099$"),
         (("u", -5, "a"), "row 2: time: '-5' is outside of 1970 to 2099$"),
         (("u", "1712-05-01", "a"), "row 2: time: '1712-05-01' is outside of 1970 to 2099$"),

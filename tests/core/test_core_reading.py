@@ -182,6 +182,7 @@ def test_every_other_cell_is_there(cell: Any) -> None:
             "99999999999999999999",
             "row 2: total_null: '99999999999999999999' must be .* from 0 to 9,007,199,254,740,992",
         ),
+        ("1e999999999", "row 2: total_null: '1e999999999' must be"),
         (10**20, "row 2: total_null: '100000000000000000000' must be"),
         (-1, "row 2: total_null: '-1' must be"),
         ("x" * 500, r"row 2: total_null: 'x{37}\.\.\.' must be"),
@@ -193,7 +194,7 @@ def test_what_is_no_count_is_quoted_with_its_limit(cell: Any, rule: str) -> None
         read_paths(paths(total_null=["1", cell]))
 
 
-@pytest.mark.parametrize("cell", ["1_000", "١٢", "1,000", "19.99 EUR", "nan", "inf", ["x"]])
+@pytest.mark.parametrize("cell", ["1_000", "١٢", "1,000", "19.99 EUR", "nan", "inf", "1e999999999", ["x"]])
 def test_what_is_no_amount_is_quoted(cell: Any) -> None:
     with pytest.raises(TableError, match=r"row 2: total_conversion_value: .* must be a number") as caught:
         read_paths(paths(total_conversion_value=["1", cell]))
