@@ -7,18 +7,18 @@
 Invariant: the same table and options give the same numbers; the seed is an option, no clock is read.
 """
 
-import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from attributary.attribution_core.diagnostics import of_model, sizes, statuses
-from attributary.attribution_core.events import read_events
 from attributary.attribution_core.experiments import Experiment, fitting
+from attributary.attribution_core.grams import highest_order
+from attributary.attribution_core.histories import AGE_BOUNDS
 from attributary.attribution_core.insights import population_insights
-from attributary.attribution_core.interval import IntervalMethod, shares_spread, values_are_single
+from attributary.attribution_core.interval import shares_spread, values_are_single
 from attributary.attribution_core.journeys import Flags, Floats, JourneyBatch
 from attributary.attribution_core.lifts import (
     Totals,
@@ -26,9 +26,11 @@ from attributary.attribution_core.lifts import (
     calibration_document,
     unavailable_document,
 )
+from attributary.attribution_core.lookback import MICROS_PER_DAY
 from attributary.attribution_core.markov import shares
 from attributary.attribution_core.models import RULE_MODELS, ModelError, RuleModel
-from attributary.attribution_core.paths import JourneyTable, TableError, read_paths
+from attributary.attribution_core.options import AnalysisSettings, names_of, without_effect
+from attributary.attribution_core.paths import JourneyTable, TableError
 from attributary.attribution_core.poisson import PoissonTotals
 from attributary.attribution_core.population import (
     CreditTotals,
@@ -42,7 +44,10 @@ from attributary.attribution_core.population import (
 from attributary.attribution_core.report import Analysis, ModelReport, plain
 from attributary.attribution_core.rules import RULES, RuleSettings
 from attributary.attribution_core.sets import channels_of_journeys, set_shares
-from attributary.attribution_core.transforms import apply
+from attributary.attribution_core.tables import Columns, Rows, read_table
+from attributary.attribution_core.transforms import TransformError, apply
+
+__all__ = ["ANALYSES", "AnalysisSettings", "analyze"]
 
 _MICROS = 1_000_000
 _DAY = 86_400 * _MICROS
@@ -57,45 +62,11 @@ ANALYSES: tuple[str, ...] = (
 )
 _BESIDE = ("first", "last", "linear", "markov", "shapley")  # whose shares stand beside every interval
 _NEEDS_TIME = frozenset({"time_decay", "poisson"})
-_MICROS_PER_DAY = 86_400 * _MICROS
 Progress = Callable[[int, int, str], None]
 
 
-@dataclass(frozen=True)
-class AnalysisSettings:
-    """Options of an analysis.
-
-    Attributes:
-        order: of the Markov chain.
-        intervals: whether to compute 90 % intervals and confidence.
-        method: of the intervals: bootstrap (default up to 200,000 rows), or the fast path.
-        draws: behind the intervals.
-        seed: of the draws.
-        minimum_conversions: a channel in fewer conversions has insufficient data.
-        baseline: channels that are always there, for Markov-Shapley.
-        transforms: named steps before anything else, see `transforms`.
-        rules: parameters of the rules.
-        insights: whether to look for sentences whose test passes; they stand in the diagnostics.
-        lookback_days: tables of events: a touch longer before its journey's end does not count; None: no limit.
-        experiments: results of experiments, by which the totals are scaled; intervals are computed then, too.
-    """
-
-    order: int = 1
-    intervals: bool = False
-    method: IntervalMethod = "auto"
-    draws: int = 200
-    seed: int = 0
-    minimum_conversions: int = 30
-    baseline: tuple[str, ...] = ()
-    transforms: tuple[str, ...] = ()
-    rules: RuleSettings = field(default_factory=RuleSettings)
-    insights: bool = False
-    lookback_days: float | None = None
-    experiments: tuple[Experiment, ...] = ()
-
-
 def analyze(
-    data: JourneyTable | Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]],
+    data: JourneyTable | Columns | Rows,
     models: Collection[str] | None = None,
     settings: AnalysisSettings | None = None,
     *,
@@ -105,9 +76,9 @@ def analyze(
     """Run models over finished journeys.
 
     Args:
-        data: an encoded table, the columns of the path format or of events (a dict, a pandas or polars frame), or the
-            rows of these.
-        models: names, of `ANALYSES`; by default all that the data allows.
+        data: an encoded table, the columns of the path format or of events (a dict, a frame of pandas, polars or
+            pyarrow), or the rows of these.
+        models: names, of `ANALYSES`, or a single one; by default all that the data allows.
         settings: options; single ones may be given by name instead (``order=2``, ``intervals=True``).
         progress: called with the steps done, all steps, and the name of the model at work; a step is a model, and with
             intervals each draw of a model.
@@ -122,17 +93,16 @@ def analyze(
     chosen = replace(settings or AnalysisSettings(), **options)
     if chosen.experiments:
         chosen = replace(chosen, intervals=True)
-    table = _table(data, chosen.lookback_days)
-    table = JourneyTable(apply(table.batch, chosen.transforms), table.outcomes, table.watched_until)
-    names = list(dict.fromkeys(models)) if models else [n for n in ANALYSES if table.timed or n not in _NEEDS_TIME]
-    for name in names:
-        if name not in ANALYSES:
-            raise ModelError(f"no model {name!r}; there are {', '.join(ANALYSES)}")
-        if name in _NEEDS_TIME and not table.timed:
-            raise ModelError(f"{name} needs times; a table of paths has none")
+    wanted = _known_models(models)
+    table = _read(data, chosen.lookback_days)
+    names = _answering(table, wanted, chosen)
+    table = replace(table, batch=apply(table.batch, chosen.transforms))
     for channel in chosen.baseline:
         if table.batch.index.code(channel) < 0:
             raise ModelError(f"baseline: no channel {channel!r} in the data")
+    beside = _BESIDE if chosen.intervals else ()
+    _check_order(chosen.order, {*names, *beside}, len(table.batch.index))
+    table = replace(table, notes=(*table.notes, *without_effect(chosen, {*names, *beside})))
     support = _support(table.batch, Weights.observed(table.outcomes))
     reports = []
     steps = 1 + chosen.draws * chosen.intervals
@@ -150,26 +120,47 @@ def analyze(
     return Analysis(tuple(reports))
 
 
-def _table(
-    data: JourneyTable | Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]], lookback_days: float | None
-) -> JourneyTable:
-    if lookback_days is not None and not 0 <= lookback_days < math.inf:
-        raise TableError("lookback_days: must be a number of days, not negative")
+def _read(data: JourneyTable | Columns | Rows, lookback_days: float | None) -> JourneyTable:
+    if lookback_days is None:
+        return read_table(data)
     if isinstance(data, JourneyTable):
-        if lookback_days is not None:
-            raise TableError("lookback_days: an encoded table is taken as it is; give it to read_events")
-        return data
-    if isinstance(data, (list, tuple)):
-        names = {name for row in data for name in row}
-        data = {name: [row.get(name) for row in data] for name in names}
-    columns: Mapping[str, Iterable[Any]] = data  # type: ignore[assignment]  # frames have columns as mappings do
-    if "path" not in columns and all(name in columns for name in ("user", "time", "channel")):
-        return read_events(
-            columns, lookback_micros=None if lookback_days is None else round(lookback_days * _MICROS_PER_DAY)
-        )
-    if lookback_days is not None:
-        raise TableError("lookback_days: needs times; a table of paths has none")
-    return read_paths(columns)
+        raise TableError("lookback_days: an encoded table is taken as it is; give it to read_events")
+    return read_table(data, lookback_micros=round(lookback_days * MICROS_PER_DAY))
+
+
+def _known_models(models: Collection[str] | None) -> list[str]:
+    try:
+        names = list(dict.fromkeys(names_of(models or (), "models: must be names")))
+    except ValueError as error:
+        raise ModelError(str(error)) from None
+    for name in names:
+        if name not in ANALYSES:
+            raise ModelError(f"no model {name!r}; there are {', '.join(ANALYSES)}")
+    return names
+
+
+def _answering(table: JourneyTable, wanted: Sequence[str], settings: AnalysisSettings) -> list[str]:
+    """Return the models that the table allows: those asked for, or else all of these.
+
+    Raises:
+        ModelError: one that was asked for is not among them; the text says what it lacks.
+    """
+    if "recency" in settings.transforms and not table.timed:
+        raise TransformError("recency needs times; a table of paths has none")
+    lacks = {name: "needs times; a table of paths has none" for name in _NEEDS_TIME if not table.timed}
+    if table.lookback_micros is not None and table.lookback_micros < AGE_BOUNDS[-1]:
+        # it would watch people who converted for a shorter time than the others
+        lacks["poisson"] = "has a lookback of its own, 30 days: leave the shorter one out"
+    for name in wanted:
+        if name in lacks:
+            raise ModelError(f"{name} {lacks[name]}")
+    return list(wanted) or [name for name in ANALYSES if name not in lacks]
+
+
+def _check_order(order: int, names: Collection[str], channels: int) -> None:
+    highest = highest_order(channels)
+    if order > highest and {"markov", "markov_journeys"} & set(names):
+        raise ValueError(f"order: {order} is too high for {channels} channels; the highest possible is {highest}")
 
 
 def _estimator(name: str, table: JourneyTable, settings: AnalysisSettings) -> Estimator:

@@ -37,7 +37,9 @@ def sizes(table: JourneyTable, transforms: Sequence[str]) -> dict[str, Any]:
         "value": int(outcomes.value_micros.sum()) / _MICROS if valued else None,
         "unattributed_conversions": int(outcomes.conversions[bare].sum()),
         "unattributed_value": int(outcomes.value_micros[bare].sum()) / _MICROS if valued else None,
+        "refunds_without_conversion": int(((outcomes.conversions == 0) & (outcomes.value_micros != 0)).sum()),
         "transforms": list(transforms),
+        "notes": list(table.notes),
         "confidence": None,
     } | ({"touches_at_equal_times": tied} if tied else {})
 

@@ -1,68 +1,80 @@
 """Event tables: one row per touch or conversion of a user, turned into journeys.
 
-Columns ``user``, ``time``, ``channel``, and optionally ``conversion`` (truthy: the row is a conversion), ``value``
-(currency units) and ``event_id``. A row with a channel is a touch; a row that is both is a touch and a conversion at
-the same time.
+Columns ``user``, ``time``, ``channel``, and optionally ``conversion`` (the row is a conversion), ``value`` (currency
+units) and ``event_id``. A row with a channel is a touch; a row that is both is a touch and a conversion at the same
+time. A conversion of a negative value is a refund: it is taken from the user's conversion before and is none itself.
 
-Invariant: with ``event_id`` the journeys depend on the set of rows, as in the pipeline. Without, the order of rows
+Invariants: with ``event_id`` the journeys depend on the set of rows, as in the pipeline. Without, the order of rows
 decides among those of one user at equal times, and nowhere else; names of channels never decide. At equal times touches
 come before conversions. Each conversion ends a journey; its touches are those of the user since the conversion before.
 Touches after a user's last conversion are a journey without one, which ends with its last touch and is watched until
-the latest time in the table.
+the latest time in the table. No value is lost: one without a conversion is refused, a refund without a conversion
+before is a row of its own, without touches and without a conversion.
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import numpy as np
 
-from attributary.attribution_core.cells import is_missing
+from attributary.attribution_core.cells import TableError, broken_rule, cells_of, is_missing, names_in, number_in, shown
+from attributary.attribution_core.columns import check_columns
 from attributary.attribution_core.journeys import JourneyBatch, JourneyError, Outcomes
-from attributary.attribution_core.paths import JourneyTable, TableError, amount_micros
+from attributary.attribution_core.paths import JourneyTable, amount_micros
+from attributary.attribution_core.times import long_ago, read_times
 
-_MICROS = 1_000_000
-_Event = tuple[int, bool, str, str, int]  # time, whether a conversion, event id or row, channel, value in micros
-_NO = frozenset({"", "0", "0.0", "false", "f", "no", "n", "none", "null", "nan"})
+NEEDED_OF_EVENTS = ("user", "time", "channel")
+_OPTIONAL = ("conversion", "value", "event_id")
+_YES = frozenset({"true", "t", "yes", "y"})
+_NO = frozenset({"false", "f", "no", "n", ""})
+_TOUCH, _CONVERSION, _REFUND = range(3)  # at equal times in this order: a purchase comes before its refund
+_Event = tuple[int, int, str, str, int]  # time, kind, event id or row, channel, value in micros
 
 
 def read_events(columns: Mapping[str, Iterable[Any]], *, lookback_micros: int | None = None) -> JourneyTable:
     """Encode the columns of an event table.
 
     Args:
-        columns: by name; any mapping of columns. ``time`` is ISO 8601 text (UTC where it names no zone), a date-time,
-            or a number of seconds since 1970-01-01 UTC. ``event_id`` is compared as text.
+        columns: by name; any mapping of columns. ``time``: see `times`. ``conversion``: true, yes, t, y or 1; false,
+            no, f, n, 0 or empty. ``event_id`` is compared as text.
         lookback_micros: touches earlier than this before their journey's end do not count; microseconds.
 
     Raises:
         TableError: when a column is missing or a cell cannot be read, the text names the row; or when all values
             together are more than 64 bits hold.
+        ValueError: when `lookback_micros` is negative.
     """
-    for name in ("user", "time", "channel"):
-        if name not in columns:
-            raise TableError("events: the columns user, time and channel are needed")
-    users = [_text(cell) for cell in columns["user"]]
-    channels = [_text(cell) for cell in columns["channel"]]
-    times = [time_micros(cell, row) for row, cell in enumerate(columns["time"], start=1)]
-    flags = _column(columns, "conversion", len(users), _truthy)
-    cells = list(columns["value"]) if "value" in columns else [None] * len(users)
-    values = [amount_micros(cell, f"row {row}: value") for row, cell in enumerate(cells, start=1)]
+    if lookback_micros is not None and lookback_micros < 0:
+        raise ValueError(f"lookback_micros: must not be negative, not {lookback_micros!r}")
+    notes = check_columns(columns, "events", NEEDED_OF_EVENTS, _OPTIONAL)
+    users = names_in(cells_of(columns, "user"))
+    channels = names_in(cells_of(columns, "channel"))
+    times = read_times(columns["time"])
+    flags = _flags(cells_of(columns, "conversion")) if "conversion" in columns else [False] * len(users)
+    values = _values(cells_of(columns, "value")) if "value" in columns else [0] * len(users)
     places = _places(columns, len(users))
     if not len(users) == len(channels) == len(times) == len(flags) == len(values) == len(places):
         raise TableError("events: all columns must have the same length")
+    _check_channels(channels)
+    ids = places if "event_id" in columns else [""] * len(users)
+    repeated = len(users) - len(set(zip(users, times, channels, flags, values, ids, strict=True)))
+    if repeated:
+        notes += (f"rows that say the same as another: {repeated:,}; all of them count",)
     histories: dict[str, list[_Event]] = {}
     for row, user in enumerate(users):
         if not user:
-            raise TableError(f"row {row + 1}: user must not be empty")
+            raise TableError("user: must not be empty", row=row + 1)
+        if values[row] and not flags[row]:
+            raise TableError("value: without a conversion", row=row + 1)
         if not channels[row] and not flags[row]:
-            raise TableError(f"row {row + 1}: neither a channel nor a conversion")
+            raise TableError("neither a channel nor a conversion", row=row + 1)
         history = histories.setdefault(user, [])
         if channels[row]:
-            history.append((times[row], False, places[row], channels[row], 0))
+            history.append((times[row], _TOUCH, places[row], channels[row], 0))
         if flags[row]:
-            history.append((times[row], True, places[row], "", values[row]))
-    return _encode(histories, lookback_micros)
+            kind = _REFUND if values[row] < 0 else _CONVERSION
+            history.append((times[row], kind, places[row], "", values[row]))
+    return _encode(histories, lookback_micros, (*notes, *long_ago(times)))
 
 
 def touches_at_equal_times(batch: JourneyBatch) -> int:
@@ -76,87 +88,107 @@ def touches_at_equal_times(batch: JourneyBatch) -> int:
     return int(np.diff(np.append(starts, batch.channels.size))[mixed].sum())
 
 
-def time_micros(cell: Any, row: int) -> int:
-    """Return a time in microseconds since 1970-01-01 UTC.
-
-    Raises:
-        TableError: when the cell is no time.
-    """
-    if isinstance(cell, np.datetime64):
-        cell = cell.astype("datetime64[us]").astype(datetime)
-    if isinstance(cell, str):
-        cell = _parsed(cell.strip(), row)
-    if isinstance(cell, datetime):
-        moment = cell if cell.tzinfo is not None else cell.replace(tzinfo=UTC)
-        since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-        return (since.days * 86_400 + since.seconds) * _MICROS + since.microseconds
-    try:
-        micros = int((Decimal(str(cell)) * _MICROS).to_integral_value())
-    except (InvalidOperation, ValueError, OverflowError) as error:
-        raise TableError(f"row {row}: time must be ISO 8601 or seconds since 1970") from error
-    if abs(micros) >= 2**62:
-        raise TableError(f"row {row}: time is out of range")
-    return micros
-
-
-def _parsed(text: str, row: int) -> Any:
-    """Return ISO 8601 text as a date-time, and a number as it is."""
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        if not text:
-            raise TableError(f"row {row}: time must not be empty") from None
-        return text
-
-
-def _encode(histories: Mapping[str, list[_Event]], lookback: int | None) -> JourneyTable:
+def _encode(histories: Mapping[str, list[_Event]], lookback: int | None, notes: tuple[str, ...]) -> JourneyTable:
     journeys: list[list[tuple[int, str, str]]] = []
     ends: list[int] = []
-    converted: list[bool] = []
+    conversions: list[int] = []
+    nulls: list[int] = []
     worth: list[int] = []
 
-    def close(touches: list[tuple[int, str, str]], end: int, value: int | None) -> None:
+    def close(touches: list[tuple[int, str, str]], end: int, value: int, kind: int) -> None:
         journeys.append([touch for touch in touches if lookback is None or end - touch[0] <= lookback])
         ends.append(end)
-        converted.append(value is not None)
-        worth.append(value or 0)
+        conversions.append(int(kind == _CONVERSION))
+        nulls.append(int(kind == _TOUCH))
+        worth.append(value)
 
+    refunds = 0
     for user in sorted(histories):
         touches: list[tuple[int, str, str]] = []
-        for when, is_conversion, place, channel, value in sorted(histories[user]):
-            if is_conversion:
-                close(touches, when, value)
-                touches = []
-            else:
+        converted = -1  # place of the user's last conversion
+        for when, kind, place, channel, value in sorted(histories[user]):
+            if kind == _TOUCH:
                 touches.append((when, place, channel))
+            elif kind == _CONVERSION:
+                converted = len(journeys)
+                close(touches, when, value, kind)
+                touches = []
+            elif converted >= 0:
+                refunds += 1
+                worth[converted] += value
+            else:
+                close([], when, value, kind)
         if touches:
-            close(touches, touches[-1][0], None)
+            close(touches, touches[-1][0], 0, _TOUCH)
     latest = max((when for history in histories.values() for when, *_ in history), default=0)
-    try:
-        outcomes = Outcomes.of(converted, worth)
-    except JourneyError as error:
-        raise TableError(f"events: {error}") from error
+    outcomes = _outcomes(conversions, nulls, worth)
     batch = JourneyBatch.of(journeys, ends)
-    return JourneyTable(batch, outcomes, np.where(outcomes.conversions > 0, batch.converted_at, np.int64(latest)))
+    watched_until = np.where(outcomes.nulls > 0, np.int64(latest), batch.converted_at)
+    unmatched = len(journeys) - sum(conversions) - sum(nulls)
+    if refunds:
+        notes += (f"refunds: {refunds:,}, taken from the conversion before",)
+    if unmatched:
+        notes += (f"refunds without a conversion before: {unmatched:,}; their value stays unattributed",)
+    return JourneyTable(batch, outcomes, watched_until, notes, lookback)
 
 
-def _text(cell: Any) -> str:
-    return "" if is_missing(cell) else str(cell)
+def _outcomes(conversions: list[int], nulls: list[int], worth: list[int]) -> Outcomes:
+    try:
+        return Outcomes(*(np.array(counts, dtype=np.int64) for counts in (conversions, nulls, worth)))
+    except (JourneyError, OverflowError) as error:
+        raise TableError(f"events: {error}") from error
 
 
-def _truthy(cell: Any) -> bool:
-    return _text(cell).strip().lower() not in _NO
+def _check_channels(channels: list[str]) -> None:
+    broken = {name for name in set(channels) if name and broken_rule(name)}
+    if broken:
+        row, name = next((row, name) for row, name in enumerate(channels, start=1) if name in broken)
+        raise TableError(f"channel: {broken_rule(name)}", row=row)
+
+
+def _values(cells: list[Any]) -> list[int]:
+    """Return values in micros; most rows of events have none, and are passed over."""
+    return [
+        0 if cell is None or (isinstance(cell, str) and not cell) else amount_micros(cell, "value", row)
+        for row, cell in enumerate(cells, start=1)
+    ]
 
 
 def _places(columns: Mapping[str, Iterable[Any]], rows: int) -> list[str]:
     """Return what orders the rows at equal times: their event id, or else as they stand."""
     if "event_id" not in columns:
         return [f"{row:012d}" for row in range(rows)]
-    places = [_text(cell) for cell in columns["event_id"]]
+    places = names_in(cells_of(columns, "event_id"))
     if "" in places:
-        raise TableError(f"row {places.index('') + 1}: event_id must not be empty")
+        raise TableError("event_id: must not be empty", row=places.index("") + 1)
     return places
 
 
-def _column(columns: Mapping[str, Iterable[Any]], name: str, rows: int, read: Any) -> list[Any]:
-    return [read(cell) for cell in columns[name]] if name in columns else [read(None)] * rows
+def _flags(cells: list[Any]) -> list[bool]:
+    """Return which rows are conversions; the cells of a column have few forms, each is read once."""
+    try:
+        known = {cell: _flag(cell) for cell in set(cells)}
+        found = [known[cell] for cell in cells]
+    except TypeError:  # a cell that cannot be looked up, such as a list
+        found = [_flag(cell) for cell in cells]
+    flags = [flag for flag in found if flag is not None]
+    if len(flags) < len(found):
+        row = found.index(None) + 1
+        raise TableError(
+            f"conversion: {shown(cells[row - 1])} is neither yes nor no: true, yes, t, y, 1; false, no, f, n, 0, empty",
+            row=row,
+        )
+    return flags
+
+
+def _flag(cell: Any) -> bool | None:
+    if is_missing(cell):
+        return False
+    text = str(cell).strip().lower()
+    if text in _YES or text in _NO:
+        return text in _YES
+    try:
+        number = number_in(text)
+    except (ArithmeticError, ValueError):
+        return None
+    return bool(number) if number in (0, 1) else None

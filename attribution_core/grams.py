@@ -101,8 +101,8 @@ class Grams:
             ValueError: when the order is below 1, or so high that its steps cannot be numbered in 62 bits.
         """
         base = len(batch.index) + 1
-        if order < 1 or base ** (order + 1) > _MAX_NUMBER:
-            raise ValueError(f"order: must be from 1 to what {base - 1} channels allow in 62 bits")
+        if not 1 <= order <= highest_order(base - 1):
+            raise ValueError(f"order: must be from 1 to {highest_order(base - 1)} with {base - 1} channels")
         numbers = step_numbers(batch, order)
         edges, places = _distinct(numbers, base ** (order + 1))
         last = np.full(len(batch), -1, dtype=np.int64)
@@ -145,6 +145,14 @@ class Grams:
             [np.bincount(places, column, minlength=states.size) / out for column in rewards[ended].T]
         ).reshape(states.size, rewards.shape[1])
         return SparseChain(start / begun, source, target, weights / out[source], reward, visits, self.states)
+
+
+def highest_order(channels: int) -> int:
+    """Return the highest order whose steps between so many channels can be numbered in 62 bits; 0 for none."""
+    base, order = max(channels, 1) + 1, 0
+    while base ** (order + 2) <= _MAX_NUMBER:
+        order += 1
+    return order
 
 
 def step_numbers(batch: JourneyBatch, order: int) -> NDArray[Any]:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from attributary.attribution_core.credit_sums import CreditSums
-from attributary.attribution_core.journeys import Floats
+from attributary.attribution_core.journeys import Floats, Outcomes
 from attributary.attribution_core.level import NORMAL_QUANTILE
 from attributary.attribution_core.markov import shares
 from attributary.attribution_core.paths import JourneyTable
@@ -88,7 +88,12 @@ def _bootstrap(
 
 
 def _dirichlet(table: JourneyTable, draws: int, seed: int) -> Floats:
-    state = JourneyState.fit(table.batch, table.outcomes)
+    outcomes = table.outcomes
+    some = outcomes.conversions + outcomes.nulls > 0  # a refund of nobody's conversion is no journey
+    state = JourneyState.fit(
+        table.batch.select(some),
+        Outcomes(outcomes.conversions[some], outcomes.nulls[some], outcomes.value_micros[some]),
+    )
     places = state.index.translation(table.batch.index)
     drawn = np.zeros((draws, 2, len(table.batch.index)), dtype=np.float64)
     for kind, squares in enumerate((None, _value_squares(table)[places])):

@@ -125,7 +125,7 @@ def test_support_and_method_of_intervals_may_be_chosen(paths: Path) -> None:
     [
         ("x\n1\n", "the column channel is missing"),
         ("channel,conversions,standard_error\nnobody,3,1\n", "nobody"),
-        ("channel,conversions,standard_error\nmail,3\n", "row 1: 2 cells"),
+        ("channel,conversions,standard_error\nmail,3\n", "line 2: 2 cells"),
         (None, "No such file"),
     ],
 )

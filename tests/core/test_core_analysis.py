@@ -218,8 +218,8 @@ def test_command_reads_events_in_csv_and_parquet(tmp_path: Path, events: dict[st
 @pytest.mark.parametrize(
     ("content", "options", "rule"),
     [
-        ("path,total_conversions\na,x\n", [], "row 1: total_conversions"),
-        ("path,total_conversions\na\n", [], "row 1: 1 cells, but 2 columns"),
+        ("path,total_conversions\na,x\n", [], "line 2: total_conversions: 'x'"),
+        ("path,total_conversions\na\n", [], "line 2: 1 cells, but 2 columns"),
         ("x,y\n1,2\n", [], "columns must be"),
         ("path,total_conversions\na,1\n", ["--model", "best"], "no model"),
         ("path,total_conversions\na,1\n", ["--transform", "best"], "no transform"),

@@ -60,7 +60,7 @@ def test_values_of_a_large_currency_are_refused_instead_of_wrapping() -> None:
     }
     with pytest.raises(TableError, match="events: value_micros"):
         analyze(events, ["last"])
-    with pytest.raises(TableError, match=r"row 2: total_conversion_value is too large: .* 4\.6e12 units"):
+    with pytest.raises(TableError, match=r"row 2: total_conversion_value: .*too large: .* 4\.6e12 units"):
         read_paths({**rows, "total_conversion_value": [0, 5 * 10**12, 0]})
 
 

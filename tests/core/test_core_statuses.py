@@ -10,6 +10,7 @@ from attributary.attribution_core import analyze, read_events
 from attributary.attribution_core.forgetting import Forgetting, PeriodState, forget
 from attributary.attribution_core.journeys import JourneyBatch, Outcomes
 from attributary.attribution_core.markov_credit import MarkovModel, MarkovSettings
+from attributary.attribution_core.models import ModelError
 from attributary.attribution_core.state import JourneyState
 
 DAY_SECONDS = 86_400
@@ -170,3 +171,29 @@ def test_rates_that_nobody_could_believe_are_called_so() -> None:
     found = analyze(read_events(events([*late, ("end", 40, "mail", 0)])), ["poisson"])["poisson"]
     assert found.diagnostics["baseline_share"] > 1
     assert found.diagnostics["status"].startswith("unstable: shares beyond 100 %")
+
+
+def test_a_short_lookback_is_not_for_the_model_that_has_its_own() -> None:
+    """Left out touches would cut the time that people who converted were watched, and no other's."""
+    rows = [row for n in range(40) for row in ((f"u{n}", 0, "search", 0), (f"u{n}", 5 + n % 9, "", 1))]
+    columns = events([*rows, ("end", 30, "mail", 0)])
+    with pytest.raises(ModelError, match="poisson has a lookback of its own, 30 days"):
+        analyze(columns, ["poisson"], lookback_days=3)
+    assert "poisson" not in [report.model for report in analyze(columns, lookback_days=3)]
+    assert "poisson" in [report.model for report in analyze(columns, lookback_days=30)]
+
+
+@pytest.mark.parametrize("method", ["bootstrap", "fast"])
+@pytest.mark.parametrize("model", MODELS)
+def test_a_refund_of_nobodys_conversion_takes_part_in_no_share(model: str, method: str) -> None:
+    rows = [row for n in range(40) for row in ((f"u{n}", 0, "ab"[n % 2], 0), (f"u{n}", 5, "", 1))]
+    rows += [(f"n{n}", 0, "ab"[n % 3 // 2], 0) for n in range(60)]
+    plain = events([*rows, ("late", 9, "", 1)])
+    refunded = {**plain, "value": [*plain["value"][:-1], -10]}
+    options: dict[str, Any] = {"intervals": True, "draws": 20, "method": method}
+    report = analyze(refunded, [model], **options)[model]
+    assert report.diagnostics["refunds_without_conversion"] == 1
+    assert report.diagnostics["unattributed_value"] == -10
+    assert report.diagnostics["conversions"] == 40
+    assert report.column("share") == analyze(plain, [model], **options)[model].column("share")
+    assert all(low <= high for low, high in report.column("interval"))

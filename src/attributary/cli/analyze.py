@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from attributary.attribution_core.rules import RuleSettings
 
 _SECONDS_PER_DAY = 86_400
+_MICROS_PER_DAY = 86_400_000_000
 _MOST_DRAWS = 100_000
 
 
@@ -93,20 +94,22 @@ def analyze(
     """
     from attributary.attribution_core.analysis import analyze as run
     from attributary.attribution_core.experiments import read_experiments
-    from attributary.cli.analyze_input import read_csv, read_journeys
     from attributary.cli.analyze_output import show
     from attributary.cli.model_options import progress_bar
+    from attributary.cli.table_files import read_columns, read_journeys
 
     if insights and output == "csv":
         raise typer.BadParameter("sentences have no place in CSV; use --format json", param_hint="--insights")
     names, rules = _names(model), _rules(half_life, position_weights)
+    lookback = None if lookback_days is None else _micros(lookback_days)
     experiments = []
-    if calibrate is not None:
-        with _blaming(calibrate):
-            experiments = read_experiments(read_csv(calibrate))
+    with _blaming(file, calibrate):
+        table = read_journeys(file, lookback)
+        if calibrate is not None:
+            experiments = read_experiments(read_columns(calibrate).columns)
     with _blaming(file, calibrate), progress_bar() as told:
         found = run(
-            read_journeys(file, lookback_days),
+            table,
             names,
             progress=told,
             order=order,
@@ -121,6 +124,8 @@ def analyze(
             insights=insights,
             experiments=tuple(experiments),
         )
+    for note in found.models[0].diagnostics["notes"]:
+        sys.stderr.write(f"attributary: note: {note}\n")
     show(found, output)
 
 
@@ -128,13 +133,25 @@ def analyze(
 def _blaming(file: Path, experiments: Path | None = None) -> Iterator[None]:
     """Say what is wrong, exit code 2, and in which file: experiments that do not fit are not the journeys' fault."""
     from attributary.attribution_core.experiments import ExperimentError
+    from attributary.cli.table_files import FileError
 
     try:
         yield
+    except FileError as error:  # names its file
+        sys.stderr.write(f"attributary: {error}\n")
+        raise typer.Exit(exits.USAGE) from None
     except (ValueError, OSError, csv.Error) as error:  # all that a file or an option can be wrong in
         named = experiments if isinstance(error, ExperimentError) and experiments is not None else file
         sys.stderr.write(f"attributary: {named}: {error}\n")
         raise typer.Exit(exits.USAGE) from None
+
+
+def _micros(days: float) -> int:
+    from attributary.attribution_core.options import MOST_DAYS
+
+    if not 0 <= days <= MOST_DAYS:
+        raise typer.BadParameter(f"must be from 0 to {MOST_DAYS:,} days", param_hint="--lookback-days")
+    return round(days * _MICROS_PER_DAY)
 
 
 def _names(models: Sequence[str] | None) -> list[str] | None:

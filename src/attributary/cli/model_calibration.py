@@ -34,19 +34,18 @@ def calibrate(
     Example: attributary models calibrate markov 3 --experiments lift.csv --tenant acme
     """
     from attributary.attribution_core.experiments import ExperimentError, read_experiments
-    from attributary.attribution_core.paths import TableError
-    from attributary.cli.analyze_input import read_csv
     from attributary.cli.outcome import database
+    from attributary.cli.table_files import FileError, read_columns
     from attributary.consumers.store.model_states import save_states
     from attributary.consumers.trainer.calibrating import calibrated
 
     try:
-        known = read_experiments(read_csv(experiments))
+        known = read_experiments(read_columns(experiments).columns)
         with database("attributary-models") as connection, usage_errors(), connection.transaction():
             state = calibrated(connection, tenant, model, version, known)
             (saved,) = save_states(connection, [state])
-    except (ExperimentError, TableError, OSError) as error:
-        sys.stderr.write(f"attributary: {experiments}: {error}\n")
+    except (ExperimentError, FileError) as error:
+        sys.stderr.write(f"attributary: {error if isinstance(error, FileError) else f'{experiments}: {error}'}\n")
         raise typer.Exit(exits.USAGE) from None
     found = state.metadata["diagnostics"]["calibration"]
     if as_json:

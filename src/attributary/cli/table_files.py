@@ -1,0 +1,165 @@
+"""Tables in files: CSV or Parquet, told apart by what they hold, or standard input (`-`).
+
+Invariant: what is wrong with a file is said by its line, the column and the rule; a CSV file is UTF-8 text with commas,
+and one that is not is named for what it looks like instead of being read in another way.
+"""
+
+import csv
+import io
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from attributary.attribution_core.paths import JourneyTable
+
+_PARQUET = b"PAR1"
+_OTHER = (
+    (b"\x1f\x8b", "compressed by gzip; unpack it first"),
+    (b"PK\x03\x04", "a ZIP archive or an Excel workbook; save the table as CSV"),
+    (b"\xff\xfe", "UTF-16 text; save the file as UTF-8"),
+    (b"\xfe\xff", "UTF-16 text; save the file as UTF-8"),
+)
+_SEPARATORS = ";\t|"
+
+
+class FileError(ValueError):
+    """A file that cannot be read; the text begins with its name."""
+
+    def __init__(self, file: Path, rule: str) -> None:
+        super().__init__(f"{'standard input' if _is_stdin(file) else file}: {rule}")
+
+
+@dataclass(frozen=True, slots=True)
+class FileColumns:
+    """The columns of a file.
+
+    Attributes:
+        columns: cells by the name of the column.
+        lines: of each row, the line where it begins; None where a file has no lines.
+    """
+
+    columns: dict[str, list[Any]]
+    lines: list[int] | None = None
+
+
+def read_journeys(file: Path, lookback_micros: int | None = None) -> "JourneyTable":
+    """Return the journeys of a file of paths or of events.
+
+    Args:
+        file: its path, or `-` for standard input.
+        lookback_micros: for events, touches earlier than this before their journey's end do not count.
+
+    Raises:
+        FileError: it cannot be read.
+    """
+    from attributary.attribution_core.cells import TableError
+    from attributary.attribution_core.tables import read_table
+
+    found = read_columns(file)
+    try:
+        return read_table(found.columns, lookback_micros=lookback_micros)
+    except TableError as error:
+        if error.row is None or found.lines is None:
+            raise FileError(file, str(error)) from error
+        raise FileError(file, f"line {found.lines[error.row - 1]}: {error.rule}") from error
+
+
+def read_columns(file: Path) -> FileColumns:
+    """Return the columns of a file.
+
+    Args:
+        file: its path, or `-` for standard input.
+
+    Raises:
+        FileError: it cannot be read.
+    """
+    from attributary.attribution_core.cells import TableError
+
+    try:
+        parquet_folder = file.suffix.lower() in {".parquet", ".pq"} and file.is_dir()
+        data = b"" if parquet_folder else sys.stdin.buffer.read() if _is_stdin(file) else file.read_bytes()
+        if data.startswith(_PARQUET) or file.suffix.lower() in {".parquet", ".pq"}:
+            return FileColumns(_parquet(file if parquet_folder else data))
+        return _csv(data)
+    except OSError as error:
+        raise FileError(file, error.strerror or str(error)) from error
+    except TableError as error:
+        raise FileError(file, str(error)) from error
+
+
+def _is_stdin(file: Path) -> bool:
+    return str(file) == "-"
+
+
+def _csv(data: bytes) -> FileColumns:
+    from attributary.attribution_core.cells import TableError
+    from attributary.attribution_core.columns import check_once
+
+    reader = csv.reader(io.StringIO(_text(data), newline=""), strict=True)
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    begin = 1
+    try:
+        names = [name.strip() for name in next(reader, [])]
+        begin = reader.line_num + 1
+        for row in reader:
+            if row:
+                rows.append(row)
+                lines.append(begin)
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        raise TableError(f"line {begin}: {error}") from error
+    if len(names) == 1 and (other := next((mark for mark in _SEPARATORS if mark in names[0]), None)):
+        raise TableError(f"line 1: the columns look separated by {other!r}; they must be by ','")
+    check_once(name for name in names if name)
+    for row, line in zip(rows, lines, strict=True):
+        if len(row) != len(names):
+            raise TableError(f"line {line}: {len(row)} cells, but {len(names)} columns")
+    cells = list(zip(*rows, strict=True)) if rows else [()] * len(names)
+    return FileColumns({name: list(column) for name, column in zip(names, cells, strict=True)}, lines)
+
+
+def _text(data: bytes) -> str:
+    from attributary.attribution_core.cells import TableError
+
+    for begin, rule in _OTHER:
+        if data.startswith(begin):
+            raise TableError(rule)
+    try:
+        text, wrong = data.decode("utf-8-sig"), data.find(b"\0")
+    except UnicodeDecodeError as error:
+        text, wrong = "", error.start
+    if wrong >= 0:
+        line = data.count(b"\n", 0, wrong) + 1
+        raise TableError(f"line {line}: no UTF-8 text (byte 0x{data[wrong]:02x}); save the file as UTF-8")
+    return text
+
+
+def _parquet(source: Path | bytes) -> dict[str, list[Any]]:
+    from attributary.attribution_core.cells import TableError
+    from attributary.attribution_core.columns import check_once
+
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise TableError("Parquet needs pyarrow: install attributary[parquet]") from error
+    try:
+        table = parquet.read_table(source if isinstance(source, Path) else io.BytesIO(source))
+        check_once(table.column_names)
+        return {name: _readable(table[name]).to_pylist() for name in table.column_names}
+    except ArrowException as error:
+        raise TableError(f"no Parquet file ({error})") from error
+
+
+def _readable(column: Any) -> Any:
+    """Return a column with what Python has no type for cut down: nanoseconds to microseconds, bytes to text."""
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return column.cast(pa.timestamp("us", kind.tz), safe=False)
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return column.cast(pa.large_string())
+    return column
