@@ -213,7 +213,7 @@ def _report(
         spread, used = shares_spread(estimator, table, share, settings.method, (settings.draws, settings.seed), told)
         if not (isinstance(estimator, CreditTotals) and estimator.name in RULES):
             diagnostics["confidence"] = float(spread.confidence[0])
-        diagnostics["interval_method"] = used
+        diagnostics["interval_method"] = used if np.isfinite(spread.error[0]).all() else None
         diagnostics["draws"] = int(spread.draws[0])
         if not values_are_single(table):
             diagnostics["value_interval_note"] = (

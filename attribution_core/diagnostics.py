@@ -86,13 +86,18 @@ def _of_rates(estimator: PoissonTotals, weights: Weights, share: Floats) -> dict
     shares: list[float | None] = [
         1.0 - float(of.sum()) if of.size > 0 and bool(np.isfinite(of).all()) else None for of in share
     ]
+    at_a_touch = estimator.conversions_at_a_touch(weights)
     found: dict[str, Any] = {
         "baseline": ["no touch"],
         "baseline_share": shares[0],
         "baseline_value_share": shares[1],
-        "conversions_at_a_touch": estimator.conversions_at_a_touch(weights),
+        "conversions_at_a_touch": at_a_touch,
     }
-    status = "ok" if shares[0] is None else _rates_status(estimator.fitted(weights), share[0])
+    if shares[0] is None:
+        status = "unavailable: no rates can be fitted, no conversion came after a touch"
+        status += f" ({at_a_touch:,.0f} at its very moment)" if at_a_touch else ""
+    else:
+        status = _rates_status(estimator.fitted(weights), share[0])
     return found | ({} if status == "ok" else {"status": status})
 
 

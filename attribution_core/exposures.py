@@ -97,6 +97,15 @@ class ExposureCounts:
         found: Floats = self.seconds / SECONDS_PER_DAY
         return found
 
+    @property
+    def size(self) -> int:
+        """What a fit has to keep: the pairs of filled cells of each exposure, and ten for the exposure itself.
+
+        Some 11 bytes each.
+        """
+        lengths = self.exposures.lengths
+        return int((lengths * (lengths + 1) // 2 + 10).sum())
+
     def conversions_with(self) -> Ints:
         """Return the conversions under an exposure to each channel, int64[K]."""
         rows, channels = self.exposures.rows, self.exposures.cells // len(self.bounds)

@@ -8,6 +8,7 @@ never written out.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,6 @@ class Design:
         rows: int32[e], the exposure of each entry, ascending.
         columns: int32[e], its effect.
         values: float64[e], its number of touches.
-        pairs: int32[2, q], entries of one exposure, each with itself and with those after it, in the order of rows.
     """
 
     exposures: int
@@ -47,22 +47,24 @@ class Design:
     rows: Small
     columns: Small
     values: Floats
-    pairs: Small
 
     @classmethod
     def of(cls, exposures: Exposures, effects: int) -> "Design":
         """Build the design of all effects; cell ``c`` of an exposure is effect ``c``."""
         rows, columns = exposures.rows.astype(np.int32), exposures.cells.astype(np.int32)
-        return cls(
-            len(exposures), effects, rows, columns, exposures.touches.astype(np.float64), _pairs(rows, len(exposures))
-        )
+        return cls(len(exposures), effects, rows, columns, exposures.touches.astype(np.float64))
 
     def only(self, kept: Flags) -> "Design":
         """Return the design with the chosen effects, bool[P]; the others are fixed at none."""
         chosen = kept[self.columns]
         rows = self.rows[chosen]
         columns = (np.cumsum(kept) - 1).astype(np.int32)[self.columns[chosen]]
-        return Design(self.exposures, int(kept.sum()), rows, columns, self.values[chosen], _pairs(rows, self.exposures))
+        return Design(self.exposures, int(kept.sum()), rows, columns, self.values[chosen])
+
+    @cached_property
+    def pairs(self) -> Small:
+        """Entries of one exposure, each with itself and with those after it, in the order of rows: int32[2, q]."""
+        return _pairs(self.rows, self.exposures)
 
     def logs(self, theta: Floats) -> Floats:
         """Return the log rate under each exposure, float64[R]; `theta` is float64[P + 1], the intercept first."""

@@ -93,6 +93,7 @@ def fit_raising(
     theta, covariance = maximum(design, days, conversions, theta)
     noise = np.random.default_rng(seed).standard_normal((draws, theta.size)) @ np.linalg.cholesky(covariance).T
     drawn = (theta[1:] + noise[:, 1:]).reshape(draws, *shape)
+    design = _design(counts)  # without the pairs of all effects, which are no longer needed
     kept, again = theta[1:] >= 0, np.zeros(design.effects, dtype=np.bool_)
     while True:
         effects = np.flatnonzero(kept)

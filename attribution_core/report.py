@@ -18,7 +18,7 @@ ChannelRow = dict[str, Any]
 UNATTRIBUTED, BASELINE = "(unattributed)", "(baseline)"
 
 CSV_COLUMNS = (
-    "model", "version", "model_status", "channel", "conversions", "value",
+    "model", "version", "model_status", "value_status", "channel", "conversions", "value",
     "share", "interval_low", "interval_high", "standard_error",
     "value_share", "value_interval_low", "value_interval_high",
     "removal_effect", "shapley", "conversions_with", "status", "fallback_model", "fallback_share", "spread_over_models",
@@ -117,6 +117,7 @@ class Analysis:
                 "model": report.model,
                 "version": report.version,
                 "model_status": report.diagnostics["status"],
+                "value_status": report.diagnostics["value_status"],
             }
             rows = [{**plain(row), **head} for row in report.channels] + [{**row, **head} for row in report.rest()]
             for row in rows:

@@ -163,7 +163,10 @@ def _grouped(models: "Sequence[ModelReport]", key: str) -> dict[str, str]:
 
 
 def _statuses(models: "Sequence[ModelReport]") -> list[str]:
-    return [f"{names}: {text}" for text, names in _grouped(models, "status").items() if text != "ok"]
+    lines = [f"{names}: {text}" for text, names in _grouped(models, "status").items() if text != "ok"]
+    of_value = models[0].diagnostics["value_status"]  # the same for all: it is of the data
+    known = models[0].diagnostics["value"] is not None
+    return lines + [f"value: {of_value}"] * (known and of_value != "ok")
 
 
 def _methods(models: "Sequence[ModelReport]") -> list[str]:

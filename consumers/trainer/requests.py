@@ -77,8 +77,9 @@ class Parameters:
             self.required(name)
         for name in ("activate", "force"):
             self.flag(name)
-        self.window(tenant_id)
-        self.time("split")
+        window, split = self.window(tenant_id), self.time("split")
+        if split is not None and not (window.since or 0) < split < (window.until or _LATEST_MICROS):
+            raise JobParameterError("split: must be between from and to")
         self.whole("version")
         self.currency()
         if "model" in known:

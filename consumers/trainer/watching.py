@@ -8,8 +8,8 @@ Invariants: the counts are a function of the stored events and the window, and s
 cut changes nothing. Who is watched depends on touches alone, never on whether somebody converted: people whose last
 touch is older than the longest age class when the window begins are left out, and so are their conversions.
 
-Memory is bounded: with more than a million different exposures (many channels, very many people) half of the people
-are watched, or a quarter, ..., chosen by a checksum of their key. The report says which share; errors are the sample's.
+Memory is bounded: where there are too many different exposures (many channels, very many people) half of the people are
+watched, or a quarter, ..., chosen by a checksum of their key. The report says which share; errors are the sample's.
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ from attributary.consumers.store.training import Selection, TimelineRow, count_p
 from .learning import Progress, Window, no_progress
 
 _MOST_PATHS = 200_000
-_MOST_EXPOSURES = 1_000_000  # some 400 MB while the rates are fitted
+_MOST_SIZE = 40_000_000  # of `ExposureCounts.size`: half a gigabyte while the rates are fitted
 _REACH = AGE_BOUNDS[-1]
 
 Path = tuple[tuple[str, int], ...]
@@ -69,7 +69,7 @@ def watch(
     connection: psycopg.Connection,
     window: Window,
     progress: Progress = no_progress,
-    most_exposures: int = _MOST_EXPOSURES,
+    most_size: int = _MOST_SIZE,
 ) -> Watched:
     """Count the people of a window.
 
@@ -78,19 +78,21 @@ def watch(
         window: when to watch, whom, and which types of conversions count.
         progress: told after each chunk of how many people of how many; may raise to stop. Begins again when the people
             are halved.
-        most_exposures: different exposures beyond which half of the people are left out.
+        most_size: `ExposureCounts.size` beyond which half of the people are left out.
     """
     reach = data_reach(connection, window.tenant_id)
     if reach is None:
         return Watched(ExposureCounts.none(), None)
     until = reach + 1 if window.until is None else min(reach + 1, window.until)  # the latest event itself is seen
+    if window.since is not None and window.since >= until:
+        return Watched(ExposureCounts.none(), until)  # the data end before the window begins
     person = window.journey_key and person_of_key(connection, window.tenant_id, window.journey_key)
     earliest = None if window.since is None else window.since - _REACH
     selection = Selection(window.tenant_id, person, earliest, until)
     total = count_people(connection, selection)
     found = Watched(ExposureCounts.none(), until)
     while True:
-        counting, done = _Counting(most_exposures), 0
+        counting, done = _Counting(most_size), 0
         progress(done, total)
         try:
             for rows in stream_timelines(connection, selection):
@@ -108,8 +110,8 @@ def watch(
 class _Counting:
     """Adds counts up, as in a binary counter: every one is added a logarithmic number of times."""
 
-    def __init__(self, most_exposures: int) -> None:
-        self._most = most_exposures
+    def __init__(self, most_size: int) -> None:
+        self._most = most_size
         self._parts: list[ExposureCounts] = []
 
     def add(self, part: ExposureCounts) -> None:
@@ -118,7 +120,7 @@ class _Counting:
         parts.append(part)
         while len(parts) > 1 and len(parts[-1].exposures) >= len(parts[-2].exposures) // 2:
             parts.append(parts.pop().add(parts.pop()))
-        if sum(len(each.exposures) for each in parts) > 2 * self._most:  # most may be in several parts
+        if sum(each.size for each in parts) > 2 * self._most:  # most may be in several parts
             self._parts = [self.whole()]
 
     def whole(self) -> ExposureCounts:
@@ -126,7 +128,7 @@ class _Counting:
         total = ExposureCounts.none()
         for part in reversed(self._parts):
             total = total.add(part)
-        if len(total.exposures) > self._most:
+        if total.size > self._most:
             raise _TooManyError
         return total
 

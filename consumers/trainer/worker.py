@@ -11,6 +11,7 @@ Between jobs the worker keeps the training state up to date, in steps that are s
 Invariant: a job leaves the worker finished, given back, or, when the process or the database died, to the lease.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -176,6 +177,10 @@ class Worker:
                 _log.warning("trainer waits", why=str(error))
             if not worked:
                 self._wake.wait(self._limits.poll_seconds)
+        # Asked to stop while Postgres was away: if it answers now, nobody waits for the lease.
+        with contextlib.suppress(Retry):
+            self._give_left_over_back()
+            self._publisher.publish()
 
     def turn(self) -> bool:
         """Do the next job there is, and publish what is to be published; returns whether there was a job.
@@ -184,9 +189,7 @@ class Worker:
             Retry: Postgres is away.
             Fatal: the schema and the code do not fit.
         """
-        if self._left_over is not None:  # Postgres went away while we had it
-            self._give_back(self._left_over)
-            self._left_over = None
+        self._give_left_over_back()
         self._publisher.publish()
         lease, most = self._limits.lease_seconds, self._limits.most_attempts
         with outside_errors(), self._session.transaction() as connection:
@@ -200,6 +203,16 @@ class Worker:
         self._do(job)
         self._publisher.publish()
         return True
+
+    def _give_left_over_back(self) -> None:
+        """Give back the job that was in hand when Postgres went away."""
+        job = self._left_over
+        if job is None:
+            return
+        outcome = self._give_back(job)
+        self._left_over = None
+        metrics.jobs.labels(job.kind, outcome).inc()
+        _log.info("job ended", tenant=job.tenant_id, job=job.job_id, kind=job.kind, outcome=outcome)
 
     def _do(self, job: ClaimedJob) -> None:
         started = time.monotonic()
@@ -233,6 +246,10 @@ class Worker:
                 return self._done(job, pulse)
         except StoppedError:
             return _End(pulse.outcome or self._give_back(job))
+        except Retry:
+            if pulse.outcome:
+                return _End(pulse.outcome)
+            raise
         except CancelledError:
             end = self._end(job, "cancelled")
         except ClaimLostError:

@@ -114,8 +114,12 @@ def test_a_chain_of_forgotten_journeys_can_still_be_drawn() -> None:
 )
 @pytest.mark.parametrize("order", [1, 2])
 def test_a_net_value_that_refunds_nearly_cancel_is_called_so(values: list[float], status: str, order: int) -> None:
-    report = analyze({**PATHS, "total_conversion_value": values}, ["markov"], order=order)["markov"]
+    result = analyze({**PATHS, "total_conversion_value": values}, ["markov"], order=order)
+    report = result["markov"]
     assert report.diagnostics["value_status"] == status
+    assert {row["value_status"] for row in result.rows()} == {status}
+    shown = " ".join(str(result).split())
+    assert (f"value: {status}" in shown) == (status not in {"ok", "unavailable: no values"})
     effects = report.column("removal_effect_value")
     assert all(effect is None for effect in effects) == status.startswith("unavailable")
     assert all(0 <= effect <= 1 for effect in report.column("removal_effect"))
@@ -158,6 +162,10 @@ def test_a_touch_at_the_moment_of_the_conversion_is_no_exposure() -> None:
     nothing = [(f"u{n}", 4, "checkout", 1) for n in range(100)] + [("end", 30, "search", 0)]
     alone = analyze(read_events(events(nothing)), ["poisson"])["poisson"]
     assert alone.column("share") == [None, None]
+    status = "unavailable: no rates can be fitted, no conversion came after a touch (100 at its very moment)"
+    assert alone.diagnostics["status"] == status
+    drawn = analyze(read_events(events(nothing)), ["poisson"], intervals=True, draws=5)["poisson"]
+    assert (drawn.diagnostics["interval_method"], drawn.diagnostics["draws"]) == (None, 0)
 
 
 def test_rates_that_nobody_could_believe_are_called_so() -> None:

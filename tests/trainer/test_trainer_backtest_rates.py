@@ -79,6 +79,8 @@ def test_known_rates_predict_the_second_half(database: str) -> None:
         report: dict[str, Any] = backtest_rates(connection, window, NOW + 6 * DAY, lambda *one: done.append(one))
         for split, why in (
             (NOW + 99 * DAY, "at or after the split"),
+            (NOW + 21 * DAY, "at or after the split"),  # the data end before, some touches are of the last 30 days
+            (NOW + 45 * DAY, "at or after the split"),
             (NOW + DAY // 1_000, "no conversions, .* before the split"),
         ):
             with pytest.raises(TrainingError, match=why):

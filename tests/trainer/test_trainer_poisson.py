@@ -218,9 +218,9 @@ def test_half_of_the_people_are_watched_where_their_exposures_are_too_many(datab
     feed(database, [order(f"p{number}", 2, 5) for number in people] + [touchpoint("end", 40, "c0")])
     with closing(StoreSession(database, "tests")) as session, session.snapshot() as connection:
         told: list[tuple[int, int | None]] = []
-        everybody = watch(connection, Window("acme"), lambda *done: told.append(done), most_exposures=1_201)
-        half = watch(connection, Window("acme"), lambda *done: told.append(done), most_exposures=1_200)
-        quarter = watch(connection, Window("acme"), most_exposures=len(half.counts.exposures) - 1)
+        everybody = watch(connection, Window("acme"), lambda *done: told.append(done), most_size=13_210)
+        half = watch(connection, Window("acme"), lambda *done: told.append(done), most_size=13_209)
+        quarter = watch(connection, Window("acme"), most_size=half.counts.size - 1)
     assert len(everybody.counts.exposures) == 3 * 400 + 1  # three ages of each channel, and none
     assert [seen.halvings for seen in (everybody, half, quarter)] == [0, 1, 2]
     assert told.count((0, 401)) == 3  # everybody, everybody again, half of them

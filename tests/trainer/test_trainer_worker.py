@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from attributary.cli.job_views import print_job
 from attributary.consumers.runtime import metrics
+from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.records import Outcome
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.job_rows import JobRow
@@ -27,7 +28,11 @@ from tests.trainer.feed import NOW, feed, order, touchpoint
 from tests.trainer.workbench import PATIENCE_SECONDS, Bench, Trainer, job, record, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from attributary.consumers.store.jobs import ClaimedJob
+    from attributary.consumers.trainer.learning import Progress
+    from attributary.consumers.trainer.work import Decision
 
 pytestmark = pytest.mark.postgres
 
@@ -166,6 +171,7 @@ SENSELESS = [
     ("activate", {"model": "markov", "version": "3"}, "markov has no version 3"),
     ("backtest", {}, "split: must be given"),
     ("backtest", {"split": "2026-11-01", "model": "linear"}, "model: linear is not a trained model"),
+    ("backtest", {"split": "2026-11-01", "to": "2026-10-01"}, "split: must be between from and to"),
     ("train", {"from": "9" * 26}, "from: must lie between 1970 and 2200"),
     ("train", {"settings": '{"minimum_conversions": NaN}'}, "settings: must be a JSON object"),
     ("train", {"settings": '{"minimum_conversions": 1e400}'}, "settings: minimum_conversions: must be a whole number"),
@@ -355,6 +361,35 @@ def test_every_end_of_a_job_is_counted_and_logged_with_its_reason(database: str)
         "hopeless": ("warning", "given up: 1 workers ended while they worked on it"),
         "senseless": ("warning", "split: must be given"),
     }
+
+
+class _Away(Bench):
+    """A workshop that finds Postgres away after somebody has cancelled its job."""
+
+    def __init__(self, session: StoreSession) -> None:
+        super().__init__(session)
+        self.cancel: Callable[[], object] = lambda: None
+
+    def do(self, job: ClaimedJob, progress: Progress) -> Decision:
+        del job, progress
+        self.cancel()
+        self.entered.set()
+        raise Retry("Postgres is away")
+
+
+def test_a_job_that_was_in_hand_when_postgres_went_away_is_counted_when_it_is_given_back(database: str) -> None:
+    limits = WorkerLimits(poll_seconds=0.02, heartbeat_seconds=60.0)  # the pulse finds out of nothing
+    workshop = _Away(StoreSession(database, "tests-reader"))
+    before = counted("train", "cancelled")
+    with capture_logs() as logs, running(database, limits, workshop) as trainer:
+        workshop.cancel = lambda: trainer.submit(job("cancel-it", "cancel", target_job_id="in-hand"))
+        trainer.submit(job("in-hand", "train"))
+        assert workshop.entered.wait(PATIENCE_SECONDS)
+        assert trainer.ended("in-hand").state == "cancelled"
+        trainer.status_arrives("in-hand", "cancelled")
+    assert counted("train", "cancelled") == before + 1
+    ends = [each for each in logs if each["event"] == "job ended" and each["job"] == "in-hand"]
+    assert [each["outcome"] for each in ends] == ["cancelled"]
 
 
 def test_an_id_that_another_job_has_is_counted_and_logged(trainer: Trainer) -> None:
