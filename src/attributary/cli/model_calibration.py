@@ -20,7 +20,8 @@ def calibrate(
         Path,
         typer.Option(
             help="CSV with the columns channel and standard_error; one of conversions and share (of all conversions), "
-            "what the channel added; and from and to, where the experiment ran in a part of the window only."
+            "what the channel added; and from and to, where the experiment ran in a part of the window only: ISO 8601 "
+            "times, or seconds since 1970."
         ),
     ],
     as_json: AsJson = False,
