@@ -88,7 +88,10 @@ def analyze(
         ModelError: for an unknown model, one that needs times where there are none, or an unknown baseline channel.
         TableError: when the data cannot be read.
         ExperimentError: when an experiment does not fit.
-        ValueError: when the order is too high for the number of channels.
+        TransformError: for an unknown transform, or one that needs times where there are none.
+        ValueError: when an option breaks its rule, or the order is too high for the number of channels; the errors
+            above are ValueErrors, too.
+        TypeError: for an option that does not exist, or data that are no table.
     """
     chosen = replace(settings or AnalysisSettings(), **options)
     if chosen.experiments:
@@ -102,7 +105,7 @@ def analyze(
             raise ModelError(f"baseline: no channel {channel!r} in the data")
     beside = _BESIDE if chosen.intervals else ()
     _check_order(chosen.order, {*names, *beside}, len(table.batch.index))
-    table = replace(table, notes=(*table.notes, *without_effect(chosen, {*names, *beside})))
+    table = replace(table, notes=(*table.notes, *without_effect(chosen, names, beside, len(table.batch))))
     support = _support(table.batch, Weights.observed(table.outcomes))
     reports = []
     steps = 1 + chosen.draws * chosen.intervals

@@ -5,7 +5,7 @@ what the cell holds, control characters escaped.
 """
 
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import numpy as np
@@ -35,14 +35,17 @@ def is_missing(cell: Any) -> bool:
     """
     if cell is None:
         return True
-    same = cell == cell  # noqa: PLR0124  # NaN is what differs from itself; pandas' NA answers with NA
+    try:
+        same = cell == cell  # noqa: PLR0124  # NaN is what differs from itself; pandas' NA answers with NA
+    except InvalidOperation:  # how Decimal's signalling NaN says that it is none
+        return True
     if same is True:
         return False
     return not same if isinstance(same, (bool, np.bool_)) else not isinstance(same, np.ndarray)
 
 
-def cells_of(columns: Mapping[str, Iterable[Any]], name: str) -> list[Any]:
-    """Return the cells of a column, those of numpy as Python's.
+def column_of(columns: Mapping[str, Iterable[Any]], name: str) -> Iterable[Any]:
+    """Return a column as it is held.
 
     Raises:
         TypeError: it is no column.
@@ -52,6 +55,17 @@ def cells_of(columns: Mapping[str, Iterable[Any]], name: str) -> list[Any]:
         raise TypeError(
             f"{name}: must be a column, as a list is, not {type(column).__name__}; a table of one row is [row]"
         )
+    found: Iterable[Any] = column
+    return found
+
+
+def cells_of(columns: Mapping[str, Iterable[Any]], name: str) -> list[Any]:
+    """Return the cells of a column, those of numpy as Python's.
+
+    Raises:
+        TypeError: it is no column.
+    """
+    column = column_of(columns, name)
     return column.tolist() if isinstance(column, np.ndarray) and column.ndim == 1 else list(column)
 
 

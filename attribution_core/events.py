@@ -17,7 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from attributary.attribution_core.cells import TableError, broken_rule, cells_of, is_missing, names_in, number_in, shown
+from attributary.attribution_core.cells import (
+    TableError,
+    broken_rule,
+    cells_of,
+    column_of,
+    is_missing,
+    names_in,
+    number_in,
+    shown,
+)
 from attributary.attribution_core.columns import check_columns
 from attributary.attribution_core.journeys import JourneyBatch, JourneyError, Outcomes
 from attributary.attribution_core.paths import JourneyTable, amount_micros
@@ -49,7 +58,7 @@ def read_events(columns: Mapping[str, Iterable[Any]], *, lookback_micros: int | 
     notes = check_columns(columns, "events", NEEDED_OF_EVENTS, _OPTIONAL)
     users = names_in(cells_of(columns, "user"))
     channels = names_in(cells_of(columns, "channel"))
-    times = read_times(columns["time"])
+    times = read_times(column_of(columns, "time"))
     flags = _flags(cells_of(columns, "conversion")) if "conversion" in columns else [False] * len(users)
     values = _values(cells_of(columns, "value")) if "value" in columns else [0] * len(users)
     places = _places(columns, len(users))

@@ -54,7 +54,7 @@ def shares_spread(
         told: called after each draw of the bootstrap with how many are done.
     """
     draws, seed = draws_seed
-    fast = method == "fast" or (method == "auto" and len(table.batch) > _BOOTSTRAP_ROWS)
+    fast = is_fast(method, len(table.batch))
     if fast and isinstance(estimator, CreditTotals):
         found, used = _closed_form(estimator, table, share), "closed form"
     elif fast and isinstance(estimator, RemovalTotals) and estimator.order == 1:
@@ -64,6 +64,11 @@ def shares_spread(
     if not values_are_single(table):
         found.low[1], found.high[1], found.error[1], found.confidence[1] = (np.nan,) * 4
     return SharesSpread(found, used)
+
+
+def is_fast(method: IntervalMethod, rows: int) -> bool:
+    """Tell whether the fast path is taken, by models that have one."""
+    return method == "fast" or (method == "auto" and rows > _BOOTSTRAP_ROWS)
 
 
 def values_are_single(table: JourneyTable) -> bool:

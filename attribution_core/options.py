@@ -10,15 +10,18 @@ from numbers import Integral, Real
 from typing import Any, get_args
 
 from attributary.attribution_core.experiments import Experiment
-from attributary.attribution_core.interval import IntervalMethod
-from attributary.attribution_core.rules import RuleSettings
+from attributary.attribution_core.interval import IntervalMethod, is_fast
+from attributary.attribution_core.rules import RULES, RuleSettings
 
 # Options that only some models use.
 _USED_BY = {
     "order": ("markov", "markov_journeys"),
     "baseline": ("markov_shapley",),
-    "rules": ("position_based", "time_decay"),
+    "rules.half_life_seconds": ("time_decay",),
+    "rules.*_weight": ("position_based",),
 }
+# Models whose intervals have a closed form on the fast path: their credits are fixed before any draw.
+_CLOSED_FORM = frozenset({*RULES, "shapley"})
 MOST_DAYS = 36_500
 """The longest lookback, days: a century."""
 _LEAST = {"order": 1, "draws": 2, "seed": 0, "minimum_conversions": 0}
@@ -95,23 +98,42 @@ def names_of(names: Any, rule: str) -> tuple[str, ...]:
     return found
 
 
-def without_effect(settings: AnalysisSettings, models: Collection[str]) -> tuple[str, ...]:
-    """Return a note on each option that was given and changes nothing for these models."""
-    usual = AnalysisSettings()
-    given = {each.name for each in fields(settings) if getattr(settings, each.name) != getattr(usual, each.name)}
+def without_effect(
+    settings: AnalysisSettings, models: Collection[str], beside: Collection[str] = (), rows: int = 0
+) -> tuple[str, ...]:
+    """Return a note on each option that was given and changes nothing.
+
+    Args:
+        settings: the options.
+        models: those asked for.
+        beside: those whose shares stand beside theirs, without intervals.
+        rows: of the table.
+    """
+    given = _given(settings)
+    at_work = {*models, *beside}
     notes = [
         f"{name} has no effect: only {', '.join(users)} use{'s' if len(users) == 1 else ''} it"
         for name, users in _USED_BY.items()
-        if name in given and not set(users) & set(models)
+        if name in given and not at_work.intersection(users)
     ]
     if "method" in given and not settings.intervals:
         notes.append("method has no effect without intervals")
-    notes += [
-        f"{name} has no effect without intervals or insights"
-        for name in ("draws", "seed")
-        if name in given and not (settings.intervals or settings.insights)
-    ]
+    draws = [name for name in ("draws", "seed") if name in given and not settings.insights]
+    if not settings.intervals:
+        notes += [f"{name} has no effect without intervals or insights" for name in draws]
+    elif is_fast(settings.method, rows) and _CLOSED_FORM.issuperset(models):
+        notes += [f"{name} has no effect: the intervals of these models have a closed form" for name in draws]
     return tuple(notes)
+
+
+def _given(settings: AnalysisSettings) -> set[str]:
+    """Return the names of the options that are not the usual ones, those of the rules one by one."""
+    usual = AnalysisSettings()
+    given = {each.name for each in fields(settings) if getattr(settings, each.name) != getattr(usual, each.name)}
+    for each in fields(settings.rules):
+        if getattr(settings.rules, each.name) != getattr(usual.rules, each.name):
+            given.add("rules.*_weight" if each.name.endswith("_weight") else f"rules.{each.name}")
+    return given
 
 
 def _tuple_of(items: Any, kind: type) -> tuple[Any, ...] | None:

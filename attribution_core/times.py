@@ -41,18 +41,23 @@ def long_ago(times: Iterable[int]) -> tuple[str, ...]:
     return () if latest >= _BEGIN_1990 else ("all times are before 1990: a number is seconds since 1970-01-01 UTC",)
 
 
-def time_micros(cell: Any, row: int) -> int:
+def time_micros(cell: Any, row: int, name: str = "time") -> int:
     """Return one time in microseconds since 1970-01-01 UTC.
+
+    Args:
+        cell: what the table holds.
+        row: from 1, for errors.
+        name: of the column, for errors.
 
     Raises:
         TableError: when the cell is empty, no time, or outside of 1970 to 2099.
     """
     if is_missing(cell) or (isinstance(cell, str) and not cell.strip()):
-        raise TableError("time: must not be empty", row=row)
+        raise TableError(f"{name}: must not be empty", row=row)
     try:
         micros = _micros(cell.strip() if isinstance(cell, str) else cell)
     except (ArithmeticError, ValueError) as error:
-        raise TableError(f"time: {shown(cell)} must be ISO 8601 or seconds since 1970", row=row) from error
+        raise TableError(f"{name}: {shown(cell)} must be ISO 8601 or seconds since 1970", row=row) from error
     if not 0 <= micros < _END:
         hint = next(
             (
@@ -62,7 +67,7 @@ def time_micros(cell: Any, row: int) -> int:
             ),
             "",
         )
-        raise TableError(f"time: {shown(cell)} is outside of 1970 to 2099{hint}", row=row)
+        raise TableError(f"{name}: {shown(cell)} is outside of 1970 to 2099{hint}", row=row)
     return micros
 
 

@@ -102,7 +102,8 @@ def test_the_half_life_is_in_days(events: Path) -> None:
         (["--position-weights", "nan,50,50"], "sum to 100"),
         (["--draws", "10000000000"], "100000"),
         (["--seed", "-1"], "--seed"),
-        (["--minimum-conversions", "0"], "--minimum-conversions"),
+        (["--minimum-conversions", "-1"], "--minimum-conversions"),
+        (["--draws", "1"], "--draws"),
         (["--method", "best"], "--method"),
     ],
 )
@@ -120,10 +121,19 @@ def test_support_and_method_of_intervals_may_be_chosen(paths: Path) -> None:
     assert fast["interval"] != slow["interval"]
 
 
+def test_the_least_of_options_is_that_of_python(paths: Path) -> None:
+    columns = {name: list(column) for name, *column in zip(*csv.reader(io.StringIO(PATHS)), strict=True)}
+    found = document(str(paths), "--model", "linear", "--intervals", "--draws", "2", "--minimum-conversions", "0")
+    wanted = analyze(columns, ["linear"], intervals=True, draws=2, minimum_conversions=0)["linear"]
+    assert found == json.loads(json.dumps(wanted.to_dict()))
+
+
 @pytest.mark.parametrize(
     ("lift", "rule"),
     [
-        ("x\n1\n", "the column channel is missing"),
+        ("x\n1\n", "the columns channel, standard_error are missing"),
+        ("channel,conversions,standard_error,From\nmail,3,1,\n", "not used: From (did you mean from?)"),
+        ("channel,conversions,standard_error\nmail,3,1\n\nmail,1_0,1\n", "line 4: conversions: '1_0' must be a num"),
         ("channel,conversions,standard_error\nnobody,3,1\n", "nobody"),
         ("channel,conversions,standard_error\nmail,3\n", "line 2: 2 cells"),
         (None, "No such file"),

@@ -38,6 +38,7 @@ def run(tmp_path: Path, content: str | bytes, *options: str, name: str = "file.c
         ("path,Total_Conversions\na,1\n", "total_conversions is missing; there are path, Total_Conversions; names"),
         ("user,time,channel\nu,1712050112345,a\n", "line 2: time: '1712050112345' is outside of 1970 to 2099; looks"),
         (GOOD.replace("a >", "\xe9 >").encode("latin-1"), "line 2: no UTF-8 text (byte 0xe9); save the file as UTF-8"),
+        (b"\xef\xbb\xbfpath,total_conversions\n\xe9,1\n", "line 2: no UTF-8 text (byte 0xe9); save the file"),
         (GOOD.encode("utf-16"), "UTF-16 text; save the file as UTF-8"),
         (GOOD.encode("utf-16-le"), "line 1: no UTF-8 text (byte 0x00); save the file as UTF-8"),
         (gzip.compress(GOOD.encode(), mtime=0), "compressed by gzip; unpack it first"),
@@ -80,9 +81,23 @@ def test_notes_are_on_standard_error_and_in_the_diagnostics(tmp_path: Path) -> N
         "baseline has no effect: only markov_shapley uses it",
     ]
     assert json.loads(done.stdout)["diagnostics"]["notes"] == wanted
-    assert done.stderr.splitlines() == [f"attributary: note: {note}" for note in wanted]
+    given = [wanted[0], *(f"--{note}" for note in wanted[1:])]
+    assert done.stderr.splitlines() == [f"attributary: note: {note}" for note in given]
     assert run(tmp_path, GOOD).stderr == ""
     assert run(tmp_path, "\ufeff" + GOOD.replace("\n", ",\n", 1).replace("0\n", "0,\n")).exit_code == 0  # as Excel does
+
+
+@pytest.mark.parametrize(
+    ("options", "notes"),
+    [
+        (["--half-life", "3"], ["--half-life has no effect: only time_decay uses it"]),
+        (["--position-weights", "60,20,20"], []),
+        (["--draws", "50"], ["--draws has no effect without intervals or insights"]),
+    ],
+)
+def test_an_option_without_effect_is_named_as_it_is_given(tmp_path: Path, options: list[str], notes: list[str]) -> None:
+    done = run(tmp_path, GOOD, "--model", "position_based", *options)
+    assert done.stderr.splitlines() == [f"attributary: note: {note}" for note in notes]
 
 
 @pytest.mark.parametrize("days", ["inf", "1e300", "nan", "-1", "36501"])

@@ -1,12 +1,7 @@
-import csv
-import io
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from attributary.attribution_core import analyze
 from attributary.attribution_core.analysis import ANALYSES
@@ -14,7 +9,6 @@ from attributary.attribution_core.journeys import ChannelIndex
 from attributary.attribution_core.models import ModelError
 from attributary.attribution_core.paths import TableError
 from attributary.attribution_core.shapley import sampled_rate_values
-from attributary.cli.main import app
 
 COLUMNS: dict[str, list[Any]] = {
     "path": ["search > mail", "mail", "search", "social > search > mail", "social", ""],
@@ -22,7 +16,6 @@ COLUMNS: dict[str, list[Any]] = {
     "total_conversion_value": [300, 200, 100, 150, 20, 40],
     "total_null": [50, 90, 200, 60, 300, 7],
 }
-RUNNER = CliRunner()
 
 
 class Frame:
@@ -33,26 +26,6 @@ class Frame:
 
     def __getitem__(self, name: str) -> list[Any]:
         return COLUMNS[name]
-
-
-@pytest.fixture
-def paths_csv(tmp_path: Path) -> Path:
-    file = tmp_path / "paths.csv"
-    with file.open("w", newline="") as lines:
-        writer = csv.writer(lines)
-        writer.writerow(COLUMNS)
-        writer.writerows(zip(*COLUMNS.values(), strict=True))
-    return file
-
-
-@pytest.fixture
-def events() -> dict[str, list[Any]]:
-    rows = [("u1", 0, "search", 0, ""), ("u1", 90_000, "mail", 0, ""), ("u1", 90_001, "", 1, "12.50")]
-    rows += [("u2", 5, "social", 0, "")]
-    return {
-        name: [row[place] for row in rows]
-        for place, name in enumerate(("user", "time", "channel", "conversion", "value"))
-    }
 
 
 def test_three_lines_are_enough() -> None:
@@ -168,83 +141,6 @@ def test_models_and_options_are_checked() -> None:
         analyze(COLUMNS, speed=1)
     with pytest.raises(TableError):
         analyze({"path": ["a"]})
-
-
-def test_command_prints_json_of_full_precision(paths_csv: Path) -> None:
-    done = RUNNER.invoke(
-        app, ["analyze", str(paths_csv), "--model", "markov", "--order", "2", "--intervals", "--format", "json"]
-    )
-    assert done.exit_code == 0, done.output
-    found = json.loads(done.stdout)
-    assert found["model"] == "markov"
-    assert set(found) == {"model", "version", "channels", "diagnostics"}
-    wanted = analyze(COLUMNS, ["markov"], order=2, intervals=True)["markov"].to_dict()
-    assert found == json.loads(json.dumps(wanted))
-    assert {"channel", "conversions", "value", "share", "interval", "removal_effect"} <= set(found["channels"][0])
-
-
-def test_command_prints_a_table_and_csv(paths_csv: Path) -> None:
-    table = RUNNER.invoke(app, ["analyze", str(paths_csv)])
-    assert table.exit_code == 0
-    assert "markov_shapley" in table.stdout
-    flat = RUNNER.invoke(app, ["analyze", str(paths_csv), "--model", "shapley", "--model", "first", "--format", "csv"])
-    rows = list(csv.DictReader(io.StringIO(flat.stdout)))
-    assert [row["channel"] for row in rows] == ["mail", "search", "social", "(unattributed)"] * 2
-    assert float(rows[0]["shapley"]) == 30 / 2 + 20 + 15 / 3
-
-
-def test_command_reads_events_in_csv_and_parquet(tmp_path: Path, events: dict[str, list[Any]]) -> None:
-    file = tmp_path / "events.csv"
-    with file.open("w", newline="") as lines:
-        writer = csv.writer(lines)
-        writer.writerow(events)
-        writer.writerows(zip(*events.values(), strict=True))
-    options = ["--model", "time_decay", "--format", "json"]
-    from_csv = RUNNER.invoke(app, ["analyze", str(file), *options])
-    assert from_csv.exit_code == 0, from_csv.output
-    found = json.loads(from_csv.stdout)
-    assert [row["channel"] for row in found["channels"]] == ["mail", "search", "social"]
-    assert sum(row["value"] for row in found["channels"]) == pytest.approx(12.5)
-    near = json.loads(RUNNER.invoke(app, ["analyze", str(file), "--lookback-days", "0.5", *options]).stdout)
-    assert near["channels"][0]["share"] == 1
-    pyarrow = pytest.importorskip("pyarrow", reason="Parquet needs the extra")
-    from pyarrow import parquet
-
-    columnar = tmp_path / "events.parquet"
-    parquet.write_table(pyarrow.table({**events, "value": [None, None, 12.5, None]}), columnar)
-    assert json.loads(RUNNER.invoke(app, ["analyze", str(columnar), *options]).stdout) == found
-
-
-@pytest.mark.parametrize(
-    ("content", "options", "rule"),
-    [
-        ("path,total_conversions\na,x\n", [], "line 2: total_conversions: 'x'"),
-        ("path,total_conversions\na\n", [], "line 2: 1 cells, but 2 columns"),
-        ("x,y\n1,2\n", [], "columns must be"),
-        ("path,total_conversions\na,1\n", ["--model", "best"], "no model"),
-        ("path,total_conversions\na,1\n", ["--transform", "best"], "no transform"),
-        ("path,total_conversions\na,1\n", ["--baseline", "best"], "no channel 'best'"),
-        (f"path,total_conversions\n{' > '.join(map(str, range(300)))},1\n", ["--order", "8"], "order"),
-        ("path,total_conversions\na,1\n", ["--lookback-days", "3"], "needs times"),
-        ("", [], "columns must be"),
-    ],
-)
-def test_command_refuses_what_it_cannot_read(tmp_path: Path, content: str, options: list[str], rule: str) -> None:
-    file = tmp_path / "file.csv"
-    file.write_text(content)
-    done = RUNNER.invoke(app, ["analyze", str(file), *options])
-    assert done.exit_code == 2
-    assert rule in done.stderr
-
-
-def test_command_names_a_missing_or_broken_file(tmp_path: Path) -> None:
-    missing = RUNNER.invoke(app, ["analyze", str(tmp_path / "none.csv")])
-    assert missing.exit_code == 2
-    broken = tmp_path / "x.parquet"
-    broken.write_bytes(b"nothing")
-    done = RUNNER.invoke(app, ["analyze", str(broken)])
-    assert done.exit_code == 2
-    assert "Parquet" in done.stderr
 
 
 @pytest.mark.parametrize("channels", [16, 24])

@@ -5,11 +5,11 @@ import pytest
 
 from attributary.attribution_core import analyze
 from attributary.attribution_core.calibration import Lift, ScalingError, calibrate
-from attributary.attribution_core.experiments import Experiment, ExperimentError, read_experiments
+from attributary.attribution_core.experiments import Experiment, ExperimentError
 from attributary.attribution_core.level import NORMAL_QUANTILE
 from attributary.attribution_core.lifts import Totals, calibrate_totals, calibration_document
 from attributary.attribution_core.pooling import Pooled, student_90
-from tests.core.unequal import UNEQUAL, Columns
+from tests.core.unequal import UNEQUAL
 
 DAY = 86_400_000_000
 
@@ -149,18 +149,6 @@ def test_totals_of_nothing_have_no_shares() -> None:
     nothing = Totals(TWO.channels, TWO.amounts, TWO.errors, 0.0)
     document = calibration_document(nothing, [Experiment("mail", "conversions", 60, 10)], "conversions")
     assert [row["share"] for row in document["channels"]] == [None, None]
-
-
-def test_experiments_are_read_with_their_time_in_micros() -> None:
-    cells: Columns = {
-        "channel": ["a"],
-        "standard_error": [1],
-        "share": [0.1],
-        "from": ["100000000"],
-        "to": ["200000000"],
-    }
-    (found,) = read_experiments(cells)
-    assert (found.since, found.until) == (100_000_000, 200_000_000)
 
 
 def test_a_share_is_not_carried_to_another_time() -> None:

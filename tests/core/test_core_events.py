@@ -149,6 +149,14 @@ def test_a_missing_time_in_any_column_is_named(cells: Any) -> None:
         read_events({"user": ["u", "u"], "time": cells, "channel": ["a", "b"]})
 
 
+@pytest.mark.parametrize("name", ["user", "time", "channel", "conversion"])
+@pytest.mark.parametrize("cell", [date(2026, 1, 1), "2026-01-01"])
+def test_a_single_cell_in_the_place_of_a_column_is_named(name: str, cell: Any) -> None:
+    columns: dict[str, Any] = {"user": ["u"], "time": [NEW_YEAR], "channel": ["a"], "conversion": [1], name: cell}
+    with pytest.raises(TypeError, match=rf"{name}: must be a column, as a list is, not {type(cell).__name__}"):
+        read_events(columns)
+
+
 def test_times_that_are_all_long_ago_are_said() -> None:
     assert any("before 1990" in note for note in read_events(events(("u", 45_000, "a"))).notes)
     assert read_events(events(("u", NEW_YEAR, "a"))).notes == ()

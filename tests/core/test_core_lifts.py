@@ -22,40 +22,6 @@ ONE = Totals(("mail",), np.array([100.0]), np.zeros(1), 200.0)
 TOTALS = Totals(("mail", "search"), np.array([100.0, 50.0]), np.array([4.0, 3.0]), 200.0, 0, 40 * DAY)
 
 
-def columns(**cells: Any) -> dict[str, list[Any]]:
-    return {name: [cell] for name, cell in ({"channel": "mail", "standard_error": 5.0} | cells).items()}
-
-
-@pytest.mark.parametrize(
-    ("cells", "rule"),
-    [
-        ({}, "one of the columns conversions, value, share must be there"),
-        ({"conversions": 1, "share": 0.2}, "row 1: one of conversions, value, share must be given"),
-        ({"conversions": "many"}, "row 1: conversions: must be a number"),
-        ({"conversions": 1, "standard_error": 0}, "row 1: standard_error: must be positive"),
-        ({"conversions": 1, "channel": " "}, "row 1: channel: must not be empty"),
-        ({"conversions": 1, "from": "2026-01-01"}, "row 1: from and to: both or none"),
-        ({"conversions": 1, "from": "soon", "to": "later"}, "row 1: from: must be an ISO 8601 time"),
-    ],
-)
-def test_what_cannot_be_read_is_named(cells: dict[str, Any], rule: str) -> None:
-    with pytest.raises(ExperimentError, match=rule):
-        read_experiments(columns(**cells))
-    with pytest.raises(ExperimentError, match="the column channel is missing"):
-        read_experiments({"conversions": [1]})
-    with pytest.raises(ExperimentError, match="there is no row"):
-        read_experiments({"channel": [], "standard_error": [], "share": []})
-
-
-def test_times_and_empty_cells_are_read() -> None:
-    (found,) = read_experiments(
-        columns(conversions="", value=float("nan"), share="0.2", **{"from": "1970-01-02", "to": str(10 * DAY)})
-    )
-    assert found == Experiment("mail", "share", 0.2, 5.0, DAY, 10 * DAY)
-    (zoned,) = read_experiments(columns(value=3, **{"from": "1970-01-02T01:00:00+01:00", "to": "1970-01-03"}))
-    assert (zoned.since, zoned.until) == (DAY, 2 * DAY)
-
-
 def test_amounts_are_carried_to_the_time_of_the_totals_and_shares_are_not() -> None:
     quarter = Experiment("mail", "conversions", 15.0, 2.5, 10 * DAY, 20 * DAY)
     found = calibrate_totals(TOTALS, [quarter], "conversions")

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from attributary.attribution_core import analyze
+from attributary.attribution_core.analysis import ANALYSES
 from attributary.attribution_core.models import ModelError
-from attributary.attribution_core.options import AnalysisSettings
+from attributary.attribution_core.options import AnalysisSettings, without_effect
 from attributary.attribution_core.rules import RuleSettings
 from attributary.attribution_core.transforms import TransformError
 
@@ -77,7 +78,15 @@ def test_an_order_that_is_too_high_is_refused_with_the_highest_that_is_not() -> 
         ({"method": "fast"}, "method has no effect without intervals"),
         ({"draws": 50}, "draws has no effect without intervals or insights"),
         ({"seed": 5}, "seed has no effect without intervals or insights"),
-        ({"rules": RuleSettings(half_life_seconds=5)}, "rules has no effect: only position_based, time_decay use it"),
+        (
+            {"rules": RuleSettings(half_life_seconds=5)},
+            "rules.half_life_seconds has no effect: only time_decay uses it",
+        ),
+        ({"rules": RuleSettings(0.5, 0.2, 0.3)}, "rules.*_weight has no effect: only position_based uses it"),
+        (
+            {"draws": 50, "intervals": True, "method": "fast"},
+            "draws has no effect: the intervals of these models have a closed form",
+        ),
     ],
 )
 def test_an_option_without_effect_is_said(options: dict[str, Any], note: str) -> None:
@@ -90,3 +99,34 @@ def test_an_option_with_effect_is_not_said() -> None:
     report = analyze(PATHS, models, order=2, baseline="a", rules=rules, intervals=True, draws=10, seed=1)
     assert report["markov"].diagnostics["notes"] == []
     assert analyze(PATHS, models, insights=True, draws=10)["markov"].diagnostics["notes"] == []
+
+
+def test_half_life_and_weights_are_told_apart() -> None:
+    rules = RuleSettings(half_life_seconds=5)
+    assert analyze(PATHS, ["position_based"], rules=rules)["position_based"].diagnostics["notes"] == [
+        "rules.half_life_seconds has no effect: only time_decay uses it"
+    ]
+
+
+@pytest.mark.parametrize("method", ["fast", "bootstrap"])
+@pytest.mark.parametrize("models", [[name] for name in ANALYSES if name not in {"time_decay", "poisson"}])
+def test_draws_are_said_to_have_no_effect_where_they_have_none(models: list[str], method: str) -> None:
+    """The note is held against the numbers."""
+    paths: dict[str, list[Any]] = {"path": ["a > b", "b", "a"], "total_conversions": [4, 5, 6], "total_null": [6, 5, 4]}
+    several = [
+        analyze(paths, models, intervals=True, method=method, draws=draws, seed=seed)
+        for draws, seed in ((5, 0), (7, 0), (5, 1))
+    ]
+    intervals = [[row["interval"] for row in result[models[0]].channels] for result in several]
+    notes = several[2][models[0]].diagnostics["notes"]
+    assert any("have a closed form" in note for note in notes) == all(each == intervals[0] for each in intervals)
+    found = analyze(paths, models, intervals=True, method=method, draws=5, insights=True)[models[0]]
+    assert found.diagnostics["notes"] == []
+
+
+def test_draws_have_no_effect_on_closed_forms_of_large_tables_either() -> None:
+    settings = AnalysisSettings(intervals=True, draws=50)
+    notes = [
+        without_effect(settings, models, rows=rows) for rows in (200_000, 200_001) for models in (["last"], ["markov"])
+    ]
+    assert [len(each) for each in notes] == [0, 0, 1, 0]

@@ -155,7 +155,9 @@ def test_data_of_another_kind_are_refused_with_what_would_do(data: Any) -> None:
         analyze(data)
 
 
-@pytest.mark.parametrize("cell", [None, math.nan, np.float64("nan"), Decimal("nan"), np.datetime64("NaT"), NA])
+@pytest.mark.parametrize(
+    "cell", [None, math.nan, np.float64("nan"), Decimal("nan"), Decimal("sNaN"), np.datetime64("NaT"), NA]
+)
 def test_a_cell_that_does_not_equal_itself_is_missing(cell: Any) -> None:
     assert is_missing(cell)
     table = read_paths(paths(path=["a", cell], total_null=[cell, 3], total_conversion_value=[cell, 4]))

@@ -274,12 +274,12 @@ def test_totals_are_scaled_by_experiments_and_journeys_are_not(
     monkeypatch.setenv("DATABASE_URL", database)
     feed(database, world(1_500, seed=7))
     acme, lift = ("--tenant", "acme"), tmp_path / "lift.csv"
+    begin, end = ((NOW + days * DAY) // 1_000_000 for days in (5, 15))  # a number in a table is seconds
     window = ("--from", day(0), "--to", day(20))
     for model in ("markov", "poisson"):
         command("models", "train", *acme, "--model", model, *window, "--closing", "all")
         lift.write_text(
-            "channel,conversions,standard_error,from,to\n"
-            f"search,100,20,{day(5)},{day(15)}\nmail,5,10,{day(5)},{day(15)}\n",
+            f"channel,conversions,standard_error,from,to\nsearch,100,20,{begin},{end}\nmail,5,10,{begin},{end}\n",
             encoding="utf-8",
         )
         calibrate = ("models", "calibrate", model, "1", *acme, "--experiments", str(lift))

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 _SECONDS_PER_DAY = 86_400
 _MICROS_PER_DAY = 86_400_000_000
 _MOST_DRAWS = 100_000
+_OPTIONS = {
+    "rules.half_life_seconds": "--half-life",
+    "rules.*_weight": "--position-weights",
+    **{name: f"--{name}" for name in ("order", "baseline", "method", "draws", "seed")},
+}
+"""How the command line names what a note says has no effect."""
 
 
 def register(app: typer.Typer) -> None:
@@ -45,13 +51,13 @@ def analyze(
             "200,000 rows."
         ),
     ] = "auto",
-    draws: Annotated[int, typer.Option(min=10, max=_MOST_DRAWS, help="Draws behind the intervals.")] = 200,
+    draws: Annotated[int, typer.Option(min=2, max=_MOST_DRAWS, help="Draws behind the intervals.")] = 200,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws: the same seed gives the same numbers.")] = 0,
     baseline: Annotated[
         list[str] | None, typer.Option(help="Channel that counts as always there, for markov_shapley. May be repeated.")
     ] = None,
     minimum_conversions: Annotated[
-        int, typer.Option(min=1, help="A channel in fewer conversions has insufficient data.")
+        int, typer.Option(min=0, help="A channel in fewer conversions has insufficient data.")
     ] = 30,
     half_life: Annotated[float, typer.Option(help="Days, for time_decay: a touch this much earlier weighs half.")] = 7,
     position_weights: Annotated[
@@ -93,10 +99,9 @@ def analyze(
     Example: attributary analyze paths.csv --model markov,shapley --intervals
     """
     from attributary.attribution_core.analysis import analyze as run
-    from attributary.attribution_core.experiments import read_experiments
     from attributary.cli.analyze_output import show
     from attributary.cli.model_options import progress_bar
-    from attributary.cli.table_files import read_columns, read_journeys
+    from attributary.cli.table_files import read_experiments, read_journeys
 
     if insights and output == "csv":
         raise typer.BadParameter("sentences have no place in CSV; use --format json", param_hint="--insights")
@@ -106,7 +111,7 @@ def analyze(
     with _blaming(file, calibrate):
         table = read_journeys(file, lookback)
         if calibrate is not None:
-            experiments = read_experiments(read_columns(calibrate).columns)
+            experiments = read_experiments(calibrate)
     with _blaming(file, calibrate), progress_bar() as told:
         found = run(
             table,
@@ -125,8 +130,14 @@ def analyze(
             experiments=tuple(experiments),
         )
     for note in found.models[0].diagnostics["notes"]:
-        sys.stderr.write(f"attributary: note: {note}\n")
+        sys.stderr.write(f"attributary: note: {_as_given(note)}\n")
     show(found, output)
+
+
+def _as_given(note: str) -> str:
+    """Return a note with the option named as the command line has it."""
+    name, has_none, rest = note.partition(" has no effect")
+    return f"{_OPTIONS[name]}{has_none}{rest}" if has_none and name in _OPTIONS else note
 
 
 @contextmanager

@@ -20,7 +20,8 @@ def calibrate(
         Path,
         typer.Option(
             help="CSV with the columns channel and standard_error; one of conversions and share (of all conversions), "
-            "what the channel added; and from and to, where the experiment ran in a part of the window only."
+            "what the channel added; and from and to, where the experiment ran in a part of the window only: ISO 8601 "
+            "times, or seconds since 1970."
         ),
     ],
     as_json: AsJson = False,
@@ -33,14 +34,14 @@ def calibrate(
 
     Example: attributary models calibrate markov 3 --experiments lift.csv --tenant acme
     """
-    from attributary.attribution_core.experiments import ExperimentError, read_experiments
+    from attributary.attribution_core.experiments import ExperimentError
     from attributary.cli.outcome import database
-    from attributary.cli.table_files import FileError, read_columns
+    from attributary.cli.table_files import FileError, read_experiments
     from attributary.consumers.store.model_states import save_states
     from attributary.consumers.trainer.calibrating import calibrated
 
     try:
-        known = read_experiments(read_columns(experiments).columns)
+        known = read_experiments(experiments)
         with database("attributary-models") as connection, usage_errors(), connection.transaction():
             state = calibrated(connection, tenant, model, version, known)
             (saved,) = save_states(connection, [state])

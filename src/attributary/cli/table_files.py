@@ -4,14 +4,18 @@ Invariant: what is wrong with a file is said by its line, the column and the rul
 and one that is not is named for what it looks like instead of being read in another way.
 """
 
+import codecs
 import csv
 import io
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from attributary.attribution_core.experiments import Experiment
     from attributary.attribution_core.paths import JourneyTable
 
 _PARQUET = b"PAR1"
@@ -54,16 +58,41 @@ def read_journeys(file: Path, lookback_micros: int | None = None) -> "JourneyTab
     Raises:
         FileError: it cannot be read.
     """
-    from attributary.attribution_core.cells import TableError
     from attributary.attribution_core.tables import read_table
 
     found = read_columns(file)
-    try:
+    with _naming_lines(file, found.lines):
         return read_table(found.columns, lookback_micros=lookback_micros)
-    except TableError as error:
-        if error.row is None or found.lines is None:
+
+
+def read_experiments(file: Path) -> "list[Experiment]":
+    """Return the experiments of a file.
+
+    Args:
+        file: its path, or `-` for standard input.
+
+    Raises:
+        FileError: it cannot be read.
+    """
+    from attributary.attribution_core import experiments
+
+    found = read_columns(file)
+    with _naming_lines(file, found.lines):
+        return experiments.read_experiments(found.columns)
+
+
+@contextmanager
+def _naming_lines(file: Path, lines: list[int] | None) -> Iterator[None]:
+    """Say what is wrong with a row by the line where it begins."""
+    from attributary.attribution_core.cells import TableError
+    from attributary.attribution_core.experiments import ExperimentError
+
+    try:
+        yield
+    except (TableError, ExperimentError) as error:
+        if error.row is None or lines is None:
             raise FileError(file, str(error)) from error
-        raise FileError(file, f"line {found.lines[error.row - 1]}: {error.rule}") from error
+        raise FileError(file, f"line {lines[error.row - 1]}: {error.rule}") from error
 
 
 def read_columns(file: Path) -> FileColumns:
@@ -128,7 +157,8 @@ def _text(data: bytes) -> str:
         if data.startswith(begin):
             raise TableError(rule)
     try:
-        text, wrong = data.decode("utf-8-sig"), data.find(b"\0")
+        data = data.removeprefix(codecs.BOM_UTF8)
+        text, wrong = data.decode("utf-8"), data.find(b"\0")
     except UnicodeDecodeError as error:
         text, wrong = "", error.start
     if wrong >= 0:
