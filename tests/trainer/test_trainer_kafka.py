@@ -104,7 +104,7 @@ def test_jobs_go_through_kafka_and_come_back(shop: str, fresh_topics: str, tmp_p
     with trainer(tmp_path) as child:
         done = json.loads(run("jobs", "submit", "train", *ACME, *ACTIVATED, "--id", "t1", "--wait", "--json"))
         assert (done["state"], done["result"]["version"]) == ("succeeded", 1)
-        run("jobs", "submit", "train", *ACME, "-s", "activate=true", "--id", "t1", "--wait")  # the same job
+        run("jobs", "submit", "train", *ACME, *ACTIVATED, "--id", "t1", "--wait")  # the same job
         run("jobs", "submit", "train", *ACME, "--id", "t1", "--wait", code=2)  # another one
         batch = json.loads(run("jobs", "submit", "analyze_batch", *ACME, "--wait", "--json"))
         assert batch["result"]["conversions"] == 20
