@@ -100,6 +100,8 @@ def analyze(
     table = _read(data, chosen.lookback_days)
     names = _answering(table, wanted, chosen)
     table = replace(table, batch=apply(table.batch, chosen.transforms))
+    if not wanted and table.timed and "poisson" not in names:
+        table = replace(table, notes=(*table.notes, "poisson is left out: it has a lookback of its own, 30 days"))
     for channel in chosen.baseline:
         if table.batch.index.code(channel) < 0:
             raise ModelError(f"baseline: no channel {channel!r} in the data")
@@ -206,7 +208,9 @@ def _report(
     totals = np.where(known[:, None], estimator.totals(weights), np.nan)
     share = _shares(totals, batch, weights)
     details = {key: np.where(known[0], values, np.nan) for key, values in estimator.details(weights).items()}
-    diagnostics = sizes(table, settings.transforms) | statuses(batch, weights, settings.minimum_conversions)
+    diagnostics = sizes(table, settings.transforms) | statuses(
+        estimator.name, batch, weights, settings.minimum_conversions
+    )
     own = of_model(estimator, weights, totals, share, details)
     if diagnostics["status"] != "ok":
         own.pop("status", None)

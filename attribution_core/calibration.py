@@ -34,6 +34,9 @@ class ScalingError(ValueError):
     """A model's totals cannot be scaled: it gives nothing to a measured channel, or its errors are not known."""
 
 
+_MOST_NAMED = 20  # channels in an error
+
+
 @dataclass(frozen=True, slots=True)
 class Lift:
     """The result of one experiment, or of several of one channel.
@@ -117,7 +120,8 @@ def calibrate(
     """
     unknown = sorted(set(lifts) - set(names))
     if unknown:
-        raise ValueError(f"lift: no channel {unknown[0]!r}")
+        some = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
+        raise ValueError(f"no channel {unknown[0]!r}; there are {some}")
     if not (np.isfinite(totals).all() and np.isfinite(errors).all()):
         raise ScalingError("its totals or their standard errors are not known")
     measured = {place: lifts[name] for place, name in enumerate(names) if name in lifts}

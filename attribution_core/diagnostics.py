@@ -19,6 +19,8 @@ from attributary.attribution_core.reconciliation import reconcile
 from attributary.attribution_core.rules import RULES
 from attributary.attribution_core.shapley import journey_interactions, ordered
 
+# Models that compare journeys with a conversion and without; `poisson` does, too, but by the time that was watched.
+_SEES_NULLS = frozenset({"markov", "markov_journeys", "shapley_rate", "markov_shapley"})
 _NET_OF_GROSS = 0.1  # below this part, a share of the net value is mostly a matter of which sales were refunded
 _MICROS = 1_000_000
 _PAIRS = 20  # strongest pairs in a report
@@ -44,10 +46,10 @@ def sizes(table: JourneyTable, transforms: Sequence[str]) -> dict[str, Any]:
     } | ({"touches_at_equal_times": tied} if tied else {})
 
 
-def statuses(batch: JourneyBatch, weights: Weights, minimum_conversions: int) -> dict[str, str]:
-    """Return whether shares of conversions ("status") and of value ("value_status") say something, whatever model."""
+def statuses(name: str, batch: JourneyBatch, weights: Weights, minimum_conversions: int) -> dict[str, str]:
+    """Return whether a model's shares of conversions ("status") and of value ("value_status") say something."""
     return {
-        "status": _status(batch, weights, minimum_conversions),
+        "status": _status(name, batch, weights, minimum_conversions),
         "value_status": _value_status(batch, weights),
     }
 
@@ -136,15 +138,15 @@ def _shapley_details(batch: JourneyBatch, weights: Weights) -> dict[str, Any]:
     }
 
 
-def _status(batch: JourneyBatch, weights: Weights, minimum_conversions: int) -> str:
+def _status(name: str, batch: JourneyBatch, weights: Weights, minimum_conversions: int) -> str:
     filled = batch.lengths > 0
     conversions = weights.conversions[filled].sum()
     if conversions == 0:
         return "unavailable: no conversions" + (" with touches" if weights.conversions.any() else "")
     if conversions < minimum_conversions:
-        return f"insufficient data: fewer than {minimum_conversions} conversions"
-    if weights.nulls[filled].sum() == 0:
-        return "conversions only: journeys without a conversion are missing, removal effects say little"
+        return f"insufficient data: fewer than {minimum_conversions:,} conversions"
+    if name in _SEES_NULLS and weights.nulls[filled].sum() == 0:
+        return "conversions only: journeys without a conversion are missing, its numbers say little"
     return "ok"
 
 
@@ -153,7 +155,7 @@ def _value_status(batch: JourneyBatch, weights: Weights) -> str:
     values = weights.values[batch.lengths > 0]
     gross, net = float(np.abs(values).sum()), float(values.sum())
     if gross == 0:
-        return "unavailable: no values"
+        return "unavailable: no values" + (" with touches" if weights.values.any() else "")
     if abs(net) <= ROUNDING * gross:
         return "unavailable: refunds cancel the values"
     if abs(net) < _NET_OF_GROSS * gross:

@@ -60,8 +60,8 @@ def read_experiments(columns: Mapping[str, Iterable[Any]]) -> list[Experiment]:
     """Read experiments from columns: channel, standard_error, one of conversions, value and share; from and to.
 
     Args:
-        columns: as a CSV file or a frame has them; times as those of a table of events, see `times`: a number is
-            seconds since 1970-01-01 UTC.
+        columns: as a CSV file or a frame has them; a share is a fraction of 1, not a percentage. Times are those of a
+            table of events, see `times`: a number is seconds since 1970-01-01 UTC.
 
     Raises:
         ExperimentError: a column is missing, not known or longer than another, or a cell cannot be read.
@@ -104,11 +104,14 @@ def _checked(columns: Mapping[str, Iterable[Any]]) -> dict[str, list[Any]]:
 def _experiment(cells: Mapping[str, Any], row: int) -> Experiment:
     given = [measure for measure in _MEASURES if not _is_empty(cells.get(measure))]
     if len(given) != 1:
-        raise TableError(f"one of {', '.join(_MEASURES)} must be given", row=row)
+        which = ", ".join(given) or "none"
+        raise TableError(f"exactly one of {', '.join(_MEASURES)} must be given, not {which}", row=row)
     (channel,) = names_in([cells["channel"]])
     if not channel:
         raise TableError("channel: must not be empty", row=row)
     amount, error = (_number(cells[name], name, row) for name in (given[0], "standard_error"))
+    if given[0] == "share" and abs(amount) > 1:
+        raise TableError(f"share: {shown(cells['share'])} is more than all: a fraction of 1, 0.2 is 20 %", row=row)
     if error <= 0:
         raise TableError("standard_error: must be positive", row=row)
     since, until = (

@@ -154,7 +154,12 @@ def closing_lines(document: Mapping[str, Any]) -> list[str]:
     ends = "" if interval is None else f" [{interval[0]:,.1f}, {interval[1]:,.1f}]"
     open_ones = [row["channel"] for row in document["channels"] if row["basis"] == "uncalibrated"]
     condition = f", if the uncalibrated totals of {', '.join(open_ones)} are right" if open_ones else ""
-    lines = [f"associated with no channel: {document['remainder']:,.1f}{ends} {document['of']}{condition}"]
+    lines = [
+        f"{each['channel']}: {each['amount']:,.1f} measured in a part of the time, carried x {each['carried']:.3f}"
+        for each in document["experiments"]
+        if each.get("carried", 1) != 1
+    ]
+    lines += [f"associated with no channel: {document['remainder']:,.1f}{ends} {document['of']}{condition}"]
     return lines + [each["note"] for each in document.get("repeated", ()) if each["note"]]
 
 

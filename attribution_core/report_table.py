@@ -171,7 +171,12 @@ def _statuses(models: "Sequence[ModelReport]") -> list[str]:
 
 def _methods(models: "Sequence[ModelReport]") -> list[str]:
     found = [f"{method} ({names})" for method, names in _grouped(models, "interval_method").items()]
-    return [f"90 % intervals: {', '.join(found)}"] if found else []
+    sure = [
+        f"{report.model} {report.diagnostics['confidence']:.3f}"
+        for report in models
+        if report.diagnostics["confidence"] is not None
+    ]
+    return [f"90 % intervals: {', '.join(found)}"] * bool(found) + [f"confidence: {', '.join(sure)}"] * bool(sure)
 
 
 def _baselines(models: "Sequence[ModelReport]") -> list[str]:

@@ -37,6 +37,7 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
 }
 _FLAGS = {"true": True, "false": False}
 _MOST_VERSION = 999_999_999
+_LEAST_DIGITS = 15  # of microseconds from 1973 on; fewer are another unit
 _LATEST_MICROS = 7_258_118_400_000_000  # 2200-01-01, UTC: what is later is a slip of the pen, or of the unit
 
 
@@ -62,6 +63,9 @@ class Parameters:
         if unknown:
             known = ", ".join(sorted(PARAMETERS[kind]))
             raise JobParameterError(f"{min(unknown)}: {kind} does not take it; it takes {known}")
+        empty = [name for name, text in texts.items() if not text.strip(", ")]
+        if empty:  # a variable that was not set must not mean "all"
+            raise JobParameterError(f"{min(empty)}: must not be empty")
 
     def check(self, tenant_id: str) -> None:
         """Read everything that the kind takes, as the trainer will.
@@ -238,13 +242,15 @@ def parse_time(text: str) -> int:
 
 def _micros(text: str) -> int:
     if text.isascii() and text.isdigit() and len(text) > 8:
+        if len(text) < _LEAST_DIGITS:
+            raise ValueError("looks like seconds or milliseconds; a number is microseconds since 1970")
         return int(text) if len(text) <= len(str(_LATEST_MICROS)) else _LATEST_MICROS + 1
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError("must be an ISO 8601 time with an offset, a date, or microseconds UTC") from None
     if moment.tzinfo is None:
-        if "T" in text or " " in text or ":" in text:
+        if len(text) > len("2026-01-01"):
             raise ValueError("must have an offset from UTC, for example Z or +02:00")
         moment = moment.replace(tzinfo=UTC)
     since = moment - datetime(1970, 1, 1, tzinfo=UTC)

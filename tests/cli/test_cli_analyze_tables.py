@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +118,21 @@ def test_command_names_a_missing_or_broken_file(tmp_path: Path) -> None:
     done = RUNNER.invoke(app, ["analyze", str(broken)])
     assert done.exit_code == 2
     assert "Parquet" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_process_that_read_parquet_ends_as_it_should(tmp_path: Path) -> None:
+    """Threads of pyarrow's that were still reading aborted it in four of fifteen runs, after the output."""
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    file = tmp_path / "paths.parquet"
+    paths = [f"c{n % 7} > c{n % 5}" for n in range(2_000)]
+    parquet.write_table(pa.table({"path": paths, "total_conversions": [1] * 2_000}), file)
+    for _ in range(12):
+        done = subprocess.run(
+            [Path(sys.executable).with_name("attributary"), "analyze", file, "--model", "last", "--format", "csv"],
+            capture_output=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")

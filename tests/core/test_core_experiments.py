@@ -35,7 +35,7 @@ def columns(**cells: Any) -> dict[str, list[Any]]:
     ("cells", "rule"),
     [
         ({}, "one of the columns conversions, value, share must be there"),
-        ({"conversions": 1, "share": 0.2}, "row 1: one of conversions, value, share must be given"),
+        ({"conversions": 1, "share": 0.2}, "row 1: exactly one of conversions, value, share must be given"),
         ({"conversions": "many"}, "row 1: conversions: 'many' must be a number"),
         ({"conversions": "1_0"}, "row 1: conversions: '1_0' must be a number"),
         ({"conversions": "1e999999999"}, "row 1: conversions: '1e999999999' must be a number"),
@@ -43,6 +43,7 @@ def columns(**cells: Any) -> dict[str, list[Any]]:
         ({"conversions": math.inf}, "row 1: conversions: 'inf' must be a number"),
         ({"conversions": 1, "standard_error": None}, "row 1: standard_error: 'None' must be a number"),
         ({"conversions": 1, "standard_error": 0}, "row 1: standard_error: must be positive"),
+        ({"share": 20}, r"row 1: share: '20' is more than all: a fraction of 1, 0.2 is 20 %"),
         ({"conversions": 1, "channel": " "}, "row 1: channel: must not be empty"),
         ({"conversions": 1, "channel": None}, "row 1: channel: must not be empty"),
         ({"conversions": 1, "channel": math.nan}, "row 1: channel: must not be empty"),

@@ -226,7 +226,7 @@ def test_the_command_line_says_the_same(tmp_path: Path) -> None:
     assert "calibrated_low" in run("--format", "csv", "--calibrate", str(lift))
     run("--format", "csv", "--insights", code=2)
     lift.write_text("channel,conversions,standard_error\nradio,70,10\n", encoding="utf-8")
-    assert f"{lift}: lift: no channel 'radio'" in run(*both, code=2)
+    assert f"{lift}: no channel 'radio'; there are mail, search, social" in run(*both, code=2)
     lift.write_text("channel,conversions,standard_error\nsocial,70,10\n", encoding="utf-8")
     one = run("--model", "markov", "--model", "last", "--calibrate", str(lift))
     assert "markov, conversions calibrated by 1 experiment:\n  mail: " in one
@@ -242,3 +242,18 @@ def test_events_need_no_reader_of_their_own() -> None:
     for data in (events, {name: [row.get(name) for row in events] for name in events[2]}):
         result = analyze(data, ["last"])
         assert [row["conversions"] for row in result["last"].channels] == [0, 1]
+
+
+def test_the_table_says_what_was_carried_to_the_whole_time() -> None:
+    rows = [(f"u{n}", n % 40, "ab"[n % 2], 0) for n in range(200)] + [(f"u{n}", 40 + n % 9, "", 1) for n in range(90)]
+    names = ("user", "time", "channel", "conversion")
+    events = dict(zip(names, map(list, zip(*((u, d * 86_400, c, f) for u, d, c, f in rows), strict=True)), strict=True))
+    lifts = tuple(
+        read_experiments(
+            {"channel": ["a"], "conversions": [20], "standard_error": [3], "from": ["1970-01-11"], "to": ["1970-01-21"]}
+        )
+    )
+    shown = " ".join(str(analyze(events, ["linear"], experiments=lifts, draws=30)).split())
+    assert "a: 20.0 measured in a part of the time, carried x 4." in shown
+    assert "confidence" not in shown  # of a rule there is none
+    assert "confidence: shapley 0.9" in str(analyze(events, ["shapley"], intervals=True, draws=30))

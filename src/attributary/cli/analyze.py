@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 
 def analyze(
-    file: Annotated[Path, typer.Argument(help="CSV or Parquet: a table of paths, or of events.")],
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet: a table of paths, or of events. - is standard input.")],
     *,
     model: Annotated[
         list[str] | None,
@@ -43,7 +43,9 @@ def analyze(
         ),
     ] = None,
     order: Annotated[int, typer.Option(min=1, max=8, help="Order of the Markov chain.")] = 1,
-    intervals: Annotated[bool, typer.Option("--intervals", help="90 % intervals and confidence.")] = False,
+    intervals: Annotated[
+        bool, typer.Option("--intervals", help="90 % intervals, and confidence (table and JSON).")
+    ] = False,
     method: Annotated[
         Literal["auto", "bootstrap", "fast"],
         typer.Option(
@@ -65,7 +67,7 @@ def analyze(
     ] = "40,20,40",
     transform: Annotated[
         list[str] | None,
-        typer.Option(help="exposure, first, last, frequency, recency, unique; may be repeated, in order."),
+        typer.Option(help="exposure, first, last, frequency, recency, unique; by commas or repeated, in order."),
     ] = None,
     lookback_days: Annotated[
         float | None, typer.Option(min=0, help="Event tables: older touches do not count. Default: no limit.")
@@ -76,7 +78,8 @@ def analyze(
     calibrate: Annotated[
         Path | None,
         typer.Option(
-            help="CSV of experiments (channel, standard_error, and conversions, value or share): scales the totals."
+            help="CSV of experiments (channel, standard_error; conversions, value or share, a fraction of 1; from and "
+            "to where they ran in a part of the time): scales the totals. Computes intervals, too."
         ),
     ] = None,
     output: Annotated[Format, typer.Option("--format", help="How to print.")] = "table",
@@ -105,7 +108,7 @@ def analyze(
 
     if insights and output == "csv":
         raise typer.BadParameter("sentences have no place in CSV; use --format json", param_hint="--insights")
-    names, rules = _names(model), _rules(half_life, position_weights)
+    names, rules = _names(model, "--model"), _rules(half_life, position_weights)
     lookback = None if lookback_days is None else _micros(lookback_days)
     experiments = []
     with _blaming(file, calibrate):
@@ -124,7 +127,7 @@ def analyze(
             seed=seed,
             minimum_conversions=minimum_conversions,
             baseline=tuple(baseline or ()),
-            transforms=tuple(transform or ()),
+            transforms=tuple(_names(transform, "--transform") or ()),
             rules=rules,
             insights=insights,
             experiments=tuple(experiments),
@@ -165,13 +168,13 @@ def _micros(days: float) -> int:
     return round(days * _MICROS_PER_DAY)
 
 
-def _names(models: Sequence[str] | None) -> list[str] | None:
-    """Return the names as the models have them: in small letters, one by one."""
+def _names(models: Sequence[str] | None, option: str) -> list[str] | None:
+    """Return names of models or transforms as they are known: in small letters, one by one."""
     if not models:
         return None
     names = [name.strip().lower().replace("-", "_") for text in models for name in text.split(",")]
     if "" in names:
-        raise typer.BadParameter("a name is missing", param_hint="--model")
+        raise typer.BadParameter("a name is missing", param_hint=option)
     return names
 
 

@@ -156,6 +156,8 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise typer.BadParameter("must be NAME=VALUE", param_hint="--set")
+        if name in found:
+            raise typer.BadParameter(f"{name} is given twice", param_hint="--set")
         found[name] = value
     return found
 

@@ -99,7 +99,9 @@ def train(
     ] = None,
     half_life: Annotated[
         float | None,
-        typer.Option("--half-life", help="Days: a journey that ended so long before the newest weighs half."),
+        typer.Option(
+            "--half-life", help="Days: a journey that ended so long before the newest weighs half. Not for poisson."
+        ),
     ] = None,
     activate: Annotated[bool, typer.Option("--activate", help="Bring the new version into force at once.")] = False,
     force: Force = False,
@@ -222,6 +224,8 @@ def _settings(pairs: Sequence[str]) -> dict[str, Any]:
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise typer.BadParameter("must be NAME=VALUE", param_hint="--setting")
+        if name in found:
+            raise typer.BadParameter(f"{name} is given twice", param_hint="--setting")
         try:
             found[name] = read_json(text)
         except ValueError:

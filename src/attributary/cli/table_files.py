@@ -176,7 +176,8 @@ def _parquet(source: Path | bytes) -> dict[str, list[Any]]:
     except ImportError as error:
         raise TableError("Parquet needs pyarrow: install attributary[parquet]") from error
     try:
-        table = parquet.read_table(source if isinstance(source, Path) else io.BytesIO(source))
+        # A thread of pyarrow's that still reads when the process ends aborts it, after all has been printed.
+        table = parquet.read_table(source if isinstance(source, Path) else io.BytesIO(source), use_threads=False)
         check_once(table.column_names)
         return {name: _readable(table[name]).to_pylist() for name in table.column_names}
     except ArrowException as error:
