@@ -133,7 +133,7 @@ def calibrate(
     channels = tuple(
         _measured(name, float(totals[place]), lifts[name])
         if name in lifts
-        else _unmeasured(name, float(totals[place]), float(errors[place]), borrowed)
+        else _unmeasured(name, float(totals[place]), float(errors[place]), borrowed if totals[place] else None)
         for place, name in enumerate(names)
     )
     remainder = conversions - sum(channel.calibrated for channel in channels)

@@ -88,7 +88,8 @@ def population_insights(
     if not table.outcomes.conversions[table.batch.lengths > 0].any():
         return []
     sample = _sample(table, draws, seed)
-    found = [*_openers(sample), *_assists(sample), *_synergies(table), *_ranks(sample), *_concentration(sample)]
+    found = [*_openers(sample), *_assists(sample), *_synergies(table), *_ranks(sample)]
+    found.append(_concentration(sample, int(table.outcomes.conversions[table.batch.lengths > 0].sum())))
     found.extend(_quantiles(table, lags_micros))
     if before is not None and before.outcomes.conversions[before.batch.lengths > 0].any():
         found.extend(_shifts(sample, _sample(before, draws, seed + 1)))
@@ -216,15 +217,14 @@ def _ranks(sample: _Sample) -> list[Insight]:
     return found
 
 
-def _concentration(sample: _Sample) -> list[Insight]:
+def _concentration(sample: _Sample, conversions: int) -> Insight:
     """Concentration: the inverse Herfindahl index of the shares, the number of equal channels that would look alike."""
     effective = 1 / float((sample.share**2).sum())
     low, high = _interval(1 / (sample.drawn**2).sum(axis=1))
-    n = int(sample.positions.conversions_with.max(initial=0))
     text = None
-    if n >= MINIMUM_N:
+    if sample.positions.conversions_with.max(initial=0) >= MINIMUM_N:
         text = f"credit is spread as over {effective:.1f} equal channels out of {len(sample.names)}"
-    return [Insight("population.concentration", (), effective, low, high, n, text)]
+    return Insight("population.concentration", (), effective, low, high, conversions, text)
 
 
 def _quantiles(table: JourneyTable, lags_micros: Ints | None) -> list[Insight]:
@@ -234,9 +234,9 @@ def _quantiles(table: JourneyTable, lags_micros: Ints | None) -> list[Insight]:
     counts = table.outcomes.conversions[chosen]
     lengths = batch.lengths[chosen].astype(np.float64)
     found = [
-        _quantile("population.length", lengths, counts, 0.5, "the median converting journey has {:.0f} touches"),
+        _quantile("population.length", lengths, counts, 0.5, "the median converting journey has {:.0f} touch{}"),
         _quantile(
-            "population.length_p90", lengths, counts, 0.9, "nine in ten converting journeys have at most {:.0f} touches"
+            "population.length_p90", lengths, counts, 0.9, "nine in ten converting journeys have at most {:.0f} touch{}"
         ),
     ]
     if table.timed:
@@ -266,7 +266,9 @@ def _quantile(rule: str, values: Floats, counts: Ints, part: float, words: str) 
 
     half = NORMAL_QUANTILE * sqrt(n * part * (1 - part))  # ranks that hold the quantile with 90 %
     found = at(n * part)
-    text = words.format(found) if n * min(part, 1 - part) >= MINIMUM_N * 0.5 else None
+    text = (
+        words.format(found, "" if round(found) == 1 else "es") if n * min(part, 1 - part) >= MINIMUM_N * 0.5 else None
+    )
     return Insight(rule, (), found, at(max(n * part - half, 1)), at(min(n * part + half + 1, n)), n, text)
 
 

@@ -203,11 +203,14 @@ def _report(totals: _Totals, models: ModelSet) -> dict[str, Any]:
 
 
 def _compare(models: Sequence[dict[str, Any]]) -> None:
-    """Put beside every share how far the models are apart on the name: the interval does not know of it."""
+    """Put beside every share how far the models are apart on the name: the interval does not know of it.
+
+    Those with a baseline do not take part: their shares are of another whole.
+    """
     for dimension in _DIMENSIONS:
         shares: dict[str, list[float]] = defaultdict(list)
         for model in models:
-            for row in model[f"{dimension}s"]:
+            for row in model[f"{dimension}s"] if model["baseline"] is None else ():
                 shares[row["name"]].append(row["share"])
         for model in models:
             for row in model[f"{dimension}s"]:

@@ -152,6 +152,8 @@ def _shares(paths: Mapping[Path, int], model: PoissonModel) -> dict[str, Any]:
     nothing = np.zeros(len(batch))
     others = {name: by_name(rule(batch, RuleSettings()), nothing) for name, rule in RULES.items()}
     beside = np.stack((share, by_name(set_shares(batch), nothing), *(others[name] for name in _BESIDE)))
+    received = beside[:, :-1].sum(axis=1, keepdims=True)  # baseline and journeys without touches are left out of all
+    beside = np.divide(beside, received, out=np.zeros_like(beside), where=received > 0)
     apart = beside.max(axis=0) - beside.min(axis=0)
     return {"share": share, "error": error, "confidence": confidence, "apart": apart, "baselines": free, **others}
 

@@ -74,3 +74,20 @@ def test_a_shift_is_of_channels_of_both_periods_and_rests_on_the_rarer() -> None
     now = table([(["a"], 600, 2_000), (["b"], 100, 3_000), (["new"], 90, 900)])
     shifts = by_rule(population_insights(now, before=before, draws=60), "channel.shift")
     assert {subject: insight.n for subject, insight in shifts.items()} == {("a",): 100, ("b",): 50}
+
+
+def test_the_concentration_rests_on_all_conversions_with_touches() -> None:
+    (found,) = by_rule(
+        population_insights(table([(["a"], 40, 60), (["b"], 35, 60), ([], 9, 9)])), "population.concentration"
+    ).values()
+    assert found.n == 75
+    assert text_of(found).endswith("equal channels out of 2")
+
+
+def test_a_single_touch_is_no_plural() -> None:
+    found = population_insights(table([(["a"], 400, 60)]))
+    texts = [text_of(each) for each in found if each.rule_id.startswith("population.length")]
+    assert texts == [
+        "the median converting journey has 1 touch",
+        "nine in ten converting journeys have at most 1 touch",
+    ]

@@ -99,6 +99,9 @@ def test_known_rates_come_out_of_the_store(database: str) -> None:
     shares = [row["poisson"]["share"] for row in report["channels"]] + [report["baseline"]["share"]]
     assert sum(shares) == pytest.approx(1)
     assert channels["search"]["poisson"]["share"] > 3 * channels["mail"]["poisson"]["share"]
+    apart = [row["spread_over_models"] for row in report["channels"]]  # of what channels receive: what one has less
+    assert len(apart) == 2
+    assert apart[0] == pytest.approx(apart[1])  # the other has more, for the baseline takes no part
     json.dumps(dict(state.metadata), allow_nan=False)
 
 
@@ -175,7 +178,8 @@ def test_jobs_credit_with_it_and_leave_the_baseline_out(database: str) -> None:
     assert batch["models"][0]["baseline"] is None
     spreads = {name["name"]: name["spread_over_models"] for name in row["channels"]}
     for name, spread in spreads.items():
-        shares = [each["share"] for model in batch["models"] for each in model["channels"] if each["name"] == name]
+        dividing = [model for model in batch["models"] if model["baseline"] is None]
+        shares = [each["share"] for model in dividing for each in model["channels"] if each["name"] == name]
         assert spread == pytest.approx(max(shares) - min(shares))
     assert 0 < journey["models"][-1]["baseline"] < 1
     assert sum(journey["models"][-1]["value_micros"]) + journey["models"][-1]["unattributed_micros"] == 7_000_000

@@ -131,9 +131,10 @@ def train(
         frozenset(conversion_type or ()),
         closing=Closing(closing),
     )
+    half_life_micros, settings = _half_life(half_life), _settings(setting or ())
     with database("attributary-models") as connection, usage_errors():
         inactivity_micros = load(PolicySettings).policy().inactivity_micros
-        plan = TrainingPlan(model, window, inactivity_micros, currency, _settings(setting or ()), _half_life(half_life))
+        plan = TrainingPlan(model, window, inactivity_micros, currency, settings, half_life_micros)
         with progress_bar() as progress:
             learned = upkept_for(connection, plan, progress)
             with connection.transaction():
