@@ -64,7 +64,8 @@ class ChannelIndex:
 
     def translation(self, other: "ChannelIndex") -> Ints:
         """Return, for each code of this index, the code of the same channel in `other`; -1 where it is unknown."""
-        return np.fromiter((other.code(name) for name in self.names), dtype=np.int64, count=len(self.names))
+        codes = other.codes
+        return np.array([codes.get(name, -1) for name in self.names], dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -150,7 +150,7 @@ class PoissonModel:
 
     def credits(self, batch: JourneyBatch) -> Floats:
         """Return the credit of each touch, float64[m]."""
-        credits_, _ = self._split(batch, self.rates.beta[None])
+        credits_, _ = self._split(batch, self._cells(batch), self.rates.beta[None])
         found: Floats = credits_[0]
         fallen = self.fallback(batch)
         if bool(fallen.any()):
@@ -160,7 +160,7 @@ class PoissonModel:
 
     def baseline(self, batch: JourneyBatch) -> Floats:
         """Return the part of each journey that no touch gets, float64[n]; 0 where it fell back."""
-        _, baseline = self._split(batch, self.rates.beta[None])
+        _, baseline = self._split(batch, self._cells(batch), self.rates.beta[None])
         found: Floats = baseline[0]
         found[self.fallback(batch) | (batch.lengths == 0)] = 0.0
         return found
@@ -174,10 +174,12 @@ class PoissonModel:
 
     def confidence(self, batch: JourneyBatch) -> Floats:
         """Return 1 - mean over the draws of half the summed absolute change of credits and baseline."""
-        credits_, baseline = (part[0] for part in self._split(batch, self.rates.beta[None]))
+        cells = self._cells(batch)
+        credits_, baseline = (part[0] for part in self._split(batch, cells, self.rates.beta[None]))
         variation = np.zeros(len(batch), dtype=np.float64)
-        for drawn, rest in self.drawn_credits(batch):
-            changes = segment_sums(np.abs(drawn - credits_), batch.offsets) + np.abs(rest - baseline)
+        for drawn, rest in self._drawn_credits(batch, cells):
+            np.subtract(drawn, credits_, out=drawn)
+            changes = segment_sums(np.abs(drawn, out=drawn), batch.offsets) + np.abs(rest - baseline)
             # row by row: the sum must not depend on how many draws were computed at once
             for change in changes:
                 variation += change
@@ -190,29 +192,44 @@ class PoissonModel:
 
         Effects that a draw has below 0 count as 0, as the estimate's do. They mean nothing for journeys that fall back.
         """
-        step = max(_CELLS // max(batch.channels.size, 1), 1)
-        for low in range(0, self.rates.draws.shape[0], step):
-            yield self._split(batch, np.maximum(self.rates.draws[low : low + step], 0.0))
+        yield from self._drawn_credits(batch, self._cells(batch))
 
     def drawn_baselines(self, batch: JourneyBatch) -> Floats:
         """Return the baselines under draws in which touches may lower the rate, too, float64[D, n]; 1 at most.
 
         For intervals: where no touch has an effect, draws that only count positive ones would never reach 1.
         """
-        step = max(_CELLS // max(batch.channels.size, 1), 1)
+        cells = self._cells(batch)
         return np.concatenate(
-            [
-                _exponential(-np.maximum(self._logs(batch, self.rates.draws[low : low + step])[1], 0))
-                for low in range(0, self.rates.draws.shape[0], step)
-            ]
+            [_exponential(-np.maximum(self._logs(batch, cells, draws)[1], 0)) for draws in self._draws(batch)]
         )
+
+    def _draws(self, batch: JourneyBatch) -> Iterator[Floats]:
+        """Return the draws, as many at a time as fit with the touches of the batch."""
+        step = max(_CELLS // max(batch.channels.size, 1), 1)
+        for low in range(0, self.rates.draws.shape[0], step):
+            yield self.rates.draws[low : low + step]
+
+    def _drawn_credits(self, batch: JourneyBatch, cells: Ints) -> Iterator[tuple[Floats, Floats]]:
+        for draws in self._draws(batch):
+            yield self._split(batch, cells, np.maximum(draws, 0.0))
 
     def _places(self, batch: JourneyBatch) -> Ints:
         """Return the code of each touch's channel in the rates; -1, the last entry of a padded row, if unknown."""
         places: Ints = batch.index.translation(self.rates.index)[batch.channels]
         return places
 
-    def _logs(self, batch: JourneyBatch, beta: Floats) -> tuple[Ints, Ints, Ints]:
+    def _cells(self, batch: JourneyBatch) -> Ints:
+        """Return the place of each touch's effect in a table of channels and age classes, padded with one of each.
+
+        The last place, which has no effect, is that of touches which say nothing new.
+        """
+        places, unknown = self._places(batch), len(self.rates.index)
+        cells = cells_at_end(batch, np.where(places < 0, unknown, places), self.rates.bounds)
+        cells[repeated(batch, cells)] = (unknown + 1) * (len(self.rates.bounds) + 1) - 1
+        return cells
+
+    def _logs(self, batch: JourneyBatch, cells: Ints, beta: Floats) -> tuple[Ints, Ints, Ints]:
         """Return logs of rates in fixed point, under many parameters at once.
 
         Up to and with each touch, over the whole batch, int64[d, m]; of each whole journey, int64[d, n]; and of all up
@@ -221,24 +238,22 @@ class PoissonModel:
         parameters, ages = beta.shape[0], len(self.rates.bounds)
         table = np.zeros((parameters, beta.shape[1] + 1, ages + 1), dtype=np.int64)  # unknown, grown out: no effect
         table[:, :-1, :-1] = np.rint(beta * _LOG_UNIT)
-        places = self._places(batch)
-        cells = cells_at_end(batch, np.where(places < 0, beta.shape[1], places), self.rates.bounds)
         logs = table.reshape(parameters, -1).take(cells, axis=1)
-        logs[:, repeated(batch, cells)] = 0
         # Whole numbers: running sums over the batch are exact, so no neighbour decides on the last bit.
         upto = np.zeros((parameters, cells.size + 1), dtype=np.int64)
         np.cumsum(logs, axis=1, out=upto[:, 1:])
         ends = upto[:, batch.offsets[1:]]
         return upto[:, 1:], ends - upto[:, batch.offsets[:-1]], ends
 
-    def _split(self, batch: JourneyBatch, beta: Floats) -> tuple[Floats, Floats]:
+    def _split(self, batch: JourneyBatch, cells: Ints, beta: Floats) -> tuple[Floats, Floats]:
         """Eliminate backwards under many parameters at once: credits float64[d, m], baselines float64[d, n]."""
-        upto, whole, ends = self._logs(batch, beta)
+        upto, whole, ends = self._logs(batch, cells, beta)
         # Relative to the rate of all touches: no exponent is above 0, so nothing overflows.
         rates = _exponential(upto - np.repeat(ends, batch.lengths, axis=1))
         baseline = _exponential(-whole)
         # The exponent of the last touch is exactly 0, and the touch before ends where this one begins.
-        gains = np.diff(rates, axis=1, prepend=0.0)
+        gains = np.empty_like(rates)
+        np.subtract(rates[:, 1:], rates[:, :-1], out=gains[:, 1:])
         filled = batch.lengths > 0
         starts = batch.offsets[:-1][filled]
         gains[:, starts] = rates[:, starts] - baseline[:, filled]

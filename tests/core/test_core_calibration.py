@@ -58,7 +58,7 @@ def test_other_channels_borrow_the_common_ratio_with_more_doubt() -> None:
 
 def test_a_channel_that_receives_nothing_borrows_nothing() -> None:
     lifts = {"a": Lift(80.0, 8.0), "b": Lift(55.0, 5.0)}
-    found = calibrate(["a", "b", "c"], np.array([100.0, 50.0, 0.0]), np.array([1.0, 1.0, 0.0]), lifts, 200.0)
+    found = calibrate(("a", "b", "c"), np.array([100.0, 50.0, 0.0]), np.array([1.0, 1.0, 0.0]), lifts, 200.0)
     none = found.channels[2]
     assert (none.basis, none.factor, none.calibrated) == ("uncalibrated", 1.0, 0.0)
 
