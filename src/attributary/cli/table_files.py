@@ -172,12 +172,16 @@ def _parquet(source: Path | bytes) -> dict[str, list[Any]]:
     from attributary.attribution_core.columns import check_once
 
     try:
-        from pyarrow import ArrowException, parquet
+        from pyarrow import ArrowException, BufferReader, parquet
     except ImportError as error:
         raise TableError("Parquet needs pyarrow: install attributary[parquet]") from error
     try:
-        # A thread of pyarrow's that still reads when the process ends aborts it, after all has been printed.
-        table = parquet.read_table(source if isinstance(source, Path) else io.BytesIO(source), use_threads=False)
+        if isinstance(source, Path):
+            table = parquet.read_table(source, use_threads=False)
+        else:
+            # On this thread alone: one of pyarrow's that lets go of our bytes while the interpreter ends aborts the
+            # process, after all has been printed (https://github.com/python/cpython/issues/87135).
+            table = parquet.ParquetFile(BufferReader(source)).read(use_threads=False)
         check_once(table.column_names)
         return {name: _readable(table[name]).to_pylist() for name in table.column_names}
     except ArrowException as error:
