@@ -85,11 +85,12 @@ def population_insights(
         draws: of the Bayesian bootstrap.
         seed: of the draws.
     """
-    if not table.outcomes.conversions[table.batch.lengths > 0].any():
+    conversions = int(table.outcomes.conversions[table.batch.lengths > 0].sum())
+    if not conversions:
         return []
     sample = _sample(table, draws, seed)
     found = [*_openers(sample), *_assists(sample), *_synergies(table), *_ranks(sample)]
-    found.append(_concentration(sample, int(table.outcomes.conversions[table.batch.lengths > 0].sum())))
+    found.append(_concentration(sample, conversions))
     found.extend(_quantiles(table, lags_micros))
     if before is not None and before.outcomes.conversions[before.batch.lengths > 0].any():
         found.extend(_shifts(sample, _sample(before, draws, seed + 1)))
