@@ -28,7 +28,10 @@ FRAIL = StageProcess("frail", ("frail",), "ends at once")
 MISSET = StageProcess("misset", ("misset",), "lacks a setting")
 ABSENT = StageProcess("absent", ("absent",), "has no credentials", enabled_by=("ATTRIBUTARY_TEST_CREDENTIAL",))
 PROGRAMS = {
-    "steady": "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); time.sleep(600)",
+    "steady": (
+        "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); "
+        "print('steady now', flush=True); time.sleep(600)"
+    ),
     "frail": "import sys; sys.exit(70)",
     "misset": "import sys; print('META_PIXEL_ID: must be set'); sys.exit(78)",
 }
@@ -58,6 +61,8 @@ def test_stages_are_started_restarted_given_up_and_stopped(tmp_path: Path) -> No
         stack.start()
         steady, frail, misset = stack.stages
         _until(lambda: frail.restarts >= 2 and misset.given_up, stack.watch)
+        # A SIGTERM that comes before Python has its handler ends it with -15.
+        _until(lambda: "steady now" in steady.child.log_tail(), stack.watch)
         assert steady.restarts == 0
         assert steady.child.running
         assert misset.restarts == 0
