@@ -76,6 +76,7 @@ class ConsumerLoop:
         self._retries = 0
         self._last_lag = 0.0
         self._last_look_back = time.monotonic()
+        self._is_leaving = False
         self._consumer = Consumer(self._consumer_config(kafka))
         self._backlog = Backlog(self._consumer, 10 * process.batch_size, is_aligned=len(stage.topics) > 1)
         self._session = TransactionSession(kafka, f"{stage.group}-{process.instance}", stage.name)
@@ -127,9 +128,11 @@ class ConsumerLoop:
                 self._heartbeat.beat()
                 self._turn()
         finally:
-            self._stage.close()
-            self._session.close()
-            self._consumer.close()
+            self._is_leaving = True
+            with contextlib.ExitStack() as last:  # a stage that fails to close must not keep us in the group
+                last.callback(self._consumer.close)
+                last.callback(self._session.close)
+                self._stage.close()
         _log.info("stage stopped", stage=self._stage.name)
 
     def _check_topics(self) -> None:
@@ -309,6 +312,11 @@ class ConsumerLoop:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         metrics.rebalances.labels(self._stage.name, "assigned").inc()
+        if self._is_leaving:
+            # Another member left while the stage was closing. The consumer gives these back at once; to ask where they
+            # start would wait the whole timeout for a coordinator that it no longer speaks to, and the store is closed.
+            self._assign_unread(consumer, partitions)
+            return
         places = [(place.topic, place.partition) for place in partitions]
         try:
             starts = self._starts(consumer, partitions)
@@ -327,8 +335,11 @@ class ConsumerLoop:
 
     def _assign_later(self, consumer: Consumer, partitions: list[TopicPartition], error: Retry) -> None:
         """Take the partitions, read nothing, and find out where they start when the pause is over."""
-        consumer.incremental_assign([TopicPartition(place.topic, place.partition, OFFSET_END) for place in partitions])
+        self._assign_unread(consumer, partitions)
         self._pause(error)
+
+    def _assign_unread(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        consumer.incremental_assign([TopicPartition(place.topic, place.partition, OFFSET_END) for place in partitions])
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         metrics.rebalances.labels(self._stage.name, "revoked").inc()

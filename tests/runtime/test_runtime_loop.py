@@ -438,6 +438,32 @@ def test_run_gives_everything_back_after_a_bug(bench: Bench) -> None:
     assert (bench.stage.closed, bench.session.closed) == (1, 1)
 
 
+def test_run_leaves_the_group_when_the_stage_fails_to_close(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def close() -> None:
+        raise Fatal("the worker had ended by a bug")
+
+    monkeypatch.setattr(bench.stage, "close", close)
+    bench.consumer.script = [bench.loop.stop]
+    with pytest.raises(Fatal, match="by a bug"):
+        bench.loop.run()
+    assert (bench.session.closed, bench.consumer.calls) == (1, ["close"])
+
+
+def test_partitions_that_come_while_leaving_are_taken_without_asking_anybody(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def close() -> None:
+        bench.loop._on_assign(bench.consumer, [TopicPartition(TOPIC, 1)])  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bench.consumer, "close", close)
+    bench.consumer.answers = False
+    bench.consumer.script = [bench.loop.stop]
+    monkeypatch.setattr(bench.loop, "_check_topics", lambda: None)
+    bench.loop.run()
+    assert bench.consumer.assigned == {0: 0, 1: OFFSET_END}
+    assert bench.waits is None
+
+
 @pytest.mark.parametrize("missing", [TOPIC, "out", "in.group.dlq"])
 def test_a_missing_topic_stops_the_start(bench: Bench, missing: str) -> None:
     bench.consumer.metadata.topics = {name: None for name in bench.consumer.metadata.topics if name != missing}

@@ -183,11 +183,10 @@ def test_a_process_that_is_silent_for_longer_than_the_lease_keeps_cancels_and_gi
         while (given_back := json.loads(run("jobs", "status", "t2", *ACME, "--json")))["state"] != "submitted":
             assert time.monotonic() - asked < 20.0, child.log_tail() + second.log_tail()
         assert given_back["attempts"] == 0
-        while child.running or second.running:  # to leave the group takes long where the other leaves it as well
-            assert time.monotonic() - asked < 90.0, child.log_tail() + second.log_tail()
+        while child.running or second.running:
+            assert time.monotonic() - asked < 20.0, child.log_tail() + second.log_tail()
             time.sleep(0.1)
-        # The job is what this is about; who hangs in leaving the group ends by the grace period, with 75.
-        assert {child.returncode, second.returncode} <= {0, 75}, child.log_tail() + second.log_tail()
+        assert (child.returncode, second.returncode) == (0, 0), child.log_tail() + second.log_tail()
         assert "still computes" in child.log_tail() + second.log_tail()
     with trainer(tmp_path):
         run("jobs", "status", "t2", *ACME, "--wait")
