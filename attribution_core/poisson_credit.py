@@ -150,7 +150,7 @@ class PoissonModel:
 
     def credits(self, batch: JourneyBatch) -> Floats:
         """Return the credit of each touch, float64[m]."""
-        credits_, _ = self._split(batch, self._cells(batch), self.rates.beta[None])
+        credits_, _ = self._split(batch, self._effect_places(batch), self.rates.beta[None])
         found: Floats = credits_[0]
         fallen = self.fallback(batch)
         if bool(fallen.any()):
@@ -160,7 +160,7 @@ class PoissonModel:
 
     def baseline(self, batch: JourneyBatch) -> Floats:
         """Return the part of each journey that no touch gets, float64[n]; 0 where it fell back."""
-        _, baseline = self._split(batch, self._cells(batch), self.rates.beta[None])
+        _, baseline = self._split(batch, self._effect_places(batch), self.rates.beta[None])
         found: Floats = baseline[0]
         found[self.fallback(batch) | (batch.lengths == 0)] = 0.0
         return found
@@ -174,7 +174,7 @@ class PoissonModel:
 
     def confidence(self, batch: JourneyBatch) -> Floats:
         """Return 1 - mean over the draws of half the summed absolute change of credits and baseline."""
-        cells = self._cells(batch)
+        cells = self._effect_places(batch)
         credits_, baseline = (part[0] for part in self._split(batch, cells, self.rates.beta[None]))
         variation = np.zeros(len(batch), dtype=np.float64)
         for drawn, rest in self._drawn_credits(batch, cells):
@@ -192,14 +192,14 @@ class PoissonModel:
 
         Effects that a draw has below 0 count as 0, as the estimate's do. They mean nothing for journeys that fall back.
         """
-        yield from self._drawn_credits(batch, self._cells(batch))
+        yield from self._drawn_credits(batch, self._effect_places(batch))
 
     def drawn_baselines(self, batch: JourneyBatch) -> Floats:
         """Return the baselines under draws in which touches may lower the rate, too, float64[D, n]; 1 at most.
 
         For intervals: where no touch has an effect, draws that only count positive ones would never reach 1.
         """
-        cells = self._cells(batch)
+        cells = self._effect_places(batch)
         return np.concatenate(
             [_exponential(-np.maximum(self._logs(batch, cells, draws)[1], 0)) for draws in self._draws(batch)]
         )
@@ -219,7 +219,7 @@ class PoissonModel:
         places: Ints = batch.index.translation(self.rates.index)[batch.channels]
         return places
 
-    def _cells(self, batch: JourneyBatch) -> Ints:
+    def _effect_places(self, batch: JourneyBatch) -> Ints:
         """Return the place of each touch's effect in a table of channels and age classes, padded with one of each.
 
         The last place, which has no effect, is that of touches which say nothing new.

@@ -68,7 +68,7 @@ def test_models_may_be_joined_by_commas_and_written_in_any_case(paths: Path, giv
 def test_a_model_may_be_written_with_a_hyphen_and_not_be_left_out(paths: Path) -> None:
     assert document(str(paths), "--model", "last-non-direct")["model"] == "last_non_direct"
     assert "a name is missing" in said(str(paths), "--model", "markov,", code=2).stderr
-    assert "no model 'best'" in said(str(paths), "--model", "Best", code=2).stderr
+    assert "--model: no model 'best'" in said(str(paths), "--model", "Best", code=2).stderr
 
 
 @pytest.mark.parametrize("weights", ["60,20,20", "0,100,0", "33.3,33.4,33.3"])

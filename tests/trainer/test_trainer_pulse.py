@@ -77,7 +77,7 @@ def test_a_cancellation_ends_a_job_that_computes_in_silence_at_once(database: st
         asked = time.monotonic()
         assert trainer.ended("long").state == "cancelled"
         trainer.status_arrives("long", "cancelled")
-        assert time.monotonic() - asked < 3.0
+        assert time.monotonic() - asked < 10.0
         rounds = bench.rounds
         time.sleep(0.2)
         assert bench.rounds > rounds  # it still computes: that is why the pulse had to end it
@@ -94,7 +94,7 @@ def test_a_stop_gives_a_job_that_computes_in_silence_back_and_its_end_is_not_wri
     with silent_worker(database) as (trainer, bench):
         asked = time.monotonic()
         trainer.worker.stop(60.0)
-        assert time.monotonic() - asked < 5.0
+        assert time.monotonic() - asked < 10.0
         assert trainer.worker.is_alive  # it still computes
         found = trainer.row("long")
         assert (found.state, found.attempts) == ("submitted", 0)
