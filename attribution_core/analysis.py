@@ -47,7 +47,7 @@ from attributary.attribution_core.sets import channels_of_journeys, set_shares
 from attributary.attribution_core.tables import Columns, Rows, read_table
 from attributary.attribution_core.transforms import TransformError, apply
 
-__all__ = ["ANALYSES", "AnalysisSettings", "analyze"]
+__all__ = ["ANALYSES", "AnalysisSettings", "analyze", "known_models"]
 
 _MICROS = 1_000_000
 _DAY = 86_400 * _MICROS
@@ -96,7 +96,7 @@ def analyze(
     chosen = replace(settings or AnalysisSettings(), **options)
     if chosen.experiments:
         chosen = replace(chosen, intervals=True)
-    wanted = _known_models(models)
+    wanted = known_models(models)
     table = _read(data, chosen.lookback_days)
     names = _answering(table, wanted, chosen)
     table = replace(table, batch=apply(table.batch, chosen.transforms))
@@ -133,7 +133,12 @@ def _read(data: JourneyTable | Columns | Rows, lookback_days: float | None) -> J
     return read_table(data, lookback_micros=round(lookback_days * MICROS_PER_DAY))
 
 
-def _known_models(models: Collection[str] | None) -> list[str]:
+def known_models(models: Collection[str] | None) -> list[str]:
+    """Return the names of models once each, in their order; a single one may stand for a collection.
+
+    Raises:
+        ModelError: for a name that is not in `ANALYSES`.
+    """
     try:
         names = list(dict.fromkeys(names_of(models or (), "models: must be names")))
     except ValueError as error:

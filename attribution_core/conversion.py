@@ -64,6 +64,7 @@ def fold(events: Iterable[ConversionEvent]) -> ConversionState:
     ordered = sorted(events)
     opening = next((event for event in ordered if event.kind == Kind.CONVERSION), None)
     if opening is None:
+        # XXX is ISO 4217's code for no currency.
         return ConversionState(None, 0, 0, "XXX", 0, ordered[-1].kind if ordered else Kind.CONVERSION)
     gross, refunded, cancelled, ignored, last_kind = opening.value_micros, 0, False, 0, opening.kind
     for event in ordered:

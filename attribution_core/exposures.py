@@ -180,7 +180,7 @@ class ExposureCounts:
             }
             seconds, conversions = columns["seconds"], columns["conversions"]
             if not columns["lengths"].size == seconds.size == conversions.size:
-                raise ValueError("lengths, seconds, conversions: one number per exposure is needed")  # noqa: TRY301
+                raise ValueError("lengths, seconds, conversions: one number per exposure is needed")  # noqa: TRY301  # the same
             rows = Exposures.checked(
                 document["lengths"], document["cells"], document["touches"], len(index) * len(bounds)
             )

@@ -26,7 +26,7 @@ from attributary.attribution_core.journeys import Floats
 from attributary.attribution_core.pooling import Pooled
 
 _INSIDE = 0.95  # of an experiment's time; the totals may end seconds or a day of another time zone before it
-_MOST_NAMED = 5  # of channels in a sentence
+_MOST_NAMED = 5  # of channels in a sentence, the largest
 
 
 class UnavailableError(ExperimentError):
@@ -153,9 +153,10 @@ def closing_lines(document: Mapping[str, Any]) -> list[str]:
     """Return what a text says below the rows of a calibration: the remainder, and experiments that disagree."""
     interval = document.get("remainder_interval")  # documents of older versions have none
     ends = "" if interval is None else f" [{interval[0]:,.1f}, {interval[1]:,.1f}]"
-    open_ones = [row["channel"] for row in document["channels"] if row["basis"] == "uncalibrated" and row["attributed"]]
+    open_ones = [row for row in document["channels"] if row["basis"] == "uncalibrated" and row["attributed"]]
+    open_ones.sort(key=lambda row: -abs(row["attributed"]))
     more = len(open_ones) - _MOST_NAMED
-    named = ", ".join(open_ones[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    named = ", ".join(row["channel"] for row in open_ones[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
     condition = f", if the uncalibrated totals of {named} are right" if open_ones else ""
     lines = [
         f"{each['channel']}: {each['amount']:,.1f} measured in a part of the time, carried x {each['carried']:.3f}"

@@ -236,7 +236,7 @@ class JourneyState:
             )
             value_micros = whole_numbers(document["value_micros"], "value_micros")
             if not opens.size == conversions.size == nulls.size == value_micros.size == len(index):
-                raise ValueError("opens, conversions, nulls, value_micros: one number per channel is needed")  # noqa: TRY301
+                raise ValueError("opens, conversions, nulls, value_micros: one number per channel is needed")  # noqa: TRY301  # the same
             sets = read_sets(document["sets"], names)
             others = OtherSets.from_document(document["others"], names) if "others" in document else OtherSets()
         except KeyError as error:

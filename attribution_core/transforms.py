@@ -88,11 +88,22 @@ def apply(batch: JourneyBatch, steps: Iterable[str]) -> JourneyBatch:
     Raises:
         TransformError: for a name that is not in `TRANSFORMS`.
     """
-    for step in steps:
-        if step not in TRANSFORMS:
-            raise TransformError(f"no transform {step!r}; there are {', '.join(TRANSFORMS)}")
+    for step in known_transforms(steps):
         batch = TRANSFORMS[step](batch)
     return batch
+
+
+def known_transforms(steps: Iterable[str]) -> list[str]:
+    """Return the names of transforms as they are.
+
+    Raises:
+        TransformError: for a name that is not in `TRANSFORMS`.
+    """
+    names = list(steps)
+    for name in names:
+        if name not in TRANSFORMS:
+            raise TransformError(f"no transform {name!r}; there are {', '.join(TRANSFORMS)}")
+    return names
 
 
 def _keep(batch: JourneyBatch, kept: Flags) -> JourneyBatch:

@@ -357,7 +357,7 @@ class ConsumerLoop:
             message.key(),
             message.value(),
             timestamp_ms,
-            message.headers,  # type: ignore[arg-type]
+            message.headers,  # type: ignore[arg-type]  # its type has dicts, which come in only
         )
 
     def _is_error(self, message: Message) -> bool:

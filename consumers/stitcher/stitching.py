@@ -43,7 +43,10 @@ LOCKS_ONLY: Bounds = (253_402_300_799_999_999, 0, 0)
 
 
 class Transaction(Protocol):
-    """The store as one batch sees it; ``consumers.store.stitching.StitchTransaction`` is the one on Postgres."""
+    """The store as one batch sees it; ``consumers.store.stitching.StitchTransaction`` is the one on Postgres.
+
+    Its methods are described there, hence D102.
+    """
 
     def lock_people(self, keys: Mapping[Key, Bounds]) -> None: ...  # noqa: D102
     def insert_touchpoints(self) -> list[int]: ...  # noqa: D102

@@ -130,12 +130,12 @@ def test_a_share_is_of_all_conversions_those_without_a_touch_too() -> None:
     assert "if the uncalibrated totals of search are right" in shown
 
 
-def test_a_sentence_names_five_channels_whose_totals_are_not_calibrated_and_none_without_credit() -> None:
+def test_a_sentence_names_the_five_largest_channels_whose_totals_are_not_calibrated_and_none_without_credit() -> None:
     names = [f"c{number}" for number in range(8)]
-    paths: dict[str, list[Any]] = {"path": [*names, "idle > c0"], "total_conversions": [100] * 8 + [50]}
+    paths: dict[str, list[Any]] = {"path": [*names, "idle > c0"], "total_conversions": [*range(10, 90, 10), 5]}
     lifts = tuple(read_experiments({"channel": ["c7"], "conversions": [60], "standard_error": [5]}))
     shown = " ".join(str(analyze(paths, ["last"], experiments=lifts)).split())
-    assert "if the uncalibrated totals of c0, c1, c2, c3, c4 and 2 more are right" in shown
+    assert "if the uncalibrated totals of c6, c5, c4, c3, c2 and 2 more are right" in shown
     few: dict[str, list[Any]] = {"path": ["a", "b", "idle > a"], "total_conversions": [100, 100, 50]}
     lifts = tuple(read_experiments({"channel": ["b"], "conversions": [60], "standard_error": [5]}))
     shown = " ".join(str(analyze(few, ["last"], experiments=lifts)).split())

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from attributary.consumers.runtime.health import Heartbeat
 from attributary.consumers.runtime.loop import ConsumerLoop
@@ -10,7 +15,7 @@ from attributary.consumers.runtime.records import Outcome, Record
 from attributary.consumers.runtime.settings import KafkaSettings, ProcessSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
 class Collector:
@@ -46,6 +51,19 @@ class Collector:
 
     def close(self) -> None:
         pass
+
+
+@contextmanager
+def collector_topics(bootstrap: str, label: str, partitions: int = 1) -> Iterator[str]:
+    """Yield a new prefix whose topics exist until the context ends; the input has so many partitions."""
+    prefix = f"{label}-{secrets.token_hex(4)}"
+    topics = {f"{prefix}-in": partitions, f"{prefix}-out": 1, f"{prefix}-in.{prefix}.dlq": 1}
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    for future in admin.create_topics([NewTopic(topic, count, 1) for topic, count in topics.items()]).values():
+        future.result(30)
+    yield prefix
+    for future in admin.delete_topics(list(topics)).values():
+        future.result(30)
 
 
 def collector_loop(

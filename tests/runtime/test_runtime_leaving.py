@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from dataclasses import dataclass, field
@@ -11,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 
 from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.settings import KafkaSettings
 from tests.fixtures.pipeline import PATIENCE_SECONDS, wait_until
-from tests.runtime.collector import Collector, collector_loop
+from tests.runtime.collector import Collector, collector_loop, collector_topics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,15 +28,9 @@ ENDLESS = 10**9
 
 @pytest.fixture
 def prefix(kafka_bootstrap: str) -> Iterator[str]:
-    """Of a stage's topics, which exist; the input has two partitions."""
-    name = f"leaving-{secrets.token_hex(4)}"
-    topics = {f"{name}-in": 2, f"{name}-out": 1, f"{name}-in.{name}.dlq": 1}
-    admin = AdminClient({"bootstrap.servers": kafka_bootstrap, "log_level": 0})
-    for future in admin.create_topics([NewTopic(topic, count, 1) for topic, count in topics.items()]).values():
-        future.result(30)
-    yield name
-    for future in admin.delete_topics(list(topics)).values():
-        future.result(30)
+    """Of a stage's topics, which exist."""
+    with collector_topics(kafka_bootstrap, "leaving", partitions=2) as name:
+        yield name
 
 
 def shares(admin: AdminClient, group: str) -> list[int]:

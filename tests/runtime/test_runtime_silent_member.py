@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 
 from attributary.consumers.runtime.settings import KafkaSettings
-from tests.runtime.collector import collector_loop
+from tests.runtime.collector import collector_loop, collector_topics
 from tests.runtime.silent_member import SilentMember
 
 if TYPE_CHECKING:
@@ -28,14 +25,8 @@ SILENT_MS = 60_000
 @pytest.fixture
 def prefix(kafka_bootstrap: str) -> Iterator[str]:
     """Of a stage's topics, which exist."""
-    name = f"silent-{secrets.token_hex(4)}"
-    topics = [f"{name}-in", f"{name}-out", f"{name}-in.{name}.dlq"]
-    admin = AdminClient({"bootstrap.servers": kafka_bootstrap, "log_level": 0})
-    for future in admin.create_topics([NewTopic(topic, 1, 1) for topic in topics]).values():
-        future.result(30)
-    yield name
-    for future in admin.delete_topics(topics).values():
-        future.result(30)
+    with collector_topics(kafka_bootstrap, "silent") as name:
+        yield name
 
 
 def publish(bootstrap: str, topic: str, value: bytes) -> None:

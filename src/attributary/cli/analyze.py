@@ -3,7 +3,7 @@
 import csv
 import math
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -101,16 +101,17 @@ def analyze(
 
     Example: attributary analyze paths.csv --model markov,shapley --intervals
     """
-    from attributary.attribution_core.analysis import ANALYSES
     from attributary.attribution_core.analysis import analyze as run
-    from attributary.attribution_core.transforms import TRANSFORMS
+    from attributary.attribution_core.analysis import known_models
+    from attributary.attribution_core.transforms import known_transforms
     from attributary.cli.analyze_output import show
     from attributary.cli.model_options import progress_bar
     from attributary.cli.table_files import read_experiments, read_journeys
 
     if insights and output == "csv":
         raise typer.BadParameter("sentences have no place in CSV; use --format json", param_hint="--insights")
-    names, steps = _names("model", model, ANALYSES), _names("transform", transform, TRANSFORMS)
+    # Before a large file is read: a misspelt name is not the file's fault.
+    names, steps = _names("--model", model, known_models), _names("--transform", transform, known_transforms)
     rules = _rules(half_life, position_weights)
     lookback = None if lookback_days is None else _micros(lookback_days)
     experiments = []
@@ -171,18 +172,17 @@ def _micros(days: float) -> int:
     return round(days * _MICROS_PER_DAY)
 
 
-def _names(kind: str, given: Sequence[str] | None, known: Collection[str]) -> list[str] | None:
+def _names(option: str, given: Sequence[str] | None, known: Callable[[Collection[str]], list[str]]) -> list[str] | None:
     """Return names of models or transforms as they are known: in small letters, one by one."""
     if not given:
         return None
-    option = f"--{kind}"
     names = [name.strip().lower().replace("-", "_") for text in given for name in text.split(",")]
     if "" in names:
         raise typer.BadParameter("a name is missing", param_hint=option)
-    for name in names:  # before a large file is read, and it is not the file's fault
-        if name not in known:
-            raise typer.BadParameter(f"no {kind} {name!r}; there are {', '.join(known)}", param_hint=option)
-    return names
+    try:
+        return known(names)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 def _rules(half_life_days: float, position_weights: str) -> "RuleSettings":
