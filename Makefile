@@ -58,7 +58,7 @@ soak: $(READY) ## a million mutated records; half an hour of load and faults (SO
 	SOAK_SECONDS=$${SOAK_SECONDS:-1800} $(BIN)/pytest tests/faults/test_faults_soak.py $(ARGS)
 
 bench: $(READY) ## throughput and latency beside a floor job and a peer
-	$(BIN)/python -m tests.bench $(ARGS)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 # Docker compose where an engine answers, else real Kafka and Postgres as local processes.
 DOCKER := docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1

@@ -12,13 +12,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attributary.attribution_core.analysis import analyze
-    from attributary.attribution_core.events import read_events
-    from attributary.attribution_core.paths import read_paths
+    from attributary.attribution_core.analysis.analyze import analyze
+    from attributary.attribution_core.tables.events import read_events
+    from attributary.attribution_core.tables.paths import read_paths
 
 __all__ = ["analyze", "read_events", "read_paths"]
 
-_HOMES = {"analyze": "analysis", "read_events": "events", "read_paths": "paths"}
+_HOMES = {"analyze": "analysis.analyze", "read_events": "tables.events", "read_paths": "tables.paths"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,1 +1,1 @@
-"""To be described by its contract."""
+"""Stateful consumers: stages over a runtime and a store; libraries for training, destinations, maintenance."""

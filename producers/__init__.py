@@ -1,13 +1,13 @@
 """Publish touchpoints, conversions and identity links from an existing service.
 
 Contract: importing this package brings in Kafka's client and the Avro codec, never the database driver or the
-consumers. Landing pages are read by ``attributary.producers.landing``, files by ``attributary.producers.imports``.
+consumers. Landing pages are read by ``attributary.producers.landing``, files by ``attributary.producers.importer``.
 """
 
 from attributary.producers.client import AttributaryProducer, Counters
 from attributary.producers.config import ProducerConfig
 from attributary.producers.errors import BufferFull, DeliveryFailed, FlushTimeout, InvalidRecord, ProducerError
-from attributary.producers.memory import MemoryTransport
+from attributary.producers.memory_transport import MemoryTransport
 from attributary.producers.records import Conversion, IdentityLink, Item, Touchpoint, UserData
 
 __all__ = [

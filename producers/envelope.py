@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from attributary.producers.errors import InvalidRecord
-from attributary.producers.instants import to_rfc3339
+from attributary.producers.times import to_rfc3339
 from attributary.producers.transport import Message
 from attributary.schemas.codec import Codec, EncodeError
 from attributary.schemas.rules import CHECKS, find_unstorable_text

@@ -17,9 +17,9 @@ from urllib.parse import unquote_plus, urlsplit
 import crawleruseragents
 
 from attributary.producers.channels import DIRECT, ChannelRules, Origin, bundled_rules
-from attributary.producers.instants import Instant, to_micros
 from attributary.producers.records import Touchpoint
 from attributary.producers.sites import is_within, split_host
+from attributary.producers.times import Instant, to_micros
 
 UTM_FIELDS = ("utm_source", "utm_medium", "utm_campaign", "utm_term", "utm_content")
 _AD_CHANNELS = ("paid_", "display", "cross_network", "affiliates", "audio")

@@ -17,8 +17,8 @@ from operator import attrgetter
 from typing import Any, ClassVar, Literal, Self
 
 from attributary.producers.errors import InvalidRecord
-from attributary.producers.instants import Instant, to_micros
 from attributary.producers.money import to_micros as money_to_micros
+from attributary.producers.times import Instant, to_micros
 
 RecordName = Literal["touchpoint", "conversion", "identity_link"]
 

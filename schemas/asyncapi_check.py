@@ -15,7 +15,7 @@ import yaml
 from fastavro.schema import SchemaParseException, UnknownType
 
 from .asyncapi_structure import resolve, structure_problems
-from .bundled import FOLDER
+from .schema_catalog import FOLDER
 from .topics import Topic, catalogue, dead_letter_topics
 
 AVRO_FORMAT = "application/vnd.apache.avro;version=1.9.0"

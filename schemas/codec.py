@@ -20,7 +20,9 @@ from fastavro import schemaless_reader, schemaless_writer
 from fastavro.read import SchemaResolutionError
 from fastavro.schema import SchemaParseException, UnknownType
 
-from .bundled import (
+from .compiled_reader import IRREGULAR, Reader
+from .compiled_writer import NOT_PLAIN
+from .schema_catalog import (
     BundledSchema,
     UnsafeSchemaError,
     bundle,
@@ -30,8 +32,6 @@ from .bundled import (
     known_schemas,
     registered_text,
 )
-from .compiled_reader import IRREGULAR, Reader
-from .compiled_writer import NOT_PLAIN
 
 MAX_BYTES = 1 << 20  # 1 MiB, also Kafka's own default limit of a record
 

@@ -19,9 +19,9 @@ from fastavro import schemaless_reader, schemaless_writer
 from fastavro.read import SchemaResolutionError
 from fastavro.schema import SchemaParseException, UnknownType
 
-from .bundled import FOLDER, NAMES, UnsafeSchemaError, crc64, published_paths, runtime_form
 from .resolution import breaks, named_types
 from .samples import sample
+from .schema_catalog import FOLDER, NAMES, UnsafeSchemaError, crc64, published_paths, runtime_form
 
 _TROUBLE = (EOFError, LookupError, ValueError, TypeError, AttributeError, SchemaResolutionError)
 _NO_SCHEMA = (SchemaParseException, UnknownType, UnsafeSchemaError, LookupError, ValueError, TypeError)

@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any
 
-from attributary.attribution_core.identity import is_generic_id
+from attributary.attribution_core.domain.identity import is_generic_id
 
-from .bundled import defaults
 from .codec import misfit
 from .conversion_rules import check_conversion_facts
 from .limits import (
@@ -27,6 +26,7 @@ from .limits import (
     is_tenant,
     is_word,
 )
+from .schema_catalog import defaults
 
 __all__ = [
     "CHECKS",

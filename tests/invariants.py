@@ -17,15 +17,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from attributary.attribution_core.models import OPTIONAL_MODELS
-from tests.oracle import Truth, tell
+from attributary.attribution_core.models.model_set import OPTIONAL_MODELS
+from tests.expected_results import Truth, tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from attributary.attribution_core.lookback import LookbackPolicy
-    from attributary.attribution_core.models import ModelSet
-    from tests.oracle import Expected, InputRecord, Key
+    from attributary.attribution_core.domain.lookback import LookbackPolicy
+    from attributary.attribution_core.models.model_set import ModelSet
+    from tests.expected_results import Expected, InputRecord, Key
 
 Place = tuple[str, int, int]
 _SHOWN = 5

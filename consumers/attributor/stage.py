@@ -14,32 +14,32 @@ from typing import Any
 import numpy as np
 import structlog
 
-from attributary.attribution_core.lookback import LookbackPolicy
-from attributary.attribution_core.models import TRAINED_MODELS, ModelSet, TrainedState, lenient_model_set
-from attributary.consumers.outages import outside_errors
+from attributary.attribution_core.domain.lookback import LookbackPolicy
+from attributary.attribution_core.models.model_set import TRAINED_MODELS, ModelSet, TrainedState, lenient_model_set
+from attributary.consumers.adapters.error_mapping import outside_errors
 from attributary.consumers.runtime import metrics
-from attributary.consumers.runtime.crash import crash_at
+from attributary.consumers.runtime.crash_points import crash_at
 from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.errors import Fatal
 from attributary.consumers.runtime.metrics import timed
 from attributary.consumers.runtime.records import Outbound, Outcome, Record
-from attributary.consumers.store.attribution_reads import (
+from attributary.consumers.store.events.attribution_inputs import (
     OwedConversion,
     conversions_by_id,
     prepare_reading,
     touchpoints_in_reach,
 )
-from attributary.consumers.store.model_states import fetch_model_sets
-from attributary.consumers.store.policies import fetch_policy
+from attributary.consumers.store.events.policies import fetch_policy
+from attributary.consumers.store.models.model_states import fetch_model_sets
 from attributary.consumers.store.session import StoreSession
 from attributary.schemas.codec import Codec
 from attributary.schemas.limits import MINOR_UNIT_MICROS
 from attributary.schemas.topics import COMMANDS, RESULTS, VERSION_RAISED_AT, conversion_key
 
-from .crediting import CreditedTouchpoints, by_model_set, results, within_policy
-from .decoding import decode_commands
-from .memory import PublishedVersions
-from .sealing import seal
+from .commands import decode_commands
+from .credits import CreditedTouchpoints, by_model_set, results, within_policy
+from .recent_results import PublishedVersions
+from .result_encoding import seal
 
 _log = structlog.get_logger()
 

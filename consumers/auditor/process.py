@@ -1,8 +1,8 @@
 """The auditor as a process."""
 
+from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
 from attributary.consumers.runtime.run import run_stage
 from attributary.consumers.runtime.settings import DatabaseSettings, ProcessSettings, load
-from attributary.consumers.wire import RegistrySettings, make_codec
 
 from .stage import AuditorStage
 

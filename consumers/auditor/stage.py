@@ -4,22 +4,22 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 
-from attributary.consumers.kept_positions import KeptPositions
-from attributary.consumers.outages import outside_errors
+from attributary.consumers.adapters.error_mapping import outside_errors
+from attributary.consumers.adapters.quarantine import TrialDoneError, sift
+from attributary.consumers.adapters.stored_offsets import KeptPositions
 from attributary.consumers.runtime import metrics
-from attributary.consumers.runtime.crash import crash_at
+from attributary.consumers.runtime.crash_points import crash_at
 from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.metrics import timed
 from attributary.consumers.runtime.records import DeadLetter, Outcome, Record
-from attributary.consumers.sifting import TrialDoneError, sift
-from attributary.consumers.store.positions import record_positions
-from attributary.consumers.store.refusals import UNSTORABLE
-from attributary.consumers.store.results import ResultRow, Stored, create_result_staging, store_results
+from attributary.consumers.store.events.rejected_values import UNSTORABLE
+from attributary.consumers.store.offsets import record_positions
+from attributary.consumers.store.results.results import ResultRow, Stored, create_result_staging, store_results
 from attributary.consumers.store.session import StoreSession
 from attributary.schemas.codec import Codec, DecodeError
 from attributary.schemas.topics import RESULTS
 
-from .checking import disagreement, imbalance, result_row
+from .checks import disagreement, imbalance, result_row
 
 _log = structlog.get_logger()
 

@@ -1,1 +1,1 @@
-"""To be described by its contract."""
+"""The forwarder: conversions from Kafka to one destination, one consumer group a destination."""

@@ -12,26 +12,26 @@ from typing import TYPE_CHECKING, Literal
 
 import structlog
 
-from attributary.consumers.forwarder.clock import SystemClock
-from attributary.consumers.forwarder.courier import Courier, CourierOptions
-from attributary.consumers.forwarder.credentials import Credentials, ga4_account, load_credentials, meta_account
-from attributary.consumers.forwarder.destinations.ga4 import Ga4Destination, Ga4Options
-from attributary.consumers.forwarder.destinations.meta import MetaDestination, MetaOptions, is_old_version
-from attributary.consumers.forwarder.settings import ForwardSettings, Ga4Settings, MetaSettings, purposes
+from attributary.consumers.adapters.error_mapping import outside_errors
+from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
+from attributary.consumers.destinations.clock import SystemClock
+from attributary.consumers.destinations.credentials import Credentials, ga4_account, load_credentials, meta_account
+from attributary.consumers.destinations.ga4.destination import Ga4Destination, Ga4Options
+from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions, is_old_version
+from attributary.consumers.destinations.sender import Courier, CourierOptions
+from attributary.consumers.destinations.settings import ForwardSettings, Ga4Settings, MetaSettings, purposes
+from attributary.consumers.destinations.transport import HttpTransport
+from attributary.consumers.destinations.validation_probe import Watch
 from attributary.consumers.forwarder.stage import ForwarderStage, Route
-from attributary.consumers.forwarder.transport import HttpTransport
-from attributary.consumers.forwarder.watch import Watch
-from attributary.consumers.outages import outside_errors
 from attributary.consumers.runtime.run import run_process, run_stage
 from attributary.consumers.runtime.settings import DatabaseSettings, ProcessSettings, load
-from attributary.consumers.store.delivery import DeliveryState
-from attributary.consumers.store.ledger import PostgresLedger
+from attributary.consumers.store.deliveries.delivery import DeliveryState
+from attributary.consumers.store.deliveries.ledger import PostgresLedger
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.wire import RegistrySettings, make_codec
 
 if TYPE_CHECKING:
-    from attributary.consumers.forwarder.destination import Destination
-    from attributary.consumers.store.delivery import Ledger
+    from attributary.consumers.destinations.destination import Destination
+    from attributary.consumers.store.deliveries.delivery import Ledger
 
 _log = structlog.get_logger()
 

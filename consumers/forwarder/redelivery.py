@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from attributary.consumers.runtime.codes import PARTITION_END
+from attributary.consumers.runtime.error_codes import PARTITION_END
 from attributary.consumers.runtime.errors import EXIT_DEPENDENCY_DOWN, Fatal
 from attributary.consumers.runtime.records import Record
-from attributary.consumers.store.delivery import DeliveryState, Source
+from attributary.consumers.store.deliveries.delivery import DeliveryState, Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from attributary.consumers.forwarder.stage import ForwarderStage
     from attributary.consumers.runtime.settings import KafkaSettings
-    from attributary.consumers.store.delivery import Delivery, Ledger
+    from attributary.consumers.store.deliveries.delivery import Delivery, Ledger
 
 _SECONDS = 15.0
 _BATCH = 1_000

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from attributary.consumers.forwarder.destination import Moment, Prepared, Refused
-from attributary.consumers.forwarder.judgement import judge
-from attributary.consumers.outages import outside_errors
+from attributary.consumers.adapters.error_mapping import outside_errors
+from attributary.consumers.destinations.destination import Moment, Prepared, Refused
+from attributary.consumers.destinations.prepare import judge
 from attributary.consumers.runtime import metrics
-from attributary.consumers.runtime.crash import crash_at
+from attributary.consumers.runtime.crash_points import crash_at
 from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.records import DeadLetter, Outcome
 from attributary.consumers.store.connection import StoreUnavailable
-from attributary.consumers.store.delivery import DeliveryKey, DeliveryState, NewDelivery, Settled, Source
+from attributary.consumers.store.deliveries.delivery import DeliveryKey, DeliveryState, NewDelivery, Settled, Source
 from attributary.schemas.codec import Codec, DecodeError
 from attributary.schemas.rules import check_conversion
 from attributary.schemas.topics import CONVERSIONS
@@ -34,14 +34,14 @@ from attributary.schemas.topics import CONVERSIONS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from attributary.consumers.forwarder.clock import Clock
-    from attributary.consumers.forwarder.consent import Unknown
-    from attributary.consumers.forwarder.courier import Courier
-    from attributary.consumers.forwarder.credentials import Credentials
-    from attributary.consumers.forwarder.destination import Channel, Conversion, Destination
-    from attributary.consumers.forwarder.watch import Watch
+    from attributary.consumers.destinations.clock import Clock
+    from attributary.consumers.destinations.consent import Unknown
+    from attributary.consumers.destinations.credentials import Credentials
+    from attributary.consumers.destinations.destination import Channel, Conversion, Destination
+    from attributary.consumers.destinations.sender import Courier
+    from attributary.consumers.destinations.validation_probe import Watch
     from attributary.consumers.runtime.records import Record
-    from attributary.consumers.store.delivery import Delivery, Ledger
+    from attributary.consumers.store.deliveries.delivery import Delivery, Ledger
 
 _log = structlog.get_logger()
 

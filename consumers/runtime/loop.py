@@ -18,17 +18,17 @@ import structlog
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from . import metrics
-from .assignment import starting_offsets
-from .backlog import Backlog
-from .codes import AWAY, LOST_ASSIGNMENT, OFFSET_OUT_OF_RANGE
-from .crash import crash_at
+from .crash_points import crash_at
 from .dead_letters import dead_letter_message, dead_letter_topic
+from .error_codes import AWAY, LOST_ASSIGNMENT, OFFSET_OUT_OF_RANGE
 from .errors import EXIT_CONFIG, EXIT_DEPENDENCY_DOWN, AttributaryError, ConfigError, Fatal, Fenced, Retry
 from .health import Heartbeat
+from .offsets import starting_offsets
 from .records import Record
-from .session import TransactionSession
+from .reorder_reader import Backlog
 from .settings import KafkaSettings, ProcessSettings
 from .stage import KeepsPositions, Stage
+from .transaction import TransactionSession
 
 _log = structlog.get_logger()
 

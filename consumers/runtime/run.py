@@ -11,7 +11,7 @@ from collections.abc import Callable
 import structlog
 
 from . import metrics
-from .crash import check_armed
+from .crash_points import check_armed
 from .errors import EXIT_CLEAN, AttributaryError
 from .health import Heartbeat, serve
 from .logging import configure_logging

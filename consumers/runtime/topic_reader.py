@@ -10,7 +10,7 @@ from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
-from .codes import PARTITION_END
+from .error_codes import PARTITION_END
 from .errors import EXIT_DEPENDENCY_DOWN, Fatal
 from .records import Record
 from .settings import KafkaSettings

@@ -20,7 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the library
     ResourceType,
 )
 
-from .codes import AWAY
+from .error_codes import AWAY
 from .errors import Fatal, Retry
 from .settings import KafkaSettings
 from .topics_plan import Action, FoundTopic, Verb

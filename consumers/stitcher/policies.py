@@ -8,8 +8,8 @@ computed, and a change of the policy file breaks nothing.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from attributary.attribution_core.lookback import LookbackPolicy
-from attributary.consumers.store.rows import TouchedConversion, TouchpointRow
+from attributary.attribution_core.domain.lookback import LookbackPolicy
+from attributary.consumers.store.events.rows import TouchedConversion, TouchpointRow
 
 
 @dataclass(frozen=True, slots=True)

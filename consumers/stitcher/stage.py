@@ -7,27 +7,27 @@ for the versions that the replayed records themselves raised.
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from attributary.attribution_core.lookback import LookbackPolicy
-from attributary.consumers.kept_positions import KeptPositions
-from attributary.consumers.outages import outside_errors
+from attributary.attribution_core.domain.lookback import LookbackPolicy
+from attributary.consumers.adapters.error_mapping import outside_errors
+from attributary.consumers.adapters.quarantine import TrialDoneError, sift
+from attributary.consumers.adapters.stored_offsets import KeptPositions
 from attributary.consumers.runtime import metrics
-from attributary.consumers.runtime.crash import crash_at
+from attributary.consumers.runtime.crash_points import crash_at
 from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.metrics import timed
 from attributary.consumers.runtime.records import Outbound, Outcome, Record
-from attributary.consumers.sifting import TrialDoneError, sift
-from attributary.consumers.store.policies import fetch_policies, store_policy
-from attributary.consumers.store.refusals import UNSTORABLE
-from attributary.consumers.store.rows import RaisedVersion
+from attributary.consumers.store.events.policies import fetch_policies, store_policy
+from attributary.consumers.store.events.rejected_values import UNSTORABLE
+from attributary.consumers.store.events.rows import RaisedVersion
+from attributary.consumers.store.events.staging import create_staging
+from attributary.consumers.store.events.stitch import PostgresStitchStore
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.store.staging import create_staging
-from attributary.consumers.store.stitching import PostgresStitchStore
 from attributary.schemas.codec import Codec
 from attributary.schemas.topics import COMMANDS, CONVERSIONS, IDENTITIES, TOUCHPOINTS, conversion_key
 
-from .decoding import Decoder, StitchBatch
-from .stitching import Bounds, Key, LockSetGrewError, Stitched, stitch
+from .decode import Decoder, StitchBatch
+from .stitch import Bounds, Key, LockSetGrewError, Stitched, stitch
 
 GROUP = "attribution.stitcher"
 _MOST_TRIES = 10

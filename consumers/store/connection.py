@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import psycopg
 from psycopg import errors
 
-from .refusals import UNSTORABLE
+from attributary.consumers.store.events.rejected_values import UNSTORABLE
 
 _RETRYABLE = (
     psycopg.OperationalError,  # includes connection loss, admin shutdown, deadlock, lock timeouts, disk full

@@ -12,29 +12,29 @@ import structlog
 from confluent_kafka import KafkaError, Producer
 from pydantic import Field
 
-from attributary.attribution_core.lookback import LookbackPolicy
-from attributary.consumers.outages import outside_errors
-from attributary.consumers.policy import PolicySettings
+from attributary.attribution_core.domain.lookback import LookbackPolicy
+from attributary.consumers.adapters.error_mapping import outside_errors
+from attributary.consumers.adapters.policy_settings import PolicySettings
+from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
 from attributary.consumers.runtime import metrics
-from attributary.consumers.runtime.codes import TOPIC_REFUSED
-from attributary.consumers.runtime.crash import crash_at
+from attributary.consumers.runtime.crash_points import crash_at
+from attributary.consumers.runtime.error_codes import TOPIC_REFUSED
 from attributary.consumers.runtime.errors import Fatal, Retry
 from attributary.consumers.runtime.health import Heartbeat, serve
 from attributary.consumers.runtime.run import run_process
 from attributary.consumers.runtime.settings import DatabaseSettings, KafkaSettings, ProcessSettings, load
 from attributary.consumers.runtime.signals import stop_on_signals
-from attributary.consumers.store.policies import store_policy
-from attributary.consumers.store.positions import all_positions
-from attributary.consumers.store.rows import RaisedVersion
+from attributary.consumers.store.events.policies import store_policy
+from attributary.consumers.store.events.rows import RaisedVersion
+from attributary.consumers.store.offsets import all_positions
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.wire import RegistrySettings, make_codec
 from attributary.schemas.codec import Codec
 from attributary.schemas.topics import COMMANDS, conversion_key
 
-from .backlog import TrainersBacklog
-from .keeping import JobKeeper, KeepingSettings, VersionKeeper
+from .input_age import STITCHER, UnreadLog
+from .job_backlog import TrainersBacklog
+from .retention import JobKeeper, KeepingSettings, VersionKeeper
 from .sweep import Sweep, Unread, sweep
-from .unread import STITCHER, UnreadLog
 
 _log = structlog.get_logger()
 

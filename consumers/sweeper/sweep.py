@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import psycopg
 
-from attributary.attribution_core.lookback import LookbackPolicy
-from attributary.consumers.store.rows import RaisedVersion
-from attributary.consumers.store.sweeping import Backlog, backlog, close_journeys, finalise, overdue
+from attributary.attribution_core.domain.lookback import LookbackPolicy
+from attributary.consumers.store.events.rows import RaisedVersion
+from attributary.consumers.store.events.sweep import Backlog, backlog, close_journeys, finalise, overdue
 
 _LIMIT = 5_000
 

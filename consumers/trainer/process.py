@@ -5,19 +5,19 @@ import signal
 
 from pydantic import Field
 
-from attributary.consumers.policy import PolicySettings
+from attributary.consumers.adapters.policy_settings import PolicySettings
+from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
 from attributary.consumers.runtime.run import run_stage
 from attributary.consumers.runtime.settings import DatabaseSettings, KafkaSettings, ProcessSettings, Settings, load
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.wire import RegistrySettings, make_codec
 from attributary.producers.kafka import KafkaTransport
 from attributary.producers.transport import Transport
 from attributary.schemas.codec import Codec
 
-from .chores import Upkeep
+from .idle_tasks import Upkeep
+from .job_handlers import Workshop
+from .job_statuses import StatusPublisher
 from .stage import TrainerStage
-from .statuses import StatusPublisher
-from .work import Workshop
 from .worker import HEARTBEAT_SECONDS, Worker, WorkerLimits, WorkerSessions
 
 _BEATS_A_LEASE = 5  # so that one slow answer of Postgres costs no claim

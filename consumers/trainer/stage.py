@@ -10,13 +10,13 @@ from typing import Any
 
 import structlog
 
-from attributary.consumers.outages import outside_errors
+from attributary.consumers.adapters.error_mapping import outside_errors
 from attributary.consumers.runtime import metrics
-from attributary.consumers.runtime.crash import crash_at
+from attributary.consumers.runtime.crash_points import crash_at
 from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.metrics import timed
 from attributary.consumers.runtime.records import DeadLetter, Outcome, Record
-from attributary.consumers.store.jobs import NewJob, submit
+from attributary.consumers.store.jobs.jobs import NewJob, submit
 from attributary.consumers.store.session import StoreSession
 from attributary.schemas.codec import Codec, DecodeError
 from attributary.schemas.rules import check_job, find_unstorable_text

@@ -20,12 +20,12 @@ from typing import NamedTuple
 
 import structlog
 
-from attributary.consumers.outages import outside_errors
+from attributary.consumers.adapters.error_mapping import outside_errors
 from attributary.consumers.runtime import metrics
-from attributary.consumers.runtime.crash import crash_at
+from attributary.consumers.runtime.crash_points import crash_at
 from attributary.consumers.runtime.errors import EXIT_CONFIG, AttributaryError, Fatal, Retry
 from attributary.consumers.runtime.loop import run_guarded
-from attributary.consumers.store.jobs import (
+from attributary.consumers.store.jobs.jobs import (
     ClaimedJob,
     ClaimLostError,
     GivenUp,
@@ -37,11 +37,11 @@ from attributary.consumers.store.jobs import (
 )
 from attributary.consumers.store.session import StoreSession
 
-from .chores import Upkeep
-from .pulse import OUTCOMES, CancelledError, Pulse, StoppedError
-from .requests import PARAMETERS
-from .statuses import StatusPublisher
-from .work import JOB_ERRORS, Workshop
+from .heartbeat import OUTCOMES, CancelledError, Pulse, StoppedError
+from .idle_tasks import Upkeep
+from .job_handlers import JOB_ERRORS, Workshop
+from .job_requests import PARAMETERS
+from .job_statuses import StatusPublisher
 
 _log = structlog.get_logger()
 

@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING
 
 from attributary.producers.matching.phone import e164_digits
-from attributary.producers.matching.places import country_code, state_code
+from attributary.producers.matching.regions import country_code, state_code
 from attributary.producers.matching.text import (
     as_hash,
     ascii_digits,

@@ -22,7 +22,7 @@ from attributary.producers.simulator.config import (
     SimulatorConfigError,
     Volume,
 )
-from attributary.producers.simulator.pace import pace
+from attributary.producers.simulator.rate import pace
 from attributary.producers.simulator.traffic import Event, Traffic, simulate
 from attributary.producers.simulator.truth import ChannelTruth, ConversionTruth, Truth
 

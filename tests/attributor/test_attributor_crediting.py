@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.attribution_core.journeys import JourneyBatch, Outcomes
-from attributary.attribution_core.lookback import LookbackPolicy
-from attributary.attribution_core.models import MODELS, TrainedState, model_set
-from attributary.attribution_core.state import JourneyState
-from attributary.consumers.attributor.crediting import by_model_set, results, within_policy
-from attributary.consumers.attributor.sealing import seal
-from attributary.consumers.auditor.checking import disagreement, imbalance
-from attributary.consumers.store.attribution_reads import OwedConversion, ReachedTouchpoint
+from attributary.attribution_core.domain.journeys import JourneyBatch, Outcomes
+from attributary.attribution_core.domain.lookback import LookbackPolicy
+from attributary.attribution_core.models.model_set import MODELS, TrainedState, model_set
+from attributary.attribution_core.statistics.state import JourneyState
+from attributary.consumers.attributor.credits import by_model_set, results, within_policy
+from attributary.consumers.attributor.result_encoding import seal
+from attributary.consumers.auditor.checks import disagreement, imbalance
+from attributary.consumers.store.events.attribution_inputs import OwedConversion, ReachedTouchpoint
 from attributary.schemas.limits import MINOR_UNIT_MICROS
-from tests.samples import DAY_US, START_US, codec
+from tests.factories.samples import DAY_US, START_US, codec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from attributary.consumers.attributor.memory import REMEMBERED_SECONDS, PublishedVersions
-from attributary.consumers.store.attribution_reads import OwedConversion
+from attributary.consumers.attributor.recent_results import REMEMBERED_SECONDS, PublishedVersions
+from attributary.consumers.store.events.attribution_inputs import OwedConversion
 
 
 def conversion(version: int = 1, raised_at: int = 7) -> OwedConversion:

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attributary.consumers.attributor.sealing import seal
+from attributary.consumers.attributor.result_encoding import seal
 from attributary.schemas.codec import Codec
 
 

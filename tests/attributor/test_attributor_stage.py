@@ -11,13 +11,13 @@ from attributary.consumers.runtime.errors import Fatal
 from attributary.consumers.runtime.records import Record
 from attributary.consumers.store.connection import connect
 from attributary.schemas.topics import COMMANDS, RESULTS
-from tests.inprocess import InProcess
-from tests.samples import codec, link, sale, touch
+from tests.factories.samples import codec, link, sale, touch
+from tests.pipeline_harness import InProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.samples import SampleEvent
+    from tests.factories.samples import SampleEvent
 
 
 @pytest.fixture

@@ -6,23 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from attributary.attribution_core.lookback import DEFAULT_POLICY, LookbackPolicy
+from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
 from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.records import Record
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.policies import store_policy
-from attributary.consumers.store.refitting import refit
-from attributary.consumers.store.sweeping import finalise, overdue
+from attributary.consumers.store.events.policies import store_policy
+from attributary.consumers.store.events.sweep import finalise, overdue
+from attributary.consumers.store.repair.version_raise import refit
 from attributary.schemas.topics import COMMANDS
-from tests.inprocess import InProcess
-from tests.samples import DAY_US, START_US, codec, link, records, sale, touch
+from tests.factories.samples import DAY_US, START_US, codec, link, records, sale, touch
+from tests.pipeline_harness import InProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import psycopg
 
-    from tests.samples import SampleEvent
+    from tests.factories.samples import SampleEvent
 
 pytestmark = pytest.mark.postgres
 

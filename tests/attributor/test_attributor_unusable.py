@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-from attributary.attribution_core.journeys import JourneyBatch, Outcomes
-from attributary.attribution_core.state import JourneyState
-from attributary.cli.recomputing import wrong_results
+from attributary.attribution_core.domain.journeys import JourneyBatch, Outcomes
+from attributary.attribution_core.statistics.state import JourneyState
+from attributary.consumers.maintenance.recompute import wrong_results
 from attributary.consumers.runtime import metrics
-from attributary.consumers.store.attribution_reads import conversions_by_id
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.model_states import NewState, activate, save_states
-from tests.inprocess import InProcess
-from tests.samples import codec, sale, touch
+from attributary.consumers.store.events.attribution_inputs import conversions_by_id
+from attributary.consumers.store.models.model_states import NewState, activate, save_states
+from tests.factories.samples import codec, sale, touch
+from tests.pipeline_harness import InProcess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from attributary.attribution_core import analyze
-from attributary.attribution_core.rules import RuleSettings
+from attributary.attribution_core.models.rules import RuleSettings
 from attributary.cli.main import app
 from attributary.local.stages import command_line
 

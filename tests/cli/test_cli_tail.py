@@ -12,10 +12,10 @@ from typer.testing import CliRunner, Result
 
 from attributary.cli.main import app
 from attributary.local.mock_broker import mock_broker
-from attributary.schemas.bundled import current_schemas
 from attributary.schemas.samples import sample
+from attributary.schemas.schema_catalog import current_schemas
 from attributary.schemas.topics import CONVERSIONS, JOBS, RESULTS
-from tests.samples import codec, sale
+from tests.factories.samples import codec, sale
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from attributary.consumers.runtime.records import Record
-from attributary.consumers.stitcher.decoding import Decoder
-from attributary.consumers.stitcher.stitching import LockSetGrewError, stitch
-from attributary.consumers.store import attribution_reads, results, sweeping
+from attributary.consumers.stitcher.decode import Decoder
+from attributary.consumers.stitcher.stitch import LockSetGrewError, stitch
+from attributary.consumers.store.events import attribution_inputs as attribution_reads
+from attributary.consumers.store.events import sweep as sweeping
+from attributary.consumers.store.events.staging import create_staging
+from attributary.consumers.store.events.stitch import PostgresStitchStore
+from attributary.consumers.store.results import results
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.store.staging import create_staging
-from attributary.consumers.store.stitching import PostgresStitchStore
+from tests.expected_results import codec
 from tests.model.events import BASE, DAY, encoded, policy, random_event
 from tests.model.memory_store import MemoryStore
-from tests.oracle import codec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from attributary.attribution_core import analyze
-from attributary.attribution_core.analysis import ANALYSES
-from attributary.attribution_core.journeys import ChannelIndex
-from attributary.attribution_core.models import ModelError
-from attributary.attribution_core.paths import TableError
-from attributary.attribution_core.shapley import sampled_rate_values
+from attributary.attribution_core.analysis.analyze import ANALYSES
+from attributary.attribution_core.domain.journeys import ChannelIndex
+from attributary.attribution_core.models.model_set import ModelError
+from attributary.attribution_core.models.shapley import sampled_rate_values
+from attributary.attribution_core.tables.paths import TableError
 
 COLUMNS: dict[str, list[Any]] = {
     "path": ["search > mail", "mail", "search", "social > search > mail", "social", ""],

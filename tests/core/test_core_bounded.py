@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.attribution_core.journeys import JourneyBatch, Outcomes
-from attributary.attribution_core.models import TrainedState, model_set
-from attributary.attribution_core.other_sets import split
-from attributary.attribution_core.shapley import simplified
-from attributary.attribution_core.state import JourneyState, StateError
+from attributary.attribution_core.domain.journeys import JourneyBatch, Outcomes
+from attributary.attribution_core.models.model_set import TrainedState, model_set
+from attributary.attribution_core.models.shapley import simplified
+from attributary.attribution_core.statistics.set_overflow import split
+from attributary.attribution_core.statistics.state import JourneyState, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from attributary.attribution_core import analyze
-from attributary.attribution_core.calibration import Lift, ScalingError, calibrate
-from attributary.attribution_core.experiments import Experiment, ExperimentError
-from attributary.attribution_core.level import NORMAL_QUANTILE
-from attributary.attribution_core.lifts import Totals, calibrate_totals, calibration_document
-from attributary.attribution_core.pooling import Pooled, student_90
+from attributary.attribution_core.analysis.experiment_lifts import Totals, calibrate_totals, calibration_document
+from attributary.attribution_core.domain.confidence import NORMAL_QUANTILE
+from attributary.attribution_core.inference.calibration import Lift, ScalingError, calibrate
+from attributary.attribution_core.inference.meta_analysis import Pooled, student_90
+from attributary.attribution_core.tables.experiments import Experiment, ExperimentError
 from tests.core.unequal import UNEQUAL
 
 DAY = 86_400_000_000

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.attribution_core.conversion import MOST_NET_MICROS, ConversionEvent, Kind, fold
+from attributary.attribution_core.domain.conversion import MOST_NET_MICROS, ConversionEvent, Kind, fold
 
 if TYPE_CHECKING:
     from random import Random

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.attribution_core import credit_sums
-from attributary.attribution_core.credit_sums import CreditSums, CreditSumsError
-from attributary.attribution_core.journeys import ChannelIndex, Floats, JourneyBatch, Outcomes
-from attributary.attribution_core.population import CreditTotals, Weights
-from attributary.attribution_core.rules import RULES, RuleSettings
-from attributary.attribution_core.sets import set_shares
+from attributary.attribution_core.domain.journeys import ChannelIndex, Floats, JourneyBatch, Outcomes
+from attributary.attribution_core.models.channel_totals import CreditTotals, Weights
+from attributary.attribution_core.models.rules import RULES, RuleSettings
+from attributary.attribution_core.statistics import credit_sums
+from attributary.attribution_core.statistics.credit_sums import CreditSums, CreditSumsError
+from attributary.attribution_core.statistics.sets import set_shares
 
 INDEX = ChannelIndex.of("abcd")
 Row = tuple[list[str], int, int]

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attributary.attribution_core import analyze
-from attributary.attribution_core.analysis import ANALYSES
-from attributary.attribution_core.events import read_events
-from attributary.attribution_core.journeys import ChannelIndex, JourneyBatch, Outcomes
-from attributary.attribution_core.models import RULE_MODELS, TrainedState, model_set
-from attributary.attribution_core.money import split_micros
-from attributary.attribution_core.paths import JourneyTable
-from attributary.attribution_core.rules import RuleSettings, linear, position_based
-from attributary.attribution_core.state import JourneyState
+from attributary.attribution_core.analysis.analyze import ANALYSES
+from attributary.attribution_core.domain.journeys import ChannelIndex, JourneyBatch, Outcomes
+from attributary.attribution_core.domain.money import split_micros
+from attributary.attribution_core.models.model_set import RULE_MODELS, TrainedState, model_set
+from attributary.attribution_core.models.rules import RuleSettings, linear, position_based
+from attributary.attribution_core.statistics.state import JourneyState
+from attributary.attribution_core.tables.events import read_events
+from attributary.attribution_core.tables.paths import JourneyTable
 
 DAY = 86_400_000_000
 SIGNED = {"shapley_rate", "poisson"}

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from attributary.attribution_core import analyze, read_events
-from attributary.attribution_core.analysis import ANALYSES
-from attributary.attribution_core.paths import TableError
+from attributary.attribution_core.analysis.analyze import ANALYSES
+from attributary.attribution_core.tables.paths import TableError
 from tests.core.test_core_reading import NA
 
 NEW_YEAR = 1_767_225_600  # 2026-01-01, seconds since 1970

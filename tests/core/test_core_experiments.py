@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attributary.attribution_core.experiments import Experiment, ExperimentError, read_experiments
+from attributary.attribution_core.tables.experiments import Experiment, ExperimentError, read_experiments
 
 DAY = 86_400_000_000
 

@@ -7,11 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.attribution_core.exposure_rows import MAX_REPEATS, Exposures, distinct_rows, sorted_words, words_of
-from attributary.attribution_core.exposures import SECONDS_PER_DAY, ExposureCounts
-from attributary.attribution_core.histories import AGE_BOUNDS, pieces
-from attributary.attribution_core.journeys import ChannelIndex, Ints, JourneyBatch, JourneyError
-from attributary.attribution_core.likelihood import Design
+from attributary.attribution_core.domain.journeys import ChannelIndex, Ints, JourneyBatch, JourneyError
+from attributary.attribution_core.statistics.exposure_rows import (
+    MAX_REPEATS,
+    Exposures,
+    distinct_rows,
+    sorted_words,
+    words_of,
+)
+from attributary.attribution_core.statistics.exposures import SECONDS_PER_DAY, ExposureCounts
+from attributary.attribution_core.statistics.histories import AGE_BOUNDS, pieces
+from attributary.attribution_core.statistics.likelihood import Design
 
 ROWS = st.lists(st.dictionaries(st.integers(0, 2_000), st.integers(1, MAX_REPEATS), max_size=9), max_size=30)
 

@@ -7,11 +7,11 @@ import random
 import numpy as np
 import pytest
 
-from attributary.attribution_core.forgetting import UNIT, Forgetting, PeriodState, forget
-from attributary.attribution_core.journeys import JourneyBatch, Outcomes
-from attributary.attribution_core.lookback import MICROS_PER_DAY
-from attributary.attribution_core.markov_credit import MarkovModel, MarkovSettings
-from attributary.attribution_core.state import JourneyState
+from attributary.attribution_core.domain.journeys import JourneyBatch, Outcomes
+from attributary.attribution_core.domain.lookback import MICROS_PER_DAY
+from attributary.attribution_core.models.markov_credit import MarkovModel, MarkovSettings
+from attributary.attribution_core.statistics.forgetting import UNIT, Forgetting, PeriodState, forget
+from attributary.attribution_core.statistics.state import JourneyState
 
 HALF_LIFE = Forgetting(7 * MICROS_PER_DAY)
 CHANNELS = ("mail", "search", "social")

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.attribution_core.identity import GENERIC_IDS, Link, identity_key, is_generic_id, journey_key, owner
+from attributary.attribution_core.domain.identity import (
+    GENERIC_IDS,
+    Link,
+    identity_key,
+    is_generic_id,
+    journey_key,
+    owner,
+)
 
 ids = st.text(min_size=1, max_size=8)
 links = st.builds(Link, st.integers(0, 5), st.sampled_from("abcdef"), st.sampled_from(["u1", "u2", "u3"]))

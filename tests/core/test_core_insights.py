@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.attribution_core import insights
-from attributary.attribution_core import journey_insights as journey_insights_module
-from attributary.attribution_core.histories import AGE_BOUNDS
-from attributary.attribution_core.insights import Insight, population_insights
-from attributary.attribution_core.journey_insights import journey_insights
-from attributary.attribution_core.journeys import ChannelIndex, JourneyBatch, Outcomes
-from attributary.attribution_core.models import TrainedState, model_set
-from attributary.attribution_core.paths import JourneyTable
-from attributary.attribution_core.poisson_credit import Rates
-from attributary.attribution_core.positions import Positions, assists
-from attributary.attribution_core.state import JourneyState
+from attributary.attribution_core.analysis import insights
+from attributary.attribution_core.analysis import journey_insights as journey_insights_module
+from attributary.attribution_core.analysis.insights import Insight, population_insights
+from attributary.attribution_core.analysis.journey_insights import journey_insights
+from attributary.attribution_core.analysis.positions import Positions, assists
+from attributary.attribution_core.domain.journeys import ChannelIndex, JourneyBatch, Outcomes
+from attributary.attribution_core.models.model_set import TrainedState, model_set
+from attributary.attribution_core.models.poisson_credit import Rates
+from attributary.attribution_core.statistics.histories import AGE_BOUNDS
+from attributary.attribution_core.statistics.state import JourneyState
+from attributary.attribution_core.tables.paths import JourneyTable
 
 DAY = 86_400_000_000
 CAUSE = re.compile(r"caus|increment|would lose|drove|driv|led to|because|impact|effective(?!ly)|generat", re.IGNORECASE)

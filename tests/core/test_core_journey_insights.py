@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from attributary.attribution_core.journey_insights import journey_insights
-from attributary.attribution_core.journeys import JourneyBatch, Outcomes
-from attributary.attribution_core.models import TrainedState, model_set
-from attributary.attribution_core.state import JourneyState
+from attributary.attribution_core.analysis.journey_insights import journey_insights
+from attributary.attribution_core.domain.journeys import JourneyBatch, Outcomes
+from attributary.attribution_core.models.model_set import TrainedState, model_set
+from attributary.attribution_core.statistics.state import JourneyState
 
 DAY = 86_400_000_000
 

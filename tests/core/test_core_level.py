@@ -2,7 +2,7 @@ from statistics import NormalDist
 
 import pytest
 
-from attributary.attribution_core.level import LEVEL, NORMAL_QUANTILE, TAILS
+from attributary.attribution_core.domain.confidence import LEVEL, NORMAL_QUANTILE, TAILS
 
 
 def test_tails_and_normal_quantile_are_those_of_the_level() -> None:

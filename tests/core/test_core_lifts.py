@@ -7,8 +7,13 @@ import pytest
 from typer.testing import CliRunner
 
 from attributary.attribution_core import analyze
-from attributary.attribution_core.experiments import Experiment, ExperimentError, Measure, read_experiments
-from attributary.attribution_core.lifts import Totals, calibrate_totals, calibration_document, closing_lines
+from attributary.attribution_core.analysis.experiment_lifts import (
+    Totals,
+    calibrate_totals,
+    calibration_document,
+    closing_lines,
+)
+from attributary.attribution_core.tables.experiments import Experiment, ExperimentError, Measure, read_experiments
 from attributary.cli.main import app
 
 DAY = 86_400_000_000

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attributary.attribution_core import analyze
-from attributary.attribution_core.credit_sums import CreditSums, CreditSumsError
-from attributary.attribution_core.exposures import ExposureCounts
-from attributary.attribution_core.forgetting import UNIT
-from attributary.attribution_core.journeys import JourneyBatch, JourneyError, Outcomes
-from attributary.attribution_core.limits import LARGEST, magnitude
-from attributary.attribution_core.paths import TableError, read_paths
-from attributary.attribution_core.rules import linear
-from attributary.attribution_core.state import JourneyState, StateError
+from attributary.attribution_core.domain.journeys import JourneyBatch, JourneyError, Outcomes
+from attributary.attribution_core.domain.limits import LARGEST, magnitude
+from attributary.attribution_core.models.rules import linear
+from attributary.attribution_core.statistics.credit_sums import CreditSums, CreditSumsError
+from attributary.attribution_core.statistics.exposures import ExposureCounts
+from attributary.attribution_core.statistics.forgetting import UNIT
+from attributary.attribution_core.statistics.state import JourneyState, StateError
+from attributary.attribution_core.tables.paths import TableError, read_paths
 
 
 def ints(*numbers: int) -> Any:

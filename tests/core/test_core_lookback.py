@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.attribution_core.lookback import DEFAULT_POLICY, MICROS_PER_DAY, LookbackPolicy, PolicyError
+from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, MICROS_PER_DAY, LookbackPolicy, PolicyError
 
 PARTS = ("channel", "conversion_type", "interaction")
 values = {"channel": ["Email", "Social"], "conversion_type": ["lead", "purchase"], "interaction": ["click", "view"]}

@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.attribution_core.counting import count_chain
-from attributary.attribution_core.grams import Grams, SparseChain, States, step_numbers
-from attributary.attribution_core.journeys import ChannelIndex, Floats, JourneyBatch, Outcomes
-from attributary.attribution_core.markov import Chain, first_order_chain, first_order_removal
-from attributary.attribution_core.markov_shapley import _exact, _marginals, _sampled, _worths, markov_shapley
-from attributary.attribution_core.removal import Method, removal_effects
-from attributary.attribution_core.state import JourneyState
-from attributary.attribution_core.sweeps import ConvergenceError
+from attributary.attribution_core.domain.journeys import ChannelIndex, Floats, JourneyBatch, Outcomes
+from attributary.attribution_core.models.markov import Chain, first_order_chain, first_order_removal
+from attributary.attribution_core.models.markov_shapley import _exact, _marginals, _sampled, _worths, markov_shapley
+from attributary.attribution_core.models.removal import Method, removal_effects
+from attributary.attribution_core.models.removal_solver import ConvergenceError
+from attributary.attribution_core.statistics.counting import count_chain
+from attributary.attribution_core.statistics.ngram_states import Grams, SparseChain, States, step_numbers
+from attributary.attribution_core.statistics.state import JourneyState
 
 METHODS: tuple[Method, ...] = ("sparse", "blocks")
 Paths = list[tuple[list[str], int, int]]

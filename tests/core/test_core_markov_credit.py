@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from attributary.attribution_core.journeys import ChannelIndex, JourneyBatch, Outcomes
-from attributary.attribution_core.markov_credit import MarkovModel, MarkovSettings
-from attributary.attribution_core.poisson_credit import PoissonSettings
-from attributary.attribution_core.state import JourneyState
+from attributary.attribution_core.domain.journeys import ChannelIndex, JourneyBatch, Outcomes
+from attributary.attribution_core.models.markov_credit import MarkovModel, MarkovSettings
+from attributary.attribution_core.models.poisson_credit import PoissonSettings
+from attributary.attribution_core.statistics.state import JourneyState
 
 
 def test_every_touch_is_credited_by_the_effect_of_its_channel() -> None:

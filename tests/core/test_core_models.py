@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.attribution_core import models
-from attributary.attribution_core.journeys import ChannelIndex, JourneyBatch, JourneyError, Outcomes
-from attributary.attribution_core.models import (
+from attributary.attribution_core.domain.journeys import ChannelIndex, JourneyBatch, JourneyError, Outcomes
+from attributary.attribution_core.models import model_set as models
+from attributary.attribution_core.models.model_set import (
     MODELS,
     RULE_MODELS,
     ModelError,
@@ -18,8 +18,8 @@ from attributary.attribution_core.models import (
     UntrainedModel,
     model_set,
 )
-from attributary.attribution_core.rules import RuleSettings, last, linear, position_based, time_decay
-from attributary.attribution_core.state import JourneyState, StateError
+from attributary.attribution_core.models.rules import RuleSettings, last, linear, position_based, time_decay
+from attributary.attribution_core.statistics.state import JourneyState, StateError
 
 DAY = 86_400_000_000
 Touches = list[tuple[int, str, str]]

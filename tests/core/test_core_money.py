@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.attribution_core.money import MAX_VALUE_MICROS, split_micros, split_with_baseline
+from attributary.attribution_core.domain.money import MAX_VALUE_MICROS, split_micros, split_with_baseline
 
 MINOR = st.sampled_from([1, 1_000, 10_000, 1_000_000])
 

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from attributary.attribution_core import analyze
-from attributary.attribution_core.analysis import ANALYSES
-from attributary.attribution_core.models import ModelError
-from attributary.attribution_core.options import AnalysisSettings, without_effect
-from attributary.attribution_core.rules import RuleSettings
-from attributary.attribution_core.transforms import TransformError
+from attributary.attribution_core.analysis.analyze import ANALYSES
+from attributary.attribution_core.analysis.options import AnalysisSettings, without_effect
+from attributary.attribution_core.models.model_set import ModelError
+from attributary.attribution_core.models.rules import RuleSettings
+from attributary.attribution_core.tables.transforms import TransformError
 
 PATHS: dict[str, list[Any]] = {"path": ["a > b", "b"], "total_conversions": [40, 50], "total_null": [60, 50]}
 

@@ -7,13 +7,13 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from attributary.attribution_core.grams import Grams
-from attributary.attribution_core.journeys import Floats, JourneyBatch, Outcomes
-from attributary.attribution_core.markov import RemovalEffects, first_order_chain, first_order_removal, shares
-from attributary.attribution_core.markov_shapley import markov_shapley
-from attributary.attribution_core.removal import Method, removal_effects
-from attributary.attribution_core.shapley import ordered, simplified
-from attributary.attribution_core.state import JourneyState
+from attributary.attribution_core.domain.journeys import Floats, JourneyBatch, Outcomes
+from attributary.attribution_core.models.markov import RemovalEffects, first_order_chain, first_order_removal, shares
+from attributary.attribution_core.models.markov_shapley import markov_shapley
+from attributary.attribution_core.models.removal import Method, removal_effects
+from attributary.attribution_core.models.shapley import ordered, simplified
+from attributary.attribution_core.statistics.ngram_states import Grams
+from attributary.attribution_core.statistics.state import JourneyState
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "golden" / "peers.json").read_text())
 

@@ -7,15 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.attribution_core import analyze, histories, read_events
-from attributary.attribution_core.exposure_rows import Exposures
-from attributary.attribution_core.exposures import ExposureCounts
-from attributary.attribution_core.histories import AGE_BOUNDS, pieces
-from attributary.attribution_core.journeys import ChannelIndex, Floats, Ints, JourneyBatch, JourneyError, Outcomes
-from attributary.attribution_core.likelihood import Design, FitError
-from attributary.attribution_core.models import MODELS, ModelError, TrainedState, model_set
-from attributary.attribution_core.money import split_with_baseline
-from attributary.attribution_core.poisson import (
+from attributary.attribution_core import analyze, read_events
+from attributary.attribution_core.domain.journeys import (
+    ChannelIndex,
+    Floats,
+    Ints,
+    JourneyBatch,
+    JourneyError,
+    Outcomes,
+)
+from attributary.attribution_core.domain.money import split_with_baseline
+from attributary.attribution_core.domain.segments import segment_counts
+from attributary.attribution_core.models.channel_totals import Weights
+from attributary.attribution_core.models.model_set import MODELS, ModelError, TrainedState, model_set
+from attributary.attribution_core.models.poisson import (
     PoissonFit,
     PoissonTotals,
     eliminate_backwards,
@@ -23,10 +28,13 @@ from attributary.attribution_core.poisson import (
     fit_counts,
     fit_raising,
 )
-from attributary.attribution_core.poisson_credit import PoissonModel, PoissonSettings, Rates, RatesError
-from attributary.attribution_core.population import Weights
-from attributary.attribution_core.segments import segment_counts
-from attributary.attribution_core.state import StateError
+from attributary.attribution_core.models.poisson_credit import PoissonModel, PoissonSettings, Rates, RatesError
+from attributary.attribution_core.statistics import histories
+from attributary.attribution_core.statistics.exposure_rows import Exposures
+from attributary.attribution_core.statistics.exposures import ExposureCounts
+from attributary.attribution_core.statistics.histories import AGE_BOUNDS, pieces
+from attributary.attribution_core.statistics.likelihood import Design, FitError
+from attributary.attribution_core.statistics.state import StateError
 
 DAY = 86_400_000_000
 SECOND = 1_000_000

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from attributary.attribution_core import analyze
-from attributary.attribution_core.journeys import JourneyBatch
-from attributary.attribution_core.population import (
+from attributary.attribution_core.domain.journeys import JourneyBatch
+from attributary.attribution_core.models.channel_totals import (
     RateShapleyTotals,
     RemovalCreditTotals,
     RemovalTotals,

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from attributary.attribution_core.insights import Insight, population_insights
-from attributary.attribution_core.journeys import JourneyBatch, Outcomes
-from attributary.attribution_core.paths import JourneyTable
+from attributary.attribution_core.analysis.insights import Insight, population_insights
+from attributary.attribution_core.domain.journeys import JourneyBatch, Outcomes
+from attributary.attribution_core.tables.paths import JourneyTable
 
 DAY = 86_400_000_000
 Rows = list[tuple[list[str], int, int]]

@@ -5,8 +5,10 @@ from unittest.mock import Mock
 
 import pytest
 
-from attributary.attribution_core import analyze, poisson, population
-from attributary.attribution_core.paths import read_paths
+from attributary.attribution_core import analyze
+from attributary.attribution_core.models import channel_totals as population
+from attributary.attribution_core.models import poisson
+from attributary.attribution_core.tables.paths import read_paths
 
 PATHS: dict[str, list[Any]] = {"path": ["a > b", "b", "c"], "total_conversions": [4, 5, 6], "total_null": [9, 8, 7]}
 DAY = 86_400

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attributary.attribution_core import analyze, read_paths
-from attributary.attribution_core.cells import broken_rule, is_missing
-from attributary.attribution_core.journeys import JourneyBatch
-from attributary.attribution_core.paths import TableError, encode_paths
+from attributary.attribution_core.domain.journeys import JourneyBatch
+from attributary.attribution_core.tables.cells import broken_rule, is_missing
+from attributary.attribution_core.tables.paths import TableError, encode_paths
 
 
 class Missing:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from attributary.attribution_core import analyze
-from attributary.attribution_core.experiments import read_experiments
+from attributary.attribution_core.tables.experiments import read_experiments
 
 COLUMNS: dict[str, list[Any]] = {
     "path": ["search > mail", "mail", "search", "social > search > mail", "social", ""],

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attributary.attribution_core import analyze
-from attributary.attribution_core.journeys import JourneyBatch, Outcomes
-from attributary.attribution_core.paths import JourneyTable
-from attributary.attribution_core.report import Analysis
-from attributary.attribution_core.report_table import display_width, shortened
+from attributary.attribution_core.analysis.report import Analysis
+from attributary.attribution_core.analysis.report_table import display_width, shortened
+from attributary.attribution_core.domain.journeys import JourneyBatch, Outcomes
+from attributary.attribution_core.tables.paths import JourneyTable
 
 COLUMNS: dict[str, list[Any]] = {
     "path": ["search > mail", "mail", "search", "social > search > mail", "social", ""],

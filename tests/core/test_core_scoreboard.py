@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attributary.attribution_core.exposures import ExposureCounts
-from attributary.attribution_core.poisson import fit_raising
-from attributary.attribution_core.poisson_credit import PoissonModel, PoissonSettings, Rates
-from tests.bench.models_truth import CONFIG, scoreboard, world
+from attributary.attribution_core.models.poisson import fit_raising
+from attributary.attribution_core.models.poisson_credit import PoissonModel, PoissonSettings, Rates
+from attributary.attribution_core.statistics.exposures import ExposureCounts
+from benchmarks.models_truth import CONFIG, scoreboard, world
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 

@@ -5,18 +5,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attributary.attribution_core.journeys import JourneyBatch, Outcomes
-from attributary.attribution_core.markov_credit import MarkovModel, MarkovSettings
-from attributary.attribution_core.models import (
+from attributary.attribution_core.domain.journeys import JourneyBatch, Outcomes
+from attributary.attribution_core.models.markov_credit import MarkovModel, MarkovSettings
+from attributary.attribution_core.models.model_set import (
     MODELS,
     TrainedState,
     UntrainedModel,
     lenient_model_set,
     model_set,
 )
-from attributary.attribution_core.poisson_credit import PoissonSettings
-from attributary.attribution_core.setting_rules import MOST_DRAWS
-from attributary.attribution_core.state import JourneyState
+from attributary.attribution_core.models.poisson_credit import PoissonSettings
+from attributary.attribution_core.models.setting_bounds import MOST_DRAWS
+from attributary.attribution_core.statistics.state import JourneyState
 
 PATHS = [["a", "b"], ["b"], ["c", "a"]]
 STATE = JourneyState.fit(JourneyBatch.of_paths(PATHS), Outcomes.of([True, False, True], [5_000_000, 0, 7_000_000]))

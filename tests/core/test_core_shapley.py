@@ -6,11 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.attribution_core import sets
-from attributary.attribution_core.journeys import ChannelIndex, Flags, Floats, JourneyBatch, Outcomes
-from attributary.attribution_core.other_sets import SetCounts
-from attributary.attribution_core.sets import channels_of_journeys, set_shares
-from attributary.attribution_core.shapley import (
+from attributary.attribution_core.domain.journeys import ChannelIndex, Flags, Floats, JourneyBatch, Outcomes
+from attributary.attribution_core.models.shapley import (
     dividends,
     exact,
     interactions,
@@ -23,7 +20,10 @@ from attributary.attribution_core.shapley import (
     simplified,
     subset_sums,
 )
-from attributary.attribution_core.state import JourneyState
+from attributary.attribution_core.statistics import sets
+from attributary.attribution_core.statistics.set_overflow import SetCounts
+from attributary.attribution_core.statistics.sets import channels_of_journeys, set_shares
+from attributary.attribution_core.statistics.state import JourneyState
 
 SETS: st.SearchStrategy[SetCounts] = st.dictionaries(
     st.sets(st.sampled_from("abcde")).map(lambda names: tuple(sorted(names))),

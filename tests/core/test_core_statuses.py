@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from attributary.attribution_core import analyze, read_events
-from attributary.attribution_core.forgetting import Forgetting, PeriodState, forget
-from attributary.attribution_core.journeys import JourneyBatch, Outcomes
-from attributary.attribution_core.markov_credit import MarkovModel, MarkovSettings
-from attributary.attribution_core.models import ModelError
-from attributary.attribution_core.state import JourneyState
+from attributary.attribution_core.domain.journeys import JourneyBatch, Outcomes
+from attributary.attribution_core.models.markov_credit import MarkovModel, MarkovSettings
+from attributary.attribution_core.models.model_set import ModelError
+from attributary.attribution_core.statistics.forgetting import Forgetting, PeriodState, forget
+from attributary.attribution_core.statistics.state import JourneyState
 
 DAY_SECONDS = 86_400
 PATHS: dict[str, list[Any]] = {

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from attributary.attribution_core import sweeps
-from attributary.attribution_core.grams import Grams, SparseChain
-from attributary.attribution_core.journeys import ChannelIndex, Floats, JourneyBatch, Outcomes
-from attributary.attribution_core.removal import Method, removal_effects
+from attributary.attribution_core.domain.journeys import ChannelIndex, Floats, JourneyBatch, Outcomes
+from attributary.attribution_core.models import removal_solver as sweeps
+from attributary.attribution_core.models.removal import Method, removal_effects
+from attributary.attribution_core.statistics.ngram_states import Grams, SparseChain
 
 
 def drawn_chain(channels: int, journeys: int, order: int, touches: int = 5, memory: float = 0.0) -> SparseChain:

@@ -5,10 +5,10 @@ from itertools import product
 import numpy as np
 import pytest
 
-from attributary.attribution_core.insights import Insight, population_insights
-from attributary.attribution_core.journeys import Floats, JourneyBatch, Outcomes
-from attributary.attribution_core.paths import JourneyTable
-from attributary.attribution_core.synergy import synergies
+from attributary.attribution_core.analysis.insights import Insight, population_insights
+from attributary.attribution_core.analysis.synergy import synergies
+from attributary.attribution_core.domain.journeys import Floats, JourneyBatch, Outcomes
+from attributary.attribution_core.tables.paths import JourneyTable
 
 ANALYSES = 200
 

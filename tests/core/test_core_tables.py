@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attributary.attribution_core import analyze
-from attributary.attribution_core.events import read_events, touches_at_equal_times
-from attributary.attribution_core.journeys import JourneyBatch
-from attributary.attribution_core.paths import TableError, encode_paths, read_paths
-from attributary.attribution_core.times import time_micros
-from attributary.attribution_core.transforms import TRANSFORMS, TransformError, apply
+from attributary.attribution_core.domain.journeys import JourneyBatch
+from attributary.attribution_core.tables.events import read_events, touches_at_equal_times
+from attributary.attribution_core.tables.paths import TableError, encode_paths, read_paths
+from attributary.attribution_core.tables.times import time_micros
+from attributary.attribution_core.tables.transforms import TRANSFORMS, TransformError, apply
 
 DAY = 86_400_000_000
 

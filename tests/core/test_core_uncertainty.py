@@ -3,12 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.attribution_core.claims import benjamini_hochberg, holm, two_sided
-from attributary.attribution_core.credit_sums import CreditSums
-from attributary.attribution_core.drift import drift
-from attributary.attribution_core.journeys import Floats, JourneyBatch, Outcomes
-from attributary.attribution_core.markov import Chain, first_order_chain, first_order_removal, shares
-from attributary.attribution_core.population import (
+from attributary.attribution_core.domain.journeys import Floats, JourneyBatch, Outcomes
+from attributary.attribution_core.inference.drift import drift
+from attributary.attribution_core.inference.multiple_testing import benjamini_hochberg, holm, two_sided
+from attributary.attribution_core.models.channel_totals import (
     CreditTotals,
     Estimator,
     MarkovShapleyTotals,
@@ -17,10 +15,12 @@ from attributary.attribution_core.population import (
     RemovalTotals,
     Weights,
 )
-from attributary.attribution_core.rules import linear
-from attributary.attribution_core.sets import set_shares
-from attributary.attribution_core.state import JourneyState
-from attributary.attribution_core.uncertainty import bootstrap_weights, dirichlet_removal, spread
+from attributary.attribution_core.models.markov import Chain, first_order_chain, first_order_removal, shares
+from attributary.attribution_core.models.posterior import bootstrap_weights, dirichlet_removal, spread
+from attributary.attribution_core.models.rules import linear
+from attributary.attribution_core.statistics.credit_sums import CreditSums
+from attributary.attribution_core.statistics.sets import set_shares
+from attributary.attribution_core.statistics.state import JourneyState
 
 CHANNELS = 6
 NAMES = [f"c{code}" for code in range(CHANNELS)]

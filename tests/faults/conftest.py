@@ -18,7 +18,7 @@ from _pytest.runner import runtestprotocol
 from attributary.local.kafka_jars import free_node_ports, kafka_cluster
 from attributary.local.ports import LOOPBACK, free_ports
 from attributary.local.postgres import embedded_postgres, for_database
-from tests.faults.fired import FIRED
+from tests.faults.fault_assertions import FIRED
 from tests.faults.own_servers import SHORT_TIMEOUTS, no_kafka_skips
 from tests.faults.proxy import Proxy
 from tests.faults.small_disk import SKIPPED

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from attributary.local.child import ChildError
+from attributary.local.process import ChildError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.fired import fired
+from tests.factories.traffic import publish, traffic
+from tests.faults.fault_assertions import fired
 from tests.fixtures.pipeline import PipelineUnderTest, Publisher
 from tests.fixtures.topics import recreate_topics
-from tests.traffic import publish, traffic
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from attributary.consumers.runtime.crash import points_of
-from tests.faults.fired import fired
-from tests.traffic import publish, traffic
+from attributary.consumers.runtime.crash_points import points_of
+from tests.factories.traffic import publish, traffic
+from tests.faults.fault_assertions import fired
 
 if TYPE_CHECKING:
     from tests.fixtures.pipeline import PipelineUnderTest, Publisher

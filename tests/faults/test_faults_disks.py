@@ -17,13 +17,13 @@ from attributary.local.ports import free_port
 from attributary.local.postgres import for_database
 from attributary.local.postgres_cluster import Cluster
 from attributary.local.postgres_install import account_for
-from tests.faults.fired import fired
+from tests.factories.traffic import publish, traffic
+from tests.faults.fault_assertions import fired
 from tests.faults.own_servers import SHORT_TIMEOUTS, no_kafka_skips
 from tests.faults.small_disk import SmallDisk, small_disk
 from tests.fixtures.database import _migrate
 from tests.fixtures.pipeline import PipelineUnderTest, Publisher
 from tests.fixtures.topics import recreate_topics
-from tests.traffic import publish, traffic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

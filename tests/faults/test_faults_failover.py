@@ -13,11 +13,11 @@ import pytest
 from attributary.local.ports import LOOPBACK, free_ports
 from attributary.local.postgres import for_database
 from attributary.local.postgres_cluster import Cluster
-from tests.faults.fired import fired
+from tests.factories.traffic import publish, traffic
+from tests.faults.fault_assertions import fired
 from tests.faults.proxy import Proxy
 from tests.fixtures.database import _migrate
 from tests.fixtures.pipeline import wait_until
-from tests.traffic import publish, traffic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.fired import fired
+from tests.factories.traffic import publish, traffic
+from tests.faults.fault_assertions import fired
 from tests.fixtures.pipeline import wait_until
-from tests.traffic import publish, traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable

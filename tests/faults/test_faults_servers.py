@@ -12,10 +12,10 @@ from confluent_kafka.cimpl import NewTopic
 
 from attributary.consumers.runtime.errors import EXIT_BUG, EXIT_CONFIG
 from attributary.schemas.topics import TOUCHPOINTS, dead_letter_topic, dead_letter_topics
-from tests.evidence import read_dead_letters
-from tests.faults.fired import fired
+from tests.factories.traffic import publish, traffic
+from tests.faults.fault_assertions import fired
 from tests.fixtures.pipeline import UNOBSERVED
-from tests.traffic import publish, traffic
+from tests.observed_state import read_dead_letters
 
 if TYPE_CHECKING:
     from tests.faults.conftest import Ground

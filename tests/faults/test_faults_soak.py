@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tests.faults.fired import fired
-from tests.traffic import traffic
+from tests.factories.traffic import traffic
+from tests.faults.fault_assertions import fired
 
 if TYPE_CHECKING:
     from collections.abc import Callable

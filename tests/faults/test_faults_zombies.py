@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from tests.faults.fired import fired
-from tests.traffic import publish, traffic
+from tests.factories.traffic import publish, traffic
+from tests.faults.fault_assertions import fired
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from attributary.consumers.forwarder.clock import SystemClock
-from attributary.consumers.forwarder.courier import CourierOptions
-from attributary.consumers.forwarder.transport import HttpTransport
+from attributary.consumers.destinations.clock import SystemClock
+from attributary.consumers.destinations.sender import CourierOptions
+from attributary.consumers.destinations.transport import HttpTransport
 from attributary.consumers.runtime.run import quiet_collector
 from attributary.local.fakes import Fault, Ga4Fake, MetaFake
 from attributary.local.fakes.server import FakeServer

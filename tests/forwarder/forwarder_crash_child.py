@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from attributary.consumers.forwarder.clock import SystemClock
-from attributary.consumers.forwarder.courier import CourierOptions
-from attributary.consumers.store.ledger import PostgresLedger
+from attributary.consumers.destinations.clock import SystemClock
+from attributary.consumers.destinations.sender import CourierOptions
+from attributary.consumers.store.deliveries.ledger import PostgresLedger
 from attributary.consumers.store.session import StoreSession
 from tests.forwarder.forwarder_samples import records, stage_for
 

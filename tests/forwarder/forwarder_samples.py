@@ -5,23 +5,23 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from attributary.consumers.forwarder.courier import Courier, CourierOptions
-from attributary.consumers.forwarder.credentials import Account, Credentials
-from attributary.consumers.forwarder.destination import Channel, Response
-from attributary.consumers.forwarder.destinations.ga4 import Ga4Destination, Ga4Options
-from attributary.consumers.forwarder.destinations.meta import MetaDestination, MetaOptions
-from attributary.consumers.forwarder.memory_ledger import MemoryLedger
+from attributary.consumers.destinations.credentials import Account, Credentials
+from attributary.consumers.destinations.destination import Channel, Response
+from attributary.consumers.destinations.ga4.destination import Ga4Destination, Ga4Options
+from attributary.consumers.destinations.memory_ledger import MemoryLedger
+from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions
+from attributary.consumers.destinations.sender import Courier, CourierOptions
+from attributary.consumers.destinations.transport import HttpTransport
 from attributary.consumers.forwarder.stage import ForwarderStage, Route
-from attributary.consumers.forwarder.transport import HttpTransport
 from attributary.consumers.runtime.records import Record
 from attributary.schemas.codec import Codec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from attributary.consumers.forwarder.destination import Request
-    from attributary.consumers.forwarder.transport import Transport
-    from attributary.consumers.store.delivery import Ledger
+    from attributary.consumers.destinations.destination import Request
+    from attributary.consumers.destinations.transport import Transport
+    from attributary.consumers.store.deliveries.delivery import Ledger
 
 CODEC = Codec()
 TOPIC = "attribution.conversions.v1"

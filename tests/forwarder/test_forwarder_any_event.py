@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.consumers.forwarder.destination import Moment, Prepared
-from attributary.consumers.forwarder.destinations.ga4 import Ga4Destination
-from attributary.consumers.forwarder.destinations.meta import MetaDestination
-from attributary.consumers.forwarder.judgement import judge
+from attributary.consumers.destinations.destination import Moment, Prepared
+from attributary.consumers.destinations.ga4.destination import Ga4Destination
+from attributary.consumers.destinations.meta.destination import MetaDestination
+from attributary.consumers.destinations.prepare import judge
 from attributary.local.fakes.ga4_checks import messages_of
 from attributary.local.fakes.meta_checks import broken_event
 from attributary.schemas.limits import ACTION_SOURCES

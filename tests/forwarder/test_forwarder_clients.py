@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from attributary.consumers.forwarder.clients import GA4Client, MetaConversionsClient
-from attributary.consumers.forwarder.destinations.meta import MetaOptions
-from attributary.consumers.store.delivery import DeliveryState
+from attributary.consumers.destinations.clients import GA4Client, MetaConversionsClient
+from attributary.consumers.destinations.meta.destination import MetaOptions
+from attributary.consumers.store.deliveries.delivery import DeliveryState
 from attributary.local.fakes import Fault, Ga4Fake, MetaFake
 from attributary.local.fakes.server import FakeServer
 from attributary.producers.errors import InvalidRecord

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from attributary.consumers.forwarder.courier import CourierOptions
-from attributary.consumers.forwarder.credentials import Account, Credentials
-from attributary.consumers.forwarder.destination import Response
-from attributary.consumers.forwarder.memory_ledger import MemoryLedger
+from attributary.consumers.destinations.credentials import Account, Credentials
+from attributary.consumers.destinations.destination import Response
+from attributary.consumers.destinations.memory_ledger import MemoryLedger
+from attributary.consumers.destinations.sender import CourierOptions
 from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.store.connection import StoreUnavailable
-from attributary.consumers.store.delivery import DeliveryKey, DeliveryState
+from attributary.consumers.store.deliveries.delivery import DeliveryKey, DeliveryState
 from attributary.local.fakes import Fault, MetaFake
 from attributary.local.fakes.server import FakeServer
 from tests.forwarder.forwarder_samples import (

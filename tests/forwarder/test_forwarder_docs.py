@@ -7,14 +7,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attributary.consumers.forwarder import clients, transport
-from attributary.consumers.forwarder.destination import Request, Response
-from attributary.consumers.forwarder.destinations.ga4 import Ga4Destination
-from attributary.consumers.forwarder.destinations.meta import MetaDestination
-from attributary.consumers.forwarder.dry_run import DryRun
-from attributary.producers.imports.mapping import RowMapper
-from attributary.producers.imports.plan import ImportPlan
-from attributary.producers.imports.rows import SourceFile
+from attributary.consumers.destinations import clients, transport
+from attributary.consumers.destinations.destination import Request, Response
+from attributary.consumers.destinations.dry_run import DryRun
+from attributary.consumers.destinations.ga4.destination import Ga4Destination
+from attributary.consumers.destinations.meta.destination import MetaDestination
+from attributary.producers.importer.mapping import RowMapper
+from attributary.producers.importer.plan import ImportPlan
+from attributary.producers.importer.rows import SourceFile
 
 if TYPE_CHECKING:
     import pytest
@@ -49,7 +49,7 @@ def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest
             sent.append(request)
             return Response(200, b'{"events_received":1}')
 
-    monkeypatch.setattr("attributary.consumers.forwarder.desk.HttpTransport", Recorder)
+    monkeypatch.setattr("attributary.consumers.destinations._client_session.HttpTransport", Recorder)
     assert clients.MetaConversionsClient is not None
     (example,) = blocks("python")
     exec(compile(example, "docs/forward.md", "exec"), {})  # noqa: S102  # the page's own example

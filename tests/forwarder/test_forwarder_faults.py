@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from attributary.consumers.forwarder.courier import CourierOptions
-from attributary.consumers.forwarder.memory_ledger import MemoryLedger
-from attributary.consumers.runtime import crash
+from attributary.consumers.destinations.memory_ledger import MemoryLedger
+from attributary.consumers.destinations.sender import CourierOptions
+from attributary.consumers.runtime import crash_points as crash
 from attributary.consumers.runtime.errors import Retry
-from attributary.consumers.store.ledger import PostgresLedger
+from attributary.consumers.store.deliveries.ledger import PostgresLedger
 from attributary.consumers.store.session import StoreSession
 from attributary.local.fakes import Fault, Ga4Fake, MetaFake
 from attributary.local.fakes.server import FakeServer

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.consumers.forwarder.courier import CourierOptions
-from attributary.consumers.forwarder.destination import Moment, Prepared, Refused, Response, Verdict
-from attributary.consumers.forwarder.destinations.ga4 import EU_BASE_URL, Ga4Destination, Ga4Options
-from attributary.consumers.forwarder.destinations.ga4_event import client_id, session_id
-from attributary.consumers.forwarder.destinations.ga4_rules import check_envelope, check_event, check_request
-from attributary.consumers.forwarder.memory_ledger import MemoryLedger
-from attributary.consumers.forwarder.watch import Watch
+from attributary.consumers.destinations.destination import Moment, Prepared, Refused, Response, Verdict
+from attributary.consumers.destinations.ga4.destination import EU_BASE_URL, Ga4Destination, Ga4Options
+from attributary.consumers.destinations.ga4.event import client_id, session_id
+from attributary.consumers.destinations.ga4.rules import check_envelope, check_event, check_request
+from attributary.consumers.destinations.memory_ledger import MemoryLedger
+from attributary.consumers.destinations.sender import CourierOptions
+from attributary.consumers.destinations.validation_probe import Watch
 from attributary.consumers.runtime.errors import Retry
-from attributary.consumers.store.delivery import DeliveryState
+from attributary.consumers.store.deliveries.delivery import DeliveryState
 from attributary.local.fakes import Fault, Ga4Fake
 from attributary.local.fakes.ga4_checks import messages_of
 from attributary.local.fakes.server import FakeServer
@@ -392,9 +392,9 @@ def _die(_: Any) -> Response:
 def test_new_shapes_are_probed_once_and_a_new_secret_sends_a_canary(
     fake: Ga4Fake, url: str, clock: SimulatedClock
 ) -> None:
-    from attributary.consumers.forwarder.courier import Courier
-    from attributary.consumers.forwarder.destination import Channel
-    from attributary.consumers.forwarder.transport import HttpTransport
+    from attributary.consumers.destinations.destination import Channel
+    from attributary.consumers.destinations.sender import Courier
+    from attributary.consumers.destinations.transport import HttpTransport
 
     destination, ledger = Ga4Destination(Ga4Options(base_url=url)), MemoryLedger()
     courier = Courier(destination, HttpTransport(), ledger, CourierOptions(), clock)

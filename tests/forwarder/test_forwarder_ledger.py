@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from attributary.consumers.forwarder.memory_ledger import MemoryLedger
+from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.store.connection import StoreUnavailable, connect
-from attributary.consumers.store.delivery import DeliveryKey, DeliveryState, NewDelivery, Settled, Source
-from attributary.consumers.store.ledger import PostgresLedger
+from attributary.consumers.store.deliveries.delivery import DeliveryKey, DeliveryState, NewDelivery, Settled, Source
+from attributary.consumers.store.deliveries.ledger import PostgresLedger
 from attributary.consumers.store.session import StoreSession
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from attributary.consumers.store.delivery import Ledger
+    from attributary.consumers.store.deliveries.delivery import Ledger
 
 NOW = 1_795_500_000_000_000
 SOURCE = Source("attribution.conversions.v1", 3, 42)

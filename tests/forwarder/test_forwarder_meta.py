@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from attributary.consumers.forwarder.destination import Moment, Prepared, Refused, Response, Verdict
-from attributary.consumers.forwarder.destinations.meta import MetaDestination, MetaOptions, is_old_version
-from attributary.consumers.forwarder.destinations.meta_answers import classify
-from attributary.consumers.forwarder.destinations.meta_event import ip_address
-from attributary.consumers.store.delivery import DeliveryState
+from attributary.consumers.destinations.destination import Moment, Prepared, Refused, Response, Verdict
+from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions, is_old_version
+from attributary.consumers.destinations.meta.event import ip_address
+from attributary.consumers.destinations.meta.responses import classify
+from attributary.consumers.store.deliveries.delivery import DeliveryState
 from attributary.producers.matching.text import sha256_hex
 from tests.forwarder.forwarder_samples import HASH, conversion, meta_channel
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import generate_latest
 
-from attributary.consumers.forwarder.courier import CourierOptions
-from attributary.consumers.forwarder.destination import Response
-from attributary.consumers.forwarder.memory_ledger import MemoryLedger
+from attributary.consumers.destinations.destination import Response
+from attributary.consumers.destinations.memory_ledger import MemoryLedger
+from attributary.consumers.destinations.sender import CourierOptions
 from attributary.consumers.runtime.dead_letters import dead_letter_message
 from attributary.consumers.runtime.errors import Retry
 from attributary.local.fakes import Fault, MetaFake

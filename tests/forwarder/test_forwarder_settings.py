@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from attributary.consumers.forwarder.credentials import load_credentials, meta_account
+from attributary.consumers.destinations.credentials import load_credentials, meta_account
+from attributary.consumers.destinations.settings import MetaSettings, purposes
 from attributary.consumers.forwarder.process import read_setup
-from attributary.consumers.forwarder.settings import MetaSettings, purposes
 from attributary.consumers.runtime.errors import ConfigError
 from attributary.consumers.runtime.settings import load
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.consumers.forwarder.batching import batches
-from attributary.consumers.forwarder.consent import consent_refusal
-from attributary.consumers.forwarder.destination import Answer, Limits, Prepared, Verdict
-from attributary.consumers.forwarder.pace import Pace
-from attributary.consumers.forwarder.waits import retry_after_seconds
-from attributary.consumers.forwarder.wire_json import amount, from_json, quantity, to_json
+from attributary.consumers.destinations.batches import batches
+from attributary.consumers.destinations.consent import consent_refusal
+from attributary.consumers.destinations.destination import Answer, Limits, Prepared, Verdict
+from attributary.consumers.destinations.rate_limiter import Pace
+from attributary.consumers.destinations.retry_after import retry_after_seconds
+from attributary.consumers.destinations.wire_json import amount, from_json, quantity, to_json
 
 prepared = st.builds(
     Prepared,

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from attributary.local.child import ChildError, run
+from attributary.local.process import ChildError, run
 from attributary.local.stages import command_line
-from attributary.schemas.bundled import defaults
+from attributary.schemas.schema_catalog import defaults
 from attributary.schemas.topics import CONVERSIONS, IDENTITIES, TOUCHPOINTS, dead_letter_topic
-from tests.evidence import read_dead_letters
+from tests.observed_state import read_dead_letters
 
 if TYPE_CHECKING:
     from tests.fixtures.pipeline import PipelineUnderTest, Publisher

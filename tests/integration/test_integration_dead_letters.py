@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from attributary.schemas.bundled import current_schemas
 from attributary.schemas.samples import sample
+from attributary.schemas.schema_catalog import current_schemas
 from attributary.schemas.topics import CONVERSIONS, IDENTITIES, TOUCHPOINTS, dead_letter_topic
-from tests.evidence import DeadLetterSeen, read_dead_letters
-from tests.oracle import NAMES, codec
-from tests.traffic import publish, traffic
+from tests.expected_results import NAMES, codec
+from tests.factories.traffic import publish, traffic
+from tests.observed_state import DeadLetterSeen, read_dead_letters
 
 if TYPE_CHECKING:
     from tests.fixtures.pipeline import PipelineUnderTest, Publisher

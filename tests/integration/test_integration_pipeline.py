@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.factories.traffic import publish, traffic
 from tests.fixtures.pipeline import wait_until
-from tests.traffic import publish, traffic
 
 if TYPE_CHECKING:
     from tests.fixtures.pipeline import PipelineUnderTest, Publisher

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from attributary.attribution_core.models import model_set
-from attributary.consumers.store.model_states import active_states
-from attributary.local.child import run
+from attributary.attribution_core.models.model_set import model_set
+from attributary.consumers.store.models.model_states import active_states
+from attributary.local.process import run
 from attributary.local.stages import command_line
-from tests.evidence import check_run
-from tests.traffic import publish, traffic
+from tests.factories.traffic import publish, traffic
+from tests.observed_state import check_run
 
 if TYPE_CHECKING:
     from tests.fixtures.pipeline import PipelineUnderTest, Publisher

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from attributary.local.ports import free_port
+from tests.factories.traffic import publish, traffic
 from tests.fixtures.pipeline import wait_until
-from tests.traffic import publish, traffic
 
 if TYPE_CHECKING:
     from tests.fixtures.pipeline import PipelineUnderTest, Publisher

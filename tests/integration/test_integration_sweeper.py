@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from attributary.schemas.topics import COMMANDS
-from tests.evidence import read_topics
-from tests.traffic import publish, traffic
+from tests.factories.traffic import publish, traffic
+from tests.observed_state import read_topics
 
 if TYPE_CHECKING:
     from tests.fixtures.pipeline import PipelineUnderTest, Publisher

@@ -13,11 +13,11 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from psycopg.conninfo import make_conninfo
 
-from attributary.local.child import run
+from attributary.local.process import run
 from attributary.local.stages import command_line
 from attributary.schemas.topics import IDENTITIES, TOUCHPOINTS
-from tests.evidence import INPUTS
-from tests.traffic import publish, traffic
+from tests.factories.traffic import publish, traffic
+from tests.observed_state import INPUTS
 
 if TYPE_CHECKING:
     from tests.fixtures.pipeline import PipelineUnderTest, Publisher

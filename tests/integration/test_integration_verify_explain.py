@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from attributary.local.child import run
+from attributary.local.process import run
 from attributary.local.stages import command_line
-from attributary.schemas.bundled import defaults
+from attributary.schemas.schema_catalog import defaults
 from attributary.schemas.topics import CONVERSIONS, IDENTITIES, TOUCHPOINTS
 
 if TYPE_CHECKING:

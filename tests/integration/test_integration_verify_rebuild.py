@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from attributary.local.stages import command_line
-from tests.evidence import read_results
-from tests.traffic import publish, traffic
+from tests.factories.traffic import publish, traffic
+from tests.observed_state import read_results
 
 if TYPE_CHECKING:
     from tests.fixtures.pipeline import PipelineUnderTest, Publisher

@@ -12,8 +12,8 @@ from confluent_kafka.cimpl import NewTopic
 
 from attributary.local import broker as discovery
 from attributary.local.broker import BrokerUnavailableError, find_broker
-from attributary.local.child import ChildError
 from attributary.local.kafka_jars import free_node_ports, kafka_cluster
+from attributary.local.process import ChildError
 
 if TYPE_CHECKING:
     from attributary.local.broker import Broker

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from attributary.local.child import ChildError, run, spawn, wait_until_ready
+from attributary.local.process import ChildError, run, spawn, wait_until_ready
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,7 +64,7 @@ def test_run_returns_what_was_printed_and_raises_on_failure() -> None:
 def test_no_child_outlives_a_killed_parent(tmp_path: Path) -> None:
     script = (
         "import os, pathlib, sys\n"
-        "from attributary.local.child import spawn\n"
+        "from attributary.local.process import spawn\n"
         "home = pathlib.Path(sys.argv[1])\n"
         "print(spawn(['sleep', '600'], name='sleeper', log=home / 'log').pid, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"

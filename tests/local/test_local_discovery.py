@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from attributary.local.child import ChildError
 from attributary.local.docker_broker import docker_obstacle
 from attributary.local.kafka_maven import fetch_jars, java
-from attributary.local.places import cache_dir, state_dir
+from attributary.local.paths import cache_dir, state_dir
+from attributary.local.process import ChildError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

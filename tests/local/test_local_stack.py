@@ -13,7 +13,7 @@ import pytest
 from attributary.local import stack as stack_module
 from attributary.local.broker import find_broker
 from attributary.local.folder import FolderInUseError, StackFolder
-from attributary.local.places import project_root
+from attributary.local.paths import project_root
 from attributary.local.ports import is_free
 from attributary.local.stack import Stack
 from attributary.local.stages import StageProcess, command_line

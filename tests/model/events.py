@@ -8,16 +8,16 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from attributary.attribution_core.lookback import LookbackPolicy
-from attributary.attribution_core.models import model_set
-from attributary.schemas.bundled import defaults
+from attributary.attribution_core.domain.lookback import LookbackPolicy
+from attributary.attribution_core.models.model_set import model_set
+from attributary.schemas.schema_catalog import defaults
 from attributary.schemas.topics import CONVERSIONS, IDENTITIES, TOUCHPOINTS
-from tests.oracle import NAMES, codec
+from tests.expected_results import NAMES, codec
 
 if TYPE_CHECKING:
     import random
 
-    from attributary.attribution_core.models import ModelSet
+    from attributary.attribution_core.models.model_set import ModelSet
 
 BASE = 1_760_000_000_000_000
 DAY = 86_400_000_000

@@ -6,15 +6,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from attributary.consumers.store.attribution_reads import OwedConversion, ReachedTouchpoint
-from attributary.consumers.store.results import ResultRow, Stored, judge
-from attributary.consumers.store.sweeping import Backlog
+from attributary.consumers.store.events.attribution_inputs import OwedConversion, ReachedTouchpoint
+from attributary.consumers.store.events.sweep import Backlog
+from attributary.consumers.store.results.results import ResultRow, Stored, judge
 from tests.model.memory_transaction import NOBODY, MemoryTransaction, Tables
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from attributary.consumers.store.rows import ConversionEventRow, LinkRow, RaisedVersion, TouchpointRow
+    from attributary.consumers.store.events.rows import ConversionEventRow, LinkRow, RaisedVersion, TouchpointRow
     from tests.model.memory_transaction import Key
 
 

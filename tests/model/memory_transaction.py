@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from attributary.attribution_core.conversion import ConversionEvent
-from attributary.attribution_core.identity import ANONYMOUS_PREFIX, USER_PREFIX
-from attributary.consumers.store.rows import (
+from attributary.attribution_core.domain.conversion import ConversionEvent
+from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, USER_PREFIX
+from attributary.consumers.store.events.rows import (
     ConversionEventRow,
     ConversionRow,
     EventRow,

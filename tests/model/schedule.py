@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from attributary.consumers.runtime.errors import Fenced, Retry
 from attributary.consumers.runtime.records import Outbound
 from attributary.consumers.runtime.stage import KeepsPositions
+from attributary.consumers.sweeper.input_age import ATTRIBUTOR, AUDITOR, STITCHER
 from attributary.consumers.sweeper.sweep import Unread
-from attributary.consumers.sweeper.unread import ATTRIBUTOR, AUDITOR, STITCHER
 from attributary.schemas.topics import (
     COMMANDS,
     CONVERSIONS,
@@ -24,19 +24,19 @@ from attributary.schemas.topics import (
     conversion_key,
     partition_key,
 )
+from tests.expected_results import InputRecord, codec
 from tests.invariants import ResultSeen, StoreSeen, check_invariants
 from tests.model.events import BASE, DAY, encoded, models, policy, random_event
 from tests.model.log import PARTITIONS, Group, Log, Pending
 from tests.model.memory_store import MemoryStore
 from tests.model.stages import STAGES, Crashed, ModelAttributor, Session, run_sweep
-from tests.oracle import InputRecord, codec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from attributary.consumers.runtime.records import Outcome, Record
     from attributary.consumers.runtime.stage import Stage
-    from attributary.consumers.store.rows import RaisedVersion
+    from attributary.consumers.store.events.rows import RaisedVersion
     from tests.model.log import TopicPartition
 
 INPUTS = (TOUCHPOINTS, CONVERSIONS, IDENTITIES)

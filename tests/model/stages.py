@@ -14,17 +14,17 @@ from unittest.mock import patch
 
 import structlog
 
-from attributary.consumers import kept_positions
+from attributary.consumers.adapters import stored_offsets as kept_positions
+from attributary.consumers.adapters.stored_offsets import KeptPositions
 from attributary.consumers.attributor import stage as attributing
-from attributary.consumers.attributor.memory import PublishedVersions
+from attributary.consumers.attributor.recent_results import PublishedVersions
 from attributary.consumers.auditor import stage as auditing
-from attributary.consumers.kept_positions import KeptPositions
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.stitcher import stage as stitching
-from attributary.consumers.stitcher.decoding import Decoder
+from attributary.consumers.stitcher.decode import Decoder
 from attributary.consumers.sweeper import sweep as sweeping
+from tests.expected_results import codec
 from tests.model.events import models, policy
-from tests.oracle import codec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import psycopg
 
     from attributary.consumers.runtime.stage import Stage
-    from attributary.consumers.store.results import ResultRow, Stored
-    from attributary.consumers.store.rows import Positions
+    from attributary.consumers.store.events.rows import Positions
+    from attributary.consumers.store.results.results import ResultRow, Stored
     from tests.model.log import TopicPartition
     from tests.model.memory_store import MemoryStore
     from tests.model.memory_transaction import MemoryTransaction

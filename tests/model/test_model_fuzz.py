@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from attributary.consumers.runtime.records import Record
-from attributary.consumers.stitcher.decoding import Decoder
+from attributary.consumers.stitcher.decode import Decoder
 from attributary.consumers.stitcher.stage import StitcherStage
 from attributary.schemas.topics import CONVERSIONS, IDENTITIES, TOUCHPOINTS
+from tests.expected_results import codec
 from tests.model.events import BASE, DAY, encoded, policy, random_event
-from tests.oracle import codec
 from tests.schemas.test_schemas_fuzz import mutate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from attributary.consumers.store.rows import EventRow
+    from attributary.consumers.store.events.rows import EventRow
 
 RECORDS = int(os.environ.get("ATTRIBUTION_FUZZ_RECORDS", "50000"))
 BATCH = 500

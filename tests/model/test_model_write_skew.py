@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from attributary.consumers.runtime.records import Record
-from attributary.consumers.stitcher.decoding import Decoder
-from attributary.consumers.stitcher.stitching import stitch
-from attributary.schemas.bundled import defaults
+from attributary.consumers.stitcher.decode import Decoder
+from attributary.consumers.stitcher.stitch import stitch
+from attributary.schemas.schema_catalog import defaults
 from attributary.schemas.topics import CONVERSIONS, IDENTITIES, TOUCHPOINTS
+from tests.expected_results import codec
 from tests.model.events import BASE, DAY, encoded, policy
 from tests.model.memory_store import MemoryStore
 from tests.model.memory_transaction import MemoryTransaction
-from tests.oracle import codec
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

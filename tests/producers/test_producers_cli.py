@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from attributary.cli import produce, publishing
 from attributary.producers import MemoryTransport
-from attributary.producers.imports.mapping import RowMapper
-from attributary.producers.imports.rows import Row
+from attributary.producers.importer.mapping import RowMapper
+from attributary.producers.importer.rows import Row
 from attributary.schemas.codec import Codec
 from attributary.schemas.topics import CONVERSIONS, TOUCHPOINTS
 

@@ -277,7 +277,7 @@ def test_a_configuration_without_a_broker_or_a_source_is_refused() -> None:
 
 def test_importing_the_package_brings_no_database_and_no_consumers() -> None:
     code = (
-        "import sys, attributary.producers, attributary.producers.landing, attributary.producers.imports\n"
+        "import sys, attributary.producers, attributary.producers.landing, attributary.producers.importer\n"
         "print([name for name in sys.modules if name.split('.')[0] in {'psycopg', 'psycopg_pool', 'pydantic_settings'}"
         " or name.startswith(('attributary.consumers', 'attributary.cli', 'attributary.local'))])"
     )

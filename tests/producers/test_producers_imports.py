@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attributary.producers import AttributaryProducer, DeliveryFailed, MemoryTransport, ProducerConfig, Touchpoint
-from attributary.producers.imports.mapping import RowMapper, RowRefused, row_event_id
-from attributary.producers.imports.plan import (
+from attributary.producers.importer.mapping import RowMapper, RowRefused, row_event_id
+from attributary.producers.importer.plan import (
     ImportPlan,
     PlanError,
     parse_pairs,
@@ -26,9 +26,9 @@ from attributary.producers.imports.plan import (
     plan_from,
     read_mapping_file,
 )
-from attributary.producers.imports.rows import MOST_CHARACTERS, FileError, Row, SourceFile, format_of
-from attributary.producers.imports.run import CHECKPOINT_ROWS, FileImport, RejectsFile
-from attributary.schemas.bundled import current_schemas
+from attributary.producers.importer.rows import MOST_CHARACTERS, FileError, Row, SourceFile, format_of
+from attributary.producers.importer.run import CHECKPOINT_ROWS, FileImport, RejectsFile
+from attributary.schemas.schema_catalog import current_schemas
 
 NOON = 1_717_243_200_000_000  # 2024-06-01 12:00 UTC
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 import attributary.schemas
 from attributary.producers import Conversion, IdentityLink, InvalidRecord, Item, Touchpoint, UserData
-from attributary.producers.instants import to_micros, to_rfc3339
 from attributary.producers.money import minor_digits
 from attributary.producers.money import to_micros as money_to_micros
 from attributary.producers.records import new_event_id
+from attributary.producers.times import to_micros, to_rfc3339
 from attributary.schemas.codec import Codec
 
 NOON = datetime(2024, 6, 1, 12, tzinfo=UTC)

@@ -7,8 +7,8 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attributary.consumers.runtime.alignment import PAUSE_ABOVE, LogTimeAlignment
 from attributary.consumers.runtime.records import Record
+from attributary.consumers.runtime.reorder_buffer import PAUSE_ABOVE, LogTimeAlignment
 
 SMALL, LARGE = ("conversions", 0), ("touchpoints", 0)
 

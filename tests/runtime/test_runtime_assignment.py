@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from attributary.consumers.runtime.assignment import starting_offsets
 from attributary.consumers.runtime.errors import ConfigError, Fatal
+from attributary.consumers.runtime.offsets import starting_offsets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

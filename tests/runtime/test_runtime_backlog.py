@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from attributary.consumers.runtime.backlog import Backlog
 from attributary.consumers.runtime.records import Record
+from attributary.consumers.runtime.reorder_reader import Backlog
 
 if TYPE_CHECKING:
     import pytest

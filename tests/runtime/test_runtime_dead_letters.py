@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from attributary.consumers.runtime.dead_letters import check_poison_share, dead_letter_message, dead_letter_topic
 from attributary.consumers.runtime.errors import Fatal
 from attributary.consumers.runtime.records import DeadLetter, Record
-from attributary.consumers.stitcher.decoding import Decoder
-from tests.samples import codec, records, sale
+from attributary.consumers.stitcher.decode import Decoder
+from tests.factories.samples import codec, records, sale
 
 GROUP = "attribution.stitcher"
 headers_ = st.lists(st.tuples(st.text(min_size=1, max_size=5), st.binary(max_size=5)), max_size=4)

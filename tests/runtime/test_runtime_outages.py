@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from attributary.consumers.outages import outside_errors
+from attributary.consumers.adapters.error_mapping import outside_errors
 from attributary.consumers.runtime.errors import AttributaryError, Fatal, Fenced, Retry
 from attributary.consumers.store.connection import StoreUnavailable
 from attributary.consumers.store.migrate import MigrationError
-from attributary.consumers.store.model_states import ModelStateError
-from attributary.consumers.store.positions import CommitsLostError
+from attributary.consumers.store.models.model_states import ModelStateError
+from attributary.consumers.store.offsets import CommitsLostError
 from attributary.schemas.codec import RegistryUnavailableError
 
 

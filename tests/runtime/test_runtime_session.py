@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from attributary.consumers.runtime import session as session_module
+from attributary.consumers.runtime import transaction as session_module
 from attributary.consumers.runtime.errors import Fatal, Fenced, Retry
 from attributary.consumers.runtime.records import Outbound
-from attributary.consumers.runtime.session import TransactionSession
 from attributary.consumers.runtime.settings import KafkaSettings
+from attributary.consumers.runtime.transaction import TransactionSession
 
 OFFSETS = [TopicPartition("in", 0, 7)]
 MESSAGES = [Outbound("out", b"k", b"v", [("h", b"1")]), Outbound("out", b"k2", None)]

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import pytest
 from pydantic import Field, SecretStr
 
-from attributary.consumers.policy import PolicySettings
+from attributary.consumers.adapters.policy_settings import PolicySettings
+from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
 from attributary.consumers.runtime.errors import EXIT_CONFIG, ConfigError
 from attributary.consumers.runtime.settings import DatabaseSettings, KafkaSettings, ProcessSettings, Settings, load
-from attributary.consumers.wire import RegistrySettings, make_codec
 
 if TYPE_CHECKING:
     from pathlib import Path

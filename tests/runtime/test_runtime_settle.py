@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
-from attributary.consumers.runtime.session import TransactionSession
 from attributary.consumers.runtime.settings import KafkaSettings
+from attributary.consumers.runtime.transaction import TransactionSession
 from attributary.schemas.topics import COMMANDS
 
 pytestmark = pytest.mark.kafka

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from attributary.consumers.runtime.crash import POINTS, points_of
+from attributary.consumers.runtime.crash_points import POINTS, points_of
 
 CONSUMERS = Path(__file__).resolve().parents[2] / "consumers"
 COMMANDS = Path(__file__).resolve().parents[2] / "src" / "attributary" / "cli"
@@ -35,7 +35,7 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 PASS = """
-    from attributary.consumers.runtime.crash import crash_at
+    from attributary.consumers.runtime.crash_points import crash_at
     for point in ("loop_before_transaction", "stitcher_in_store", "loop_before_transaction", "loop_before_transaction"):
         crash_at(point)
         print(point)

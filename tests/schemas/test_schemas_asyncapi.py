@@ -8,7 +8,7 @@ import yaml
 from attributary.schemas import asyncapi_check
 from attributary.schemas.asyncapi_check import DOCUMENT, problems
 from attributary.schemas.asyncapi_structure import resolve
-from attributary.schemas.bundled import FOLDER
+from attributary.schemas.schema_catalog import FOLDER
 
 Change = Callable[[dict[str, Any]], object]
 

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.schemas.bundled import NAMES, UnsafeSchemaError, current_schemas, runtime_form
 from attributary.schemas.codec import (
     CONFLUENT,
     MAX_BYTES,
@@ -18,6 +17,7 @@ from attributary.schemas.codec import (
     RegistryUnavailableError,
 )
 from attributary.schemas.samples import sample
+from attributary.schemas.schema_catalog import NAMES, UnsafeSchemaError, current_schemas, runtime_form
 
 TOUCHPOINT: dict[str, Any] = {
     "tenant_id": "acme",

@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 from attributary.cli import schemas as command
 from attributary.cli.main import app
 from attributary.schemas import compatibility
-from attributary.schemas.bundled import NAMES, current_schemas
 from attributary.schemas.codec import Codec
+from attributary.schemas.schema_catalog import NAMES, current_schemas
 
 JOB = {"tenant_id": "acme", "job_id": "j", "kind": "train", "parameters": {"model": "markov"}, "submitted_at": 1}
 runner = CliRunner()

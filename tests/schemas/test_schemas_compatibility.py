@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from attributary.schemas import compatibility
-from attributary.schemas.bundled import FOLDER, NAMES, crc64, current_schemas, known_schemas
 from attributary.schemas.compatibility import differences, problems, publish, undocumented
 from attributary.schemas.resolution import breaks
+from attributary.schemas.schema_catalog import FOLDER, NAMES, crc64, current_schemas, known_schemas
 
 RECORD: dict[str, Any] = {
     "type": "record",

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 
-from attributary.schemas.bundled import NAMES, compiled_reader, current_schemas
 from attributary.schemas.codec import Codec
 from attributary.schemas.compiled_reader import IRREGULAR, compile_reader
 from attributary.schemas.samples import sample
+from attributary.schemas.schema_catalog import NAMES, compiled_reader, current_schemas
 
 SEED = 20_261_124
 MUTANTS = 3_000  # of each record

@@ -10,10 +10,10 @@ from fastavro import schemaless_writer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attributary.schemas.bundled import NAMES, compiled_writer, current_schemas
 from attributary.schemas.codec import Codec, EncodeError
 from attributary.schemas.compiled_writer import NOT_PLAIN, compile_writer, zigzag
 from attributary.schemas.samples import sample
+from attributary.schemas.schema_catalog import NAMES, compiled_writer, current_schemas
 
 SEED = 20_261_124
 MUTANTS = 1_500  # of each record

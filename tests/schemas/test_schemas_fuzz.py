@@ -4,10 +4,10 @@ import random
 from collections import Counter
 from typing import Any
 
-from attributary.schemas.bundled import current_schemas
 from attributary.schemas.codec import Codec, DecodeError
 from attributary.schemas.rules import CHECKS, find_unstorable_text
 from attributary.schemas.samples import sample
+from attributary.schemas.schema_catalog import current_schemas
 
 RECORDS = 20_000
 SEED = 20_261_124

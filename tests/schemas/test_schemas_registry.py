@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from attributary.schemas.bundled import registered_text
 from attributary.schemas.codec import Codec, DecodeError, EncodeError, RegistryUnavailableError
 from attributary.schemas.registry import ConfluentRegistry, RegistryExtraMissingError, connect, subject_of
+from attributary.schemas.schema_catalog import registered_text
 
 LINK = {"tenant_id": "acme", "event_id": "l-1", "anonymous_id": "d-1", "user_id": "u-1", "linked_at": 1}
 HAS_EXTRA = all(importlib.util.find_spec(name) for name in ("authlib", "cachetools", "attrs"))

@@ -1,7 +1,7 @@
 import pytest
 
 from attributary.schemas import topics
-from attributary.schemas.bundled import NAMES
+from attributary.schemas.schema_catalog import NAMES
 
 
 def test_the_names_and_the_catalogue_are_the_same_set() -> None:

@@ -1,7 +1,5 @@
 """Calibration: the traffic has PathData's statistics, its constants are those of the file, and it is quick."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -62,12 +60,6 @@ def test_constants_are_those_of_the_file() -> None:
     conversions = sum(row.conversions for row in rows)
     assert conversions / journeys == pytest.approx(CONVERSION_RATE)
     assert float(sum(row.value for row in rows)) / conversions == pytest.approx(MEAN_VALUE, abs=1e-4)
-
-
-def test_fifty_thousand_records_a_second() -> None:
-    began = time.process_time()
-    count = sum(1 for _ in simulate(CONFIG))
-    assert count / (time.process_time() - began) > 50_000
 
 
 def test_pace_keeps_the_rate_and_catches_up() -> None:

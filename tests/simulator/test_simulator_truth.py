@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from attributary.attribution_core.conversion import ConversionEvent, fold
-from attributary.attribution_core.identity import Link, identity_key, journey_key, owner
+from attributary.attribution_core.domain.conversion import ConversionEvent, fold
+from attributary.attribution_core.domain.identity import Link, identity_key, journey_key, owner
 from attributary.producers.simulator import Identities, SimulatorConfig, Traffic, Volume, simulate
 from attributary.producers.simulator.outcomes import find_causes
 from attributary.producers.simulator.population import draw_population

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.attribution_core.lookback import DEFAULT_POLICY, LookbackPolicy
+from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
 from attributary.consumers.runtime.errors import Fatal
-from attributary.consumers.stitcher.decoding import Decoder, content_hash, link_candidates, preference
+from attributary.consumers.stitcher.decode import Decoder, content_hash, link_candidates, preference
 from attributary.consumers.stitcher.stage import StitcherStage
 from attributary.consumers.store.connection import connect
-from tests.samples import START_US, codec, link, records, sale, touch
+from tests.factories.samples import START_US, codec, link, records, sale, touch
 
 if TYPE_CHECKING:
     import random

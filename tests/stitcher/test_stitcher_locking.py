@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from attributary.consumers.stitcher.decoding import Decoder
+from attributary.consumers.stitcher.decode import Decoder
 from attributary.consumers.store.connection import connect
-from tests.inprocess import InProcess
-from tests.samples import DAY_US, HOUR_US, START_US, codec, records, sale, touch
+from tests.factories.samples import DAY_US, HOUR_US, START_US, codec, records, sale, touch
+from tests.pipeline_harness import InProcess
 
 if TYPE_CHECKING:
-    from attributary.consumers.store.rows import ConversionEventRow, TouchpointRow
+    from attributary.consumers.store.events.rows import ConversionEventRow, TouchpointRow
     from attributary.producers.records import Conversion, Touchpoint
 
 pytestmark = pytest.mark.postgres

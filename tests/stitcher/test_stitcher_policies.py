@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from attributary.attribution_core.lookback import LookbackPolicy
-from attributary.consumers.stitcher.decoding import Decoder
+from attributary.attribution_core.domain.lookback import LookbackPolicy
+from attributary.consumers.stitcher.decode import Decoder
 from attributary.consumers.stitcher.policies import Policies
-from attributary.consumers.store.rows import TouchedConversion
+from attributary.consumers.store.events.rows import TouchedConversion
 from attributary.schemas.topics import TOUCHPOINTS
-from tests.inprocess import InProcess
-from tests.samples import DAY_US, START_US, codec, records, sale, touch
+from tests.factories.samples import DAY_US, START_US, codec, records, sale, touch
+from tests.pipeline_harness import InProcess
 
 DAYS = 24
 

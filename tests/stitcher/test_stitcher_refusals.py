@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from attributary.attribution_core.lookback import DEFAULT_POLICY, LookbackPolicy
+from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
+from attributary.consumers.adapters.quarantine import MOST_CULPRITS, sift
 from attributary.consumers.runtime.errors import Fatal
 from attributary.consumers.runtime.records import DeadLetter, Record
-from attributary.consumers.sifting import MOST_CULPRITS, sift
 from attributary.consumers.stitcher.stage import StitcherStage
 from attributary.consumers.store.connection import connect
-from tests.samples import codec, records, sale, touch
+from tests.factories.samples import codec, records, sale, touch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

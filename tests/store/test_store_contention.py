@@ -18,24 +18,24 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from attributary.attribution_core.lookback import DEFAULT_POLICY, LookbackPolicy
+from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
+from attributary.consumers.adapters.error_mapping import outside_errors
 from attributary.consumers.attributor.stage import AttributorStage
 from attributary.consumers.auditor.stage import AuditorStage
-from attributary.consumers.outages import outside_errors
 from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.records import Record
 from attributary.consumers.stitcher.stage import StitcherStage
-from attributary.consumers.store.policies import store_policy
-from attributary.consumers.store.refitting import refit
+from attributary.consumers.store.events.policies import store_policy
+from attributary.consumers.store.repair.version_raise import refit
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.sweeper.sweep import Unread, sweep
-from tests.samples import START_US, codec, link, records, sale, touch
+from tests.factories.samples import START_US, codec, link, records, sale, touch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tests.samples import SampleEvent
+    from tests.factories.samples import SampleEvent
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(180)]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.job_rows import (
+from attributary.consumers.store.jobs.job_views import (
     JobRow,
     drifted,
     expire_jobs,
@@ -18,7 +18,7 @@ from attributary.consumers.store.job_rows import (
     show_job,
     unpublished,
 )
-from attributary.consumers.store.jobs import (
+from attributary.consumers.store.jobs.jobs import (
     ClaimedJob,
     ClaimLostError,
     GivenUp,
@@ -31,7 +31,7 @@ from attributary.consumers.store.jobs import (
     heartbeat,
     submit,
 )
-from attributary.consumers.store.model_states import NewState, activate, save_states
+from attributary.consumers.store.models.model_states import NewState, activate, save_states
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

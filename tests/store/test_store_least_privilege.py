@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from attributary.consumers.store.job_rows import drifted, expire_jobs, job_backlog
-from attributary.consumers.store.training_changes import state_lag
+from attributary.consumers.store.jobs.job_views import drifted, expire_jobs, job_backlog
+from attributary.consumers.store.models.changed_people import state_lag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

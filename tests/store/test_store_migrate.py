@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from attributary.consumers.store import attribution_reads, reading, rebuilding, stitching_sql, training
 from attributary.consumers.store.connection import StoreUnavailable, connect
+from attributary.consumers.store.events import attribution_inputs as attribution_reads
+from attributary.consumers.store.events import bulk_reads as reading
+from attributary.consumers.store.events import stitch_sql as stitching_sql
 from attributary.consumers.store.migrate import MigrationError, check_migrated, migrate, migrations, status
+from attributary.consumers.store.models import timelines as training
+from attributary.consumers.store.repair import journey_rebuild as rebuilding
 from attributary.consumers.store.session import StoreSession
 
 if TYPE_CHECKING:

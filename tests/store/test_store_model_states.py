@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from attributary.attribution_core.journeys import JourneyBatch, Outcomes
-from attributary.attribution_core.models import model_set
-from attributary.attribution_core.state import JourneyState
+from attributary.attribution_core.domain.journeys import JourneyBatch, Outcomes
+from attributary.attribution_core.models.model_set import model_set
+from attributary.attribution_core.statistics.state import JourneyState
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.model_states import (
+from attributary.consumers.store.models.model_states import (
     ModelStateError,
     NewState,
     activate,

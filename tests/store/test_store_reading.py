@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.reading import (
+from attributary.consumers.store.events.bulk_reads import (
     PersonAndTime,
     conversions_between,
     journeys_by_key,
@@ -19,16 +19,16 @@ from attributary.consumers.store.reading import (
     touchpoints_between,
     touchpoints_of_people,
 )
-from attributary.consumers.store.rebuilding import rebuild_journeys
-from tests.inprocess import InProcess, run
-from tests.samples import HOUR_US, START_US, link, sale, touch
+from attributary.consumers.store.repair.journey_rebuild import rebuild_journeys
+from tests.factories.samples import HOUR_US, START_US, link, sale, touch
+from tests.pipeline_harness import InProcess, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import psycopg
 
-    from tests.samples import SampleEvent
+    from tests.factories.samples import SampleEvent
 
 END_US = START_US + 1_000 * HOUR_US
 

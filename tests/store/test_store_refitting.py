@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from attributary.consumers.store.refitting import count_refit, refit
+from attributary.consumers.store.repair.version_raise import count_refit, refit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

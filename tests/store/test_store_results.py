@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from attributary.attribution_core.lookback import DEFAULT_POLICY, LookbackPolicy
-from attributary.consumers.store.attribution_reads import conversions_by_id, prepare_reading, touchpoints_in_reach
+from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.policies import fetch_policy, store_policy
-from attributary.consumers.store.positions import (
+from attributary.consumers.store.events.attribution_inputs import (
+    conversions_by_id,
+    prepare_reading,
+    touchpoints_in_reach,
+)
+from attributary.consumers.store.events.policies import fetch_policy, store_policy
+from attributary.consumers.store.events.sweep import backlog, close_journeys, finalise, overdue
+from attributary.consumers.store.offsets import (
     CommitsLostError,
     Memory,
     all_positions,
@@ -19,10 +24,9 @@ from attributary.consumers.store.positions import (
     record_positions,
     stored_positions,
 )
-from attributary.consumers.store.results import ResultRow, create_result_staging, judge, store_results
-from attributary.consumers.store.sweeping import backlog, close_journeys, finalise, overdue
-from tests.inprocess import InProcess, run
-from tests.samples import DAY_US, HOUR_US, START_US, link, sale, touch
+from attributary.consumers.store.results.results import ResultRow, create_result_staging, judge, store_results
+from tests.factories.samples import DAY_US, HOUR_US, START_US, link, sale, touch
+from tests.pipeline_harness import InProcess, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

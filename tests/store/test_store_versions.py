@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from attributary.consumers.store.connection import connect
+from attributary.consumers.store.results.versions import expire_versions, reported
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.store.versions import expire_versions, reported
-from attributary.consumers.sweeper.keeping import KeepingSettings, VersionKeeper
+from attributary.consumers.sweeper.retention import KeepingSettings, VersionKeeper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,16 +9,17 @@ import pytest
 
 from attributary.consumers.runtime import metrics
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.job_rows import list_jobs
-from attributary.consumers.store.jobs import NewJob, claim_next, finish, submit
-from attributary.consumers.store.model_states import NewState, save_states
+from attributary.consumers.store.jobs.job_views import list_jobs
+from attributary.consumers.store.jobs.jobs import NewJob, claim_next, finish, submit
+from attributary.consumers.store.models.model_states import NewState, save_states
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.sweeper import backlog, keeping
-from attributary.consumers.sweeper.backlog import TrainersBacklog
-from attributary.consumers.sweeper.keeping import JobKeeper, KeepingSettings
-from attributary.consumers.trainer.chores import Upkeep
+from attributary.consumers.sweeper import job_backlog as backlog
+from attributary.consumers.sweeper import retention as keeping
+from attributary.consumers.sweeper.job_backlog import TrainersBacklog
+from attributary.consumers.sweeper.retention import JobKeeper, KeepingSettings
+from attributary.consumers.trainer.idle_tasks import Upkeep
 from attributary.schemas.topics import JOBS, catalogue
-from tests.trainer.feed import NOW, POLICY, feed, touchpoint
+from tests.factories.training_events import NOW, POLICY, feed, touchpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

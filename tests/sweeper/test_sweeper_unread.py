@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from attributary.attribution_core.lookback import DEFAULT_POLICY, LookbackPolicy
+from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
 from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.records import Record
 from attributary.consumers.runtime.settings import KafkaSettings
 from attributary.consumers.runtime.topic_reader import read_topic
 from attributary.consumers.store.session import StoreSession
+from attributary.consumers.sweeper.input_age import ATTRIBUTOR, AUDITOR, READERS, STITCHER, UnreadLog
 from attributary.consumers.sweeper.process import Sweeper, SweeperSettings
-from attributary.consumers.sweeper.unread import ATTRIBUTOR, AUDITOR, READERS, STITCHER, UnreadLog
 from attributary.schemas.topics import COMMANDS, CONVERSIONS, IDENTITIES, RESULTS, TOUCHPOINTS
+from tests.factories.samples import codec, sale, touch
 from tests.fixtures.pipeline import Publisher
 from tests.fixtures.topics import PARTITIONS
-from tests.inprocess import InProcess
-from tests.samples import codec, sale, touch
+from tests.pipeline_harness import InProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

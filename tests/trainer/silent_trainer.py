@@ -8,7 +8,7 @@ import threading
 from attributary.consumers.runtime.signals import stop_on_signals
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.trainer.worker import WorkerLimits
-from tests.trainer.workbench import SilentBench, Trainer, job
+from tests.trainer.training_harness import SilentBench, Trainer, job
 
 
 def main(dsn: str) -> None:

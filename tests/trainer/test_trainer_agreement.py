@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from attributary.attribution_core.lookback import LookbackPolicy
-from attributary.attribution_core.models import model_set
-from attributary.attribution_core.shapley import simplified
+from attributary.attribution_core.domain.lookback import LookbackPolicy
+from attributary.attribution_core.models.model_set import model_set
+from attributary.attribution_core.models.shapley import simplified
 from attributary.consumers.attributor.stage import AttributorStage
 from attributary.consumers.runtime.records import Record
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.model_states import activate, save_states
+from attributary.consumers.store.models.model_states import activate, save_states
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.trainer.batch_analysis import JourneyFilter, analyze_batch
-from attributary.consumers.trainer.learning import Closing, Window, learn
-from attributary.consumers.trainer.training import TrainingPlan, train
+from attributary.consumers.training.batch_analysis import JourneyFilter, analyze_batch
+from attributary.consumers.training.read_journeys import Closing, Window, learn
+from attributary.consumers.training.train import TrainingPlan, train
 from attributary.producers.simulator import Disorder, SimulatorConfig, Volume, simulate
 from attributary.schemas.codec import Codec
 from attributary.schemas.topics import COMMANDS
-from tests.trainer.feed import NOW, feed
+from tests.factories.training_events import NOW, feed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

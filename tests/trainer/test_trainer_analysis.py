@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from attributary.attribution_core.journeys import JourneyBatch, Outcomes
-from attributary.attribution_core.models import MODELS, model_set
-from attributary.attribution_core.state import JourneyState
+from attributary.attribution_core.domain.journeys import JourneyBatch, Outcomes
+from attributary.attribution_core.models.model_set import MODELS, model_set
+from attributary.attribution_core.statistics.state import JourneyState
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.trainer import batch_analysis, cohort
-from attributary.consumers.trainer.backtest import backtest, compare
-from attributary.consumers.trainer.batch_analysis import JourneyFilter, analyze_batch
-from attributary.consumers.trainer.journey_analysis import UnknownConversionError, analyze_journey
-from attributary.consumers.trainer.learning import Closing, Window
-from attributary.consumers.trainer.training import TrainingError
-from tests.trainer.feed import DAY, NOW, POLICY, feed, link, order, touchpoint
+from attributary.consumers.training import batch_analysis, cohort
+from attributary.consumers.training.backtest import backtest, compare
+from attributary.consumers.training.batch_analysis import JourneyFilter, analyze_batch
+from attributary.consumers.training.journey_analysis import UnknownConversionError, analyze_journey
+from attributary.consumers.training.read_journeys import Closing, Window
+from attributary.consumers.training.train import TrainingError
+from tests.factories.training_events import DAY, NOW, POLICY, feed, link, order, touchpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

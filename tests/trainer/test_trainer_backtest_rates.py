@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from attributary.attribution_core.exposure_rows import Exposures
-from attributary.attribution_core.exposures import SECONDS_PER_DAY, ExposureCounts
-from attributary.attribution_core.histories import AGE_BOUNDS
-from attributary.attribution_core.journeys import ChannelIndex
-from attributary.attribution_core.poisson import fit_counts
+from attributary.attribution_core.domain.journeys import ChannelIndex
+from attributary.attribution_core.models.poisson import fit_counts
+from attributary.attribution_core.statistics.exposure_rows import Exposures
+from attributary.attribution_core.statistics.exposures import SECONDS_PER_DAY, ExposureCounts
+from attributary.attribution_core.statistics.histories import AGE_BOUNDS
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.trainer.backtest_rates import backtest_rates, compare_rates
-from attributary.consumers.trainer.learning import Window
-from attributary.consumers.trainer.training import TrainingError
-from attributary.consumers.trainer.watching import Watched
-from tests.trainer.feed import DAY, NOW, feed, touchpoint
+from attributary.consumers.training.backtest_rates import backtest_rates, compare_rates
+from attributary.consumers.training.read_exposures import Watched
+from attributary.consumers.training.read_journeys import Window
+from attributary.consumers.training.train import TrainingError
+from tests.factories.training_events import DAY, NOW, feed, touchpoint
 from tests.trainer.test_trainer_poisson import world
 
 if TYPE_CHECKING:

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from attributary.attribution_core.journeys import JourneyBatch, Outcomes
-from attributary.attribution_core.state import JourneyState
-from attributary.consumers.trainer import cohort
-from attributary.consumers.trainer.population import population, shapley_shares
+from attributary.attribution_core.domain.journeys import JourneyBatch, Outcomes
+from attributary.attribution_core.statistics.state import JourneyState
+from attributary.consumers.training import cohort
+from attributary.consumers.training.channel_report import population, shapley_shares
 
 
 def test_a_bounded_state_has_the_same_population() -> None:

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from attributary.cli import jobs
 from attributary.cli.main import app
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.jobs import ClaimedJob, NewJob, claim_next, finish, heartbeat, submit
-from attributary.consumers.trainer.requests import PARAMETERS
-from tests.trainer.feed import NOW, feed, order, touchpoint
+from attributary.consumers.store.jobs.jobs import ClaimedJob, NewJob, claim_next, finish, heartbeat, submit
+from attributary.consumers.trainer.job_requests import PARAMETERS
+from tests.factories.training_events import NOW, feed, order, touchpoint
 
 if TYPE_CHECKING:
     from typer.testing import Result

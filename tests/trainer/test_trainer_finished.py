@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.attribution_core.lookback import MICROS_PER_DAY, LookbackPolicy
-from attributary.consumers.store.training import TimelineRow
-from attributary.consumers.trainer.finished import FinishedJourneys, FinishRules, UnknownPolicyError, finished_journeys
+from attributary.attribution_core.domain.lookback import MICROS_PER_DAY, LookbackPolicy
+from attributary.consumers.store.models.timelines import TimelineRow
+from attributary.consumers.training.journeys import FinishedJourneys, FinishRules, UnknownPolicyError, finished_journeys
 
 DAY = MICROS_PER_DAY
 POLICY = LookbackPolicy.parse(

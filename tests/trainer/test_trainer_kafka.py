@@ -13,20 +13,20 @@ import pytest
 from typer.testing import CliRunner
 
 from attributary.cli.main import app
-from attributary.consumers.runtime.crash import POINTS
+from attributary.consumers.runtime.crash_points import POINTS
 from attributary.consumers.runtime.settings import KafkaSettings
 from attributary.consumers.runtime.topic_reader import read_topic
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.model_states import in_force, list_states
-from attributary.local.child import Child, spawn
+from attributary.consumers.store.models.model_states import in_force, list_states
+from attributary.local.process import Child, spawn
 from attributary.local.stages import command_line
 from attributary.producers.client import AttributaryProducer
 from attributary.producers.config import ProducerConfig
 from attributary.producers.pathdata import PathDataMissingError, Replay, ReplayConfig, find_pathdata, read_paths
 from attributary.schemas.codec import Codec
 from attributary.schemas.topics import CONVERSIONS, JOB_STATUS, TOUCHPOINTS
-from tests.trainer.bulk import MARKOV, SHAPLEY
-from tests.trainer.feed import feed, order, touchpoint
+from tests.factories.bulk_journeys import MARKOV, SHAPLEY
+from tests.factories.training_events import feed, order, touchpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

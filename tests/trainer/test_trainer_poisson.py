@@ -13,28 +13,28 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from attributary.attribution_core.experiments import Experiment
-from attributary.attribution_core.histories import AGE_BOUNDS
-from attributary.attribution_core.models import TrainedState, model_set
-from attributary.attribution_core.poisson_credit import PoissonSettings, Rates
+from attributary.attribution_core.models.model_set import TrainedState, model_set
+from attributary.attribution_core.models.poisson_credit import PoissonSettings, Rates
+from attributary.attribution_core.statistics.histories import AGE_BOUNDS
+from attributary.attribution_core.tables.experiments import Experiment
 from attributary.cli.main import app
 from attributary.consumers.attributor.stage import AttributorStage
-from attributary.consumers.auditor.checking import disagreement, imbalance
+from attributary.consumers.auditor.checks import disagreement, imbalance
 from attributary.consumers.runtime.records import Record
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.model_states import activate, deactivate, save_states, show_state
+from attributary.consumers.store.models.model_states import activate, deactivate, save_states, show_state
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.trainer import watching
-from attributary.consumers.trainer.batch_analysis import JourneyFilter, analyze_batch
-from attributary.consumers.trainer.calibrating import calibrated
-from attributary.consumers.trainer.journey_analysis import analyze_journey
-from attributary.consumers.trainer.learning import Window
-from attributary.consumers.trainer.rates import fit_rates
-from attributary.consumers.trainer.training import TrainingError, TrainingPlan, train
-from attributary.consumers.trainer.watching import Watched, watch
+from attributary.consumers.training import read_exposures as watching
+from attributary.consumers.training.batch_analysis import JourneyFilter, analyze_batch
+from attributary.consumers.training.calibrate import calibrated
+from attributary.consumers.training.journey_analysis import analyze_journey
+from attributary.consumers.training.rates import fit_rates
+from attributary.consumers.training.read_exposures import Watched, watch
+from attributary.consumers.training.read_journeys import Window
+from attributary.consumers.training.train import TrainingError, TrainingPlan, train
 from attributary.schemas.codec import Codec
 from attributary.schemas.topics import COMMANDS
-from tests.trainer.feed import DAY, NOW, POLICY, feed, order, touchpoint
+from tests.factories.training_events import DAY, NOW, POLICY, feed, order, touchpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from typer.testing import Result
 
     from attributary.consumers.runtime.records import Outbound
-    from attributary.consumers.store.model_states import NewState
+    from attributary.consumers.store.models.model_states import NewState
 
 pytestmark = pytest.mark.postgres
 

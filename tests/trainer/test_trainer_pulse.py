@@ -15,20 +15,20 @@ import pytest
 
 from attributary.consumers.runtime.errors import Fatal, Retry
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.jobs import ClaimLostError, claim_next
+from attributary.consumers.store.jobs.jobs import ClaimLostError, claim_next
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.trainer import pulse as pulses
+from attributary.consumers.trainer import heartbeat as pulses
 from attributary.consumers.trainer import worker as workers
-from attributary.consumers.trainer.pulse import CancelledError, Pulse
+from attributary.consumers.trainer.heartbeat import CancelledError, Pulse
 from attributary.consumers.trainer.worker import WorkerLimits
-from tests.trainer.workbench import PATIENCE_SECONDS, SilentBench, Trainer, job, running
+from tests.trainer.training_harness import PATIENCE_SECONDS, SilentBench, Trainer, job, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import psycopg
 
-    from attributary.consumers.store.jobs import ClaimedJob
+    from attributary.consumers.store.jobs.jobs import ClaimedJob
 
 pytestmark = pytest.mark.postgres
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attributary.consumers.trainer.learning import Closing, Window
-from attributary.consumers.trainer.requests import PARAMETERS, JobParameterError, Parameters, parse_time
+from attributary.consumers.trainer.job_requests import PARAMETERS, JobParameterError, Parameters, parse_time
+from attributary.consumers.training.read_journeys import Closing, Window
 from attributary.schemas.limits import JOB_KINDS
 
 DAY = 86_400_000_000

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from attributary.attribution_core.journeys import JourneyBatch, Outcomes
-from attributary.attribution_core.models import TrainedState, model_set
-from attributary.attribution_core.state import JourneyState
+from attributary.attribution_core.domain.journeys import JourneyBatch, Outcomes
+from attributary.attribution_core.models.model_set import TrainedState, model_set
+from attributary.attribution_core.statistics.state import JourneyState
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.model_states import save_states, show_state
-from attributary.consumers.store.policies import store_policy
+from attributary.consumers.store.events.policies import store_policy
+from attributary.consumers.store.events.sweep import close_journeys
+from attributary.consumers.store.models.model_states import save_states, show_state
+from attributary.consumers.store.models.timelines import Selection, stream_timelines
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.store.sweeping import close_journeys
-from attributary.consumers.store.training import Selection, stream_timelines
-from attributary.consumers.trainer.finished import FinishRules, finished_journeys
-from attributary.consumers.trainer.learning import Closing, Learned, Window, learn
-from attributary.consumers.trainer.training import TrainingError, TrainingPlan, train
+from attributary.consumers.training.journeys import FinishRules, finished_journeys
+from attributary.consumers.training.read_journeys import Closing, Learned, Window, learn
+from attributary.consumers.training.train import TrainingError, TrainingPlan, train
 from attributary.producers.pathdata import (
     PathDataMissingError,
     Replay,
@@ -28,13 +28,13 @@ from attributary.producers.pathdata import (
     find_pathdata,
     read_paths,
 )
-from tests.trainer.bulk import MARKOV, SHAPLEY, copy_replay
-from tests.trainer.feed import DAY, NOW, POLICY, feed, link, order, touchpoint
+from tests.factories.bulk_journeys import MARKOV, SHAPLEY, copy_replay
+from tests.factories.training_events import DAY, NOW, POLICY, feed, link, order, touchpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from attributary.consumers.store.model_states import NewState
+    from attributary.consumers.store.models.model_states import NewState
     from attributary.producers.pathdata import PathRow
 
 pytestmark = pytest.mark.postgres

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from attributary.attribution_core.lookback import LookbackPolicy
+from attributary.attribution_core.domain.lookback import LookbackPolicy
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.refitting import refit
-from attributary.consumers.store.sweeping import close_journeys, finalise
-from attributary.consumers.store.training_changes import next_tenant_with_changes
-from attributary.consumers.store.upkept import turn
-from attributary.consumers.trainer.learning import Learned, Window, learn, learn_by_day
-from attributary.consumers.trainer.upkeep import catch_up, looked, rebuild, snapshot, step, upkept, verify
-from tests.trainer.feed import DAY, NOW, POLICY, Feed, link, order, touchpoint
+from attributary.consumers.store.events.sweep import close_journeys, finalise
+from attributary.consumers.store.models.changed_people import next_tenant_with_changes
+from attributary.consumers.store.models.incremental_state import turn
+from attributary.consumers.store.repair.version_raise import refit
+from attributary.consumers.training.incremental_state import catch_up, looked, rebuild, snapshot, step, upkept, verify
+from attributary.consumers.training.read_journeys import Learned, Window, learn, learn_by_day
+from tests.factories.training_events import DAY, NOW, POLICY, Feed, link, order, touchpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -16,23 +16,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
-from attributary.attribution_core.forgetting import UNIT
-from attributary.attribution_core.state import StateError
+from attributary.attribution_core.statistics.forgetting import UNIT
+from attributary.attribution_core.statistics.state import StateError
 from attributary.cli.main import app
-from attributary.consumers.runtime.crash import POINTS
-from attributary.consumers.stitcher.decoding import content_hash
+from attributary.consumers.runtime.crash_points import POINTS
+from attributary.consumers.stitcher.decode import content_hash
 from attributary.consumers.store.connection import connect
+from attributary.consumers.store.events.sweep import close_journeys
+from attributary.consumers.store.models.changed_people import pending_changes
+from attributary.consumers.store.models.incremental_state import totals_of, turn
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.store.sweeping import close_journeys
-from attributary.consumers.store.training_changes import pending_changes
-from attributary.consumers.store.upkept import totals_of, turn
-from attributary.consumers.trainer.chores import Upkeep
-from attributary.consumers.trainer.learning import Window, learn, learn_by_day
-from attributary.consumers.trainer.training import TrainingError, TrainingPlan, train, upkept_for
-from attributary.consumers.trainer.upkeep import catch_up, looked, snapshot, step, upkept, verify
-from attributary.consumers.trainer.work import JOB_ERRORS
+from attributary.consumers.trainer.idle_tasks import Upkeep
+from attributary.consumers.trainer.job_handlers import JOB_ERRORS
+from attributary.consumers.training.incremental_state import catch_up, looked, snapshot, step, upkept, verify
+from attributary.consumers.training.read_journeys import Window, learn, learn_by_day
+from attributary.consumers.training.train import TrainingError, TrainingPlan, train, upkept_for
 from attributary.schemas.codec import Codec
-from tests.trainer.feed import DAY, NAMES, NOW, POLICY, Feed, feed, link, order, touchpoint
+from tests.factories.training_events import DAY, NAMES, NOW, POLICY, Feed, feed, link, order, touchpoint
 
 if TYPE_CHECKING:
     import psycopg
@@ -154,7 +154,7 @@ def test_an_id_that_a_replaced_link_gave_away_leaves_its_old_owner(database: str
 _CRASH = """
     import sys
     from attributary.consumers.store.connection import connect
-    from attributary.consumers.trainer.upkeep import catch_up
+    from attributary.consumers.training.incremental_state import catch_up
     catch_up(connect(sys.argv[1], application_name="tests"), "acme", int(sys.argv[2]))
 """
 

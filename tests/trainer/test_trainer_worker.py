@@ -15,24 +15,24 @@ from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.records import Outcome
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.job_rows import JobRow
-from attributary.consumers.store.jobs import claim_next
-from attributary.consumers.store.model_states import in_force, list_states
+from attributary.consumers.store.jobs.job_views import JobRow
+from attributary.consumers.store.jobs.jobs import claim_next
+from attributary.consumers.store.models.model_states import in_force, list_states
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.trainer import statuses
-from attributary.consumers.trainer.statuses import status_record
+from attributary.consumers.trainer import job_statuses as statuses
+from attributary.consumers.trainer.job_statuses import status_record
 from attributary.consumers.trainer.worker import WorkerLimits
 from attributary.schemas.codec import Codec
 from attributary.schemas.topics import job_key
-from tests.trainer.feed import NOW, feed, order, touchpoint
-from tests.trainer.workbench import PATIENCE_SECONDS, Bench, Trainer, job, record, running
+from tests.factories.training_events import NOW, feed, order, touchpoint
+from tests.trainer.training_harness import PATIENCE_SECONDS, Bench, Trainer, job, record, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from attributary.consumers.store.jobs import ClaimedJob
-    from attributary.consumers.trainer.learning import Progress
-    from attributary.consumers.trainer.work import Decision
+    from attributary.consumers.store.jobs.jobs import ClaimedJob
+    from attributary.consumers.trainer.job_handlers import Decision
+    from attributary.consumers.training.read_journeys import Progress
 
 pytestmark = pytest.mark.postgres
 

@@ -14,7 +14,7 @@ from attributary.cli import exits
 from attributary.cli.analyze_output import Format
 
 if TYPE_CHECKING:
-    from attributary.attribution_core.rules import RuleSettings
+    from attributary.attribution_core.models.rules import RuleSettings
 
 _SECONDS_PER_DAY = 86_400
 _MICROS_PER_DAY = 86_400_000_000
@@ -101,9 +101,9 @@ def analyze(
 
     Example: attributary analyze paths.csv --model markov,shapley --intervals
     """
-    from attributary.attribution_core.analysis import analyze as run
-    from attributary.attribution_core.analysis import known_models
-    from attributary.attribution_core.transforms import known_transforms
+    from attributary.attribution_core.analysis.analyze import analyze as run
+    from attributary.attribution_core.analysis.analyze import known_models
+    from attributary.attribution_core.tables.transforms import known_transforms
     from attributary.cli.analyze_output import show
     from attributary.cli.model_options import progress_bar
     from attributary.cli.table_files import read_experiments, read_journeys
@@ -150,7 +150,7 @@ def _as_given(note: str) -> str:
 @contextmanager
 def _blaming(file: Path, experiments: Path | None = None) -> Iterator[None]:
     """Say what is wrong, exit code 2, and in which file: experiments that do not fit are not the journeys' fault."""
-    from attributary.attribution_core.experiments import ExperimentError
+    from attributary.attribution_core.tables.experiments import ExperimentError
     from attributary.cli.table_files import FileError
 
     try:
@@ -165,7 +165,7 @@ def _blaming(file: Path, experiments: Path | None = None) -> Iterator[None]:
 
 
 def _micros(days: float) -> int:
-    from attributary.attribution_core.options import MOST_DAYS
+    from attributary.attribution_core.analysis.options import MOST_DAYS
 
     if not 0 <= days <= MOST_DAYS:
         raise typer.BadParameter(f"must be from 0 to {MOST_DAYS:,} days", param_hint="--lookback-days")
@@ -186,7 +186,7 @@ def _names(option: str, given: Sequence[str] | None, known: Callable[[Collection
 
 
 def _rules(half_life_days: float, position_weights: str) -> "RuleSettings":
-    from attributary.attribution_core.rules import RuleSettings
+    from attributary.attribution_core.models.rules import RuleSettings
 
     if not 0 < half_life_days < math.inf:
         raise typer.BadParameter("must be a positive number of days", param_hint="--half-life")

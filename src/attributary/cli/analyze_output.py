@@ -15,7 +15,7 @@ import typer
 from attributary.cli import exits
 
 if TYPE_CHECKING:
-    from attributary.attribution_core.report import Analysis
+    from attributary.attribution_core.analysis.report import Analysis
 
 Format = Literal["table", "json", "csv"]
 
@@ -44,7 +44,7 @@ def _text(found: "Analysis", output: Format) -> str:
     if output == "table":
         return found.table(shutil.get_terminal_size().columns) + "\n"
     if output == "csv":
-        from attributary.attribution_core.report import CSV_COLUMNS
+        from attributary.attribution_core.analysis.report import CSV_COLUMNS
 
         lines = io.StringIO()
         writer = csv.DictWriter(lines, CSV_COLUMNS, lineterminator="\n")

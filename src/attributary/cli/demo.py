@@ -30,8 +30,8 @@ def _demo(
     Example: attributary demo --touchpoints 2000 --report figures.json
     """
     from attributary.local.broker import BrokerUnavailableError
-    from attributary.local.child import ChildError
     from attributary.local.demo.run import NotOurFolderError, run_demo
+    from attributary.local.process import ChildError
 
     try:
         code = run_demo(

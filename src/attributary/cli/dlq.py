@@ -164,8 +164,8 @@ def _read(topics: list[str], since: str) -> "list[Letter]":
 def _fields(letter: "Letter") -> str:
     import json
 
+    from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
     from attributary.consumers.runtime.settings import load
-    from attributary.consumers.wire import RegistrySettings, make_codec
     from attributary.schemas.codec import DecodeError
     from attributary.schemas.topics import catalogue
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from attributary.consumers.store.explain import Explanation
+    from attributary.consumers.store.events.explain import Explanation
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +30,7 @@ def _explain(
     from attributary.cli.outcome import database
     from attributary.cli.tables import print_json
     from attributary.consumers.runtime.topic_reader import parse_time
-    from attributary.consumers.store.explain import explain
+    from attributary.consumers.store.events.explain import explain
 
     try:
         moment = parse_time(as_of)

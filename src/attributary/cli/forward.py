@@ -10,7 +10,7 @@ import typer
 from attributary import __version__
 
 if TYPE_CHECKING:
-    from attributary.consumers.store.delivery import Delivery
+    from attributary.consumers.store.deliveries.delivery import Delivery
 
 Name = Literal["meta", "ga4"]
 State = Literal["pending", "uncertain", "rejected", "expired", "skipped"]
@@ -74,7 +74,7 @@ def _dry_run(
         typer.echo(context.get_help())
         raise typer.Exit(_USAGE)
     from attributary.cli.outcome import exit_codes
-    from attributary.consumers.forwarder.dry_run import DryRun
+    from attributary.consumers.destinations.dry_run import DryRun
     from attributary.consumers.forwarder.process import read_setup
 
     with exit_codes():
@@ -97,9 +97,9 @@ def _dry_run(
 
 def _conversions(file: Path, broken: list[str]) -> Iterator[dict[str, Any]]:
     """Read conversions as `attributary produce` does, of columns with the fields' names."""
-    from attributary.producers.imports.mapping import RowMapper, RowRefused
-    from attributary.producers.imports.plan import ImportPlan, PlanError
-    from attributary.producers.imports.rows import FileError, SourceFile
+    from attributary.producers.importer.mapping import RowMapper, RowRefused
+    from attributary.producers.importer.plan import ImportPlan, PlanError
+    from attributary.producers.importer.rows import FileError, SourceFile
 
     try:
         with SourceFile(file) as source:
@@ -165,7 +165,7 @@ def _explain(
 def _explained(row: "Delivery") -> Iterator[str]:
     from datetime import UTC, datetime
 
-    from attributary.consumers.store.delivery import DeliveryState
+    from attributary.consumers.store.deliveries.delivery import DeliveryState
 
     yield f"{row.key.tenant_id}  {row.key.destination}  {row.key.event_id}: {row.state.value}"
     if row.reason:
@@ -231,7 +231,7 @@ def _retry(
         raise typer.BadParameter("say which: an event, or --destination", param_hint="EVENT_ID")
     from attributary.cli.outcome import exit_codes
     from attributary.consumers.forwarder.process import open_ledger
-    from attributary.consumers.store.delivery import DeliveryState
+    from attributary.consumers.store.deliveries.delivery import DeliveryState
 
     with exit_codes():
         ledger = open_ledger("attributary-forward")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from attributary.cli.tables import count, number, print_table, safe, share
 
 if TYPE_CHECKING:
-    from attributary.consumers.store.job_rows import JobRow
+    from attributary.consumers.store.jobs.job_views import JobRow
 
 _MOST_ROWS = 20
 

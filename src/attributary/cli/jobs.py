@@ -15,7 +15,7 @@ from attributary.cli.job_views import fields, print_job, print_jobs
 from attributary.cli.tables import print_json, safe
 
 if TYPE_CHECKING:
-    from attributary.consumers.store.job_rows import JobRow
+    from attributary.consumers.store.jobs.job_views import JobRow
 
 _POLL_SECONDS = 0.5
 _SEND_SECONDS = 15.0
@@ -60,7 +60,7 @@ def submit(
 
     Example: attributary jobs submit analyze_batch --tenant acme -s platform=meta -s from=2026-11-01 --wait --json
     """
-    from attributary.consumers.trainer.requests import PARAMETERS, JobParameterError, Parameters
+    from attributary.consumers.trainer.job_requests import PARAMETERS, JobParameterError, Parameters
 
     texts = _pairs(parameter or ())
     if kind not in PARAMETERS or kind == "cancel":
@@ -95,7 +95,7 @@ def cancel(job_id: Annotated[str, typer.Argument(help="Id of the job to cancel."
 
     Example: attributary jobs cancel train-3f2a --tenant acme
     """
-    from attributary.consumers.store.jobs import FINISHED
+    from attributary.consumers.store.jobs.jobs import FINISHED
 
     is_known, row = _looked_up(tenant, job_id)
     if row is not None and row.state in FINISHED:
@@ -137,8 +137,8 @@ def list_(
     Example: attributary jobs list --tenant acme --state running
     """
     from attributary.cli.outcome import database
-    from attributary.consumers.store.job_rows import list_jobs
-    from attributary.consumers.store.jobs import STATES
+    from attributary.consumers.store.jobs.job_views import list_jobs
+    from attributary.consumers.store.jobs.jobs import STATES
 
     if state is not None and state not in STATES:
         raise typer.BadParameter(f"must be one of {', '.join(STATES)}", param_hint="--state")
@@ -173,9 +173,9 @@ def _publish(tenant: str, job_id: str, kind: str, parameters: Mapping[str, str])
     import getpass
 
     from attributary.cli.outcome import exit_codes
+    from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
     from attributary.consumers.runtime.errors import Fatal
     from attributary.consumers.runtime.settings import KafkaSettings, load
-    from attributary.consumers.wire import RegistrySettings, make_codec
     from attributary.producers.kafka import KafkaTransport
     from attributary.producers.transport import Message, Refused
     from attributary.schemas.rules import check_job
@@ -241,7 +241,7 @@ def _client_lines() -> Iterator[list[str]]:
 
 def _read(tenant: str, job_id: str) -> "JobRow | None":
     from attributary.cli.outcome import database
-    from attributary.consumers.store.job_rows import show_job
+    from attributary.consumers.store.jobs.job_views import show_job
 
     with database("attributary-jobs") as connection:
         return show_job(connection, tenant, job_id)
@@ -288,7 +288,7 @@ def _fail(why: str, code: int) -> NoReturn:
 
 
 def _wait(tenant: str, job_id: str) -> "JobRow":
-    from attributary.consumers.store.jobs import FINISHED
+    from attributary.consumers.store.jobs.jobs import FINISHED
 
     while (row := _read(tenant, job_id)) is None or row.state not in FINISHED:
         time.sleep(_POLL_SECONDS)

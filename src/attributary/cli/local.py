@@ -36,8 +36,8 @@ def up(
     Example: attributary up --detach && . .attributary/up/env && attributary tail results
     """
     from attributary.local.broker import BrokerUnavailableError
-    from attributary.local.child import ChildError
     from attributary.local.folder import FolderInUseError
+    from attributary.local.process import ChildError
     from attributary.local.up import run_foreground, start_detached
 
     folder = _folder(data)
@@ -59,7 +59,7 @@ def down(data: Annotated[Path | None, _DATA] = None) -> None:
 
     Example: attributary down
     """
-    from attributary.local.child import ChildError
+    from attributary.local.process import ChildError
     from attributary.local.up import stop_detached
 
     folder = _folder(data)
@@ -73,6 +73,6 @@ def down(data: Annotated[Path | None, _DATA] = None) -> None:
 
 def _folder(data: Path | None) -> "StackFolder":
     from attributary.local.folder import StackFolder
-    from attributary.local.places import state_dir
+    from attributary.local.paths import state_dir
 
     return StackFolder(data.resolve() if data else state_dir("up"))

@@ -34,11 +34,11 @@ def calibrate(
 
     Example: attributary models calibrate markov 3 --experiments lift.csv --tenant acme
     """
-    from attributary.attribution_core.experiments import ExperimentError
+    from attributary.attribution_core.tables.experiments import ExperimentError
     from attributary.cli.outcome import database
     from attributary.cli.table_files import FileError, read_experiments
-    from attributary.consumers.store.model_states import save_states
-    from attributary.consumers.trainer.calibrating import calibrated
+    from attributary.consumers.store.models.model_states import save_states
+    from attributary.consumers.training.calibrate import calibrated
 
     try:
         known = read_experiments(experiments)

@@ -27,8 +27,8 @@ def insights(
     Example: attributary models insights markov --tenant acme
     """
     from attributary.cli.outcome import database
-    from attributary.consumers.store.model_states import show_state
-    from attributary.consumers.trainer.version_insights import cohort_of, window_of
+    from attributary.consumers.store.models.model_states import show_state
+    from attributary.consumers.training.version_insights import cohort_of, window_of
 
     with database("attributary-models") as connection, usage_errors(), progress_bar() as progress:
         chosen = chosen_version(connection, tenant, model, version)

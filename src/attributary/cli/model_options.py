@@ -12,7 +12,7 @@ from attributary.cli import exits
 if TYPE_CHECKING:
     import psycopg
 
-    from attributary.consumers.store.model_states import StateSummary
+    from attributary.consumers.store.models.model_states import StateSummary
 
 _MICROS = 1_000_000
 
@@ -27,7 +27,7 @@ Force = Annotated[
 @contextmanager
 def usage_errors() -> Iterator[None]:
     """Say what cannot be done as asked, exit code 2."""
-    from attributary.consumers.trainer.work import JOB_ERRORS
+    from attributary.consumers.trainer.job_handlers import JOB_ERRORS
 
     try:
         yield
@@ -42,7 +42,7 @@ def chosen_version(connection: "psycopg.Connection", tenant: str, model: str, ve
     Raises:
         ModelStateError: the model has no version.
     """
-    from attributary.consumers.store.model_states import ModelStateError, list_states
+    from attributary.consumers.store.models.model_states import ModelStateError, list_states
 
     if version is not None:
         return version
@@ -58,7 +58,7 @@ def time_option(text: str | None, option: str) -> int | None:
     Raises:
         typer.BadParameter: it is none.
     """
-    from attributary.consumers.trainer.requests import parse_time
+    from attributary.consumers.trainer.job_requests import parse_time
 
     try:
         return None if text is None else parse_time(text)

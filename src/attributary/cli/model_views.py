@@ -11,7 +11,7 @@ from attributary.cli.tables import count, number, print_json, print_table, share
 if TYPE_CHECKING:
     import psycopg
 
-    from attributary.consumers.store.model_states import StateSummary
+    from attributary.consumers.store.models.model_states import StateSummary
 
 _MICROS = 1_000_000
 _TITLES = {"markov": "removal effects", "shapley": "Shapley values", "poisson": "the time-aware model"}
@@ -34,7 +34,7 @@ def show(
     Example: attributary models show markov --tenant acme
     """
     from attributary.cli.outcome import database
-    from attributary.consumers.store.model_states import show_state
+    from attributary.consumers.store.models.model_states import show_state
 
     with database("attributary-models") as connection, usage_errors():
         summary, state = show_state(connection, tenant, model, chosen_version(connection, tenant, model, version))
@@ -121,7 +121,7 @@ def _show_rates(facts: Mapping[str, Any]) -> None:
 
 
 def _show_calibration(diagnostics: Mapping[str, Any]) -> None:
-    from attributary.attribution_core.lifts import closing_lines
+    from attributary.attribution_core.analysis.experiment_lifts import closing_lines
 
     calibration = diagnostics.get("calibration")
     if calibration is None:
@@ -206,8 +206,8 @@ def drift(
     Example: attributary models drift markov --tenant acme
     """
     from attributary.cli.outcome import database
-    from attributary.consumers.store.model_states import ModelStateError, list_states
-    from attributary.consumers.trainer.changes import changed_channels
+    from attributary.consumers.store.models.model_states import ModelStateError, list_states
+    from attributary.consumers.training.drift import changed_channels
 
     with database("attributary-models") as connection, usage_errors():
         rows = list_states(connection, tenant, model)
@@ -233,8 +233,8 @@ def _active(rows: "Sequence[StateSummary]") -> int | None:
 
 
 def _changes(connection: "psycopg.Connection", tenant: str, model: str, versions: tuple[int, int]) -> dict[str, Any]:
-    from attributary.consumers.store.model_states import show_state
-    from attributary.consumers.trainer.changes import version_changes
+    from attributary.consumers.store.models.model_states import show_state
+    from attributary.consumers.training.drift import version_changes
 
     (before, old), (after, new) = (show_state(connection, tenant, model, version) for version in versions)
     return version_changes(model, (before.metadata, old.document), (after.metadata, new.document))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from attributary.cli.incremental_state import upkeep_group
 from attributary.cli.model_calibration import calibrate
 from attributary.cli.model_insights import insights
 from attributary.cli.model_options import (
@@ -18,10 +19,9 @@ from attributary.cli.model_options import (
 )
 from attributary.cli.model_views import diff, drift, show
 from attributary.cli.tables import count, number, print_json, print_table
-from attributary.cli.upkeep import upkeep_group
 
 if TYPE_CHECKING:
-    from attributary.consumers.store.model_states import Activation
+    from attributary.consumers.store.models.model_states import Activation
 
 
 def register(app: typer.Typer) -> None:
@@ -48,7 +48,7 @@ def list_(
     Example: attributary models list --tenant acme
     """
     from attributary.cli.outcome import database
-    from attributary.consumers.store.model_states import list_states
+    from attributary.consumers.store.models.model_states import list_states
 
     with database("attributary-models") as connection:
         rows = list_states(connection, tenant, model)
@@ -116,13 +116,13 @@ def train(
     Example: attributary models train --tenant acme --from 2026-10-01 --to 2026-11-01
     """
     from attributary.cli.outcome import database
-    from attributary.consumers.policy import PolicySettings
+    from attributary.consumers.adapters.policy_settings import PolicySettings
     from attributary.consumers.runtime.settings import load
-    from attributary.consumers.store.model_states import OK, save_states
-    from attributary.consumers.store.model_states import activate as bring_into_force
-    from attributary.consumers.trainer.learning import Closing, Window
-    from attributary.consumers.trainer.training import TrainingPlan, check_usable, upkept_for
-    from attributary.consumers.trainer.training import train as run
+    from attributary.consumers.store.models.model_states import OK, save_states
+    from attributary.consumers.store.models.model_states import activate as bring_into_force
+    from attributary.consumers.training.read_journeys import Closing, Window
+    from attributary.consumers.training.train import TrainingPlan, check_usable, upkept_for
+    from attributary.consumers.training.train import train as run
 
     window = Window(
         tenant,
@@ -173,7 +173,7 @@ def activate(
     Example: attributary models activate markov 4 --tenant acme
     """
     from attributary.cli.outcome import database
-    from attributary.consumers.store.model_states import activate as run
+    from attributary.consumers.store.models.model_states import activate as run
 
     with database("attributary-models") as connection, usage_errors():
         found = run(connection, tenant, {model: version}, force=force)
@@ -188,7 +188,7 @@ def deactivate(
     Example: attributary models deactivate markov --tenant acme
     """
     from attributary.cli.outcome import database
-    from attributary.consumers.store.model_states import deactivate as run
+    from attributary.consumers.store.models.model_states import deactivate as run
 
     with database("attributary-models") as connection, usage_errors():
         found = run(connection, tenant, [model])
@@ -209,7 +209,7 @@ def rollback(
     Example: attributary models rollback markov --tenant acme
     """
     from attributary.cli.outcome import database
-    from attributary.consumers.store.model_states import roll_back
+    from attributary.consumers.store.models.model_states import roll_back
 
     with database("attributary-models") as connection, usage_errors():
         found = roll_back(connection, tenant, model, from_version=from_version)
@@ -218,7 +218,7 @@ def rollback(
 
 def _settings(pairs: Sequence[str]) -> dict[str, Any]:
     """Read NAME=VALUE; a value is JSON where it can be, else a text."""
-    from attributary.consumers.trainer.model_settings import read_json
+    from attributary.consumers.training.model_settings import read_json
 
     found: dict[str, Any] = {}
     for pair in pairs:
@@ -235,7 +235,7 @@ def _settings(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def _half_life(days: float | None) -> int | None:
-    from attributary.consumers.trainer.model_settings import half_life_micros
+    from attributary.consumers.training.model_settings import half_life_micros
 
     try:
         return None if days is None else half_life_micros(days)

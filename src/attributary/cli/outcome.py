@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from attributary.consumers.outages import outside_errors
+from attributary.consumers.adapters.error_mapping import outside_errors
 from attributary.consumers.runtime.errors import AttributaryError
 
 if TYPE_CHECKING:

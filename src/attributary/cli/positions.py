@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 def _show() -> None:
     """Show group, topic, partition and next offset."""
     from attributary.cli.outcome import database
-    from attributary.consumers.store.positions import all_positions
+    from attributary.consumers.store.offsets import all_positions
 
     with database("attributary-cli") as connection:
         for group, topic, partition, next_offset in all_positions(connection):
@@ -35,7 +35,7 @@ def _forget(
     Example: attributary positions forget attribution.stitcher
     """
     from attributary.cli.outcome import database
-    from attributary.consumers.store.positions import forget_positions
+    from attributary.consumers.store.offsets import forget_positions
 
     if not yes:
         typer.confirm(f"Forget the stored offsets of {group}?", abort=True)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from attributary.producers.client import AttributaryProducer
-    from attributary.producers.imports.rows import SourceFile
-    from attributary.producers.imports.run import FileImport, Progress
+    from attributary.producers.importer.rows import SourceFile
+    from attributary.producers.importer.run import FileImport, Progress
 
 EXIT_SOME_REJECTED = 3
 _PROGRESS_ROWS = 500
@@ -65,10 +65,10 @@ def produce(
     Example: attributary produce orders.csv --kind conversion --tenant acme --map value=total --map order_id=number
     --map occurred_at=date --timezone Europe/Berlin --constant currency=EUR --constant conversion_type=purchase
     """
-    from attributary.producers.imports.mapping import RowMapper
-    from attributary.producers.imports.plan import PlanError, plan_from, read_mapping_file
-    from attributary.producers.imports.rows import FileError, SourceFile
-    from attributary.producers.imports.run import FileImport, RejectsFile
+    from attributary.producers.importer.mapping import RowMapper
+    from attributary.producers.importer.plan import PlanError, plan_from, read_mapping_file
+    from attributary.producers.importer.rows import FileError, SourceFile
+    from attributary.producers.importer.run import FileImport, RejectsFile
 
     command_line = {
         "kind": kind,
@@ -103,7 +103,7 @@ def produce(
 def _open_producer(tenant: str, region: str | None, *, dry_run: bool) -> "AttributaryProducer":
     from attributary.producers.client import AttributaryProducer
     from attributary.producers.config import ProducerConfig
-    from attributary.producers.memory import CheckOnly
+    from attributary.producers.memory_transport import CheckOnly
 
     config = ProducerConfig(source="attributary-produce", default_tenant=tenant, default_region=region)
     if dry_run:
@@ -117,7 +117,7 @@ def _run(
 ) -> int:
     """Run the import; return the exit status, 0 when it came to its end."""
     from attributary.producers.errors import ProducerError
-    from attributary.producers.imports.rows import FileError
+    from attributary.producers.importer.rows import FileError
 
     try:
         with producer:

@@ -32,10 +32,10 @@ def _rebuild(
     Example: attributary rebuild --dry-run
     """
     from attributary.cli.outcome import database
-    from attributary.cli.rebuilding import Rebuilding, check_stopped
-    from attributary.consumers.policy import PolicySettings
+    from attributary.consumers.adapters.policy_settings import PolicySettings
+    from attributary.consumers.maintenance.rebuild import Rebuilding, check_stopped
     from attributary.consumers.runtime.settings import load
-    from attributary.consumers.store.rebuilds import EVERYBODY, RebuildRunsError, hold
+    from attributary.consumers.store.repair.rebuild_progress import EVERYBODY, RebuildRunsError, hold
 
     if from_log and (tenant is not None or dry_run):
         raise typer.BadParameter("the log is read for everybody, and in earnest", param_hint="--from-log")

@@ -33,11 +33,11 @@ def _refit(
     from rich.progress import Progress
 
     from attributary.cli.outcome import database
-    from attributary.consumers.policy import PolicySettings
+    from attributary.consumers.adapters.policy_settings import PolicySettings
     from attributary.consumers.runtime.settings import load
     from attributary.consumers.runtime.topic_reader import parse_time
-    from attributary.consumers.store.policies import store_policy
-    from attributary.consumers.store.refitting import count_refit, refit
+    from attributary.consumers.store.events.policies import store_policy
+    from attributary.consumers.store.repair.version_raise import count_refit, refit
 
     try:
         start, end = parse_time(since), parse_time(until)

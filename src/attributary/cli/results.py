@@ -36,7 +36,7 @@ def _results(
     from attributary.cli.outcome import database
     from attributary.cli.tables import money, print_json, print_table
     from attributary.consumers.runtime.topic_reader import parse_time
-    from attributary.consumers.store.versions import reported
+    from attributary.consumers.store.results.versions import reported
 
     try:
         start, end, moment = parse_time(since), parse_time(until), parse_time(as_of)

@@ -24,7 +24,7 @@ def list_schemas() -> None:
 
     Example: attributary schemas list
     """
-    from attributary.schemas.bundled import current_schemas, published_paths
+    from attributary.schemas.schema_catalog import current_schemas, published_paths
     from attributary.schemas.topics import catalogue
 
     topics = {topic.record: topic.name for topic in catalogue()}
@@ -39,7 +39,7 @@ def show_schema(name: Annotated[str, typer.Argument(help="touchpoint, conversion
 
     Example: attributary schemas show touchpoint
     """
-    from attributary.schemas.bundled import path_of
+    from attributary.schemas.schema_catalog import path_of
 
     typer.echo(path_of(_known(name)).read_text("utf-8"), nl=False)
 
@@ -104,7 +104,7 @@ def _bytes_of(file: str) -> bytes:
 
 
 def _known(name: str) -> str:
-    from attributary.schemas.bundled import NAMES
+    from attributary.schemas.schema_catalog import NAMES
 
     if name not in NAMES:
         raise typer.BadParameter(f"must be one of {', '.join(NAMES)}")
@@ -113,8 +113,8 @@ def _known(name: str) -> str:
 
 def _named(value: bytes) -> str:
     """Return the record that the fingerprint names."""
-    from attributary.schemas.bundled import known_schemas
     from attributary.schemas.codec import SINGLE_OBJECT
+    from attributary.schemas.schema_catalog import known_schemas
 
     if value[:1] == b"\0":
         raise typer.BadParameter("a record with a schema id does not say what it is", param_hint="--name")

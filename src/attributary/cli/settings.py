@@ -49,7 +49,7 @@ def _classes() -> Iterator[type[Any]]:
     from attributary.consumers.runtime.settings import Settings
 
     for module in pkgutil.walk_packages(consumers.__path__, "attributary.consumers."):
-        if module.name.rpartition(".")[2] in {"settings", "policy", "wire", "process"}:
+        if module.name.rpartition(".")[2].endswith(("settings", "process")):
             importlib.import_module(module.name)
     found: list[type[Any]] = []
     queue = list(Settings.__subclasses__())

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attributary.attribution_core.experiments import Experiment
-    from attributary.attribution_core.paths import JourneyTable
+    from attributary.attribution_core.tables.experiments import Experiment
+    from attributary.attribution_core.tables.paths import JourneyTable
 
 _PARQUET = b"PAR1"
 _OTHER = (
@@ -58,7 +58,7 @@ def read_journeys(file: Path, lookback_micros: int | None = None) -> "JourneyTab
     Raises:
         FileError: it cannot be read.
     """
-    from attributary.attribution_core.tables import read_table
+    from attributary.attribution_core.tables.journey_table import read_table
 
     found = read_columns(file)
     with _naming_lines(file, found.lines):
@@ -74,7 +74,7 @@ def read_experiments(file: Path) -> "list[Experiment]":
     Raises:
         FileError: it cannot be read.
     """
-    from attributary.attribution_core import experiments
+    from attributary.attribution_core.tables import experiments
 
     found = read_columns(file)
     with _naming_lines(file, found.lines):
@@ -84,8 +84,8 @@ def read_experiments(file: Path) -> "list[Experiment]":
 @contextmanager
 def _naming_lines(file: Path, lines: list[int] | None) -> Iterator[None]:
     """Say what is wrong with a row by the line where it begins."""
-    from attributary.attribution_core.cells import TableError
-    from attributary.attribution_core.experiments import ExperimentError
+    from attributary.attribution_core.tables.cells import TableError
+    from attributary.attribution_core.tables.experiments import ExperimentError
 
     try:
         yield
@@ -104,7 +104,7 @@ def read_columns(file: Path) -> FileColumns:
     Raises:
         FileError: it cannot be read.
     """
-    from attributary.attribution_core.cells import TableError
+    from attributary.attribution_core.tables.cells import TableError
 
     try:
         parquet_folder = file.suffix.lower() in {".parquet", ".pq"} and file.is_dir()
@@ -123,8 +123,8 @@ def _is_stdin(file: Path) -> bool:
 
 
 def _csv(data: bytes) -> FileColumns:
-    from attributary.attribution_core.cells import TableError
-    from attributary.attribution_core.columns import check_once
+    from attributary.attribution_core.tables.cells import TableError
+    from attributary.attribution_core.tables.columns import check_once
 
     reader = csv.reader(io.StringIO(_text(data), newline=""), strict=True)
     rows: list[list[str]] = []
@@ -151,7 +151,7 @@ def _csv(data: bytes) -> FileColumns:
 
 
 def _text(data: bytes) -> str:
-    from attributary.attribution_core.cells import TableError
+    from attributary.attribution_core.tables.cells import TableError
 
     for begin, rule in _OTHER:
         if data.startswith(begin):
@@ -168,8 +168,8 @@ def _text(data: bytes) -> str:
 
 
 def _parquet(source: Path | bytes) -> dict[str, list[Any]]:
-    from attributary.attribution_core.cells import TableError
-    from attributary.attribution_core.columns import check_once
+    from attributary.attribution_core.tables.cells import TableError
+    from attributary.attribution_core.tables.columns import check_once
 
     try:
         from pyarrow import ArrowException, BufferReader, parquet

@@ -47,9 +47,9 @@ def _tail(
     import sys
 
     from attributary.cli.outcome import exit_codes
+    from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
     from attributary.consumers.runtime.settings import KafkaSettings, load
     from attributary.consumers.runtime.topic_reader import parse_time, read_topic
-    from attributary.consumers.wire import RegistrySettings, make_codec
     from attributary.schemas.codec import DecodeError
 
     if what not in _KINDS:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from attributary.cli.verifying import Findings
+    from attributary.consumers.maintenance.verify import Findings
 
 _SHOWN = 20
 
@@ -49,12 +49,12 @@ def _verify(
     Example: attributary verify --since 1d
     """
     from attributary.cli.tables import print_json
-    from attributary.cli.verifying import Findings, check_log, check_replay, check_stored
-    from attributary.consumers.runtime.log_range import LogReader
+    from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
+    from attributary.consumers.maintenance.verify import Findings, check_log, check_replay, check_stored
+    from attributary.consumers.runtime.log_reader import LogReader
     from attributary.consumers.runtime.settings import KafkaSettings, load
     from attributary.consumers.runtime.topic_reader import parse_time
-    from attributary.consumers.store.shadow import keep_shadow
-    from attributary.consumers.wire import RegistrySettings, make_codec
+    from attributary.consumers.store.repair.shadow_tables import keep_shadow
 
     try:
         since_ms = parse_time(since)
@@ -86,7 +86,7 @@ def _verify(
 def _connections(*, replay: bool) -> "Iterator[tuple[psycopg.Connection, psycopg.Connection | None]]":
     """Open what is stored, in one snapshot that nothing can write to, and the shadow of it."""
     from attributary.cli.outcome import database
-    from attributary.consumers.store.shadow import create_shadow, home
+    from attributary.consumers.store.repair.shadow_tables import create_shadow, home
 
     with database("attributary-verify") as snapshot:
         schema = home(snapshot)

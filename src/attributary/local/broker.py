@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from attributary.local.child import ChildError
 from attributary.local.docker_broker import IMAGE, docker_broker, docker_obstacle
 from attributary.local.kafka_jars import (
     KAFKA_VERSION,
@@ -22,6 +21,7 @@ from attributary.local.kafka_jars import (
     kafka_cluster,
 )
 from attributary.local.mock_broker import LIMITS, mock_broker
+from attributary.local.process import ChildError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -14,9 +14,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from attributary.local.child import ChildError
 from attributary.local.kafka_jars import KAFKA_VERSION, cluster_refusal
 from attributary.local.ports import LOOPBACK, free_port
+from attributary.local.process import ChildError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from attributary.local.child import wait_until_ready
 from attributary.local.kafka_maven import fetch_jars, java
 from attributary.local.kafka_node import KafkaNode, Ports, Runtime
 from attributary.local.ports import LOOPBACK, free_ports
+from attributary.local.process import wait_until_ready
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -15,8 +15,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from attributary.local.child import ChildError, run
-from attributary.local.places import cache_dir
+from attributary.local.paths import cache_dir
+from attributary.local.process import ChildError, run
 
 POM = Path(__file__).with_name("kafka-pom.xml")
 _OLDEST_JAVA = 17

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from attributary.local.child import Child, ChildError, run, spawn
 from attributary.local.ports import LOOPBACK
+from attributary.local.process import Child, ChildError, run, spawn
 
 LOGGING = Path(__file__).with_name("kafka-log4j2.properties")
 

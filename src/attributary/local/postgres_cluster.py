@@ -21,9 +21,9 @@ from urllib.parse import quote
 
 import psycopg
 
-from attributary.local.child import Child, run, spawn, wait_until_ready
 from attributary.local.ports import LOOPBACK
 from attributary.local.postgres_install import Account, Install, account_for, find_install
+from attributary.local.process import Child, run, spawn, wait_until_ready
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

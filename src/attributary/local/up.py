@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from attributary.local.child import ChildError, spawn, wait_until_ready
+from attributary.local.process import ChildError, spawn, wait_until_ready
 from attributary.local.stack import Stack
 from attributary.local.stages import command_line
 

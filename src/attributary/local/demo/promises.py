@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from attributary.local.demo.publishing import Published
-    from attributary.local.demo.watching import Seen
+    from attributary.local.demo.publish import Published
+    from attributary.local.demo.subscriber import Seen
 
 _TABLES = {
     TOUCHPOINTS: "attribution_touchpoints",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from attributary.local.demo.promises import Promise
-    from attributary.local.demo.watching import Seen
+    from attributary.local.demo.subscriber import Seen
 
 _CREDIT = """
 SELECT name, model, sum(credit)::float8, sum(value)::float8 FROM reporting.credit

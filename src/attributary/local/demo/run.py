@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from attributary.consumers.store.connection import connect
-from attributary.local.child import run as run_program
 from attributary.local.demo import report
-from attributary.local.demo.ground import Ground, ground
+from attributary.local.demo.environment import Ground, ground
 from attributary.local.demo.promises import check_promises
-from attributary.local.demo.publishing import Published
+from attributary.local.demo.publish import Published
+from attributary.local.demo.subscriber import ResultsWatcher
 from attributary.local.demo.traffic import Traffic, demo_traffic
-from attributary.local.demo.watching import ResultsWatcher
+from attributary.local.process import run as run_program
 from attributary.local.stages import command_line
 
 if TYPE_CHECKING:

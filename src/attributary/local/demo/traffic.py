@@ -17,7 +17,7 @@ from attributary.producers.simulator.config import Disorder, SimulatorConfig, Vo
 from attributary.producers.simulator.traffic import simulate
 
 if TYPE_CHECKING:
-    from attributary.local.demo.publishing import Arrival
+    from attributary.local.demo.publish import Arrival
 
 SEED = 11
 # A fifth of the events are published live, at a pace, after the model has been trained on the rest.

@@ -1,0 +1,1 @@
+"""The attribution models: credits of single journeys, and totals of channels."""

@@ -1,0 +1,1 @@
+"""Additive counts of journeys: everything that a trained model remembers."""

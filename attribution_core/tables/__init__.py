@@ -1,0 +1,1 @@
+"""Data as people hold it (paths, events, experiments), checked and read into journeys."""

@@ -1,0 +1,120 @@
+"""What the figures stand on: a real Kafka, a Postgres that is not in a hurry to lose data, and processes of their own.
+
+Every measured job runs in a child process, so that neither the bench's memory nor its threads weigh on it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from attributary.consumers.store.connection import connect
+from attributary.consumers.store.migrate import migrate
+from attributary.local.broker import REAL, Broker, find_broker
+from attributary.local.paths import state_dir
+from attributary.local.postgres import Postgres, find_postgres
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[2]
+_JOB_SECONDS = 900
+
+# Numpy's BLAS chooses its own kernels; where a machine pins them for its own reasons, the pin is not ours to measure.
+_UNPINNED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+
+
+class JobError(RuntimeError):
+    """A measured job failed; the text is what it printed last."""
+
+
+class JobTimeoutError(JobError):
+    """A measured job did not end in time."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A broker, a server and a folder for logs."""
+
+    broker: Broker
+    postgres: Postgres
+    folder: Path
+
+    def describe(self) -> str:
+        """One line for people."""
+        return f"{self.broker.describe()}; {self.postgres.describe()}"
+
+    def empty_database(self, name: str) -> str:
+        """DSN of a database without any table."""
+        with psycopg.connect(self.postgres.dsn, autocommit=True) as connection:
+            connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+            connection.execute(f'CREATE DATABASE "{name}"')
+        return self.postgres.database(name)
+
+    def new_database(self, name: str) -> str:
+        """DSN of an empty database at the newest migration."""
+        dsn = self.empty_database(name)
+        with connect(dsn, application_name="bench") as connection:
+            migrate(connection)
+        return dsn
+
+
+@contextmanager
+def find_ground() -> Iterator[Ground]:
+    """Start or find a broker and a server for the length of a `with` block."""
+    folder = state_dir("bench")
+    with find_broker(REAL) as broker, find_postgres() as postgres:
+        yield Ground(broker, postgres, folder)
+
+
+def child_environment(more: dict[str, str] | None = None) -> dict[str, str]:
+    """This process's environment for a measured child."""
+    return {name: value for name, value in os.environ.items() if name not in _UNPINNED} | (more or {})
+
+
+def run_job(
+    module: str,
+    arguments: dict[str, Any],
+    *,
+    python: str = sys.executable,
+    seconds: float = _JOB_SECONDS,
+    environment: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """Run a measured job and return the JSON object that it prints last.
+
+    Args:
+        module: a module of `benchmarks`, or the path of a script when another interpreter runs it.
+        arguments: passed as one JSON text.
+        python: the interpreter.
+        seconds: the job is killed after this time.
+        environment: further variables of the job.
+
+    Raises:
+        JobError: when it fails.
+        JobTimeoutError: when it takes too long.
+    """
+    target = [module] if module.endswith(".py") else ["-m", f"benchmarks.{module}"]
+    try:
+        done = subprocess.run(
+            [python, *target, json.dumps(arguments)],
+            cwd=ROOT,
+            env=child_environment(environment),
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise JobTimeoutError(f"{module} did not end within {seconds:.0f} s") from None
+    if done.returncode:
+        raise JobError(f"{module} ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-2_000:]}")
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result

@@ -1,0 +1,197 @@
+"""The pipeline's own processes, watched from outside: by their metrics and by what stands in Postgres.
+
+A run begins when the stitcher has read its first record and ends, for the stitcher, when Postgres holds the last
+position, and for the whole, when every conversion's newest version has been seen in the results topic by the auditor.
+"""
+
+from __future__ import annotations
+
+import time
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psycopg
+from prometheus_client.parser import text_string_to_metric_families
+
+from attributary.local.ports import LOOPBACK, free_ports
+from attributary.local.process import Child, spawn
+from attributary.local.stages import command_line
+from benchmarks.environment_setup import Ground, child_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from attributary.producers.simulator import ConversionTruth, Truth
+
+STAGES = ("stitcher", "attributor", "auditor")
+_GROUP = "attribution.stitcher"
+_START_SECONDS = 60.0
+_RUN_SECONDS = 600.0
+_LOOK_SECONDS = 0.05
+_GRACE_SECONDS = 20.0
+
+_POSITIONS = "SELECT coalesce(sum(next_offset), 0) FROM attribution_positions WHERE consumer_group = %s"
+# Whether any, not how many: counting would be work for the server that is measured.
+_UNOBSERVED = (
+    "SELECT count(*) FROM (SELECT FROM attribution_conversions WHERE observed_version < version LIMIT 1) AS any_one"
+)
+_NEWEST = """
+SELECT c.tenant_id, c.conversion_id, c.journey_key, c.net_value_micros, c.currency, r.touchpoint_count,
+    (SELECT bool_and((model ->> 'unattributed_micros')::bigint + coalesce((
+        SELECT sum(micros::bigint) FROM jsonb_array_elements_text(model -> 'micros') micros
+    ), 0) = c.net_value_micros) FROM jsonb_array_elements(r.models) model)
+FROM attribution_conversions c
+LEFT JOIN attribution_results r USING (tenant_id, conversion_id, version)
+"""
+
+
+class PipelineError(RuntimeError):
+    """The pipeline did not do its work; the text says what was seen."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Seconds from the first record read."""
+
+    stitched_seconds: float
+    observed_seconds: float
+
+
+class Pipeline:
+    """Running stages; made by `run_pipeline`."""
+
+    def __init__(self, dsn: str, children: dict[str, Child], ports: dict[str, int]) -> None:
+        self.dsn = dsn
+        self._children = children
+        self._ports = ports
+
+    def samples(self, stage: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+        """What a stage counts: value by (name, sorted labels); empty while it does not answer yet."""
+        self._children[stage].fail_if_ended()
+        try:
+            with urllib.request.urlopen(f"http://{LOOPBACK}:{self._ports[stage]}/metrics", timeout=5) as answer:
+                text = answer.read().decode()
+        except OSError:
+            return {}
+        return {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+    def stage_seconds(self) -> dict[str, dict[str, float]]:
+        """Seconds that each stage spent in each step since its start."""
+        steps: dict[str, dict[str, float]] = {}
+        for stage in STAGES:
+            for (name, labels), value in self.samples(stage).items():
+                if name == "attribution_stage_seconds_sum":
+                    steps.setdefault(stage, {})[dict(labels)["step"]] = value
+        return steps
+
+    def total(self, stage: str, name: str) -> float:
+        """Sum of a counter over its labels."""
+        return sum(value for (sample, _), value in self.samples(stage).items() if sample == name)
+
+    def work_through(self, records: int) -> Run:
+        """Wait until so many input records are stitched and every owed result is observed.
+
+        Raises:
+            PipelineError: when that takes too long.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        while not self.total("stitcher", "attribution_records_consumed_total"):
+            if time.monotonic() > deadline:
+                raise PipelineError("the stitcher read nothing")
+            time.sleep(_LOOK_SECONDS)
+        started = time.monotonic()
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            stitched = self._wait(connection, _POSITIONS, records, "input records stitched") - started
+            observed = self._wait(connection, _UNOBSERVED, 0, "results not observed") - started
+        return Run(stitched, observed)
+
+    def _wait(self, connection: psycopg.Connection, question: str, wanted: int, what: str) -> float:
+        deadline = time.monotonic() + _RUN_SECONDS
+        parameters = (_GROUP,) if "%s" in question else ()
+        while True:
+            row = connection.execute(question, parameters).fetchone()
+            if row is not None and int(row[0]) == wanted:
+                return time.monotonic()
+            for child in self._children.values():
+                child.fail_if_ended()
+            if time.monotonic() > deadline:
+                raise PipelineError(f"{what}: {row and row[0]} instead of {wanted}")
+            time.sleep(_LOOK_SECONDS)
+
+    def broken_promises(self, truth: Truth) -> list[str]:
+        """What in the store differs from the truth; empty when every promise holds."""
+        broken = []
+        with psycopg.connect(self.dsn) as connection:
+            for table, count in (
+                ("attribution_touchpoints", truth.touchpoints),
+                ("attribution_conversion_events", truth.conversions + truth.corrections),
+                ("attribution_identity_links", truth.links),
+            ):
+                row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+                if row is None or row[0] != count:
+                    broken.append(f"{table}: {row and row[0]} rows instead of {count}")
+            stored = {(row[0], row[1]): row[2:] for row in connection.execute(_NEWEST)}
+        wrong = [key for key in truth.by_conversion.keys() | stored.keys() if not _agrees(truth, key, stored.get(key))]
+        if wrong:
+            key = min(wrong)
+            wanted = truth.by_conversion.get(key)
+            expected = _facts(wanted) if wanted else None
+            broken.append(
+                f"{len(wrong)} conversions differ, for example {key}: {stored.get(key)} instead of {expected}"
+            )
+        return broken
+
+
+def _facts(wanted: ConversionTruth) -> tuple[str, int, str, int]:
+    """Person, value, currency and number of touches."""
+    return wanted.journey_key, wanted.net_value_micros, wanted.currency, len(wanted.touchpoints)
+
+
+def _agrees(truth: Truth, key: tuple[str, str], stored: tuple[object, ...] | None) -> bool:
+    """The facts are the truth's, and the credits of every model sum to the value."""
+    wanted = truth.by_conversion.get(key)
+    return wanted is not None and stored is not None and stored[:4] == _facts(wanted) and stored[4] is True
+
+
+@contextmanager
+def run_pipeline(
+    ground: Ground, dsn: str, environment: dict[str, str] | None = None, command: list[str] | None = None
+) -> Iterator[Pipeline]:
+    """Run stitcher, attributor and auditor for the length of a `with` block; their logs are in the bench's folder.
+
+    Args:
+        ground: broker and folder.
+        dsn: a migrated database.
+        environment: more variables for the stages.
+        command: what runs `attributary`; None: as it is installed.
+    """
+    children: dict[str, Child] = {}
+    ports = dict(zip(STAGES, free_ports(len(STAGES)), strict=True))
+    logs = ground.folder / "log"
+    logs.mkdir(exist_ok=True)
+    try:
+        for stage in STAGES:
+            log = logs / f"{stage}.log"
+            log.unlink(missing_ok=True)
+            variables = {
+                "KAFKA_BOOTSTRAP_SERVERS": ground.broker.bootstrap,
+                "DATABASE_URL": dsn,
+                "ATTRIBUTION_FIRST_START": "earliest",
+                "METRICS_HOST": LOOPBACK,
+                "METRICS_PORT": str(ports[stage]),
+                **(environment or {}),
+            }
+            line = [*command, stage] if command else command_line(stage)
+            children[stage] = spawn(line, name=stage, log=log, env=child_environment(variables))
+        yield Pipeline(dsn, children, ports)
+    finally:
+        for child in children.values():
+            child.terminate()
+        for child in children.values():
+            child.stop(_GRACE_SECONDS)

@@ -1,0 +1,42 @@
+"""Where the troubles of Postgres and of the schema registry become the loop's: the one place that knows all."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from psycopg.errors import DeadlockDetected
+
+from attributary.consumers.runtime import metrics
+from attributary.consumers.runtime.errors import EXIT_CONFIG, Fatal, Fenced, Retry
+from attributary.consumers.store.connection import StoreUnavailable
+from attributary.consumers.store.migrate import MigrationError
+from attributary.consumers.store.models.model_states import ModelStateError
+from attributary.consumers.store.offsets import CommitsLostError
+from attributary.schemas.codec import RegistryUnavailableError
+
+_DEADLOCK_SECONDS = 0.05
+
+
+@contextmanager
+def outside_errors() -> Iterator[None]:
+    """Turn errors from outside into the loop's classes.
+
+    Raises:
+        Retry: Postgres or the registry is away; nothing was decided.
+        Fenced: Postgres lost commits; the loop goes back to what it holds.
+        Fatal: the schema and the code do not fit (exit code 78), or a pinned model state is missing.
+    """
+    try:
+        yield
+    except StoreUnavailable as error:
+        if isinstance(error.__cause__, DeadlockDetected):
+            metrics.deadlocks.inc()
+            raise Retry(str(error), _DEADLOCK_SECONDS) from error  # the other transaction goes on: no need to wait long
+        raise Retry(str(error)) from error
+    except RegistryUnavailableError as error:
+        raise Retry(str(error)) from error
+    except CommitsLostError as error:
+        raise Fenced(str(error)) from error
+    except ModelStateError as error:
+        raise Fatal(str(error)) from error
+    except MigrationError as error:
+        raise Fatal(str(error), EXIT_CONFIG) from error

@@ -1,0 +1,53 @@
+"""A group's positions in Postgres, as every stage that keeps them beside its data uses them.
+
+Invariant (store/positions.py): what was committed once is remembered, so a Postgres that lost commits is noticed before
+anything is committed on top of the gap.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from attributary.consumers.adapters.error_mapping import outside_errors
+from attributary.consumers.store.offsets import Memory, record_positions, stored_positions
+from attributary.consumers.store.session import StoreSession
+
+Place = tuple[str, int]
+
+
+class KeptPositions:
+    """The next offsets of one group.
+
+    Args:
+        group: whose.
+        session: Postgres.
+    """
+
+    def __init__(self, group: str, session: StoreSession) -> None:
+        self._group = group
+        self._session = session
+        self._memory = Memory()
+
+    def stored(self, partitions: Iterable[Place]) -> Mapping[Place, int]:
+        """Return the next offsets that Postgres holds; they are read from there now."""
+        places = list(partitions)
+        with outside_errors(), self._session.transaction() as connection:
+            stored = stored_positions(connection, self._group, places)
+        self._memory.learn(places, stored)
+        return stored
+
+    def begin_at(self, starts: Mapping[Place, int]) -> None:
+        """Store where partitions begin that Postgres knows nothing about."""
+        with outside_errors(), self._session.transaction() as connection:
+            record_positions(connection, self._group, starts)
+        self._memory.committed(starts)
+
+    def check(self, before: Mapping[Place, int]) -> None:
+        """Compare with what Postgres held when it recorded positions, in the transaction in hand.
+
+        Raises:
+            CommitsLostError: it held less than was committed before.
+        """
+        self._memory.check(before)
+
+    def committed(self, positions: Mapping[Place, int]) -> None:
+        """Note what has just been committed."""
+        self._memory.committed(positions)

@@ -1,0 +1,255 @@
+"""From a conversion's stored state to its result: pure.
+
+Invariant: a result, apart from ``computed_at``, is a function of the conversion's row at its version, the touchpoints
+stored then, the pinned policy and the pinned models; computed twice it has the same content hash. For every model the
+micros of the touchpoints and the unattributed rest sum to the net value.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+
+from attributary.attribution_core.analysis.insights import Insight
+from attributary.attribution_core.analysis.journey_insights import journey_insights
+from attributary.attribution_core.domain.journeys import DIRECT, ChannelIndex, JourneyBatch
+from attributary.attribution_core.domain.lookback import LookbackPolicy
+from attributary.attribution_core.domain.money import split_micros, split_with_baseline
+from attributary.attribution_core.models.model_set import Attribution, Model, ModelSet
+from attributary.consumers.store.events.attribution_inputs import OwedConversion, ReachedTouchpoint
+
+Record = dict[str, Any]
+
+# A record takes at most 1 MiB (schemas/codec.py, and what brokers accept); insights and the frame need the rest.
+_MOST_TOUCHPOINT_BYTES = 900_000
+_BYTES_BESIDE_NAMES = 60  # credit, micros, time and lengths of a touchpoint, and of its three roll-ups
+_SURELY_FITS = 20  # so many touchpoints with the longest ids and names that the rules allow, credited by eight models
+Group = tuple[str, str, list[int]]  # dimension, name, places of its touchpoints
+
+
+@dataclass(frozen=True, slots=True)
+class CreditedTouchpoints:
+    """The touchpoints that count, by conversion, and where each conversion's begin."""
+
+    touchpoints: Sequence[ReachedTouchpoint]
+    offsets: np.ndarray[Any, np.dtype[np.int64]]
+
+
+def within_policy(
+    conversions: Sequence[OwedConversion],
+    touchpoints: Sequence[ReachedTouchpoint],
+    policies: Mapping[str, LookbackPolicy],
+) -> CreditedTouchpoints:
+    """Keep the touchpoints that may share their conversion.
+
+    Args:
+        conversions: as read.
+        touchpoints: sorted by conversion, time, event id.
+        policies: by version; every conversion's is among them.
+    """
+    kept: list[ReachedTouchpoint] = []
+    counts = np.zeros(len(conversions), dtype=np.int64)
+    for touch in touchpoints:
+        conversion = conversions[touch.conversion]
+        policy = policies[conversion.policy_version]
+        window = policy.window_micros(touch.channel, conversion.conversion_type, touch.interaction)
+        if policy.counts(
+            age=conversion.converted_at - touch.occurred_at,
+            window=window,
+            delay=touch.received_at - conversion.received_at,
+            is_bot=touch.is_bot,
+        ):
+            kept.append(touch)
+            counts[touch.conversion] += 1
+    return CreditedTouchpoints(kept, np.concatenate(([0], np.cumsum(counts))).astype(np.int64))
+
+
+def within_size(credited: CreditedTouchpoints, models: int) -> CreditedTouchpoints:
+    """Keep of each journey the newest touchpoints that fit into a record: nearly always all of them.
+
+    A journey of a thousand touchpoints is a robot's more often than a person's, and must not stop the others. What is
+    kept depends on the touchpoints alone.
+
+    Args:
+        credited: what counts.
+        models: how many models credit it.
+    """
+    counts = np.diff(credited.offsets)
+    if counts.size == 0 or int(counts.max()) <= _SURELY_FITS:
+        return credited
+    kept: list[ReachedTouchpoint] = []
+    for number, first in enumerate(credited.offsets[:-1].tolist()):
+        start = last = int(credited.offsets[number + 1])
+        left = _MOST_TOUCHPOINT_BYTES
+        if last - first <= _SURELY_FITS:
+            start = first
+        while start > first and (left := left - models * _bytes_of(credited.touchpoints[start - 1])) >= 0:
+            start -= 1
+        kept += credited.touchpoints[start:last]
+        counts[number] = last - start
+    return CreditedTouchpoints(kept, np.concatenate(([0], np.cumsum(counts))).astype(np.int64))
+
+
+def _bytes_of(touch: ReachedTouchpoint) -> int:
+    """Return what a touchpoint takes in one model's result, roll-ups of its own included: an upper bound."""
+    names = len(f"{touch.channel}{touch.platform}{touch.campaign}".encode())
+    return len(touch.event_id.encode()) + 2 * names + _BYTES_BESIDE_NAMES
+
+
+def journeys(conversions: Sequence[OwedConversion], credited: CreditedTouchpoints) -> JourneyBatch:
+    """Encode the journeys of the conversions."""
+    names = [touch.channel for touch in credited.touchpoints]
+    index = ChannelIndex.of(names)
+    channels = index.encode(names)
+    return JourneyBatch(
+        offsets=credited.offsets,
+        channels=channels,
+        times=np.fromiter((touch.occurred_at for touch in credited.touchpoints), np.int64, len(names)),
+        converted_at=np.fromiter((conversion.converted_at for conversion in conversions), np.int64, len(conversions)),
+        direct=channels == index.code(DIRECT),
+        index=index,
+    )
+
+
+def results(
+    conversions: Sequence[OwedConversion],
+    credited: CreditedTouchpoints,
+    models: ModelSet,
+    minor_unit_micros: Callable[[str], int],
+) -> list[Record]:
+    """Return the result record of each conversion, still without ``computed_at`` and ``content_hash``.
+
+    Args:
+        conversions: all with the same model set.
+        credited: their touchpoints that count.
+        models: to credit with.
+        minor_unit_micros: micros of a currency's minor unit.
+    """
+    credited = within_size(credited, len(models.models))
+    batch = journeys(conversions, credited)
+    units = np.fromiter((minor_unit_micros(c.currency) for c in conversions), np.int64, len(conversions))
+    values = np.fromiter((c.net_value_micros for c in conversions), np.int64, len(conversions))
+    attributions = models.attribute(batch)
+    insights = journey_insights(batch, models, attributions)
+    per_model = []
+    for model in models.models:
+        attribution = attributions[model.name]
+        if attribution.baseline is None:
+            micros, rest = split_micros(attribution.credits, batch.offsets, values, units), np.zeros_like(values)
+        else:
+            micros, rest = split_with_baseline(attribution.credits, attribution.baseline, batch.offsets, values, units)
+        per_model.append((model, attribution, attribution.credits.tolist(), micros.tolist(), rest.tolist()))
+    offsets = batch.offsets.tolist()
+    records = []
+    for number, conversion in enumerate(conversions):
+        first, last = offsets[number], offsets[number + 1]
+        touchpoints = credited.touchpoints[first:last]
+        groups = _groups(touchpoints)
+        record = _frame(conversion, len(touchpoints))
+        record["models"] = [
+            {
+                **_model_facts(model, attribution, number),
+                "touchpoints": _credits(touchpoints, credits_[first:last], micros[first:last]),
+                "rollups": _rollups(groups, credits_[first:last], micros[first:last]),
+                "unattributed_micros": rest[number] if touchpoints else conversion.net_value_micros,
+            }
+            for model, attribution, credits_, micros, rest in per_model
+        ]
+        record["insights"] = [_insight(insight) for insight in insights[number] if insight.text is not None]
+        records.append(record)
+    return records
+
+
+def _frame(conversion: OwedConversion, touchpoint_count: int) -> Record:
+    delta = conversion.net_value_micros - conversion.previous_net_micros if conversion.version > 1 else 0
+    return {
+        "tenant_id": conversion.tenant_id,
+        "conversion_id": conversion.conversion_id,
+        "conversion_type": conversion.conversion_type,
+        "converted_at": conversion.converted_at,
+        "journey_key": conversion.journey_key,
+        "version": conversion.version,
+        "version_reason": conversion.version_reason,
+        "is_final": conversion.is_final,
+        "net_value_micros": conversion.net_value_micros,
+        "gross_value_micros": conversion.gross_value_micros,
+        "delta_micros": delta,
+        "currency": conversion.currency,
+        "policy_version": conversion.policy_version,
+        "touchpoint_count": touchpoint_count,
+    }
+
+
+def _credits(
+    touchpoints: Sequence[ReachedTouchpoint], credits_: Sequence[float], micros: Sequence[int]
+) -> list[Record]:
+    return [
+        {
+            "event_id": touch.event_id,
+            "channel": touch.channel,
+            "platform": touch.platform,
+            "campaign": touch.campaign,
+            "occurred_at": touch.occurred_at,
+            "credit": credit,
+            "value_micros": value,
+        }
+        for touch, credit, value in zip(touchpoints, credits_, micros, strict=True)
+    ]
+
+
+def _model_facts(model: Model, attribution: Attribution, number: int) -> Record:
+    fell_back = attribution.fallback is not None and bool(attribution.fallback[number])
+    confidence = None if attribution.confidence is None else float(attribution.confidence[number])
+    return {
+        "model": model.name,
+        "model_version": model.version,
+        "confidence": None if confidence is None or np.isnan(confidence) else confidence,
+        "fallback": model.fallback_rule if fell_back else None,
+    }
+
+
+def _insight(insight: Insight) -> Record:
+    return {
+        "rule_id": insight.rule_id,
+        "text": insight.text,
+        "estimate": insight.estimate,
+        "low": insight.low,
+        "high": insight.high,
+        "n": insight.n,
+    }
+
+
+def _groups(touchpoints: Sequence[ReachedTouchpoint]) -> list[Group]:
+    """Return which touchpoints stand under each platform, channel and campaign, each in the order of the names."""
+    found: list[Group] = []
+    for dimension, names in (
+        ("platform", [touch.platform for touch in touchpoints]),
+        ("channel", [touch.channel for touch in touchpoints]),
+        ("campaign", [touch.campaign for touch in touchpoints]),
+    ):
+        members: dict[str, list[int]] = {}
+        for number, name in enumerate(names):
+            members.setdefault(name, []).append(number)
+        found += [(dimension, name, members[name]) for name in sorted(members)]
+    return found
+
+
+def _rollups(groups: Sequence[Group], credits_: Sequence[float], micros: Sequence[int]) -> list[Record]:
+    return [
+        {
+            "dimension": dimension,
+            "name": name,
+            "credit": sum([credits_[number] for number in members]),
+            "value_micros": sum([micros[number] for number in members]),
+        }
+        for dimension, name, members in groups
+    ]
+
+
+def by_model_set(conversions: Sequence[OwedConversion]) -> list[list[OwedConversion]]:
+    """Group conversions by (tenant, pinned model set): each group is credited as one batch."""
+    key = attrgetter("tenant_id", "model_set")
+    return [list(group) for _, group in groupby(sorted(conversions, key=key), key=key)]

@@ -1,0 +1,207 @@
+"""Whose account at a destination an event goes to.
+
+Contract: `Credentials.channels(tenant)` gives the channels of a tenant, none when the destination is off for it.
+Invariants: credentials come from the environment and from one file, never from a topic. Without a file the
+environment's account serves every tenant; with one, only the tenants that the file lists are served (`"*"` stands for
+the others), so a new tenant's people never land in somebody else's account.
+
+The file::
+
+    tenants:
+      acme:
+        meta: {pixel_id: "123", access_token_file: /run/secrets/acme-meta}
+        ga4:
+          - {measurement_id: G-AAA, api_secret_file: /run/secrets/acme-web}
+          - {measurement_id: G-BBB, api_secret_file: /run/secrets/acme-shop}
+      "*": default          # the account of the environment
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from attributary.consumers.destinations.destination import Channel
+from attributary.consumers.runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from attributary.consumers.destinations.settings import Ga4Settings, MetaSettings
+
+_VARIABLE = "FORWARD_CREDENTIALS_FILE"
+EVERYBODY = "*"
+_FIELDS = {
+    "meta": (("pixel_id",), "access_token", ("app_secret", "test_event_code")),
+    "ga4": (("measurement_id", "firebase_app_id"), "api_secret", ()),
+}
+
+
+class Credentials:
+    """The channels of one destination, by tenant.
+
+    Args:
+        destination: meta or ga4.
+        default: account, secret and options of the environment; None without.
+        tenants: the same for each tenant of the file; None without a file.
+    """
+
+    def __init__(
+        self,
+        destination: str,
+        default: Account | None,
+        tenants: Mapping[str, Sequence[Account]] | None = None,
+    ) -> None:
+        self._destination = destination
+        self._default = default
+        self._tenants = tenants
+        self._known: dict[str, tuple[Channel, ...]] = {}
+
+    @property
+    def is_on(self) -> bool:
+        """Tell whether any tenant is served."""
+        return self._default is not None or any((self._tenants or {}).values())
+
+    @property
+    def serves_one_account(self) -> bool:
+        """Tell whether all events go to one account, so that waiting for it holds up nobody else."""
+        return self._tenants is None
+
+    def channels(self, tenant_id: str) -> tuple[Channel, ...]:
+        """Give the channels of a tenant; the first keeps the plain name in the ledger."""
+        found = self._known.get(tenant_id)
+        if found is None:
+            found = self._known[tenant_id] = tuple(self._build(tenant_id))
+        return found
+
+    def _build(self, tenant_id: str) -> Sequence[Channel]:
+        if self._tenants is None:
+            accounts: Sequence[Account] = [self._default] if self._default else []
+        else:
+            accounts = self._tenants.get(tenant_id, self._tenants.get(EVERYBODY, ()))
+        return [
+            Channel(
+                tenant_id,
+                self._destination if number == 0 else f"{self._destination}:{account.name}",
+                account.name,
+                account.secret,
+                account.options,
+            )
+            for number, account in enumerate(accounts)
+        ]
+
+
+class Account:
+    """An account at a destination, without a tenant; its secrets never show.
+
+    Args:
+        name: pixel id, measurement id or app id.
+        secret: token or API secret.
+        options: further settings of the channel.
+    """
+
+    def __init__(self, name: str, secret: str, options: Mapping[str, str]) -> None:
+        self.name = name
+        self.secret = secret
+        self.options = dict(options)
+
+    def __repr__(self) -> str:
+        return f"Account({self.name!r})"
+
+
+def meta_account(settings: MetaSettings) -> Account | None:
+    """Give the account of the environment, None when Meta is off.
+
+    Raises:
+        ConfigError: half a credential.
+    """
+    if not settings.check_whole() or settings.access_token is None:
+        return None
+    options = {}
+    if settings.app_secret:
+        options["app_secret"] = settings.app_secret.get_secret_value()
+    if settings.test_event_code:
+        options["test_event_code"] = settings.test_event_code
+    return Account(settings.pixel_id or "", settings.access_token.get_secret_value(), options)
+
+
+def ga4_account(settings: Ga4Settings) -> Account | None:
+    """Give the account of the environment, None when GA4 is off.
+
+    Raises:
+        ConfigError: half a credential.
+    """
+    if not settings.check_whole() or settings.api_secret is None:
+        return None
+    streams = {"measurement_id": settings.measurement_id, "firebase_app_id": settings.firebase_app_id}
+    options = {name: value for name, value in streams.items() if value}
+    return Account(next(iter(options.values())), settings.api_secret.get_secret_value(), options)
+
+
+def load_credentials(destination: str, default: Account | None, path: str | None) -> Credentials:
+    """Read the file, if there is one.
+
+    Args:
+        destination: meta or ga4.
+        default: the account of the environment.
+        path: of the file; None without.
+
+    Raises:
+        ConfigError: the file cannot be read or is wrong; names the place, never a value.
+    """
+    if path is None:
+        return Credentials(destination, default)
+    try:
+        document = yaml.safe_load(Path(path).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(_VARIABLE, f"the file cannot be read ({type(error).__name__})") from None
+    except yaml.YAMLError:
+        raise ConfigError(_VARIABLE, "the file is neither YAML nor JSON") from None
+    tenants = document.get("tenants") if isinstance(document, dict) else None
+    if not isinstance(tenants, dict):
+        raise ConfigError(_VARIABLE, "the file needs a mapping named tenants")
+    return Credentials(
+        destination, None, {str(t): _accounts(str(t), e, destination, default) for t, e in tenants.items()}
+    )
+
+
+def _accounts(tenant: str, entry: Any, destination: str, default: Account | None) -> Sequence[Account]:
+    if entry == "default":
+        return [default] if default else []
+    if not isinstance(entry, dict):
+        raise ConfigError(_VARIABLE, f"tenant {tenant}: must map destinations to credentials, or be the word default")
+    given = entry.get(destination, [])
+    listed = given if isinstance(given, list) else [given]
+    return [_account(f"tenant {tenant}, {destination}", fields, destination) for fields in listed]
+
+
+def _account(place: str, fields: Any, destination: str) -> Account:
+    if not isinstance(fields, dict):
+        raise ConfigError(_VARIABLE, f"{place}: must be a mapping or a list of mappings")
+    names, secret_name, more = _FIELDS[destination]
+    allowed = {*names, secret_name, *more}
+    for field in fields:
+        if str(field).removesuffix("_file") not in allowed:
+            raise ConfigError(_VARIABLE, f"{place}: unknown field; known: {', '.join(sorted(allowed))}")
+    values = {name: value for name in allowed if (value := _value(place, fields, name))}
+    streams = {name: values[name] for name in names if name in values}
+    if not streams:
+        raise ConfigError(_VARIABLE, f"{place}: {' or '.join(names)} must be set")
+    if secret_name not in values:
+        raise ConfigError(_VARIABLE, f"{place}: {secret_name} or {secret_name}_file must be set")
+    options = {name: values[name] for name in more if name in values}
+    if destination == "ga4":
+        options |= streams
+    return Account(next(iter(streams.values())), values[secret_name], options)
+
+
+def _value(place: str, fields: Mapping[str, Any], name: str) -> str | None:
+    if (path := fields.get(f"{name}_file")) is not None:
+        try:
+            return Path(str(path)).read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            raise ConfigError(_VARIABLE, f"{place}: the file of {name}_file cannot be read") from None
+    value = fields.get(name)
+    return None if value is None else str(value)

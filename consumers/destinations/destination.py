@@ -1,0 +1,200 @@
+"""The one destination interface: validate -> consent -> build -> batch -> send -> classify the answer.
+
+A destination is a set of pure functions: it does no I/O, keeps no state and reads no clock. The steps that are the
+same everywhere live elsewhere: consent in `consent`, batching in `batching`, sending, retrying and bisecting in
+`courier`, the ledger and Kafka in `stage`. So a new destination is one file plus its fake.
+
+Invariant: no text in `Refused`, `Answer` or a `repr` holds a value of an event or a secret.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from attributary.consumers.store.deliveries.delivery import DeliveryState
+
+Conversion = dict[str, Any]
+"""A conversion as the codec decodes it: every field of schemas/conversion.avsc."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One account of one tenant at a destination.
+
+    Attributes:
+        tenant_id: the owner.
+        ledger_name: the destination in the ledger; with the account when the tenant has several.
+        account: pixel id, measurement id or app id; not secret.
+        secret: token or API secret; never shown.
+        options: further settings of the destination (test event code, app secret, ...); never shown.
+    """
+
+    tenant_id: str
+    ledger_name: str
+    account: str
+    secret: str = field(repr=False)
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tell this account and secret from any other without showing them: 12 hexadecimal digits."""
+        return hashlib.sha256(f"{self.account}\0{self.secret}".encode()).hexdigest()[:12]
+
+
+class Moment(NamedTuple):
+    """The times against which an event is judged, both microseconds since 1970-01-01 UTC."""
+
+    now: int
+    received_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An event that will not be sent: skipped, expired or rejected.
+
+    Attributes:
+        state: what the ledger notes.
+        reason: the rule, never the value.
+        field: the field that broke the rule, if one did.
+    """
+
+    state: DeliveryState
+    reason: str
+    field: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An event that is ready to be batched.
+
+    Attributes:
+        event_id: its id.
+        occurred_at: event time in microseconds; batches are sent oldest first.
+        body: the event as the destination wants it, encoded JSON.
+        envelope: what stands around the events of a request, encoded JSON; only events with equal envelopes share one.
+        resend_safe: True when the destination removes a second copy by itself.
+        match_keys: names of the match keys in the event.
+        remark: what was left out on the way, for the ledger; None when nothing was.
+    """
+
+    event_id: str
+    occurred_at: int
+    body: bytes
+    envelope: bytes = b"{}"
+    resend_safe: bool = True
+    match_keys: tuple[str, ...] = ()
+    remark: str | None = None
+
+
+class Limits(NamedTuple):
+    """What fits in one request: number of events and bytes of its body."""
+
+    events: int
+    body_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request. The URL and the headers may hold the secret; the body never does."""
+
+    url: str = field(repr=False)
+    body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the body."""
+        return hashlib.sha256(self.body).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What came back: status 0 when nothing did, and then `fault` names how it failed.
+
+    Attributes:
+        status: HTTP status, 0 without an answer.
+        body: as received, cut at a sane length.
+        headers: lower-case names.
+        fault: class of the transport's error.
+        perhaps_sent: True when the destination may have taken the request before the fault.
+    """
+
+    status: int
+    body: bytes = field(default=b"", repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    fault: str | None = None
+    perhaps_sent: bool = False
+
+
+class Verdict(enum.Enum):
+    """What an answer means for the events of its request."""
+
+    DELIVERED = "delivered"
+    RETRY = "retry"  # not taken; the same request may succeed later
+    AMBIGUOUS = "ambiguous"  # perhaps taken
+    THROTTLED = "throttled"  # not taken; nothing more should be sent on this channel for a while
+    CHANNEL_DEAD = "channel_dead"  # not taken, and nothing will be until a person acts; the events are kept
+    REJECTED = "rejected"  # at least one event of the request is wrong for good
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The classified answer.
+
+    Attributes:
+        verdict: what to do.
+        code: HTTP status and the destination's codes, joined by "/".
+        reason: for people; never quotes the destination's text, which may quote the event.
+        wait_seconds: how long the destination asks to wait before the next request; 0: nothing asked.
+        trace_id: the destination's id of the answer.
+        usage_percent: the highest usage figure in the headers; None without.
+    """
+
+    verdict: Verdict
+    code: str
+    reason: str = ""
+    wait_seconds: float = 0.0
+    trace_id: str | None = None
+    usage_percent: float | None = None
+
+
+class Destination(Protocol):
+    """What a destination knows. All functions are pure and thread-safe."""
+
+    name: str
+    limits: Limits
+    consent_purposes: tuple[str, ...]
+
+    def validate(self, conversion: Conversion, moment: Moment) -> Refused | None:
+        """Refuse what can never be sent: kinds without a counterpart, too old, wrong values."""
+        ...
+
+    def build(self, conversion: Conversion, channel: Channel, moment: Moment) -> Prepared | Refused:
+        """Build the event, and refuse it when it would spoil its batch."""
+        ...
+
+    def redelivery_ends(self, first_sent_at: int) -> int | None:
+        """Give the time after which an event that was perhaps sent must not be sent again; None: no limit."""
+        ...
+
+    def request(self, channel: Channel, batch: Sequence[Prepared]) -> Request:
+        """Build the request for events with one envelope."""
+        ...
+
+    def classify(self, response: Response, events: int) -> Answer:
+        """Say what the answer to a request of so many events means."""
+        ...
+
+    def probe(self, channel: Channel, event: Prepared) -> Request | None:
+        """Give a request that asks the destination to check an event without taking it; None: it cannot."""
+        ...
+
+    def findings(self, response: Response) -> list[str]:
+        """Read the answer to a probe: rule codes, empty when all is well."""
+        ...

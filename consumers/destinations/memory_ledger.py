@@ -1,0 +1,97 @@
+"""The ledger contract in memory: for the typed clients' tests, the bench and processes that keep nothing.
+
+Invariant: behaves as `store.ledger.PostgresLedger` does; one set of contract tests runs on both. Nothing survives the
+process, so a forwarder in production never uses it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from attributary.consumers.store.deliveries.delivery import Count, Delivery, DeliveryKey, DeliveryState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from attributary.consumers.store.deliveries.delivery import NewDelivery, Settled
+
+
+class MemoryLedger:
+    """A ledger that lives as long as its process."""
+
+    def __init__(self) -> None:
+        self.rows: dict[DeliveryKey, Delivery] = {}
+
+    def claim(self, entries: Sequence[NewDelivery]) -> Mapping[DeliveryKey, Delivery]:
+        """Write the entries that are new; give the rows that were there already."""
+        known = {entry.key: self.rows[entry.key] for entry in entries if entry.key in self.rows}
+        for entry in entries:
+            if entry.key not in self.rows:
+                self.rows[entry.key] = Delivery(
+                    entry.key, entry.state, entry.reason, entry.occurred_at, entry.source, entry.match_keys
+                )
+        return known
+
+    def begin(self, keys: Sequence[DeliveryKey], *, now_micros: int) -> None:
+        """Note that the events are about to be handed over."""
+        for row in self._present(keys):
+            first = now_micros if row.first_sent_at is None else row.first_sent_at
+            self.rows[row.key] = dataclasses.replace(
+                row, in_flight=True, attempts=row.attempts + 1, first_sent_at=first
+            )
+
+    def settle(self, outcomes: Sequence[Settled]) -> None:
+        """Note what became of an attempt."""
+        for new in outcomes:
+            row = self.rows.get(new.key)
+            if row is not None and (row.state is not DeliveryState.SENT or new.state is DeliveryState.SENT):
+                self.rows[new.key] = dataclasses.replace(
+                    row,
+                    state=new.state,
+                    reason=new.reason,
+                    in_flight=new.in_flight,
+                    first_sent_at=None
+                    if new.state is DeliveryState.PENDING and not new.in_flight
+                    else row.first_sent_at,
+                    request_hash=new.request_hash or row.request_hash,
+                    response_code=new.response_code or row.response_code,
+                    trace_id=new.trace_id or row.trace_id,
+                )
+
+    def find(self, event_id: str, *, tenant_id: str | None = None) -> Sequence[Delivery]:
+        """Give the deliveries of an event."""
+        rows = (row for row in self.rows.values() if row.key.event_id == event_id)
+        return sorted((row for row in rows if tenant_id in {None, row.key.tenant_id}), key=lambda row: row.key)
+
+    def open_deliveries(self, destination: str, state: DeliveryState, *, limit: int) -> Sequence[Delivery]:
+        """Give deliveries in a state, oldest event first."""
+        rows = [
+            row
+            for row in self.rows.values()
+            if row.state is state
+            and row.key.destination.partition(":")[0] == destination.partition(":")[0]
+            and destination in {row.key.destination, row.key.destination.partition(":")[0]}
+        ]
+        rows.sort(key=lambda row: (row.occurred_at, row.key.tenant_id, row.key.event_id))
+        return rows[:limit]
+
+    def reopen(self, keys: Sequence[DeliveryKey]) -> int:
+        """Make deliveries pending again."""
+        present = [row for row in self._present(keys) if row.state is not DeliveryState.SENT]
+        for row in present:
+            self.rows[row.key] = dataclasses.replace(
+                row, state=DeliveryState.PENDING, reason="opened again", in_flight=False, first_sent_at=None
+            )
+        return len(present)
+
+    def counts(self) -> Sequence[Count]:
+        """Count deliveries by destination, state and reason."""
+        groups: dict[tuple[str, DeliveryState, str | None], list[int]] = {}
+        for row in self.rows.values():
+            groups.setdefault((row.key.destination, row.state, row.reason), []).append(row.occurred_at)
+        counts = [Count(*group, len(times), min(times)) for group, times in groups.items()]
+        return sorted(counts, key=lambda count: (count.destination, count.state, -count.deliveries))
+
+    def _present(self, keys: Iterable[DeliveryKey]) -> Iterable[Delivery]:
+        return (self.rows[key] for key in dict.fromkeys(keys) if key in self.rows)

@@ -1,0 +1,192 @@
+"""Meta's Conversions API as a destination.
+
+Invariants: what is known to make Meta reject a whole batch is found before it is sent: age, too weak user data, a
+malformed click id, a purchase without a currency. The access token travels in a header, never in a URL or a body.
+Limits: 1,000 events a request; 7 days of age, 62 for physical stores; duplicates are removed by (event_id, event_name)
+within 48 hours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
+
+from attributary.consumers.destinations.destination import Limits, Prepared, Refused, Request
+from attributary.consumers.destinations.meta import responses as meta_answers
+from attributary.consumers.destinations.meta.event import (
+    EVENT_NAMES,
+    TOO_WEAK,
+    app_data,
+    custom_data,
+    user_data,
+)
+from attributary.consumers.destinations.wire_json import to_json
+from attributary.consumers.store.deliveries.delivery import DeliveryState
+from attributary.producers.matching import hash_user_data
+from attributary.producers.matching.user_data import PLAIN_FIELDS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from attributary.consumers.destinations.destination import Answer, Channel, Conversion, Moment, Response
+
+SECOND = 1_000_000  # micros
+DAY = 86_400 * SECOND
+MOST_AGE = 7 * DAY
+MOST_AGE_IN_STORE = 62 * DAY
+# An event this close to its limit may cross it between our check and Meta's, and would take its batch along.
+AGE_MARGIN = 300 * SECOND
+DUPLICATES_REMOVED_FOR = 48 * 3_600 * SECOND
+
+DEFAULT_BASE_URL = "https://graph.facebook.com"
+DEFAULT_API_VERSION = "v26.0"  # released 2026-07-29; a version lives two years at least
+OLDEST_SAFE_VERSION = 25  # older ones end, or may have ended, by 2028
+
+ExternalId = Literal["hashed", "raw", "both"]
+
+
+@dataclass(frozen=True, slots=True)
+class MetaOptions:
+    """How to speak to Meta.
+
+    Attributes:
+        base_url: scheme and host.
+        api_version: for example v26.0.
+        external_id: send the external id hashed, as it is, or both; "raw" and "both" need it plain on the topic.
+        default_region: ISO 3166-1 alpha-2 code for phone numbers without country code.
+    """
+
+    base_url: str = DEFAULT_BASE_URL
+    api_version: str = DEFAULT_API_VERSION
+    external_id: ExternalId = "hashed"
+    default_region: str | None = None
+
+
+class MetaDestination:
+    """The rules of Meta's Conversions API.
+
+    Args:
+        options: how to speak to Meta.
+        consent_purposes: what a person must have agreed to.
+        events_per_request: 1,000 at most.
+    """
+
+    name = "meta"
+
+    def __init__(
+        self,
+        options: MetaOptions | None = None,
+        *,
+        consent_purposes: tuple[str, ...] = ("ad_storage", "ad_user_data"),
+        events_per_request: int = 1_000,
+    ) -> None:
+        self._options = options or MetaOptions()
+        self.consent_purposes = consent_purposes
+        # Meta documents no limit on bytes; a thousand rich events take 1 to 2 MB.
+        self.limits = Limits(min(events_per_request, 1_000), 4_000_000)
+
+    def validate(self, conversion: Conversion, moment: Moment) -> Refused | None:
+        """Refuse corrections, which Meta has no event for, and events past their age."""
+        if conversion["kind"] != "conversion":
+            return Refused(DeliveryState.SKIPPED, f"Meta has no event for a {conversion['kind']}", "kind")
+        in_store = conversion["action_source"] == "physical_store"
+        limit = MOST_AGE_IN_STORE if in_store else MOST_AGE
+        if moment.now - conversion["occurred_at"] > limit - AGE_MARGIN:
+            return Refused(DeliveryState.EXPIRED, f"older than {limit // DAY} days", "occurred_at")
+        return None
+
+    def build(self, conversion: Conversion, channel: Channel, moment: Moment) -> Prepared | Refused:  # noqa: ARG002  # the protocol's
+        """Build the server event."""
+        name = EVENT_NAMES.get(conversion["conversion_type"], conversion["conversion_type"])
+        if name == "Purchase" and conversion["currency"] == "XXX":
+            return Refused(DeliveryState.REJECTED, "a purchase needs a value and a currency", "currency")
+        keys, remark = user_data(conversion, self._hashes(conversion))
+        if any(keys.keys() <= weak for weak in TOO_WEAK):
+            return Refused(DeliveryState.SKIPPED, "too few match keys: Meta could match nobody", "user_data")
+        event: dict[str, Any] = {
+            "event_name": name,
+            # An event cannot have happened after Kafka stored it: a device's fast clock is set right, and the same at
+            # every attempt.
+            "event_time": min(conversion["occurred_at"], moment.received_at) // SECOND,
+            "event_id": conversion["event_id"],
+            "action_source": conversion["action_source"],
+            "user_data": keys,
+        }
+        self._add_optional(event, conversion)
+        return Prepared(
+            conversion["event_id"],
+            conversion["occurred_at"],
+            to_json(event),
+            match_keys=tuple(sorted(keys)),
+            remark=remark,
+        )
+
+    def _hashes(self, conversion: Conversion) -> dict[str, list[str]]:
+        given = conversion["user_data"]
+        if not given:
+            return {}
+        if not any(given[field] for field in PLAIN_FIELDS):
+            hashes: dict[str, list[str]] = given["meta_hashes"]
+            return hashes
+        hashes = hash_user_data(given, default_region=self._options.default_region)["meta_hashes"]
+        if self._options.external_id != "hashed" and given["external_id"]:
+            plain = [given["external_id"].strip()]
+            both = self._options.external_id == "both"
+            hashes["external_id"] = plain + hashes.get("external_id", []) if both else plain
+        return hashes
+
+    def _add_optional(self, event: dict[str, Any], conversion: Conversion) -> None:
+        if url := conversion["event_source_url"]:
+            event["event_source_url"] = url
+        if referrer := conversion["referrer"]:
+            event["referrer_url"] = referrer
+        if conversion["opt_out"]:
+            event["opt_out"] = True
+        if data := custom_data(conversion):
+            event["custom_data"] = data
+        if options := conversion["data_processing_options"]:
+            event["data_processing_options"] = options
+            # 0 and 0 let Meta find the place itself, by the IP address.
+            event["data_processing_options_country"] = conversion["data_processing_country"] or 0
+            event["data_processing_options_state"] = conversion["data_processing_state"] or 0
+        source = conversion["action_source"]
+        if source == "app" and (app := app_data(conversion["properties"])):
+            event["app_data"] = app
+        if source == "business_messaging" and (via := conversion["properties"].get("messaging_channel")):
+            event["messaging_channel"] = via
+
+    def redelivery_ends(self, first_sent_at: int) -> int | None:
+        """Meta removes a second copy within 48 hours of the first; the age limit stands beside it."""
+        return first_sent_at + DUPLICATES_REMOVED_FOR
+
+    def request(self, channel: Channel, batch: Sequence[Prepared]) -> Request:
+        """Build the request; the body is what `forward --dry-run` prints."""
+        url = f"{self._options.base_url}/{self._options.api_version}/{quote(channel.account, safe='')}/events"
+        if app_secret := channel.options.get("app_secret"):
+            proof = hmac.new(app_secret.encode(), channel.secret.encode(), hashlib.sha256).hexdigest()
+            url += f"?appsecret_proof={proof}"
+        body = b'{"data":[' + b",".join(event.body for event in batch) + b"]"
+        if code := channel.options.get("test_event_code"):
+            body += b',"test_event_code":' + to_json(code)
+        return Request(url, body + b"}", {"authorization": f"Bearer {channel.secret}"})
+
+    def classify(self, response: Response, events: int) -> Answer:
+        """Say what the answer means."""
+        return meta_answers.classify(response, events)
+
+    def probe(self, channel: Channel, event: Prepared) -> Request | None:  # noqa: ARG002  # the protocol's
+        """Meta answers every request; there is nothing to probe."""
+        return None
+
+    def findings(self, response: Response) -> list[str]:  # noqa: ARG002  # the protocol's
+        """There are no probes."""
+        return []
+
+
+def is_old_version(api_version: str) -> bool:
+    """Say whether a version of the Graph API is near its end or past it."""
+    number = api_version.removeprefix("v").partition(".")[0]
+    return not number.isdigit() or int(number) < OLDEST_SAFE_VERSION

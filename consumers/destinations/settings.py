@@ -1,0 +1,195 @@
+"""The forwarder's settings from the environment.
+
+Invariant: a destination is either off (nothing set) or whole; half a credential is a `ConfigError` that names the
+missing variable. Secrets are also read from NAME_FILE. Credentials never come from a topic.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, SecretStr
+
+from attributary.consumers.destinations.ga4.destination import DEFAULT_BASE_URL as GA4_URL
+from attributary.consumers.destinations.ga4.destination import EU_BASE_URL
+from attributary.consumers.destinations.meta.destination import DEFAULT_API_VERSION
+from attributary.consumers.destinations.meta.destination import DEFAULT_BASE_URL as META_URL
+from attributary.consumers.runtime.errors import ConfigError
+from attributary.consumers.runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_URL = r"^https?://[^\s/?#]+(/[^\s?#]*[^\s?#/])?/?$"
+
+
+class MetaSettings(Settings):
+    """Meta's Conversions API: the default channel, and what all channels share."""
+
+    pixel_id: str | None = Field(
+        default=None,
+        alias="META_PIXEL_ID",
+        pattern=r"^[0-9]{1,30}$",
+        description="Pixel or data set to send to; digits.",
+    )
+    access_token: SecretStr | None = Field(
+        default=None, alias="META_ACCESS_TOKEN", description="Access token of the Conversions API; needed with a pixel."
+    )
+    test_event_code: str | None = Field(
+        default=None,
+        alias="META_TEST_EVENT_CODE",
+        pattern=r"^[A-Za-z0-9_-]{1,50}$",
+        description="Shows events under Test Events as well; they still count. Not for production.",
+    )
+    api_version: str = Field(
+        default=DEFAULT_API_VERSION,
+        alias="META_API_VERSION",
+        pattern=r"^v[0-9]{1,3}\.[0-9]$",
+        description="Version of the Graph API.",
+    )
+    app_secret: SecretStr | None = Field(
+        default=None, alias="META_APP_SECRET", description="App secret: every request is then signed (appsecret_proof)."
+    )
+    base_url: str = Field(
+        default=META_URL, alias="META_BASE_URL", pattern=_URL, description="Scheme and host, for a fake or a proxy."
+    )
+    external_id: Literal["hashed", "raw", "both"] = Field(
+        default="hashed",
+        alias="FORWARD_META_EXTERNAL_ID",
+        description="How the external id travels to Meta: hashed, raw or both.",
+    )
+    consent: str = Field(
+        default="ad_storage,ad_user_data",
+        alias="FORWARD_META_CONSENT",
+        description="Purposes that a person must have agreed to before an event goes to Meta; comma-separated.",
+    )
+
+    def check_whole(self) -> bool:
+        """Say whether Meta is on.
+
+        Raises:
+            ConfigError: one half of the credentials is missing.
+        """
+        return _whole((("META_PIXEL_ID", self.pixel_id),), ("META_ACCESS_TOKEN", self.access_token))
+
+
+class Ga4Settings(Settings):
+    """GA4's Measurement Protocol: the default channel, and what all channels share."""
+
+    measurement_id: str | None = Field(
+        default=None,
+        alias="GA4_MEASUREMENT_ID",
+        pattern=r"^G-[A-Z0-9]{1,20}$",
+        description="Web stream to send to, G-...",
+    )
+    firebase_app_id: str | None = Field(
+        default=None,
+        alias="GA4_FIREBASE_APP_ID",
+        pattern=r"^[0-9]+:[0-9]+:[a-z]+:[0-9a-f]+$",
+        description="App stream to send events with an app instance id to.",
+    )
+    api_secret: SecretStr | None = Field(
+        default=None, alias="GA4_API_SECRET", description="API secret of the stream; needed with a stream."
+    )
+    base_url: str | None = Field(
+        default=None, alias="GA4_BASE_URL", pattern=_URL, description="Scheme and host, for a fake or a proxy."
+    )
+    eu: bool = Field(default=False, alias="GA4_EU", description="Send to Google's endpoint in the EU.")
+    consent: str = Field(
+        default="analytics_storage",
+        alias="FORWARD_GA4_CONSENT",
+        description="Purposes that a person must have agreed to before an event goes to GA4; comma-separated.",
+    )
+    probe: bool = Field(
+        default=True,
+        alias="FORWARD_GA4_PROBE",
+        description="Ask Google's validation endpoint once for every new shape of event; it records nothing.",
+    )
+
+    @property
+    def url(self) -> str:
+        """Scheme and host."""
+        return (self.base_url or (EU_BASE_URL if self.eu else GA4_URL)).rstrip("/")
+
+    def check_whole(self) -> bool:
+        """Say whether GA4 is on.
+
+        Raises:
+            ConfigError: one half of the credentials is missing.
+        """
+        streams = (("GA4_MEASUREMENT_ID", self.measurement_id), ("GA4_FIREBASE_APP_ID", self.firebase_app_id))
+        return _whole(streams, ("GA4_API_SECRET", self.api_secret))
+
+
+class ForwardSettings(Settings):
+    """What all destinations share."""
+
+    batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        alias="FORWARD_BATCH_SIZE",
+        description="Most events taken from Kafka at once; 5,000 for Meta and 1,000 for GA4 unless set.",
+    )
+    events_per_request: int = Field(
+        default=1_000,
+        ge=1,
+        alias="FORWARD_EVENTS_PER_REQUEST",
+        description="Most events in a request; the destination's own limit (Meta 1,000, GA4 25) stands above it.",
+    )
+    linger_ms: int = Field(
+        default=500,
+        ge=0,
+        le=10_000,
+        alias="FORWARD_LINGER_MS",
+        description="How long a batch waits for more events after its first; milliseconds.",
+    )
+    concurrency: int = Field(
+        default=8, ge=1, le=64, alias="FORWARD_CONCURRENCY", description="Most requests at once to a destination."
+    )
+    attempts: int = Field(
+        default=4,
+        ge=1,
+        le=20,
+        alias="FORWARD_ATTEMPTS",
+        description="Tries of a request before the partition is paused.",
+    )
+    timeout_seconds: float = Field(
+        default=10.0, gt=0, le=60, alias="FORWARD_TIMEOUT_SECONDS", description="How long to wait for an answer."
+    )
+    consent_unknown: Literal["skip", "send"] = Field(
+        default="skip",
+        alias="FORWARD_CONSENT_UNKNOWN",
+        description="When a purpose was never asked about: skip the event, or send it on another legal ground.",
+    )
+    default_region: str | None = Field(
+        default=None,
+        alias="FORWARD_DEFAULT_REGION",
+        pattern=r"^[A-Z]{2}$",
+        description="ISO 3166-1 alpha-2 code for phone numbers without country code; without it they are dropped.",
+    )
+    uncertain: Literal["hold", "resend"] = Field(
+        default="hold",
+        alias="FORWARD_UNCERTAIN",
+        description="An event that was perhaps sent and would count twice: hold it as uncertain, or send it again.",
+    )
+    credentials_file: str | None = Field(
+        default=None,
+        alias="FORWARD_CREDENTIALS_FILE",
+        description="YAML or JSON file with credentials per tenant; see docs/forward.md.",
+    )
+
+
+def purposes(text: str) -> tuple[str, ...]:
+    """Read a comma-separated list."""
+    return tuple(part for part in (word.strip() for word in text.split(",")) if part)
+
+
+def _whole(streams: Iterable[tuple[str, object]], secret: tuple[str, object]) -> bool:
+    streams = list(streams)
+    named = [variable for variable, value in streams if value]
+    if named and not secret[1]:
+        raise ConfigError(secret[0], f"must be set when {named[0]} is")
+    if secret[1] and not named:
+        raise ConfigError(streams[0][0], f"must be set when {secret[0]} is")
+    return bool(named)

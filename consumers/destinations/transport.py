@@ -1,0 +1,82 @@
+"""The one place that speaks HTTP: connections are kept and re-used, and no exception leaves it.
+
+Contract: `send` gives a `Response`, with status 0 and the name of the fault when nothing came back; `perhaps_sent`
+tells a connection that was never made from one that broke after the request had left. Invariant: neither URLs nor
+bodies are logged (httpx's own log lines carry URLs with secrets and are switched off here).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Protocol, Self
+
+import httpx
+
+from attributary.consumers.destinations.destination import Response
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from attributary.consumers.destinations.destination import Request
+
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.ProxyError)
+_LONGEST_ANSWER = 65_536  # bytes kept of an answer; Meta's are a few hundred
+# Idle connections are closed by us before servers do it: a request on a connection that the server has just closed
+# is an ambiguous outcome.
+_IDLE_SECONDS = 4.0
+
+
+class Transport(Protocol):
+    """Sends a request and gives what came back."""
+
+    def send(self, request: Request) -> Response:
+        """Send; never raises for what the network or the destination does."""
+        ...
+
+    def close(self) -> None:
+        """Close all connections."""
+        ...
+
+
+class HttpTransport:
+    """HTTP/1.1 with keep-alive.
+
+    Args:
+        connections: most connections at once.
+        connect_seconds: time to connect.
+        answer_seconds: time to wait for an answer; Meta advises 1.5 s for a browser's sake, a batch may take longer.
+    """
+
+    def __init__(self, *, connections: int = 8, connect_seconds: float = 5.0, answer_seconds: float = 10.0) -> None:
+        for name in ("httpx", "httpcore"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        self._client = httpx.Client(
+            limits=httpx.Limits(
+                max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=_IDLE_SECONDS
+            ),
+            timeout=httpx.Timeout(answer_seconds, connect=connect_seconds),
+            follow_redirects=False,
+        )
+
+    def send(self, request: Request) -> Response:
+        """Send; never raises for what the network or the destination does."""
+        headers = {"content-type": "application/json", **request.headers}
+        try:
+            answer = self._client.post(request.url, content=request.body, headers=headers)
+        except _NOT_SENT as error:
+            return Response(0, fault=type(error).__name__)
+        except httpx.TransportError as error:
+            return Response(0, fault=type(error).__name__, perhaps_sent=True)
+        return Response(answer.status_code, answer.content[:_LONGEST_ANSWER], dict(answer.headers))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,1 +1,0 @@
-"""The destinations: pure functions about one API each."""

@@ -1,0 +1,1 @@
+"""Verify, rebuild, restore, replay and recompute by the stages' own code. The command line shows them."""

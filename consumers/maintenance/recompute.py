@@ -1,0 +1,66 @@
+"""The newest results computed anew from what is stored, with the policies and models that their versions pin.
+
+Invariant: the computation is the attributor's own, in the caller's snapshot; nothing is written.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import psycopg
+
+from attributary.attribution_core.models.model_set import lenient_model_set
+from attributary.consumers.attributor.credits import by_model_set, results, within_policy
+from attributary.consumers.store.events.attribution_inputs import OwedConversion, touchpoints_in_reach
+from attributary.consumers.store.events.policies import fetch_policies
+from attributary.consumers.store.models.model_states import fetch_model_sets
+from attributary.consumers.store.repair.verify_reads import stored_results
+from attributary.schemas.limits import MINOR_UNIT_MICROS
+
+
+class WrongResult(NamedTuple):
+    """A conversion whose stored result is not what the stored events give."""
+
+    conversion: OwedConversion
+    stored: str
+    expected: str
+
+
+def wrong_results(connection: psycopg.Connection, conversions: Sequence[OwedConversion]) -> Iterator[WrongResult]:
+    """Yield those of the conversions whose newest result is not stored as it must be.
+
+    Args:
+        connection: in a snapshot.
+        conversions: whose newest version's result is stored, or should be.
+    """
+    versions = {(c.tenant_id, c.conversion_id): c.version for c in conversions}
+    stored = stored_results(connection, versions)
+    policies = fetch_policies(connection)
+    for conversion in conversions:
+        if conversion.policy_version not in policies:
+            yield WrongResult(conversion, f"pins policy {conversion.policy_version}", "a policy that is stored")
+    for group in by_model_set([c for c in conversions if c.policy_version in policies]):
+        windows = [policies[conversion.policy_version].longest_window_micros for conversion in group]
+        credited = within_policy(group, touchpoints_in_reach(connection, group, windows), policies)
+        pin = (group[0].tenant_id, group[0].model_set)
+        models, _ = lenient_model_set(fetch_model_sets(connection, [pin]).get(pin, {}))
+        records = results(group, credited, models, lambda currency: MINOR_UNIT_MICROS.get(currency, 1))
+        for conversion, record in zip(group, records, strict=True):
+            there = stored.get((conversion.tenant_id, conversion.conversion_id))
+            expected = _essence(record)
+            known = None if there is None else _stored_essence(there)
+            if known != expected:
+                yield WrongResult(conversion, str(known), str(expected))
+
+
+def _essence(record: dict[str, Any]) -> tuple[Any, ...]:
+    """What a result says, in the form in which it is compared: net, person, touches, and micros by model."""
+    models = record["models"]
+    touches = [touch["event_id"] for touch in models[0]["touchpoints"]] if models else []
+    micros = {model["model"]: [touch["value_micros"] for touch in model["touchpoints"]] for model in models}
+    return record["net_value_micros"], record["journey_key"], touches, micros
+
+
+def _stored_essence(row: tuple[int, str, Any, Any]) -> tuple[Any, ...]:
+    net, journey, touchpoints, models = row
+    micros = {model["model"]: model["micros"] for model in models}
+    return net, journey, [touch["event_id"] for touch in touchpoints], micros

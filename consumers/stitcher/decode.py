@@ -1,0 +1,214 @@
+"""From records to rows, by pure functions.
+
+Invariant: each record of the batch ends as exactly one of: a row, a repeat of a row of the same batch, a dead letter.
+Of several contents under one event id the same one wins in any order: smallest ``preference`` (content hash first).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from operator import itemgetter
+from typing import Any
+
+from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, USER_PREFIX
+from attributary.consumers.runtime.records import DeadLetter, Record
+from attributary.consumers.store.events.rows import ConversionEventRow, EventRow, LinkCandidate, LinkRow, TouchpointRow
+from attributary.schemas.codec import Codec, DecodeError
+from attributary.schemas.rules import (
+    RuleViolation,
+    check_conversion,
+    check_identity_link,
+    check_touchpoint,
+    find_unstorable_text,
+)
+from attributary.schemas.topics import CONVERSIONS, IDENTITIES, TOUCHPOINTS
+
+_TOUCHPOINT_DETAILS = (
+    "campaign_id", "campaign_name", "ad_set_id", "ad_set_name", "ad_id", "ad_name", "utm_source", "utm_medium",
+    "utm_campaign", "utm_term", "utm_content", "click_ids", "landing_url", "referrer", "country", "device",
+    "engagement_seconds", "properties", "consent",
+)  # fmt: skip
+# User data for matching, IP address and user agent are personal and stay in the topic.
+_CONVERSION_DETAILS = (
+    "items", "properties", "action_source", "event_source_url", "referrer", "click_ids", "ga_client_id",
+    "ga_app_instance_id", "ga_session_id", "engagement_time_msec", "consent", "opt_out", "data_processing_options",
+    "data_processing_country", "data_processing_state",
+)  # fmt: skip
+_touchpoint_details = itemgetter(*_TOUCHPOINT_DETAILS)
+_conversion_details = itemgetter(*_CONVERSION_DETAILS)
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+
+
+@dataclass(slots=True)
+class StitchBatch:
+    """The distinct events of a batch, in the order of their first appearance.
+
+    ``repeats`` holds the other records with an event id that the batch has already, with whether their content differs.
+    """
+
+    touchpoints: list[TouchpointRow] = field(default_factory=list)
+    conversion_events: list[ConversionEventRow] = field(default_factory=list)
+    links: list[LinkRow] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    repeats: list[tuple[EventRow, bool]] = field(default_factory=list)
+
+
+def preference(row: EventRow) -> tuple[int, int, str, int, int]:
+    """Return what decides between rows with one event id: the smallest wins, whatever the order of arrival."""
+    return row.content_hash, row.received_at, row.topic, row.partition, row.offset
+
+
+def content_hash(value: bytes) -> int:
+    """Return the signed 64-bit BLAKE2b of an event's Avro bytes, without the framing (10 or 5 bytes) before them."""
+    body = value[10:] if value[:1] == b"\xc3" else value[5:]
+    return int.from_bytes(blake2b(body, digest_size=8).digest(), "big", signed=True)
+
+
+def link_candidates(rows: Sequence[EventRow]) -> list[LinkCandidate]:
+    """Return what the rows say about whose anonymous ids are: link events, and events that name both ids."""
+    found = []
+    for row in rows:
+        if isinstance(row, LinkRow):
+            found.append(LinkCandidate(row.tenant_id, row.anonymous_id, row.user_id, row.linked_at, row.event_id))
+        elif row.anonymous_id is not None:
+            user_id = row.identity_key.removeprefix(USER_PREFIX)
+            found.append(LinkCandidate(row.tenant_id, row.anonymous_id, user_id, row.occurred_at, row.event_id))
+    return found
+
+
+class Decoder:
+    """Turns records of the three input topics into rows.
+
+    Args:
+        codec: reads both framings.
+        strict: look for text that Postgres cannot hold (NUL, lone surrogates) in every record: slow, for the batch in
+            which Postgres found one.
+    """
+
+    def __init__(self, codec: Codec, *, strict: bool = False) -> None:
+        self._codec = codec
+        self._strict = strict
+
+    def decode(self, records: Sequence[Record]) -> StitchBatch:
+        """Decode, check and deduplicate a batch."""
+        batch = StitchBatch()
+        touchpoints: dict[tuple[str, str], TouchpointRow] = {}
+        conversion_events: dict[tuple[str, str], ConversionEventRow] = {}
+        links: dict[tuple[str, str], LinkRow] = {}
+        into: dict[str, tuple[str, Any, Any, dict[tuple[str, str], Any]]] = {
+            TOUCHPOINTS: ("touchpoint", check_touchpoint, _touchpoint_row, touchpoints),
+            CONVERSIONS: ("conversion", check_conversion, _conversion_row, conversion_events),
+            IDENTITIES: ("identity_link", check_identity_link, _link_row, links),
+        }
+        decode, strict = self._codec.decode, self._strict
+        for record in records:
+            name, check, make_row, rows = into[record.topic]
+            try:
+                fields = decode(name, record.value)
+            except DecodeError as error:
+                batch.dead_letters.append(DeadLetter(record, "decode", None, str(error)))
+                continue
+            # Events are judged by the broker's clock, so that a replay next year judges alike.
+            broken = check(fields, now_micros=record.timestamp_ms * 1000)
+            if broken is None and strict:
+                broken = find_unstorable_text(fields)
+            if broken is not None:
+                batch.dead_letters.append(_dead_letter(record, name, broken))
+                continue
+            row = make_row(fields, record)
+            key = row[:2]
+            known = rows.get(key)
+            if known is None:
+                rows[key] = row
+            else:
+                winner, loser = (row, known) if preference(row) < preference(known) else (known, row)
+                rows[key] = winner
+                batch.repeats.append((loser, row.content_hash != known.content_hash))
+        batch.touchpoints = list(touchpoints.values())
+        batch.conversion_events = list(conversion_events.values())
+        batch.links = list(links.values())
+        return batch
+
+
+def _dead_letter(record: Record, name: str, broken: RuleViolation) -> DeadLetter:
+    return DeadLetter(record, "validate", broken.field, f"{name}: {broken.field}: {broken.rule}")
+
+
+def _identity(fields: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Return the identity key, and the anonymous id if the event names a user as well."""
+    user_id, anonymous_id = fields["user_id"], fields["anonymous_id"]
+    if user_id is not None:
+        return USER_PREFIX + user_id, anonymous_id
+    return ANONYMOUS_PREFIX + anonymous_id, None
+
+
+def _touchpoint_row(fields: Mapping[str, Any], record: Record) -> TouchpointRow:
+    identity_key, anonymous_id = _identity(fields)
+    details = {
+        name: value
+        for name, value in zip(_TOUCHPOINT_DETAILS, _touchpoint_details(fields), strict=True)
+        if value not in (None, {})
+    }
+    return TouchpointRow(
+        fields["tenant_id"],
+        fields["event_id"],
+        identity_key,
+        anonymous_id,
+        fields["occurred_at"],
+        record.timestamp_ms * 1000,
+        fields["platform"],
+        fields["channel"],
+        fields["interaction"],
+        fields["campaign_name"] or fields["campaign_id"] or "",
+        fields["is_bot"],
+        _json(details),
+        content_hash(record.value or b""),
+        record.topic,
+        record.partition,
+        record.offset,
+    )
+
+
+def _conversion_row(fields: Mapping[str, Any], record: Record) -> ConversionEventRow:
+    identity_key, anonymous_id = _identity(fields)
+    details = {
+        name: value
+        for name, value in zip(_CONVERSION_DETAILS, _conversion_details(fields), strict=True)
+        if value not in (None, {}, [])
+    }
+    return ConversionEventRow(
+        fields["tenant_id"],
+        fields["event_id"],
+        fields["conversion_id"] or fields["event_id"],
+        fields["kind"],
+        fields["conversion_type"],
+        identity_key,
+        anonymous_id,
+        fields["occurred_at"],
+        record.timestamp_ms * 1000,
+        fields["value_micros"],
+        fields["currency"],
+        fields["order_id"],
+        _json(details),
+        content_hash(record.value or b""),
+        record.topic,
+        record.partition,
+        record.offset,
+    )
+
+
+def _link_row(fields: Mapping[str, Any], record: Record) -> LinkRow:
+    return LinkRow(
+        fields["tenant_id"],
+        fields["event_id"],
+        fields["anonymous_id"],
+        fields["user_id"],
+        fields["linked_at"],
+        fields["source"],
+        record.timestamp_ms * 1000,
+        content_hash(record.value or b""),
+        record.topic,
+        record.partition,
+        record.offset,
+    )

@@ -1,0 +1,1 @@
+"""The delivery ledger of the forwarders."""

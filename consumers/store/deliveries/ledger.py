@@ -1,0 +1,236 @@
+"""The delivery ledger in Postgres (table attribution_deliveries).
+
+Contract: `delivery.Ledger`. Invariants: a row, once there, is never written anew by `claim`; what is sent stays sent,
+whatever a process that lost its partition meanwhile still has to say; keys are sorted before
+they are locked, so two processes never wait for each other in a circle; one statement a call, whatever the number of
+events; every call is a transaction of its own.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+from attributary.consumers.store.deliveries.delivery import Count, Delivery, DeliveryKey, DeliveryState, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from attributary.consumers.store.deliveries.delivery import NewDelivery, Settled
+    from attributary.consumers.store.session import StoreSession
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MICROSECOND = dt.timedelta(microseconds=1)
+
+_COLUMNS = (
+    "d.tenant_id, d.destination, d.event_id, d.state, d.reason, d.occurred_at, d.source_topic, d.source_partition,"
+    " d.source_offset, d.match_keys, d.in_flight, d.attempts, d.first_sent_at, d.request_hash, d.response_code,"
+    " d.trace_id"
+)
+_KEYS = "unnest(%(tenants)s::text[], %(destinations)s::text[], %(events)s::text[])"
+
+# Match keys travel as one text per row: unnest takes apart arrays of arrays.
+_CLAIM = """
+INSERT INTO attribution_deliveries
+    (tenant_id, destination, event_id, state, reason, occurred_at,
+     source_topic, source_partition, source_offset, match_keys)
+SELECT tenant_id, destination, event_id, state, reason, occurred_at, topic, part, off, string_to_array(keys, ' ')
+FROM unnest(%(tenants)s::text[], %(destinations)s::text[], %(events)s::text[], %(states)s::text[],
+            %(reasons)s::text[], %(times)s::timestamptz[], %(topics)s::text[], %(partitions)s::int[],
+            %(offsets)s::bigint[], %(match_keys)s::text[])
+     AS n (tenant_id, destination, event_id, state, reason, occurred_at, topic, part, off, keys)
+ON CONFLICT DO NOTHING
+RETURNING tenant_id, destination, event_id
+"""
+_LOAD = f"""
+SELECT {_COLUMNS}
+FROM {_KEYS} AS k (tenant_id, destination, event_id)
+JOIN attribution_deliveries d USING (tenant_id, destination, event_id)
+"""
+_LOCK = f"""
+WITH locked AS (
+    SELECT d.tenant_id, d.destination, d.event_id
+    FROM {_KEYS} AS k (tenant_id, destination, event_id)
+    JOIN attribution_deliveries d USING (tenant_id, destination, event_id)
+    ORDER BY d.tenant_id, d.destination, d.event_id
+    FOR UPDATE OF d
+)"""
+_BEGIN = f"""{_LOCK}
+UPDATE attribution_deliveries d
+SET in_flight = true, attempts = attempts + 1, first_sent_at = coalesce(first_sent_at, %(now)s), updated_at = now()
+FROM locked
+WHERE (d.tenant_id, d.destination, d.event_id) = (locked.tenant_id, locked.destination, locked.event_id)
+"""
+_SETTLE = f"""{_LOCK}
+UPDATE attribution_deliveries d
+SET state = n.state, reason = n.reason, in_flight = n.in_flight, updated_at = now(),
+    first_sent_at = CASE WHEN n.state = 'pending' AND NOT n.in_flight THEN NULL ELSE d.first_sent_at END,
+    request_hash = coalesce(n.request_hash, d.request_hash),
+    response_code = coalesce(n.response_code, d.response_code), trace_id = coalesce(n.trace_id, d.trace_id)
+FROM unnest(%(tenants)s::text[], %(destinations)s::text[], %(events)s::text[], %(states)s::text[],
+            %(reasons)s::text[], %(flights)s::boolean[], %(hashes)s::text[], %(codes)s::text[], %(traces)s::text[])
+     AS n (tenant_id, destination, event_id, state, reason, in_flight, request_hash, response_code, trace_id)
+JOIN locked USING (tenant_id, destination, event_id)
+WHERE (d.tenant_id, d.destination, d.event_id) = (n.tenant_id, n.destination, n.event_id)
+  AND (d.state <> 'sent' OR n.state = 'sent')
+"""
+_REOPEN = f"""{_LOCK}
+UPDATE attribution_deliveries d
+SET state = 'pending', reason = 'opened again', in_flight = false, first_sent_at = NULL, updated_at = now()
+FROM locked
+WHERE (d.tenant_id, d.destination, d.event_id) = (locked.tenant_id, locked.destination, locked.event_id)
+  AND d.state <> 'sent'
+"""
+_FIND = f"""
+SELECT {_COLUMNS} FROM attribution_deliveries d
+WHERE d.event_id = %(event)s AND (%(tenant)s::text IS NULL OR d.tenant_id = %(tenant)s)
+ORDER BY d.tenant_id, d.destination
+"""
+_OPEN = f"""
+SELECT {_COLUMNS} FROM attribution_deliveries d
+WHERE (d.destination = %(destination)s OR starts_with(d.destination, %(destination)s || ':')) AND d.state = %(state)s
+ORDER BY d.occurred_at, d.tenant_id, d.event_id
+LIMIT %(limit)s
+"""
+_PRUNE = """
+WITH old AS (
+    SELECT tenant_id, destination, event_id FROM attribution_deliveries
+    WHERE occurred_at < %(before)s AND state <> 'pending' AND source_topic <> ''
+    ORDER BY tenant_id, destination, event_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+DELETE FROM attribution_deliveries d USING old
+WHERE (d.tenant_id, d.destination, d.event_id) = (old.tenant_id, old.destination, old.event_id)
+"""
+_COUNTS = """
+SELECT destination, state, reason, count(*), min(occurred_at)
+FROM attribution_deliveries GROUP BY destination, state, reason ORDER BY destination, state, count(*) DESC
+"""
+
+
+class PostgresLedger:
+    """The ledger of all destinations.
+
+    Every call raises `StoreUnavailable` when Postgres is away; the next one opens a new connection.
+
+    Args:
+        session: the connection.
+    """
+
+    def __init__(self, session: StoreSession) -> None:
+        self._session = session
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
+    def claim(self, entries: Sequence[NewDelivery]) -> Mapping[DeliveryKey, Delivery]:
+        """Write the entries that are new; give the rows that were there already."""
+        rows = sorted(entries, key=lambda entry: entry.key)
+        if not rows:
+            return {}
+        values = _keys([row.key for row in rows]) | {
+            "states": [row.state.value for row in rows],
+            "reasons": [row.reason for row in rows],
+            "times": [_time(row.occurred_at) for row in rows],
+            "topics": [row.source.topic for row in rows],
+            "partitions": [row.source.partition for row in rows],
+            "offsets": [row.source.offset for row in rows],
+            "match_keys": [" ".join(row.match_keys) for row in rows],
+        }
+        with self._session.transaction() as connection:
+            fresh = {DeliveryKey(*row) for row in connection.execute(_CLAIM, values)}
+            known = [row.key for row in rows if row.key not in fresh]
+            if not known:
+                return {}
+            found = connection.execute(_LOAD, _keys(known)).fetchall()
+        return {delivery.key: delivery for delivery in map(_delivery, found)}
+
+    def begin(self, keys: Sequence[DeliveryKey], *, now_micros: int) -> None:
+        """Note that the events are about to be handed over."""
+        self._write(_BEGIN, _keys(keys) | {"now": _time(now_micros)})
+
+    def settle(self, outcomes: Sequence[Settled]) -> None:
+        """Note what became of an attempt."""
+        self._write(
+            _SETTLE,
+            _keys([outcome.key for outcome in outcomes])
+            | {
+                "states": [outcome.state.value for outcome in outcomes],
+                "reasons": [outcome.reason for outcome in outcomes],
+                "flights": [outcome.in_flight for outcome in outcomes],
+                "hashes": [outcome.request_hash for outcome in outcomes],
+                "codes": [outcome.response_code for outcome in outcomes],
+                "traces": [outcome.trace_id for outcome in outcomes],
+            },
+        )
+
+    def find(self, event_id: str, *, tenant_id: str | None = None) -> Sequence[Delivery]:
+        """Give the deliveries of an event."""
+        with self._session.transaction() as connection:
+            found = connection.execute(_FIND, {"event": event_id, "tenant": tenant_id}).fetchall()
+        return [_delivery(row) for row in found]
+
+    def open_deliveries(self, destination: str, state: DeliveryState, *, limit: int) -> Sequence[Delivery]:
+        """Give deliveries in a state, oldest event first."""
+        values = {"destination": destination, "state": state.value, "limit": limit}
+        with self._session.transaction() as connection:
+            found = connection.execute(_OPEN, values).fetchall()
+        return [_delivery(row) for row in found]
+
+    def reopen(self, keys: Sequence[DeliveryKey]) -> int:
+        """Make deliveries pending again."""
+        return self._write(_REOPEN, _keys(keys))
+
+    def counts(self) -> Sequence[Count]:
+        """Count deliveries by destination, state and reason."""
+        with self._session.transaction() as connection:
+            found = connection.execute(_COUNTS).fetchall()
+        return [Count(row[0], DeliveryState(row[1]), row[2], row[3], _micros(row[4])) for row in found]
+
+    def prune(self, before_micros: int, *, limit: int = 10_000) -> int:
+        """Delete settled deliveries of events older than a time; gives how many, at most `limit`.
+
+        A row that is gone no longer keeps a copy of its event from being sent, so the time must lie further back than
+        every destination's age limit.
+        """
+        with self._session.transaction() as connection:
+            return connection.execute(_PRUNE, {"before": _time(before_micros), "limit": limit}).rowcount
+
+    def _write(self, statement: str, values: Mapping[str, Any]) -> int:
+        if not values["tenants"]:
+            return 0
+        with self._session.transaction() as connection:
+            return connection.execute(statement, values).rowcount
+
+
+def _keys(keys: Sequence[DeliveryKey]) -> dict[str, Any]:
+    return {
+        "tenants": [key.tenant_id for key in keys],
+        "destinations": [key.destination for key in keys],
+        "events": [key.event_id for key in keys],
+    }
+
+
+def _time(micros: int) -> dt.datetime:
+    return _EPOCH + micros * _MICROSECOND
+
+
+def _micros(time: dt.datetime) -> int:
+    return (time - _EPOCH) // _MICROSECOND
+
+
+def _delivery(row: Sequence[Any]) -> Delivery:
+    return Delivery(
+        key=DeliveryKey(row[0], row[1], row[2]),
+        state=DeliveryState(row[3]),
+        reason=row[4],
+        occurred_at=_micros(row[5]),
+        source=Source(row[6], row[7], row[8]),
+        match_keys=tuple(row[9]),
+        in_flight=row[10],
+        attempts=row[11],
+        first_sent_at=None if row[12] is None else _micros(row[12]),
+        request_hash=row[13],
+        response_code=row[14],
+        trace_id=row[15],
+    )

@@ -1,0 +1,1 @@
+"""Stored touchpoints, conversions and identity links: the stitching transaction, and reads of it."""

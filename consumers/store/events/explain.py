@@ -1,0 +1,216 @@
+"""Why a conversion is attributed as it is: person, touches in and out, versions. Reads only, in one snapshot.
+
+Invariant: a touch is "in" by the same rule and the same pinned policy as the attributor's; the verdict of every touch
+of the person is a sentence that needs no source code.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import psycopg
+
+from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, USER_PREFIX
+from attributary.attribution_core.domain.lookback import MICROS_PER_DAY, LookbackPolicy
+
+from .attribution_inputs import OwedConversion, conversions_by_id
+from .policies import fetch_policy
+
+_UNITS = (("days", MICROS_PER_DAY), ("hours", 3_600_000_000), ("minutes", 60_000_000))
+
+
+class EventFact(NamedTuple):
+    """An event about the conversion."""
+
+    event_id: str
+    kind: str
+    occurred_at: int
+    received_at: int
+    value_micros: int
+    currency: str
+    place: str
+
+
+class LinkFact(NamedTuple):
+    """A statement about whose an anonymous id is; ``decides`` when it is the one that counts."""
+
+    anonymous_id: str
+    user_id: str
+    linked_at: int
+    event_id: str
+    decides: bool
+
+
+class TouchFact(NamedTuple):
+    """A touchpoint that is the person's or was credited once, and what decides about it; microseconds UTC."""
+
+    event_id: str
+    identity_key: str
+    occurred_at: int
+    received_at: int
+    platform: str
+    channel: str
+    interaction: str
+    campaign: str
+    is_in: bool
+    verdict: str
+
+
+class VersionFact(NamedTuple):
+    """A published version."""
+
+    version: int
+    reason: str
+    is_final: bool
+    net_value_micros: int
+    delta_micros: int
+    touchpoint_count: int
+    policy_version: str
+    models: Sequence[str]
+    computed_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Everything that decides about a conversion."""
+
+    conversion: OwedConversion
+    events: Sequence[EventFact]
+    links: Sequence[LinkFact]
+    touches: Sequence[TouchFact]
+    versions: Sequence[VersionFact]
+
+
+_EVENTS = """
+SELECT event_id, kind, occurred_at_us, received_at_us, value_micros, currency,
+       source_topic || '[' || source_partition || ']@' || source_offset
+FROM attribution_conversion_events WHERE tenant_id = %s AND conversion_id = %s ORDER BY occurred_at_us, event_id
+"""
+
+_LINKS = """
+WITH ids AS (
+    SELECT anonymous_id, link_event_id FROM attribution_identities WHERE tenant_id = %(tenant)s AND user_id = %(user)s
+    UNION
+    SELECT anonymous_id, link_event_id FROM attribution_identities
+    WHERE tenant_id = %(tenant)s AND anonymous_id = %(anonymous)s
+), links AS (
+    SELECT anonymous_id, user_id, linked_at_us, event_id FROM attribution_identity_links
+    WHERE tenant_id = %(tenant)s AND anonymous_id IN (SELECT anonymous_id FROM ids)
+    UNION ALL
+    SELECT anonymous_id, substr(identity_key, 3), occurred_at_us, event_id FROM attribution_touchpoints
+    WHERE tenant_id = %(tenant)s AND anonymous_id IN (SELECT anonymous_id FROM ids)
+    UNION ALL
+    SELECT anonymous_id, substr(identity_key, 3), occurred_at_us, event_id FROM attribution_conversion_events
+    WHERE tenant_id = %(tenant)s AND anonymous_id IN (SELECT anonymous_id FROM ids)
+)
+SELECT l.anonymous_id, l.user_id, l.linked_at_us, l.event_id, l.event_id = i.link_event_id
+FROM links l JOIN ids i USING (anonymous_id) ORDER BY l.anonymous_id, l.linked_at_us, l.event_id
+"""
+
+_TOUCHES = """
+SELECT t.event_id, t.identity_key, t.occurred_at_us, t.received_at_us, t.platform, t.channel, t.interaction, t.campaign,
+       t.is_bot
+FROM (
+    SELECT %(journey)s AS identity_key
+    UNION ALL
+    SELECT 'a:' || anonymous_id FROM attribution_identities WHERE tenant_id = %(tenant)s AND user_id = %(user)s
+) AS person
+JOIN attribution_touchpoints t ON t.tenant_id = %(tenant)s AND t.identity_key = person.identity_key COLLATE "C"
+ORDER BY t.occurred_at_us, t.event_id
+"""
+
+# Touches that an earlier version credited, and that are not the person's any more.
+_GONE = """
+SELECT DISTINCT ON (n.event_id) n.event_id, COALESCE(t.identity_key, ''),
+       COALESCE(t.occurred_at_us, (n.touch ->> 'occurred_at')::int8), COALESCE(t.received_at_us, 0),
+       n.touch ->> 'platform', n.touch ->> 'channel', COALESCE(t.interaction, ''), n.touch ->> 'campaign',
+       n.version, CASE WHEN i.user_id IS NULL THEN t.identity_key ELSE 'u:' || i.user_id END
+FROM (
+    SELECT r.version, touch, touch ->> 'event_id' AS event_id
+    FROM attribution_results r, jsonb_array_elements(r.touchpoints) AS touch
+    WHERE r.tenant_id = %(tenant)s AND r.conversion_id = %(conversion)s
+) AS n
+LEFT JOIN attribution_touchpoints t ON t.tenant_id = %(tenant)s AND t.event_id = n.event_id
+LEFT JOIN attribution_identities i
+  ON t.identity_key < 'a;' COLLATE "C" AND i.tenant_id = %(tenant)s AND i.anonymous_id = substr(t.identity_key, 3)
+WHERE n.event_id <> ALL (%(known)s::text[])
+ORDER BY n.event_id, n.version DESC
+"""
+
+_VERSIONS = """
+SELECT version, version_reason, is_final, net_value_micros, delta_micros, touchpoint_count, policy_version, models,
+       computed_at_us
+FROM attribution_results WHERE tenant_id = %s AND conversion_id = %s ORDER BY version
+"""
+
+
+def explain(connection: psycopg.Connection, tenant_id: str, conversion_id: str) -> Explanation | None:
+    """Explain a conversion; None when there is no such one.
+
+    Args:
+        connection: in a transaction, best a repeatable one.
+        tenant_id: whose; nothing of another tenant is looked at.
+        conversion_id: which.
+    """
+    found = conversions_by_id(connection, [(tenant_id, conversion_id)])
+    if not found:
+        return None
+    conversion = found[0]
+    key = conversion.journey_key
+    user = key.removeprefix(USER_PREFIX) if key.startswith(USER_PREFIX) else None
+    anonymous = key.removeprefix(ANONYMOUS_PREFIX) if key.startswith(ANONYMOUS_PREFIX) else None
+    whose = {"tenant": tenant_id, "journey": key, "user": user, "anonymous": anonymous}
+    policy = fetch_policy(connection, conversion.policy_version)
+    touches = [_touch(conversion, policy, row) for row in connection.execute(_TOUCHES, whose).fetchall()]
+    more = {"conversion": conversion_id, "known": [touch.event_id for touch in touches]}
+    touches += [_gone(row) for row in connection.execute(_GONE, whose | more).fetchall()]
+    return Explanation(
+        conversion,
+        [EventFact(*row) for row in connection.execute(_EVENTS, (tenant_id, conversion_id)).fetchall()],
+        [LinkFact(*row) for row in connection.execute(_LINKS, whose).fetchall()],
+        touches,
+        [_version(row) for row in connection.execute(_VERSIONS, (tenant_id, conversion_id)).fetchall()],
+    )
+
+
+def _version(row: tuple[Any, ...]) -> VersionFact:
+    *facts, models, computed_at = row
+    names = [f"{model['model']} {model['model_version']}".strip() for model in models]
+    return VersionFact._make([*facts, names, computed_at])
+
+
+def _touch(conversion: OwedConversion, policy: LookbackPolicy | None, row: tuple[Any, ...]) -> TouchFact:
+    *facts, is_bot = row
+    if policy is None:
+        return TouchFact._make([*facts, False, f"the policy {conversion.policy_version} is not stored any more"])
+    occurred_at, received_at, channel, interaction = facts[2], facts[3], facts[5], facts[6]
+    age = conversion.converted_at - occurred_at
+    window = policy.window_micros(channel, conversion.conversion_type, interaction)
+    delay = received_at - conversion.received_at
+    is_in = policy.counts(age=age, window=window, delay=delay, is_bot=is_bot)
+    return TouchFact._make([*facts, is_in, _verdict(age, window, delay - policy.lateness_micros, is_bot=is_bot)])
+
+
+def _gone(row: tuple[Any, ...]) -> TouchFact:
+    *facts, version, person = row
+    now = f"it is {person}'s now, by its earliest link" if person else "it is not stored any more"
+    return TouchFact._make([*facts, False, f"out: credited up to version {version}; {now}"])
+
+
+def _verdict(age: int, window: int, too_late: int, *, is_bot: bool) -> str:
+    if is_bot:
+        return "out: sent by a robot"
+    if age < 0:
+        return f"out: {_days(-age)} after the conversion"
+    if age > window:
+        return f"out: {_days(age)} before the conversion, its window is {_days(window)}"
+    if too_late > 0:
+        return f"out: arrived {_days(too_late)} after the lateness that the policy allows"
+    return f"in: {_days(age)} before the conversion, its window is {_days(window)}"
+
+
+def _days(micros: int) -> str:
+    for unit, length in _UNITS:
+        if micros >= length:
+            return f"{micros / length:.2f} {unit}"
+    return f"{micros / 1e6:.2f} seconds"

@@ -1,0 +1,32 @@
+"""Lookback policies by version: what a conversion's version pins can be read again for as long as it is kept."""
+
+import json
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from attributary.attribution_core.domain.lookback import LookbackPolicy
+
+
+def store_policy(connection: psycopg.Connection, policy: LookbackPolicy) -> None:
+    """Keep a policy under its version; one that is there already stays as it is."""
+    connection.execute(
+        "INSERT INTO attribution_policies (policy_version, document) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+        (policy.version, Jsonb(dict(policy.document), dumps=json.dumps)),
+    )
+
+
+def fetch_policies(connection: psycopg.Connection) -> dict[str, LookbackPolicy]:
+    """Return all policies that are kept, by version."""
+    rows = connection.execute(
+        "SELECT policy_version, document FROM attribution_policies WHERE tenant_id = '*' ORDER BY policy_version"
+    ).fetchall()
+    return {version: LookbackPolicy.parse(document) for version, document in rows}
+
+
+def fetch_policy(connection: psycopg.Connection, version: str) -> LookbackPolicy | None:
+    """Return the policy of a version, or None if there never was one."""
+    row = connection.execute(
+        "SELECT document FROM attribution_policies WHERE tenant_id = '*' AND policy_version = %s", (version,)
+    ).fetchone()
+    return LookbackPolicy.parse(row[0]) if row else None

@@ -1,0 +1,172 @@
+"""The rows that stages hand to the store, as plain tuples in the order of the staging columns.
+
+Times are integer microseconds UTC. ``Place`` is where a record stands in Kafka.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, USER_PREFIX
+
+
+class Place(NamedTuple):
+    """Coordinates of a record."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class TouchpointRow(NamedTuple):
+    """One touchpoint as it is stored; ``details`` is JSON text."""
+
+    tenant_id: str
+    event_id: str
+    identity_key: str
+    anonymous_id: str | None
+    occurred_at: int
+    received_at: int
+    platform: str
+    channel: str
+    interaction: str
+    campaign: str
+    is_bot: bool
+    details: str
+    content_hash: int
+    topic: str
+    partition: int
+    offset: int
+
+
+class ConversionEventRow(NamedTuple):
+    """One event about a conversion as it is stored; ``details`` is JSON text."""
+
+    tenant_id: str
+    event_id: str
+    conversion_id: str
+    kind: str
+    conversion_type: str
+    identity_key: str
+    anonymous_id: str | None
+    occurred_at: int
+    received_at: int
+    value_micros: int
+    currency: str
+    order_id: str | None
+    details: str
+    content_hash: int
+    topic: str
+    partition: int
+    offset: int
+
+
+class LinkRow(NamedTuple):
+    """One explicit identity link as it is stored."""
+
+    tenant_id: str
+    event_id: str
+    anonymous_id: str
+    user_id: str
+    linked_at: int
+    source: str | None
+    received_at: int
+    content_hash: int
+    topic: str
+    partition: int
+    offset: int
+
+
+EventRow = TouchpointRow | ConversionEventRow | LinkRow
+
+
+class LinkCandidate(NamedTuple):
+    """A statement that an anonymous id is a user's, from a link event or from an event that names both."""
+
+    tenant_id: str
+    anonymous_id: str
+    user_id: str
+    linked_at: int
+    event_id: str
+
+
+class StoredEvent(NamedTuple):
+    """What decides between a new content of an event id and the stored one."""
+
+    event_id: str
+    tenant_id: str
+    identity_key: str
+    content_hash: int
+    received_at: int
+    topic: str
+    partition: int
+    offset: int
+
+
+class IdentityMove(NamedTuple):
+    """An anonymous id that got its first or another owner."""
+
+    tenant_id: str
+    anonymous_id: str
+    old_user_id: str | None
+    new_user_id: str  # empty: it belongs to nobody any more
+    event_id: str
+
+    @property
+    def old_key(self) -> str:
+        """The journey that it belonged to."""
+        return USER_PREFIX + self.old_user_id if self.old_user_id else ANONYMOUS_PREFIX + self.anonymous_id
+
+    @property
+    def new_key(self) -> str:
+        """The journey that it belongs to now."""
+        return USER_PREFIX + self.new_user_id if self.new_user_id else ANONYMOUS_PREFIX + self.anonymous_id
+
+
+class TouchedConversion(NamedTuple):
+    """A conversion in reach of a new touchpoint."""
+
+    touch: int  # index of the touchpoint in the batch
+    conversion_id: str
+    conversion_type: str
+    converted_at: int
+    received_at: int
+    policy_version: str  # pinned by its newest version
+
+
+class ConversionRow(NamedTuple):
+    """A conversion with its identity and state, as raising a version writes it."""
+
+    tenant_id: str
+    conversion_id: str
+    conversion_type: str
+    identity_key: str
+    journey_key: str
+    converted_at: int
+    received_at: int
+    gross_value_micros: int
+    net_value_micros: int
+    currency: str
+    order_id: str | None
+
+
+class Raise(NamedTuple):
+    """A version to raise: the conversion, why, and the owner event (last new event of the batch that caused it)."""
+
+    tenant_id: str
+    conversion_id: str
+    reason: str
+    owner: Place
+    published_at: int
+
+
+class RaisedVersion(NamedTuple):
+    """A version that is owed a result: from it the command is made."""
+
+    tenant_id: str
+    conversion_id: str
+    version: int
+    reason: str
+    published_at: int
+
+
+Positions = Mapping[tuple[str, int], int]

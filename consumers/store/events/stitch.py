@@ -1,0 +1,309 @@
+"""What a stitching transaction does in Postgres, one method a step, each on the whole batch.
+
+The order of the calls is the contract (the stitcher's ``stitch`` keeps it, and a test of both backends checks it):
+``lock_people`` before anything is read that depends on the people; ``insert_*`` and ``replace_*``; ``apply_links``;
+``conversions_*``; ``lock_conversions``; ``move_conversions``; ``raise_versions``; ``store_states``;
+``record_positions``; then the transaction is committed.
+
+Locks: one row of ``attribution_journeys`` per identity key, all ``a:`` keys in sorted order first, then, with the
+owners of those known and fixed, all ``u:`` keys in sorted order. Touch and link, touch and conversion, conversion and
+link of one person always share a key. Then new event ids, table by table, in sorted order (a transaction that inserts
+the same id waits for the end of the other); then all conversions that change, in sorted order; then positions. Every
+writer of these tables climbs in this order (decision 16), so none waits for one that waits for it.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+
+from attributary.attribution_core.domain.conversion import ConversionEvent
+from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX
+from attributary.consumers.store.offsets import record_positions
+from attributary.consumers.store.session import StoreSession
+
+from . import stitch_sql as sql
+from .rows import (
+    ConversionEventRow,
+    ConversionRow,
+    IdentityMove,
+    LinkCandidate,
+    LinkRow,
+    Place,
+    Positions,
+    Raise,
+    RaisedVersion,
+    StoredEvent,
+    TouchedConversion,
+    TouchpointRow,
+)
+from .staging import copy_into
+
+Key = tuple[str, str]
+
+
+def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+    """Turn rows into the arrays that ``unnest`` takes."""
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+class StitchTransaction:
+    """One batch's transaction. See the module for the order of calls.
+
+    Args:
+        connection: in a transaction, with staging tables.
+        touchpoints, conversion_events, links: the distinct events of the batch.
+    """
+
+    def __init__(
+        self,
+        connection: psycopg.Connection,
+        touchpoints: Sequence[TouchpointRow],
+        conversion_events: Sequence[ConversionEventRow],
+        links: Sequence[LinkRow],
+    ) -> None:
+        self._connection = connection
+        self._counts = (len(touchpoints), len(conversion_events), len(links))
+        if touchpoints:
+            copy_into(connection, "stg_touch", touchpoints, numbered=True)
+        if conversion_events:
+            copy_into(connection, "stg_conv", conversion_events, numbered=True)
+        if links:
+            copy_into(connection, "stg_link", links, numbered=True)
+
+    def lock_people(self, keys: Mapping[Key, tuple[int, int, int]]) -> None:
+        """Lock (and create, or widen) the journeys of the batch's people, and of the owners of their anonymous ids.
+
+        Args:
+            keys: further identity keys that the batch touches (of conversions, links, displaced rows) by (tenant, key),
+                with earliest and latest event time and latest arrival, microseconds UTC.
+        """
+        if keys:
+            rows = [(tenant, key, *bounds) for (tenant, key), bounds in keys.items()]
+            copy_into(self._connection, "stg_key", rows, numbered=False)
+        self._connection.execute(sql.LOCK_ANONYMOUS)
+        self._connection.execute(sql.LOCK_USERS)
+
+    def insert_touchpoints(self) -> list[int]:
+        """Store the staged touchpoints; return the indexes of those whose event id was there already."""
+        return self._insert(sql.INSERT_TOUCHPOINTS, "stg_touch", self._counts[0])
+
+    def insert_conversion_events(self) -> list[int]:
+        """Store the staged conversion events; return the indexes of those whose event id was there already."""
+        return self._insert(sql.INSERT_CONVERSION_EVENTS, "stg_conv", self._counts[1])
+
+    def insert_links(self) -> list[int]:
+        """Store the staged links; return the indexes of those whose event id was there already."""
+        return self._insert(sql.INSERT_LINKS, "stg_link", self._counts[2])
+
+    def _insert(self, statement: str, table: str, count: int) -> list[int]:
+        if not count:
+            return []
+        inserted = self._connection.execute(statement).fetchall()
+        if len(inserted) == count:
+            return []
+        new = set(inserted)
+        staged = self._connection.execute(sql.STAGED_PLACES[table]).fetchall()
+        return [seq for seq, topic, partition, offset in staged if (topic, partition, offset) not in new]
+
+    def stored_touchpoints(self, keys: Sequence[Key]) -> dict[Key, StoredEvent]:
+        """Return what is stored under (tenant, event id) of touchpoints."""
+        return self._stored(sql.STORED_TOUCHPOINTS, keys)
+
+    def stored_conversion_events(self, keys: Sequence[Key]) -> dict[Key, StoredEvent]:
+        """Return what is stored under (tenant, event id) of conversion events."""
+        return self._stored(sql.STORED_CONVERSION_EVENTS, keys)
+
+    def stored_links(self, keys: Sequence[Key]) -> dict[Key, StoredEvent]:
+        """Return what is stored under (tenant, event id) of links."""
+        return self._stored(sql.STORED_LINKS, keys)
+
+    def _stored(self, statement: str, keys: Sequence[Key]) -> dict[Key, StoredEvent]:
+        if not keys:
+            return {}
+        found = self._connection.execute(statement, _columns(keys)).fetchall()
+        return {(row[1], row[0]): StoredEvent(*row) for row in found}
+
+    def replace_touchpoints(self, seqs: Sequence[int]) -> None:
+        """Put the staged touchpoints in place of those stored under their event ids."""
+        if seqs:
+            self._connection.execute(sql.REPLACE_TOUCHPOINTS, (list(seqs),))
+
+    def replace_conversion_events(self, seqs: Sequence[int]) -> list[Key]:
+        """Put the staged conversion events in place; return (tenant, conversion id) of what the old ones were about."""
+        if not seqs:
+            return []
+        old = self._connection.execute(sql.CONVERSIONS_OF_REPLACED, (list(seqs),)).fetchall()
+        self._connection.execute(sql.REPLACE_CONVERSION_EVENTS, (list(seqs),))
+        return old
+
+    def replace_links(self, seqs: Sequence[int]) -> None:
+        """Put the staged links in place of those stored under their event ids."""
+        if seqs:
+            self._connection.execute(sql.REPLACE_LINKS, (list(seqs),))
+
+    def anonymous_ids_of(self, events: Sequence[Key]) -> list[Key]:
+        """Return (tenant, anonymous id) that the stored events link to a user, for events about to be replaced."""
+        if not events:
+            return []
+        tenants, ids = _columns(events)
+        return self._connection.execute(sql.ANONYMOUS_IDS_OF, {"tenants": tenants, "ids": ids}).fetchall()
+
+    def users_linked(self, anonymous_ids: Sequence[Key]) -> list[Key]:
+        """Return (tenant, user's identity key) of all whom a stored link gives one of (tenant, anonymous id) to."""
+        if not anonymous_ids:
+            return []
+        tenants, ids = _columns(sorted(set(anonymous_ids)))
+        return self._connection.execute(sql.USERS_LINKED, {"tenants": tenants, "ids": ids}).fetchall()
+
+    def apply_links(self, candidates: Sequence[LinkCandidate]) -> list[IdentityMove]:
+        """Let new links decide whose the anonymous ids are; return those whose owner changed."""
+        if not candidates:
+            return []
+        best: dict[Key, LinkCandidate] = {}
+        for candidate in candidates:
+            key = (candidate.tenant_id, candidate.anonymous_id)
+            known = best.get(key)
+            if known is None or (candidate.linked_at, candidate.event_id) < (known.linked_at, known.event_id):
+                best[key] = candidate
+        columns = _columns([best[key] for key in sorted(best)])
+        return [IdentityMove(*row) for row in self._connection.execute(sql.APPLY_LINKS, columns).fetchall()]
+
+    def recompute_owners(self, anonymous_ids: Sequence[Key]) -> list[IdentityMove]:
+        """Decide anew, over all stored links and events, whose the anonymous ids are; return what changed.
+
+        Needed only after an event's content was replaced, which may withdraw a link. An id that loses its last link
+        becomes its own person again; ``new_user_id`` is then empty.
+        """
+        if not anonymous_ids:
+            return []
+        tenants, ids = _columns(sorted(set(anonymous_ids)))
+        parameters = {"tenants": tenants, "ids": ids}
+        moves = [IdentityMove(*row) for row in self._connection.execute(sql.OWNERS_ANEW, parameters).fetchall()]
+        self._connection.execute(sql.STORE_OWNERS_ANEW, parameters)
+        return moves
+
+    def conversions_touched(self, longest_window_micros: int, skip: Collection[int]) -> list[TouchedConversion]:
+        """Return the conversions whose person and time are in reach of the staged touchpoints.
+
+        Args:
+            longest_window_micros: no window is longer, microseconds.
+            skip: indexes of touchpoints that brought nothing new.
+        """
+        if not self._counts[0]:
+            return []
+        rows = self._connection.execute(sql.CONVERSIONS_TOUCHED, (longest_window_micros, list(skip))).fetchall()
+        return [TouchedConversion(*row) for row in rows]
+
+    def conversions_of_people(self, keys: Collection[Key]) -> list[Key]:
+        """Return (tenant, conversion id) of all conversions whose journey is one of (tenant, journey key)."""
+        if not keys:
+            return []
+        return self._connection.execute(sql.CONVERSIONS_OF_PEOPLE, _columns(sorted(keys))).fetchall()
+
+    def conversions_of_identities(self, keys: Collection[Key]) -> list[Key]:
+        """Return (tenant, conversion id) of all conversions of the people whom (tenant, identity key) belong to now."""
+        if not keys:
+            return []
+        return self._connection.execute(sql.CONVERSIONS_OF_IDENTITIES, _columns(sorted(keys))).fetchall()
+
+    def lock_conversions(self, opening: Collection[Key], others: Collection[Key]) -> None:
+        """Lock all conversions that the batch changes, in one order, before the first of them is changed.
+
+        Args:
+            opening: those that events of the batch are about; created where they are new.
+            others: those that change for another reason; none is created.
+        """
+        if opening or others:
+            keys = sorted([*((*key, True) for key in opening), *((*key, False) for key in others)])
+            self._connection.execute(sql.LOCK_CONVERSIONS, _columns(keys))
+
+    def stored_conversions(self, conversions: Collection[Key]) -> dict[Key, tuple[int, ConversionRow]]:
+        """Return version (0: only just opened) and row of each conversion."""
+        if not conversions:
+            return {}
+        keys = _columns(sorted(conversions))
+        rows = self._connection.execute(sql.STORED_CONVERSIONS, keys).fetchall()
+        return {(row[1], row[2]): (row[0], ConversionRow(*row[1:])) for row in rows}
+
+    def events_of(self, conversions: Collection[Key]) -> dict[Key, list[tuple[ConversionEvent, ConversionRow]]]:
+        """Return all stored events about each conversion.
+
+        Every event comes with the row that it would make of the conversion if it opened it; values are still those of
+        the event, to be replaced by the folded state.
+        """
+        found: dict[Key, list[tuple[ConversionEvent, ConversionRow]]] = {}
+        if conversions:
+            keys = _columns(sorted(conversions))
+            for row in self._connection.execute(sql.EVENTS_OF_CONVERSIONS, keys).fetchall():
+                event = ConversionEvent(*row[:5])
+                found.setdefault((row[5], row[6]), []).append((event, ConversionRow(*row[5:])))
+        return found
+
+    def store_states(self, rows: Sequence[ConversionRow]) -> None:
+        """Write what conversions are worth and whose they are; after ``raise_versions``, which keeps the old value."""
+        if rows:
+            self._connection.execute(sql.STORE_STATES, _columns(rows))
+
+    def move_conversions(self, moves: Sequence[IdentityMove]) -> None:
+        """Give the conversions of moved anonymous ids to their new owner's journey."""
+        if moves:
+            rows = [
+                (move.tenant_id, ANONYMOUS_PREFIX + move.anonymous_id, move.old_key, move.new_key) for move in moves
+            ]
+            self._connection.execute(sql.MOVE_CONVERSIONS, _columns(rows))
+
+    def raise_versions(self, raises: Sequence[Raise], policy_version: str) -> list[RaisedVersion]:
+        """Raise the versions of conversions, pinning the policy and the model set in force.
+
+        Args:
+            raises: at most one per conversion; conversions that still wait for their opening event are left out.
+            policy_version: the lookback policy.
+
+        Returns:
+            The new versions.
+        """
+        if not raises:
+            return []
+        rows = [(r.tenant_id, r.conversion_id, r.reason, *r.owner, r.published_at) for r in sorted(raises)]
+        raised = self._connection.execute(sql.RAISE_VERSIONS, [policy_version, *_columns(rows)]).fetchall()
+        return [RaisedVersion(*row) for row in raised]
+
+    def versions_owned_by(self, places: Sequence[Place]) -> list[RaisedVersion]:
+        """Return the newest versions that the records at these places raised: their commands are issued again."""
+        if not places:
+            return []
+        rows = self._connection.execute(sql.VERSIONS_OWNED_BY, _columns(places)).fetchall()
+        return [RaisedVersion(*row) for row in rows]
+
+    def record_positions(self, group: str, positions: Positions) -> Positions:
+        """Store the next offsets of the group in this transaction; return what was stored before."""
+        return record_positions(self._connection, group, positions)
+
+
+class PostgresStitchStore:
+    """Opens stitching transactions on the session's connection, which must have the staging tables.
+
+    Args:
+        session: prepared with ``create_staging``.
+    """
+
+    def __init__(self, session: StoreSession) -> None:
+        self._session = session
+
+    @contextmanager
+    def transaction(
+        self,
+        touchpoints: Sequence[TouchpointRow],
+        conversion_events: Sequence[ConversionEventRow],
+        links: Sequence[LinkRow],
+    ) -> Iterator[StitchTransaction]:
+        """Run one batch in one transaction: committed at the end, rolled back on any exception.
+
+        Raises:
+            StoreUnavailable: Postgres did not take it; the same batch may be tried again.
+            psycopg.DataError: a value of the batch cannot be stored.
+        """
+        with self._session.transaction() as connection:
+            yield StitchTransaction(connection, touchpoints, conversion_events, links)

@@ -1,0 +1,319 @@
+"""The statements of a stitching transaction. Constants only: every value is a parameter.
+
+``a:`` keys sort before ``u:`` keys and end before ``a;`` (the character after the colon), which is how a range on the
+key tells anonymous ids from users. Columns sort by bytes (COLLATE "C"); a parameter sorts as the database does, so a
+range on it names the collation, too.
+
+Who changes without an event of their own is noted for the trainer (`told`): the old owner of an anonymous id or of a
+conversion, whom a replaced content named. All of these are rare; people of new events it finds by itself.
+"""
+
+from attributary.consumers.store.models.changed_people import told
+
+_WIDEN = """
+ON CONFLICT (tenant_id, journey_key) DO UPDATE SET
+    first_event_us = LEAST(j.first_event_us, excluded.first_event_us),
+    last_event_us = GREATEST(j.last_event_us, excluded.last_event_us),
+    last_received_us = GREATEST(j.last_received_us, excluded.last_received_us),
+    closed_at = NULL,
+    updated_at = now()
+WHERE excluded.last_received_us > j.last_received_us OR excluded.first_event_us < j.first_event_us
+   OR excluded.last_event_us > j.last_event_us
+"""
+
+# A row that is not widened is locked all the same: ON CONFLICT DO UPDATE locks before it looks at its WHERE.
+LOCK_ANONYMOUS = f"""
+INSERT INTO attribution_journeys AS j (tenant_id, journey_key, first_event_us, last_event_us, last_received_us)
+SELECT tenant_id, journey_key, min(first_us), max(last_us), max(received_us)
+FROM (
+    SELECT tenant_id, identity_key AS journey_key, occurred_at_us AS first_us, occurred_at_us AS last_us,
+           received_at_us AS received_us
+    FROM stg_touch
+    UNION ALL
+    SELECT tenant_id, journey_key, first_us, last_us, received_us FROM stg_key
+) AS touched
+WHERE journey_key < 'a;'
+GROUP BY tenant_id, journey_key ORDER BY tenant_id, journey_key
+{_WIDEN}
+"""
+
+LOCK_USERS = f"""
+INSERT INTO attribution_journeys AS j (tenant_id, journey_key, first_event_us, last_event_us, last_received_us)
+SELECT tenant_id, journey_key, min(first_us), max(last_us), max(received_us)
+FROM (
+    SELECT s.tenant_id, CASE WHEN i.user_id IS NULL THEN s.identity_key ELSE 'u:' || i.user_id END AS journey_key,
+           s.occurred_at_us AS first_us, s.occurred_at_us AS last_us, s.received_at_us AS received_us
+    FROM stg_touch s LEFT JOIN attribution_identities i
+      ON s.identity_key < 'a;' AND i.tenant_id = s.tenant_id AND i.anonymous_id = substr(s.identity_key, 3)
+    UNION ALL
+    SELECT s.tenant_id, CASE WHEN i.user_id IS NULL THEN s.journey_key ELSE 'u:' || i.user_id END,
+           s.first_us, s.last_us, s.received_us
+    FROM stg_key s LEFT JOIN attribution_identities i
+      ON s.journey_key < 'a;' AND i.tenant_id = s.tenant_id AND i.anonymous_id = substr(s.journey_key, 3)
+) AS touched
+WHERE journey_key > 'a;'
+GROUP BY tenant_id, journey_key ORDER BY tenant_id, journey_key
+{_WIDEN}
+"""
+
+_PLACE = "source_topic, source_partition, source_offset"
+
+_TOUCHPOINT_COLUMNS = (
+    "tenant_id, event_id, identity_key, anonymous_id, occurred_at_us, received_at_us, platform, channel, interaction, "
+    f"campaign, is_bot, details, content_hash, {_PLACE}"
+)
+_CONVERSION_EVENT_COLUMNS = (
+    "tenant_id, event_id, conversion_id, kind, conversion_type, identity_key, anonymous_id, occurred_at_us, "
+    f"received_at_us, value_micros, currency, order_id, details, content_hash, {_PLACE}"
+)
+_LINK_COLUMNS = (
+    f"tenant_id, event_id, anonymous_id, user_id, linked_at_us, source, received_at_us, content_hash, {_PLACE}"
+)
+
+
+def _insert(table: str, staging: str, columns: str) -> str:
+    staged = columns.replace("details", "details::jsonb")
+    # Sorted: neighbours on one index page, and one order for all transactions that insert the same ids.
+    return f"""
+    INSERT INTO {table} ({columns}) SELECT {staged} FROM {staging} ORDER BY tenant_id, event_id
+    ON CONFLICT (tenant_id, event_id) DO NOTHING RETURNING {_PLACE}
+    """
+
+
+def _replace(table: str, staging: str, columns: str, named: str) -> str:
+    staged = ", ".join(f"s.{column.strip()}" for column in columns.split(",")).replace("s.details", "s.details::jsonb")
+    return f"""
+    WITH replaced AS MATERIALIZED (
+        SELECT s.seq, t.* FROM {staging} s JOIN {table} t ON t.tenant_id = s.tenant_id AND t.event_id = s.event_id
+        WHERE s.seq = ANY (%s::int4[])
+    ), told AS (
+        {told("t.tenant_id, k.identity_key", f"FROM replaced t CROSS JOIN LATERAL ({named}) AS k (identity_key)")}
+        WHERE k.identity_key <> ''
+    )
+    UPDATE {table} AS t SET ({columns}) = ROW ({staged}), updated_at = now()
+    FROM replaced r, {staging} s WHERE s.seq = r.seq AND t.tenant_id = s.tenant_id AND t.event_id = s.event_id
+    """
+
+
+INSERT_TOUCHPOINTS = _insert("attribution_touchpoints", "stg_touch", _TOUCHPOINT_COLUMNS)
+INSERT_CONVERSION_EVENTS = _insert("attribution_conversion_events", "stg_conv", _CONVERSION_EVENT_COLUMNS)
+INSERT_LINKS = _insert("attribution_identity_links", "stg_link", _LINK_COLUMNS)
+_EVENT_KEYS = "VALUES (t.identity_key), ('a:' || t.anonymous_id)"
+_CONVERSION_KEYS = f"""{_EVENT_KEYS} UNION ALL
+    SELECT c.journey_key FROM attribution_conversions c
+    WHERE c.tenant_id = t.tenant_id AND c.conversion_id = t.conversion_id"""
+_LINK_KEYS = "VALUES ('a:' || t.anonymous_id), ('u:' || t.user_id)"
+REPLACE_TOUCHPOINTS = _replace("attribution_touchpoints", "stg_touch", _TOUCHPOINT_COLUMNS, _EVENT_KEYS)
+REPLACE_CONVERSION_EVENTS = _replace(
+    "attribution_conversion_events", "stg_conv", _CONVERSION_EVENT_COLUMNS, _CONVERSION_KEYS
+)
+REPLACE_LINKS = _replace("attribution_identity_links", "stg_link", _LINK_COLUMNS, _LINK_KEYS)
+STAGED_PLACES = {table: f"SELECT seq, {_PLACE} FROM {table}" for table in ("stg_touch", "stg_conv", "stg_link")}
+
+
+def _stored(table: str, identity: str) -> str:
+    return f"""
+    SELECT t.event_id, t.tenant_id, {identity}, t.content_hash, t.received_at_us, t.source_topic, t.source_partition,
+           t.source_offset
+    FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, event_id) JOIN {table} t USING (tenant_id, event_id)
+    """
+
+
+STORED_TOUCHPOINTS = _stored("attribution_touchpoints", "t.identity_key")
+STORED_CONVERSION_EVENTS = _stored("attribution_conversion_events", "t.identity_key")
+STORED_LINKS = _stored("attribution_identity_links", "'u:' || t.user_id")
+
+CONVERSIONS_OF_REPLACED = """
+SELECT t.tenant_id, t.conversion_id FROM stg_conv s JOIN attribution_conversion_events t USING (tenant_id, event_id)
+WHERE s.seq = ANY (%s::int4[])
+"""
+
+ANONYMOUS_IDS_OF = " UNION ".join(
+    f"""
+    SELECT t.tenant_id, t.anonymous_id
+    FROM unnest(%(tenants)s::text[], %(ids)s::text[]) AS k (tenant_id, event_id)
+    JOIN {table} t USING (tenant_id, event_id)
+    WHERE t.anonymous_id IS NOT NULL
+    """
+    for table in ("attribution_touchpoints", "attribution_conversion_events", "attribution_identity_links")
+)
+
+APPLY_LINKS = f"""
+WITH wins AS MATERIALIZED (
+    SELECT c.tenant_id, c.anonymous_id, c.user_id, c.linked_at_us, c.link_event_id, i.user_id AS old_user_id
+    FROM unnest(%s::text[], %s::text[], %s::text[], %s::int8[], %s::text[])
+         AS c (tenant_id, anonymous_id, user_id, linked_at_us, link_event_id)
+    LEFT JOIN attribution_identities i USING (tenant_id, anonymous_id)
+    WHERE i.user_id IS NULL OR (c.linked_at_us, c.link_event_id) < (i.linked_at_us, i.link_event_id)
+), stored AS (
+    INSERT INTO attribution_identities (tenant_id, anonymous_id, user_id, linked_at_us, link_event_id)
+    SELECT tenant_id, anonymous_id, user_id, linked_at_us, link_event_id FROM wins ORDER BY tenant_id, anonymous_id
+    ON CONFLICT (tenant_id, anonymous_id) DO UPDATE SET
+        user_id = excluded.user_id, linked_at_us = excluded.linked_at_us, link_event_id = excluded.link_event_id,
+        updated_at = now()
+), told AS (
+    {told("tenant_id, 'u:' || old_user_id", "FROM wins WHERE old_user_id <> user_id")}
+)
+SELECT tenant_id, anonymous_id, old_user_id, user_id, link_event_id FROM wins WHERE old_user_id IS DISTINCT FROM user_id
+"""
+
+_BEST_LINKS = """
+WITH k AS (SELECT * FROM unnest(%(tenants)s::text[], %(ids)s::text[]) AS k (tenant_id, anonymous_id)),
+links AS (
+    SELECT l.tenant_id, l.anonymous_id, l.user_id, l.linked_at_us, l.event_id
+    FROM k JOIN attribution_identity_links l USING (tenant_id, anonymous_id)
+    UNION ALL
+    SELECT t.tenant_id, t.anonymous_id, substr(t.identity_key, 3), t.occurred_at_us, t.event_id
+    FROM k JOIN attribution_touchpoints t USING (tenant_id, anonymous_id)
+    UNION ALL
+    SELECT t.tenant_id, t.anonymous_id, substr(t.identity_key, 3), t.occurred_at_us, t.event_id
+    FROM k JOIN attribution_conversion_events t USING (tenant_id, anonymous_id)
+),
+best AS (
+    SELECT DISTINCT ON (tenant_id, anonymous_id) * FROM links
+    ORDER BY tenant_id, anonymous_id, linked_at_us, event_id
+)
+"""
+USERS_LINKED = f"{_BEST_LINKS} SELECT DISTINCT tenant_id, 'u:' || user_id FROM links"
+OWNERS_ANEW = f"""{_BEST_LINKS}
+SELECT k.tenant_id, k.anonymous_id, i.user_id, COALESCE(b.user_id, ''), COALESCE(b.event_id, '')
+FROM k LEFT JOIN best b USING (tenant_id, anonymous_id)
+LEFT JOIN attribution_identities i USING (tenant_id, anonymous_id)
+WHERE i.user_id IS DISTINCT FROM b.user_id
+"""
+_ANEW_TOLD = told(
+    "tenant_id, identity_key",
+    """FROM (
+        SELECT tenant_id, 'a:' || anonymous_id FROM k
+        UNION ALL SELECT tenant_id, 'u:' || user_id FROM links
+        UNION ALL
+        SELECT tenant_id, 'u:' || i.user_id FROM k JOIN attribution_identities i USING (tenant_id, anonymous_id)
+    ) AS named (tenant_id, identity_key)""",
+)
+STORE_OWNERS_ANEW = f"""{_BEST_LINKS}, told AS (
+    {_ANEW_TOLD}
+), gone AS (
+    DELETE FROM attribution_identities i USING k
+    WHERE i.tenant_id = k.tenant_id AND i.anonymous_id = k.anonymous_id
+      AND NOT EXISTS (SELECT FROM best b WHERE b.tenant_id = k.tenant_id AND b.anonymous_id = k.anonymous_id)
+)
+INSERT INTO attribution_identities (tenant_id, anonymous_id, user_id, linked_at_us, link_event_id)
+SELECT tenant_id, anonymous_id, user_id, linked_at_us, event_id FROM best ORDER BY tenant_id, anonymous_id
+ON CONFLICT (tenant_id, anonymous_id) DO UPDATE SET
+    user_id = excluded.user_id, linked_at_us = excluded.linked_at_us, link_event_id = excluded.link_event_id,
+    updated_at = now()
+"""
+
+# "+ 0" keeps the time out of the choice of an index: without statistics the planner would look through all conversions
+# of a month instead of those of one person.
+CONVERSIONS_TOUCHED = """
+SELECT s.seq, c.conversion_id, c.conversion_type, c.converted_at_us, c.received_at_us, c.policy_version
+FROM stg_touch s
+LEFT JOIN attribution_identities i
+  ON s.identity_key < 'a;' AND i.tenant_id = s.tenant_id AND i.anonymous_id = substr(s.identity_key, 3)
+JOIN attribution_conversions c
+  ON c.tenant_id = s.tenant_id
+ AND c.journey_key = CASE WHEN i.user_id IS NULL THEN s.identity_key ELSE 'u:' || i.user_id END
+ AND c.converted_at_us + 0 BETWEEN s.occurred_at_us AND s.occurred_at_us + %s
+WHERE NOT s.is_bot AND s.seq <> ALL (%s::int4[])
+"""
+
+CONVERSIONS_OF_PEOPLE = """
+SELECT c.tenant_id, c.conversion_id
+FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, journey_key)
+JOIN attribution_conversions c USING (tenant_id, journey_key)
+"""
+
+CONVERSIONS_OF_IDENTITIES = """
+SELECT c.tenant_id, c.conversion_id
+FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, identity_key)
+LEFT JOIN attribution_identities i
+  ON k.identity_key < 'a;' COLLATE "C" AND i.tenant_id = k.tenant_id AND i.anonymous_id = substr(k.identity_key, 3)
+JOIN attribution_conversions c
+  ON c.tenant_id = k.tenant_id
+ AND c.journey_key = CASE WHEN i.user_id IS NULL THEN k.identity_key ELSE 'u:' || i.user_id END
+"""
+
+# ON CONFLICT DO UPDATE locks a row before it looks at its WHERE. One statement, so that new and known ones are locked
+# in one order; those that no event of the batch is about are never created.
+LOCK_CONVERSIONS = """
+INSERT INTO attribution_conversions (
+    tenant_id, conversion_id, conversion_type, identity_key, journey_key, converted_at_us, received_at_us,
+    gross_value_micros, net_value_micros, previous_net_micros, currency, version, version_reason, policy_version,
+    owner_topic, owner_partition, owner_offset, event_published_us)
+SELECT k.tenant_id, k.conversion_id, '', '', '', 0, 0, 0, 0, 0, 'XXX', 0, 'waiting', '', '', 0, 0, 0
+FROM unnest(%s::text[], %s::text[], %s::bool[]) AS k (tenant_id, conversion_id, opens)
+WHERE k.opens OR EXISTS (
+    SELECT FROM attribution_conversions c WHERE c.tenant_id = k.tenant_id AND c.conversion_id = k.conversion_id
+)
+ORDER BY k.tenant_id COLLATE "C", k.conversion_id COLLATE "C"
+ON CONFLICT (tenant_id, conversion_id) DO UPDATE SET updated_at = now() WHERE false
+"""
+
+STORED_CONVERSIONS = """
+SELECT c.version, c.tenant_id, c.conversion_id, c.conversion_type, c.identity_key, c.journey_key, c.converted_at_us,
+       c.received_at_us, c.gross_value_micros, c.net_value_micros, c.currency, c.order_id
+FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, conversion_id)
+JOIN attribution_conversions c USING (tenant_id, conversion_id)
+"""
+
+EVENTS_OF_CONVERSIONS = """
+SELECT e.occurred_at_us, e.event_id, e.kind, e.value_micros, e.currency,
+       e.tenant_id, e.conversion_id, e.conversion_type, e.identity_key,
+       CASE WHEN i.user_id IS NULL THEN e.identity_key ELSE 'u:' || i.user_id END,
+       e.occurred_at_us, e.received_at_us, e.value_micros, e.value_micros, e.currency, e.order_id
+FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, conversion_id)
+JOIN attribution_conversion_events e USING (tenant_id, conversion_id)
+LEFT JOIN attribution_identities i
+  ON e.identity_key < 'a;' AND i.tenant_id = e.tenant_id AND i.anonymous_id = substr(e.identity_key, 3)
+"""
+
+_STATES_TOLD = told(
+    "c.tenant_id, k.identity_key",
+    """FROM n JOIN attribution_conversions c ON c.tenant_id = n.tenant_id AND c.conversion_id = n.conversion_id
+    CROSS JOIN LATERAL (VALUES (c.journey_key), (n.journey_key)) AS k (identity_key)
+    WHERE c.journey_key <> '' AND c.journey_key <> n.journey_key""",
+)
+STORE_STATES = f"""
+WITH n AS MATERIALIZED (
+    SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int8[], %s::int8[], %s::int8[],
+                         %s::int8[], %s::text[], %s::text[])
+        AS n (tenant_id, conversion_id, conversion_type, identity_key, journey_key, converted_at_us, received_at_us,
+              gross_value_micros, net_value_micros, currency, order_id)
+), told AS (
+    {_STATES_TOLD}
+)
+UPDATE attribution_conversions AS c SET
+    conversion_type = n.conversion_type, identity_key = n.identity_key, journey_key = n.journey_key,
+    converted_at_us = n.converted_at_us, received_at_us = n.received_at_us,
+    gross_value_micros = n.gross_value_micros, net_value_micros = n.net_value_micros, currency = n.currency,
+    order_id = n.order_id, updated_at = now()
+FROM n WHERE c.tenant_id = n.tenant_id AND c.conversion_id = n.conversion_id
+"""
+
+MOVE_CONVERSIONS = """
+UPDATE attribution_conversions AS c SET journey_key = n.new_key, updated_at = now()
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) AS n (tenant_id, identity_key, old_key, new_key)
+WHERE c.tenant_id = n.tenant_id AND c.journey_key = n.old_key AND c.identity_key = n.identity_key
+"""
+
+# The rows are locked: see LOCK_CONVERSIONS.
+RAISE_VERSIONS = """
+UPDATE attribution_conversions AS c SET
+    version = c.version + 1, version_reason = n.reason, previous_net_micros = c.net_value_micros,
+    policy_version = %s,
+    model_set = COALESCE((SELECT max(s.model_set) FROM attribution_model_sets s WHERE s.tenant_id = c.tenant_id), 0),
+    owner_topic = n.owner_topic, owner_partition = n.owner_partition, owner_offset = n.owner_offset,
+    event_published_us = n.published_us, versioned_at = now(), updated_at = now()
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::int4[], %s::int8[], %s::int8[])
+    AS n (tenant_id, conversion_id, reason, owner_topic, owner_partition, owner_offset, published_us)
+WHERE c.tenant_id = n.tenant_id AND c.conversion_id = n.conversion_id
+RETURNING c.tenant_id, c.conversion_id, c.version, c.version_reason, c.event_published_us
+"""
+
+VERSIONS_OWNED_BY = """
+SELECT c.tenant_id, c.conversion_id, c.version, c.version_reason, c.event_published_us
+FROM unnest(%s::text[], %s::int4[], %s::int8[]) AS p (owner_topic, owner_partition, owner_offset)
+JOIN attribution_conversions c USING (owner_topic, owner_partition, owner_offset)
+WHERE c.version > 0
+"""

@@ -1,0 +1,1 @@
+"""Trained models and the training state, as Postgres holds them."""

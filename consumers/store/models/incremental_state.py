@@ -1,0 +1,204 @@
+"""The training state that is kept up to date, as it lies in Postgres: contributions, sums by day, totals.
+
+Invariant: whoever writes here is alone (`turn`) and works in one snapshot, so that state, contributions and the changes
+taken off are one transaction: a crash leaves all of them as they were before.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from attributary.consumers.store.connection import translated_errors
+
+Period = tuple[int, str]
+"""Day of the end (days since 1970-01-01 UTC), and currency; the empty currency: journeys without conversion."""
+
+# An arbitrary constant: the name "attributary training" as far as Postgres is concerned.
+_LOCK = 0x6174747A
+
+_TOTALS = """
+SELECT inactivity_micros, people, open_touches, passed_over, policies, replaced
+FROM attribution_training_upkeep WHERE tenant_id = %s
+"""
+_STORE_TOTALS = """
+INSERT INTO attribution_training_upkeep AS u (
+    tenant_id, inactivity_micros, people, open_touches, passed_over, policies, replaced)
+VALUES (%s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT (tenant_id) DO UPDATE SET
+    inactivity_micros = excluded.inactivity_micros, people = excluded.people, open_touches = excluded.open_touches,
+    passed_over = excluded.passed_over, policies = excluded.policies, replaced = excluded.replaced, updated_at = now()
+"""
+_CONTRIBUTIONS = """
+SELECT p.journey_key, p.journeys, p.open_touches, p.passed_over
+FROM unnest(%s::text[]) AS k (journey_key)
+JOIN attribution_training_people p ON p.tenant_id = %s AND p.journey_key = k.journey_key
+"""
+_DROP_CONTRIBUTIONS = """
+DELETE FROM attribution_training_people WHERE tenant_id = %s AND journey_key = ANY (%s::text[])
+"""
+_PERIODS = """
+SELECT day, currency, state FROM attribution_training_periods
+WHERE tenant_id = %s ORDER BY day, currency
+"""
+_SOME_PERIODS = """
+SELECT p.day, p.currency, p.state FROM unnest(%s::int4[], %s::text[]) AS k (day, currency)
+JOIN attribution_training_periods p ON p.tenant_id = %s AND p.day = k.day AND p.currency = k.currency
+"""
+_DROP_PERIODS = """
+DELETE FROM attribution_training_periods p USING unnest(%s::int4[], %s::text[]) AS k (day, currency)
+WHERE p.tenant_id = %s AND p.day = k.day AND p.currency = k.currency
+"""
+_CLEAR = """
+DELETE FROM attribution_training_people WHERE tenant_id = %(tenant)s;
+DELETE FROM attribution_training_periods WHERE tenant_id = %(tenant)s;
+DELETE FROM attribution_training_changes WHERE tenant_id = %(tenant)s;
+"""
+
+
+class StoredContribution(NamedTuple):
+    """What a person contributes: the finished journeys as text, and touches that are not used."""
+
+    journeys: str
+    open_touches: int
+    passed_over: int
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What is known of a tenant's state beside the sums by day.
+
+    Attributes:
+        inactivity_micros: silence that ends a journey without conversion, microseconds.
+        people: people in it.
+        open_touches: their touches in journeys that are not finished.
+        passed_over: their touches that count for no conversion although one followed.
+        policies: number of conversions by the version of the lookback policy that they pin.
+        replaced: how often a person's contribution was replaced.
+    """
+
+    inactivity_micros: int
+    people: int
+    open_touches: int
+    passed_over: int
+    policies: Mapping[str, int]
+    replaced: int
+
+
+@contextmanager
+def turn(connection: psycopg.Connection, *, wait: bool) -> Iterator[bool]:
+    """Be the only one who keeps the state up to date; yields False when somebody else is at it.
+
+    The lock is the session's: it must be there before a transaction takes its snapshot, and it is gone when the
+    connection is.
+
+    Args:
+        connection: not in a transaction.
+        wait: for the other one to end.
+    """
+    with translated_errors():
+        if wait:
+            connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+            mine = True
+        else:
+            mine = bool(connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchall()[0][0])
+        connection.commit()
+    try:
+        yield mine
+    finally:
+        if mine and not connection.closed:
+            with translated_errors():
+                connection.rollback()
+                connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+                connection.commit()
+
+
+def totals_of(connection: psycopg.Connection, tenant_id: str) -> Totals | None:
+    """Return the totals of a tenant; None while no state is kept for it."""
+    row = connection.execute(_TOTALS, (tenant_id,)).fetchone()
+    return Totals(*row) if row else None
+
+
+def store_totals(connection: psycopg.Connection, tenant_id: str, totals: Totals) -> None:
+    """Put the totals in place of those before."""
+    policies = Jsonb(dict(totals.policies))
+    counts = (totals.people, totals.open_touches, totals.passed_over)
+    connection.execute(_STORE_TOTALS, (tenant_id, totals.inactivity_micros, *counts, policies, totals.replaced))
+
+
+def tenants_kept(connection: psycopg.Connection) -> list[str]:
+    """Return the tenants for whom a state is kept, by name."""
+    rows = connection.execute("SELECT tenant_id FROM attribution_training_upkeep ORDER BY tenant_id").fetchall()
+    return [row[0] for row in rows]
+
+
+def clear(connection: psycopg.Connection, tenant_id: str) -> None:
+    """Forget contributions, sums and noted changes of a tenant; the totals are the caller's to replace."""
+    for statement in _CLEAR.split(";")[:-1]:
+        connection.execute(statement, {"tenant": tenant_id})
+
+
+def contributions(
+    connection: psycopg.Connection, tenant_id: str, people: Sequence[str]
+) -> dict[str, StoredContribution]:
+    """Return what these people contribute; who contributes nothing is left out."""
+    rows = connection.execute(_CONTRIBUTIONS, (list(people), tenant_id)).fetchall()
+    return {row[0]: StoredContribution(*row[1:]) for row in rows}
+
+
+def count_contributions(connection: psycopg.Connection, tenant_id: str) -> int:
+    """Return how many people contribute."""
+    row = connection.execute(
+        "SELECT count(*) FROM attribution_training_people WHERE tenant_id = %s", (tenant_id,)
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def replace_contributions(
+    connection: psycopg.Connection, tenant_id: str, gone: Sequence[str], new: Mapping[str, StoredContribution]
+) -> None:
+    """Drop some people's contributions and store others'."""
+    if gone:
+        connection.execute(_DROP_CONTRIBUTIONS, (tenant_id, list(gone)))
+    if new:
+        columns = "tenant_id, journey_key, journeys, open_touches, passed_over"
+        statement = f"COPY attribution_training_people ({columns}) FROM STDIN (FORMAT BINARY)"
+        with connection.cursor().copy(statement) as copy:
+            copy.set_types(["text", "text", "text", "int4", "int4"])
+            for key in sorted(new):
+                copy.write_row((tenant_id, key, *new[key]))
+
+
+def periods(
+    connection: psycopg.Connection, tenant_id: str, wanted: Iterable[Period] | None = None
+) -> dict[Period, Mapping[str, Any]]:
+    """Return the sums by day and currency as documents; of all, or of those that are wanted and there."""
+    if wanted is None:
+        rows = connection.execute(_PERIODS, (tenant_id,)).fetchall()
+    else:
+        rows = connection.execute(_SOME_PERIODS, (*_columns(wanted), tenant_id)).fetchall()
+    return {(row[0], row[1]): row[2] for row in rows}
+
+
+def replace_periods(
+    connection: psycopg.Connection, tenant_id: str, new: Mapping[Period, Mapping[str, Any] | None]
+) -> None:
+    """Put sums in place of those of the same periods; None: nothing is left of a period."""
+    if not new:
+        return
+    connection.execute(_DROP_PERIODS, (*_columns(new), tenant_id))
+    statement = "COPY attribution_training_periods (tenant_id, day, currency, state) FROM STDIN (FORMAT BINARY)"
+    with connection.cursor().copy(statement) as copy:
+        copy.set_types(["text", "int4", "text", "jsonb"])
+        for period in sorted(new):
+            document = new[period]
+            if document is not None:
+                copy.write_row((tenant_id, *period, Jsonb(dict(document))))
+
+
+def _columns(chosen: Iterable[Period]) -> tuple[list[int], list[str]]:
+    ordered = sorted(chosen)
+    return [day for day, _ in ordered], [currency for _, currency in ordered]

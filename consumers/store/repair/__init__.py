@@ -1,0 +1,1 @@
+"""Derived rows compared with the stored events, and made right again."""

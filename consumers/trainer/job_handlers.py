@@ -1,0 +1,171 @@
+"""What each kind of job does: read in a snapshot, compute, and say what to write.
+
+Invariant: the reading half writes nothing but the training state that is kept up to date, which is no job's. What it
+decides is written by the returned `Decision`, in the transaction that ends the job: either the job is finished and its
+effects are there, or neither.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import psycopg
+
+from attributary.attribution_core.domain.limits import LimitError
+from attributary.attribution_core.models.model_set import ModelError, lenient_model_set
+from attributary.attribution_core.statistics.state import StateError
+from attributary.consumers.store.jobs.jobs import ClaimedJob
+from attributary.consumers.store.models.model_states import (
+    Activation,
+    ModelStateError,
+    activate,
+    active_states,
+    list_states,
+    roll_back,
+    save_states,
+)
+from attributary.consumers.store.session import StoreSession
+from attributary.consumers.training.backtest import backtest
+from attributary.consumers.training.backtest_rates import backtest_rates
+from attributary.consumers.training.batch_analysis import JourneyFilter, analyze_batch
+from attributary.consumers.training.drift import drift_from_active
+from attributary.consumers.training.journey_analysis import UnknownConversionError, analyze_journey
+from attributary.consumers.training.journeys import UnknownPolicyError
+from attributary.consumers.training.read_journeys import Progress
+from attributary.consumers.training.train import TrainingError, TrainingPlan, check_usable, train, upkept_for
+
+from .job_requests import JobParameterError, Parameters
+
+Decision = Callable[[psycopg.Connection], Mapping[str, Any]]
+"""Writes the effects of a job and returns its result."""
+
+JOB_ERRORS = (
+    JobParameterError,
+    LimitError,
+    ModelError,
+    ModelStateError,
+    StateError,
+    TrainingError,
+    UnknownConversionError,
+    UnknownPolicyError,
+)
+"""What makes a job fail by its own fault; the texts say why in one sentence."""
+
+
+class Workshop:
+    """Does jobs.
+
+    Args:
+        session: a connection of its own, for reading.
+        inactivity_micros: silence that ends a journey without conversion, microseconds.
+    """
+
+    def __init__(self, session: StoreSession, inactivity_micros: int) -> None:
+        self._session = session
+        self._inactivity = inactivity_micros
+        self._kinds: dict[str, Callable[[str, Parameters, Progress], Decision]] = {
+            "train": self._train,
+            "activate": self._activate,
+            "rollback": self._roll_back,
+            "backtest": self._backtest,
+            "analyze_journey": self._analyze_journey,
+            "analyze_batch": self._analyze_batch,
+        }
+
+    def do(self, job: ClaimedJob, progress: Progress) -> Decision:
+        """Do the reading half of a job.
+
+        Args:
+            job: any kind but cancel, which is done when it is submitted.
+            progress: told of how many steps of how many; may raise to stop.
+
+        Raises:
+            StoreUnavailable: Postgres is away; the job can be done again.
+            One of JOB_ERRORS: the job cannot be done.
+        """
+        work = self._kinds.get(job.kind)
+        if work is None:
+            raise JobParameterError(f"kind: {job.kind} is no work for the trainer")
+        parameters = Parameters(job.kind, job.parameters)
+        parameters.check(job.tenant_id)
+        return work(job.tenant_id, parameters, progress)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
+    def _train(self, tenant_id: str, parameters: Parameters, progress: Progress) -> Decision:
+        plan = TrainingPlan(
+            parameters.model(),
+            parameters.window(tenant_id),
+            self._inactivity,
+            parameters.currency(),
+            parameters.settings(),
+            parameters.half_life(),
+        )
+        wants_activation, force = parameters.flag("activate"), parameters.flag("force")
+        with self._session.plain() as connection:
+            learned = upkept_for(connection, plan, progress)
+        with self._session.snapshot() as connection:
+            state = train(connection, plan, progress, learned)
+            drift = drift_from_active(connection, state)
+        if wants_activation and not force:
+            check_usable(state)
+
+        def write(connection: psycopg.Connection) -> Mapping[str, Any]:
+            (version,) = save_states(connection, [state])
+            result = {"model": plan.model, "version": version, "metadata": dict(state.metadata), "drift": drift}
+            if wants_activation:
+                result["activation"] = _activation(activate(connection, tenant_id, {plan.model: version}, force=force))
+            return result
+
+        return write
+
+    def _activate(self, tenant_id: str, parameters: Parameters, progress: Progress) -> Decision:
+        del progress
+        model, version, force = parameters.model(), parameters.whole("version"), parameters.flag("force")
+
+        def write(connection: psycopg.Connection) -> Mapping[str, Any]:
+            newest = version or next((row.version for row in list_states(connection, tenant_id, model)), None)
+            if newest is None:
+                raise ModelStateError(f"{model} has no version for tenant {tenant_id}; train it first")
+            return _activation(activate(connection, tenant_id, {model: newest}, force=force))
+
+        return write
+
+    def _roll_back(self, tenant_id: str, parameters: Parameters, progress: Progress) -> Decision:
+        del progress
+        model, version = parameters.model(), parameters.whole("version")
+        return lambda connection: _activation(roll_back(connection, tenant_id, model, from_version=version))
+
+    def _backtest(self, tenant_id: str, parameters: Parameters, progress: Progress) -> Decision:
+        window, split = parameters.window(tenant_id), parameters.time("split")
+        if split is None:
+            raise JobParameterError("split: must be given")
+        model = parameters.model()
+        with self._session.snapshot() as connection:
+            if model == "poisson":
+                report = backtest_rates(connection, window, split, progress)
+            else:
+                report = backtest(connection, window, split, self._inactivity, progress)
+        return lambda _connection: report
+
+    def _analyze_journey(self, tenant_id: str, parameters: Parameters, progress: Progress) -> Decision:
+        del progress
+        conversion_id = parameters.required("conversion_id")
+        with self._session.snapshot() as connection:
+            models, _ = lenient_model_set(active_states(connection, tenant_id))
+            report = analyze_journey(connection, tenant_id, conversion_id, models, self._inactivity)
+        return lambda _connection: report
+
+    def _analyze_batch(self, tenant_id: str, parameters: Parameters, progress: Progress) -> Decision:
+        window = parameters.window(tenant_id)
+        chosen = JourneyFilter(parameters.text("platform"), parameters.text("campaign"))
+        with self._session.snapshot() as connection:
+            models, _ = lenient_model_set(active_states(connection, tenant_id))
+            report = analyze_batch(connection, window, chosen, models, self._inactivity, progress)
+        return lambda _connection: report
+
+
+def _activation(found: Activation) -> dict[str, Any]:
+    return asdict(found)

@@ -1,0 +1,211 @@
+"""Exposure-binned counts of the people of a tenant, from the store: what the time-aware model is trained on.
+
+Everybody with a touch is watched, converted or not, finished or still open: from the begin of the window or the first
+touch, whichever is later, to the end of the window or as far as the data reach. A touch counts for the fit while its
+age has a class, whether a conversion came in between or not, for one touch may precede several conversions.
+
+Invariants: the counts are a function of the stored events and the window, and sums of integers, so how the stream is
+cut changes nothing. Who is watched depends on touches alone, never on whether somebody converted: people whose last
+touch is older than the longest age class when the window begins are left out, and so are their conversions.
+
+Memory is bounded: where there are too many different exposures (many channels, very many people) half of the people are
+watched, or a quarter, ..., chosen by a checksum of their key. The report says which share; errors are the sample's.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import attrgetter
+from zlib import crc32
+
+import numpy as np
+import psycopg
+
+from attributary.attribution_core.domain.journeys import DIRECT, ChannelIndex, JourneyBatch
+from attributary.attribution_core.statistics.exposures import ExposureCounts
+from attributary.attribution_core.statistics.histories import AGE_BOUNDS
+from attributary.consumers.store.events.watermark import data_reach
+from attributary.consumers.store.models.timelines import (
+    Selection,
+    TimelineRow,
+    count_people,
+    person_of_key,
+    stream_timelines,
+)
+
+from .read_journeys import Progress, Window, no_progress
+
+_MOST_PATHS = 200_000
+_MOST_SIZE = 40_000_000  # of `ExposureCounts.size`: half a gigabyte while the rates are fitted
+_REACH = AGE_BOUNDS[-1]
+
+Path = tuple[tuple[str, int], ...]
+"""The touches in reach of a conversion in the order of time: channel and age class."""
+
+
+@dataclass(slots=True)
+class Watched:
+    """What was seen.
+
+    Attributes:
+        counts: watched time and conversions by exposure.
+        until: as far as anybody was watched, microseconds UTC; None: the tenant has no events.
+        halvings: how often the people were halved: a share of ``1 / 2**halvings`` of them was looked at.
+        people: who were watched.
+        unwatched: conversions of people without a touch before, or whose touches are too old: not in the counts.
+        paths: conversions by the touches in their reach, for the totals of channels; at most 200,000 distinct ones.
+        paths_left_out: conversions whose path was one too many.
+    """
+
+    counts: ExposureCounts
+    until: int | None
+    halvings: int = 0
+    people: int = 0
+    unwatched: int = 0
+    paths: Counter[Path] = field(default_factory=Counter)
+    paths_left_out: int = 0
+
+
+class _TooManyError(Exception):
+    """The people have more different exposures than memory is meant for."""
+
+
+def watch(
+    connection: psycopg.Connection,
+    window: Window,
+    progress: Progress = no_progress,
+    most_size: int = _MOST_SIZE,
+) -> Watched:
+    """Count the people of a window.
+
+    Args:
+        connection: in a snapshot that stays open until the last chunk.
+        window: when to watch, whom, and which types of conversions count.
+        progress: told after each chunk of how many people of how many; may raise to stop. Begins again when the people
+            are halved.
+        most_size: `ExposureCounts.size` beyond which half of the people are left out.
+    """
+    reach = data_reach(connection, window.tenant_id)
+    if reach is None:
+        return Watched(ExposureCounts.none(), None)
+    until = reach + 1 if window.until is None else min(reach + 1, window.until)  # the latest event itself is seen
+    if window.since is not None and window.since >= until:
+        return Watched(ExposureCounts.none(), until)  # the data end before the window begins
+    person = window.journey_key and person_of_key(connection, window.tenant_id, window.journey_key)
+    earliest = None if window.since is None else window.since - _REACH
+    selection = Selection(window.tenant_id, person, earliest, until)
+    total = count_people(connection, selection)
+    found = Watched(ExposureCounts.none(), until)
+    while True:
+        counting, done = _Counting(most_size), 0
+        progress(done, total)
+        try:
+            for rows in stream_timelines(connection, selection):
+                counting.add(_count(rows, replace(window, until=until), found))
+                done += sum(1 for _ in groupby(rows, attrgetter("journey_key")))
+                progress(done, total)
+            found.counts = counting.whole()
+        except _TooManyError:
+            # Whether this many people are too many is a property of all of them, so the share is one of the data.
+            found = Watched(ExposureCounts.none(), until, found.halvings + 1)
+        else:
+            return found
+
+
+class _Counting:
+    """Adds counts up, as in a binary counter: every one is added a logarithmic number of times."""
+
+    def __init__(self, most_size: int) -> None:
+        self._most = most_size
+        self._parts: list[ExposureCounts] = []
+
+    def add(self, part: ExposureCounts) -> None:
+        """Add the counts of some people."""
+        parts = self._parts
+        parts.append(part)
+        while len(parts) > 1 and len(parts[-1].exposures) >= len(parts[-2].exposures) // 2:
+            parts.append(parts.pop().add(parts.pop()))
+        if sum(each.size for each in parts) > 2 * self._most:  # most may be in several parts
+            self._parts = [self.whole()]
+
+    def whole(self) -> ExposureCounts:
+        """Return the sum; raises when it is too large."""
+        total = ExposureCounts.none()
+        for part in reversed(self._parts):
+            total = total.add(part)
+        if total.size > self._most:
+            raise _TooManyError
+        return total
+
+
+def _count(rows: Sequence[TimelineRow], window: Window, found: Watched) -> ExposureCounts:
+    """Count the people of a chunk; adds the rest of what was seen to `found`."""
+    until = window.until or 0
+    since = until if window.since is None else window.since
+    earliest = None if window.since is None else window.since - _REACH
+    people, conversions = _Rows(), _Rows()
+    for key, timeline in groupby(rows, attrgetter("journey_key")):
+        if crc32(key.encode()) & ((1 << found.halvings) - 1):
+            continue
+        touches: list[TimelineRow] = []
+        ended: list[tuple[TimelineRow, int]] = []
+        for row in timeline:
+            if row.at >= until or (earliest is not None and row.at < earliest):
+                continue
+            if not row.is_conversion:
+                touches.append(row)
+            elif (window.since is None or row.at >= window.since) and (
+                not window.conversion_types or row.kind in window.conversion_types
+            ):
+                ended.append((row, len(touches)))
+        if touches:
+            found.people += 1
+            people.add(touches, until)
+        for row, seen in ended:
+            if not seen:
+                found.unwatched += 1
+                continue
+            conversions.add(touches[:seen], row.at)
+            _remember(touches[:seen], row.at, found)
+    index = ChannelIndex.of(people.names)
+    begin = since if window.since is not None else min(people.times, default=until)
+    return ExposureCounts.observe(people.batch(index), conversions.batch(index), begin, until)
+
+
+def _remember(touches: Sequence[TimelineRow], at: int, found: Watched) -> None:
+    classes = np.searchsorted(AGE_BOUNDS, [at - touch.at for touch in touches], side="right").tolist()
+    path = tuple((touch.kind, age) for touch, age in zip(touches, classes, strict=True) if age < len(AGE_BOUNDS))
+    if path in found.paths or len(found.paths) < _MOST_PATHS:
+        found.paths[path] += 1
+    else:
+        found.paths_left_out += 1
+
+
+class _Rows:
+    """Collects journeys."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.times: list[int] = []
+        self._lengths: list[int] = []
+        self._ends: list[int] = []
+
+    def add(self, touches: Sequence[TimelineRow], end: int) -> None:
+        """Add a journey, in the order of time."""
+        self.names += [touch.kind for touch in touches]
+        self.times += [touch.at for touch in touches]
+        self._lengths.append(len(touches))
+        self._ends.append(end)
+
+    def batch(self, index: ChannelIndex) -> JourneyBatch:
+        """Return all journeys."""
+        channels = index.encode(self.names)
+        return JourneyBatch(
+            offsets=np.concatenate(([0], np.cumsum(self._lengths, dtype=np.int64))).astype(np.int64),
+            channels=channels,
+            times=np.array(self.times, dtype=np.int64),
+            converted_at=np.array(self._ends, dtype=np.int64),
+            direct=channels == index.code(DIRECT),
+            index=index,
+        )

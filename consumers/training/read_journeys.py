@@ -1,0 +1,246 @@
+"""Sufficient statistics of the finished journeys of a tenant, from the store.
+
+Invariant: the statistics are a function of the stored events, the window and the rules; they are sums of integers, so
+how the stream is cut into chunks changes nothing, and they can be built again at any time.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+import psycopg
+
+from attributary.attribution_core.domain.journeys import Outcomes
+from attributary.attribution_core.statistics.forgetting import PeriodState
+from attributary.attribution_core.statistics.state import JourneyState
+from attributary.consumers.store.models.incremental_state import Period
+from attributary.consumers.store.models.timelines import (
+    Selection,
+    TimelineRow,
+    conversions_by_currency,
+    count_people,
+    newest_arrival,
+    person_of_key,
+    stored_policies,
+    stream_timelines,
+)
+
+from .contributions import NULL, commonest_currency, contributions_of, in_currency, states_of, summed
+from .journeys import FinishedJourneys, FinishRules, finished_journeys
+
+Progress = Callable[[int, int | None], None]
+
+
+def no_progress(_done: int, _total: int | None) -> None:
+    """Tell nobody."""
+
+
+class Closing(StrEnum):
+    """Whose last journey counts as finished although it did not convert.
+
+    SWEPT: those whom the sweeper closed. SILENT: also those who were last heard of, by arrival, longer than the
+    inactivity time before the newest arrival of the tenant. ALL: everybody, because the data is complete: for replays
+    and imports of history, which all arrive today.
+    """
+
+    SWEPT = "swept"
+    SILENT = "silent"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which finished journeys to read.
+
+    Attributes:
+        tenant_id: whose.
+        since: journeys that end at or after it, microseconds UTC; None: from the beginning.
+        until: journeys that end before it, microseconds UTC; None: to the end.
+        conversion_types: of these types only, the others as if they had not happened; empty: all.
+        journey_key: of this person only; an anonymous id that somebody owns stands for its owner.
+        closing: who counts as closed.
+    """
+
+    tenant_id: str
+    since: int | None = None
+    until: int | None = None
+    conversion_types: frozenset[str] = frozenset()
+    journey_key: str | None = None
+    closing: Closing = Closing.SWEPT
+
+
+@dataclass(slots=True)
+class ReadCounts:
+    """What was read, for the record.
+
+    Attributes:
+        people: number of people.
+        open_touches: touches of journeys that are not finished, not used.
+        passed_over: touches that count for no conversion although one followed, not used.
+        foreign_currency: conversions in another currency than the statistics': counted as conversions of no value.
+    """
+
+    people: int = 0
+    open_touches: int = 0
+    passed_over: int = 0
+    foreign_currency: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """The statistics of a window.
+
+    Attributes:
+        state: the sufficient statistics.
+        currency: of the values in it; None when there was no conversion.
+        policies: versions of the lookback policies that conversions pinned.
+        counts: what was read.
+        periods: the same statistics by the day of the end, in order; empty where they were not asked for.
+        is_upkept: whether they come from the state that is kept up to date, not from reading anew.
+    """
+
+    state: JourneyState
+    currency: str | None
+    policies: tuple[str, ...]
+    counts: ReadCounts = field(default_factory=ReadCounts)
+    periods: Sequence[PeriodState] = ()
+    is_upkept: bool = False
+
+    @classmethod
+    def of_periods(
+        cls,
+        states: Mapping[Period, JourneyState],
+        counts: ReadCounts,
+        policies: Sequence[str],
+        *,
+        currency: str | None,
+        is_upkept: bool = False,
+    ) -> "Learned":
+        """Sum up what was counted by day and currency.
+
+        Args:
+            states: by day and currency.
+            counts: what was read; the conversions in other currencies are counted here.
+            policies: versions of the lookback policies that conversions pinned.
+            currency: of the values; the commonest when not given.
+            is_upkept: whether the states were kept up to date.
+        """
+        chosen = commonest_currency(states) if currency is None else currency
+        counts.foreign_currency = sum(
+            state.conversions for (_, name), state in states.items() if name not in (NULL, chosen)
+        )
+        parts = in_currency(states, chosen)
+        return cls(summed(parts), chosen, tuple(sorted(policies)), counts, parts, is_upkept)
+
+
+def read_journeys(
+    connection: psycopg.Connection, window: Window, inactivity_micros: int, progress: Progress = no_progress
+) -> Iterator[FinishedJourneys]:
+    """Yield the finished journeys of a window, some people at a time.
+
+    Args:
+        connection: in a snapshot that stays open until the last chunk.
+        window: which.
+        inactivity_micros: silence that ends a journey without conversion, microseconds.
+        progress: told after each chunk of how many people of how many; may raise to stop.
+    """
+    silent_since = _silent_since(connection, window, inactivity_micros)
+    person = window.journey_key and person_of_key(connection, window.tenant_id, window.journey_key)
+    selection = Selection(window.tenant_id, person, window.since, window.until, silent_since)
+    rules = FinishRules(
+        stored_policies(connection), inactivity_micros, window.since, window.until, window.conversion_types or None
+    )
+    total = count_people(connection, selection)
+    done = 0
+    progress(done, total)
+    for rows in stream_timelines(connection, selection):
+        journeys = finished_journeys(rows, rules)
+        done += journeys.people
+        yield journeys
+        progress(done, total)
+
+
+def _silent_since(connection: psycopg.Connection, window: Window, inactivity_micros: int) -> int | None:
+    if window.closing is Closing.SWEPT:
+        return None
+    newest = newest_arrival(connection, window.tenant_id)
+    if newest is None or window.closing is Closing.ALL:
+        return newest
+    return newest - inactivity_micros - 1
+
+
+def learn(
+    connection: psycopg.Connection,
+    window: Window,
+    inactivity_micros: int,
+    *,
+    currency: str | None = None,
+    progress: Progress = no_progress,
+) -> Learned:
+    """Build the statistics of a window.
+
+    Args:
+        connection: in a snapshot.
+        window: which journeys.
+        inactivity_micros: silence that ends a journey without conversion, microseconds.
+        currency: of the values; the commonest of the window when not given. Amounts of different currencies are never
+            added up: a conversion in another one counts as a conversion without value.
+        progress: as for `read_journeys`.
+    """
+    if currency is None:
+        selection = Selection(window.tenant_id, since=window.since, until=window.until)
+        currency = next(iter(conversions_by_currency(connection, selection)), None)
+    counts, policies = ReadCounts(), set[str]()
+    state = JourneyState.empty()
+    for journeys in _counted(read_journeys(connection, window, inactivity_micros, progress), counts, policies):
+        state = state.add(_fit(journeys, currency))
+        counts.foreign_currency += sum(row.group != currency for row in journeys.conversions)
+    return Learned(state, currency, tuple(sorted(policies)), counts)
+
+
+def learn_by_day(
+    connection: psycopg.Connection,
+    window: Window,
+    inactivity_micros: int,
+    *,
+    currency: str | None = None,
+    progress: Progress = no_progress,
+) -> Learned:
+    """Do as `learn` does, and keep the statistics of each day apart, which a training that forgets needs."""
+    counts, policies = ReadCounts(), set[str]()
+    states: dict[Period, JourneyState] = {}
+    for journeys in _counted(read_journeys(connection, window, inactivity_micros, progress), counts, policies):
+        everybody = contributions_of(journeys)
+        chunk = states_of(journey for each in everybody.values() for journey in each.journeys)
+        for period, state in chunk.items():
+            states[period] = states[period].add(state) if period in states else state
+    return Learned.of_periods(states, counts, sorted(policies), currency=currency)
+
+
+def _counted(chunks: Iterable[FinishedJourneys], counts: ReadCounts, policies: set[str]) -> Iterator[FinishedJourneys]:
+    """Pass chunks on, and keep count of what was read and of the policies that its conversions pinned."""
+    for journeys in chunks:
+        yield journeys
+        counts.people += journeys.people
+        counts.open_touches += journeys.open_touches
+        counts.passed_over += journeys.passed_over
+        policies |= {row.detail for row in journeys.conversions}
+
+
+def converted_outcomes(conversions: Sequence[TimelineRow], currency: str | None) -> Outcomes:
+    """Return the outcomes of converted journeys: the net value where it is in the currency, else no value."""
+    values = np.fromiter(
+        (row.value_micros if row.group == currency else 0 for row in conversions), np.int64, len(conversions)
+    )
+    return Outcomes.of(np.ones(values.size, dtype=np.bool_), values)
+
+
+def null_outcomes(number: int) -> Outcomes:
+    """Return the outcomes of so many journeys without conversion."""
+    return Outcomes.of(np.zeros(number, dtype=np.bool_), np.zeros(number, dtype=np.int64))
+
+
+def _fit(journeys: FinishedJourneys, currency: str | None) -> JourneyState:
+    converted = JourneyState.fit(journeys.converted, converted_outcomes(journeys.conversions, currency))
+    return converted.add(JourneyState.fit(journeys.nulls, null_outcomes(len(journeys.nulls))))

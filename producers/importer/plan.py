@@ -1,0 +1,184 @@
+"""How the columns of a file become the fields of a record.
+
+Invariant: a plan that could be built names fields that exist, each at most once; whether the columns exist is checked
+against the file before its first row.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import yaml
+
+from attributary.producers.records import RecordName
+from attributary.schemas.schema_catalog import current_schemas
+
+EXTRA_FIELDS: Mapping[RecordName, tuple[str, ...]] = {
+    "touchpoint": ("user_agent",),
+    "conversion": ("value",),
+    "identity_link": (),
+}
+"""Not in the schema: ``value`` is money in units; ``user_agent`` of a touchpoint only says whether it is a robot."""
+
+TIME_UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
+_DOCUMENT = frozenset({"map", "constant", "time_format", "timezone", "decimal_comma", "kind", "tenant", "region"})
+
+
+class PlanError(ValueError):
+    """The mapping cannot be used; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportPlan:
+    """How to read the rows of a file.
+
+    Attributes:
+        kind: touchpoint, conversion or identity_link.
+        columns: our field -> their column. Fields inside maps and records have dots: ``click_ids.gclid``. Columns with
+            the name of a field need no entry.
+        constants: our field -> text, for every row in which the file has no value.
+        time_format: ``iso``; ``s``, ``ms`` or ``us`` since 1970; or a pattern of strptime.
+        timezone: of times that name none; without it they are refused.
+        decimal_comma: amounts are written 19,99.
+    """
+
+    kind: RecordName
+    columns: Mapping[str, str] = field(default_factory=dict)
+    constants: Mapping[str, str] = field(default_factory=dict)
+    time_format: str = "iso"
+    timezone: ZoneInfo | None = None
+    decimal_comma: bool = False
+
+    def __post_init__(self) -> None:
+        for name in (*self.columns, *self.constants):
+            check_field(self.kind, name)
+        if self.time_format not in {"iso", *TIME_UNITS} and not _is_pattern(self.time_format):
+            raise PlanError("time format: must be iso, s, ms, us, or a pattern such as %d.%m.%Y %H:%M:%S")
+
+
+def _is_pattern(text: str) -> bool:
+    """Tell whether a text is a pattern that ``strptime`` takes."""
+    try:
+        datetime.strptime("", text)  # noqa: DTZ007 - only the pattern is of interest
+    except ValueError as error:
+        return "%" in text and "bad directive" not in str(error) and "stray" not in str(error)
+    return False
+
+
+def schema_types(kind: str) -> dict[str, Any]:
+    """Return the Avro type of every field, without ``null``."""
+    types = {}
+    for each in current_schemas()[kind].runtime["fields"]:
+        avro = each["type"]
+        types[each["name"]] = next(branch for branch in avro if branch != "null") if isinstance(avro, list) else avro
+    return types
+
+
+def check_field(kind: RecordName, name: str) -> None:
+    """Refuse a field that records of this kind do not have.
+
+    Raises:
+        PlanError: names the field, and what there is.
+    """
+    types = schema_types(kind)
+    outer, dot, inner = name.partition(".")
+    if outer in EXTRA_FIELDS[kind] and not dot:
+        return
+    if outer not in types:
+        known = ", ".join(sorted([*types, *EXTRA_FIELDS[kind]]))
+        raise PlanError(f"{name}: a {kind} has no such field; it has {known}")
+    avro = types[outer]
+    if not dot:
+        return
+    shape = avro.get("type") if isinstance(avro, dict) else avro
+    if shape == "map" and inner:
+        return
+    if shape == "record" and inner in {each["name"] for each in avro["fields"]}:
+        return
+    raise PlanError(f"{name}: {outer} has no part {inner or '(empty)'}")
+
+
+def parse_pairs(option: str, pairs: Iterable[str]) -> dict[str, str]:
+    """Return ``name=text`` pairs as a mapping.
+
+    Raises:
+        PlanError: a pair has no ``=``, or a name comes twice.
+    """
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.strip():
+            raise PlanError(f"{option} {pair}: expected our_field=their_column")
+        if name.strip() in found:
+            raise PlanError(f"{option} {name.strip()}: given twice")
+        found[name.strip()] = text
+    return found
+
+
+def parse_timezone(name: str | None) -> ZoneInfo | None:
+    """Return a time zone of the IANA database, for example Europe/Berlin.
+
+    Raises:
+        PlanError: there is no such zone.
+    """
+    if not name:
+        return None
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise PlanError(f"timezone {name}: must be a name such as Europe/Berlin or UTC") from None
+
+
+def read_mapping_file(path: Path) -> dict[str, Any]:
+    """Return a mapping file: YAML with ``map``, ``constant``, ``time_format``, ``timezone``, ``kind``, ...
+
+    Raises:
+        PlanError: it cannot be read or says something else.
+    """
+    try:
+        document = yaml.safe_load(path.read_text("utf-8")) or {}
+    except OSError as error:
+        raise PlanError(f"{path.name}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise PlanError(f"{path.name}: is not YAML") from None
+    if not isinstance(document, dict):
+        raise PlanError(f"{path.name}: must be a mapping of {', '.join(sorted(_DOCUMENT))}")
+    if unknown := sorted(str(key) for key in document.keys() - _DOCUMENT):
+        raise PlanError(f"{path.name}: {unknown[0]} is not known; expected {', '.join(sorted(_DOCUMENT))}")
+    for part in ("map", "constant"):
+        entries = document.setdefault(part, {})
+        if not isinstance(entries, dict) or not all(isinstance(value, str | int | float) for value in entries.values()):
+            raise PlanError(f"{path.name}: {part} must hold our_field: text")
+        document[part] = {str(key): _as_text(value) for key, value in entries.items()}
+    return document
+
+
+def plan_from(document: Mapping[str, Any], command_line: Mapping[str, Any]) -> ImportPlan:
+    """Return the plan of a mapping file and a command line, which wins.
+
+    Args:
+        document: from ``read_mapping_file``, or empty.
+        command_line: the same parts; ``map`` and ``constant`` as lists of ``name=text``; None or empty: not given.
+
+    Raises:
+        PlanError: the parts are no plan.
+    """
+    part = {name: command_line.get(name) or document.get(name) for name in _DOCUMENT - {"map", "constant"}}
+    kind = next((name for name in EXTRA_FIELDS if name == (part["kind"] or "touchpoint")), None)
+    if kind is None:
+        raise PlanError(f"kind: must be one of {', '.join(EXTRA_FIELDS)}")
+    return ImportPlan(
+        kind=kind,
+        columns=document.get("map", {}) | parse_pairs("--map", command_line.get("map") or ()),
+        constants=document.get("constant", {}) | parse_pairs("--constant", command_line.get("constant") or ()),
+        time_format=str(part["time_format"] or "iso"),
+        timezone=parse_timezone(part["timezone"]),
+        decimal_comma=part["decimal_comma"] is True,
+    )
+
+
+def _as_text(value: str | float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,82 @@
+"""Stitcher, attributor and auditor on one database in this process: what a batch of events leads to, without Kafka."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING, Any, Self
+
+from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
+from attributary.consumers.attributor.stage import AttributorStage
+from attributary.consumers.auditor.stage import AuditorStage
+from attributary.consumers.runtime.records import Record
+from attributary.consumers.stitcher.stage import StitcherStage
+from tests.factories.samples import START_US, codec, records
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from attributary.consumers.runtime.records import Outbound
+    from tests.factories.samples import SampleEvent
+
+
+class InProcess:
+    """The three stages; what each hands on is read by the next at once.
+
+    Args:
+        dsn: a migrated database.
+        policy: the lookback policy; the default one when None.
+    """
+
+    def __init__(self, dsn: str, policy: LookbackPolicy | None = None) -> None:
+        self.stitcher = StitcherStage(dsn, codec(), policy or LookbackPolicy.parse(DEFAULT_POLICY), 1.0)
+        self.attributor = AttributorStage(dsn, codec(), 1.0)
+        self.auditor = AuditorStage(dsn, codec(), 1.0)
+        self._offsets = {"input": count(), "commands": count(), "results": count()}
+        self.commands: list[Record] = []
+        self.results: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stage in (self.stitcher, self.attributor, self.auditor):
+            stage.close()
+
+    def publish(self, *events: SampleEvent) -> list[dict[str, Any]]:
+        """Process one batch; returns the results that it leads to."""
+        self.stitch(*events)
+        return self.answer()
+
+    def stitch(self, *events: SampleEvent) -> None:
+        """Let the stitcher alone process one batch; its commands wait."""
+        batch = [self._record(record, "input") for record in records(events)]
+        outcome = self.stitcher.handle(batch)
+        assert not outcome.dead_letters, [letter.reason for letter in outcome.dead_letters]
+        self.commands += [self._read(message, "commands") for message in outcome.messages]
+
+    def answer(self) -> list[dict[str, Any]]:
+        """Let attributor and auditor process the commands that wait; returns the results."""
+        commands, self.commands = self.commands, []
+        messages = self.attributor.handle(commands).messages if commands else []
+        read = [self._read(message, "results") for message in messages]
+        if read:
+            self.auditor.handle(read)
+        found = [codec().decode("result", record.value) for record in read]
+        self.results += found
+        return found
+
+    def _record(self, record: Record, log: str) -> Record:
+        record.offset = next(self._offsets[log])
+        return record
+
+    def _read(self, message: Outbound, log: str) -> Record:
+        offset = next(self._offsets[log])
+        return Record(message.topic, 0, offset, message.key, message.value, START_US // 1000, lambda: message.headers)
+
+
+def run(dsn: str, batches: Sequence[Sequence[SampleEvent]]) -> list[dict[str, Any]]:
+    """Process batches; returns all results in order."""
+    with InProcess(dsn) as stages:
+        for batch in batches:
+            stages.publish(*batch)
+        return stages.results
