@@ -8,6 +8,8 @@ See ``docs/models.md`` for which model answers which question. Names are importe
 that parts of the package stay as light as they are.
 """
 
+from __future__ import annotations
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -5,6 +5,8 @@ called with its defaults, without prints. What comes back are the seconds, each 
 the first run raised the highest resident memory (on Linux; elsewhere null).
 """
 
+from __future__ import annotations
+
 import json
 import sys
 import time

@@ -5,6 +5,8 @@ exactly once, with a commit every 50 ms. Touchpoints and conversions lie in one 
 two. It neither removes duplicates, nor joins identities, nor looks at windows, nor keeps anything that SQL can ask.
 """
 
+from __future__ import annotations
+
 import io
 import json
 import sys

@@ -4,6 +4,8 @@ Contract: importing this package brings in Kafka's client and the Avro codec, ne
 consumers. Landing pages are read by ``attributary.producers.landing``, files by ``attributary.producers.importer``.
 """
 
+from __future__ import annotations
+
 from attributary.producers.client import AttributaryProducer, Counters
 from attributary.producers.config import ProducerConfig
 from attributary.producers.errors import BufferFull, DeliveryFailed, FlushTimeout, InvalidRecord, ProducerError

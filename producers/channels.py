@@ -4,6 +4,8 @@ Invariant: the answer depends on source, medium and campaign only, without case;
 every landing has a channel (``unassigned`` when no rule matches) and a platform.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping
 from functools import cache

@@ -12,6 +12,8 @@ Invariant: ``published == delivered + failed + waiting``, once the calls in prog
 process that forks must open its producer after the fork.
 """
 
+from __future__ import annotations
+
 import logging
 import os
 import threading

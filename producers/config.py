@@ -1,5 +1,7 @@
 """What a publishing client is set up with."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -4,6 +4,8 @@ Invariant: a sealed message is one that the consumers accept; what they would pu
 and the rule, before it leaves the service. Headers are CloudEvents 1.0 in Kafka's binary mode.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Mapping
 from typing import Any

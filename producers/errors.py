@@ -10,6 +10,8 @@ Invariant: no text of these errors holds a value of a record, only names of fiel
 can be logged.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 

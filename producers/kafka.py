@@ -4,6 +4,8 @@ Invariant: an acknowledged message is on all in-sync replicas, once, and message
 settings that say so (acks, idempotence, partitioner) cannot be changed.
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Mapping
 from typing import Any

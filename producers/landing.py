@@ -8,6 +8,8 @@ Order of evidence: UTM parameters; an ad's click id, which overrides UTM paramet
 referrer; nothing, which is ``direct``.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache

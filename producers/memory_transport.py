@@ -4,6 +4,8 @@ Invariant: it keeps the contract of ``Transport``, so what passes on it passes o
 ``poll`` and ``flush`` only, the queue can be full, and deliveries can be made to fail.
 """
 
+from __future__ import annotations
+
 import threading
 from collections import deque
 from typing import Any

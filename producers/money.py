@@ -4,6 +4,8 @@ Invariant: ``to_micros(value, currency) / 1_000_000`` is exactly ``value``, and 
 minor units (ISO 4217: cents for EUR, yen for JPY, fils for KWD). What cannot be kept exactly is refused.
 """
 
+from __future__ import annotations
+
 from decimal import Context, Decimal, Inexact
 from functools import cache
 

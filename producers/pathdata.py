@@ -12,6 +12,8 @@ The file is not part of this project. It ships in the MIT-licensed package `mta`
 looked for.
 """
 
+from __future__ import annotations
+
 import csv
 import gzip
 import os

@@ -8,6 +8,8 @@ An ``event_id`` that you do not set is a new one (UUIDv7). Set it wherever your 
 twice, for example to the order number: a second record with the same id is a duplicate and changes nothing.
 """
 
+from __future__ import annotations
+
 import os
 import time
 from collections.abc import Mapping, Sequence

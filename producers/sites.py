@@ -4,6 +4,8 @@ Invariant: a name is matched by its registrable domain (public suffix list), nev
 ``google.evil.example`` is not Google. Nothing here opens a connection: the suffix list is the one in the package.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple

@@ -4,6 +4,8 @@ Invariant: no time zone is ever guessed. A datetime without one is refused, beca
 Berlin than in Lisbon and a touch would land on the wrong side of its conversion.
 """
 
+from __future__ import annotations
+
 from datetime import UTC, datetime, timedelta
 
 Instant = datetime | int

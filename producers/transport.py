@@ -9,6 +9,8 @@ Contract of every transport (tests/producers/test_producers_transports.py runs i
 - ``flush`` returns how many messages still have no outcome when all are done or time is up.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 

@@ -4,6 +4,8 @@ Invariant: what a reader of the document believes about topics, partitions, rete
 letters is what ``topics.yaml`` and the Avro files say.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 from collections.abc import Iterator, Mapping

@@ -4,6 +4,8 @@ Invariant: what passes here also passes the official parser (tried with @asyncap
 that the document has no use for (security schemes, parameters, traits, replies) are refused, not let through.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple

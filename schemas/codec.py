@@ -10,6 +10,8 @@ registry that is away is `RegistryUnavailableError`, never a fault of the record
 UTC.
 """
 
+from __future__ import annotations
+
 import json
 import struct
 from collections.abc import Mapping
@@ -184,7 +186,7 @@ class Codec:
             raise DecodeError("the record has no value")
         raise DecodeError(f"the value is longer than {self._max_bytes} bytes")
 
-    def _plan(self, name: str, value: bytes) -> "_Plan":
+    def _plan(self, name: str, value: bytes) -> _Plan:
         """Find out how to read a value whose first bytes are new to this codec."""
         if value[:2] == SINGLE_OBJECT and len(value) >= _SINGLE_OBJECT_BYTES:
             other = known_schemas().get(value[2:10])
@@ -197,7 +199,7 @@ class Codec:
             return plan
         raise DecodeError("neither Avro single-object encoding (C3 01) nor Confluent wire format (00)")
 
-    def _registered_plan(self, name: str, schema_id: int) -> "_Plan":
+    def _registered_plan(self, name: str, schema_id: int) -> _Plan:
         if self._resolver is None:
             raise DecodeError(f"schema id {schema_id}: no schema registry is set up")
         try:

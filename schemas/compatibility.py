@@ -7,6 +7,8 @@ types, defaults) never changes in place.
 ``--publish`` freezes the working files that differ from their last published version as the next one.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import sys

@@ -9,6 +9,8 @@ over) and leaves everything else, broken or merely unusual, to fastavro to judge
 records.
 """
 
+from __future__ import annotations
+
 import struct
 from collections.abc import Callable
 from typing import Any

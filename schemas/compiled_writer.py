@@ -5,6 +5,8 @@ Invariant: a compiled writer returns exactly the bytes that fastavro writes for 
 field) and leaves everything else, wrong or merely unusual, to fastavro to judge. A test compares both.
 """
 
+from __future__ import annotations
+
 import functools
 import struct
 from collections.abc import Callable

@@ -3,6 +3,8 @@
 Invariant: a value is a whole number of minor units of its currency, so that credits can be split to the minor unit.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from operator import itemgetter

@@ -4,6 +4,8 @@ Invariant: every test takes any value of the right type in constant time once it
 answers is bounded in number and in length.
 """
 
+from __future__ import annotations
+
 import functools
 import re
 from collections.abc import Mapping

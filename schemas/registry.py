@@ -4,6 +4,8 @@ Invariant: what the registry does not have is `LookupError`; a registry that doe
 `RegistryUnavailableError`. Nothing is registered unless it was asked for. The library is imported on `connect` only.
 """
 
+from __future__ import annotations
+
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping

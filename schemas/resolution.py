@@ -4,6 +4,8 @@ Invariant: `breaks` returns nothing exactly when every record of the writer's sc
 the specification at unions only: there every branch of the writer counts, whether or not it is ever used.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 

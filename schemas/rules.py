@@ -4,6 +4,8 @@ Invariant: a check returns the first broken rule, or None, for any mapping; it r
 text never holds a value. On the hot path it looks at each field once and walks no text.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Mapping
 from operator import itemgetter

@@ -3,6 +3,8 @@
 Invariant: over the branches 0, 1, 2, ... the samples take every branch of every union.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 from .resolution import kind_of, named_types

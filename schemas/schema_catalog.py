@@ -4,6 +4,8 @@ Invariant: the runtime form of a schema has the fingerprint of its file. It only
 that a timestamp is a plain integer of microseconds UTC on both sides; CRC-64 fingerprints ignore both.
 """
 
+from __future__ import annotations
+
 import functools
 import json
 from pathlib import Path

@@ -4,6 +4,8 @@ Invariant: the names below and the catalogue are the same set (a test compares t
 is right or wrong because of the partition in which a record lies.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field

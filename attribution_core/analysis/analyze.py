@@ -7,6 +7,8 @@
 Invariant: the same table and options give the same numbers; the seed is an option, no clock is read.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal

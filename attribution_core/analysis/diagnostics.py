@@ -3,6 +3,8 @@
 Invariant: a status other than "ok" says why in words; what is unknown is None, never 0.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 

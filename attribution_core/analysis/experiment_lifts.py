@@ -12,6 +12,8 @@ more than 5 % of its time is refused, whatever it measured. Where it ran inside,
 in proportion to time, which is said beside the result; a share needs no carrying.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta

@@ -6,6 +6,8 @@ Rules that look at many channels or pairs control the share of false findings (B
 5 %; the rule on ranks the probability of any (Holm) at 5 %.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from itertools import pairwise
 from math import sqrt

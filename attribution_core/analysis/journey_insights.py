@@ -6,6 +6,8 @@ Invariant: texts claim association only; a rule is silent where its test does no
 than all others: channels with equal shares have none. A model that fell back on a journey has no say in it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 import numpy as np

@@ -4,6 +4,8 @@ Invariant: settings that exist are valid, as far as that can be told without dat
 models asked for is said, not passed over.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real

@@ -4,6 +4,8 @@ Invariant: counts of conversions alone, no draws. Tests take their variance from
 channel that never closes has a finite test and an interval of some width, as one that closes once.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +39,7 @@ class Positions:
     linear_squares: Floats
 
     @classmethod
-    def of(cls, batch: JourneyBatch, outcomes: Outcomes) -> "Positions":
+    def of(cls, batch: JourneyBatch, outcomes: Outcomes) -> Positions:
         """Count the positions of all channels."""
         channels = len(batch.index)
         filled = np.flatnonzero((batch.lengths > 0) & (outcomes.conversions > 0))

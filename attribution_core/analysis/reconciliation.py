@@ -5,6 +5,8 @@ of such credits lies between the conversions of the journeys with *only* the cha
 Normalised removal effects need not: then no split over journeys can add up to them, and this report says so.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

@@ -4,6 +4,8 @@ Invariant: numbers are not rounded here; what is unknown is None, never 0. JSON 
 of a model sum to the data.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -4,6 +4,8 @@ Invariant: no line of the blocks is wider than asked, unless one model alone is 
 reads "n/a", never 0. Widths are those of a terminal: East Asian wide letters take two places, combining marks none.
 """
 
+from __future__ import annotations
+
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +37,7 @@ class _Column:
         return max(map(display_width, [self.title, *self.cells, *self.foot]))
 
 
-def table_text(models: "Sequence[ModelReport]", width: int = WIDTH) -> str:
+def table_text(models: Sequence[ModelReport], width: int = WIDTH) -> str:
     """Return the table of an analysis, and below it what must be known to read it.
 
     Args:
@@ -85,7 +87,7 @@ def _beginning(text: str, most: int) -> str:
     return text[: sum(1 for width in widths if width <= most)]
 
 
-def _columns(models: "Sequence[ModelReport]", names: Sequence[str], width: int) -> list[_Column]:
+def _columns(models: Sequence[ModelReport], names: Sequence[str], width: int) -> list[_Column]:
     """Return the names, their support, what the models say, and how far they are apart where that is known."""
     by_name = [{row["channel"]: row for row in report.channels} for report in models]
     rows = [by_name[0][name] for name in names]
@@ -144,7 +146,7 @@ def _whole(said: Mapping[str, Any]) -> str:
     return text + " (no touch)"
 
 
-def _notes(models: "Sequence[ModelReport]") -> Iterator[list[str]]:
+def _notes(models: Sequence[ModelReport]) -> Iterator[list[str]]:
     yield [*_statuses(models), *_baselines(models), *_tied(models), *_methods(models), *_rare(models)]
     for report in models:
         for found in report.diagnostics.get("calibration", ()):
@@ -152,7 +154,7 @@ def _notes(models: "Sequence[ModelReport]") -> Iterator[list[str]]:
     yield _insights(models)
 
 
-def _grouped(models: "Sequence[ModelReport]", key: str) -> dict[str, str]:
+def _grouped(models: Sequence[ModelReport], key: str) -> dict[str, str]:
     """Return what the diagnostics have under a key, and the names of the models that say so."""
     found: dict[str, list[str]] = {}
     for report in models:
@@ -162,14 +164,14 @@ def _grouped(models: "Sequence[ModelReport]", key: str) -> dict[str, str]:
     return {text: "all models" if everybody else ", ".join(names) for text, names in found.items()}
 
 
-def _statuses(models: "Sequence[ModelReport]") -> list[str]:
+def _statuses(models: Sequence[ModelReport]) -> list[str]:
     lines = [f"{names}: {text}" for text, names in _grouped(models, "status").items() if text != "ok"]
     of_value = models[0].diagnostics["value_status"]  # the same for all: it is of the data
     known = models[0].diagnostics["value"] is not None
     return lines + [f"value: {of_value}"] * (known and of_value != "ok")
 
 
-def _methods(models: "Sequence[ModelReport]") -> list[str]:
+def _methods(models: Sequence[ModelReport]) -> list[str]:
     found = [f"{method} ({names})" for method, names in _grouped(models, "interval_method").items()]
     sure = [
         f"{report.model} {report.diagnostics['confidence']:.3f}"
@@ -179,7 +181,7 @@ def _methods(models: "Sequence[ModelReport]") -> list[str]:
     return [f"90 % intervals: {', '.join(found)}"] * bool(found) + [f"confidence: {', '.join(sure)}"] * bool(sure)
 
 
-def _baselines(models: "Sequence[ModelReport]") -> list[str]:
+def _baselines(models: Sequence[ModelReport]) -> list[str]:
     return [
         f"{report.model}: {percent(report.diagnostics['baseline_share'])} stay with the baseline "
         f"({', '.join(report.diagnostics['baseline'])}) and are given to nobody"
@@ -188,7 +190,7 @@ def _baselines(models: "Sequence[ModelReport]") -> list[str]:
     ]
 
 
-def _tied(models: "Sequence[ModelReport]") -> list[str]:
+def _tied(models: Sequence[ModelReport]) -> list[str]:
     number = max((report.diagnostics.get("touches_at_equal_times", 0) for report in models), default=0)
     if not number:
         return []
@@ -198,7 +200,7 @@ def _tied(models: "Sequence[ModelReport]") -> list[str]:
     return [f"{number:,} {text}"]
 
 
-def _rare(models: "Sequence[ModelReport]") -> list[str]:
+def _rare(models: Sequence[ModelReport]) -> list[str]:
     """Return what the star means: channels with insufficient data, and what stands in for them."""
     rows = [row for report in models for row in report.channels]
     if all(row["status"] == "ok" for row in rows):
@@ -225,7 +227,7 @@ def _calibration(model: str, found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _insights(models: "Sequence[ModelReport]") -> list[str]:
+def _insights(models: Sequence[ModelReport]) -> list[str]:
     found: list[dict[str, Any]] = next(
         (report.diagnostics["insights"] for report in models if "insights" in report.diagnostics), []
     )

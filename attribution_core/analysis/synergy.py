@@ -11,6 +11,8 @@ conversion. Else it holds journeys with touches only, and a comparison with "no 
 journeys that are missing: independent channels would look as a synergy, the surer the more data there are.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 

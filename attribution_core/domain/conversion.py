@@ -5,6 +5,8 @@ Invariant: the state depends on the *set* of events, not on their order of arriv
 conversion, the others are repeats and change nothing.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum

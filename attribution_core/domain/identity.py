@@ -4,6 +4,8 @@ Invariant: the owner of an anonymous id is the link with the smallest ``(linked_
 so the answer depends on the set of links only, not on the order in which they arrived. Two known users never merge.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from typing import NamedTuple
 

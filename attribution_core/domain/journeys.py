@@ -6,6 +6,8 @@ set of events gives the same arrays; only a table without ids has nothing but th
 of a batch is ever written to after it was handed over.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -62,7 +64,7 @@ class ChannelIndex:
         codes = self.codes
         return np.fromiter((codes[name] for name in names), dtype=np.int32, count=len(names))
 
-    def translation(self, other: "ChannelIndex") -> Ints:
+    def translation(self, other: ChannelIndex) -> Ints:
         """Return, for each code of this index, the code of the same channel in `other`; -1 where it is unknown."""
         codes = other.codes
         return np.array([codes.get(name, -1) for name in self.names], dtype=np.int64)
@@ -175,7 +177,7 @@ class JourneyBatch:
         """Add up a value per touch over each journey, float64[n]."""
         return segment_sums(values, self.offsets)
 
-    def select(self, chosen: Flags) -> "JourneyBatch":
+    def select(self, chosen: Flags) -> JourneyBatch:
         """Return the chosen journeys, bool[n], as a batch of their own."""
         kept = np.repeat(chosen, self.lengths)
         lengths = self.lengths[chosen]
@@ -188,7 +190,7 @@ class JourneyBatch:
             index=self.index,
         )
 
-    def slice(self, start: int, stop: int) -> "JourneyBatch":
+    def slice(self, start: int, stop: int) -> JourneyBatch:
         """Return the journeys ``start:stop`` as a batch that shares the arrays."""
         start, stop, _ = slice(start, stop).indices(len(self))
         stop = max(start, stop)

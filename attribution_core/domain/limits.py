@@ -3,6 +3,8 @@
 Invariant: what may be summed up as int64 was measured here before, so a sum is exact or refused, never wrapped.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

@@ -6,6 +6,8 @@ counts when ``0 <= converted_at - occurred_at <= window`` (both ends included), 
 the version ends in a hash of them.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Mapping
@@ -45,7 +47,7 @@ class LookbackPolicy:
     _resolved: dict[tuple[str, str, str], int] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def parse(cls, document: Mapping[str, Any]) -> "LookbackPolicy":
+    def parse(cls, document: Mapping[str, Any]) -> LookbackPolicy:
         """Read a policy document (see ``docs/attribution-policy.md``).
 
         Raises:

@@ -10,6 +10,8 @@ rounding noise of the credits decides nothing; of equal ones the earlier touch c
 minor unit is split in the same way in single micros.
 """
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import NDArray
 

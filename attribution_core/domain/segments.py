@@ -3,6 +3,8 @@
 Invariant: a row without entries gives the neutral value; results depend on the order inside a row only.
 """
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import NDArray
 

@@ -17,6 +17,8 @@ Invariant: every number says whether it was measured, borrowed or left alone; ca
 to the conversions: the rest is associated with no channel, or a contradiction, and is reported as such.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal

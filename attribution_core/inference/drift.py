@@ -4,6 +4,8 @@ Invariant: the share of false alarms among the reported changes is expected to s
 channels there are (`claims.benjamini_hochberg`).
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

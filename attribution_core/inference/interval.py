@@ -4,6 +4,8 @@ Invariants: the bootstrap is used wherever the fast path has none to offer; both
 Where rows sum up several conversions their single values are unknown, and so is the spread of value: NaN, no guess.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 

@@ -16,6 +16,8 @@ are three times the spread the interval is too wide, 0.93 to 0.98. Invariant: a 
 the draws is fixed.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cached_property
 

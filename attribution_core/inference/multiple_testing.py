@@ -4,6 +4,8 @@ Invariant: the more tests, the stronger each claim must be. `benjamini_hochberg`
 claims among all claims, `holm` the probability of any false claim at all, whatever else is true.
 """
 
+from __future__ import annotations
+
 from math import erfc, sqrt
 
 import numpy as np

@@ -7,6 +7,8 @@ Invariant: the totals of an estimator sum to the weighted conversions (and value
 what its docstring calls baseline or signed; they are NaN where the model cannot say anything.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -38,7 +40,7 @@ class Weights:
     values: Floats
 
     @classmethod
-    def observed(cls, outcomes: Outcomes) -> "Weights":
+    def observed(cls, outcomes: Outcomes) -> Weights:
         """Return the weights as counted."""
         return cls(
             outcomes.conversions.astype(np.float64),

@@ -14,6 +14,8 @@ Invariants: ``h0`` equals the observed conversion rate exactly (up to float roun
 overlap, so their sum is usually above 1 and their normalised shares are *not* an aggregate of per-journey credits.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

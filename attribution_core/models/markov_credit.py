@@ -8,6 +8,8 @@ Invariant: credits depend on the journey and the trained state only; a journey w
 know well enough is credited by the fallback rule and flagged.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -80,7 +82,7 @@ class MarkovModel:
     settings: MarkovSettings
 
     @classmethod
-    def train(cls, version: str, state: JourneyState, settings: MarkovSettings | None = None) -> "MarkovModel":
+    def train(cls, version: str, state: JourneyState, settings: MarkovSettings | None = None) -> MarkovModel:
         """Compute removal effects and their posterior draws from the counts of a state.
 
         Raises:

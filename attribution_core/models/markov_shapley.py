@@ -10,6 +10,8 @@ Invariant: ``sum(phi) + baseline = h0``, the conversion rate. This is our own co
 adjusted Shapley value (CASV) of Singal et al., which needs funnel states and "no advertisement" events.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection
 from dataclasses import dataclass
 

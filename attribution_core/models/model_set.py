@@ -6,6 +6,8 @@ had too little data: those journeys are credited by its declared fallback rule a
 confidence is None, not 1.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

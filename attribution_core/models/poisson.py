@@ -13,6 +13,8 @@ Assumptions: rates multiply; age matters in classes; watching begins with the fi
 of people who once had a touch, long after it. The rate ratios are associations.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise

@@ -11,6 +11,8 @@ journey and the stored rates alone, not on its neighbours in the batch. A journe
 not know well enough is credited by the fallback rule, without a baseline, and flagged.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -99,7 +101,7 @@ class Rates:
         }
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> "Rates":
+    def from_document(cls, document: Mapping[str, Any]) -> Rates:
         """Read what `to_document` wrote.
 
         Raises:

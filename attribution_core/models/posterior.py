@@ -4,6 +4,8 @@ Invariant: draws are a function of the counts and the seed. Nothing here speaks 
 sampling error, support, model dependence and drift are separate statements and are never blended into one score.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -39,7 +41,7 @@ class Spread:
     draws: Ints
 
     @classmethod
-    def stacked(cls, parts: Sequence["Spread"]) -> "Spread":
+    def stacked(cls, parts: Sequence[Spread]) -> Spread:
         """Put the spreads of several kinds of shares below each other."""
         low, high, error, confidence, draws = (
             np.stack([np.asarray(getattr(part, name)) for part in parts])

@@ -10,6 +10,8 @@ All solve the same equations, see `markov` for the symbols.
 Invariant: whichever way, effects agree to 1e-12.
 """
 
+from __future__ import annotations
+
 from typing import Literal
 
 import numpy as np

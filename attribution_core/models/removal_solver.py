@@ -11,6 +11,8 @@ counts, and masked visits are not above them; so what is missing in ``p X`` is a
 and that is brought below 1e-14 of ``v |r|``.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -72,7 +74,7 @@ def kept_rewards(chain: SparseChain, kind: int, *, dense: bool) -> Floats:
 
 
 def _kept(
-    chain: SparseChain, reward: Floats, groups: list[Group], coarse: "_FirstOrder", columns: tuple[int, int]
+    chain: SparseChain, reward: Floats, groups: list[Group], coarse: _FirstOrder, columns: tuple[int, int]
 ) -> Floats:
     """Solve for the channels from ``columns[0]`` to below ``columns[1]``."""
     low, high = columns
@@ -215,7 +217,7 @@ class _FirstOrder:
     newest: Ints
 
     @classmethod
-    def of(cls, chain: SparseChain) -> "_FirstOrder":
+    def of(cls, chain: SparseChain) -> _FirstOrder:
         channels = chain.states.base - 1
         newest = chain.states.numbers % chain.states.base - 1
         visits: Floats = np.bincount(newest, chain.visits, channels).astype(np.float64)

@@ -4,6 +4,8 @@ Invariant: credits are not negative and sum to 1 over every journey with touches
 A rule has no estimand: it is a convention, not an estimate, so it has no interval and its confidence is None.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -5,6 +5,8 @@ of a number (1e300 comes back as a whole number of 301 digits), so kinds and bou
 set it; nothing is rounded or cut to fit.
 """
 
+from __future__ import annotations
+
 import math
 from typing import Any
 

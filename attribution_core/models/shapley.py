@@ -11,6 +11,8 @@ a channel that never adds anything gets 0, and ``phi(v + w) = phi(v) + phi(w)``.
   not convert, may be signed, and is reported signed.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import factorial

@@ -8,6 +8,8 @@ Invariant: counts are exact integers. Where weights are needed they are added up
 stays below 2^53, else as integers; what 64 bits cannot hold is refused.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

@@ -11,6 +11,8 @@ and rows can be taken out again. A credit counts in units of 2^-30: shares and e
 conversions of one row are taken to be worth the same, to the micro squared; rows are what is added and taken out.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,7 +54,7 @@ class CreditSums:
     channels: Mapping[str, _Sums] = field(default_factory=dict)
 
     @classmethod
-    def fit(cls, model: str, batch: JourneyBatch, credits_: Floats, outcomes: Outcomes) -> "CreditSums":
+    def fit(cls, model: str, batch: JourneyBatch, credits_: Floats, outcomes: Outcomes) -> CreditSums:
         """Sum up the credits float64[m] of the touches of a batch."""
         total = cls(model)
         for low in range(0, len(batch), _ROWS):
@@ -63,7 +65,7 @@ class CreditSums:
             total = total.add(_of_rows(model, part, credits_[touches], ends))
         return total
 
-    def add(self, other: "CreditSums") -> "CreditSums":
+    def add(self, other: CreditSums) -> CreditSums:
         """Return the sums over the rows of both; associative and commutative.
 
         Raises:
@@ -71,7 +73,7 @@ class CreditSums:
         """
         return self._combined(other, 1)
 
-    def subtract(self, other: "CreditSums") -> "CreditSums":
+    def subtract(self, other: CreditSums) -> CreditSums:
         """Return the sums without the rows of the other.
 
         Raises:
@@ -108,7 +110,7 @@ class CreditSums:
         }
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> "CreditSums":
+    def from_document(cls, document: Mapping[str, Any]) -> CreditSums:
         """Read what `to_document` wrote.
 
         Raises:
@@ -136,7 +138,7 @@ class CreditSums:
         nothing = (0,) * _PARTS
         return np.array([self.channels.get(name, nothing)[part] for name in index.names], dtype=np.float64)
 
-    def _combined(self, other: "CreditSums", sign: int) -> "CreditSums":
+    def _combined(self, other: CreditSums, sign: int) -> CreditSums:
         if self.model != other.model:
             raise CreditSumsError(f"credit sums: of {self.model} and of {other.model} cannot be added")
         channels = dict(self.channels)

@@ -8,6 +8,8 @@ Invariant: the cells of a row ascend, its touches are 1 to `MAX_REPEATS`; the ro
 shorter ones first, rows of one length in lexicographic order. So the same set of rows gives the same arrays.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -99,7 +101,7 @@ class Exposures:
         """Return offsets and words of the same rows with cell ``c`` called ``places[c]``, which must ascend with it."""
         return self.offsets, words_of(places[self.cells], self.touches)
 
-    def select(self, chosen: Flags) -> "Exposures":
+    def select(self, chosen: Flags) -> Exposures:
         """Return the chosen rows, bool[R]."""
         kept = np.repeat(chosen, self.lengths)
         return Exposures(

@@ -6,6 +6,8 @@ Invariant: counts are sums over journeys, so parts may be counted apart and adde
 retracted and added again. A journey that is still open counts with the time it was watched: no outcome is invented.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +44,7 @@ class ExposureCounts:
     conversions: Ints
 
     @classmethod
-    def none(cls, bounds: Sequence[int] = AGE_BOUNDS) -> "ExposureCounts":
+    def none(cls, bounds: Sequence[int] = AGE_BOUNDS) -> ExposureCounts:
         """Return the counts of nobody."""
         nothing = np.zeros(0, dtype=np.int64)
         return cls(ChannelIndex.of(()), tuple(bounds), Exposures.none(), nothing, nothing)
@@ -50,7 +52,7 @@ class ExposureCounts:
     @classmethod
     def fit(
         cls, batch: JourneyBatch, converted: Ints, watched_until: Ints, bounds: Sequence[int] = AGE_BOUNDS
-    ) -> "ExposureCounts":
+    ) -> ExposureCounts:
         """Count single journeys.
 
         Args:
@@ -73,7 +75,7 @@ class ExposureCounts:
         since: int,
         until: int,
         bounds: Sequence[int] = AGE_BOUNDS,
-    ) -> "ExposureCounts":
+    ) -> ExposureCounts:
         """Count people who are watched from `since`, or their first touch, to `until`, and may convert repeatedly.
 
         Args:
@@ -116,7 +118,7 @@ class ExposureCounts:
         np.add.at(found, channels[fresh], self.conversions[rows[fresh]])
         return found
 
-    def add(self, other: "ExposureCounts") -> "ExposureCounts":
+    def add(self, other: ExposureCounts) -> ExposureCounts:
         """Return the counts of both; associative and commutative.
 
         Raises:
@@ -131,7 +133,7 @@ class ExposureCounts:
         np.add.at(conversions, places, np.concatenate((self.conversions, other.conversions)))
         return ExposureCounts(index, self.bounds, exposures, seconds, conversions).filled()
 
-    def subtract(self, other: "ExposureCounts") -> "ExposureCounts":
+    def subtract(self, other: ExposureCounts) -> ExposureCounts:
         """Return the counts without those of the other.
 
         Raises:
@@ -160,7 +162,7 @@ class ExposureCounts:
         }
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> "ExposureCounts":
+    def from_document(cls, document: Mapping[str, Any]) -> ExposureCounts:
         """Read what `to_document` wrote.
 
         Raises:
@@ -190,7 +192,7 @@ class ExposureCounts:
             raise JourneyError(f"exposures: damaged document ({error})") from error
         return cls(index, bounds, rows, seconds, conversions)
 
-    def filled(self) -> "ExposureCounts":
+    def filled(self) -> ExposureCounts:
         """Return the same without the exposures under which nothing was seen."""
         kept = (self.seconds != 0) | (self.conversions != 0)
         if bool(kept.all()):

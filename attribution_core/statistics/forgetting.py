@@ -8,6 +8,8 @@ Invariant: exact integer states are kept per period and weighed by whole numbers
 one is cut into parts, change no bit.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -7,6 +7,8 @@ Invariant: the pieces of a journey cover the time from its first touch to the en
 piece depends on its journey alone, never on how the batch is cut for the work.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -7,6 +7,8 @@ Invariant: what is computed depends on the filled cells alone, in time and in me
 never written out.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -49,12 +51,12 @@ class Design:
     values: Floats
 
     @classmethod
-    def of(cls, exposures: Exposures, effects: int) -> "Design":
+    def of(cls, exposures: Exposures, effects: int) -> Design:
         """Build the design of all effects; cell ``c`` of an exposure is effect ``c``."""
         rows, columns = exposures.rows.astype(np.int32), exposures.cells.astype(np.int32)
         return cls(len(exposures), effects, rows, columns, exposures.touches.astype(np.float64))
 
-    def only(self, kept: Flags) -> "Design":
+    def only(self, kept: Flags) -> Design:
         """Return the design with the chosen effects, bool[P]; the others are fixed at none."""
         chosen = kept[self.columns]
         rows = self.rows[chosen]

@@ -9,6 +9,8 @@ Invariant: repeats are kept as they are; a step from a state to itself (``k`` + 
 out of the chain, which changes no absorption probability. Collapsing repeats is a named transform of the journeys.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -94,7 +96,7 @@ class Grams:
     journey_of_touch: Ints
 
     @classmethod
-    def of(cls, batch: JourneyBatch, order: int = 1) -> "Grams":
+    def of(cls, batch: JourneyBatch, order: int = 1) -> Grams:
         """Number the steps of a batch.
 
         Raises:

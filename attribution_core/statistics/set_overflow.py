@@ -8,6 +8,8 @@ Invariant: kept sets and others together are the counts of all journeys. Which s
 *all* journeys, so a bounded state is an end: it can be neither added to nor taken from (bound last, keep the whole).
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +37,7 @@ class OtherSets:
     by_channel: Mapping[tuple[int, str], Entry] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, rare: Iterable[tuple[tuple[str, ...], Entry]]) -> "OtherSets":
+    def of(cls, rare: Iterable[tuple[tuple[str, ...], Entry]]) -> OtherSets:
         """Sum up sets with their counts."""
         number = 0
         by_size: dict[int, Entry] = {}
@@ -62,7 +64,7 @@ class OtherSets:
         }
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any], names: tuple[str, ...]) -> "OtherSets":
+    def from_document(cls, document: Mapping[str, Any], names: tuple[str, ...]) -> OtherSets:
         """Read what `to_document` wrote.
 
         Raises:

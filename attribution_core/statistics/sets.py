@@ -3,6 +3,8 @@
 Invariant: the set of a journey does not depend on the order or the repeats of its touches.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

@@ -8,6 +8,8 @@ left behind. Adding and taking off needs every set of channels; once that is don
 (`other_sets`).
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,12 +60,12 @@ class JourneyState:
     __hash__ = None  # type: ignore[assignment]  # it holds arrays
 
     @classmethod
-    def empty(cls) -> "JourneyState":
+    def empty(cls) -> JourneyState:
         """Return the state of no journeys: the neutral element of addition."""
         return _zero(ChannelIndex.of(()))
 
     @classmethod
-    def fit(cls, batch: JourneyBatch, outcomes: Outcomes) -> "JourneyState":
+    def fit(cls, batch: JourneyBatch, outcomes: Outcomes) -> JourneyState:
         """Count the journeys of a batch. Cost: linear in touches, plus the square of the number of channels.
 
         Raises:
@@ -104,7 +106,7 @@ class JourneyState:
             found[self.index.code(name)] += entry[0]
         return found
 
-    def bounded(self, limit: int = SET_LIMIT) -> "JourneyState":
+    def bounded(self, limit: int = SET_LIMIT) -> JourneyState:
         """Return the same counts with at most `limit` sets one by one, the most frequent, and the others summed up.
 
         Every number that rests on sets stays exact, save the interaction of pairs; see `other_sets`.
@@ -116,7 +118,7 @@ class JourneyState:
         sets, others = split(self.sets, limit)
         return JourneyState(self.index, self.chain, sets, others)
 
-    def add(self, other: "JourneyState") -> "JourneyState":
+    def add(self, other: JourneyState) -> JourneyState:
         """Return the state of the journeys of both; associative and commutative.
 
         Raises:
@@ -125,7 +127,7 @@ class JourneyState:
         """
         return self._combined(other, 1)
 
-    def subtract(self, other: "JourneyState") -> "JourneyState":
+    def subtract(self, other: JourneyState) -> JourneyState:
         """Return the state without the journeys of the other.
 
         Raises:
@@ -134,11 +136,11 @@ class JourneyState:
         """
         return self._combined(other, -1)
 
-    def replace(self, old: "JourneyState", new: "JourneyState") -> "JourneyState":
+    def replace(self, old: JourneyState, new: JourneyState) -> JourneyState:
         """Retract the old version of some journeys and add the new one."""
         return self.add(new).subtract(old)
 
-    def without_value(self) -> "JourneyState":
+    def without_value(self) -> JourneyState:
         """Return the same counts with all values zero."""
         _whole(self)
         chain = self.chain
@@ -149,7 +151,7 @@ class JourneyState:
         )
 
     @classmethod
-    def weighted_sum(cls, parts: Iterable[tuple[int, "JourneyState"]], *, value_shift: int = 0) -> "JourneyState":
+    def weighted_sum(cls, parts: Iterable[tuple[int, JourneyState]], *, value_shift: int = 0) -> JourneyState:
         """Add many states up at once, each a whole number of times; their order does not matter.
 
         Args:
@@ -216,7 +218,7 @@ class JourneyState:
         }
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> "JourneyState":
+    def from_document(cls, document: Mapping[str, Any]) -> JourneyState:
         """Read what `to_document` wrote.
 
         Raises:
@@ -248,7 +250,7 @@ class JourneyState:
             raise StateError(f"state: damaged document ({fault})")
         return cls(index, chain, sets, others)
 
-    def _combined(self, other: "JourneyState", sign: int) -> "JourneyState":
+    def _combined(self, other: JourneyState, sign: int) -> JourneyState:
         _whole(self)
         _whole(other)
         index = ChannelIndex.of((*self.index.names, *other.index.names))

@@ -4,6 +4,8 @@ Invariant: nothing is mended here. What passes adds up without wrapping, and its
 channels, are of the same journeys; what does not pass is named.
 """
 
+from __future__ import annotations
+
 from itertools import pairwise
 from typing import Any
 

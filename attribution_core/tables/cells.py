@@ -4,6 +4,8 @@ Invariant: an error names the row (1 is the first below the names of the columns
 what the cell holds, control characters escaped.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any

@@ -4,6 +4,8 @@ Invariant: a column is never ignored silently. What is needed and missing, or st
 that are there; what is not used is a note, with the name that was probably meant.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any

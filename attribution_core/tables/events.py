@@ -12,6 +12,8 @@ the latest time in the table. No value is lost: one without a conversion is refu
 before is a row of its own, without touches and without a conversion.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -6,6 +6,8 @@ Invariant: a row that cannot be read is refused with its number and the rule, an
 misspelt `from` would change the result. In a table of so few columns each is meant.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite

@@ -4,6 +4,8 @@ Invariant: what decides between a table of paths and one of events is the names 
 is the former, with ``user``, ``time`` and ``channel`` the latter.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

@@ -6,6 +6,8 @@ channel, or refused with its number, the column and the rule; an empty path is a
 conversions are kept as unattributed; an empty count or amount is 0.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal

@@ -5,6 +5,8 @@ of one, of seconds since 1970-01-01 UTC; text of eight digits that is a date is 
 to 2099 or refused with its row, for what is outside is a slip: milliseconds taken for seconds are 50,000 years ahead.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, time

@@ -5,6 +5,8 @@ wants repeats collapsed says so. Invariant: a transform keeps the number of jour
 touches that remain; it never moves a touch to another journey.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Where the troubles of Postgres and of the schema registry become the loop's: the one place that knows all."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,5 +1,7 @@
 """The lookback policy of a process, from its settings."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import yaml

@@ -4,6 +4,8 @@ Invariant: what is left of the batch was accepted as a whole, and every culprit 
 alone. So a batch ends with each record stored or a dead letter, also where one is refused only for what it meets there.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 
 from attributary.consumers.runtime.errors import Fatal

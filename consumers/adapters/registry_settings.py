@@ -1,5 +1,7 @@
 """The codec of a process: registry framing when a registry is set, single-object framing otherwise; reads both."""
 
+from __future__ import annotations
+
 from pydantic import Field, SecretStr
 
 from attributary.consumers.runtime.errors import ConfigError

@@ -4,6 +4,8 @@ Invariant (store/positions.py): what was committed once is remembered, so a Post
 anything is committed on top of the gap.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 
 from attributary.consumers.adapters.error_mapping import outside_errors

@@ -3,6 +3,8 @@
 Commands are level-triggered: of several for one conversion in a batch only the highest version counts.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

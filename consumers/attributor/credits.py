@@ -5,6 +5,8 @@ stored then, the pinned policy and the pinned models; computed twice it has the 
 micros of the touchpoints and the unattributed rest sum to the net value.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby

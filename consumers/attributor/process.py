@@ -1,5 +1,7 @@
 """The attributor as a process."""
 
+from __future__ import annotations
+
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
 from attributary.consumers.runtime.run import run_stage
 from attributary.consumers.runtime.settings import DatabaseSettings, ProcessSettings, load

@@ -6,6 +6,8 @@ Invariants: only what was committed is remembered (a batch that is given up make
 memory); and nothing is remembered for long, so that a result that a torn transaction lost is published after all.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable
 from time import monotonic
 

@@ -5,6 +5,8 @@ below): the record is encoded with both empty, one zero byte each, hashed, and t
 result is some kilobytes, and encoding it is most of the attributor's work.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any

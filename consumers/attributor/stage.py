@@ -5,6 +5,8 @@ row.version``): of two attributors, or of a replay and a newer batch, at most on
 version never follows a newer one from this code. Whatever slips past (a transaction torn by a broker) the auditor sees.
 """
 
+from __future__ import annotations
+
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,5 +1,7 @@
 """What a result must satisfy, whoever wrote it: pure."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from typing import Any

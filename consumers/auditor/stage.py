@@ -1,5 +1,7 @@
 """The auditor as a stage: its deciding write is one Postgres transaction a batch."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 
 import structlog

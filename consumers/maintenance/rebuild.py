@@ -4,6 +4,8 @@ Invariant: killed anywhere and started again, it ends in the same state. Owners 
 start (what is right already is not found), conversions and results are gone through in the order of their keys.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, pairwise

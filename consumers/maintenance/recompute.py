@@ -3,6 +3,8 @@
 Invariant: the computation is the attributor's own, in the caller's snapshot; nothing is written.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 

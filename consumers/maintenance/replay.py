@@ -4,6 +4,8 @@ Invariant: the decoder and ``stitch`` are those of the stitcher, so a replay dec
 depends on the set of events alone, so it may read them in any order and in batches of any size.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +52,7 @@ class Replay:
     def __init__(
         self,
         connection: psycopg.Connection,
-        codec: "Codec",
+        codec: Codec,
         policy: LookbackPolicy | None = None,
         pinned: Mapping[str, LookbackPolicy] | None = None,
         prepare: Callable[[], None] = nothing_before,

@@ -5,6 +5,8 @@ was done when it is cut short is a state in which the stages could be, and they 
 command is issued meanwhile: the versions that it raises were never seen by anybody.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 import psycopg

@@ -4,6 +4,8 @@ Invariant: all of them look at one snapshot of what is stored; the log is read u
 holds, and no further. Memory is bounded: batches, streams, and of the differences the first few and a count.
 """
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -88,7 +90,7 @@ class Findings:
 
 
 @contextmanager
-def progress() -> "Iterator[Progress]":
+def progress() -> Iterator[Progress]:
     """Show progress on standard error, where somebody looks at it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty()) as bars:

@@ -4,6 +4,8 @@ Armed only by ``ATTRIBUTION_CRASH_AT=name`` or ``name:N`` (die at the N-th passi
 Invariant: a name that is no point's stops the start, so that no test proves anything by a fault that never fires.
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import sys

@@ -4,6 +4,8 @@ Header names follow Kafka Connect's (``__connect.errors.*``), so that existing t
 and headers are the original bytes; the reason names record, field and rule, never a value.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 from . import metrics

@@ -1,5 +1,7 @@
 """Kafka's error codes, grouped by what they mean for us. librdkafka spells its local codes with an underscore."""
 
+from __future__ import annotations
+
 from confluent_kafka import KafkaError
 
 # Brokers are not reached: wait, never give a record up for it.

@@ -12,6 +12,8 @@
 Texts never hold a secret, an e-mail address, a phone number or an IP address.
 """
 
+from __future__ import annotations
+
 EXIT_CLEAN = 0
 EXIT_DEPENDENCY_DOWN = 69
 EXIT_BUG = 70

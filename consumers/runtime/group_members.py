@@ -1,5 +1,7 @@
 """Who is at work: the members of consumer groups, by the brokers' word."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 from confluent_kafka import KafkaException

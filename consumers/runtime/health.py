@@ -5,6 +5,8 @@ process look dead, a restart would not help. Readiness asks whether the stage's 
 a partition is ready.
 """
 
+from __future__ import annotations
+
 import threading
 import time
 from collections.abc import Callable, Iterable

@@ -4,6 +4,8 @@ Invariant: exactly the committed records whose offsets lie in the ranges are yie
 batches that bound memory; nothing is committed. A log that lost its beginning meanwhile is an error, not a gap.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 

@@ -5,6 +5,8 @@ secret may reach a log line. As nets under that rule, ``_mask`` hides values und
 stack shows the first line of an exception's text only: Postgres quotes the row that it refuses in those below.
 """
 
+from __future__ import annotations
+
 import logging
 import sys
 import traceback

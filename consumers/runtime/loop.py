@@ -7,6 +7,8 @@ broker's committed offsets and the store's again, asked for only after a new pro
 flight; an outage pauses the partitions and keeps polling, it never gives a record up.
 """
 
+from __future__ import annotations
+
 import contextlib
 import threading
 import time

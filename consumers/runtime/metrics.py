@@ -4,6 +4,8 @@ Invariant: labels have few values (a topic, a stage, a reason of a fixed set); n
 Dashboards, alerts and ``docs/metrics.md`` are generated from or checked against ``CATALOGUE``.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -6,6 +6,8 @@ first record is read, so that a crash in the first batch finds it again. A store
 means that the log lost records or another cluster answers: stop.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition

@@ -4,6 +4,8 @@ Invariant: a record keeps the bytes, key, headers and coordinates with which it 
 replayed as it was.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 

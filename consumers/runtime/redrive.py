@@ -5,6 +5,8 @@ has failed and which letter it is. One that was sent again and failed again stan
 higher count; the old one is then superseded and never sent a second time. Nothing is removed: retention does that.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any

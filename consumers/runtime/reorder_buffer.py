@@ -10,6 +10,8 @@ is one past the last released record; a held record is not in flight, it is as g
 partition is given away or the loop rewinds. Nothing is held without a backlog.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 

@@ -4,6 +4,8 @@ Invariant: outside a backlog records pass through as they come. Partitions that 
 at the latest when the loop rewinds. Nothing is held for more than about a second without anything being released.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterable, Mapping
 

@@ -4,6 +4,8 @@ Exit codes: 0 asked to stop, 69 a dependency is down at the start, 70 a bug or a
 setting is missing or wrong (its name is in the last log line).
 """
 
+from __future__ import annotations
+
 import gc
 import sys
 from collections.abc import Callable

@@ -4,6 +4,8 @@ Invariant: a missing or bad variable stops the start with exit code 78 and its n
 secret can also be given as a file, ``NAME_FILE=/path``. ``docs/settings.md`` is generated from these classes.
 """
 
+from __future__ import annotations
+
 import json
 import os
 from pathlib import Path

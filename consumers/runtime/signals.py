@@ -1,5 +1,7 @@
 """Signals of a process: stop gracefully, stop at once, show stacks."""
 
+from __future__ import annotations
+
 import faulthandler
 import os
 import signal

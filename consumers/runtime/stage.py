@@ -3,6 +3,8 @@
 A stage makes one deciding write a batch, in Postgres or in Kafka, never in both (architecture, "Why two stages").
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 

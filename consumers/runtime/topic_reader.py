@@ -4,6 +4,8 @@ Invariant: committed records only (``read_committed``), in log order per partiti
 never disturb each other or a consumer group.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Iterator
 from typing import Any

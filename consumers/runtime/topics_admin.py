@@ -3,6 +3,8 @@
 Invariant: carrying out a plan twice does no harm; a topic that somebody else created in between counts as created.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass

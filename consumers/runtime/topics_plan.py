@@ -4,6 +4,8 @@ Invariant: the plan of a cluster on which its own actions were carried out has n
 and partitions are never taken away; adding some moves keys to other partitions, so that is an action of its own.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum

@@ -7,6 +7,8 @@ librdkafka retries EndTxn by itself on a new connection (KIP-890 part 2 is not s
 or saw a transport error is followed by a new producer, too: an old EndTxn can then no longer hit the next transaction.
 """
 
+from __future__ import annotations
+
 import queue
 import threading
 import time

@@ -4,6 +4,8 @@ Invariant: each record of the batch ends as exactly one of: a row, a repeat of a
 Of several contents under one event id the same one wins in any order: smallest ``preference`` (content hash first).
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -5,6 +5,8 @@ counts by the policy which its newest version pins. So a result is a function of
 computed, and a change of the policy file breaks nothing.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 

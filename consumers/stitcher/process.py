@@ -1,5 +1,7 @@
 """The stitcher as a process."""
 
+from __future__ import annotations
+
 from attributary.consumers.adapters.policy_settings import PolicySettings
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
 from attributary.consumers.runtime.run import run_stage

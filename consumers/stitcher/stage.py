@@ -5,6 +5,8 @@ before its offset is committed; a replay of any part of the batch stores nothing
 for the versions that the replayed records themselves raised.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 
 from attributary.attribution_core.domain.lookback import LookbackPolicy

@@ -6,6 +6,8 @@ after any sequence of batches depends on the set of events alone, not on order, 
 (the number of versions may differ, the newest one's result does not).
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType

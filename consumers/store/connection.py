@@ -5,6 +5,8 @@ serialisation failure becomes ``StoreUnavailable`` (try again, nothing is lost),
 what it is, ``refusals.UNSTORABLE`` (look for the one record).
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -4,6 +4,8 @@ Invariants: a file that was applied is never changed (its hash is kept and compa
 code is refused; two migrating processes wait for each other. There is no way back but a new file.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass

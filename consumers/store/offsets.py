@@ -4,6 +4,8 @@ Invariant: a stored offset falls only when Postgres itself lost commits (a failo
 remembers what it stored (``Memory``) notices that before it commits anything on top of the gap.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 
 import psycopg

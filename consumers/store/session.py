@@ -1,5 +1,7 @@
 """A stage's connection: opened when needed, checked for migrations, re-opened after an outage, asked for its health."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 

@@ -8,6 +8,8 @@ Everything is asked by consumers that never join a group. librdkafka's admin cli
 its answers that a lost connection cuts off ends the process by an assertion (its issue 4605, open in 2.16).
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterable, Mapping
 from functools import partial

@@ -3,6 +3,8 @@
 Invariant: a gauge says what Postgres holds, whatever process of the trainer is busy, off or new.
 """
 
+from __future__ import annotations
+
 import time
 
 from attributary.attribution_core.models.model_set import TRAINED_MODELS

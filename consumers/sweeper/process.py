@@ -3,6 +3,8 @@
 Invariant: a crash between the two loses commands, not decisions; the next sweep finds the versions overdue.
 """
 
+from __future__ import annotations
+
 import threading
 import time
 from collections.abc import Sequence

@@ -4,6 +4,8 @@ Invariant: what ``store.versions`` says: the newest version of a conversion neve
 are kept for longer than their topic keeps records, so that no replay does one again.
 """
 
+from __future__ import annotations
+
 import time
 
 from pydantic import Field

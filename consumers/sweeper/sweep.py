@@ -7,6 +7,8 @@ the log: nothing becomes final, and no journey is closed, before everything that
 is taken for lost that may wait in a topic.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -9,6 +9,8 @@ answer, or seconds where Kafka is away. A job that shows progress stops at its v
 claim is gone or the process stops.
 """
 
+from __future__ import annotations
+
 import threading
 from collections.abc import Callable
 from types import TracebackType

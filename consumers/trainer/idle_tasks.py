@@ -6,6 +6,8 @@ people cannot be read, or whose values do not fit into 64 bits, is left until th
 or a job from being done.
 """
 
+from __future__ import annotations
+
 import time
 
 import psycopg

@@ -5,6 +5,8 @@ decides is written by the returned `Decision`, in the transaction that ends the 
 effects are there, or neither.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any

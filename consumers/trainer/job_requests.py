@@ -5,6 +5,8 @@ Invariant: a parameter that the kind does not know, or a value that cannot be re
 name before anything is read from the store. `Parameters.check` says the same to whoever submits and to the trainer.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime

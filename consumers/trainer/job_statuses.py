@@ -4,6 +4,8 @@ Invariant: the newest record of a job is its newest status. A status is marked a
 acknowledged it, and its row is locked meanwhile, so a crash repeats a status and never loses or swaps one.
 """
 
+from __future__ import annotations
+
 import json
 import time
 from collections.abc import Callable, Sequence

@@ -1,5 +1,7 @@
 """The trainer as a process."""
 
+from __future__ import annotations
+
 import os
 import signal
 

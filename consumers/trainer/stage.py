@@ -5,6 +5,8 @@ batch is the one transaction that stores its jobs, idempotent by job id, so a re
 parameters make no sense is no dead letter: it is stored and fails, so that whoever asked sees why.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

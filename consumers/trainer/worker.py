@@ -11,6 +11,8 @@ Between jobs the worker keeps the training state up to date, in steps that are s
 Invariant: a job leaves the worker finished, given back, or, when the process or the database died, to the lease.
 """
 
+from __future__ import annotations
+
 import contextlib
 import threading
 import time
@@ -237,7 +239,7 @@ class Worker:
         reason = {} if why is None else {"why": why}
         tell("job ended", outcome=outcome, seconds=round(seconds, 3), **reason)
 
-    def _attempt(self, job: ClaimedJob) -> "_End":
+    def _attempt(self, job: ClaimedJob) -> _End:
         """Do a job and end it; returns what became of it."""
         pulse = Pulse(self._signs, job, self._stop, self._publisher.publish, self._limits.heartbeat_seconds)
         self._pulse = pulse
@@ -261,7 +263,7 @@ class Worker:
         # The pulse may have ended it before us: then our own writing was refused.
         return _End(pulse.outcome) if end is _LOST and pulse.outcome else end
 
-    def _done(self, job: ClaimedJob, pulse: Pulse) -> "_End":
+    def _done(self, job: ClaimedJob, pulse: Pulse) -> _End:
         with outside_errors():
             decision = self._workshop.do(job, pulse)
         crash_at("trainer_before_finish")
@@ -272,7 +274,7 @@ class Worker:
         crash_at("trainer_after_finish")
         return _End("succeeded")
 
-    def _end(self, job: ClaimedJob, state: str, error: str | None = None) -> "_End":
+    def _end(self, job: ClaimedJob, state: str, error: str | None = None) -> _End:
         try:
             with outside_errors(), self._session.transaction() as connection:
                 finish(connection, job, state, error=error)

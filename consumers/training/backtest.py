@@ -6,6 +6,8 @@ does not beat the one rate has nothing to say. *Are the shares stable?* The chan
 test at a false discovery rate of 10 % over all channels.
 """
 
+from __future__ import annotations
+
 from dataclasses import replace
 from typing import Any
 

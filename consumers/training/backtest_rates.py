@@ -9,6 +9,8 @@ Invariant: rates know nothing of what came at or after the split; touches of the
 after it, too. A channel that was not learned has no effect.
 """
 
+from __future__ import annotations
+
 from dataclasses import replace
 from typing import Any
 

@@ -5,6 +5,8 @@ currency the values by channel, those by platform and those by campaign each sum
 with touches, less the model's baseline, to the micro; what has no touch stays "unattributed".
 """
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field

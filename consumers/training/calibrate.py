@@ -5,6 +5,8 @@ settings are the parent's, so single journeys are credited exactly as by the par
 journey. Invariant: a new version; the parent stays as it is, and the new one names it, the experiments and the factors.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -3,6 +3,8 @@
 Invariant: a function of the state and the options alone; what cannot be said is None, never 0.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 

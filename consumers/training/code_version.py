@@ -1,5 +1,7 @@
 """Which code trained a model."""
 
+from __future__ import annotations
+
 import functools
 import re
 from pathlib import Path

@@ -5,6 +5,8 @@ beyond `MOST_PATHS` paths all but the statistics are dropped, the insights that 
 says so.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -54,7 +56,7 @@ class Cohort:
             self._paths = None
             self._lags.clear()
 
-    def report(self, before: "Cohort | None" = None) -> dict[str, Any]:
+    def report(self, before: Cohort | None = None) -> dict[str, Any]:
         """Return population numbers and insights, ready for JSON.
 
         Args:

@@ -5,6 +5,8 @@ integers, so that taking an old one off and adding the new one gives what summin
 Equal contributions have equal texts, and what is in both the old and the new one is never touched.
 """
 
+from __future__ import annotations
+
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence

@@ -3,6 +3,8 @@
 Invariant: what the touches of a journey get, and what they do not, sum to its value, to the micro.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np

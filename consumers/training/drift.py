@@ -4,6 +4,8 @@ Invariant: a function of the two states. The test takes the journeys of the two 
 it errs towards "no change".
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any
 

@@ -9,6 +9,8 @@ step is one transaction over one snapshot: changes taken off, contributions, sum
 people and taken by one process at a time.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace

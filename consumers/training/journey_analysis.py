@@ -4,6 +4,8 @@ Invariant: for every model the values of the touches, with what the model leaves
 the conversion, to the micro.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any

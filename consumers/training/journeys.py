@@ -17,6 +17,8 @@ Invariant: the journeys are a function of the timelines and the rules alone; cut
 people in another way gives the same journeys.
 """
 
+from __future__ import annotations
+
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

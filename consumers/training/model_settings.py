@@ -4,6 +4,8 @@ Invariant: what passes here builds, alone or with what a training adds to it; wh
 is told before anything is read.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from dataclasses import fields

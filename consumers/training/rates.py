@@ -4,6 +4,8 @@ Invariant: the report is a function of the counts, the paths of the conversions 
 None, never 0. The baseline, the share associated with no touch, stands beside the channels and is given to none.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any
 

@@ -12,6 +12,8 @@ Memory is bounded: where there are too many different exposures (many channels, 
 watched, or a quarter, ..., chosen by a checksum of their key. The report says which share; errors are the sample's.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

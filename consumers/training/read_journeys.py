@@ -4,6 +4,8 @@ Invariant: the statistics are a function of the stored events, the window and th
 how the stream is cut into chunks changes nothing, and they can be built again at any time.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -116,7 +118,7 @@ class Learned:
         *,
         currency: str | None,
         is_upkept: bool = False,
-    ) -> "Learned":
+    ) -> Learned:
         """Sum up what was counted by day and currency.
 
         Args:

@@ -1,5 +1,7 @@
 """Training: from the finished journeys in the store to a state that can be kept, and what to know about it."""
 
+from __future__ import annotations
+
 import json
 import time
 from collections.abc import Mapping

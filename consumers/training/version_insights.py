@@ -4,6 +4,8 @@ Invariant: the journeys are read anew, as the store holds them now, by the windo
 trained with; what arrived since is in. A version keeps sums, and sentences on first touches and pairs need the paths.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any
 

@@ -6,6 +6,8 @@
 Invariant: every metric of the catalogue has a panel, and no panel names a metric that is not in it.
 """  # noqa: INP001  # a script beside its output, not part of the package
 
+from __future__ import annotations
+
 import json
 import sys
 from collections.abc import Iterator

@@ -4,6 +4,8 @@ Invariant: nothing is guessed and nothing is rounded. A cell that cannot be read
 text is the rule, without the cell.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Mapping
 from datetime import date, datetime

@@ -3,6 +3,8 @@
 Invariant: the readers follow schemas/*.avsc; a field that is added there can be imported without a change here.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any

@@ -5,6 +5,8 @@ same event ids. A file that names no event ids gets them from the row's content,
 equal rows of one file are two events, the same row of the same file imported twice is one.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

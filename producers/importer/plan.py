@@ -4,6 +4,8 @@ Invariant: a plan that could be built names fields that exist, each at most once
 against the file before its first row.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime

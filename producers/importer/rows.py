@@ -4,6 +4,8 @@ Invariant: memory does not grow with the file. A line that is no row comes out a
 goes on behind it; only an Avro block that cannot be decoded ends the file, because nothing behind it can be found.
 """
 
+from __future__ import annotations
+
 import csv
 import gzip
 import io

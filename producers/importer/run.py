@@ -5,6 +5,8 @@ Invariant: every row that was read is either published (or, in a dry run, could 
 goes on behind them without losing one. What is published a second time has the same event id, and counts once.
 """
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Callable, Iterator

@@ -4,6 +4,8 @@ Contract: `hash_user_data` is the one function that producers and the forwarder 
 rules of each family. Importing this package needs phonenumberslite and nothing else.
 """
 
+from __future__ import annotations
+
 from attributary.producers.matching.fbc import build_fbc, build_fbp, is_fbc, is_fbp, renewed_fbc
 from attributary.producers.matching.user_data import hash_user_data
 

@@ -4,6 +4,8 @@ One line a country: code, alpha-3, then names separated by "|", all in lower cas
 compared after `places.name_key`, which drops punctuation and white space. Standard: ISO 3166-1 (2020).
 """
 
+from __future__ import annotations
+
 TABLE = """
 ad and andorra
 ae are united arab emirates|uae|emirates

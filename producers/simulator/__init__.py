@@ -11,6 +11,8 @@ Example:
     20
 """
 
+from __future__ import annotations
+
 from attributary.producers.simulator.config import (
     Channel,
     Corrections,

@@ -4,6 +4,8 @@ Invariant: an event arrives no earlier than it happened and no later than `shuff
 the second copy of a duplicate arrives after the first, by at most `duplicate_delay_seconds`. Shares are exact.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

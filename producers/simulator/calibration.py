@@ -5,6 +5,8 @@ Source: `pathdata.csv` as shipped in the MIT-licensed package `mta` 0.0.9 (10,00
 data set has no times and its channels have made-up names: times, names and causal effects are the simulator's own.
 """
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import NDArray
 

@@ -3,6 +3,8 @@
 Invariant: a `SimulatorConfig` that could be made can be simulated; impossible wishes fail here, with the field's name.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

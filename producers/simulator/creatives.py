@@ -3,6 +3,8 @@
 Invariant: the table depends on the channels alone, so the same campaign bears the same ids in every run.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -8,6 +8,8 @@ Invariant: everything that follows a conversion happens after it and not after t
 whole minor units of their currency.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import dataclass
 

@@ -5,6 +5,8 @@ journey's end by at least a minute and by less than the shortest window of its k
 passive contacts), so all touches of a conversion's journey count for it.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

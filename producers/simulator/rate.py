@@ -4,6 +4,8 @@ Invariant: event number n is handed out no earlier than n / rate seconds after t
 catches up at once, so the mean rate holds.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar

@@ -5,6 +5,8 @@ Ids look like a service's own: UUIDv7 event ids in the order of time, UUID devic
 hosts are of the ranges that are reserved for documentation.
 """
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import numpy as np

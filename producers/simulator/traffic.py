@@ -4,6 +4,8 @@ Invariant: iterating twice gives equal events. Records are built while iterating
 memory of its columns only, and each event is a new record that the caller may change.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 

@@ -4,6 +4,8 @@ Invariant: everything here follows from the same draws as the traffic. Baseline 
 number of conversions; `incremental` does not have to, since a conversion can need several channels or be lost with any.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -5,6 +5,8 @@ The packages below this one are links to the folders at the top of the repositor
 Importing this package imports none of them, so that a publishing service pays only for what it uses.
 """
 
+from __future__ import annotations
+
 from importlib.metadata import PackageNotFoundError, version
 
 try:

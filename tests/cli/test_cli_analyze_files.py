@@ -1,5 +1,7 @@
 """Files of journeys for `attributary analyze`: what is wrong with one is said by file, line, column and rule."""
 
+from __future__ import annotations
+
 import gzip
 import io
 import json

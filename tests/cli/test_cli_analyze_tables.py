@@ -1,5 +1,7 @@
 """`attributary analyze FILE` from end to end: tables in, numbers out, the same as those of Python."""
 
+from __future__ import annotations
+
 import csv
 import io
 import json

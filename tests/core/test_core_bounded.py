@@ -1,5 +1,7 @@
 """The table of sets has a bound, and bounding it loses nothing but pairs."""
 
+from __future__ import annotations
+
 import json
 from typing import TYPE_CHECKING
 

@@ -1,5 +1,7 @@
 """Totals scaled by what experiments measured."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 

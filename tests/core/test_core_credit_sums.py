@@ -1,5 +1,7 @@
 """Sums of credits and of their squares: exact, additive, and enough for shares and their errors."""
 
+from __future__ import annotations
+
 import json
 
 import numpy as np

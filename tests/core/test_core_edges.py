@@ -1,5 +1,7 @@
 """The edges that docs/models.md defines, through every model: nothing crashes, nothing is lost, the reason is named."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

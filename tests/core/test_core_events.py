@@ -1,5 +1,7 @@
 """Event tables as people have them: times, flags, refunds and repeated rows in every form that a frame may bring."""
 
+from __future__ import annotations
+
 import math
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal

@@ -1,5 +1,7 @@
 """A table of experiments: what is read, and what is refused with row, column and rule."""
 
+from __future__ import annotations
+
 import math
 from datetime import UTC, date, datetime
 from decimal import Decimal

@@ -1,5 +1,7 @@
 """Exposures in compressed rows, and histories cut into pieces, against readings of their definition by hand."""
 
+from __future__ import annotations
+
 import tracemalloc
 
 import numpy as np

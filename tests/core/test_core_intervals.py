@@ -1,5 +1,7 @@
 """The spread of shares, as analyses report it: which way it is found, and of what it is the spread."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 

@@ -1,5 +1,7 @@
 """What is said of single journeys: the numbers in the sentences, and when there is nothing to say."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from attributary.attribution_core.analysis.journey_insights import journey_insights

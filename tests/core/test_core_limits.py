@@ -1,5 +1,7 @@
 """Sums that 64 bits cannot hold are refused by name, and documents are read to the letter; nothing wraps or is cut."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable
 from typing import Any

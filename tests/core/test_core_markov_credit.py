@@ -1,5 +1,7 @@
 """Journeys credited by removal effects: known effects, rare channels, settings."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 
@@ -27,7 +29,7 @@ def test_a_journey_of_one_rare_or_unknown_touch_falls_back() -> None:
 
 
 @pytest.mark.parametrize("kind", [MarkovSettings, PoissonSettings])
-def test_one_draw_and_no_minimum_are_the_least_there_can_be(kind: type[MarkovSettings] | type[PoissonSettings]) -> None:
+def test_one_draw_and_no_minimum_are_the_least_there_can_be(kind: type[MarkovSettings | PoissonSettings]) -> None:
     assert kind(minimum_conversions=0, draws=1).draws == 1
     with pytest.raises(ValueError, match="minimum_conversions: must be a whole number from 0"):
         kind(minimum_conversions=-1)

@@ -1,5 +1,7 @@
 """Options of an analysis: refused by name and rule before anything is computed; what has no effect is said."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import pytest

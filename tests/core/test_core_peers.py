@@ -1,5 +1,7 @@
 """Numbers of independent packages, written down by `do-attribution` 0.0.2 and `shapley-attribution` 2.1.0."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 from typing import Any, get_args

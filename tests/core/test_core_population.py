@@ -1,5 +1,7 @@
 """Totals of the estimators that tell conversions from value."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 

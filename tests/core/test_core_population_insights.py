@@ -1,5 +1,7 @@
 """The rules on whole populations: which journeys they count, and what their numbers are of."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from attributary.attribution_core.analysis.insights import Insight, population_insights

@@ -1,5 +1,7 @@
 """What an analysis prints and writes."""
 
+from __future__ import annotations
+
 import json
 
 from attributary.attribution_core import analyze

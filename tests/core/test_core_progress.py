@@ -1,5 +1,7 @@
 """Long analyses say how far they are, and do nothing twice."""
 
+from __future__ import annotations
+
 from typing import Any
 from unittest.mock import Mock
 

@@ -1,5 +1,7 @@
 """Slips that tables have: refused with row, column and rule, or said beside the numbers; never a new channel."""
 
+from __future__ import annotations
+
 import math
 from decimal import Decimal
 from typing import Any
@@ -18,7 +20,7 @@ from attributary.attribution_core.tables.paths import TableError, encode_paths
 class Missing:
     """What pandas puts into an empty cell of a nullable column: comparing it tells nothing, and asking that fails."""
 
-    def __eq__(self, other: object) -> "Missing":  # type: ignore[override]
+    def __eq__(self, other: object) -> Missing:  # type: ignore[override]
         return self
 
     __hash__ = object.__hash__

@@ -1,5 +1,7 @@
 """What an analysis says: unknown numbers, and rows that sum to the input."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator
 from typing import Any

@@ -1,5 +1,7 @@
 """The text table of an analysis: as wide as asked, whatever the names, and honest about what is missing."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from typing import Any
 

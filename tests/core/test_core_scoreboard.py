@@ -1,5 +1,7 @@
 """All models against the simulator's true contributions: the table of docs/models.md, computed again."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,5 +1,7 @@
 """Settings of trained models: kinds and bounds, and what becomes of a stored version that breaks them."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

@@ -1,5 +1,7 @@
 """What an analysis says of its own numbers: unknown is unknown, and what is shaky is called so."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 

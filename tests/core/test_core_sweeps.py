@@ -1,5 +1,7 @@
 """Sweeps over chains that are too large for one inverse find what the inverse finds."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 

@@ -1,5 +1,7 @@
 """Pairs of channels: how often the rule claims what is not there, and finds what is."""
 
+from __future__ import annotations
+
 from itertools import product
 
 import numpy as np

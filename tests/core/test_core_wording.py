@@ -1,5 +1,7 @@
 """Models claim association: no text for users or maintainers says what a channel caused, save the simulator's truth."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 

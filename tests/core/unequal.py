@@ -1,5 +1,7 @@
 """Small tables in which conversions and value are shared unequally, so that neither can stand for the other."""
 
+from __future__ import annotations
+
 from typing import Any
 
 Columns = dict[str, list[Any]]

@@ -1,5 +1,7 @@
 """`attributary produce`: exit codes, the rejects file, and the way into a real broker."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 from typing import Any

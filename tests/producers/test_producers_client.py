@@ -1,5 +1,7 @@
 """What the client promises about bad records, failed deliveries, full queues and its exit."""
 
+from __future__ import annotations
+
 import json
 import logging
 import os

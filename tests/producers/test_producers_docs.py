@@ -1,5 +1,7 @@
 """The blocks of docs/publish.md do what the page says."""
 
+from __future__ import annotations
+
 import re
 import shlex
 from pathlib import Path

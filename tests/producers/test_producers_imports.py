@@ -1,5 +1,7 @@
 """Files become records: formats, mapping, times, money, rejects, resuming."""
 
+from __future__ import annotations
+
 import gzip
 import json
 import tracemalloc

@@ -1,5 +1,7 @@
 """Channels, platforms, click ids and robots of landings."""
 
+from __future__ import annotations
+
 import itertools
 import re
 import socket

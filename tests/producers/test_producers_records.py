@@ -1,5 +1,7 @@
 """The dataclasses mirror the schemas, and refuse what cannot be kept exactly."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import uuid

@@ -1,5 +1,7 @@
 """One contract for every transport: in memory, librdkafka's mock cluster, a real broker."""
 
+from __future__ import annotations
+
 import threading
 import time
 from collections.abc import Callable, Iterator

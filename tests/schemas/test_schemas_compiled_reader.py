@@ -1,5 +1,7 @@
 """The compiled readers against fastavro: the same record, or IRREGULAR."""
 
+from __future__ import annotations
+
 import random
 from io import BytesIO
 from typing import Any

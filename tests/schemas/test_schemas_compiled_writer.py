@@ -1,5 +1,7 @@
 """The compiled writers against fastavro: the same bytes, or NOT_PLAIN."""
 
+from __future__ import annotations
+
 import math
 import random
 from io import BytesIO

@@ -1,5 +1,7 @@
 """Whatever bytes arrive: a record that passed the rules, a violation, or a DecodeError; nothing else."""
 
+from __future__ import annotations
+
 import random
 from collections import Counter
 from typing import Any

@@ -1,5 +1,7 @@
 """`attributary topics` against a real broker."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable
 

@@ -1,5 +1,7 @@
 """`attributary simulate`: the file, the truth, the exit codes, and Kafka."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """Calibration: the traffic has PathData's statistics, its constants are those of the file, and it is quick."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 

@@ -1,5 +1,7 @@
 """The reference data set as events: its counts and its value, exactly."""
 
+from __future__ import annotations
+
 from decimal import Decimal
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """The events: deterministic, exact in number, valid, disordered as asked."""
 
+from __future__ import annotations
+
 import copy
 import json
 from typing import Any

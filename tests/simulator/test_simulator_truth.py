@@ -1,5 +1,7 @@
 """The truth: what it claims follows from the events and from the counterfactuals."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import replace
 

@@ -1,5 +1,7 @@
 """What is said of a stored version, whose rare sets are summed up, is what is said of the whole state."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 

@@ -3,6 +3,8 @@
 Invariant: all of it is read in one snapshot, so the touchpoints are those of the version that the row shows.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -5,6 +5,8 @@ much is asked for; ranges of time are half open, ``since <= time < until``; time
 is in the order of time, then id, and depends on the stored rows alone.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple

@@ -4,6 +4,8 @@ Invariant: a touch is "in" by the same rule and the same pinned policy as the at
 of the person is a sentence that needs no source code.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

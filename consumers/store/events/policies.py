@@ -1,5 +1,7 @@
 """Lookback policies by version: what a conversion's version pins can be read again for as long as it is kept."""
 
+from __future__ import annotations
+
 import json
 
 import psycopg

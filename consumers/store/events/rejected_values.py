@@ -3,6 +3,8 @@
 Invariant: a refusal is told by field and rule. Postgres's own words may quote the value, so none of them is passed on.
 """
 
+from __future__ import annotations
+
 import re
 from typing import NamedTuple
 

@@ -3,6 +3,8 @@
 Times are integer microseconds UTC. ``Place`` is where a record stands in Kafka.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import NamedTuple
 

@@ -3,6 +3,8 @@
 Invariant: the tables are temporary, of this session, and empty at the start of each transaction.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from typing import Any
 

@@ -12,6 +12,8 @@ the same id waits for the end of the other); then all conversions that change, i
 writer of these tables climbs in this order (decision 16), so none waits for one that waits for it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any

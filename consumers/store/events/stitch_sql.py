@@ -8,6 +8,8 @@ Who changes without an event of their own is noted for the trainer (`told`): the
 conversion, whom a replaced content named. All of these are rare; people of new events it finds by itself.
 """
 
+from __future__ import annotations
+
 from attributary.consumers.store.models.changed_people import told
 
 _WIDEN = """

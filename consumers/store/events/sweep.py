@@ -3,6 +3,8 @@
 All set-based and bounded by a limit; run again until nothing is left.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import psycopg

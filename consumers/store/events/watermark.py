@@ -1,5 +1,7 @@
 """How far the events of a tenant reach."""
 
+from __future__ import annotations
+
 import psycopg
 
 _REACH = """

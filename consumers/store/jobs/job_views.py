@@ -4,6 +4,8 @@ Invariant: nothing here changes what becomes of a job. A job is deleted only whe
 the topic.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime

@@ -8,6 +8,8 @@ rolled back. Every change raises ``status_number``; what is above ``published_nu
 crash between Postgres and Kafka repeats a status and never loses the last one.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -13,6 +13,8 @@ transaction that ran at it has ended, and a transaction's ``now()`` is the time 
 trusted (the server was restarted or replaced, its clock went back), all rows are looked at once.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple

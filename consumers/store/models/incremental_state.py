@@ -4,6 +4,8 @@ Invariant: whoever writes here is alone (`turn`) and works in one snapshot, so t
 taken off are one transaction: a crash leaves all of them as they were before.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -5,6 +5,8 @@ one version of a model is active per tenant. What is active together has a numbe
 with every change and is never used again; set 0 means "no trained model". All writers of one tenant take turns.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime

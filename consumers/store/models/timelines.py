@@ -6,6 +6,8 @@ are left out: they count nowhere. A person is a known user with all owned anonym
 owns.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -5,6 +5,8 @@ whatever differs is a fault. Compared is what the set of events decides: events,
 time and value. Versions, and the bounds of journeys, also depend on the order of arrival and are judged elsewhere.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 

@@ -4,6 +4,8 @@ Invariant: what is written is what ``attribution_core`` makes of the stored even
 was published, and rises (reason ``repair``) only where the newest published result is not what it must be.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 

@@ -5,6 +5,8 @@ Invariant: only the immutable tables are read (touchpoints, conversion events, l
 The table of links is read once a call, for it has no index by user: ask for many people at once.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

@@ -4,6 +4,8 @@ Invariant: at most one rebuild of a database at a time (a session's advisory loc
 wherever, is taken up at its first step that is not done.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 
 import psycopg

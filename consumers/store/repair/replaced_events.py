@@ -4,6 +4,8 @@ Invariant: only rows of the staged events are looked at, and only those that wer
 its content) with other columns are taken out; two records with one event id are not this module's affair.
 """
 
+from __future__ import annotations
+
 import psycopg
 
 _EVENT = ("received_at_us", "content_hash", "source_topic", "source_partition", "source_offset")

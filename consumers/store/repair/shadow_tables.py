@@ -6,6 +6,8 @@ real stitching statements run unchanged, need no privilege but SELECT and TEMPOR
 when the session ends, however it ends, the shadow is gone (docs/decisions/0015).
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import psycopg

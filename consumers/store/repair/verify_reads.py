@@ -3,6 +3,8 @@
 Invariant: nothing that stitching derived is trusted: owners, values and persons are computed from the events alone.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter

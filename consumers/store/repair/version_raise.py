@@ -4,6 +4,8 @@ Invariant: only conversions that pin another model set or another policy are rai
 started again ends in the same state; the sweeper asks for the results.
 """
 
+from __future__ import annotations
+
 import psycopg
 
 from attributary.consumers.store.models.changed_people import told

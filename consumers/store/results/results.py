@@ -5,6 +5,8 @@ nothing; one with other content, or one of a version that Postgres does not know
 (it lost commits), makes the conversion owe a version above both, reason ``repair``.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import NamedTuple
 

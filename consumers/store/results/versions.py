@@ -4,6 +4,8 @@ Invariant: of every conversion the newest version stays for good, so does its ne
 version that was the newest at any moment since the time from which on versions are kept.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import psycopg

@@ -1,5 +1,7 @@
 """`attributary analyze FILE`: models over a file of finished journeys, without any service."""
 
+from __future__ import annotations
+
 import csv
 import math
 import sys
@@ -185,7 +187,7 @@ def _names(option: str, given: Sequence[str] | None, known: Callable[[Collection
         raise typer.BadParameter(str(error), param_hint=option) from None
 
 
-def _rules(half_life_days: float, position_weights: str) -> "RuleSettings":
+def _rules(half_life_days: float, position_weights: str) -> RuleSettings:
     from attributary.attribution_core.models.rules import RuleSettings
 
     if not 0 < half_life_days < math.inf:

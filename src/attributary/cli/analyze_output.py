@@ -3,6 +3,8 @@
 Invariant: a reader that has gone is no error; output that cannot be written is one line on standard error, code 74.
 """
 
+from __future__ import annotations
+
 import csv
 import io
 import os
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 Format = Literal["table", "json", "csv"]
 
 
-def show(found: "Analysis", output: Format) -> None:
+def show(found: Analysis, output: Format) -> None:
     """Write an analysis; letters that the output cannot hold are written as escapes.
 
     Raises:
@@ -40,7 +42,7 @@ def show(found: "Analysis", output: Format) -> None:
         raise typer.Exit(exits.OUTPUT) from None
 
 
-def _text(found: "Analysis", output: Format) -> str:
+def _text(found: Analysis, output: Format) -> str:
     if output == "table":
         return found.table(shutil.get_terminal_size().columns) + "\n"
     if output == "csv":

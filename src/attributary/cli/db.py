@@ -1,5 +1,7 @@
 """`attributary db migrate|status`: the schema of the store."""
 
+from __future__ import annotations
+
 from typing import Annotated
 
 import typer

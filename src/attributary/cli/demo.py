@@ -1,5 +1,7 @@
 """`attributary demo`: the whole pipeline on this machine."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Annotated
 

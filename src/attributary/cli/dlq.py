@@ -1,5 +1,7 @@
 """`attributary dlq list|show|redrive`: what could not be processed, why, and another try."""
 
+from __future__ import annotations
+
 import re
 from typing import TYPE_CHECKING, Annotated
 
@@ -130,9 +132,7 @@ def _redrive(
     print(f"{len(chosen)} {'to send' if dry_run else 'sent'}, {tired} left after {max_attempts} tries")
 
 
-def _letters(
-    topic: str | None, group: str | None, stage: str | None, text: str | None, since: str
-) -> "Iterator[Letter]":
+def _letters(topic: str | None, group: str | None, stage: str | None, text: str | None, since: str) -> Iterator[Letter]:
     from attributary.consumers.runtime.redrive import matching
     from attributary.schemas.topics import catalogue, dead_letter_topic
 
@@ -147,7 +147,7 @@ def _letters(
     return matching(_read(topics, since), stage=stage, text=text)
 
 
-def _read(topics: list[str], since: str) -> "list[Letter]":
+def _read(topics: list[str], since: str) -> list[Letter]:
     from attributary.cli.outcome import exit_codes
     from attributary.consumers.runtime.redrive import read_letters
     from attributary.consumers.runtime.settings import KafkaSettings, load
@@ -161,7 +161,7 @@ def _read(topics: list[str], since: str) -> "list[Letter]":
         return read_letters(load(KafkaSettings), topics, since_ms)
 
 
-def _fields(letter: "Letter") -> str:
+def _fields(letter: Letter) -> str:
     import json
 
     from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec

@@ -1,5 +1,7 @@
 """Exit codes of the commands: those of a shell and, where one fits, of sysexits.h. See docs/operate.md."""
 
+from __future__ import annotations
+
 FAILED = 1
 USAGE = 2
 DEPENDENCY_DOWN = 69

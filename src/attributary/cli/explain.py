@@ -1,5 +1,7 @@
 """`attributary explain`: why a conversion is attributed as it is."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -48,7 +50,7 @@ def _explain(
         _print(found, moment)
 
 
-def _document(found: "Explanation") -> dict[str, object]:
+def _document(found: Explanation) -> dict[str, object]:
     return {
         "conversion": found.conversion._asdict(),
         **{
@@ -57,12 +59,12 @@ def _document(found: "Explanation") -> dict[str, object]:
     }
 
 
-def _reported(found: "Explanation", moment_ms: int) -> int | None:
+def _reported(found: Explanation, moment_ms: int) -> int | None:
     """Return the version that was the newest at a moment (milliseconds UTC); None: there was none yet."""
     return max((v.version for v in found.versions if v.computed_at <= moment_ms * 1_000), default=None)
 
 
-def _print(found: "Explanation", moment_ms: int | None) -> None:
+def _print(found: Explanation, moment_ms: int | None) -> None:
     from attributary.cli.tables import money, print_table
 
     c = found.conversion

@@ -1,5 +1,7 @@
 """`attributary fake-destinations`: stand-ins for Meta and GA4 on this machine."""
 
+from __future__ import annotations
+
 from typing import Annotated
 
 import typer

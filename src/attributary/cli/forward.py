@@ -1,5 +1,7 @@
 """`attributary forwarder`: the process; `attributary forward`: dry runs and questions to the ledger."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,7 +164,7 @@ def _explain(
         print("\n".join(_explained(row)))
 
 
-def _explained(row: "Delivery") -> Iterator[str]:
+def _explained(row: Delivery) -> Iterator[str]:
     from datetime import UTC, datetime
 
     from attributary.consumers.store.deliveries.delivery import DeliveryState
@@ -252,7 +254,7 @@ def _retry(
             _retry_one(name, [row for row in rows if row.key.destination.partition(":")[0] == name])
 
 
-def _retry_one(name: str, rows: "list[Delivery]") -> None:
+def _retry_one(name: str, rows: list[Delivery]) -> None:
     from attributary.consumers.forwarder.process import NAMES, build_stage, open_ledger, read_setup
     from attributary.consumers.forwarder.redelivery import again, read_sources
     from attributary.consumers.runtime.settings import KafkaSettings, load

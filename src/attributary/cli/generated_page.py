@@ -1,5 +1,7 @@
 """A page of the docs that a command makes from code: printed, or compared with the file that is checked in."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import typer

@@ -1,5 +1,7 @@
 """`attributary models upkeep`: the training state that the trainer keeps up to date, looked at, rebuilt, verified."""
 
+from __future__ import annotations
+
 import sys
 from typing import Annotated, Any
 

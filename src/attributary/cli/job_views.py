@@ -4,6 +4,8 @@ Invariant: what others wrote (ids, errors, names of channels) reaches the termin
 nothing is left out without a word: `--json` has all of it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +17,12 @@ if TYPE_CHECKING:
 _MOST_ROWS = 20
 
 
-def done(row: "JobRow") -> str:
+def done(row: JobRow) -> str:
     """Return how far a job is."""
     return count(row.done) if row.total is None else f"{count(row.done)} of {count(row.total)}"
 
 
-def fields(row: "JobRow") -> dict[str, Any]:
+def fields(row: JobRow) -> dict[str, Any]:
     """Return all there is to know of a job, for JSON."""
 
     def text(moment: Any) -> str | None:
@@ -47,7 +49,7 @@ def fields(row: "JobRow") -> dict[str, Any]:
     }
 
 
-def print_jobs(rows: Sequence["JobRow"]) -> None:
+def print_jobs(rows: Sequence[JobRow]) -> None:
     """Print a table of jobs."""
     cells = [
         (row.tenant_id, safe(row.job_id), row.kind, _state(row), done(row), f"{row.submitted_at:%Y-%m-%d %H:%M:%S}",
@@ -57,7 +59,7 @@ def print_jobs(rows: Sequence["JobRow"]) -> None:
     print_table(("tenant", "job", "kind", "state", "done", "submitted (UTC)", "error"), cells, numbers=(4,))
 
 
-def print_job(row: "JobRow") -> None:
+def print_job(row: JobRow) -> None:
     """Print where a job stands, and its result in short."""
     print(f"{safe(row.job_id)} ({row.kind} of {row.tenant_id}): {_state(row)}, {done(row)} done")
     print(f"submitted {row.submitted_at:%Y-%m-%d %H:%M:%S} UTC by {safe(row.submitted_by or 'nobody named')}")
@@ -69,11 +71,11 @@ def print_job(row: "JobRow") -> None:
         _print_result(row, row.result)
 
 
-def _state(row: "JobRow") -> str:
+def _state(row: JobRow) -> str:
     return "running, to be cancelled" if row.state == "running" and row.cancel_requested_at is not None else row.state
 
 
-def _print_result(row: "JobRow", result: Mapping[str, Any]) -> None:
+def _print_result(row: JobRow, result: Mapping[str, Any]) -> None:
     for line in _facts(result):
         print(line)
     if row.kind == "analyze_batch" and result.get("models"):

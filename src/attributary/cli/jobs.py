@@ -1,5 +1,7 @@
 """`attributary jobs`: ask the trainer for work, and see how far it is."""
 
+from __future__ import annotations
+
 import logging
 import re
 import sys
@@ -239,7 +241,7 @@ def _client_lines() -> Iterator[list[str]]:
         logger.propagate = before
 
 
-def _read(tenant: str, job_id: str) -> "JobRow | None":
+def _read(tenant: str, job_id: str) -> JobRow | None:
     from attributary.cli.outcome import database
     from attributary.consumers.store.jobs.job_views import show_job
 
@@ -255,7 +257,7 @@ def _check_database() -> None:
         load(DatabaseSettings)
 
 
-def _looked_up(tenant: str, job_id: str) -> "tuple[bool, JobRow | None]":
+def _looked_up(tenant: str, job_id: str) -> tuple[bool, JobRow | None]:
     """Look for a job where it is not needed to know: returns whether Postgres was asked and answered, and the job."""
     from attributary.consumers.runtime.errors import ConfigError
     from attributary.consumers.runtime.settings import DatabaseSettings, load
@@ -270,7 +272,7 @@ def _looked_up(tenant: str, job_id: str) -> "tuple[bool, JobRow | None]":
         return False, None
 
 
-def _check_same(row: "JobRow", kind: str, texts: Mapping[str, str]) -> None:
+def _check_same(row: JobRow, kind: str, texts: Mapping[str, str]) -> None:
     """Refuse to take another job for the one that was submitted."""
     if (row.kind, dict(row.parameters)) == (kind, dict(texts)):
         return
@@ -287,7 +289,7 @@ def _fail(why: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def _wait(tenant: str, job_id: str) -> "JobRow":
+def _wait(tenant: str, job_id: str) -> JobRow:
     from attributary.consumers.store.jobs.jobs import FINISHED
 
     while (row := _read(tenant, job_id)) is None or row.state not in FINISHED:
@@ -295,7 +297,7 @@ def _wait(tenant: str, job_id: str) -> "JobRow":
     return row
 
 
-def _show(row: "JobRow", *, as_json: bool, ends: bool) -> None:
+def _show(row: JobRow, *, as_json: bool, ends: bool) -> None:
     if as_json:
         print_json(fields(row))
     else:

@@ -1,5 +1,7 @@
 """`attributary up` and `attributary down`: a whole local stack with one command, without Docker."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,7 +73,7 @@ def down(data: Annotated[Path | None, _DATA] = None) -> None:
     print("stopped; the data stays in" if stopped else "no stack runs in", folder.path)
 
 
-def _folder(data: Path | None) -> "StackFolder":
+def _folder(data: Path | None) -> StackFolder:
     from attributary.local.folder import StackFolder
     from attributary.local.paths import state_dir
 

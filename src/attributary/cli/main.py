@@ -1,5 +1,7 @@
 """The command line ``attributary``: one small module a group of commands, each importing what it needs when it runs."""
 
+from __future__ import annotations
+
 import importlib
 import importlib.util
 import os

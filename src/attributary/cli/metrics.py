@@ -1,5 +1,7 @@
 """`attributary metrics`: every metric that a process can show, in one table made from the catalogue."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Annotated
 

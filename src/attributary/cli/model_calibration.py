@@ -1,5 +1,7 @@
 """`attributary models calibrate`: a version whose channel totals are scaled by experiments."""
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
 from typing import Annotated

@@ -1,5 +1,7 @@
 """`attributary models insights`: sentences about the journeys of a version, with numbers and tests."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 

@@ -1,5 +1,7 @@
 """What the commands of `attributary models` share: options, the version that is meant, times, errors."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -36,7 +38,7 @@ def usage_errors() -> Iterator[None]:
         raise typer.Exit(exits.USAGE) from None
 
 
-def chosen_version(connection: "psycopg.Connection", tenant: str, model: str, version: int | None) -> int:
+def chosen_version(connection: psycopg.Connection, tenant: str, model: str, version: int | None) -> int:
     """Return the version that is meant: the one that was named, else the active one, else the newest.
 
     Raises:
@@ -83,7 +85,7 @@ def progress_bar() -> Iterator[Any]:
         yield lambda done, total, name="people": bars.update(task, completed=done, total=total, description=name)
 
 
-def summary_document(row: "StateSummary") -> dict[str, Any]:
+def summary_document(row: StateSummary) -> dict[str, Any]:
     """Return a version as JSON shows it, without its statistics."""
     return {
         "tenant": row.tenant_id,

@@ -1,5 +1,7 @@
 """`attributary models show|diff|drift`: what versions say, and what differs between two."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -228,11 +230,11 @@ def drift(
         raise typer.Exit(1)
 
 
-def _active(rows: "Sequence[StateSummary]") -> int | None:
+def _active(rows: Sequence[StateSummary]) -> int | None:
     return next((row.version for row in rows if row.is_active), None)
 
 
-def _changes(connection: "psycopg.Connection", tenant: str, model: str, versions: tuple[int, int]) -> dict[str, Any]:
+def _changes(connection: psycopg.Connection, tenant: str, model: str, versions: tuple[int, int]) -> dict[str, Any]:
     from attributary.consumers.store.models.model_states import show_state
     from attributary.consumers.training.drift import version_changes
 

@@ -1,5 +1,7 @@
 """`attributary models`: versions of trained models, side by side, and which of them are in force."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -243,7 +245,7 @@ def _half_life(days: float | None) -> int | None:
         raise typer.BadParameter(str(error), param_hint="--half-life") from None
 
 
-def _print_activation(found: "Activation", *, as_json: bool) -> None:
+def _print_activation(found: Activation, *, as_json: bool) -> None:
     if as_json:
         print_json({"model_set": found.model_set, "versions": dict(found.versions), "changed": found.changed})
         return

@@ -1,5 +1,7 @@
 """How a command line says what went wrong: one sentence on standard error, and the exit code of its kind."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +32,7 @@ def exit_codes() -> Iterator[None]:
 
 
 @contextmanager
-def database(application_name: str) -> "Iterator[psycopg.Connection]":
+def database(application_name: str) -> Iterator[psycopg.Connection]:
     """Open the database that DATABASE_URL names, with ``exit_codes``; committed at the end."""
     from attributary.consumers.runtime.settings import DatabaseSettings, load
     from attributary.consumers.store.connection import connect

@@ -1,5 +1,7 @@
 """`attributary positions show|forget`: how far the stages have stored, by Postgres."""
 
+from __future__ import annotations
+
 from typing import Annotated
 
 import typer

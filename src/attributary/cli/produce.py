@@ -1,5 +1,7 @@
 """`attributary produce FILE`: publish the rows of a file."""
 
+from __future__ import annotations
+
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -100,7 +102,7 @@ def produce(
     raise typer.Exit(status or (EXIT_SOME_REJECTED if job.progress.rejected else 0))
 
 
-def _open_producer(tenant: str, region: str | None, *, dry_run: bool) -> "AttributaryProducer":
+def _open_producer(tenant: str, region: str | None, *, dry_run: bool) -> AttributaryProducer:
     from attributary.producers.client import AttributaryProducer
     from attributary.producers.config import ProducerConfig
     from attributary.producers.memory_transport import CheckOnly
@@ -112,9 +114,7 @@ def _open_producer(tenant: str, region: str | None, *, dry_run: bool) -> "Attrib
     return open_producer(config)
 
 
-def _run(
-    job: "FileImport", source: "SourceFile", producer: "AttributaryProducer", *, skip: int, limit: int | None
-) -> int:
+def _run(job: FileImport, source: SourceFile, producer: AttributaryProducer, *, skip: int, limit: int | None) -> int:
     """Run the import; return the exit status, 0 when it came to its end."""
     from attributary.producers.errors import ProducerError
     from attributary.producers.importer.rows import FileError
@@ -135,7 +135,7 @@ def _run(
 
 
 @contextmanager
-def _progress(source: "SourceFile", name: str) -> "Iterator[Callable[[Progress], None] | None]":
+def _progress(source: SourceFile, name: str) -> Iterator[Callable[[Progress], None] | None]:
     """Show a bar by bytes read; silent where the output is not a terminal."""
     from rich import progress as bars
     from rich.console import Console
@@ -154,7 +154,7 @@ def _progress(source: "SourceFile", name: str) -> "Iterator[Callable[[Progress],
     with bars.Progress(*columns, console=console) as bar:
         task = bar.add_task(name, total=source.size, rows="")
 
-        def show(progress: "Progress") -> None:
+        def show(progress: Progress) -> None:
             if progress.rows % _PROGRESS_ROWS == 0:
                 text = f"{progress.rows:,} rows, {progress.rejected:,} rejected"
                 bar.update(task, completed=source.position(), rows=text)
@@ -163,7 +163,7 @@ def _progress(source: "SourceFile", name: str) -> "Iterator[Callable[[Progress],
         bar.update(task, completed=source.position())
 
 
-def _report(progress: "Progress", rejects: Path, *, dry_run: bool) -> None:
+def _report(progress: Progress, rejects: Path, *, dry_run: bool) -> None:
     verb = "could be published" if dry_run else "published"
     typer.echo(f"{progress.rows:,} rows: {progress.accepted:,} {verb}, {progress.rejected:,} rejected")
     if progress.rejected:

@@ -3,6 +3,8 @@
 Contract: what is missing is said in one sentence on standard error; the command ends with the exit code of its kind.
 """
 
+from __future__ import annotations
+
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 10.0
 
 
-def open_producer(config: "ProducerConfig") -> "AttributaryProducer":
+def open_producer(config: ProducerConfig) -> AttributaryProducer:
     """Open the client on the cluster that KAFKA_BOOTSTRAP_SERVERS and the other settings name.
 
     Args:

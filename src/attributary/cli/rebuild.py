@@ -1,5 +1,7 @@
 """`attributary rebuild`: make everything that was derived right again, from the stored events or from the log."""
 
+from __future__ import annotations
+
 from typing import Annotated
 
 import typer

@@ -1,5 +1,7 @@
 """`attributary refit`: attribute conversions again, by the models and the policy in force now."""
 
+from __future__ import annotations
+
 from typing import Annotated
 
 import typer

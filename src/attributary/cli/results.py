@@ -1,5 +1,7 @@
 """`attributary results`: what a report says, or said on an earlier day."""
 
+from __future__ import annotations
+
 from typing import Annotated
 
 import typer

@@ -1,5 +1,7 @@
 """`attributary schemas`: show the Avro schemas, check them, and read a record's bytes."""
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
 from typing import Annotated

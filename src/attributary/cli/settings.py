@@ -1,5 +1,7 @@
 """`attributary settings`: every environment variable, in one table made from the settings classes."""
 
+from __future__ import annotations
+
 import importlib
 import pkgutil
 from collections.abc import Iterator

@@ -1,5 +1,7 @@
 """`attributary simulate`: publish seeded traffic, or write it to a file, with the truth behind it."""
 
+from __future__ import annotations
+
 import json
 import time
 from collections.abc import Iterable, Iterator
@@ -75,14 +77,14 @@ def simulate(
     _report(traffic)
 
 
-def _write(events: Iterable["Event"], file: Path) -> None:
+def _write(events: Iterable[Event], file: Path) -> None:
     """One JSON object a line: topic, key, record."""
     with file.open("w", encoding="utf-8") as lines:
         for event in events:
             lines.write(json.dumps({"topic": event.topic, "key": event.key.decode(), "record": event.record}) + "\n")
 
 
-def _publish(events: Iterable["Event"]) -> None:
+def _publish(events: Iterable[Event]) -> None:
     from attributary.producers.config import ProducerConfig
     from attributary.producers.errors import ProducerError
     from attributary.schemas.topics import catalogue
@@ -101,7 +103,7 @@ def _publish(events: Iterable["Event"]) -> None:
         raise typer.Exit(exits.DEPENDENCY_DOWN) from None
 
 
-def _with_progress(events: Iterable["Event"], count: int) -> Iterator["Event"]:
+def _with_progress(events: Iterable[Event], count: int) -> Iterator[Event]:
     """Hand the events through and show how far they are; silent where the output is not a terminal."""
     import sys
 
@@ -117,7 +119,7 @@ def _with_progress(events: Iterable["Event"], count: int) -> Iterator["Event"]:
         bar.update(count % step)
 
 
-def _report(traffic: "Traffic") -> None:
+def _report(traffic: Traffic) -> None:
     truth = traffic.truth
     print(
         f"{len(traffic)} events: {truth.touchpoints} touchpoints, {truth.conversions} conversions, "

@@ -1,5 +1,7 @@
 """`attributary stitcher|attributor|auditor|sweeper|trainer`: a process each; `attributary all`: all on one machine."""
 
+from __future__ import annotations
+
 import importlib
 import importlib.util
 from collections.abc import Callable

@@ -4,6 +4,8 @@ Invariant: what is wrong with a file is said by its line, the column and the rul
 and one that is not is named for what it looks like instead of being read in another way.
 """
 
+from __future__ import annotations
+
 import codecs
 import csv
 import io
@@ -48,7 +50,7 @@ class FileColumns:
     lines: list[int] | None = None
 
 
-def read_journeys(file: Path, lookback_micros: int | None = None) -> "JourneyTable":
+def read_journeys(file: Path, lookback_micros: int | None = None) -> JourneyTable:
     """Return the journeys of a file of paths or of events.
 
     Args:
@@ -65,7 +67,7 @@ def read_journeys(file: Path, lookback_micros: int | None = None) -> "JourneyTab
         return read_table(found.columns, lookback_micros=lookback_micros)
 
 
-def read_experiments(file: Path) -> "list[Experiment]":
+def read_experiments(file: Path) -> list[Experiment]:
     """Return the experiments of a file.
 
     Args:

@@ -1,5 +1,7 @@
 """Numbers and tables as the command line shows them."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from typing import Any

@@ -1,5 +1,7 @@
 """`attributary tail`: read the topics as a subscriber would."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any

@@ -1,5 +1,7 @@
 """`attributary topics`: compare the catalogue of topics with a cluster, and make the cluster follow."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,7 +81,7 @@ def apply_plan(
         _print(left)
 
 
-def _wanted() -> list["WantedTopic"]:
+def _wanted() -> list[WantedTopic]:
     from attributary.consumers.runtime.topics_plan import WantedTopic
     from attributary.schemas.topics import catalogue, dead_letter_topics
 
@@ -87,7 +89,7 @@ def _wanted() -> list["WantedTopic"]:
     return [WantedTopic(topic.name, topic.partitions, dict(topic.config)) for topic in topics]
 
 
-def _planned(replicas: int | None, partitions: int | None) -> tuple["TopicsAdmin", list["Action"]]:
+def _planned(replicas: int | None, partitions: int | None) -> tuple[TopicsAdmin, list[Action]]:
     from attributary.consumers.runtime.errors import AttributaryError
     from attributary.consumers.runtime.settings import KafkaSettings, load
     from attributary.consumers.runtime.topics_admin import TopicsAdmin
@@ -104,13 +106,13 @@ def _planned(replicas: int | None, partitions: int | None) -> tuple["TopicsAdmin
     return admin, plan(wanted, cluster.topics, replicas=factor, partitions=partitions)
 
 
-def _factor(replicas: int | None, cluster: "Cluster") -> int:
+def _factor(replicas: int | None, cluster: Cluster) -> int:
     if replicas is not None and replicas > cluster.brokers:
         raise typer.BadParameter(f"the cluster has {cluster.brokers} brokers", param_hint="--replication-factor")
     return cluster.default_replicas if replicas is None else replicas
 
 
-def _print(actions: Iterable["Action"]) -> None:
+def _print(actions: Iterable[Action]) -> None:
     rows = [(str(action.verb), action.topic, action.detail) for action in actions]
     width = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
     for verb, topic, detail in rows:

@@ -1,5 +1,7 @@
 """`attributary verify`: replay the log into a shadow of the tables, and compare with what is stored."""
 
+from __future__ import annotations
+
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,7 +85,7 @@ def _verify(
 
 
 @contextmanager
-def _connections(*, replay: bool) -> "Iterator[tuple[psycopg.Connection, psycopg.Connection | None]]":
+def _connections(*, replay: bool) -> Iterator[tuple[psycopg.Connection, psycopg.Connection | None]]:
     """Open what is stored, in one snapshot that nothing can write to, and the shadow of it."""
     from attributary.cli.outcome import database
     from attributary.consumers.store.repair.shadow_tables import create_shadow, home
@@ -100,7 +102,7 @@ def _connections(*, replay: bool) -> "Iterator[tuple[psycopg.Connection, psycopg
             yield snapshot, shadow
 
 
-def _print(found: "Findings") -> None:
+def _print(found: Findings) -> None:
     for difference, evidence in found.shown.items():
         print(f"{difference[0]}  {difference[1]}  (by {', '.join(evidence)})")
         one = next(iter(evidence.values()))

@@ -5,6 +5,8 @@ Meta's official SDK passes against the Meta stand-in. Both can be scripted with 
 from Python or over HTTP under /_admin/.
 """
 
+from __future__ import annotations
+
 from attributary.local.fakes.faults import Fault
 from attributary.local.fakes.ga4 import Ga4Fake
 from attributary.local.fakes.meta import MetaFake
