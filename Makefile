@@ -39,8 +39,8 @@ check: $(READY) ## style, types, layers, contracts and generated files
 	$(BIN)/python tests/checks/tree.py
 	$(BIN)/python -m attributary.schemas.compatibility
 	$(BIN)/python -m attributary.schemas.asyncapi_check
-	$(BIN)/attributary settings --check docs/settings.md
-	$(BIN)/attributary metrics --check docs/metrics.md
+	$(BIN)/attributary settings --check docs/reference/settings.md
+	$(BIN)/attributary metrics --check docs/reference/metrics.md
 	$(BIN)/python deploy/grafana/generate.py --check
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
@@ -49,8 +49,8 @@ format: $(READY) ## let ruff lay out the code and fix what it can
 	$(BIN)/ruff format .
 
 generate: $(READY) ## write the files that are made from code: settings and metrics pages, dashboards
-	$(BIN)/attributary settings --markdown > docs/settings.md
-	$(BIN)/attributary metrics --markdown > docs/metrics.md
+	$(BIN)/attributary settings --markdown > docs/reference/settings.md
+	$(BIN)/attributary metrics --markdown > docs/reference/metrics.md
 	$(BIN)/python deploy/grafana/generate.py
 
 soak: $(READY) ## a million mutated records; half an hour of load and faults (SOAK_SECONDS, SOAK_SEED, SOAK_RATE)

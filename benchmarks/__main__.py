@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure, print a table, keep `.attributary/bench/latest.json`. See docs/bench.md."""
+"""`python -m benchmarks`: print a table, keep `.attributary/bench/latest.json`. See docs/reference/bench.md."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 RATE = 1_000.0  # events a second of the latency figure
 RATE_SECONDS = 30.0
-# Aims of this stage of the project; see docs/bench.md.
+# Aims of this stage of the project; see docs/reference/bench.md.
 FLOOR_SHARE, PEER_SHARE = 0.4, 0.5
 
 FIGURES = ("models", "publish", "floor", "peer", "pipeline", "latency", "profile")

@@ -1,4 +1,4 @@
-"""Holds ``docs/asyncapi.yaml`` against the truth: ``python -m attributary.schemas.asyncapi_check`` (in ``make check``).
+"""Check ``docs/reference/asyncapi.yaml``: ``python -m attributary.schemas.asyncapi_check`` (in ``make check``).
 
 Invariant: what a reader of the document believes about topics, partitions, retention, groups, keys, schemas and dead
 letters is what ``topics.yaml`` and the Avro files say.
@@ -21,7 +21,7 @@ from .schema_catalog import FOLDER
 from .topics import Topic, catalogue, dead_letter_topics
 
 AVRO_FORMAT = "application/vnd.apache.avro;version=1.9.0"
-DOCUMENT = FOLDER.resolve().parent / "docs" / "asyncapi.yaml"
+DOCUMENT = FOLDER.resolve().parent / "docs" / "reference" / "asyncapi.yaml"
 
 
 def problems(path: Path = DOCUMENT) -> list[str]:

@@ -1,4 +1,4 @@
-"""Is a document well-formed AsyncAPI 3.0? The part of the specification that ``docs/asyncapi.yaml`` uses.
+"""Is a document well-formed AsyncAPI 3.0? The part of the specification that ``docs/reference/asyncapi.yaml`` uses.
 
 Invariant: what passes here also passes the official parser (tried with @asyncapi/parser, which needs Node). Objects
 that the document has no use for (security schemes, parameters, traits, replies) are refused, not let through.

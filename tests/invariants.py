@@ -187,7 +187,7 @@ def _newest_is_true(
         bad.add("I2", f"{key} has no result")
     for key in sorted(newest.keys() - truth.conversions.keys()):
         # Opened by a content that lost against another one of the same event id: withdrawn, worth nothing. When
-        # Postgres lost the opening as well, nobody is left who could withdraw it (docs/reliability.md, limits).
+        # Postgres lost the opening as well, nothing is left to withdraw it (docs/reference/reliability.md, limits).
         worth = (newest[key]["gross_value_micros"], newest[key]["net_value_micros"])
         if key not in truth.named or (worth != (0, 0) and not repeats_allowed):
             bad.add("I2", f"{key} has a result worth {worth}, and no conversion was published")

@@ -48,7 +48,7 @@ class LookbackPolicy:
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> LookbackPolicy:
-        """Read a policy document (see ``docs/attribution-policy.md``).
+        """Read a policy document (see ``docs/how-to/attribution-policy.md``).
 
         Raises:
             PolicyError: when a key is unknown, a number is out of range or no catch-all window exists.

@@ -18,8 +18,8 @@ class PolicySettings(Settings):
     policy_file: Path | None = Field(
         default=None,
         alias="ATTRIBUTION_POLICY_FILE",
-        description="YAML file with the lookback policy (docs/attribution-policy.md); default: 30 days, impressions "
-        "and views 1 day, lateness 7 days.",
+        description="YAML file with the lookback policy (docs/how-to/attribution-policy.md). Without it: 30 days, "
+        "impressions and views 1 day, lateness 7 days.",
     )
 
     def policy(self) -> LookbackPolicy:

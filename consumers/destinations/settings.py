@@ -176,7 +176,7 @@ class ForwardSettings(Settings):
     credentials_file: str | None = Field(
         default=None,
         alias="FORWARD_CREDENTIALS_FILE",
-        description="YAML or JSON file with credentials per tenant; see docs/forward.md.",
+        description="YAML or JSON file with credentials per tenant; see docs/how-to/forward.md.",
     )
 
 

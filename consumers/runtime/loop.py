@@ -93,7 +93,7 @@ class ConsumerLoop:
             "isolation.level": "read_committed",
             "group.protocol": kafka.group_protocol,
             # Also how long a rebalance waits for a member that is gone and whose session nobody watches: a coordinator
-            # that was elected twice while it loaded forgets to (docs/reliability.md, Limits).
+            # that was elected twice while it loaded forgets to (docs/reference/reliability.md, Limits).
             "max.poll.interval.ms": kafka.max_poll_interval_ms,
             "fetch.wait.max.ms": 50,
             "fetch.error.backoff.ms": 50,

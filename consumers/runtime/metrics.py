@@ -1,7 +1,7 @@
 """The one catalogue of metrics: every metric of every process, with its type, labels and a line of meaning.
 
 Invariant: labels have few values (a topic, a stage, a reason of a fixed set); never an id, a URL or personal data.
-Dashboards, alerts and ``docs/metrics.md`` are generated from or checked against ``CATALOGUE``.
+Dashboards, alerts and ``docs/reference/metrics.md`` are generated from or checked against ``CATALOGUE``.
 """
 
 from __future__ import annotations

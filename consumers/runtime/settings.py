@@ -1,7 +1,7 @@
 """Settings from the environment: one class per concern, every field with its variable's name and a sentence.
 
 Invariant: a missing or bad variable stops the start with exit code 78 and its name; its value is never shown. Every
-secret can also be given as a file, ``NAME_FILE=/path``. ``docs/settings.md`` is generated from these classes.
+secret can also be given as a file, ``NAME_FILE=/path``. ``docs/reference/settings.md`` is generated from these classes.
 """
 
 from __future__ import annotations

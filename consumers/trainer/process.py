@@ -47,7 +47,7 @@ class TrainerSettings(Settings):
         default=30.0,
         ge=0,
         alias="TRAINER_UPKEEP_SECONDS",
-        description="How often an idle trainer brings the training state up to date (train.md); seconds; 0: never.",
+        description="How often an idle trainer brings the training state up to date; seconds; 0: never.",
     )
 
 

@@ -2,8 +2,8 @@
 
 Contract: `NORMALISERS` gives for each of Meta's keys the normal form of any text, "" when the value cannot be used;
 `hashed` gives the hash, passing through what is hashed already. No function raises. Where Meta's two official
-implementations differ, the choice and its reason stand in docs/forward.md; the golden vectors are those of Meta's
-documentation (customer-information-parameters).
+implementations differ, the choice and its reason stand in docs/how-to/forward.md; the golden vectors are
+those of Meta's documentation (customer-information-parameters).
 """
 
 from __future__ import annotations

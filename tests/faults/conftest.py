@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from attributary.local.postgres_cluster import Cluster
 
 # What a test says when something took too long or did not start: on a machine that is busy, or for the pause after a
-# broker's restart (docs/reliability.md, Limits). A broken promise says something else, and is never tried again.
+# broker's restart (docs/reference/reliability.md, Limits). A broken promise says otherwise, and is never tried again.
 _TOO_SLOW = ("records not stitched, or results not observed", "ended meanwhile", "a stage got no partitions")
 _TRIED_AGAIN: list[str] = []  # each with what the first try said
 

@@ -3,7 +3,7 @@
     python tests/forwarder/forwarder_sdk_oracle.py tests/forwarder/golden/meta_sdk.json
 
 Reads the cases of the file, writes what the SDK makes of each: a hash, "" or the error that it raises. Our own side of
-a case (`ours`, `why`) is kept: `why` says why it is meant to differ, and is listed in docs/forward.md.
+a case (`ours`, `why`) is kept: `why` says why it is meant to differ, and is listed in docs/how-to/forward.md.
 """
 
 from __future__ import annotations

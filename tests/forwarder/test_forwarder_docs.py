@@ -1,4 +1,4 @@
-"""The examples of docs/forward.md work."""
+"""The examples of docs/how-to/forward.md work."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from attributary.producers.importer.rows import SourceFile
 if TYPE_CHECKING:
     import pytest
 
-TEXT = (Path(__file__).parents[2] / "docs" / "forward.md").read_text("utf-8")
+TEXT = (Path(__file__).parents[2] / "docs" / "how-to" / "forward.md").read_text("utf-8")
 AT = 1_795_557_600_000_000  # 2026-11-24T22:00:00Z, an hour after the example
 
 
@@ -52,7 +52,7 @@ def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr("attributary.consumers.destinations._client_session.HttpTransport", Recorder)
     assert clients.MetaConversionsClient is not None
     (example,) = blocks("python")
-    exec(compile(example, "docs/forward.md", "exec"), {})  # noqa: S102  # the page's own example
+    exec(compile(example, "docs/how-to/forward.md", "exec"), {})  # noqa: S102  # the page's own example
     assert len(sent) == 3
     assert sent[1].url.startswith("https://region1.google-analytics.com/mp/collect?")
     assert capsys.readouterr().out == ""

@@ -1,4 +1,4 @@
-"""Our hashes beside those of Meta's official SDK: equal, or different for a reason that docs/forward.md gives."""
+"""Our hashes beside those of Meta's official SDK: equal, or different for a reason in docs/how-to/forward.md."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ def test_hashes_are_the_sdks_or_differ_on_purpose(case: dict[str, Any]) -> None:
 
 
 def test_every_difference_is_explained_in_the_documentation() -> None:
-    text = (ROOT / "docs" / "forward.md").read_text("utf-8")
+    text = (ROOT / "docs" / "how-to" / "forward.md").read_text("utf-8")
     assert [reason for reason in sorted(REASONS) if f"`{reason}`" not in text] == []

@@ -260,7 +260,7 @@ class Schedule:
                 "answer lost: aborted", "torn: records only", "torn: offsets only",
             ]  # fmt: skip
             if any(message.topic == DEAD_LETTERS for message in pending.messages):
-                ends.pop()  # a limit (docs/reliability.md): nothing brings a dead letter back that a broker tore off
+                ends.pop()  # a limit (docs/reference/reliability.md): a dead letter that a broker tore off is lost
             end = self.chance.choice(ends)
             self.fired[end] += 1
         lands = end in {"done", "crash after the transaction", "answer lost: done"}

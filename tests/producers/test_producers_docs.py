@@ -1,4 +1,4 @@
-"""The blocks of docs/publish.md do what the page says."""
+"""The blocks of docs/how-to/publish.md do what the page says."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from attributary.cli import produce
 from attributary.producers import MemoryTransport
 from attributary.schemas.topics import topic_of
 
-PAGE = Path(__file__).parents[2] / "docs" / "publish.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "publish.md"
 
 
 class Block(NamedTuple):

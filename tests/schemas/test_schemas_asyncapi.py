@@ -29,8 +29,8 @@ def written(tmp_path: Path, change: Change) -> Path:
     document = yaml.safe_load(DOCUMENT.read_text("utf-8"))
     change(document)
     (tmp_path / "schemas").symlink_to(FOLDER.resolve())
-    path = tmp_path / "docs" / "asyncapi.yaml"
-    path.parent.mkdir()
+    path = tmp_path / "docs" / "reference" / "asyncapi.yaml"
+    path.parent.mkdir(parents=True)
     path.write_text(yaml.safe_dump(document), "utf-8")
     return path
 
@@ -87,16 +87,16 @@ CASES: dict[str, tuple[Change, str]] = {
         "schemaFormat must be application/vnd.apache.avro;version=1.9.0",
     ),
     "other schema": (
-        lambda d: message(d, "job")["payload"].update(schema={"$ref": "../schemas/command.avsc"}),
+        lambda d: message(d, "job")["payload"].update(schema={"$ref": "../../schemas/command.avsc"}),
         "its schema is command.avsc, topics.yaml says job",
     ),
     "message named otherwise": (lambda d: message(d, "job").update(name="Task"), "Task has the schema of"),
     "no schema": (
-        lambda d: message(d, "job")["payload"].update(schema={"$ref": "../schemas/none.avsc"}),
+        lambda d: message(d, "job")["payload"].update(schema={"$ref": "../../schemas/none.avsc"}),
         "its schema does not point to a file",
     ),
     "schema that is none": (
-        lambda d: message(d, "job")["payload"].update(schema={"$ref": "../schemas/topics.yaml"}),
+        lambda d: message(d, "job")["payload"].update(schema={"$ref": "../../schemas/topics.yaml"}),
         "topics.yaml is no Avro schema",
     ),
     "schema of dead letters": (

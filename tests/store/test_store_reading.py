@@ -204,7 +204,7 @@ def test_the_page_on_reading_runs(
 ) -> None:
     run(database, [[touch("t1", 1), touch("t2", 2, channel="direct"), sale("c1", 3), sale("c2", 4, who="a:d2")]])
     monkeypatch.setenv("DATABASE_URL", database)
-    page = (Path(__file__).resolve().parents[2] / "docs" / "subscribe.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "subscribe.md").read_text(encoding="utf-8")
     block = page.partition("## Python, from the store")[2].partition("```python\n")[2].partition("```")[0]
-    exec(compile(block, "docs/subscribe.md", "exec"), {})  # noqa: S102  # our own page
+    exec(compile(block, "docs/how-to/subscribe.md", "exec"), {})  # noqa: S102  # our own page
     assert capsys.readouterr().out.splitlines() == ["c1 ['email', 'direct']", "c2 []", "20000000"]

@@ -22,7 +22,7 @@ from tests.factories.training_events import NOW, feed, order, touchpoint
 if TYPE_CHECKING:
     from typer.testing import Result
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "how-to"
 
 
 @pytest.fixture

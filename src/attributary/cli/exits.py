@@ -1,4 +1,4 @@
-"""Exit codes of the commands: those of a shell and, where one fits, of sysexits.h. See docs/operate.md."""
+"""Exit codes of the commands: those of a shell and, where one fits, of sysexits.h. See docs/how-to/operate.md."""
 
 from __future__ import annotations
 

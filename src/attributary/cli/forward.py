@@ -41,7 +41,7 @@ def _forwarder(
     """Forward conversions to one destination, until SIGTERM. One process (and consumer group) a destination.
 
     Needs KAFKA_BOOTSTRAP_SERVERS, DATABASE_URL and the destination's credentials; without credentials the destination
-    is off: it says so and ends. All settings: docs/settings.md.
+    is off: it says so and ends. All settings: docs/reference/settings.md.
 
     Example: META_PIXEL_ID=123 META_ACCESS_TOKEN_FILE=/run/secrets/meta attributary forwarder --destination meta
     """
@@ -66,7 +66,7 @@ def _dry_run(
     """Print the exact body of every request that would be sent, one JSON a line; no network, no credentials needed.
 
     What would not be sent goes to standard error with its reason; exit code 3 when there is any. The file holds
-    conversions in the form of docs/publish.md: JSON lines, CSV or Avro.
+    conversions in the form of docs/how-to/publish.md: JSON lines, CSV or Avro.
 
     Example: attributary forward --dry-run meta --input conversions.jsonl
     """

@@ -18,7 +18,7 @@ def upkeep_group() -> typer.Typer:
         no_args_is_help=True,
         help="The training state of each tenant, which the trainer keeps up to date between jobs "
         "(TRAINER_UPKEEP_SECONDS): trainings of all finished journeys take it instead of reading the store. "
-        "See docs/train.md.",
+        "See docs/how-to/train.md.",
     )
     for command in (status, rebuild, verify):
         group.command(command.__name__)(command)

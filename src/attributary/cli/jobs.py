@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         help="Work for the trainer: submit and cancel go through the topic attribution.jobs.v1 "
         "(KAFKA_BOOTSTRAP_SERVERS), status and list read Postgres (DATABASE_URL). A job is done once, however often "
-        "its id is submitted. See docs/jobs.md.",
+        "its id is submitted. See docs/how-to/jobs.md.",
     )
     for command in (submit, status, cancel, list_):
         group.command(command.__name__.rstrip("_"))(command)
@@ -46,7 +46,9 @@ def submit(
     tenant: _Tenant,
     parameter: Annotated[
         list[str] | None,
-        typer.Option("--set", "-s", help="NAME=VALUE, may be repeated; docs/jobs.md lists the names of each kind."),
+        typer.Option(
+            "--set", "-s", help="NAME=VALUE, may be repeated; docs/how-to/jobs.md lists the names of each kind."
+        ),
     ] = None,
     job_id: Annotated[
         str | None, typer.Option("--id", help="Your own id: submitted twice it is done once. Default: a new one.")

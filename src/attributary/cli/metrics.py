@@ -25,14 +25,14 @@ def register(app: typer.Typer) -> None:
 
 
 def _metrics(
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/metrics.md.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/reference/metrics.md.")] = False,
     check: Annotated[Path | None, typer.Option(help="Exit 1 if this file differs from the page.")] = None,
 ) -> None:
     """Show every metric with its type, labels and meaning.
 
     Example: attributary metrics
 
-    Example: attributary metrics --check docs/metrics.md
+    Example: attributary metrics --check docs/reference/metrics.md
     """
     page = _page()
     if check is not None:

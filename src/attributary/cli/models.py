@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         help="Versions of trained models in Postgres (DATABASE_URL): train, compare, bring into force, roll back. A "
         "change of what is in force is picked up by the attributor with the next version of each conversion, without a "
-        "restart. See docs/train.md.",
+        "restart. See docs/how-to/train.md.",
     )
     for command in (list_, show, diff, drift, insights, train, calibrate, activate, deactivate, rollback):
         group.command(command.__name__.rstrip("_"))(command)
@@ -112,8 +112,8 @@ def train(
     """Train a model on the journeys in the store, and keep it as the next version.
 
     markov learns from finished journeys: converted, or of people who were silent for so long that the sweeper closed
-    them; docs/train.md says precisely. poisson learns from everybody with a touch, watched as far as the data reach,
-    and needs no --closing. Nothing is in force until it is activated.
+    them; docs/how-to/train.md says precisely. poisson learns from everybody with a touch, watched as far as the data
+    reach, and needs no --closing. Nothing is in force until it is activated.
 
     Example: attributary models train --tenant acme --from 2026-10-01 --to 2026-11-01
     """

@@ -36,7 +36,8 @@ def produce(
     kind: Annotated[Kind | None, typer.Option(help="What a row is. Default: touchpoint.")] = None,
     tenant: Annotated[str, typer.Option(help="Tenant of rows that name none.")] = "",
     map_: Annotated[
-        list[str] | None, typer.Option("--map", help="our_field=their_column; may be repeated. See docs/publish.md.")
+        list[str] | None,
+        typer.Option("--map", help="our_field=their_column; may be repeated. See docs/how-to/publish.md."),
     ] = None,
     constant: Annotated[
         list[str] | None, typer.Option(help="our_field=text for rows that have no value; may be repeated.")

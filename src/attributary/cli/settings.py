@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _settings(
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/settings.md.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/reference/settings.md.")] = False,
     check: Annotated[Path | None, typer.Option(help="Exit 1 if this file differs from the page.")] = None,
 ) -> None:
     """Show every environment variable with its default and meaning."""

@@ -20,7 +20,7 @@ _STAGES = {
 }
 _NEEDS = (
     "\n\nNeeds KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL; on the very first start also ATTRIBUTION_FIRST_START=earliest "
-    "(or latest). All settings: docs/settings.md, or `attributary settings`."
+    "(or latest). All settings: docs/reference/settings.md, or `attributary settings`."
     "\n\nServes /metrics, /livez and /readyz on METRICS_PORT (9464). SIGTERM: finish the batch, stop; twice: at once."
 )
 

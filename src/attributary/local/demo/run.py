@@ -196,8 +196,8 @@ def _next_steps(console: Console, found: Ground, folder: Path) -> None:
         "\nWhere to look next:\n"
         "  make up                          the same stack, kept: publish to it, subscribe to it\n"
         "  attributary tail results         what subscribers see\n"
-        "  docs/publish.md                  publish events from a service\n"
-        "  docs/subscribe.md                read results from a service\n"
+        "  docs/how-to/publish.md                  publish events from a service\n"
+        "  docs/how-to/subscribe.md                read results from a service\n"
         f"  {folder}/logs   what the stages said"
     )
     console.print(f"  metrics: {', '.join(f'{name} :{port}' for name, port in found.ports.items())}", highlight=False)
