@@ -19,7 +19,7 @@ _DEADLOCK_SECONDS = 0.05
 
 
 @contextmanager
-def outside_errors() -> Iterator[None]:
+def map_errors() -> Iterator[None]:
     """Turn errors from outside into the loop's classes.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Finding the records of a batch that Postgres refuses, whatever for, by trying.
+"""Finding the records of a batch that Postgres refuses, by bisection.
 
-Invariant: what is left of the batch was accepted as a whole, and every culprit was refused beside accepted records
-alone. So a batch ends with each record stored or a dead letter, also where one is refused only for what it meets there.
+Invariant: the rest of the batch is accepted as a whole, and each rejected record was refused beside accepted records
+alone. So every record ends as stored or as a dead letter, also one that is refused only beside certain others.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ from collections.abc import Callable, Sequence
 
 from attributary.consumers.runtime.errors import Fatal
 from attributary.consumers.runtime.records import DeadLetter, Record
-from attributary.consumers.store.events.rejected_values import refusal
+from attributary.consumers.store.events.rejected_values import rejection
 
 # More refusals in one batch are a fault of the tables or of ours, not of the records; and each costs a dozen trials.
-MOST_CULPRITS = 100
+MAX_REJECTED = 100
 
 
 class TrialDoneError(Exception):
     """Rolls the transaction of a trial back."""
 
 
-def sift(records: Sequence[Record], trial: Callable[[Sequence[Record]], Exception | None]) -> list[DeadLetter]:
+def bisect_rejected(
+    records: Sequence[Record], trial: Callable[[Sequence[Record]], Exception | None]
+) -> list[DeadLetter]:
     """Return dead letters for the records of a batch that cannot be stored.
 
     Args:
@@ -42,12 +44,12 @@ def sift(records: Sequence[Record], trial: Callable[[Sequence[Record]], Exceptio
             middle = len(part) // 2
             parts += [part[middle:], part[:middle]]  # the first half is tried first
         else:
-            field, rule = refusal(error)
+            field, rule = rejection(error)
             letters.append(DeadLetter(part[0], "store", field, f"{field}: {rule}" if field else f"a value {rule}"))
-            if len(letters) > MOST_CULPRITS:
+            if len(letters) > MAX_REJECTED:
                 first = letters[0]
                 raise Fatal(
-                    f"Postgres refuses more than {MOST_CULPRITS} of {len(records)} records; nothing was written. "
+                    f"Postgres refuses more than {MAX_REJECTED} of {len(records)} records; nothing was written. "
                     f"First: {first.record.place}: {first.reason}. Such a rule is most likely the tables' own."
                 )
     return letters

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from attributary.consumers.adapters.error_mapping import outside_errors
-from attributary.consumers.store.offsets import Memory, record_positions, stored_positions
+from attributary.consumers.adapters.error_mapping import map_errors
+from attributary.consumers.store.offsets import OffsetCache, record_positions, stored_positions
 from attributary.consumers.store.session import StoreSession
 
 Place = tuple[str, int]
 
 
-class KeptPositions:
+class OffsetStore:
     """The next offsets of one group.
 
     Args:
@@ -26,19 +26,19 @@ class KeptPositions:
     def __init__(self, group: str, session: StoreSession) -> None:
         self._group = group
         self._session = session
-        self._memory = Memory()
+        self._memory = OffsetCache()
 
     def stored(self, partitions: Iterable[Place]) -> Mapping[Place, int]:
         """Return the next offsets that Postgres holds; they are read from there now."""
         places = list(partitions)
-        with outside_errors(), self._session.transaction() as connection:
+        with map_errors(), self._session.transaction() as connection:
             stored = stored_positions(connection, self._group, places)
         self._memory.learn(places, stored)
         return stored
 
     def begin_at(self, starts: Mapping[Place, int]) -> None:
         """Store where partitions begin that Postgres knows nothing about."""
-        with outside_errors(), self._session.transaction() as connection:
+        with map_errors(), self._session.transaction() as connection:
             record_positions(connection, self._group, starts)
         self._memory.committed(starts)
 

@@ -21,7 +21,7 @@ from attributary.attribution_core.domain.journeys import DIRECT, ChannelIndex, J
 from attributary.attribution_core.domain.lookback import LookbackPolicy
 from attributary.attribution_core.domain.money import split_micros, split_with_baseline
 from attributary.attribution_core.models.model_set import Attribution, Model, ModelSet
-from attributary.consumers.store.events.attribution_inputs import OwedConversion, ReachedTouchpoint
+from attributary.consumers.store.events.attribution_inputs import PendingConversion, ReachedTouchpoint
 
 Record = dict[str, Any]
 
@@ -41,7 +41,7 @@ class CreditedTouchpoints:
 
 
 def within_policy(
-    conversions: Sequence[OwedConversion],
+    conversions: Sequence[PendingConversion],
     touchpoints: Sequence[ReachedTouchpoint],
     policies: Mapping[str, LookbackPolicy],
 ) -> CreditedTouchpoints:
@@ -101,7 +101,7 @@ def _bytes_of(touch: ReachedTouchpoint) -> int:
     return len(touch.event_id.encode()) + 2 * names + _BYTES_BESIDE_NAMES
 
 
-def journeys(conversions: Sequence[OwedConversion], credited: CreditedTouchpoints) -> JourneyBatch:
+def journeys(conversions: Sequence[PendingConversion], credited: CreditedTouchpoints) -> JourneyBatch:
     """Encode the journeys of the conversions."""
     names = [touch.channel for touch in credited.touchpoints]
     index = ChannelIndex.of(names)
@@ -117,7 +117,7 @@ def journeys(conversions: Sequence[OwedConversion], credited: CreditedTouchpoint
 
 
 def results(
-    conversions: Sequence[OwedConversion],
+    conversions: Sequence[PendingConversion],
     credited: CreditedTouchpoints,
     models: ModelSet,
     minor_unit_micros: Callable[[str], int],
@@ -165,7 +165,7 @@ def results(
     return records
 
 
-def _frame(conversion: OwedConversion, touchpoint_count: int) -> Record:
+def _frame(conversion: PendingConversion, touchpoint_count: int) -> Record:
     delta = conversion.net_value_micros - conversion.previous_net_micros if conversion.version > 1 else 0
     return {
         "tenant_id": conversion.tenant_id,
@@ -251,7 +251,7 @@ def _rollups(groups: Sequence[Group], credits_: Sequence[float], micros: Sequenc
     ]
 
 
-def by_model_set(conversions: Sequence[OwedConversion]) -> list[list[OwedConversion]]:
+def by_model_set(conversions: Sequence[PendingConversion]) -> list[list[PendingConversion]]:
     """Group conversions by (tenant, pinned model set): each group is credited as one batch."""
     key = attrgetter("tenant_id", "model_set")
     return [list(group) for _, group in groupby(sorted(conversions, key=key), key=key)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from time import monotonic
 
-from attributary.consumers.store.events.attribution_inputs import OwedConversion
+from attributary.consumers.store.events.attribution_inputs import PendingConversion
 
 # A torn transaction heals after so long. Longer than it takes to replace a member that died (KAFKA_SESSION_TIMEOUT_MS)
 # and to replay its batch.
@@ -19,7 +19,7 @@ REMEMBERED_SECONDS = 90.0
 _MOST = 500_000
 
 
-class PublishedVersions:
+class RecentResults:
     """Versions by conversion, with when they were published.
 
     Args:
@@ -30,7 +30,7 @@ class PublishedVersions:
         self._clock = clock
         self._published: dict[tuple[str, str], tuple[int, int, float]] = {}
 
-    def remember(self, conversions: Iterable[OwedConversion]) -> None:
+    def remember(self, conversions: Iterable[PendingConversion]) -> None:
         """Note versions that are about to be committed."""
         now = self._clock()
         for conversion in conversions:
@@ -43,7 +43,7 @@ class PublishedVersions:
                 break
             del self._published[oldest]
 
-    def has(self, conversion: OwedConversion) -> bool:
+    def has(self, conversion: PendingConversion) -> bool:
         """Tell whether this very version was published lately."""
         found = self._published.get((conversion.tenant_id, conversion.conversion_id))
         return (

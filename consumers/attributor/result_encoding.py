@@ -26,10 +26,10 @@ def _types(field: Mapping[str, Any]) -> tuple[str, Any]:
 
 
 if [_types(field) for field in current_schemas()["result"].source["fields"][-2:]] != _LAST_FIELDS:
-    raise AssertionError("result.avsc must end with computed_at and content_hash: sealing.py relies on it")
+    raise AssertionError("result.avsc must end with computed_at and content_hash: encoding.py relies on it")
 
 
-def seal(codec: Codec, record: dict[str, Any], computed_at: int) -> bytes:
+def encode_result(codec: Codec, record: dict[str, Any], computed_at: int) -> bytes:
     """Return the encoded result; sets ``computed_at`` and ``content_hash`` in the record.
 
     Args:

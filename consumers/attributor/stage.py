@@ -18,7 +18,7 @@ import structlog
 
 from attributary.attribution_core.domain.lookback import LookbackPolicy
 from attributary.attribution_core.models.model_set import TRAINED_MODELS, ModelSet, TrainedState, lenient_model_set
-from attributary.consumers.adapters.error_mapping import outside_errors
+from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.crash_points import crash_at
 from attributary.consumers.runtime.dead_letters import check_poison_share
@@ -26,7 +26,7 @@ from attributary.consumers.runtime.errors import Fatal
 from attributary.consumers.runtime.metrics import timed
 from attributary.consumers.runtime.records import Outbound, Outcome, Record
 from attributary.consumers.store.events.attribution_inputs import (
-    OwedConversion,
+    PendingConversion,
     conversions_by_id,
     prepare_reading,
     touchpoints_in_reach,
@@ -40,8 +40,8 @@ from attributary.schemas.topics import COMMANDS, RESULTS, VERSION_RAISED_AT, con
 
 from .commands import decode_commands
 from .credits import CreditedTouchpoints, by_model_set, results, within_policy
-from .recent_results import PublishedVersions
-from .result_encoding import seal
+from .recent_results import RecentResults
+from .result_encoding import encode_result
 
 _log = structlog.get_logger()
 
@@ -74,48 +74,48 @@ class AttributorStage:
         self._session = StoreSession(dsn, "attributary-attributor", prepare_reading)
         self._policies: dict[str, LookbackPolicy] = {}
         self._model_sets: dict[tuple[str, int], ModelSet] = {}
-        self._published = PublishedVersions()
+        self._published = RecentResults()
         for model in TRAINED_MODELS:  # an alert sees a counter rise only from a value that it has seen before
             metrics.model_versions_unusable.labels(model)
-        with outside_errors():
+        with map_errors():
             self._session.connection()
 
     def handle(self, batch: Sequence[Record]) -> Outcome:
         """Compute the results that the commands ask for; writes nothing to Postgres."""
-        with outside_errors(), timed(self.name, "decode"):
+        with map_errors(), timed(self.name, "decode"):
             commands = decode_commands(self._codec, batch)
         check_poison_share(commands.dead_letters, len(batch), self._max_poison_share)
         metrics.commands_skipped.labels("repeated").inc(commands.repeated)
-        with outside_errors(), timed(self.name, "journey"), self._session.snapshot() as connection:
+        with map_errors(), timed(self.name, "journey"), self._session.snapshot() as connection:
             stored = conversions_by_id(connection, list(commands.wanted))
-            owed = self._owed(stored, commands.wanted)
-            for version in {conversion.policy_version for conversion in owed} - set(self._policies):
+            pending = self._pending(stored, commands.wanted)
+            for version in {conversion.policy_version for conversion in pending} - set(self._policies):
                 self._policies[version] = self._known(version, fetch_policy(connection, version))
-            windows = [self._policies[conversion.policy_version].longest_window_micros for conversion in owed]
-            touchpoints = touchpoints_in_reach(connection, owed, windows)
-            wanted = {(c.tenant_id, c.model_set) for c in owed} - set(self._model_sets)
+            windows = [self._policies[conversion.policy_version].longest_window_micros for conversion in pending]
+            touchpoints = touchpoints_in_reach(connection, pending, windows)
+            wanted = {(c.tenant_id, c.model_set) for c in pending} - set(self._model_sets)
             states = fetch_model_sets(connection, sorted(wanted))
         crash_at("attributor_after_read")
         with timed(self.name, "credit"):
             for key in wanted:
                 self._model_sets[key] = self._built(key, states.get(key, {}))
-            credited = within_policy(owed, touchpoints, self._policies)
-            records = self._records(owed, credited)
+            credited = within_policy(pending, touchpoints, self._policies)
+            records = self._records(pending, credited)
         with timed(self.name, "encode"):
             computed_at = time.time_ns() // 1_000
             messages = [
-                self._message(record, seal(self._codec, record, computed_at), conversion.raised_at)
-                for record, conversion in zip(records, owed, strict=True)
+                self._message(record, encode_result(self._codec, record, computed_at), conversion.raised_at)
+                for record, conversion in zip(records, pending, strict=True)
             ]
-        self._published.remember(owed)
-        self._count(owed, commands.wanted, records)
+        self._published.remember(pending)
+        self._count(pending, commands.wanted, records)
         return Outcome(messages, commands.dead_letters)
 
-    def _owed(
-        self, stored: Sequence[OwedConversion], wanted: Mapping[tuple[str, str], tuple[int, int]]
-    ) -> list[OwedConversion]:
+    def _pending(
+        self, stored: Sequence[PendingConversion], wanted: Mapping[tuple[str, str], tuple[int, int]]
+    ) -> list[PendingConversion]:
         """Keep the conversions whose version is the command's; sorted, so that a batch's order decides nothing."""
-        owed, stale, seen, lately, ahead = [], 0, 0, 0, len(wanted) - len(stored)
+        pending, stale, seen, lately, ahead = [], 0, 0, 0, len(wanted) - len(stored)
         for conversion in stored:
             version = wanted[conversion.tenant_id, conversion.conversion_id][0]
             if conversion.observed_version >= version:
@@ -123,7 +123,7 @@ class AttributorStage:
             elif version == conversion.version and self._published.has(conversion):
                 lately += 1  # in the topic, and not stored yet
             elif version == conversion.version:
-                owed.append(conversion)
+                pending.append(conversion)
             elif version < conversion.version:
                 stale += 1
             else:
@@ -132,13 +132,13 @@ class AttributorStage:
         metrics.commands_skipped.labels("observed").inc(seen)
         metrics.commands_skipped.labels("published").inc(lately)
         metrics.commands_skipped.labels("unknown").inc(ahead)
-        return [conversion for group in by_model_set(owed) for conversion in group]
+        return [conversion for group in by_model_set(pending) for conversion in group]
 
-    def _records(self, owed: Sequence[OwedConversion], credited: CreditedTouchpoints) -> list[dict[str, Any]]:
-        """Credit the conversions, one batch per pinned model set; ``owed`` is grouped by it."""
+    def _records(self, pending: Sequence[PendingConversion], credited: CreditedTouchpoints) -> list[dict[str, Any]]:
+        """Credit the conversions, one batch per pinned model set; ``pending`` is grouped by it."""
         records: list[dict[str, Any]] = []
         start = 0
-        for group in by_model_set(owed):
+        for group in by_model_set(pending):
             stop = start + len(group)
             first, last = int(credited.offsets[start]), int(credited.offsets[stop])
             part = CreditedTouchpoints(credited.touchpoints[first:last], credited.offsets[start : stop + 1] - first)
@@ -191,12 +191,12 @@ class AttributorStage:
 
     @staticmethod
     def _count(
-        owed: Sequence[OwedConversion],
+        pending: Sequence[PendingConversion],
         wanted: Mapping[tuple[str, str], tuple[int, int]],
         records: Sequence[Mapping[str, Any]],
     ) -> None:
         now = time.time()
-        for conversion in owed:
+        for conversion in pending:
             metrics.results_emitted.labels(conversion.version_reason).inc()
             published_us = wanted[conversion.tenant_id, conversion.conversion_id][1]
             metrics.end_to_end_seconds.labels(conversion.version_reason).observe(max(0.0, now - published_us / 1e6))

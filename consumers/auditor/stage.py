@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 
-from attributary.consumers.adapters.error_mapping import outside_errors
-from attributary.consumers.adapters.quarantine import TrialDoneError, sift
-from attributary.consumers.adapters.stored_offsets import KeptPositions
+from attributary.consumers.adapters.error_mapping import map_errors
+from attributary.consumers.adapters.quarantine import TrialDoneError, bisect_rejected
+from attributary.consumers.adapters.stored_offsets import OffsetStore
 from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.crash_points import crash_at
 from attributary.consumers.runtime.dead_letters import check_poison_share
@@ -47,25 +47,25 @@ class AuditorStage:
         self._codec = codec
         self._max_poison_share = max_poison_share
         self._session = StoreSession(dsn, "attributary-auditor", create_result_staging)
-        self._positions = KeptPositions(GROUP, self._session)
-        with outside_errors():
+        self._positions = OffsetStore(GROUP, self._session)
+        with map_errors():
             self._session.connection()
 
     def handle(self, batch: Sequence[Record]) -> Outcome:
         """Store a batch of results."""
-        with outside_errors(), timed(self.name, "decode"):
+        with map_errors(), timed(self.name, "decode"):
             rows, dead_letters = self._decode(batch)
         check_poison_share(dead_letters, len(batch), self._max_poison_share)
         try:
             stored = self._store(rows, batch)
         except UNSTORABLE:
             row_of = {record.place: (record, row) for record, row in rows}
-            culprits = sift(
+            rejected = bisect_rejected(
                 [record for record, _ in rows], lambda part: self._trial([row_of[r.place][1] for r in part])
             )
-            dead_letters += culprits
+            dead_letters += rejected
             check_poison_share(dead_letters, len(batch), self._max_poison_share)
-            for letter in culprits:
+            for letter in rejected:
                 del row_of[letter.record.place]
             stored = self._store(list(row_of.values()), batch)
         self._count(stored)
@@ -91,7 +91,7 @@ class AuditorStage:
 
     def _store(self, rows: Sequence[tuple[Record, ResultRow]], batch: Sequence[Record]) -> Stored:
         positions = {(record.topic, record.partition): record.offset + 1 for record in batch}
-        with outside_errors(), timed(self.name, "store"), self._session.transaction() as connection:
+        with map_errors(), timed(self.name, "store"), self._session.transaction() as connection:
             stored = store_results(connection, [row for _, row in rows])
             self._positions.check(record_positions(connection, GROUP, positions))
             crash_at("auditor_before_pg_commit")
@@ -101,7 +101,7 @@ class AuditorStage:
 
     def _trial(self, rows: Sequence[ResultRow]) -> Exception | None:
         try:
-            with outside_errors(), self._session.transaction() as connection:
+            with map_errors(), self._session.transaction() as connection:
                 store_results(connection, rows)
                 raise TrialDoneError  # noqa: TRY301  # the way to roll back a transaction block
         except UNSTORABLE as error:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import structlog
 
-from attributary.consumers.adapters.error_mapping import outside_errors
+from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
 from attributary.consumers.destinations.clock import SystemClock
 from attributary.consumers.destinations.credentials import Credentials, ga4_account, load_credentials, meta_account
@@ -120,7 +120,7 @@ def open_ledger(application_name: str) -> PostgresLedger:
         Fatal: a migration is missing.
     """
     session = StoreSession(load(DatabaseSettings).url.get_secret_value(), application_name)
-    with outside_errors():
+    with map_errors():
         session.connection()
     return PostgresLedger(session)
 

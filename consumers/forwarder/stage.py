@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from attributary.consumers.adapters.error_mapping import outside_errors
+from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.destinations.destination import Moment, Prepared, Refused
 from attributary.consumers.destinations.prepare import judge
 from attributary.consumers.runtime import metrics
@@ -136,7 +136,7 @@ class ForwarderStage:
         if self._route.credentials.serves_one_account and (block := self._courier.block()):
             self._show_waiting()
             raise Retry(f"{self._route.destination.name}: {block.reason}", block.seconds)
-        with outside_errors():
+        with map_errors():
             try:
                 outcome = self._forward(batch)
             except StoreUnavailable:

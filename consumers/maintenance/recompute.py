@@ -12,7 +12,7 @@ import psycopg
 
 from attributary.attribution_core.models.model_set import lenient_model_set
 from attributary.consumers.attributor.credits import by_model_set, results, within_policy
-from attributary.consumers.store.events.attribution_inputs import OwedConversion, touchpoints_in_reach
+from attributary.consumers.store.events.attribution_inputs import PendingConversion, touchpoints_in_reach
 from attributary.consumers.store.events.policies import fetch_policies
 from attributary.consumers.store.models.model_states import fetch_model_sets
 from attributary.consumers.store.repair.verify_reads import stored_results
@@ -22,12 +22,12 @@ from attributary.schemas.limits import MINOR_UNIT_MICROS
 class WrongResult(NamedTuple):
     """A conversion whose stored result is not what the stored events give."""
 
-    conversion: OwedConversion
+    conversion: PendingConversion
     stored: str
     expected: str
 
 
-def wrong_results(connection: psycopg.Connection, conversions: Sequence[OwedConversion]) -> Iterator[WrongResult]:
+def wrong_results(connection: psycopg.Connection, conversions: Sequence[PendingConversion]) -> Iterator[WrongResult]:
     """Yield those of the conversions whose newest result is not stored as it must be.
 
     Args:

@@ -16,7 +16,7 @@ from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.records import DeadLetter, Record
 from attributary.consumers.stitcher.decode import Decoder, StitchBatch
 from attributary.consumers.stitcher.stitch import LockSetGrewError, Stitched, stitch
-from attributary.consumers.store.events.rejected_values import UNSTORABLE, refusal
+from attributary.consumers.store.events.rejected_values import UNSTORABLE, rejection
 from attributary.consumers.store.events.rows import ConversionEventRow, EventRow, LinkRow, TouchpointRow
 from attributary.consumers.store.events.stitch import StitchTransaction
 
@@ -82,7 +82,7 @@ class Replay:
             places = {letter.record.place for letter in letters}
             return letters + self.records([record for record in records if record.place not in places])
         if len(records) == 1:
-            field, rule = refusal(error)
+            field, rule = rejection(error)
             return [DeadLetter(records[0], "store", field, rule)]
         middle = len(records) // 2
         return self.records(records[:middle]) + self.records(records[middle:])

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from attributary.attribution_core.domain.lookback import LookbackPolicy
-from attributary.consumers.adapters.error_mapping import outside_errors
-from attributary.consumers.adapters.quarantine import TrialDoneError, sift
-from attributary.consumers.adapters.stored_offsets import KeptPositions
+from attributary.consumers.adapters.error_mapping import map_errors
+from attributary.consumers.adapters.quarantine import TrialDoneError, bisect_rejected
+from attributary.consumers.adapters.stored_offsets import OffsetStore
 from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.crash_points import crash_at
 from attributary.consumers.runtime.dead_letters import check_poison_share
@@ -63,14 +63,14 @@ class StitcherStage:
         self._max_poison_share = max_poison_share
         self._session = StoreSession(dsn, "attributary-stitcher", create_staging)
         self._store = PostgresStitchStore(self._session)
-        self._positions = KeptPositions(GROUP, self._session)
-        with outside_errors(), self._session.transaction() as connection:
+        self._positions = OffsetStore(GROUP, self._session)
+        with map_errors(), self._session.transaction() as connection:
             store_policy(connection, policy)
             self._pinned = fetch_policies(connection)
 
     def handle(self, batch: Sequence[Record]) -> Outcome:
         """Store the batch in one transaction and return its commands and dead letters."""
-        with outside_errors(), timed(self.name, "decode"):
+        with map_errors(), timed(self.name, "decode"):
             decoded = self._decoder.decode(batch)
         check_poison_share(decoded.dead_letters, len(batch), self._max_poison_share)
         try:
@@ -90,7 +90,7 @@ class StitcherStage:
         events = (decoded.touchpoints, decoded.conversion_events, decoded.links)
         for _ in range(_MOST_TRIES):
             try:
-                with outside_errors(), timed(self.name, "store"), self._store.transaction(*events) as transaction:
+                with map_errors(), timed(self.name, "store"), self._store.transaction(*events) as transaction:
                     crash_at("stitcher_in_store")
                     stitched = stitch(transaction, decoded, self._policy, more_keys, self._pinned)
                     if is_trial:
@@ -109,11 +109,11 @@ class StitcherStage:
 
     def _without_unstorable(self, batch: Sequence[Record]) -> StitchBatch:
         """Decode without the records that Postgres refuses: found by rule, then, what the rules miss, by trial."""
-        with outside_errors():
-            culprits = sift(batch, self._trial)
-            places = {letter.record.place for letter in culprits}
+        with map_errors():
+            rejected = bisect_rejected(batch, self._trial)
+            places = {letter.record.place for letter in rejected}
             decoded = self._strict_decoder.decode([record for record in batch if record.place not in places])
-        decoded.dead_letters += culprits
+        decoded.dead_letters += rejected
         return decoded
 
     def _trial(self, records: Sequence[Record]) -> Exception | None:
@@ -147,7 +147,7 @@ class StitcherStage:
 
     def stored_positions(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
         """Return the next offsets that Postgres holds."""
-        with outside_errors(), self._session.transaction() as connection:
+        with map_errors(), self._session.transaction() as connection:
             self._pinned = fetch_policies(connection)  # whoever joins the group may bring a policy
         return self._positions.stored(partitions)
 

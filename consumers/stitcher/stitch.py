@@ -73,7 +73,7 @@ class Transaction(Protocol):
     def store_states(self, rows: Sequence[ConversionRow]) -> None: ...  # noqa: D102
     def move_conversions(self, moves: Sequence[IdentityMove]) -> None: ...  # noqa: D102
     def raise_versions(self, raises: Sequence[Raise], policy_version: str) -> list[RaisedVersion]: ...  # noqa: D102
-    def versions_owned_by(self, places: Sequence[Place]) -> list[RaisedVersion]: ...  # noqa: D102
+    def versions_caused_by(self, places: Sequence[Place]) -> list[RaisedVersion]: ...  # noqa: D102
     def record_positions(self, group: str, positions: Positions) -> Positions: ...  # noqa: D102
 
 
@@ -185,7 +185,7 @@ def stitch(
         *_pick(batch.links, links.idle),
     ]
     idle += [repeat for repeat, _ in batch.repeats]  # stored by an earlier batch, it may own a version all the same
-    again = transaction.versions_owned_by([Place(row.topic, row.partition, row.offset) for row in idle])
+    again = transaction.versions_caused_by([Place(row.topic, row.partition, row.offset) for row in idle])
     newest = {(version.tenant_id, version.conversion_id): version for version in [*again, *raised]}
     out.versions = list(newest.values())
     for repeat, differs in batch.repeats:

@@ -1,7 +1,7 @@
 """What each consumer group has stored up to, kept beside the data it belongs to.
 
 Invariant: a stored offset falls only when Postgres itself lost commits (a failover to a replica that lagged); whoever
-remembers what it stored (``Memory``) notices that before it commits anything on top of the gap.
+remembers what it stored (``OffsetCache``) notices that before it commits anything on top of the gap.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class CommitsLostError(Exception):
     """Postgres holds less than it confirmed: it lost commits. Whoever reads must start again from what it holds."""
 
 
-class Memory:
+class OffsetCache:
     """What one process knows to be stored: the next offset by (topic, partition)."""
 
     def __init__(self) -> None:

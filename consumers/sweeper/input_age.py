@@ -33,7 +33,7 @@ READERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _TIMEOUT = 10.0
 
 
-class UnreadLog:
+class UnreadAgeReader:
     """Asks the brokers; keeps its connections, reads one record a partition that is behind.
 
     Args:

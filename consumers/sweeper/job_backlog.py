@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 from attributary.attribution_core.models.model_set import TRAINED_MODELS
-from attributary.consumers.adapters.error_mapping import outside_errors
+from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.runtime import metrics
 from attributary.consumers.store.jobs.job_views import drifted, job_backlog
 from attributary.consumers.store.models.changed_people import state_lag
@@ -18,7 +18,7 @@ from attributary.consumers.store.session import StoreSession
 _REST = 100
 
 
-class TrainersBacklog:
+class JobBacklog:
     """Sets the gauges of waiting jobs, of the training state and of drift.
 
     Args:
@@ -40,7 +40,7 @@ class TrainersBacklog:
         started = time.monotonic()
         if started < self._rest_until:
             return
-        with outside_errors(), self._session.transaction() as connection:
+        with map_errors(), self._session.transaction() as connection:
             jobs = job_backlog(connection)
             changes, lag = state_lag(connection)
             drift = drifted(connection)

@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, Producer
 from pydantic import Field
 
 from attributary.attribution_core.domain.lookback import LookbackPolicy
-from attributary.consumers.adapters.error_mapping import outside_errors
+from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.adapters.policy_settings import PolicySettings
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
 from attributary.consumers.runtime import metrics
@@ -33,10 +33,10 @@ from attributary.consumers.store.session import StoreSession
 from attributary.schemas.codec import Codec
 from attributary.schemas.topics import COMMANDS, conversion_key
 
-from .input_age import STITCHER, UnreadLog
-from .job_backlog import TrainersBacklog
-from .retention import JobKeeper, KeepingSettings, VersionKeeper
-from .sweep import Sweep, Unread, sweep
+from .input_age import STITCHER, UnreadAgeReader
+from .job_backlog import JobBacklog
+from .retention import JobRetention, RetentionSettings, VersionRetention
+from .sweep import Sweep, UnreadAges, sweep
 
 _log = structlog.get_logger()
 
@@ -45,7 +45,7 @@ _FLUSH_SECONDS = 30.0
 _CLOSING_REST = 50
 
 
-class SweeperSettings(KeepingSettings):
+class SweeperSettings(RetentionSettings):
     """How often and how patiently the sweeper looks."""
 
     interval_seconds: float = Field(
@@ -83,12 +83,12 @@ class Sweeper:
         policy: LookbackPolicy,
         codec: Codec,
         session: StoreSession,
-        kafka: tuple[UnreadLog, Producer],
+        kafka: tuple[UnreadAgeReader, Producer],
     ) -> None:
         self._settings = settings
-        self._versions = VersionKeeper(settings, session)
-        self._jobs = JobKeeper(settings, session)
-        self._trainers = TrainersBacklog(session)
+        self._versions = VersionRetention(settings, session)
+        self._jobs = JobRetention(settings, session)
+        self._trainers = JobBacklog(session)
         self._policy = policy
         self._codec = codec
         self._session = session
@@ -118,14 +118,14 @@ class Sweeper:
             except Retry as error:
                 _log.warning("sweep put off", why=str(error))
             try:  # Kafka may be what the sweep waits for: this does not need it
-                self.look_around()
+                self.run_idle_tasks()
             except Retry as error:
                 _log.warning("no look at what waits", why=str(error))
             self._stop.wait(wait)
         self._session.close()
         self._log.close()
 
-    def look_around(self) -> None:
+    def run_idle_tasks(self) -> None:
         """Delete what is kept no longer, and tell what the trainers have before them.
 
         Raises:
@@ -147,7 +147,7 @@ class Sweeper:
         may_repair = time.monotonic() >= self._repair_at
         now_us = time.time_ns() // 1_000  # before the brokers are asked: what they append later is younger
         unread = self._unread(now_us)
-        with outside_errors(), self._session.transaction() as connection:
+        with map_errors(), self._session.transaction() as connection:
             store_policy(connection, self._policy)
             done = sweep(
                 connection,
@@ -175,18 +175,18 @@ class Sweeper:
             _log.info("swept", repaired=len(done.repaired), finalised=len(done.finalised), closed=done.closed)
         return done
 
-    def _unread(self, now_us: int) -> Unread:
+    def _unread(self, now_us: int) -> UnreadAges:
         """Learn what waits in the log, before the sweep reads what is stored."""
-        with outside_errors(), self._session.transaction() as connection:
+        with map_errors(), self._session.transaction() as connection:
             stored = {(group, topic, number): at for group, topic, number, at in all_positions(connection)}
         try:
             oldest = self._log.oldest(stored)
         except Retry as error:
             _log.warning("nothing becomes final and nothing is asked for again", why=str(error))
             metrics.finalising_held.set(1)
-            return Unread(None, None)
+            return UnreadAges(None, None)
         ages = {group: 0 if at is None else max(0, now_us - at) for group, at in oldest.items()}
-        unread = Unread(ages[STITCHER], max(ages.values()))
+        unread = UnreadAges(ages[STITCHER], max(ages.values()))
         metrics.oldest_unread_input_seconds.set(ages[STITCHER] / 1e6)
         metrics.finalising_held.set(ages[STITCHER] > self._settings.grace_seconds * 1e6)
         return unread
@@ -226,14 +226,14 @@ def main(version: str) -> int:
     def body(process: ProcessSettings) -> None:
         kafka = load(KafkaSettings)
         session = StoreSession(load(DatabaseSettings).url.get_secret_value(), "attributary-sweeper")
-        with outside_errors():
+        with map_errors():
             session.connection()
         producer = Producer(
             kafka.client_config()
             | {"acks": "all", "enable.idempotence": True, "partitioner": "murmur2_random", "linger.ms": 5}
         )
         codec = make_codec(load(RegistrySettings))
-        brokers = (UnreadLog(kafka), producer)
+        brokers = (UnreadAgeReader(kafka), producer)
         sweeper = Sweeper(load(SweeperSettings), load(PolicySettings).policy(), codec, session, brokers)
         heartbeat = Heartbeat(session.is_reachable)
         port = serve(process.metrics_host, process.metrics_port, heartbeat)

@@ -10,7 +10,7 @@ import time
 
 from pydantic import Field
 
-from attributary.consumers.adapters.error_mapping import outside_errors
+from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.runtime.settings import Settings
 from attributary.consumers.store.jobs.job_views import expire_jobs
 from attributary.consumers.store.results.versions import expire_versions
@@ -24,7 +24,7 @@ _SECONDS_A_DAY = 86_400
 _FIRST = ("", "")
 
 
-class KeepingSettings(Settings):
+class RetentionSettings(Settings):
     """How long versions and jobs are kept."""
 
     versions_kept_days: float | None = Field(
@@ -43,7 +43,7 @@ class KeepingSettings(Settings):
     )
 
 
-class VersionKeeper:
+class VersionRetention:
     """Deletes versions that nobody may ask for any more.
 
     Args:
@@ -51,7 +51,7 @@ class VersionKeeper:
         session: Postgres.
     """
 
-    def __init__(self, settings: KeepingSettings, session: StoreSession) -> None:
+    def __init__(self, settings: RetentionSettings, session: StoreSession) -> None:
         self._days = settings.versions_kept_days
         self._session = session
         self._after = _FIRST
@@ -66,7 +66,7 @@ class VersionKeeper:
         if self._days is None or time.monotonic() < self._rest_until:
             return 0
         before_us = int((time.time() - self._days * _SECONDS_A_DAY) * 1e6)
-        with outside_errors(), self._session.transaction() as connection:
+        with map_errors(), self._session.transaction() as connection:
             deleted, last = expire_versions(connection, before_us, self._after, _CONVERSIONS)
         if last is None:  # a round is done; within a day few versions come of age
             self._rest_until = time.monotonic() + min(self._days, 1.0) * _SECONDS_A_DAY / 24
@@ -74,7 +74,7 @@ class VersionKeeper:
         return deleted
 
 
-class JobKeeper:
+class JobRetention:
     """Deletes jobs that ended long ago.
 
     Args:
@@ -82,7 +82,7 @@ class JobKeeper:
         session: Postgres.
     """
 
-    def __init__(self, settings: KeepingSettings, session: StoreSession) -> None:
+    def __init__(self, settings: RetentionSettings, session: StoreSession) -> None:
         self._days = settings.jobs_kept_days
         self._session = session
         self._rest_until = 0.0  # monotonic seconds
@@ -95,7 +95,7 @@ class JobKeeper:
         """
         if self._days is None or time.monotonic() < self._rest_until:
             return 0
-        with outside_errors(), self._session.transaction() as connection:
+        with map_errors(), self._session.transaction() as connection:
             deleted = expire_jobs(connection, self._days * _SECONDS_A_DAY, _JOBS)
         if deleted < _JOBS:
             self._rest_until = time.monotonic() + _ROUND_SECONDS

@@ -23,7 +23,7 @@ _LIMIT = 5_000
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
+class UnreadAges:
     """How long the oldest record has waited that a stage has not dealt with; microseconds, 0: none, None: not known.
 
     Attributes:
@@ -58,7 +58,7 @@ class Sweep:
 def sweep(
     connection: psycopg.Connection,
     policy: LookbackPolicy,
-    unread: Unread,
+    unread: UnreadAges,
     *,
     now_us: int,
     repair_after_seconds: float | None,
@@ -79,13 +79,13 @@ def sweep(
         closes: look for journeys to close, too.
         checkpoint: called between the steps, for fault tests.
     """
-    owed = backlog(connection)
+    pending = backlog(connection)
     late: list[RaisedVersion] = []
-    if repair_after_seconds is not None and unread.answers_us is not None and owed.conversions:
+    if repair_after_seconds is not None and unread.answers_us is not None and pending.conversions:
         late = overdue(connection, repair_after_seconds + unread.answers_us / 1e6, _LIMIT)
     checkpoint()
     if unread.input_us is None:
-        return Sweep(owed, late, [], 0)
+        return Sweep(pending, late, [], 0)
     stored_until_us = now_us - unread.input_us - grace_us
     final = finalise(
         connection,
@@ -98,4 +98,4 @@ def sweep(
     started = time.monotonic()
     silent_since_us = stored_until_us - policy.inactivity_micros
     closed = close_journeys(connection, silent_since_us=silent_since_us, limit=_LIMIT) if closes else 0
-    return Sweep(owed, late, final, closed, time.monotonic() - started)
+    return Sweep(pending, late, final, closed, time.monotonic() - started)

@@ -18,7 +18,7 @@ from typing import Self
 
 import structlog
 
-from attributary.consumers.adapters.error_mapping import outside_errors
+from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.runtime.errors import AttributaryError, Retry
 from attributary.consumers.runtime.loop import run_guarded
 from attributary.consumers.store.jobs.jobs import ClaimedJob, ClaimLostError, finish, give_back, heartbeat
@@ -138,7 +138,7 @@ class Pulse:
     def _beat(self) -> None:
         done, total = self.progress
         try:
-            with outside_errors(), self._session.transaction() as connection:
+            with map_errors(), self._session.transaction() as connection:
                 if is_cancelled := heartbeat(connection, self._job, done, total):
                     finish(connection, self._job, "cancelled")
         except ClaimLostError as error:
@@ -149,7 +149,7 @@ class Pulse:
             self._trouble = CancelledError()
 
     def _give_back(self) -> None:
-        with outside_errors(), self._session.transaction() as connection:
+        with map_errors(), self._session.transaction() as connection:
             state = give_back(connection, self._job)
         self.outcome = OUTCOMES.get(state or "")
         self._trouble = StoppedError()

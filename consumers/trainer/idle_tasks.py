@@ -15,7 +15,7 @@ import structlog
 
 from attributary.attribution_core.domain.limits import LimitError
 from attributary.attribution_core.statistics.state import StateError
-from attributary.consumers.adapters.error_mapping import outside_errors
+from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.runtime import metrics
 from attributary.consumers.store.models.changed_people import next_tenant_with_changes
 from attributary.consumers.store.models.incremental_state import turn
@@ -55,7 +55,7 @@ class Upkeep:
         """
         if self._seconds <= 0 or (not self._is_working and time.monotonic() < self._next):
             return False
-        with outside_errors(), self._session.plain() as connection, turn(connection, wait=False) as mine:
+        with map_errors(), self._session.plain() as connection, turn(connection, wait=False) as mine:
             if mine and not self._is_working:
                 with looked(connection) as found:
                     metrics.training_changes_found.inc(found)

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from attributary.consumers.adapters.error_mapping import outside_errors
+from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.store.jobs.job_views import JobRow, mark_published, unpublished
 from attributary.consumers.store.session import StoreSession
 from attributary.producers.transport import Message, Refused, Transport
@@ -58,7 +58,7 @@ class StatusPublisher:
             pass
 
     def _publish_some(self) -> int:
-        with outside_errors(), self._session.transaction() as connection:
+        with map_errors(), self._session.transaction() as connection:
             rows = unpublished(connection, _BATCH)
             if rows and not self._sent(rows):
                 self._not_before = self._clock() + _WAIT_SECONDS

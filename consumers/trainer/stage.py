@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from attributary.consumers.adapters.error_mapping import outside_errors
+from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.crash_points import crash_at
 from attributary.consumers.runtime.dead_letters import check_poison_share
@@ -56,7 +56,7 @@ class TrainerStage:
         self._worker = worker
         self._max_poison_share = max_poison_share
         self._grace_seconds = grace_seconds
-        with outside_errors():
+        with map_errors():
             session.connection()
         worker.start()
 
@@ -70,7 +70,7 @@ class TrainerStage:
         self._worker.check()
         jobs: list[NewJob] = []
         dead_letters: list[DeadLetter] = []
-        with outside_errors(), timed(self.name, "decode"):
+        with map_errors(), timed(self.name, "decode"):
             for record in batch:
                 found = self._job(record)
                 if isinstance(found, DeadLetter):
@@ -78,7 +78,7 @@ class TrainerStage:
                 else:
                     jobs.append(found)
         check_poison_share(dead_letters, len(batch), self._max_poison_share)
-        with outside_errors(), timed(self.name, "store"), self._session.transaction() as connection:
+        with map_errors(), timed(self.name, "store"), self._session.transaction() as connection:
             submission = submit(connection, jobs)
         for tenant, job_id, kind in submission.cancelled:
             metrics.jobs.labels(kind, "cancelled").inc()

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import structlog
 
-from attributary.consumers.adapters.error_mapping import outside_errors
+from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.crash_points import crash_at
 from attributary.consumers.runtime.errors import EXIT_CONFIG, AttributaryError, Fatal, Retry
@@ -194,7 +194,7 @@ class Worker:
         self._give_left_over_back()
         self._publisher.publish()
         lease, most = self._limits.lease_seconds, self._limits.most_attempts
-        with outside_errors(), self._session.transaction() as connection:
+        with map_errors(), self._session.transaction() as connection:
             given_up = give_up(connection, lease_seconds=lease, most_attempts=most)
             job = claim_next(connection, lease_seconds=lease, most_attempts=most)
         for each in given_up:
@@ -264,10 +264,10 @@ class Worker:
         return _End(pulse.outcome) if end is _LOST and pulse.outcome else end
 
     def _done(self, job: ClaimedJob, pulse: Pulse) -> _End:
-        with outside_errors():
+        with map_errors():
             decision = self._workshop.do(job, pulse)
         crash_at("trainer_before_finish")
-        with outside_errors(), self._session.transaction() as connection:
+        with map_errors(), self._session.transaction() as connection:
             if heartbeat(connection, job, *pulse.progress):
                 raise CancelledError
             finish(connection, job, "succeeded", result=decision(connection))
@@ -276,14 +276,14 @@ class Worker:
 
     def _end(self, job: ClaimedJob, state: str, error: str | None = None) -> _End:
         try:
-            with outside_errors(), self._session.transaction() as connection:
+            with map_errors(), self._session.transaction() as connection:
                 finish(connection, job, state, error=error)
         except ClaimLostError:
             return _LOST
         return _End(state, error)
 
     def _give_back(self, job: ClaimedJob) -> str:
-        with outside_errors(), self._session.transaction() as connection:
+        with map_errors(), self._session.transaction() as connection:
             state = give_back(connection, job)
         return OUTCOMES.get(state or "", "lost")
 

@@ -27,7 +27,7 @@ import psycopg
 from attributary.attribution_core.domain.journeys import DIRECT, ChannelIndex, JourneyBatch
 from attributary.attribution_core.statistics.exposures import ExposureCounts
 from attributary.attribution_core.statistics.histories import AGE_BOUNDS
-from attributary.consumers.store.events.watermark import data_reach
+from attributary.consumers.store.events.watermark import event_time_watermark
 from attributary.consumers.store.models.timelines import (
     Selection,
     TimelineRow,
@@ -88,7 +88,7 @@ def watch(
             are halved.
         most_size: `ExposureCounts.size` beyond which half of the people are left out.
     """
-    reach = data_reach(connection, window.tenant_id)
+    reach = event_time_watermark(connection, window.tenant_id)
     if reach is None:
         return Watched(ExposureCounts.none(), None)
     until = reach + 1 if window.until is None else min(reach + 1, window.until)  # the latest event itself is seen

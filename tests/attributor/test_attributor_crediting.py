@@ -13,9 +13,9 @@ from attributary.attribution_core.domain.lookback import LookbackPolicy
 from attributary.attribution_core.models.model_set import MODELS, TrainedState, model_set
 from attributary.attribution_core.statistics.state import JourneyState
 from attributary.consumers.attributor.credits import by_model_set, results, within_policy
-from attributary.consumers.attributor.result_encoding import seal
+from attributary.consumers.attributor.result_encoding import encode_result
 from attributary.consumers.auditor.checks import disagreement, imbalance
-from attributary.consumers.store.events.attribution_inputs import OwedConversion, ReachedTouchpoint
+from attributary.consumers.store.events.attribution_inputs import PendingConversion, ReachedTouchpoint
 from attributary.schemas.limits import MINOR_UNIT_MICROS
 from tests.factories.samples import DAY_US, START_US, codec
 
@@ -40,7 +40,7 @@ _STATE = JourneyState.fit(
 TRAINED = model_set(states={"markov": TrainedState("7", _STATE.to_document(), {"minimum_conversions": 1})})
 
 
-def owed(number: int, net: int = 10_000_000, currency: str = "EUR", **more: Any) -> OwedConversion:
+def pending(number: int, net: int = 10_000_000, currency: str = "EUR", **more: Any) -> PendingConversion:
     fields = {
         "tenant_id": "acme", "conversion_id": f"c{number}", "conversion_type": "purchase", "journey_key": "u:jane",
         "converted_at": START_US + 6 * DAY_US, "received_at": START_US + 6 * DAY_US, "gross_value_micros": abs(net),
@@ -48,8 +48,8 @@ def owed(number: int, net: int = 10_000_000, currency: str = "EUR", **more: Any)
         "is_final": False, "policy_version": POLICY.version, "model_set": 0, "observed_version": 0,
         "raised_at": START_US,
     }  # fmt: skip
-    return OwedConversion(
-        **{name: value for name, value in {**fields, **more}.items() if name in OwedConversion._fields}
+    return PendingConversion(
+        **{name: value for name, value in {**fields, **more}.items() if name in PendingConversion._fields}
     )
 
 
@@ -63,7 +63,7 @@ def reached(conversion: int, event_id: str, days: float, channel: str = "email",
 
 
 def credit(
-    conversions: Sequence[OwedConversion], touchpoints: Sequence[ReachedTouchpoint], models: Any = UNTRAINED
+    conversions: Sequence[PendingConversion], touchpoints: Sequence[ReachedTouchpoint], models: Any = UNTRAINED
 ) -> list[dict[str, Any]]:
     credited = within_policy(conversions, touchpoints, POLICIES)
     return results(conversions, credited, models, lambda currency: int(MINOR_UNIT_MICROS.get(currency, 1)))
@@ -80,10 +80,10 @@ journeys_ = st.lists(
 )
 
 
-def build(drawn: Any) -> tuple[list[OwedConversion], list[ReachedTouchpoint]]:
+def build(drawn: Any) -> tuple[list[PendingConversion], list[ReachedTouchpoint]]:
     conversions, touchpoints = [], []
     for number, (net, currency, touches) in enumerate(drawn):
-        conversions.append(owed(number, net, currency))
+        conversions.append(pending(number, net, currency))
         for place, (days, channel, is_bot) in enumerate(sorted(touches)):
             touchpoints.append(reached(number, f"t{number}.{place}", days, channel, is_bot=is_bot))
     return conversions, touchpoints
@@ -114,14 +114,14 @@ def test_a_result_has_the_same_bytes_alone_and_in_any_company(drawn: Any, models
     for number, record in enumerate(together):
         own = [touch._replace(conversion=0) for touch in touchpoints if touch.conversion == number]
         (alone,) = credit([conversions[number]], own, models)
-        assert seal(codec(), alone, 1) == seal(codec(), record, 1)
+        assert encode_result(codec(), alone, 1) == encode_result(codec(), record, 1)
         assert alone["content_hash"] == record["content_hash"]
 
 
 def test_the_seal_covers_all_but_the_time_of_computing() -> None:
-    (first,), (second,), (other,) = (credit([owed(1, net)], [reached(0, "t", 5)]) for net in (10, 10, 20))
-    values = [seal(codec(), first, 1), seal(codec(), second, 2**50)]
-    seal(codec(), other, 1)
+    (first,), (second,), (other,) = (credit([pending(1, net)], [reached(0, "t", 5)]) for net in (10, 10, 20))
+    values = [encode_result(codec(), first, 1), encode_result(codec(), second, 2**50)]
+    encode_result(codec(), other, 1)
     assert first["content_hash"] == second["content_hash"] != other["content_hash"]
     for value, computed_at in zip(values, (1, 2**50), strict=True):
         read = codec().decode("result", value)
@@ -130,7 +130,7 @@ def test_the_seal_covers_all_but_the_time_of_computing() -> None:
 
 
 def test_a_conversion_without_touchpoints_is_unattributed() -> None:
-    (record,) = credit([owed(1, -3_000_000)], [])
+    (record,) = credit([pending(1, -3_000_000)], [])
     assert record["touchpoint_count"] == 0
     for model in record["models"]:
         assert (model["touchpoints"], model["rollups"], model["unattributed_micros"]) == ([], [], -3_000_000)
@@ -152,14 +152,14 @@ def test_a_conversion_without_touchpoints_is_unattributed() -> None:
     ],
 )
 def test_what_the_pinned_policy_lets_in(changes: dict[str, Any], *, counts: bool) -> None:
-    conversions = [owed(0), owed(1)]
+    conversions = [pending(0), pending(1)]
     credited = within_policy(conversions, [reached(1, "t", **changes)], POLICIES)
     assert credited.offsets.tolist() == [0, 0, int(counts)]
 
 
 def test_each_conversion_is_judged_by_the_policy_that_it_pins() -> None:
     short = LookbackPolicy.parse({"lateness_days": 2, "inactivity_days": 30, "windows": [{"days": 1}]})
-    conversions = [owed(0), owed(1, policy_version=short.version)]
+    conversions = [pending(0), pending(1, policy_version=short.version)]
     touches = [reached(0, "a", 3), reached(1, "a", 3), reached(1, "b", 5.5)]
     credited = within_policy(conversions, touches, {**POLICIES, short.version: short})
     assert [touch.event_id for touch in credited.touchpoints] == ["a", "b"]
@@ -167,12 +167,12 @@ def test_each_conversion_is_judged_by_the_policy_that_it_pins() -> None:
 
 
 def test_a_model_without_a_state_shows_its_fallback() -> None:
-    (record,) = credit([owed(1)], [reached(0, "t1", 2), reached(0, "t2", 3)])
+    (record,) = credit([pending(1)], [reached(0, "t1", 2), reached(0, "t2", 3)])
     by_name = {model["model"]: model for model in record["models"]}
     assert by_name["markov"]["fallback"] == "linear"
     assert by_name["markov"]["touchpoints"] == by_name["linear"]["touchpoints"]
     assert by_name["linear"]["fallback"] is None
-    (record,) = credit([owed(1)], [reached(0, "t1", 2), reached(0, "t2", 3, "paid_search")], TRAINED)
+    (record,) = credit([pending(1)], [reached(0, "t1", 2), reached(0, "t2", 3, "paid_search")], TRAINED)
     markov = {model["model"]: model for model in record["models"]}["markov"]
     assert (markov["fallback"], markov["model_version"]) == (None, "7")
 
@@ -185,15 +185,15 @@ def test_a_journey_that_fits_into_no_record_is_credited_by_its_newest_touchpoint
     count: int, names: dict[str, str]
 ) -> None:
     touches = [reached(0, f"{number:0200d}", 2 + number / count, **names) for number in range(count)]
-    (record,) = credit([owed(1, 9_990_000)], touches, TRAINED)
+    (record,) = credit([pending(1, 9_990_000)], touches, TRAINED)
     assert 40 < record["touchpoint_count"] < count
     assert (imbalance(record), disagreement(record)) == (None, None)
     kept = [touch["event_id"] for touch in record["models"][0]["touchpoints"]]
     assert kept == [touch.event_id for touch in touches[-len(kept) :]]
-    assert len(seal(codec(), record, 2**50)) < 1_000_000
+    assert len(encode_result(codec(), record, 2**50)) < 1_000_000
     neighbours = [*touches, reached(1, "other", 3)]
-    together = credit([owed(1, 9_990_000), owed(2)], neighbours, TRAINED)
-    seal(codec(), together[0], 1)
+    together = credit([pending(1, 9_990_000), pending(2)], neighbours, TRAINED)
+    encode_result(codec(), together[0], 1)
     assert together[0]["content_hash"] == record["content_hash"]
     assert together[1]["touchpoint_count"] == 1
 
@@ -201,9 +201,9 @@ def test_a_journey_that_fits_into_no_record_is_credited_by_its_newest_touchpoint
 def test_whatever_surely_fits_is_kept_whole() -> None:
     names = {"campaign": "\U0001f600" * 500, "channel": "c" * 100, "platform": "p" * 100}
     touches = [reached(0, f"{number:0200d}", 3, **names) for number in range(20)]
-    (record,) = credit([owed(1)], touches)
+    (record,) = credit([pending(1)], touches)
     assert record["touchpoint_count"] == 20
-    assert len(seal(codec(), record, 2**50)) < 2**20
+    assert len(encode_result(codec(), record, 2**50)) < 2**20
 
 
 def test_rollups_are_sums_by_name_in_order() -> None:
@@ -212,7 +212,7 @@ def test_rollups_are_sums_by_name_in_order() -> None:
         reached(0, "t2", 3, "direct", campaign="a"),
         reached(0, "t3", 4, "email", campaign="a"),
     ]
-    (record,) = credit([owed(1, 9_000_000)], touches)
+    (record,) = credit([pending(1, 9_000_000)], touches)
     linear = {model["model"]: model for model in record["models"]}["linear"]
     found = [(rollup["dimension"], rollup["name"], rollup["value_micros"]) for rollup in linear["rollups"]]
     assert found == [
@@ -224,17 +224,19 @@ def test_rollups_are_sums_by_name_in_order() -> None:
 
 @pytest.mark.parametrize(("version", "delta"), [(1, 0), (2, -4_000_000)])
 def test_the_first_version_has_no_delta(version: int, delta: int) -> None:
-    (record,) = credit([owed(1, 6_000_000, version=version, previous_net_micros=10_000_000)], [])
+    (record,) = credit([pending(1, 6_000_000, version=version, previous_net_micros=10_000_000)], [])
     assert record["delta_micros"] == delta
 
 
 def test_conversions_are_grouped_by_what_they_pin() -> None:
-    found = by_model_set([owed(1, model_set=2), owed(2), owed(3, model_set=2), owed(4, model_set=2, tenant_id="a")])
+    found = by_model_set(
+        [pending(1, model_set=2), pending(2), pending(3, model_set=2), pending(4, model_set=2, tenant_id="a")]
+    )
     assert [[conversion.conversion_id for conversion in group] for group in found] == [["c4"], ["c2"], ["c1", "c3"]]
 
 
 def tampered(change: str) -> dict[str, Any]:
-    (record,) = credit([owed(1, 9_000_000)], [reached(0, "t1", 2), reached(0, "t2", 3, "direct")])
+    (record,) = credit([pending(1, 9_000_000)], [reached(0, "t1", 2), reached(0, "t2", 3, "direct")])
     model = record["models"][3]
     match change:
         case "touchpoint":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from attributary.consumers.attributor.recent_results import REMEMBERED_SECONDS, PublishedVersions
-from attributary.consumers.store.events.attribution_inputs import OwedConversion
+from attributary.consumers.attributor.recent_results import REMEMBERED_SECONDS, RecentResults
+from attributary.consumers.store.events.attribution_inputs import PendingConversion
 
 
-def conversion(version: int = 1, raised_at: int = 7) -> OwedConversion:
-    values = dict.fromkeys(OwedConversion._fields, 0) | {"tenant_id": "acme", "conversion_id": "c-1"}
-    return OwedConversion(**values | {"version": version, "raised_at": raised_at})  # type: ignore[arg-type]
+def conversion(version: int = 1, raised_at: int = 7) -> PendingConversion:
+    values = dict.fromkeys(PendingConversion._fields, 0) | {"tenant_id": "acme", "conversion_id": "c-1"}
+    return PendingConversion(**values | {"version": version, "raised_at": raised_at})  # type: ignore[arg-type]
 
 
 class Clock:
@@ -20,7 +20,7 @@ class Clock:
 
 
 def test_only_the_very_version_is_remembered() -> None:
-    published = PublishedVersions(Clock())
+    published = RecentResults(Clock())
     published.remember([conversion()])
     assert published.has(conversion())
     assert not published.has(conversion(version=2))
@@ -29,7 +29,7 @@ def test_only_the_very_version_is_remembered() -> None:
 
 def test_a_lost_result_can_be_published_after_a_while() -> None:
     clock = Clock()
-    published = PublishedVersions(clock)
+    published = RecentResults(clock)
     published.remember([conversion()])
     clock.now += REMEMBERED_SECONDS
     assert published.has(conversion())
@@ -40,7 +40,7 @@ def test_a_lost_result_can_be_published_after_a_while() -> None:
 
 
 def test_doubt_forgets_everything() -> None:
-    published = PublishedVersions(Clock())
+    published = RecentResults(Clock())
     published.remember([conversion()])
     published.clear()
     assert not published.has(conversion())

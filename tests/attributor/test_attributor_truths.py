@@ -55,8 +55,8 @@ class Story:
         """Let something without an event raise versions; the sweeper asks for them."""
         with self.connection.transaction():
             work(self.connection)
-            owed = overdue(self.connection, -60.0, 10)
-        for version in owed:
+            pending = overdue(self.connection, -60.0, 10)
+        for version in pending:
             fields = {"tenant_id": version.tenant_id, "conversion_id": version.conversion_id, "reason": version.reason,
                       "version": version.version, "issued_by": "sweeper", "event_published_at": 0}  # fmt: skip
             self.stages.commands.append(Record(COMMANDS, 0, 0, None, codec().encode("command", fields), 0))

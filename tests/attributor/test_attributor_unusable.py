@@ -84,6 +84,6 @@ def test_one_tenants_broken_version_stops_nobody(
     assert metrics.credit_imbalance._value.get() == imbalance
     with connect(database, application_name="tests") as connection:
         assert connection.execute("SELECT count(*) FROM attribution_results").fetchone() == (2,)
-        owed = conversions_by_id(connection, [("acme", "c1"), ("else", "c1")])
-        assert len(owed) == 2
-        assert list(wrong_results(connection, owed)) == []  # what `verify` computes anew
+        pending = conversions_by_id(connection, [("acme", "c1"), ("else", "c1")])
+        assert len(pending) == 2
+        assert list(wrong_results(connection, pending)) == []  # what `verify` computes anew

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from attributary.consumers.store.events.attribution_inputs import OwedConversion, ReachedTouchpoint
+from attributary.consumers.store.events.attribution_inputs import PendingConversion, ReachedTouchpoint
 from attributary.consumers.store.events.sweep import Backlog
 from attributary.consumers.store.results.results import ResultRow, Stored, judge
 from tests.model.memory_transaction import NOBODY, MemoryTransaction, Tables
@@ -63,14 +63,14 @@ class MemoryStore:
 
     # What the attributor reads.
 
-    def conversions_by_id(self, keys: Collection[Key]) -> list[OwedConversion]:
+    def conversions_by_id(self, keys: Collection[Key]) -> list[PendingConversion]:
         found = []
         for key in keys:
             row = self.tables.conversions.get(key)
             if row is not None:
                 state = row.state
                 found.append(
-                    OwedConversion(
+                    PendingConversion(
                         *key, state.conversion_type, state.journey_key, state.converted_at, state.received_at,
                         state.gross_value_micros, state.net_value_micros, row.previous_net, state.currency,
                         row.version, row.reason, row.is_final, row.policy_version, 0, row.observed, row.raised_at,
@@ -79,7 +79,7 @@ class MemoryStore:
         return found
 
     def touchpoints_in_reach(
-        self, conversions: Sequence[OwedConversion], longest_windows_micros: Sequence[int]
+        self, conversions: Sequence[PendingConversion], longest_windows_micros: Sequence[int]
     ) -> list[ReachedTouchpoint]:
         found = [
             ReachedTouchpoint(
@@ -130,12 +130,12 @@ class MemoryStore:
     # What the sweeper finds and writes.
 
     def backlog(self) -> Backlog:
-        owed = [row for row in self.tables.conversions.values() if row.observed < row.version]
-        return Backlog(len(owed), float(self.now - min((row.versioned_at for row in owed), default=self.now)))
+        pending = [row for row in self.tables.conversions.values() if row.observed < row.version]
+        return Backlog(len(pending), float(self.now - min((row.versioned_at for row in pending), default=self.now)))
 
     def overdue(self, older_than_seconds: float, limit: int) -> list[RaisedVersion]:
-        owed = [row for row in self.tables.conversions.values() if row.observed < row.version]
-        late = [row for row in owed if row.versioned_at < self.now - older_than_seconds]
+        pending = [row for row in self.tables.conversions.values() if row.observed < row.version]
+        late = [row for row in pending if row.versioned_at < self.now - older_than_seconds]
         return [row.raised for row in sorted(late, key=lambda row: row.versioned_at)[:limit]]
 
     def finalise(self, *, due_before_us: int, now_us: int, policy_version: str, limit: int) -> list[RaisedVersion]:

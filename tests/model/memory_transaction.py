@@ -337,7 +337,7 @@ class MemoryTransaction:
         keys = [(wanted.tenant_id, wanted.conversion_id) for wanted in raises]
         return [self._view.conversions[key].raised for key in sorted(keys) if key in self._view.conversions]
 
-    def versions_owned_by(self, places: Sequence[Place]) -> list[RaisedVersion]:
+    def versions_caused_by(self, places: Sequence[Place]) -> list[RaisedVersion]:
         wanted = set(places)
         return [row.raised for row in self._read().conversions.values() if row.version > 0 and row.owner in wanted]
 

@@ -14,7 +14,7 @@ from attributary.consumers.runtime.errors import Fenced, Retry
 from attributary.consumers.runtime.records import Outbound
 from attributary.consumers.runtime.stage import KeepsPositions
 from attributary.consumers.sweeper.input_age import ATTRIBUTOR, AUDITOR, STITCHER
-from attributary.consumers.sweeper.sweep import Unread
+from attributary.consumers.sweeper.sweep import UnreadAges
 from attributary.schemas.topics import (
     COMMANDS,
     CONVERSIONS,
@@ -300,7 +300,7 @@ class Schedule:
             self._sweep(self._unread(), repair_after_seconds=None, grace_us=grace_us)
         else:
             # The promises hold, with repeats, for a sweeper that does not look into the log, too.
-            unread = Unread() if self.remembers else self._unread()
+            unread = UnreadAges() if self.remembers else self._unread()
             self.fired["asked again blindly"] += self.remembers
             self._sweep(unread, repair_after_seconds=float(self.chance.randrange(10)), grace_us=1_000 * DAY)
 
@@ -314,15 +314,15 @@ class Schedule:
                 times.append(records[position].timestamp_ms * 1_000)
         return min(times, default=None)
 
-    def _unread(self) -> Unread:
+    def _unread(self) -> UnreadAges:
         now_us = self.log.clock_ms * 1_000
         oldest = {name: self._oldest_unread(GROUPS[name], topics) for name, topics in TOPICS.items()}
         stitcher = oldest["stitcher"]
         # The log's clock is not the store's: wait for anything that is unread, whatever its age.
         answers_us = None if any(at is not None for at in oldest.values()) else 0
-        return Unread(0 if stitcher is None else now_us - stitcher, answers_us)
+        return UnreadAges(0 if stitcher is None else now_us - stitcher, answers_us)
 
-    def _sweep(self, unread: Unread, *, repair_after_seconds: float | None, grace_us: int) -> int:
+    def _sweep(self, unread: UnreadAges, *, repair_after_seconds: float | None, grace_us: int) -> int:
         tables = self.store.tables.copy()
         before, self.store.tables = self.store.tables, tables
         old_us = self.log.clock_ms * 1_000 - grace_us - policy().lateness_micros

@@ -15,9 +15,9 @@ from unittest.mock import patch
 import structlog
 
 from attributary.consumers.adapters import stored_offsets as kept_positions
-from attributary.consumers.adapters.stored_offsets import KeptPositions
+from attributary.consumers.adapters.stored_offsets import OffsetStore
 from attributary.consumers.attributor import stage as attributing
-from attributary.consumers.attributor.recent_results import PublishedVersions
+from attributary.consumers.attributor.recent_results import RecentResults
 from attributary.consumers.auditor import stage as auditing
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.stitcher import stage as stitching
@@ -79,7 +79,7 @@ class ModelStitcher(stitching.StitcherStage):
         self._max_poison_share = 1.0
         self._session = session  # type: ignore[assignment]
         self._store = session  # type: ignore[assignment]
-        self._positions = KeptPositions(self.group, session)  # type: ignore[arg-type]
+        self._positions = OffsetStore(self.group, session)  # type: ignore[arg-type]
 
 
 class ModelAttributor(attributing.AttributorStage):
@@ -91,12 +91,12 @@ class ModelAttributor(attributing.AttributorStage):
         self._session = session  # type: ignore[assignment]
         self._policies = {policy().version: policy()}
         self._model_sets = {}
-        self._published = PublishedVersions()
+        self._published = RecentResults()
 
     def forget_at_once(self) -> None:
         """Remember nothing that was published."""
         hours = count()
-        self._published = PublishedVersions(lambda: 3_600.0 * next(hours))
+        self._published = RecentResults(lambda: 3_600.0 * next(hours))
 
 
 class ModelAuditor(auditing.AuditorStage):
@@ -106,7 +106,7 @@ class ModelAuditor(auditing.AuditorStage):
         self._codec = codec()
         self._max_poison_share = 1.0
         self._session = session  # type: ignore[assignment]
-        self._positions = KeptPositions(self.group, session)  # type: ignore[arg-type]
+        self._positions = OffsetStore(self.group, session)  # type: ignore[arg-type]
 
 
 STAGES: dict[str, Callable[[Session], Stage]] = {

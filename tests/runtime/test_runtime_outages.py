@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from attributary.consumers.adapters.error_mapping import outside_errors
+from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.runtime.errors import AttributaryError, Fatal, Fenced, Retry
 from attributary.consumers.store.connection import StoreUnavailable
 from attributary.consumers.store.migrate import MigrationError
@@ -24,11 +24,11 @@ from attributary.schemas.codec import RegistryUnavailableError
     ],
 )
 def test_trouble_from_outside(outside: Exception, becomes: type[AttributaryError], code: int) -> None:
-    with pytest.raises(becomes, match=str(outside)) as caught, outside_errors():
+    with pytest.raises(becomes, match=str(outside)) as caught, map_errors():
         raise outside
     assert caught.value.exit_code == code
 
 
 def test_what_nobody_expects_stays_what_it_is() -> None:
-    with pytest.raises(ZeroDivisionError), outside_errors():
+    with pytest.raises(ZeroDivisionError), map_errors():
         raise ZeroDivisionError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
-from attributary.consumers.adapters.quarantine import MOST_CULPRITS, sift
+from attributary.consumers.adapters.quarantine import MAX_REJECTED, bisect_rejected
 from attributary.consumers.runtime.errors import Fatal
 from attributary.consumers.runtime.records import DeadLetter, Record
 from attributary.consumers.stitcher.stage import StitcherStage
@@ -100,7 +100,7 @@ def test_the_field_is_named_where_postgres_names_the_column(stage: StitcherStage
 @pytest.mark.postgres
 def test_refusals_of_the_tables_own_stop_the_stage(stage: StitcherStage, database: str) -> None:
     refuse_long_platforms(database, 2)
-    with pytest.raises(Fatal, match=rf"refuses more than {MOST_CULPRITS} of 120 records; nothing was written") as error:
+    with pytest.raises(Fatal, match=rf"refuses more than {MAX_REJECTED} of 120 records; nothing was written") as error:
         stage.handle(records([touch(f"t{n}", n / 10) for n in range(120)]))
     assert "email" not in str(error.value)
     assert stored(database, "touchpoints") == []
@@ -116,7 +116,7 @@ def test_sifting_tries_few_times_and_keeps_the_order() -> None:
         tries.append(len(part))
         return ValueError() if {17, 900} & set(offsets) else None
 
-    assert [letter.record.offset for letter in sift(batch, trial)] == [17, 900]
+    assert [letter.record.offset for letter in bisect_rejected(batch, trial)] == [17, 900]
     assert len(tries) < 50
 
 

@@ -19,7 +19,7 @@ import pytest
 from psycopg import sql
 
 from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
-from attributary.consumers.adapters.error_mapping import outside_errors
+from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.attributor.stage import AttributorStage
 from attributary.consumers.auditor.stage import AuditorStage
 from attributary.consumers.runtime import metrics
@@ -29,7 +29,7 @@ from attributary.consumers.stitcher.stage import StitcherStage
 from attributary.consumers.store.events.policies import store_policy
 from attributary.consumers.store.repair.version_raise import refit
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.sweeper.sweep import Unread, sweep
+from attributary.consumers.sweeper.sweep import UnreadAges, sweep
 from tests.factories.samples import START_US, codec, link, records, sale, touch
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Contention:
         session = StoreSession(self.dsn, f"tests-{what}")
 
         def once() -> None:
-            with outside_errors(), session.transaction() as connection:
+            with map_errors(), session.transaction() as connection:
                 work(connection)
 
         while not self.over():
@@ -158,7 +158,7 @@ def test_writers_of_the_same_people_never_wait_in_a_circle(database: str) -> Non
         *(lambda number=number: both.stitch(number) for number in range(STITCHERS)),
         both.answer,
         lambda: both.write("swept", lambda connection: sweep(
-            connection, POLICY, Unread(), now_us=far_us, repair_after_seconds=0.0, grace_us=0)),
+            connection, POLICY, UnreadAges(), now_us=far_us, repair_after_seconds=0.0, grace_us=0)),
         lambda: both.write("refitted", lambda connection: refit(
             connection, "acme", (0, far_us), POLICY.version, now_us=far_us, limit=50)),
         lambda: both.write("unpinned", _policies),

@@ -18,7 +18,7 @@ from attributary.consumers.store.events.policies import fetch_policy, store_poli
 from attributary.consumers.store.events.sweep import backlog, close_journeys, finalise, overdue
 from attributary.consumers.store.offsets import (
     CommitsLostError,
-    Memory,
+    OffsetCache,
     all_positions,
     forget_positions,
     record_positions,
@@ -171,7 +171,7 @@ def test_positions_only_rise(connection: psycopg.Connection) -> None:
 
 
 def test_a_postgres_that_fell_back_is_noticed_once() -> None:
-    memory = Memory()
+    memory = OffsetCache()
     memory.check({})
     memory.committed({("t", 0): 10})
     memory.check({("t", 0): 10, ("t", 1): 3})

@@ -11,7 +11,7 @@ import pytest
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.results.versions import expire_versions, reported
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.sweeper.retention import KeepingSettings, VersionKeeper
+from attributary.consumers.sweeper.retention import RetentionSettings, VersionRetention
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,8 +95,8 @@ def test_what_goes_was_reported_on_no_day_that_is_kept_and_the_newest_never_goes
 def test_the_keeper_goes_round_and_rests(connection: psycopg.Connection, database: str) -> None:
     store(connection, "order-1", [(100, 1, False), (90, 2, False)])
     session = StoreSession(database, "tests")
-    assert VersionKeeper(KeepingSettings(), session).turn() == 0
-    keeper = VersionKeeper(KeepingSettings(ATTRIBUTION_VERSIONS_KEPT_DAYS=30), session)
+    assert VersionRetention(RetentionSettings(), session).turn() == 0
+    keeper = VersionRetention(RetentionSettings(ATTRIBUTION_VERSIONS_KEPT_DAYS=30), session)
     assert [keeper.turn(), keeper.turn()] == [1, 0]
     assert kept(connection, "order-1") == [2]
     session.close()

@@ -15,8 +15,8 @@ from attributary.consumers.store.models.model_states import NewState, save_state
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.sweeper import job_backlog as backlog
 from attributary.consumers.sweeper import retention as keeping
-from attributary.consumers.sweeper.job_backlog import TrainersBacklog
-from attributary.consumers.sweeper.retention import JobKeeper, KeepingSettings
+from attributary.consumers.sweeper.job_backlog import JobBacklog
+from attributary.consumers.sweeper.retention import JobRetention, RetentionSettings
 from attributary.consumers.trainer.idle_tasks import Upkeep
 from attributary.schemas.topics import JOBS, catalogue
 from tests.factories.training_events import NOW, POLICY, feed, touchpoint
@@ -34,9 +34,9 @@ def value(gauge: Gauge, *labels: str) -> float:
 
 
 @pytest.fixture
-def trainers(database: str) -> Iterator[TrainersBacklog]:
+def trainers(database: str) -> Iterator[JobBacklog]:
     with closing(StoreSession(database, "tests-sweeper")) as session:
-        yield TrainersBacklog(session, 0.0)
+        yield JobBacklog(session, 0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def put(dsn: str, *names: str) -> None:
         submit(connection, [NewJob("acme", name, "train", {"model": "poisson"}, NOW, None) for name in names])
 
 
-def test_jobs_that_wait_and_run_are_told_although_no_trainer_does(database: str, trainers: TrainersBacklog) -> None:
+def test_jobs_that_wait_and_run_are_told_although_no_trainer_does(database: str, trainers: JobBacklog) -> None:
     put(database, "a", "b", "c")
     with connect(database, application_name="tests") as connection:
         assert claim_next(connection, lease_seconds=60, most_attempts=3) is not None
@@ -73,9 +73,7 @@ def test_jobs_that_wait_and_run_are_told_although_no_trainer_does(database: str,
     assert value(metrics.waiting_jobs) == value(metrics.oldest_running_job_seconds) == 0
 
 
-def test_a_training_state_that_nobody_keeps_up_to_date_any_more_gets_older(
-    database: str, trainers: TrainersBacklog
-) -> None:
+def test_a_training_state_that_nobody_keeps_up_to_date_any_more_gets_older(database: str, trainers: JobBacklog) -> None:
     trainers.turn()
     assert value(metrics.training_lag_seconds) == 0  # no state was ever begun
     feed(database, [touchpoint("p", 0, "mail")])
@@ -101,9 +99,7 @@ def test_a_training_state_that_nobody_keeps_up_to_date_any_more_gets_older(
     assert 2 * 3_600 <= value(metrics.training_lag_seconds) < 2 * 3_600 + 60
 
 
-def test_drift_is_the_largest_of_all_tenants_and_goes_when_there_is_none(
-    database: str, trainers: TrainersBacklog
-) -> None:
+def test_drift_is_the_largest_of_all_tenants_and_goes_when_there_is_none(database: str, trainers: JobBacklog) -> None:
     put(database, "a")
     with connect(database, application_name="tests") as connection:
         claimed = claim_next(connection, lease_seconds=60, most_attempts=3)
@@ -124,7 +120,7 @@ def test_looking_takes_a_small_part_of_the_time(database: str, monkeypatch: pyte
     monkeypatch.setattr(backlog, "_REST", 1e9)
     put(database, "a")
     with closing(StoreSession(database, "tests-sweeper")) as session:
-        trainers = TrainersBacklog(session)
+        trainers = JobBacklog(session)
         trainers.turn()
         put(database, "b")
         trainers.turn()
@@ -135,7 +131,7 @@ def test_jobs_are_kept_for_longer_than_their_topic_keeps_them(database: str, mon
     (topic,) = [topic for topic in catalogue() if topic.name == JOBS]
     retention_days = int(topic.config["retention.ms"]) / 86_400_000
     with pytest.raises(ValueError, match="greater than"):
-        KeepingSettings(ATTRIBUTION_JOBS_KEPT_DAYS=retention_days)
+        RetentionSettings(ATTRIBUTION_JOBS_KEPT_DAYS=retention_days)
     monkeypatch.setattr(keeping, "_JOBS", 2)
     put(database, *"abcde")
     execute(
@@ -144,8 +140,8 @@ def test_jobs_are_kept_for_longer_than_their_topic_keeps_them(database: str, mon
         " finished_at = now() - interval '40 d' * (job_id <> 'e')::int",
     )
     with closing(StoreSession(database, "tests-sweeper")) as session:
-        assert JobKeeper(KeepingSettings(), session).turn() == 0  # 90 days
-        keeper = JobKeeper(KeepingSettings(ATTRIBUTION_JOBS_KEPT_DAYS=retention_days + 1), session)
+        assert JobRetention(RetentionSettings(), session).turn() == 0  # 90 days
+        keeper = JobRetention(RetentionSettings(ATTRIBUTION_JOBS_KEPT_DAYS=retention_days + 1), session)
         assert [keeper.turn() for _ in range(4)] == [2, 2, 0, 0]
     with connect(database, application_name="tests") as connection:
         assert [row.job_id for row in list_jobs(connection)] == ["e"]

@@ -16,7 +16,7 @@ from attributary.consumers.runtime.records import Record
 from attributary.consumers.runtime.settings import KafkaSettings
 from attributary.consumers.runtime.topic_reader import read_topic
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.sweeper.input_age import ATTRIBUTOR, AUDITOR, READERS, STITCHER, UnreadLog
+from attributary.consumers.sweeper.input_age import ATTRIBUTOR, AUDITOR, READERS, STITCHER, UnreadAgeReader
 from attributary.consumers.sweeper.process import Sweeper, SweeperSettings
 from attributary.schemas.topics import COMMANDS, CONVERSIONS, IDENTITIES, RESULTS, TOUCHPOINTS
 from tests.factories.samples import codec, sale, touch
@@ -33,8 +33,8 @@ NOTHING: dict[str, int | None] = dict.fromkeys(READERS)
 
 
 @pytest.fixture
-def log(fresh_topics: str) -> Iterator[UnreadLog]:
-    opened = UnreadLog(KafkaSettings.model_validate({"KAFKA_BOOTSTRAP_SERVERS": fresh_topics}))
+def log(fresh_topics: str) -> Iterator[UnreadAgeReader]:
+    opened = UnreadAgeReader(KafkaSettings.model_validate({"KAFKA_BOOTSTRAP_SERVERS": fresh_topics}))
     yield opened
     opened.close()
 
@@ -56,7 +56,7 @@ def commit(bootstrap: str, group: str, topic: str, offset: int, partition: int =
     member.close()
 
 
-def test_the_oldest_record_of_any_partition_counts_while_nobody_reads(fresh_topics: str, log: UnreadLog) -> None:
+def test_the_oldest_record_of_any_partition_counts_while_nobody_reads(fresh_topics: str, log: UnreadAgeReader) -> None:
     assert log.oldest({}) == NOTHING
     first = append(fresh_topics, TOUCHPOINTS, partition=1, count=3)
     append(fresh_topics, IDENTITIES, partition=2)
@@ -71,14 +71,14 @@ def test_the_oldest_record_of_any_partition_counts_while_nobody_reads(fresh_topi
         log.oldest({(STITCHER, IDENTITIES, 2): 2})
 
 
-def test_commands_and_results_are_told_apart(fresh_topics: str, log: UnreadLog) -> None:
+def test_commands_and_results_are_told_apart(fresh_topics: str, log: UnreadAgeReader) -> None:
     (asked,), (answered,) = append(fresh_topics, COMMANDS), append(fresh_topics, RESULTS)
     assert log.oldest({}) == NOTHING | {ATTRIBUTOR: asked, AUDITOR: answered}
     commit(fresh_topics, ATTRIBUTOR, COMMANDS, 1)
     assert log.oldest({(AUDITOR, RESULTS, 0): 1}) == NOTHING
 
 
-def test_every_partition_is_asked_while_all_are_behind(fresh_topics: str, log: UnreadLog) -> None:
+def test_every_partition_is_asked_while_all_are_behind(fresh_topics: str, log: UnreadAgeReader) -> None:
     producer = Producer({"bootstrap.servers": fresh_topics, "linger.ms": 0})
     places = [(topic, number) for topics in READERS.values() for topic in topics for number in range(PARTITIONS)]
     for _ in range(4):
@@ -91,7 +91,9 @@ def test_every_partition_is_asked_while_all_are_behind(fresh_topics: str, log: U
         assert time.monotonic() - began < 8  # not the timeout: no partition keeps the others waiting
 
 
-def test_marks_of_transactions_and_what_was_aborted_are_nothing_to_read(fresh_topics: str, log: UnreadLog) -> None:
+def test_marks_of_transactions_and_what_was_aborted_are_nothing_to_read(
+    fresh_topics: str, log: UnreadAgeReader
+) -> None:
     producer = Producer({"bootstrap.servers": fresh_topics, "transactional.id": "tests"})
     producer.init_transactions(20)
     for ends in (producer.commit_transaction, producer.abort_transaction):
@@ -103,7 +105,7 @@ def test_marks_of_transactions_and_what_was_aborted_are_nothing_to_read(fresh_to
     assert log.oldest({(AUDITOR, RESULTS, 0): 1})[AUDITOR] is None
 
 
-def test_a_transaction_that_has_not_ended_is_no_end_and_no_position(fresh_topics: str, log: UnreadLog) -> None:
+def test_a_transaction_that_has_not_ended_is_no_end_and_no_position(fresh_topics: str, log: UnreadAgeReader) -> None:
     (first,) = append(fresh_topics, TOUCHPOINTS)
     commit(fresh_topics, STITCHER, TOUCHPOINTS, 0)
     stored = {(STITCHER, TOUCHPOINTS, 0): 1}
@@ -125,7 +127,7 @@ def test_a_transaction_that_has_not_ended_is_no_end_and_no_position(fresh_topics
 
 @pytest.mark.postgres
 def test_a_stitcher_that_is_down_for_a_day_makes_nothing_final_that_a_waiting_touch_may_change(
-    fresh_topics: str, log: UnreadLog, database: str, monkeypatch: pytest.MonkeyPatch
+    fresh_topics: str, log: UnreadAgeReader, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = LookbackPolicy.parse({**DEFAULT_POLICY, "lateness_days": 0.25})
     kafka = KafkaSettings.model_validate({"KAFKA_BOOTSTRAP_SERVERS": fresh_topics})
@@ -176,7 +178,7 @@ def _command(conversion_id: str, version: int) -> Record:
 
 
 def test_brokers_that_are_away_say_nothing(free_port: int) -> None:
-    log = UnreadLog(KafkaSettings.model_validate({"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port}"}))
+    log = UnreadAgeReader(KafkaSettings.model_validate({"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port}"}))
     with pytest.raises(Retry, match="Kafka does not say what is unread"):
         log.oldest({})
     log.close()

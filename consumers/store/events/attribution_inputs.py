@@ -11,7 +11,7 @@ from typing import NamedTuple
 import psycopg
 
 
-class OwedConversion(NamedTuple):
+class PendingConversion(NamedTuple):
     """A conversion whose result is owed, with everything that its version pins."""
 
     tenant_id: str
@@ -87,16 +87,16 @@ def prepare_reading(connection: psycopg.Connection) -> None:
     connection.execute(READ_SETTINGS)
 
 
-def conversions_by_id(connection: psycopg.Connection, keys: Sequence[tuple[str, str]]) -> list[OwedConversion]:
+def conversions_by_id(connection: psycopg.Connection, keys: Sequence[tuple[str, str]]) -> list[PendingConversion]:
     """Return the conversions of (tenant, conversion id), those that exist, in no particular order."""
     if not keys:
         return []
     columns = ([key[0] for key in keys], [key[1] for key in keys])
-    return [OwedConversion(*row) for row in connection.execute(_CONVERSIONS, columns).fetchall()]
+    return [PendingConversion(*row) for row in connection.execute(_CONVERSIONS, columns).fetchall()]
 
 
 def touchpoints_in_reach(
-    connection: psycopg.Connection, conversions: Sequence[OwedConversion], longest_windows_micros: Sequence[int]
+    connection: psycopg.Connection, conversions: Sequence[PendingConversion], longest_windows_micros: Sequence[int]
 ) -> list[ReachedTouchpoint]:
     """Return the touchpoints of each conversion's person, by conversion, then time, then event id.
 

@@ -15,7 +15,7 @@ import psycopg
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, USER_PREFIX
 from attributary.attribution_core.domain.lookback import MICROS_PER_DAY, LookbackPolicy
 
-from .attribution_inputs import OwedConversion, conversions_by_id
+from .attribution_inputs import PendingConversion, conversions_by_id
 from .policies import fetch_policy
 
 _UNITS = (("days", MICROS_PER_DAY), ("hours", 3_600_000_000), ("minutes", 60_000_000))
@@ -76,7 +76,7 @@ class VersionFact(NamedTuple):
 class Explanation:
     """Everything that decides about a conversion."""
 
-    conversion: OwedConversion
+    conversion: PendingConversion
     events: Sequence[EventFact]
     links: Sequence[LinkFact]
     touches: Sequence[TouchFact]
@@ -181,7 +181,7 @@ def _version(row: tuple[Any, ...]) -> VersionFact:
     return VersionFact._make([*facts, names, computed_at])
 
 
-def _touch(conversion: OwedConversion, policy: LookbackPolicy | None, row: tuple[Any, ...]) -> TouchFact:
+def _touch(conversion: PendingConversion, policy: LookbackPolicy | None, row: tuple[Any, ...]) -> TouchFact:
     *facts, is_bot = row
     if policy is None:
         return TouchFact._make([*facts, False, f"the policy {conversion.policy_version} is not stored any more"])

@@ -1,6 +1,6 @@
-"""What Postgres refuses for the sake of a value, and what may be said of it.
+"""Values that Postgres refuses, and the reason in words that quote no value.
 
-Invariant: a refusal is told by field and rule. Postgres's own words may quote the value, so none of them is passed on.
+Invariant: a rejection names field and rule. Postgres's own message may quote the value, so none of it is passed on.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _FIELDS = {"identity_key": "user_id or anonymous_id", "campaign": "campaign_name
 _COLUMN = re.compile(r"^COPY \w+, line \d+, column (\w+)", re.MULTILINE)
 
 
-class Refusal(NamedTuple):
+class Rejection(NamedTuple):
     """Why a record cannot be stored: the field, where it is known, and the rule."""
 
     field: str | None
     rule: str
 
 
-def refusal(error: Exception) -> Refusal:
+def rejection(error: Exception) -> Rejection:
     """Return what may be said of an error of the kind ``UNSTORABLE``."""
     rule = next((text for kind, text in _RULES if isinstance(error, kind)), None)
     state, column = None, None
@@ -45,4 +45,4 @@ def refusal(error: Exception) -> Refusal:
         copied = _COLUMN.search(error.diag.context or "")
         column = error.diag.column_name or (copied and copied[1])
     field = _FIELDS.get(column, column.removesuffix("_us")) if column else None
-    return Refusal(field, rule or f"must be something that the database can hold (SQLSTATE {state or 'none'})")
+    return Rejection(field, rule or f"must be something that the database can hold (SQLSTATE {state or 'none'})")

@@ -272,11 +272,11 @@ class StitchTransaction:
         raised = self._connection.execute(sql.RAISE_VERSIONS, [policy_version, *_columns(rows)]).fetchall()
         return [RaisedVersion(*row) for row in raised]
 
-    def versions_owned_by(self, places: Sequence[Place]) -> list[RaisedVersion]:
+    def versions_caused_by(self, places: Sequence[Place]) -> list[RaisedVersion]:
         """Return the newest versions that the records at these places raised: their commands are issued again."""
         if not places:
             return []
-        rows = self._connection.execute(sql.VERSIONS_OWNED_BY, _columns(places)).fetchall()
+        rows = self._connection.execute(sql.VERSIONS_CAUSED_BY, _columns(places)).fetchall()
         return [RaisedVersion(*row) for row in rows]
 
     def record_positions(self, group: str, positions: Positions) -> Positions:

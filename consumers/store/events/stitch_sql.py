@@ -313,7 +313,7 @@ WHERE c.tenant_id = n.tenant_id AND c.conversion_id = n.conversion_id
 RETURNING c.tenant_id, c.conversion_id, c.version, c.version_reason, c.event_published_us
 """
 
-VERSIONS_OWNED_BY = """
+VERSIONS_CAUSED_BY = """
 SELECT c.tenant_id, c.conversion_id, c.version, c.version_reason, c.event_published_us
 FROM unnest(%s::text[], %s::int4[], %s::int8[]) AS p (owner_topic, owner_partition, owner_offset)
 JOIN attribution_conversions c USING (owner_topic, owner_partition, owner_offset)

@@ -9,7 +9,7 @@ SELECT LEAST(max(last_event_us), max(last_received_us)) FROM attribution_journey
 """
 
 
-def data_reach(connection: psycopg.Connection, tenant_id: str) -> int | None:
+def event_time_watermark(connection: psycopg.Connection, tenant_id: str) -> int | None:
     """Return the time up to which the tenant's events are known, microseconds UTC; None without any.
 
     It is that of the latest event, but no later than the latest arrival: one clock that runs ahead must not make

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from attributary.consumers.adapters.error_mapping import outside_errors
+from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.runtime.errors import AttributaryError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def exit_codes() -> Iterator[None]:
         typer.Exit: 69 when something outside is down, 78 for a bad setting or schema, 70 for what should not happen.
     """
     try:
-        with outside_errors():
+        with map_errors():
             yield
     except AttributaryError as error:
         sys.stderr.write(f"attributary: {error}\n")
