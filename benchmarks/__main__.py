@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from attributary.local.paths import state_dir
-from attributary.local.process import ChildError
+from attributary.local.process import ProcessFailedError
 from benchmarks.environment import PeerUnavailableError
 from benchmarks.environment_setup import Ground, JobError, find_ground, run_job
 from benchmarks.figures import Figure, Report, say
@@ -131,7 +131,7 @@ def measure_pipeline(ground: Ground, report: Report, wanted: Sequence[str], work
                 add_profile(report, pipeline, work.truth.conversions)
             if "latency" in wanted:
                 measure_latency(ground, report)
-    except (PipelineError, ChildError, JobError) as error:
+    except (PipelineError, ProcessFailedError, JobError) as error:
         report.miss("pipeline", str(error))
 
 
@@ -161,7 +161,7 @@ def add_profile(report: Report, pipeline: Pipeline, conversions: int) -> None:
 def measure_revision(ground: Ground, report: Report, revision: Revision) -> None:
     try:
         measure_against(ground, report, encode(draw(report.scale)), revision)
-    except (RevisionError, PipelineError, ChildError) as error:
+    except (RevisionError, PipelineError, ProcessFailedError) as error:
         report.miss(f"pipeline at {revision.name}", str(error))
 
 

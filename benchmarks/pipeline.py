@@ -16,7 +16,7 @@ import psycopg
 from prometheus_client.parser import text_string_to_metric_families
 
 from attributary.local.ports import LOOPBACK, free_ports
-from attributary.local.process import Child, spawn
+from attributary.local.process import ManagedProcess, spawn
 from attributary.local.stages import command_line
 from benchmarks.environment_setup import Ground, child_environment
 
@@ -62,7 +62,7 @@ class Run:
 class Pipeline:
     """Running stages; made by `run_pipeline`."""
 
-    def __init__(self, dsn: str, children: dict[str, Child], ports: dict[str, int]) -> None:
+    def __init__(self, dsn: str, children: dict[str, ManagedProcess], ports: dict[str, int]) -> None:
         self.dsn = dsn
         self._children = children
         self._ports = ports
@@ -171,7 +171,7 @@ def run_pipeline(
         environment: more variables for the stages.
         command: what runs `attributary`; None: as it is installed.
     """
-    children: dict[str, Child] = {}
+    children: dict[str, ManagedProcess] = {}
     ports = dict(zip(STAGES, free_ports(len(STAGES)), strict=True))
     logs = ground.folder / "log"
     logs.mkdir(exist_ok=True)

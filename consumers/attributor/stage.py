@@ -19,8 +19,7 @@ import structlog
 from attributary.attribution_core.domain.lookback import LookbackPolicy
 from attributary.attribution_core.models.model_set import TRAINED_MODELS, ModelSet, TrainedState, lenient_model_set
 from attributary.consumers.adapters.error_mapping import map_errors
-from attributary.consumers.runtime import metrics
-from attributary.consumers.runtime.crash_points import crash_at
+from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.errors import Fatal
 from attributary.consumers.runtime.metrics import timed
@@ -38,10 +37,13 @@ from attributary.schemas.codec import Codec
 from attributary.schemas.limits import MINOR_UNIT_MICROS
 from attributary.schemas.topics import COMMANDS, RESULTS, VERSION_RAISED_AT, conversion_key
 
+from . import metrics
 from .commands import decode_commands
 from .credits import CreditedTouchpoints, by_model_set, results, within_policy
 from .recent_results import RecentResults
 from .result_encoding import encode_result
+
+register_points("attributor_after_read")
 
 _log = structlog.get_logger()
 
@@ -66,7 +68,7 @@ class AttributorStage:
     group = GROUP
     topics = (COMMANDS,)
     output_topics = (RESULTS,)
-    most_records = 1_000  # a result is some kilobytes: bounds memory and the size of a transaction
+    max_records = 1_000  # a result is some kilobytes: bounds memory and the size of a transaction
 
     def __init__(self, dsn: str, codec: Codec, max_poison_share: float) -> None:
         self._codec = codec

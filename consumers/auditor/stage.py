@@ -9,8 +9,7 @@ import structlog
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.adapters.quarantine import TrialDoneError, bisect_rejected
 from attributary.consumers.adapters.stored_offsets import OffsetStore
-from attributary.consumers.runtime import metrics
-from attributary.consumers.runtime.crash_points import crash_at
+from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.metrics import timed
 from attributary.consumers.runtime.records import DeadLetter, Outcome, Record
@@ -21,7 +20,10 @@ from attributary.consumers.store.session import StoreSession
 from attributary.schemas.codec import Codec, DecodeError
 from attributary.schemas.topics import RESULTS
 
+from . import metrics
 from .checks import disagreement, imbalance, result_row
+
+register_points("auditor_before_pg_commit", "auditor_after_pg_commit")
 
 _log = structlog.get_logger()
 
@@ -41,7 +43,7 @@ class AuditorStage:
     group = GROUP
     topics = (RESULTS,)
     output_topics = ()
-    most_records = 2_000  # a result is some kilobytes: bounds memory
+    max_records = 2_000  # a result is some kilobytes: bounds memory
 
     def __init__(self, dsn: str, codec: Codec, max_poison_share: float) -> None:
         self._codec = codec

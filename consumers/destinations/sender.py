@@ -22,9 +22,10 @@ import structlog
 from attributary.consumers.destinations.batches import batches
 from attributary.consumers.destinations.destination import Answer, Verdict
 from attributary.consumers.destinations.rate_limiter import Pace
-from attributary.consumers.runtime import metrics
-from attributary.consumers.runtime.crash_points import crash_at
+from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.store.deliveries.delivery import DeliveryKey, DeliveryState, Settled
+
+from . import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from attributary.consumers.destinations.rate_limiter import Block
     from attributary.consumers.destinations.transport import Transport
     from attributary.consumers.store.deliveries.delivery import Ledger
+
+register_points("forwarder_before_send", "forwarder_after_send", "forwarder_after_answer")
 
 _log = structlog.get_logger()
 

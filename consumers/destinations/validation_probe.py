@@ -15,8 +15,9 @@ import structlog
 
 from attributary.consumers.destinations.destination import Prepared
 from attributary.consumers.destinations.wire_json import from_json, to_json
-from attributary.consumers.runtime import metrics
 from attributary.consumers.store.deliveries.delivery import DeliveryKey, DeliveryState, NewDelivery, Settled, Source
+
+from . import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from attributary.consumers.adapters.error_mapping import map_errors
+from attributary.consumers.destinations import metrics
 from attributary.consumers.destinations.destination import Moment, Prepared, Refused
 from attributary.consumers.destinations.prepare import judge
-from attributary.consumers.runtime import metrics
-from attributary.consumers.runtime.crash_points import crash_at
+from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.records import DeadLetter, Outcome
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from attributary.consumers.runtime.records import Record
     from attributary.consumers.store.deliveries.delivery import Delivery, Ledger
 
+register_points("forwarder_after_ledger", "forwarder_before_kafka_commit")
+
 _log = structlog.get_logger()
 
 _FINAL = frozenset(DeliveryState) - {DeliveryState.PENDING}
@@ -57,7 +59,7 @@ class Route:
         credentials: whose account an event goes to.
         consent_unknown: what to do when a purpose was never asked about.
         uncertain: what to do with an event that was perhaps sent and would count twice.
-        most_records: events taken from Kafka at once.
+        max_records: events taken from Kafka at once.
         max_poison_share: stop when more of a batch than this share cannot even be read.
     """
 
@@ -65,7 +67,7 @@ class Route:
     credentials: Credentials
     consent_unknown: Unknown = "skip"
     uncertain: str = "hold"
-    most_records: int = 5_000
+    max_records: int = 5_000
     max_poison_share: float = 1.0
 
 
@@ -113,7 +115,7 @@ class ForwarderStage:
         self._oldest_waiting: int | None = None
         self.name = f"forwarder_{route.destination.name}"
         self.group = f"attribution.forwarder.{route.destination.name}"
-        self.most_records = route.most_records
+        self.max_records = route.max_records
 
     def stored_positions(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:  # noqa: ARG002  # the protocol's
         """The ledger remembers events, not offsets; Kafka's own are the position."""

@@ -18,9 +18,9 @@ from attributary.consumers.auditor.stage import GROUP as AUDITOR
 from attributary.consumers.maintenance.recompute import wrong_results
 from attributary.consumers.maintenance.restore_from_log import restore_events, restore_results
 from attributary.consumers.maintenance.verify import progress
-from attributary.consumers.runtime.crash_points import crash_at
+from attributary.consumers.runtime.consumer_groups import members
+from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.errors import Retry
-from attributary.consumers.runtime.group_members import members
 from attributary.consumers.runtime.settings import KafkaSettings, load
 from attributary.consumers.stitcher.stage import GROUP as STITCHER
 from attributary.consumers.store.events.attribution_inputs import conversions_by_id, prepare_reading
@@ -38,6 +38,8 @@ from attributary.consumers.store.repair.derived_rows import (
 )
 from attributary.consumers.store.repair.rebuild_progress import EVERYBODY, Rebuild, note, take_up
 from attributary.consumers.store.repair.verify_reads import misplaced_ids
+
+register_points("rebuild_after_page")
 
 _PAGE = 500
 _MOST_TRIES = 10

@@ -17,7 +17,7 @@ from attributary.consumers.auditor.stage import GROUP as AUDITOR
 from attributary.consumers.auditor.stage import AuditorStage
 from attributary.consumers.maintenance.replay import BATCH, Replay
 from attributary.consumers.maintenance.verify import progress
-from attributary.consumers.runtime.crash_points import crash_at
+from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.log_reader import LogReader, Partition, Range
 from attributary.consumers.runtime.records import Record
 from attributary.consumers.runtime.settings import DatabaseSettings, KafkaSettings, load
@@ -29,6 +29,8 @@ from attributary.consumers.store.events.stitch import StitchTransaction
 from attributary.consumers.store.offsets import all_positions, forget_positions, record_positions
 from attributary.consumers.store.repair.derived_rows import lift_versions
 from attributary.consumers.store.repair.replaced_events import drop_altered
+
+register_points("rebuild_after_batch")
 
 # The rebuild's own place in the log, beside those of the stages.
 GROUP = "attribution.rebuild"
@@ -52,7 +54,7 @@ def restore_results(writer: psycopg.Connection, *, only_new: bool) -> int:
         }
         with progress() as bars:
             task = bars.add_task("results topic", total=sum(span.stop - span.start for span in ranges.values()))
-            for batch in log.read(ranges, AuditorStage.most_records):
+            for batch in log.read(ranges, AuditorStage.max_records):
                 auditor.handle(batch)
                 bars.advance(task, len(batch))
     finally:

@@ -17,7 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from attributary.consumers.maintenance.recompute import wrong_results
 from attributary.consumers.maintenance.replay import BATCH, REFUSALS, Replay, rows_of
-from attributary.consumers.runtime.log_reader import LogReader, Partition, Range, committed_offsets
+from attributary.consumers.runtime.consumer_groups import committed_offsets
+from attributary.consumers.runtime.log_reader import LogReader, Partition, Range
 from attributary.consumers.runtime.records import Record
 from attributary.consumers.runtime.redrive import letter_of
 from attributary.consumers.runtime.settings import KafkaSettings, load

@@ -17,7 +17,7 @@ REDRIVEN_HEADER = "attribution-redriven-from"  # the letter that a record was se
 
 # A dead letter is its record, which may be as large as brokers take, and more headers: librdkafka's default of 1 MB
 # would make one large poisonous record stop a stage. As for the dead-letter topics (schemas/topics.yaml).
-MOST_BYTES = 4 * 1024 * 1024
+MAX_LETTER_BYTES = 4 * 1024 * 1024
 
 # A share means little in a small batch: one bad record of one is no reason to stop.
 _LEAST_BATCH = 100

@@ -136,25 +136,3 @@ def _is_end(error: KafkaError, place: Partition) -> bool:
     if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
         raise Fatal(f"{place[0]}: the topic is gone", EXIT_DEPENDENCY_DOWN)
     return bool(error.code() == PARTITION_END)
-
-
-def committed_offsets(kafka: KafkaSettings, group: str, places: Sequence[Partition]) -> dict[Partition, int]:
-    """Return the next offsets of a group as Kafka has them, without joining it; 0 where it has none.
-
-    Args:
-        kafka: how to reach the brokers.
-        group: the consumer group.
-        places: partitions.
-
-    Raises:
-        Fatal: Kafka does not answer.
-    """
-    config = {"group.id": group, "enable.auto.commit": False, "isolation.level": "read_committed"}
-    consumer = Consumer(kafka.client_config() | config)
-    try:
-        found = consumer.committed([TopicPartition(*place) for place in places], timeout=_TIMEOUT)
-    except KafkaException as error:
-        raise Fatal(f"Kafka does not answer: {error.args[0].name()}", EXIT_DEPENDENCY_DOWN) from None
-    finally:
-        consumer.close()
-    return {(place.topic, place.partition): max(0, place.offset) for place in found}

@@ -20,17 +20,19 @@ import structlog
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from . import metrics
-from .crash_points import crash_at
+from .crash_points import crash_at, register_points
 from .dead_letters import dead_letter_message, dead_letter_topic
 from .error_codes import AWAY, LOST_ASSIGNMENT, OFFSET_OUT_OF_RANGE
 from .errors import EXIT_CONFIG, EXIT_DEPENDENCY_DOWN, AttributaryError, ConfigError, Fatal, Fenced, Retry
 from .health import Heartbeat
 from .offsets import starting_offsets
 from .records import Record
-from .reorder_reader import Backlog
+from .reorder_buffer import OrderedReader
 from .settings import KafkaSettings, ProcessSettings
-from .stage import KeepsPositions, Stage
+from .stage import Stage, StoresOffsets
 from .transaction import TransactionSession
+
+register_points("loop_after_consume", "loop_before_transaction", "loop_after_kafka_commit")
 
 _log = structlog.get_logger()
 
@@ -80,7 +82,7 @@ class ConsumerLoop:
         self._last_look_back = time.monotonic()
         self._is_leaving = False
         self._consumer = Consumer(self._consumer_config(kafka))
-        self._backlog = Backlog(self._consumer, 10 * process.batch_size, is_aligned=len(stage.topics) > 1)
+        self._reader = OrderedReader(self._consumer, 10 * process.batch_size, is_ordered=len(stage.topics) > 1)
         self._session = TransactionSession(kafka, f"{stage.group}-{process.instance}", stage.name)
 
     def _consumer_config(self, kafka: KafkaSettings) -> dict[str, Any]:
@@ -89,7 +91,7 @@ class ConsumerLoop:
             "client.id": f"{self._stage.group}-{self._process.instance}",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
-            "auto.offset.reset": "error",  # never skip or repeat silently: assignment.py decides where to start
+            "auto.offset.reset": "error",  # never skip or repeat silently: offsets.py decides where to start
             "isolation.level": "read_committed",
             "group.protocol": kafka.group_protocol,
             # Also how long a rebalance waits for a member that is gone and whose session nobody watches: a coordinator
@@ -167,8 +169,8 @@ class ConsumerLoop:
         return sorted(topic for topic in wanted if topic not in cluster.topics)
 
     @property
-    def _most_records(self) -> int:
-        return min(self._process.batch_size, self._stage.most_records)
+    def _max_records(self) -> int:
+        return min(self._process.batch_size, self._stage.max_records)
 
     def _turn(self) -> None:
         if self._paused_until is not None:
@@ -180,20 +182,20 @@ class ConsumerLoop:
             trouble, self._trouble = self._trouble, None
             raise trouble
         records = [self._record(message) for message in messages if not self._is_error(message)]
-        records = self._backlog.through(records, is_full=len(messages) >= self._most_records)
+        records = self._reader.through(records, is_full=len(messages) >= self._max_records)
         self._report_lag()
         if not records:
             self._look_back()
             return
         metrics.stage_seconds.labels(self._stage.name, "consume").observe(time.monotonic() - started)
-        for start in range(0, len(records), self._most_records):
-            if not self._process_batch(records[start : start + self._most_records]):
+        for start in range(0, len(records), self._max_records):
+            if not self._process_batch(records[start : start + self._max_records]):
                 return  # rewound or paused: the rest is read again
 
     def _read(self) -> list[Message]:
         """Wait for a first record, then a short while for company: quick when idle, large batches under load."""
         first = self._consumer.consume(1, _IDLE_SECONDS)
-        more = self._most_records - 1
+        more = self._max_records - 1
         if not first or more == 0:
             return first
         self._revoked.clear()
@@ -249,7 +251,7 @@ class ConsumerLoop:
     def _rewind(self) -> None:
         """Stand where a fresh start would begin; when that cannot be learnt now, pause and try again later."""
         places = self._consumer.assignment()
-        self._backlog.clear()
+        self._reader.clear()
         try:
             self._session.open()  # first: committed offsets are final only when nothing of ours is in flight any more
             for start in self._starts(self._consumer, places):
@@ -273,9 +275,9 @@ class ConsumerLoop:
         stored = self._stage.stored_positions([(place.topic, place.partition) for place in places])
         starts = starting_offsets(consumer, places, stored, self._process.first_start)
         new = {(start.topic, start.partition): start.offset for start in starts}
-        self._backlog.start_at(new)
+        self._reader.start_at(new)
         new = {place: offset for place, offset in new.items() if place not in stored}
-        if new and isinstance(self._stage, KeepsPositions):
+        if new and isinstance(self._stage, StoresOffsets):
             self._stage.begin_at(new)
         return starts
 
@@ -347,7 +349,7 @@ class ConsumerLoop:
         metrics.rebalances.labels(self._stage.name, "revoked").inc()
         given_away = [(place.topic, place.partition) for place in partitions]
         self._revoked.update(given_away)
-        self._backlog.forget(given_away)
+        self._reader.forget(given_away)
         consumer.incremental_unassign(partitions)
 
     def _record(self, message: Message) -> Record:

@@ -13,7 +13,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from .dead_letters import ATTEMPTS_HEADER, MOST_BYTES, REDRIVEN_HEADER
+from .dead_letters import ATTEMPTS_HEADER, MAX_LETTER_BYTES, REDRIVEN_HEADER
 from .errors import EXIT_DEPENDENCY_DOWN, Fatal
 from .records import Headers, Record
 from .settings import KafkaSettings
@@ -115,7 +115,7 @@ def redrive(kafka: KafkaSettings, letters: Iterable[Letter], sent: Callable[[Let
         return on_delivery
 
     config = {"acks": "all", "enable.idempotence": True, "partitioner": "murmur2_random"}
-    producer = Producer({"message.max.bytes": MOST_BYTES} | kafka.client_config() | config)
+    producer = Producer({"message.max.bytes": MAX_LETTER_BYTES} | kafka.client_config() | config)
     try:
         for letter in letters:
             _produce(producer, letter, delivered(letter))

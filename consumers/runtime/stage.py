@@ -33,7 +33,7 @@ class Stage(Protocol):
         """Topics it writes, apart from dead letters."""
 
     @property
-    def most_records(self) -> int:
+    def max_records(self) -> int:
         """No batch is larger, whatever ATTRIBUTION_BATCH_SIZE says."""
 
     def handle(self, batch: Sequence[Record]) -> Outcome:
@@ -59,7 +59,7 @@ class Stage(Protocol):
 
 
 @runtime_checkable
-class KeepsPositions(Protocol):
+class StoresOffsets(Protocol):
     """What a stage with a store of its own offers besides: its store knows every partition from the start."""
 
     def begin_at(self, starts: Mapping[TopicPartition, int]) -> None:

@@ -19,12 +19,14 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from . import metrics
-from .crash_points import crash_at
-from .dead_letters import MOST_BYTES
+from .crash_points import crash_at, register_points
+from .dead_letters import MAX_LETTER_BYTES
 from .error_codes import AWAY, FENCED, LOST_ASSIGNMENT, TOPIC_REFUSED
 from .errors import Fatal, Fenced, Retry
 from .records import Outbound
 from .settings import KafkaSettings
+
+register_points("loop_before_send_offsets", "loop_before_kafka_commit")
 
 _log = structlog.get_logger()
 
@@ -64,7 +66,7 @@ class TransactionSession:
             "error_cb": self._on_error,
             "on_delivery": self._on_delivery,
         }
-        producer = Producer({"message.max.bytes": MOST_BYTES} | self._kafka.client_config() | config)
+        producer = Producer({"message.max.bytes": MAX_LETTER_BYTES} | self._kafka.client_config() | config)
         try:
             producer.init_transactions(30.0)
         except KafkaException as error:

@@ -13,8 +13,7 @@ from attributary.attribution_core.domain.lookback import LookbackPolicy
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.adapters.quarantine import TrialDoneError, bisect_rejected
 from attributary.consumers.adapters.stored_offsets import OffsetStore
-from attributary.consumers.runtime import metrics
-from attributary.consumers.runtime.crash_points import crash_at
+from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.metrics import timed
@@ -28,8 +27,11 @@ from attributary.consumers.store.session import StoreSession
 from attributary.schemas.codec import Codec
 from attributary.schemas.topics import COMMANDS, CONVERSIONS, IDENTITIES, TOUCHPOINTS, conversion_key
 
+from . import metrics
 from .decode import Decoder, StitchBatch
 from .stitch import Bounds, Key, LockSetGrewError, Stitched, stitch
+
+register_points("stitcher_in_store", "stitcher_before_pg_commit", "stitcher_after_pg_commit")
 
 GROUP = "attribution.stitcher"
 _MOST_TRIES = 10
@@ -53,7 +55,7 @@ class StitcherStage:
     group = GROUP
     topics = (TOUCHPOINTS, CONVERSIONS, IDENTITIES)
     output_topics = (COMMANDS,)
-    most_records = 100_000
+    max_records = 100_000
 
     def __init__(self, dsn: str, codec: Codec, policy: LookbackPolicy, max_poison_share: float) -> None:
         self._codec = codec

@@ -9,10 +9,11 @@ import time
 
 from attributary.attribution_core.models.model_set import TRAINED_MODELS
 from attributary.consumers.adapters.error_mapping import map_errors
-from attributary.consumers.runtime import metrics
 from attributary.consumers.store.jobs.job_views import drifted, job_backlog
 from attributary.consumers.store.models.changed_people import state_lag
 from attributary.consumers.store.session import StoreSession
+
+from . import metrics
 
 # Counting the people who wait for the training state reads all their rows, so this may take a hundredth of the time.
 _REST = 100

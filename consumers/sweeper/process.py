@@ -18,8 +18,7 @@ from attributary.attribution_core.domain.lookback import LookbackPolicy
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.adapters.policy_settings import PolicySettings
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
-from attributary.consumers.runtime import metrics
-from attributary.consumers.runtime.crash_points import crash_at
+from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.error_codes import TOPIC_REFUSED
 from attributary.consumers.runtime.errors import Fatal, Retry
 from attributary.consumers.runtime.health import Heartbeat, serve
@@ -33,10 +32,13 @@ from attributary.consumers.store.session import StoreSession
 from attributary.schemas.codec import Codec
 from attributary.schemas.topics import COMMANDS, conversion_key
 
+from . import metrics
 from .input_age import STITCHER, UnreadAgeReader
 from .job_backlog import JobBacklog
 from .retention import JobRetention, RetentionSettings, VersionRetention
 from .sweep import Sweep, UnreadAges, sweep
+
+register_points("sweeper_before_pg_commit", "sweeper_after_pg_commit", "sweeper_after_send")
 
 _log = structlog.get_logger()
 

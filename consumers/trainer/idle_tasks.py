@@ -16,12 +16,13 @@ import structlog
 from attributary.attribution_core.domain.limits import LimitError
 from attributary.attribution_core.statistics.state import StateError
 from attributary.consumers.adapters.error_mapping import map_errors
-from attributary.consumers.runtime import metrics
 from attributary.consumers.store.models.changed_people import next_tenant_with_changes
 from attributary.consumers.store.models.incremental_state import turn
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.training.incremental_state import STEP_PEOPLE, Step, begin, looked, snapshot, step
 from attributary.consumers.training.journeys import UnknownPolicyError
+
+from . import metrics
 
 _log = structlog.get_logger()
 

@@ -13,8 +13,7 @@ from typing import Any
 import structlog
 
 from attributary.consumers.adapters.error_mapping import map_errors
-from attributary.consumers.runtime import metrics
-from attributary.consumers.runtime.crash_points import crash_at
+from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.metrics import timed
 from attributary.consumers.runtime.records import DeadLetter, Outcome, Record
@@ -24,7 +23,10 @@ from attributary.schemas.codec import Codec, DecodeError
 from attributary.schemas.rules import check_job, find_unstorable_text
 from attributary.schemas.topics import JOB_STATUS, JOBS
 
+from . import metrics
 from .worker import Worker
+
+register_points("trainer_after_submit")
 
 _log = structlog.get_logger()
 
@@ -46,7 +48,7 @@ class TrainerStage:
     group = GROUP
     topics = (JOBS,)
     output_topics = (JOB_STATUS,)
-    most_records = 500
+    max_records = 500
 
     def __init__(
         self, session: StoreSession, codec: Codec, worker: Worker, max_poison_share: float, grace_seconds: float

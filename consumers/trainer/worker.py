@@ -23,8 +23,7 @@ from typing import NamedTuple
 import structlog
 
 from attributary.consumers.adapters.error_mapping import map_errors
-from attributary.consumers.runtime import metrics
-from attributary.consumers.runtime.crash_points import crash_at
+from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.errors import EXIT_CONFIG, AttributaryError, Fatal, Retry
 from attributary.consumers.runtime.loop import run_guarded
 from attributary.consumers.store.jobs.jobs import (
@@ -39,11 +38,14 @@ from attributary.consumers.store.jobs.jobs import (
 )
 from attributary.consumers.store.session import StoreSession
 
+from . import metrics
 from .heartbeat import OUTCOMES, CancelledError, Pulse, StoppedError
 from .idle_tasks import Upkeep
 from .job_handlers import JOB_ERRORS, Workshop
 from .job_requests import PARAMETERS
 from .job_statuses import StatusPublisher
+
+register_points("trainer_before_finish", "trainer_after_finish")
 
 _log = structlog.get_logger()
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import psycopg
 
 from attributary.attribution_core.statistics.state import JourneyState
-from attributary.consumers.runtime.crash_points import crash_at
+from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.store.connection import translated_errors
 from attributary.consumers.store.models.changed_people import (
     all_people_changed,
@@ -46,6 +46,8 @@ from attributary.consumers.store.models.timelines import Selection, stored_polic
 from .contributions import Change, change, contributions_of
 from .journeys import FinishRules, finished_journeys
 from .read_journeys import Closing, Learned, Progress, ReadCounts, Window, no_progress, read_journeys
+
+register_points("trainer_in_upkeep", "trainer_before_upkeep_commit")
 
 STEP_PEOPLE = 2_000
 """Changes a step: a job waits for a step at most."""

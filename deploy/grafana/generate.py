@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from attributary.consumers.runtime.metrics import CATALOGUE, MetricDefinition
+from attributary.cli.metrics import all_metrics
+from attributary.consumers.runtime.metrics import MetricDefinition
 
 HERE = Path(__file__).parent
 DASHBOARDS = HERE / "dashboards"
@@ -28,7 +29,7 @@ COLUMNS = 24 // WIDTH
 
 def operations() -> dict[str, Any]:
     """One panel for every metric, in the order of the catalogue, which goes from the process to its stages."""
-    panels = [_metric_panel(number, metric) for number, metric in enumerate(CATALOGUE)]
+    panels = [_metric_panel(number, metric) for number, metric in enumerate(all_metrics())]
     return _dashboard("attributary-operations", "Attributary: operations", panels, "now-1h", "10s")
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from attributary.consumers.runtime import metrics
+from attributary.consumers.attributor import metrics
+from attributary.consumers.auditor import metrics as auditor_metrics
 from attributary.consumers.runtime.errors import Fatal
 from attributary.consumers.runtime.records import Record
 from attributary.consumers.store.connection import connect
@@ -159,10 +160,10 @@ def test_the_auditor_counts_what_is_out_of_balance(stages: InProcess) -> None:
     (message,) = stages.attributor.handle(stages.commands).messages
     result = codec().decode("result", message.value)
     result["models"][0]["touchpoints"][0]["value_micros"] += 1
-    before = metrics.credit_imbalance._value.get()
+    before = auditor_metrics.credit_imbalance._value.get()
     record = Record(RESULTS, 0, 0, None, codec().encode("result", result), 0)
     assert stages.auditor.handle([record]).messages == []
-    assert metrics.credit_imbalance._value.get() == before + 1
+    assert auditor_metrics.credit_imbalance._value.get() == before + 1
 
 
 def test_a_result_that_cannot_be_read_is_a_dead_letter_and_the_rest_is_stored(stages: InProcess, database: str) -> None:

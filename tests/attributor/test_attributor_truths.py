@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
-from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.records import Record
+from attributary.consumers.stitcher import metrics
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.events.policies import store_policy
 from attributary.consumers.store.events.sweep import finalise, overdue

@@ -9,8 +9,9 @@ from structlog.testing import capture_logs
 
 from attributary.attribution_core.domain.journeys import JourneyBatch, Outcomes
 from attributary.attribution_core.statistics.state import JourneyState
+from attributary.consumers.attributor import metrics
+from attributary.consumers.auditor import metrics as auditor_metrics
 from attributary.consumers.maintenance.recompute import wrong_results
-from attributary.consumers.runtime import metrics
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.events.attribution_inputs import conversions_by_id
 from attributary.consumers.store.models.model_states import NewState, activate, save_states
@@ -54,7 +55,7 @@ def test_one_tenants_broken_version_stops_nobody(
     put_in_force(database, "acme", settings, document)
     put_in_force(database, "else", {})
     unusable = metrics.model_versions_unusable.labels("markov")._value
-    imbalance = metrics.credit_imbalance._value.get()
+    imbalance = auditor_metrics.credit_imbalance._value.get()
     before = unusable.get()
     with InProcess(database) as stages, capture_logs() as logs:
         for tenant in ("acme", "else"):
@@ -81,7 +82,7 @@ def test_one_tenants_broken_version_stops_nobody(
         again = [codec().decode("result", message.value) for message in other.attributor.handle(commands).messages]
     assert {each["content_hash"] for each in again} == {each["content_hash"] for each in stages.results}
     assert len(again) == 2
-    assert metrics.credit_imbalance._value.get() == imbalance
+    assert auditor_metrics.credit_imbalance._value.get() == imbalance
     with connect(database, application_name="tests") as connection:
         assert connection.execute("SELECT count(*) FROM attribution_results").fetchone() == (2,)
         pending = conversions_by_id(connection, [("acme", "c1"), ("else", "c1")])

@@ -67,7 +67,7 @@ def test_one_that_cannot_start_ends_them_all() -> None:
 
 
 @pytest.fixture
-def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def fake_services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Instead of stages: programs that note their start and wait for SIGTERM."""
     from attributary.local import supervisor
 
@@ -101,9 +101,9 @@ def supervise(folder: Path, wait_for: int, first_port: int, without: Sequence[st
         return run_all(without, first_port)
 
 
-def test_a_signal_reaches_every_stage(stand_ins: Path) -> None:
-    assert supervise(stand_ins, 4, 9000, ["trainer"]) == 0
-    assert logs(stand_ins) == {
+def test_a_signal_reaches_every_stage(fake_services: Path) -> None:
+    assert supervise(fake_services, 4, 9000, ["trainer"]) == 0
+    assert logs(fake_services) == {
         "stitcher": ["9000", "stopped"],
         "attributor": ["9001", "stopped"],
         "auditor": ["9002", "stopped"],
@@ -111,12 +111,12 @@ def test_a_signal_reaches_every_stage(stand_ins: Path) -> None:
     }
 
 
-def test_any_port_is_any_port_for_all(stand_ins: Path) -> None:
-    assert supervise(stand_ins, 5, 0) == 0
-    assert {lines[0] for lines in logs(stand_ins).values()} == {"0"}
+def test_any_port_is_any_port_for_all(fake_services: Path) -> None:
+    assert supervise(fake_services, 5, 0) == 0
+    assert {lines[0] for lines in logs(fake_services).values()} == {"0"}
 
 
-def test_a_signal_during_the_start_is_not_forgotten(stand_ins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_during_the_start_is_not_forgotten(fake_services: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from attributary.local import supervisor
 
     started: list[str] = []
@@ -131,7 +131,7 @@ def test_a_signal_during_the_start_is_not_forgotten(stand_ins: Path, monkeypatch
     monkeypatch.setattr(supervisor, "command_line", signalled)
     assert supervisor.run_all([], 9000) == 0
     assert started == ["stitcher", "attributor"]
-    assert all(lines[-1] == "stopped" for lines in logs(stand_ins).values() if lines)
+    assert all(lines[-1] == "stopped" for lines in logs(fake_services).values() if lines)
 
 
 def demo(report: Path, folder: Path, *arguments: str) -> dict[str, Any]:

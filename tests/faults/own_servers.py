@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from attributary.local.process import ChildError
+from attributary.local.process import ProcessFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ def no_kafka_skips() -> Iterator[None]:
     """Skip where no Kafka can be started; fail instead where one is required."""
     try:
         yield
-    except ChildError as error:
+    except ProcessFailedError as error:
         if os.environ.get("REQUIRE_KAFKA") == "1":
             pytest.fail(f"REQUIRE_KAFKA=1, and {error}", pytrace=False)
         pytest.skip(f"no Kafka that may be broken: {error}")

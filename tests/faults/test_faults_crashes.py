@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
-from attributary.consumers.runtime.crash_points import points_of
+from attributary.consumers.runtime.crash_points import crash_points
 from tests.factories.traffic import publish, traffic
 from tests.faults.fault_assertions import fired
 
@@ -18,10 +19,13 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.fault, pytest.mark.slow]
 
 STAGES = ("stitcher", "attributor", "auditor")
+for _name in (*STAGES, "sweeper"):
+    importlib.import_module(f"attributary.consumers.{_name}.process")  # registers the points that it passes
 # One entry a round: where each of the stages dies. A point that is added to the list has its turn by itself.
+_POINTS = {stage: crash_points(stage, "loop") for stage in STAGES}
 ROUNDS = tuple(
-    tuple(points_of(stage)[number % len(points_of(stage))] for stage in STAGES)
-    for number in range(max(len(points_of(stage)) for stage in STAGES))
+    tuple(points[number % len(points)] for points in _POINTS.values())
+    for number in range(max(len(points) for points in _POINTS.values()))
 )
 OVERDUE = "UPDATE attribution_conversions SET version = version + 1, version_reason = 'repair', versioned_at = now()"
 
@@ -42,7 +46,7 @@ def test_dying_there_changes_nothing(broken: PipelineUnderTest, published: Publi
     broken.check(published.acknowledged)
 
 
-@pytest.mark.parametrize("point", points_of("sweeper"))
+@pytest.mark.parametrize("point", crash_points("sweeper"))
 def test_a_sweeper_that_dies_there_is_followed_by_one_that_asks(
     broken: PipelineUnderTest, published: Publisher, point: str
 ) -> None:

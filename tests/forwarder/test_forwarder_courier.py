@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from attributary.consumers.destinations import metrics
 from attributary.consumers.destinations.credentials import Account, Credentials
 from attributary.consumers.destinations.destination import Response
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.destinations.sender import CourierOptions
-from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.store.connection import StoreUnavailable
 from attributary.consumers.store.deliveries.delivery import DeliveryKey, DeliveryState

@@ -15,7 +15,8 @@ import pytest
 
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.destinations.sender import CourierOptions
-from attributary.consumers.runtime import crash_points as crash
+from attributary.consumers.forwarder import stage as _stage  # noqa: F401  # registers the points that it passes
+from attributary.consumers.runtime.crash_points import crash_points
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.store.deliveries.ledger import PostgresLedger
 from attributary.consumers.store.session import StoreSession
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from tests.forwarder.conftest import MakeStage
 
 ROOT = Path(__file__).parents[2]
-POINTS = tuple(point for point in crash.POINTS if point.startswith("forwarder_"))
+POINTS = crash_points("forwarder")
 
 
 def run_child(name: str, url: str, dsn: str, path: Path, crash_at: str = "") -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from attributary.local.process import ChildError, run
+from attributary.local.process import ProcessFailedError, run
 from attributary.local.stages import command_line
 from attributary.schemas.schema_catalog import defaults
 from attributary.schemas.topics import CONVERSIONS, IDENTITIES, TOUCHPOINTS, dead_letter_topic
@@ -98,5 +98,5 @@ def test_explain_says_of_every_touch_why_it_is_in_or_out(pipeline: PipelineUnder
     text = attributary(pipeline, "explain", "order-1", "--tenant", "acme")
     for part in ("49.90 EUR", "u:ann", "device-7", "identity", "linear", "out: sent by a robot"):
         assert part in text
-    with pytest.raises(ChildError, match="ended with 1"):
+    with pytest.raises(ProcessFailedError, match="ended with 1"):
         attributary(pipeline, "explain", "order-1", "--tenant", "other")

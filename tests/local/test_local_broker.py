@@ -13,7 +13,7 @@ from confluent_kafka.cimpl import NewTopic
 from attributary.local import broker as discovery
 from attributary.local.broker import BrokerUnavailableError, find_broker
 from attributary.local.kafka_jars import free_node_ports, kafka_cluster
-from attributary.local.process import ChildError
+from attributary.local.process import ProcessFailedError
 
 if TYPE_CHECKING:
     from attributary.local.broker import Broker
@@ -63,7 +63,7 @@ def test_a_given_broker_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_reasons_are_listed_when_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_java(*_args: object, **_kwargs: object) -> None:
-        raise ChildError("there is no Java")
+        raise ProcessFailedError("there is no Java")
 
     monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
     monkeypatch.setattr(discovery, "docker_obstacle", lambda: "no Docker engine answers")
@@ -148,6 +148,6 @@ def test_a_relative_folder_is_the_callers(
     try:
         with kafka_cluster(folder=Path("here")) as cluster:
             assert cluster.bootstrap
-    except ChildError as error:
+    except ProcessFailedError as error:
         pytest.skip(f"no jars: {error}")
     assert (tmp_path / "here" / "node-1" / "server.properties").exists()

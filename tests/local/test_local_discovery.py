@@ -11,7 +11,7 @@ import pytest
 from attributary.local.docker_broker import docker_obstacle
 from attributary.local.kafka_maven import fetch_jars, java
 from attributary.local.paths import cache_dir, state_dir
-from attributary.local.process import ChildError
+from attributary.local.process import ProcessFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +61,7 @@ def test_no_engine_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_
 def test_jars_that_were_fetched_need_no_maven(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ATTRIBUTARY_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ChildError, match="there is no Maven"):
+    with pytest.raises(ProcessFailedError, match="there is no Maven"):
         fetch_jars()
     fetched = cache_dir("kafka")
     maven = tmp_path / "mvn"
@@ -81,7 +81,7 @@ def test_a_failed_fetch_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, t
     maven = tmp_path / "mvn"
     maven.write_text("#!/bin/sh\necho no route to host\nexit 1\n")
     maven.chmod(0o755)
-    with pytest.raises(ChildError, match=r"Maven ended with 1:\nno route to host"):
+    with pytest.raises(ProcessFailedError, match=r"Maven ended with 1:\nno route to host"):
         fetch_jars()
     assert list(cache_dir("kafka").iterdir()) == []
 
@@ -95,14 +95,14 @@ def test_an_old_java_is_refused(printed: str, complaint: str, monkeypatch: pytes
     program.chmod(0o755)
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ChildError, match=complaint):
+    with pytest.raises(ProcessFailedError, match=complaint):
         java()
 
 
 def test_no_java_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ChildError, match="there is no Java"):
+    with pytest.raises(ProcessFailedError, match="there is no Java"):
         java()
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from attributary.consumers.runtime.errors import Fenced, Retry
 from attributary.consumers.runtime.records import Outbound
-from attributary.consumers.runtime.stage import KeepsPositions
+from attributary.consumers.runtime.stage import StoresOffsets
 from attributary.consumers.sweeper.input_age import ATTRIBUTOR, AUDITOR, STITCHER
 from attributary.consumers.sweeper.sweep import UnreadAges
 from attributary.schemas.topics import (
@@ -172,7 +172,7 @@ class Schedule:
             here = committed.setdefault(place, 0)  # the first start commits where it begins
             worker.positions[place] = min(here, stored.get(place, here))
         new = {place: worker.positions[place] for place in places if place not in stored}
-        if new and isinstance(worker.stage, KeepsPositions):
+        if new and isinstance(worker.stage, StoresOffsets):
             worker.stage.begin_at(new)
 
     def _rewind(self, worker: Worker) -> None:

@@ -27,7 +27,7 @@ class Collector:
     """
 
     name = "collector"
-    most_records = 1_000
+    max_records = 1_000
 
     def __init__(self, enough: int, prefix: str) -> None:
         self.enough = enough

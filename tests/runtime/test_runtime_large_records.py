@@ -29,7 +29,7 @@ class Refusing:
     group = GROUP
     topics = (TOUCHPOINTS,)
     output_topics = (COMMANDS,)
-    most_records = 10
+    max_records = 10
     loop: ConsumerLoop
 
     def handle(self, batch: Sequence[Record]) -> Outcome:

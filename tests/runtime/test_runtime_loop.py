@@ -150,7 +150,7 @@ class StubStage:
     group: str = "group"
     topics: Sequence[str] = (TOPIC,)
     output_topics: Sequence[str] = ("out",)
-    most_records: int = 100
+    max_records: int = 100
     batches: list[list[int]] = field(default_factory=list)
     raises: list[Exception] = field(default_factory=list)
     stored: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -269,7 +269,7 @@ def test_no_batch_is_larger_than_asked_for(bench: Bench) -> None:
     bench.turn(messages(*range(8)))
     bench.turn()
     assert bench.stage.batches == [[0, 1, 2, 3, 4], [5, 6, 7]]
-    bench.stage.most_records = 1
+    bench.stage.max_records = 1
     bench.turn(messages(8, 9))
     assert bench.stage.batches[2] == [8]
 

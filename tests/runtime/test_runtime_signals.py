@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import signal
 import subprocess
@@ -12,7 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from attributary.consumers.runtime.crash_points import POINTS, points_of
+from attributary.consumers.runtime.crash_points import crash_points
+
+STAGES = ("stitcher", "attributor", "auditor", "sweeper", "forwarder", "trainer")
+for _name in (*(f"{stage}.process" for stage in STAGES), "maintenance.rebuild"):
+    importlib.import_module(f"attributary.consumers.{_name}")  # a module registers the points that it passes
 
 CONSUMERS = Path(__file__).resolve().parents[2] / "consumers"
 COMMANDS = Path(__file__).resolve().parents[2] / "src" / "attributary" / "cli"
@@ -71,18 +76,28 @@ def test_the_list_of_points_is_that_of_the_code() -> None:
                 (point,) = node.args
                 assert isinstance(point, ast.Constant), ast.unparse(node)
                 passed.add(point.value)
-    assert passed == set(POINTS)
+    assert passed == set(crash_points())
 
 
 START = """
     import sys
     from attributary.consumers.runtime.run import run_process
+    import attributary.consumers.stitcher.stage
     sys.exit(run_process("tests", "1", lambda process: print("body")))
 """
 
 
 @pytest.mark.parametrize(
-    "armed", ["stitcher_in_stor", "stitcher_in_store:", "stitcher_in_store:0", "stitcher_in_store:x", ":2", "*"]
+    "armed",
+    [
+        "stitcher_in_stor",
+        "stitcher_in_store:",
+        "stitcher_in_store:0",
+        "stitcher_in_store:x",
+        ":2",
+        "*",
+        "auditor_after_pg_commit",
+    ],
 )
 def test_a_crash_point_that_does_not_exist_stops_the_start(armed: str) -> None:
     code, out, err = end(start(START, ATTRIBUTION_CRASH_AT=armed))
@@ -98,10 +113,10 @@ def test_a_crash_point_that_exists_does_not(armed: str) -> None:
     assert "body" in out
 
 
-def test_every_point_is_some_stage_s() -> None:
-    stages = ("stitcher", "attributor", "auditor", "sweeper", "forwarder", "trainer", "rebuild")
-    assert {point for stage in stages for point in points_of(stage)} == set(POINTS)
-    assert set(points_of("sweeper")) == {point for point in POINTS if point.startswith("sweeper")}
+def test_every_point_belongs_to_a_stage() -> None:
+    stages = ("stitcher", "attributor", "auditor", "sweeper", "forwarder", "trainer", "rebuild", "loop")
+    assert set(crash_points(*stages)) == set(crash_points())
+    assert set(crash_points("sweeper")) == {point for point in crash_points() if point.startswith("sweeper")}
 
 
 WAIT = """

@@ -11,13 +11,13 @@ from confluent_kafka import KafkaError
 from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
 from attributary.consumers.attributor.stage import AttributorStage
 from attributary.consumers.auditor.stage import AuditorStage
-from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.errors import Fatal, Retry
 from attributary.consumers.runtime.health import Heartbeat
 from attributary.consumers.stitcher.stage import StitcherStage
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.events import sweep as sweeping
 from attributary.consumers.store.session import StoreSession
+from attributary.consumers.sweeper import metrics
 from attributary.consumers.sweeper.input_age import ATTRIBUTOR, AUDITOR, READERS, STITCHER
 from attributary.consumers.sweeper.process import Sweeper, SweeperSettings
 from attributary.schemas.topics import TOUCHPOINTS

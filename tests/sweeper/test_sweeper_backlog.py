@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from attributary.consumers.runtime import metrics
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.jobs.job_views import list_jobs
 from attributary.consumers.store.jobs.jobs import NewJob, claim_next, finish, submit
 from attributary.consumers.store.models.model_states import NewState, save_states
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.sweeper import job_backlog as backlog
+from attributary.consumers.sweeper import metrics
 from attributary.consumers.sweeper import retention as keeping
 from attributary.consumers.sweeper.job_backlog import JobBacklog
 from attributary.consumers.sweeper.retention import JobRetention, RetentionSettings

@@ -13,12 +13,13 @@ import pytest
 from typer.testing import CliRunner
 
 from attributary.cli.main import app
-from attributary.consumers.runtime.crash_points import POINTS
+from attributary.consumers.runtime.crash_points import crash_points
 from attributary.consumers.runtime.settings import KafkaSettings
 from attributary.consumers.runtime.topic_reader import read_topic
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.models.model_states import in_force, list_states
-from attributary.local.process import Child, spawn
+from attributary.consumers.trainer import process as _process  # noqa: F401  # registers the points that it passes
+from attributary.local.process import ManagedProcess, spawn
 from attributary.local.stages import command_line
 from attributary.producers.client import AttributaryProducer
 from attributary.producers.config import ProducerConfig
@@ -70,7 +71,7 @@ def shop(pipeline: str) -> str:
 
 
 @contextmanager
-def trainer(folder: Path, crash_at: str = "", stage: str = "trainer", name: str = "0") -> Iterator[Child]:
+def trainer(folder: Path, crash_at: str = "", stage: str = "trainer", name: str = "0") -> Iterator[ManagedProcess]:
     environment = {**os.environ, "ATTRIBUTION_CRASH_AT": crash_at, "ATTRIBUTION_INSTANCE": name}
     child = spawn(command_line(stage), name=stage, log=folder / f"{stage}-{name}.log", env=environment)
     try:
@@ -123,7 +124,7 @@ def test_jobs_go_through_kafka_and_come_back(shop: str, fresh_topics: str, tmp_p
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("point", [point for point in POINTS if point.startswith("trainer_") and "upkeep" not in point])
+@pytest.mark.parametrize("point", [point for point in crash_points("trainer") if "upkeep" not in point])
 def test_a_job_survives_the_death_of_its_worker(shop: str, fresh_topics: str, tmp_path: Path, point: str) -> None:
     with trainer(tmp_path, crash_at=point) as child:
         run("jobs", "submit", "train", *ACME, *ACTIVATED, "--id", "t1")

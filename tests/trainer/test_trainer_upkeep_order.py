@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from attributary.attribution_core.statistics.forgetting import UNIT
 from attributary.attribution_core.statistics.state import StateError
 from attributary.cli.main import app
-from attributary.consumers.runtime.crash_points import POINTS
+from attributary.consumers.runtime.crash_points import crash_points
 from attributary.consumers.stitcher.decode import content_hash
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.events.sweep import close_journeys
@@ -159,7 +159,7 @@ _CRASH = """
 """
 
 
-@pytest.mark.parametrize("point", [point for point in POINTS if "upkeep" in point])
+@pytest.mark.parametrize("point", [point for point in crash_points("trainer") if "upkeep" in point])
 def test_a_crash_in_a_step_leaves_everything_as_it_was(shop: str, point: str) -> None:
     feed(shop, [touchpoint("ben", 2, "display")])
     with opened(shop) as connection:

@@ -11,7 +11,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from attributary.cli.job_views import print_job
-from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.records import Outcome
 from attributary.consumers.store.connection import connect
@@ -20,6 +19,7 @@ from attributary.consumers.store.jobs.jobs import claim_next
 from attributary.consumers.store.models.model_states import in_force, list_states
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.trainer import job_statuses as statuses
+from attributary.consumers.trainer import metrics
 from attributary.consumers.trainer.job_statuses import status_record
 from attributary.consumers.trainer.worker import WorkerLimits
 from attributary.schemas.codec import Codec

@@ -33,7 +33,7 @@ def _demo(
     """
     from attributary.local.broker import BrokerUnavailableError
     from attributary.local.demo.run import NotOurFolderError, run_demo
-    from attributary.local.process import ChildError
+    from attributary.local.process import ProcessFailedError
 
     try:
         code = run_demo(
@@ -43,7 +43,7 @@ def _demo(
             folder=folder.resolve(),  # programs that it starts have working folders of their own
             report_file=report,
         )
-    except (BrokerUnavailableError, ChildError, TimeoutError) as error:
+    except (BrokerUnavailableError, ProcessFailedError, TimeoutError) as error:
         typer.echo(f"attributary demo: {error}", err=True)
         raise typer.Exit(69) from None
     except NotOurFolderError as error:

@@ -39,19 +39,19 @@ def up(
     """
     from attributary.local.broker import BrokerUnavailableError
     from attributary.local.folder import FolderInUseError
-    from attributary.local.process import ChildError
+    from attributary.local.process import ProcessFailedError
     from attributary.local.up import run_foreground, start_detached
 
     folder = _folder(data)
     try:
         if detach:
-            print(start_detached(folder, stand_ins=fake_destinations))
+            print(start_detached(folder, fake_services=fake_destinations))
         else:
-            run_foreground(folder, lambda line: print(line, flush=True), stand_ins=fake_destinations)
+            run_foreground(folder, lambda line: print(line, flush=True), fake_services=fake_destinations)
     except FolderInUseError as error:
         print(error)
         raise typer.Exit(2) from None
-    except (ChildError, BrokerUnavailableError) as error:
+    except (ProcessFailedError, BrokerUnavailableError) as error:
         print(error)
         raise typer.Exit(69) from None
 
@@ -61,13 +61,13 @@ def down(data: Annotated[Path | None, _DATA] = None) -> None:
 
     Example: attributary down
     """
-    from attributary.local.process import ChildError
+    from attributary.local.process import ProcessFailedError
     from attributary.local.up import stop_detached
 
     folder = _folder(data)
     try:
         stopped = stop_detached(folder)
-    except ChildError as error:
+    except ProcessFailedError as error:
         print(error)
         raise typer.Exit(69) from None
     print("stopped; the data stays in" if stopped else "no stack runs in", folder.path)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from attributary.cli.generated_page import compare_page, print_page
+
+if TYPE_CHECKING:
+    from attributary.consumers.runtime.metrics import MetricDefinition
 
 _HEAD = """# Metrics
 
@@ -17,6 +21,9 @@ personal data in it. This page is made by `attributary metrics --markdown`; `mak
 | Metric | Type | Labels | Meaning |
 |---|---|---|---|
 """
+
+
+_REGISTERING = ("stitcher", "attributor", "auditor", "sweeper", "destinations", "trainer")
 
 
 def register(app: typer.Typer) -> None:
@@ -44,18 +51,21 @@ def _metrics(
     from rich.console import Console
     from rich.table import Table
 
-    from attributary.consumers.runtime.metrics import CATALOGUE
-
     table = Table("Metric", "Type", "Labels", "Meaning", title="Metrics")
-    for metric in CATALOGUE:
+    for metric in all_metrics():
         table.add_row(metric.name, metric.kind, ", ".join(metric.labels), metric.help)
     Console().print(table)
 
 
-def _page() -> str:
+def all_metrics() -> list[MetricDefinition]:
+    """Return the metrics of all processes: those that each has, then those that the stages register."""
     from attributary.consumers.runtime.metrics import CATALOGUE
 
-    rows = (
-        f"| `{metric.name}` | {metric.kind} | {', '.join(metric.labels)} | {metric.help} |\n" for metric in CATALOGUE
-    )
+    for module in _REGISTERING:
+        importlib.import_module(f"attributary.consumers.{module}.metrics")
+    return CATALOGUE
+
+
+def _page() -> str:
+    rows = (f"| `{m.name}` | {m.kind} | {', '.join(m.labels)} | {m.help} |\n" for m in all_metrics())
     return _HEAD + "".join(rows)

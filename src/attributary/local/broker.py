@@ -21,7 +21,7 @@ from attributary.local.kafka_jars import (
     kafka_cluster,
 )
 from attributary.local.mock_broker import LIMITS, mock_broker
-from attributary.local.process import ChildError
+from attributary.local.process import ProcessFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -113,7 +113,7 @@ def _try(kind: Kind, stack: ExitStack, missed: list[str], folder: Path | None, n
         case "jars":
             try:
                 cluster = stack.enter_context(kafka_cluster(nodes, folder))
-            except ChildError as error:
+            except ProcessFailedError as error:
                 missed.append(f"Kafka's jars: {error}")
                 return None
             return Broker(cluster.bootstrap, "jars", cluster, tuple(missed))

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from attributary.local.kafka_jars import KAFKA_VERSION, cluster_refusal
 from attributary.local.ports import LOOPBACK, free_port
-from attributary.local.process import ChildError
+from attributary.local.process import ProcessFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,5 +85,5 @@ def _wait(address: str) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while (reason := cluster_refusal(address, 1)) is not None:
         if time.monotonic() > deadline:
-            raise ChildError(f"Kafka in Docker is not ready after {_START_SECONDS:.0f} s: {reason}")
+            raise ProcessFailedError(f"Kafka in Docker is not ready after {_START_SECONDS:.0f} s: {reason}")
         time.sleep(0.2)

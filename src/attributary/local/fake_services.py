@@ -1,6 +1,6 @@
 """Stand-ins for Meta and GA4 beside a local stack, so that forwarding can be watched without an account.
 
-Contract: `start_stand_ins` returns when both answer, with the variables that lead the forwarders to them.
+Contract: `start_fake_services` returns when both answer, with the variables that lead the forwarders to them.
 Invariant: those variables replace every credential of the environment, so no real one is ever used with a
 stand-in, and no event of a local stack reaches a real account.
 """
@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from attributary.local.ports import LOOPBACK, free_port, is_free
-from attributary.local.process import Child, spawn, wait_until_ready
+from attributary.local.process import ManagedProcess, spawn, wait_until_ready
 from attributary.local.stages import command_line
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ META_PORT, GA4_PORT = 9801, 9802
 _START_SECONDS = 60.0
 
 
-def start_stand_ins(folder: StackFolder) -> tuple[Child, dict[str, str]]:
+def start_fake_services(folder: StackFolder) -> tuple[ManagedProcess, dict[str, str]]:
     """Start both stand-ins as one process; returns it and the forwarders' variables."""
     meta = folder.port("stand-in-meta", free_port(META_PORT))
     ga4 = folder.port("stand-in-ga4", free_port(GA4_PORT))

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from attributary.local.paths import cache_dir
-from attributary.local.process import ChildError, run
+from attributary.local.process import ProcessFailedError, run
 
 POM = Path(__file__).with_name("kafka-pom.xml")
 _OLDEST_JAVA = 17
@@ -27,17 +27,17 @@ def java() -> Path:
     """The Java program to use: of JAVA_HOME, else of PATH.
 
     Raises:
-        ChildError: when there is none, or it is older than Kafka 4 needs.
+        ProcessFailedError: when there is none, or it is older than Kafka 4 needs.
     """
     home = os.environ.get("JAVA_HOME")
     found = shutil.which("java", path=str(Path(home) / "bin")) if home else None
     found = found or shutil.which("java")
     if found is None:
-        raise ChildError(f"there is no Java (Kafka needs {_OLDEST_JAVA} or newer)")
+        raise ProcessFailedError(f"there is no Java (Kafka needs {_OLDEST_JAVA} or newer)")
     printed = run([found, "-version"], name="java -version", timeout_seconds=20.0)
     version = re.search(r'version "(\d+)', printed)
     if version is None or int(version[1]) < _OLDEST_JAVA:
-        raise ChildError(f"{found} is too old: Kafka needs Java {_OLDEST_JAVA} or newer")
+        raise ProcessFailedError(f"{found} is too old: Kafka needs Java {_OLDEST_JAVA} or newer")
     return Path(found)
 
 
@@ -45,7 +45,7 @@ def fetch_jars() -> Path:
     """The folder with Kafka's jars; runs Maven when it does not exist yet.
 
     Raises:
-        ChildError: when Maven is missing or fails; the text holds what it printed.
+        ProcessFailedError: when Maven is missing or fails; the text holds what it printed.
     """
     digest = hashlib.sha256(POM.read_bytes()).hexdigest()[:12]
     home = cache_dir("kafka")
@@ -54,14 +54,14 @@ def fetch_jars() -> Path:
         return jars
     maven = shutil.which("mvn")
     if maven is None:
-        raise ChildError("there is no Maven (mvn) to fetch Kafka's jars with")
+        raise ProcessFailedError("there is no Maven (mvn) to fetch Kafka's jars with")
     with tempfile.TemporaryDirectory(prefix="fetch-", dir=home) as scratch:
         fetched = Path(scratch) / "jars"
         argv = [maven, "--batch-mode", "--no-transfer-progress", "--quiet", "--file", str(POM)]
         goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={fetched}"]
         run([*argv, *goal], name="Maven", timeout_seconds=_FETCH_SECONDS, cwd=Path(scratch))
         if not any(fetched.glob("kafka_2.13-*.jar")):
-            raise ChildError("Maven ended well, but Kafka's jar is not among what it fetched")
+            raise ProcessFailedError("Maven ended well, but Kafka's jar is not among what it fetched")
         # Another process may have been quicker; its folder is as good as this one.
         with suppress(OSError):
             fetched.rename(jars)

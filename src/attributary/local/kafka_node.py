@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from attributary.local.ports import LOOPBACK
-from attributary.local.process import Child, ChildError, run, spawn
+from attributary.local.process import ManagedProcess, ProcessFailedError, run, spawn
 
 LOGGING = Path(__file__).with_name("kafka-log4j2.properties")
 
@@ -62,7 +62,7 @@ class KafkaNode:
     folder: Path
     runtime: Runtime
     guarded: bool = True
-    _child: Child | None = field(default=None, init=False)
+    _child: ManagedProcess | None = field(default=None, init=False)
 
     @property
     def address(self) -> str:
@@ -70,7 +70,7 @@ class KafkaNode:
         return f"{LOOPBACK}:{self.ports.broker}"
 
     @property
-    def child(self) -> Child:
+    def child(self) -> ManagedProcess:
         """The JVM."""
         if self._child is None:
             raise RuntimeError(f"Kafka node {self.number} is not running")
@@ -99,7 +99,7 @@ class KafkaNode:
     def start(self) -> None:
         """Start the JVM; readiness is the cluster's question."""
         if self.running:
-            raise ChildError(f"Kafka node {self.number} runs already")
+            raise ProcessFailedError(f"Kafka node {self.number} runs already")
         self._child = spawn(
             self.runtime.command("kafka.Kafka", str(self._settings_file)),
             name=f"Kafka node {self.number}",

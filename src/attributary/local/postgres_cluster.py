@@ -23,7 +23,7 @@ import psycopg
 
 from attributary.local.ports import LOOPBACK
 from attributary.local.postgres_install import Account, Install, account_for, find_install
-from attributary.local.process import Child, run, spawn, wait_until_ready
+from attributary.local.process import ManagedProcess, run, spawn, wait_until_ready
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +78,7 @@ class Cluster:
         self._install: Install = find_install()
         self._account: Account | None = None
         self._sockets: Path | None = None
-        self._child: Child | None = None
+        self._child: ManagedProcess | None = None
 
     def __repr__(self) -> str:
         return f"<Cluster {self.data} port={self.port} {self._child!r}>"
@@ -94,7 +94,7 @@ class Cluster:
         return f"postgresql://{_SUPERUSER}:{self._password()}@{LOOPBACK}:{self.port}/postgres"
 
     @property
-    def child(self) -> Child:
+    def child(self) -> ManagedProcess:
         """The server process."""
         if self._child is None:
             raise RuntimeError("the cluster is not running")

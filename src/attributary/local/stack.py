@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Self
 import psycopg
 
 from attributary.local.broker import BOOTSTRAP_VARIABLE, find_broker
-from attributary.local.fake_services import start_stand_ins
+from attributary.local.fake_services import start_fake_services
 from attributary.local.kafka_jars import kafka_cluster
 from attributary.local.kafka_node import Ports
 from attributary.local.ports import free_port
 from attributary.local.postgres import Postgres, embedded_postgres, given_dsn
-from attributary.local.process import Child, run, spawn
+from attributary.local.process import ManagedProcess, run, spawn
 from attributary.local.stages import FIRST_METRICS_PORT, STAGES, StageProcess, command_line
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class RunningStage:
 
     stage: StageProcess
     metrics_port: int
-    child: Child
+    child: ManagedProcess
     restarts: int = 0
     restart_at: float | None = None
     given_up: bool = False
@@ -61,13 +61,13 @@ class Stack:
     Attributes:
         folder: Where everything is kept.
         say: Prints a line of progress.
-        stand_ins: Forward to stand-ins for Meta and GA4 instead of to real accounts.
+        fake_services: Forward to stand-ins for Meta and GA4 instead of to real accounts.
         environment: Variables for the stages on top of this process's own; set before `start`.
     """
 
     folder: StackFolder
     say: Callable[[str], None]
-    stand_ins: bool = False
+    fake_services: bool = False
     environment: dict[str, str] = field(default_factory=dict)
     bootstrap: str = field(default="", init=False)
     dsn: str = field(default="", init=False)
@@ -93,8 +93,8 @@ class Stack:
             BOOTSTRAP_VARIABLE: self.bootstrap,
             "DATABASE_URL": self.dsn,
         }
-        if self.stand_ins:
-            child, variables = start_stand_ins(self.folder)
+        if self.fake_services:
+            child, variables = start_fake_services(self.folder)
             self._resources.callback(child.stop)
             self.environment |= variables
             self.say("stand-ins for Meta and GA4: started")
@@ -168,7 +168,7 @@ class Stack:
         self.stages.append(RunningStage(stage, port, self._spawn(stage, port)))
         self.say(f"{stage.name}: started")
 
-    def _spawn(self, stage: StageProcess, metrics_port: int) -> Child:
+    def _spawn(self, stage: StageProcess, metrics_port: int) -> ManagedProcess:
         return spawn(
             command_line(*stage.arguments),
             name=stage.name,
@@ -180,7 +180,7 @@ class Stack:
         return {**os.environ, **self.environment, **more}
 
 
-def _last_line(child: Child) -> str:
+def _last_line(child: ManagedProcess) -> str:
     return child.log_tail().rpartition("\n")[2] or f"it ended with {child.returncode}"
 
 

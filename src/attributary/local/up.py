@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from attributary.local.process import ChildError, spawn, wait_until_ready
+from attributary.local.process import ProcessFailedError, spawn, wait_until_ready
 from attributary.local.stack import Stack
 from attributary.local.stages import command_line
 
@@ -27,17 +27,17 @@ _UP_SECONDS = 900.0
 _DOWN_SECONDS = 120.0
 
 
-def run_foreground(folder: StackFolder, say: Callable[[str], None], *, stand_ins: bool = False) -> None:
+def run_foreground(folder: StackFolder, say: Callable[[str], None], *, fake_services: bool = False) -> None:
     """Run a stack until SIGINT or SIGTERM.
 
     Args:
         folder: Where everything is kept.
         say: Prints a line.
-        stand_ins: Forward to stand-ins for Meta and GA4.
+        fake_services: Forward to stand-ins for Meta and GA4.
 
     Raises:
         FolderInUseError: when a stack runs in the folder already.
-        ChildError: when a part does not start; what had started is stopped again.
+        ProcessFailedError: when a part does not start; what had started is stopped again.
     """
     asked = threading.Event()
 
@@ -49,7 +49,7 @@ def run_foreground(folder: StackFolder, say: Callable[[str], None], *, stand_ins
     with folder.lock():
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            with Stack(folder, say, stand_ins) as stack:
+            with Stack(folder, say, fake_services) as stack:
                 stack.start()
                 shared = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL")
                 folder.write_environment({name: stack.environment[name] for name in shared})
@@ -63,18 +63,18 @@ def run_foreground(folder: StackFolder, say: Callable[[str], None], *, stand_ins
                 signal.signal(number, handler)
 
 
-def start_detached(folder: StackFolder, *, stand_ins: bool = False) -> str:
+def start_detached(folder: StackFolder, *, fake_services: bool = False) -> str:
     """Start a stack that outlives this process; returns what it printed. Arguments as for `run_foreground`.
 
     Raises:
         FolderInUseError: when a stack runs in the folder already.
-        ChildError: when it does not come up.
+        ProcessFailedError: when it does not come up.
     """
     with folder.lock():
         pass
     log = folder.log("up")
     log.unlink(missing_ok=True)
-    arguments = ["up", "--data", str(folder.path), *(["--fake-destinations"] if stand_ins else [])]
+    arguments = ["up", "--data", str(folder.path), *(["--fake-destinations"] if fake_services else [])]
     child = spawn(command_line(*arguments), name="attributary up", log=log, guarded=False)
     wait_until_ready(
         child,
@@ -89,7 +89,7 @@ def stop_detached(folder: StackFolder) -> bool:
     """Ask the stack in the folder to stop and wait for it; False when none runs there.
 
     Raises:
-        ChildError: when it does not end in time.
+        ProcessFailedError: when it does not end in time.
     """
     owner = folder.owner()
     if owner is None:
@@ -99,7 +99,9 @@ def stop_detached(folder: StackFolder) -> bool:
     deadline = time.monotonic() + _DOWN_SECONDS
     while folder.owner() == owner:
         if time.monotonic() > deadline:
-            raise ChildError(f"the stack in {folder.path} (pid {owner}) has not stopped; see {folder.log('up')}")
+            raise ProcessFailedError(
+                f"the stack in {folder.path} (pid {owner}) has not stopped; see {folder.log('up')}"
+            )
         time.sleep(0.1)
     return True
 
@@ -111,7 +113,7 @@ def summary(stack: Stack) -> list[str]:
         address = f"http://127.0.0.1:{running.metrics_port}/metrics"
         lines.append(f"  {running.stage.name:<15}{address}   {running.stage.doc}")
     lines += [f"  {stage.name:<15}off without credentials: {', '.join(stage.enabled_by)}" for stage in stack.skipped]
-    if stack.stand_ins:
+    if stack.fake_services:
         received = (f"{stack.environment[name]}/_admin/events" for name in ("META_BASE_URL", "GA4_BASE_URL"))
         lines.append(f"  stand-ins for Meta and GA4 received: {' '.join(received)}")
     return [

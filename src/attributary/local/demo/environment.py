@@ -16,7 +16,7 @@ from attributary.local.fakes import Ga4Fake, MetaFake
 from attributary.local.fakes.server import FakeServer
 from attributary.local.ports import free_port
 from attributary.local.postgres import Postgres, find_postgres
-from attributary.local.process import Child, run, spawn
+from attributary.local.process import ManagedProcess, run, spawn
 from attributary.local.stages import STAGES, StageProcess, command_line
 from attributary.schemas.topics import catalogue, dead_letter_topic
 
@@ -31,7 +31,7 @@ _MEASUREMENT_ID, _API_SECRET = "G-DEMO123456", "demo-api-secret"
 
 
 @dataclass
-class Ground:
+class DemoEnvironment:
     """Everything that the demo runs on.
 
     Attributes:
@@ -51,11 +51,11 @@ class Ground:
     ga4: Ga4Fake
     environment: dict[str, str]
     logs: Path
-    children: dict[str, Child] = field(default_factory=dict)
+    children: dict[str, ManagedProcess] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
 
     def fail_if_ended(self) -> None:
-        """Raise `ChildError`, with the end of its log, for a stage that ended by itself."""
+        """Raise `ProcessFailedError`, with the end of its log, for a stage that ended by itself."""
         for child in self.children.values():
             child.fail_if_ended()
 
@@ -81,7 +81,7 @@ class Ground:
 @contextmanager
 def ground(
     folder: Path, inherited: dict[str, str], say: Callable[[str], None], kinds: Sequence[str] | None = None
-) -> Iterator[Ground]:
+) -> Iterator[DemoEnvironment]:
     """Bring everything up for the length of a `with` block.
 
     Args:
@@ -118,7 +118,7 @@ def ground(
             "GA4_MEASUREMENT_ID": _MEASUREMENT_ID,
             "GA4_API_SECRET": _API_SECRET,
         }
-        found = Ground(broker, dsn, meta, ga4, environment, logs)
+        found = DemoEnvironment(broker, dsn, meta, ga4, environment, logs)
         _make_topics(found)
         stack.callback(found.stop)
         for stage in STAGES:
@@ -137,7 +137,7 @@ def _fresh_database(postgres: Postgres) -> str:
     return dsn
 
 
-def _make_topics(found: Ground) -> None:
+def _make_topics(found: DemoEnvironment) -> None:
     if found.broker.real:
         run(
             command_line("topics", "apply", "--partitions-override", str(_PARTITIONS)),

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from attributary.consumers.store.connection import connect
 from attributary.local.demo import report
-from attributary.local.demo.environment import Ground, ground
+from attributary.local.demo.environment import DemoEnvironment, ground
 from attributary.local.demo.promises import check_promises
 from attributary.local.demo.publish import Published
 from attributary.local.demo.subscriber import ResultsWatcher
@@ -99,7 +99,7 @@ def _progress() -> Progress:
     return Progress(TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 
 
-def _publish(found: Ground, traffic: Traffic, published: Published, bars: Progress, *, live: bool) -> None:
+def _publish(found: DemoEnvironment, traffic: Traffic, published: Published, bars: Progress, *, live: bool) -> None:
     events = traffic.live if live else traffic.history
     name = f"live, {LIVE_PER_SECOND:.0f} events/s" if live else "publish"
     task = bars.add_task(name, total=len(events))
@@ -117,7 +117,7 @@ SELECT (SELECT COALESCE(sum(next_offset), 0) FROM attribution_positions WHERE co
 """
 
 
-def _drain(found: Ground, connection: psycopg.Connection, published: Published, bars: Progress) -> None:
+def _drain(found: DemoEnvironment, connection: psycopg.Connection, published: Published, bars: Progress) -> None:
     """Wait until all events are stored, every result was seen and every conversion was offered to both destinations."""
     stored = bars.add_task("stitch", total=published.sent)
     results = bars.add_task("attribute", total=None)
@@ -141,7 +141,7 @@ def _drain(found: Ground, connection: psycopg.Connection, published: Published, 
         time.sleep(0.1)
 
 
-def _train(found: Ground, tenants: Sequence[str]) -> bool:
+def _train(found: DemoEnvironment, tenants: Sequence[str]) -> bool:
     """Train and activate the Markov model on what is stored, as an operator would.
 
     Forced: of a small demo's few conversions no channel may be in enough, and its results say so themselves.
@@ -161,7 +161,7 @@ def _train(found: Ground, tenants: Sequence[str]) -> bool:
 def _show(
     console: Console,
     connection: psycopg.Connection,
-    found: Ground,
+    found: DemoEnvironment,
     traffic: Traffic,
     published: Published,
     watcher: ResultsWatcher,
@@ -191,7 +191,7 @@ def _show(
     return all(promise.held for promise in promises)
 
 
-def _next_steps(console: Console, found: Ground, folder: Path) -> None:
+def _next_steps(console: Console, found: DemoEnvironment, folder: Path) -> None:
     console.print(
         "\nWhere to look next:\n"
         "  make up                          the same stack, kept: publish to it, subscribe to it\n"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attributary.consumers.runtime.records import Record
-from attributary.consumers.runtime.reorder_buffer import PAUSE_ABOVE, LogTimeAlignment
+from attributary.consumers.runtime.reorder_buffer import PAUSE_ABOVE, ReorderBuffer
 
 SMALL, LARGE = ("conversions", 0), ("touchpoints", 0)
 
@@ -18,7 +18,7 @@ def record(place: tuple[str, int], offset: int, timestamp_ms: int) -> Record:
 
 
 def test_a_partition_that_is_ahead_waits_for_the_one_behind() -> None:
-    alignment = LogTimeAlignment(100)
+    alignment = ReorderBuffer(100)
     alignment.start_at({SMALL: 0, LARGE: 0})
     alignment.offer([record(SMALL, n, n * 1_000) for n in range(10)])
     alignment.offer([record(LARGE, n, n * 1_000) for n in range(3)])
@@ -31,14 +31,14 @@ def test_a_partition_that_is_ahead_waits_for_the_one_behind() -> None:
 
 
 def test_a_partition_that_was_read_to_its_end_holds_nobody_back() -> None:
-    alignment = LogTimeAlignment(100)
+    alignment = ReorderBuffer(100)
     alignment.start_at({SMALL: 0, LARGE: 0})
     alignment.offer([record(SMALL, 0, 5_000), record(LARGE, 0, 1_000)])
     assert len(alignment.release({SMALL: 1, LARGE: 1}.__getitem__)) == 2
 
 
 def test_a_partition_without_its_first_record_holds_everybody_back_until_too_much_is_held() -> None:
-    alignment = LogTimeAlignment(4)
+    alignment = ReorderBuffer(4)
     alignment.start_at({SMALL: 0, LARGE: 0})
     alignment.offer([record(SMALL, n, n * 1_000) for n in range(4)])
     assert alignment.release({SMALL: 9, LARGE: 9}.__getitem__) == []
@@ -47,7 +47,7 @@ def test_a_partition_without_its_first_record_holds_everybody_back_until_too_muc
 
 
 def test_what_is_given_away_is_forgotten() -> None:
-    alignment = LogTimeAlignment(100)
+    alignment = ReorderBuffer(100)
     alignment.start_at({SMALL: 0, LARGE: 0})
     alignment.offer([record(SMALL, 0, 1), record(LARGE, 0, 1)])
     alignment.forget([SMALL])
@@ -55,7 +55,7 @@ def test_what_is_given_away_is_forgotten() -> None:
 
 
 def test_a_partition_with_much_held_is_paused_and_read_on_later() -> None:
-    alignment = LogTimeAlignment(10**6)
+    alignment = ReorderBuffer(10**6)
     alignment.start_at({SMALL: 0, LARGE: 0})
     alignment.offer([record(SMALL, n, n) for n in range(PAUSE_ABOVE + 1)])
     assert alignment.to_pause() == [SMALL]
@@ -70,9 +70,9 @@ def test_a_partition_with_much_held_is_paused_and_read_on_later() -> None:
     st.integers(0, 30),
 )
 def test_every_record_comes_out_once_and_in_its_partitions_order(
-    arrivals: list[tuple[int, int]], portion: int, most_held: int
+    arrivals: list[tuple[int, int]], portion: int, max_held: int
 ) -> None:
-    alignment = LogTimeAlignment(most_held)
+    alignment = ReorderBuffer(max_held)
     alignment.start_at({("t", partition): 0 for partition in range(4)})
     offsets: dict[int, int] = defaultdict(int)
     clocks: dict[int, int] = defaultdict(int)
@@ -85,7 +85,7 @@ def test_every_record_comes_out_once_and_in_its_partitions_order(
     for start in range(0, len(records), portion):
         alignment.offer(records[start : start + portion])
         out += alignment.release(lambda place: offsets[place[1]])
-        assert len(alignment) <= most_held
+        assert len(alignment) <= max_held
     out += alignment.release_all()
     assert sorted((r.partition, r.offset) for r in out) == sorted((r.partition, r.offset) for r in records)
     for partition in range(4):

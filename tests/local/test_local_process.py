@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from attributary.local.process import ChildError, run, spawn, wait_until_ready
+from attributary.local.process import ProcessFailedError, run, spawn, wait_until_ready
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,25 +39,25 @@ def test_a_suspended_child_can_be_stopped(tmp_path: Path) -> None:
 
 def test_a_child_that_ends_early_tells_what_it_printed(tmp_path: Path) -> None:
     child = spawn(["sh", "-c", "echo no disk; exit 3"], name="broker", log=tmp_path / "log")
-    with pytest.raises(ChildError, match=r"broker ended with 3(.|\n)*no disk"):
+    with pytest.raises(ProcessFailedError, match=r"broker ended with 3(.|\n)*no disk"):
         wait_until_ready(child, lambda: "not yet", timeout_seconds=10)
 
 
 def test_a_child_that_is_never_ready_is_reported(tmp_path: Path) -> None:
     child = spawn(["sleep", "60"], name="sleeper", log=tmp_path / "log")
-    with pytest.raises(ChildError, match="sleeper is not ready after 0 s: still dreaming"):
+    with pytest.raises(ProcessFailedError, match="sleeper is not ready after 0 s: still dreaming"):
         wait_until_ready(child, lambda: "still dreaming", timeout_seconds=0.1)
     child.kill()
 
 
 def test_a_missing_program_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ChildError, match="broker cannot be started"):
+    with pytest.raises(ProcessFailedError, match="broker cannot be started"):
         spawn([str(tmp_path / "nothing")], name="broker", log=tmp_path / "log")
 
 
 def test_run_returns_what_was_printed_and_raises_on_failure() -> None:
     assert run(["echo", "hello"], name="echo", timeout_seconds=10) == "hello"
-    with pytest.raises(ChildError, match=r"shell ended with 4:\nbad luck"):
+    with pytest.raises(ProcessFailedError, match=r"shell ended with 4:\nbad luck"):
         run(["sh", "-c", "echo bad luck; exit 4"], name="shell", timeout_seconds=10)
 
 

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from attributary.consumers.runtime.records import Record
-from attributary.consumers.runtime.reorder_reader import Backlog
+from attributary.consumers.runtime.reorder_buffer import OrderedReader
 
 if TYPE_CHECKING:
     import pytest
@@ -30,8 +30,8 @@ class _Consumer:
         self.resumed += [(place.topic, place.partition) for place in places]
 
 
-def backlog(consumer: _Consumer, *, is_aligned: bool = True) -> Backlog:
-    made = Backlog(consumer, 100_000, is_aligned=is_aligned)  # type: ignore[arg-type]  # a stub of what it uses
+def backlog(consumer: _Consumer, *, is_ordered: bool = True) -> OrderedReader:
+    made = OrderedReader(consumer, 100_000, is_ordered=is_ordered)  # type: ignore[arg-type]  # a stub of what it uses
     made.start_at({("a", 0): 0, ("b", 0): 0})
     return made
 
@@ -66,7 +66,7 @@ def test_an_idle_read_releases_everything() -> None:
 
 
 def test_one_topic_needs_no_order() -> None:
-    order = backlog(_Consumer(), is_aligned=False)
+    order = backlog(_Consumer(), is_ordered=False)
     assert len(order.through([record("a", 0, 9_000), record("a", 1, 9_001)], is_full=True)) == 2
 
 

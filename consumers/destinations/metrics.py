@@ -1,0 +1,37 @@
+"""The metrics of forwarding to destinations."""
+
+from __future__ import annotations
+
+from attributary.consumers.runtime.metrics import counter, gauge, histogram
+
+forward_events = counter(
+    "attribution_forward_events",
+    "Events by what became of them: sent, skipped, expired, rejected, uncertain, pending, duplicate, off.",
+    "destination",
+    "state",
+)
+forward_attempts = counter(
+    "attribution_forward_attempts",
+    "Requests to a destination by answer: delivered, retry, ambiguous, throttled, channel_dead, rejected.",
+    "destination",
+    "outcome",
+)
+forward_request_seconds = histogram(
+    "attribution_forward_request_seconds", "Time of one request to a destination.", "destination"
+)
+forward_oldest_pending_seconds = gauge(
+    "attribution_forward_oldest_pending_seconds", "Age of the oldest event that waits for a destination.", "destination"
+)
+forward_channels_stopped = gauge(
+    "attribution_forward_channels_stopped",
+    "Channels stopped by dead credentials; their events are kept.",
+    "destination",
+)
+forward_usage_percent = gauge(
+    "attribution_forward_usage_percent",
+    "Share of the destination's rate limit in use, by its own headers.",
+    "destination",
+)
+forward_probe_findings = counter(
+    "attribution_forward_probe_findings", "Faults found by the destination's validation endpoint.", "destination"
+)

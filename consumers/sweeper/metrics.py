@@ -1,0 +1,53 @@
+"""The metrics of the sweeper.
+
+The last ones are of all trainers. The sweeper reads them from Postgres: a trainer that is busy or off cannot tell.
+"""
+
+from __future__ import annotations
+
+from attributary.consumers.runtime.metrics import counter, gauge
+
+unobserved_conversions = gauge("attribution_unobserved_conversions", "Conversions whose newest version has no result.")
+oldest_unobserved_seconds = gauge("attribution_oldest_unobserved_seconds", "Age of the oldest of them.")
+commands_repaired = counter("attribution_commands_repaired", "Commands issued again by the sweeper.")
+oldest_unread_input_seconds = gauge(
+    "attribution_oldest_unread_input_seconds",
+    "Age of the oldest touchpoint, conversion or link that the stitcher has not stored; 0: none.",
+)
+finalising_held = gauge(
+    "attribution_finalising_held",
+    "1 while nothing becomes final in time: input older than SWEEP_GRACE_SECONDS is unread, or Kafka does not say.",
+)
+conversions_finalised = counter("attribution_conversions_finalised", "Conversions that became final.")
+journeys_closed = counter("attribution_journeys_closed", "Journeys closed by inactivity.")
+versions_expired = counter(
+    "attribution_versions_expired", "Versions of results deleted after ATTRIBUTION_VERSIONS_KEPT_DAYS."
+)
+
+# Of all trainers
+waiting_jobs = gauge("attribution_waiting_jobs", "Jobs stored and in nobody's hands.")
+oldest_waiting_job_seconds = gauge(
+    "attribution_oldest_waiting_job_seconds", "Time since the oldest of them was stored; 0 without any."
+)
+running_jobs = gauge("attribution_running_jobs", "Jobs in the hands of a worker.")
+oldest_running_job_seconds = gauge(
+    "attribution_oldest_running_job_seconds", "Time since the first start of the oldest of them; 0 without any."
+)
+jobs_expired = counter("attribution_jobs_expired", "Ended jobs deleted after ATTRIBUTION_JOBS_KEPT_DAYS.")
+training_changes_pending = gauge("attribution_training_changes_pending", "Noted people who are not yet looked at.")
+training_lag_seconds = gauge(
+    "attribution_training_lag_seconds",
+    "How old the training state that is kept up to date may be: age of the oldest of them, or of the last look for new "
+    "events if that is longer; 0 while no such state was begun.",
+)
+model_drift_channels = gauge(
+    "attribution_model_drift_channels",
+    "Most channels that one tenant has drift in: their share in its newest version, which is not in force, differs by "
+    "more than noise (10 % false findings) from the one in the version in force when a job trained it.",
+    "model",
+)
+model_drift_tenants = gauge(
+    "attribution_model_drift_tenants",
+    "Tenants with drift in at least one channel; the results of their newest training jobs name the channels.",
+    "model",
+)
