@@ -24,6 +24,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from attributary.attribution_core.domain.identity_rules import normalized_id
 from attributary.producers.config import ProducerConfig
 from attributary.producers.envelope import Envelope
 from attributary.producers.errors import BufferFull, DeliveryFailed, FlushTimeout, InvalidRecord, ProducerError
@@ -81,7 +82,7 @@ class AttributaryProducer:
         if transport is None and not config.bootstrap:
             raise ValueError("bootstrap: name at least one Kafka broker, host:port")
         self._config = config
-        self._envelope = Envelope(config.codec or Codec(), config.source)
+        self._envelope = Envelope(config.codec or Codec(), config.source, config.identities)
         self._transport: Transport = transport or KafkaTransport(
             config.bootstrap, {"client.id": config.source, **config.kafka}
         )
@@ -155,6 +156,10 @@ class AttributaryProducer:
         """
         if not record.get("tenant_id"):
             record = {**record, "tenant_id": self._config.default_tenant}
+        for field in ("user_id", "anonymous_id"):
+            given = record.get(field)
+            if isinstance(given, str) and (stored := normalized_id(given)) != given:
+                record = {**record, field: stored}
         if self._config.hash_user_data and record.get("user_data"):
             record = {**record, "user_data": self._hashed(record["user_data"])}
         return self._envelope.seal(name, record, traceparent)

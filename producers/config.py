@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from attributary.attribution_core.domain.identity_rules import BUILT_IN, IdentityRules
 from attributary.schemas.codec import Codec
 
 
@@ -22,6 +23,7 @@ class ProducerConfig:
         default_tenant: tenant of records that name none.
         default_region: ISO 3166-1 alpha-2 country of phone numbers that are written without a country code.
         hash_user_data: replace e-mail, phone and the like by hashes before the record leaves the service.
+        identities: which ids name nobody: the built-in rules, with what your tenants add and take back.
         codec: how records become bytes; by default Avro single-object encoding, which needs no registry.
         full_buffer_timeout_seconds: how long ``publish`` waits for room in a full queue.
         flush_timeout_seconds: how long leaving the ``with`` block waits for acknowledgements.
@@ -33,6 +35,7 @@ class ProducerConfig:
     default_tenant: str = ""
     default_region: str | None = None
     hash_user_data: bool = True
+    identities: IdentityRules = BUILT_IN
     codec: Codec | None = None
     full_buffer_timeout_seconds: float = 30.0
     flush_timeout_seconds: float = 30.0

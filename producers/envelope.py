@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from attributary.attribution_core.domain.identity_rules import BUILT_IN, IdentityRules
 from attributary.producers.errors import InvalidRecord
 from attributary.producers.times import to_rfc3339
 from attributary.producers.transport import Message
@@ -26,10 +27,12 @@ class Envelope:
     Args:
         codec: how records become bytes.
         source: ``ce_source`` of every message.
+        identities: which ids name nobody.
     """
 
-    def __init__(self, codec: Codec, source: str) -> None:
+    def __init__(self, codec: Codec, source: str, identities: IdentityRules = BUILT_IN) -> None:
         self._encode = codec.encode
+        self._identities = identities
         self._kinds = {
             name: (
                 topic_of(name),
@@ -57,7 +60,7 @@ class Envelope:
             InvalidRecord: when the record breaks a rule.
         """
         topic, check, time_field, constant_headers = self._kinds[name]
-        violation = check(record, now_micros=time.time_ns() // 1000)
+        violation = check(record, now_micros=time.time_ns() // 1000, identities=self._identities)
         if violation is None and _may_hold_nul(record):
             violation = find_unstorable_text(record)
         if violation is not None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any
 
-from attributary.attribution_core.domain.identity import is_generic_id
+from attributary.attribution_core.domain.identity_rules import BUILT_IN, IdentityRules
 
 from .codec import misfit
 from .conversion_rules import check_conversion_facts
@@ -53,41 +53,38 @@ _URLS = ("landing_url", "referrer")
 _OTHER_TYPES = (KeyError, TypeError, AttributeError, ValueError, OverflowError)
 
 
-def check_touchpoint(record: Record, *, now_micros: int | None = None) -> RuleViolation | None:
+def check_touchpoint(
+    record: Record, *, now_micros: int | None = None, identities: IdentityRules = BUILT_IN
+) -> RuleViolation | None:
     """Return the first rule that a touchpoint breaks.
 
     Args:
         record: the fields; those with a default may be missing.
         now_micros: the time now, microseconds UTC, to refuse events from the future.
+        identities: which ids name nobody.
     """
-    try:
-        return _touchpoint(record, now_micros)
-    except _OTHER_TYPES:
-        return _completed("touchpoint", _touchpoint, record, now_micros)
+    return _checked("touchpoint", _touchpoint, record, now_micros, identities)
 
 
-def check_conversion(record: Record, *, now_micros: int | None = None) -> RuleViolation | None:
+def check_conversion(
+    record: Record, *, now_micros: int | None = None, identities: IdentityRules = BUILT_IN
+) -> RuleViolation | None:
     """Return the first rule that a conversion or its correction breaks; arguments as for `check_touchpoint`."""
-    try:
-        return _conversion(record, now_micros)
-    except _OTHER_TYPES:
-        return _completed("conversion", _conversion, record, now_micros)
+    return _checked("conversion", _conversion, record, now_micros, identities)
 
 
-def check_identity_link(record: Record, *, now_micros: int | None = None) -> RuleViolation | None:
+def check_identity_link(
+    record: Record, *, now_micros: int | None = None, identities: IdentityRules = BUILT_IN
+) -> RuleViolation | None:
     """Return the first rule that an identity link breaks; arguments as for `check_touchpoint`."""
-    try:
-        return _identity_link(record, now_micros)
-    except _OTHER_TYPES:
-        return _completed("identity_link", _identity_link, record, now_micros)
+    return _checked("identity_link", _identity_link, record, now_micros, identities)
 
 
-def check_job(record: Record, *, now_micros: int | None = None) -> RuleViolation | None:
+def check_job(
+    record: Record, *, now_micros: int | None = None, identities: IdentityRules = BUILT_IN
+) -> RuleViolation | None:
     """Return the first rule that a job breaks; arguments as for `check_touchpoint`."""
-    try:
-        return _job(record, now_micros)
-    except _OTHER_TYPES:
-        return _completed("job", _job, record, now_micros)
+    return _checked("job", _job, record, now_micros, identities)
 
 
 CHECKS: dict[str, Check] = {
@@ -125,16 +122,22 @@ def _unstorable(value: Any) -> str | None:
     return None
 
 
-def _completed(name: str, check: Check, record: Record, now_micros: int | None) -> RuleViolation | None:
-    """Check a record that is not of its schema yet: fill in defaults, or name the field that is missing or wrong."""
+def _checked(
+    name: str, check: Check, record: Record, now_micros: int | None, identities: IdentityRules
+) -> RuleViolation | None:
+    """Check a record; one that is not of its schema yet gets its defaults, or the wrong field is named."""
     try:
-        return check({**defaults(name), **record}, now_micros)
+        return check(record, now_micros, identities)
+    except _OTHER_TYPES:
+        pass
+    try:
+        return check({**defaults(name), **record}, now_micros, identities)
     except _OTHER_TYPES:
         return RuleViolation(*misfit(name, record))
 
 
-def _event(record: Record) -> RuleViolation | None:
-    """Check what touchpoints and conversions share: tenant, event id and whose it is."""
+def _event(record: Record, identities: IdentityRules) -> RuleViolation | None:
+    """Check what touchpoints and conversions share: tenant, event id and person."""
     if not is_tenant(record["tenant_id"]):
         return RuleViolation("tenant_id", "must be 1 to 64 characters of a-z, 0-9, dot, dash and underscore")
     if not 0 < len(record["event_id"]) <= ID_CHARACTERS:
@@ -142,21 +145,21 @@ def _event(record: Record) -> RuleViolation | None:
     user_id, anonymous_id = record["user_id"], record["anonymous_id"]
     if user_id is None and anonymous_id is None:
         return RuleViolation("user_id, anonymous_id", "at least one must be set")
-    return (user_id is not None and _person("user_id", user_id)) or (
-        anonymous_id is not None and _person("anonymous_id", anonymous_id)
+    tenant_id = record["tenant_id"]
+    return (user_id is not None and _person("user_id", user_id, tenant_id, identities)) or (
+        anonymous_id is not None and _person("anonymous_id", anonymous_id, tenant_id, identities)
     ) or None  # fmt: skip
 
 
-def _person(field: str, text: str) -> RuleViolation | None:
+def _person(field: str, text: str, tenant_id: str, identities: IdentityRules) -> RuleViolation | None:
     if len(text) > ID_CHARACTERS:
         return RuleViolation(field, f"must have 1 to {ID_CHARACTERS} characters")
-    if is_generic_id(text):
-        return RuleViolation(field, "must name one person, not be a generic word such as null, 0 or anonymous")
-    return None
+    rule = identities.broken(tenant_id, text)
+    return None if rule is None else RuleViolation(field, f"names nobody: {rule}")
 
 
-def _touchpoint(record: Record, now_micros: int | None) -> RuleViolation | None:
-    broken = _event(record) or check_time("occurred_at", record["occurred_at"], now_micros)
+def _touchpoint(record: Record, now_micros: int | None, identities: IdentityRules) -> RuleViolation | None:
+    broken = _event(record, identities) or check_time("occurred_at", record["occurred_at"], now_micros)
     if broken:
         return broken
     if not (is_word(record["platform"]) and is_word(record["channel"]) and is_word(record["interaction"])):
@@ -188,23 +191,25 @@ def _touchpoint_sizes(record: Record) -> RuleViolation | None:
     ) or None  # fmt: skip
 
 
-def _conversion(record: Record, now_micros: int | None) -> RuleViolation | None:
+def _conversion(record: Record, now_micros: int | None, identities: IdentityRules) -> RuleViolation | None:
     return (
-        _event(record) or check_time("occurred_at", record["occurred_at"], now_micros) or check_conversion_facts(record)
+        _event(record, identities)
+        or check_time("occurred_at", record["occurred_at"], now_micros)
+        or check_conversion_facts(record)
     )
 
 
-def _identity_link(record: Record, now_micros: int | None) -> RuleViolation | None:
+def _identity_link(record: Record, now_micros: int | None, identities: IdentityRules) -> RuleViolation | None:
     source = record["source"]
     if source is not None and len(source) > TEXT_CHARACTERS:
         return RuleViolation("source", f"must have {TEXT_CHARACTERS} characters at most")
     for field in ("user_id", "anonymous_id"):
         if record[field] is None:
             return RuleViolation(field, "must be set")
-    return _event(record) or check_time("linked_at", record["linked_at"], now_micros)
+    return _event(record, identities) or check_time("linked_at", record["linked_at"], now_micros)
 
 
-def _job(record: Record, now_micros: int | None) -> RuleViolation | None:
+def _job(record: Record, now_micros: int | None, _identities: IdentityRules) -> RuleViolation | None:
     if not is_tenant(record["tenant_id"]):
         return RuleViolation("tenant_id", "must be 1 to 64 characters of a-z, 0-9, dot, dash and underscore")
     if not 0 < len(record["job_id"]) <= ID_CHARACTERS:

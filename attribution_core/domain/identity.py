@@ -12,20 +12,6 @@ from typing import NamedTuple
 USER_PREFIX = "u:"
 ANONYMOUS_PREFIX = "a:"
 
-# Words that broken tracking code sends in place of an id. Joining on one of them would make one person of thousands.
-GENERIC_IDS = frozenset(
-    {
-        "", "0", "-1", "null", "none", "nil", "nan", "na", "n/a", "undefined", "unknown", "anonymous", "anon", "guest",
-        "user", "visitor", "test", "true", "false", "[object object]", "id", "user_id", "anonymous_id", "distinct_id",
-        "not_set", "(not set)", "00000000-0000-0000-0000-000000000000",
-    }
-)  # fmt: skip
-
-
-def is_generic_id(text: str) -> bool:
-    """Tell whether an id names nobody in particular (blank, "null", "0", "anonymous", ...), whatever its case."""
-    return text in GENERIC_IDS or text.strip().lower() in GENERIC_IDS
-
 
 def identity_key(user_id: str | None, anonymous_id: str | None) -> str:
     """Return the immutable key under which an event is stored: ``u:<user>`` if the user is known, else ``a:<id>``.

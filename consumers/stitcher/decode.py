@@ -14,6 +14,7 @@ from operator import itemgetter
 from typing import Any
 
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, USER_PREFIX
+from attributary.attribution_core.domain.identity_rules import BUILT_IN, IdentityRules, normalized_id
 from attributary.consumers.runtime.records import DeadLetter, Record
 from attributary.consumers.store.events.rows import ConversionEventRow, EventRow, LinkCandidate, LinkRow, TouchpointRow
 from attributary.schemas.codec import Codec, DecodeError
@@ -86,10 +87,12 @@ class Decoder:
         codec: reads both framings.
         strict: look for text that Postgres cannot hold (NUL, lone surrogates) in every record: slow, for the batch in
             which Postgres found one.
+        identities: which ids name nobody; a record with one becomes a dead letter.
     """
 
-    def __init__(self, codec: Codec, *, strict: bool = False) -> None:
+    def __init__(self, codec: Codec, *, strict: bool = False, identities: IdentityRules = BUILT_IN) -> None:
         self._codec = codec
+        self._identities = identities
         self._strict = strict
 
     def decode(self, records: Sequence[Record]) -> StitchBatch:
@@ -103,7 +106,7 @@ class Decoder:
             CONVERSIONS: ("conversion", check_conversion, _conversion_row, conversion_events),
             IDENTITIES: ("identity_link", check_identity_link, _link_row, links),
         }
-        decode, strict = self._codec.decode, self._strict
+        decode, strict, identities = self._codec.decode, self._strict, self._identities
         for record in records:
             name, check, make_row, rows = into[record.topic]
             try:
@@ -112,7 +115,7 @@ class Decoder:
                 batch.dead_letters.append(DeadLetter(record, "decode", None, str(error)))
                 continue
             # Events are judged by the broker's clock, so that a replay next year judges alike.
-            broken = check(fields, now_micros=record.timestamp_ms * 1000)
+            broken = check(fields, now_micros=record.timestamp_ms * 1000, identities=identities)
             if broken is None and strict:
                 broken = find_unstorable_text(fields)
             if broken is not None:
@@ -140,9 +143,9 @@ def _dead_letter(record: Record, name: str, broken: RuleViolation) -> DeadLetter
 def _identity(fields: Mapping[str, Any]) -> tuple[str, str | None]:
     """Return the identity key, and the anonymous id if the event names a user as well."""
     user_id, anonymous_id = fields["user_id"], fields["anonymous_id"]
-    if user_id is not None:
-        return USER_PREFIX + user_id, anonymous_id
-    return ANONYMOUS_PREFIX + anonymous_id, None
+    if user_id is None:
+        return ANONYMOUS_PREFIX + normalized_id(anonymous_id), None
+    return USER_PREFIX + normalized_id(user_id), None if anonymous_id is None else normalized_id(anonymous_id)
 
 
 def _touchpoint_row(fields: Mapping[str, Any], record: Record) -> TouchpointRow:
@@ -204,8 +207,8 @@ def _link_row(fields: Mapping[str, Any], record: Record) -> LinkRow:
     return LinkRow(
         fields["tenant_id"],
         fields["event_id"],
-        fields["anonymous_id"],
-        fields["user_id"],
+        normalized_id(fields["anonymous_id"]),
+        normalized_id(fields["user_id"]),
         fields["linked_at"],
         fields["source"],
         record.timestamp_ms * 1000,

@@ -7,10 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attributary.attribution_core.domain.identity import (
-    GENERIC_IDS,
     Link,
     identity_key,
-    is_generic_id,
     journey_key,
     owner,
 )
@@ -64,14 +62,3 @@ def test_two_known_users_never_merge(user: str, other: str) -> None:
     assert journey_key(f"u:{user}", other) == f"u:{user}"
     assert journey_key(f"a:{user}", other) == f"u:{other}"
     assert journey_key(f"a:{user}", None) == f"a:{user}"
-
-
-@given(st.sampled_from(sorted(GENERIC_IDS)), st.sampled_from(["", " ", "\t "]))
-def test_words_in_place_of_an_id_are_generic_in_any_case(word: str, blank: str) -> None:
-    assert is_generic_id(blank + word.upper() + blank)
-    assert is_generic_id(word.title())
-
-
-@pytest.mark.parametrize("text", ["42", "anonymous-7", "a0", "Zero", "nobody@example.org"])
-def test_real_ids_are_not_generic(text: str) -> None:
-    assert not is_generic_id(text)
