@@ -1,4 +1,4 @@
-"""Attribution models as a library: pure functions of journeys, numpy only; no input or output, no clock, no logging.
+"""Attribution models as a library: pure functions of journeys. Numpy only; no input, output, clock or logging.
 
     from attributary.attribution_core import analyze
     result = analyze({"path": ["search > mail", "mail"], "total_conversions": [3, 1], "total_null": [5, 9]})

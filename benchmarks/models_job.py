@@ -16,13 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attributary.attribution_core.models.markov import RemovalEffects, first_order_chain, first_order_removal, shares
+from attributary.attribution_core.models.markov import (
+    RemovalEffects,
+    first_order_chain,
+    first_order_removal,
+    removal_effects,
+    shares,
+)
 from attributary.attribution_core.models.model_set import TrainedState, model_set
 from attributary.attribution_core.models.poisson_credit import PoissonSettings, Rates
-from attributary.attribution_core.models.removal import removal_effects
 from attributary.attribution_core.statistics.counting import count_chain
 from attributary.attribution_core.statistics.histories import AGE_BOUNDS
-from attributary.attribution_core.statistics.ngram_states import Grams
+from attributary.attribution_core.statistics.ngram_states import NgramSteps
 from attributary.attribution_core.statistics.state import JourneyState
 from attributary.attribution_core.tables.paths import encode_paths
 from benchmarks.models_work import Work
@@ -92,7 +97,7 @@ def second_order(batch: JourneyBatch, outcomes: Outcomes) -> RemovalEffects:
     """The same of the chain of second order."""
     rewards = outcomes.conversions[:, None].astype(np.float64)
     exits = (outcomes.conversions + outcomes.nulls).astype(np.float64)
-    return removal_effects(Grams.of(batch, 2).chain(rewards, exits))
+    return removal_effects(NgramSteps.of(batch, 2).chain(rewards, exits))
 
 
 def measure_removal(folder: Path) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Whole analyses of a table of journeys, and what can be said about the result."""
+"""Whole analyses of a table: models, options, reports, diagnostics, insights."""

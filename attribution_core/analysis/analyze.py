@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from attributary.attribution_core.analysis.diagnostics import of_model, sizes, statuses
+from attributary.attribution_core.analysis.diagnostics import model_diagnostics, sizes, statuses
 from attributary.attribution_core.analysis.experiment_lifts import (
     Totals,
     UnavailableError,
@@ -23,11 +23,12 @@ from attributary.attribution_core.analysis.experiment_lifts import (
     unavailable_document,
 )
 from attributary.attribution_core.analysis.insights import population_insights
-from attributary.attribution_core.analysis.options import AnalysisSettings, names_of, without_effect
-from attributary.attribution_core.analysis.report import Analysis, ModelReport, plain
+from attributary.attribution_core.analysis.options import AnalysisSettings, names_of, unused_options
+from attributary.attribution_core.analysis.report import ModelReport, plain
+from attributary.attribution_core.analysis.result import Analysis
 from attributary.attribution_core.domain.journeys import Flags, Floats, JourneyBatch
 from attributary.attribution_core.domain.lookback import MICROS_PER_DAY
-from attributary.attribution_core.inference.interval import shares_spread, values_are_single
+from attributary.attribution_core.inference.interval import share_intervals, values_are_single
 from attributary.attribution_core.models.channel_totals import (
     CreditTotals,
     Estimator,
@@ -109,19 +110,19 @@ def analyze(
             raise ModelError(f"baseline: no channel {channel!r} in the data")
     beside = _BESIDE if chosen.intervals else ()
     _check_order(chosen.order, {*names, *beside}, len(table.batch.index))
-    table = replace(table, notes=(*table.notes, *without_effect(chosen, names, beside, len(table.batch))))
+    table = replace(table, notes=(*table.notes, *unused_options(chosen, names, beside, len(table.batch))))
     support = _support(table.batch, Weights.observed(table.outcomes))
     reports = []
     steps = 1 + chosen.draws * chosen.intervals
     for place, name in enumerate(names):
 
-        def told(draws: int, done: int = place * steps, name: str = name) -> None:
+        def on_progress(draws: int, done: int = place * steps, name: str = name) -> None:
             if progress is not None:
                 progress(done + draws, len(names) * steps, name)
 
-        told(0)
-        reports.append(_report(_estimator(name, table, chosen), table, chosen, support, told))
-        told(steps)
+        on_progress(0)
+        reports.append(_report(_estimator(name, table, chosen), table, chosen, support, on_progress))
+        on_progress(steps)
     _compare(reports, _beside(table, chosen, names))
     _explain(reports, table, chosen)
     return Analysis(tuple(reports))
@@ -207,7 +208,7 @@ def _report(
     table: JourneyTable,
     settings: AnalysisSettings,
     support: Floats,
-    told: Callable[[int], None],
+    on_progress: Callable[[int], None],
 ) -> ModelReport:
     batch, outcomes = table.batch, table.outcomes
     weights = Weights.observed(outcomes)
@@ -218,13 +219,15 @@ def _report(
     diagnostics = sizes(table, settings.transforms) | statuses(
         estimator.name, batch, weights, settings.minimum_conversions
     )
-    own = of_model(estimator, weights, totals, share, details)
+    own = model_diagnostics(estimator, weights, totals, share, details)
     if diagnostics["status"] != "ok":
         own.pop("status", None)
     diagnostics |= own
     spread = None
     if settings.intervals:
-        spread, used = shares_spread(estimator, table, share, settings.method, (settings.draws, settings.seed), told)
+        spread, used = share_intervals(
+            estimator, table, share, settings.method, (settings.draws, settings.seed), on_progress
+        )
         if not (isinstance(estimator, CreditTotals) and estimator.name in RULES):
             diagnostics["confidence"] = float(spread.confidence[0])
         diagnostics["interval_method"] = used if np.isfinite(spread.error[0]).all() else None

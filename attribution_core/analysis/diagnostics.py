@@ -1,6 +1,10 @@
-"""What stands beside the numbers of a model: sizes, what nobody gets, and whether the numbers say something.
+"""Diagnostics beside the numbers of a model: sizes, unattributed totals, status, reconciliation of the Markov models.
 
 Invariant: a status other than "ok" says why in words; what is unknown is None, never 0.
+
+Reconciliation: a per-journey credit of a channel lies between nothing and everything in each journey that contains it.
+So a total of such credits lies between the conversions of the journeys with *only* the channel and of those with it.
+Normalised removal effects need not lie there; then no split over journeys adds up to them, and the report says so.
 """
 
 from __future__ import annotations
@@ -10,14 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from attributary.attribution_core.analysis.reconciliation import reconcile
 from attributary.attribution_core.domain.journeys import Floats, JourneyBatch
-from attributary.attribution_core.models.channel_totals import Estimator, MarkovShapleyTotals, RemovalTotals, Weights
+from attributary.attribution_core.models.channel_totals import (
+    Estimator,
+    MarkovShapleyTotals,
+    RemovalTotals,
+    Weights,
+    credits_by_effect,
+)
 from attributary.attribution_core.models.markov import ROUNDING
 from attributary.attribution_core.models.poisson import PoissonFit, PoissonTotals
 from attributary.attribution_core.models.rules import RULES
 from attributary.attribution_core.models.shapley import journey_interactions, ordered
 from attributary.attribution_core.statistics.likelihood import IMPLAUSIBLE_LOG_RATIO
+from attributary.attribution_core.statistics.sets import channels_of_journeys
 from attributary.attribution_core.tables.events import touches_at_equal_times
 from attributary.attribution_core.tables.paths import JourneyTable
 
@@ -56,7 +66,7 @@ def statuses(name: str, batch: JourneyBatch, weights: Weights, minimum_conversio
     }
 
 
-def of_model(
+def model_diagnostics(
     estimator: Estimator, weights: Weights, totals: Floats, share: Floats, details: Mapping[str, Floats]
 ) -> dict[str, Any]:
     """Return what only this model has to say; a "status" in it replaces an "ok".
@@ -173,3 +183,54 @@ def _rates_status(fitted: PoissonFit, share: Floats) -> str:
     if float(np.abs(share).max(initial=0.0)) > 1 or not -1 <= float(share.sum()) <= 1:
         return "unstable: shares beyond 100 %, the rate without a touch is fitted above the rate with them"
     return "ok"
+
+
+_SLACK = 1e-9
+
+
+def reconcile(batch: JourneyBatch, weights: Weights, normalised: Floats, effects: Floats) -> dict[str, Any]:
+    """Compare normalised removal effects with what credits of single journeys can add up to.
+
+    Args:
+        batch: journeys.
+        weights: their weights.
+        normalised: float64[K], normalised removal effects times conversions.
+        effects: float64[K], removal effects.
+
+    Returns:
+        Per channel the conversions of the journeys with only it, with it, by normalised effects and by per-journey
+        credits; the names of the channels whose normalised total no per-journey split can reach; and a text.
+    """
+    # Credits are shared out of conversions, so journeys without one have no say.
+    chosen = weights.conversions > 0
+    batch = batch.select(chosen)
+    weights = Weights(weights.conversions[chosen], weights.nulls[chosen], weights.values[chosen])
+    channels = len(batch.index)
+    journey, channel = channels_of_journeys(batch)
+    distinct = np.bincount(journey, minlength=len(batch))
+    inside = weights.conversions[journey]
+    presence = np.bincount(channel, inside, channels)
+    only = np.bincount(channel, inside * (distinct[journey] == 1), channels)
+    per_journey = credits_by_effect(batch, effects).totals(weights)[0]
+    slack = _SLACK * max(float(presence.max(initial=0.0)), 1.0)
+    impossible = (normalised < only - slack) | (normalised > presence + slack)
+    names = batch.index.names
+    broken = [names[code] for code in np.flatnonzero(impossible)]
+    return {
+        "channels": [
+            {
+                "channel": name,
+                "only": only[code],
+                "presence": presence[code],
+                "normalised": normalised[code],
+                "per_journey": per_journey[code],
+            }
+            for code, name in enumerate(names)
+        ],
+        "infeasible": broken,
+        "text": (
+            f"normalised removal effects of {', '.join(broken)} cannot be the sum of per-journey credits"
+            if broken
+            else "normalised removal effects lie within what per-journey credits can add up to"
+        ),
+    }

@@ -24,7 +24,7 @@ import numpy as np
 
 from attributary.attribution_core.domain.journeys import Floats
 from attributary.attribution_core.inference.calibration import Calibration, Lift, ScalingError, calibrate
-from attributary.attribution_core.inference.meta_analysis import Pooled
+from attributary.attribution_core.inference.meta_analysis import RandomEffects
 from attributary.attribution_core.tables.experiments import Experiment, ExperimentError, fitting
 
 _INSIDE = 0.95  # of an experiment's time; the totals may end seconds or a day of another time zone before it
@@ -151,7 +151,7 @@ def unavailable_document(
     return {"of": of, "status": f"unavailable: {why}", "experiments": used, "channels": []}
 
 
-def closing_lines(document: Mapping[str, Any]) -> list[str]:
+def calibration_notes(document: Mapping[str, Any]) -> list[str]:
     """Return what a text says below the rows of a calibration: the remainder, and experiments that disagree."""
     interval = document.get("remainder_interval")  # documents of older versions have none
     ends = "" if interval is None else f" [{interval[0]:,.1f}, {interval[1]:,.1f}]"
@@ -171,7 +171,7 @@ def closing_lines(document: Mapping[str, Any]) -> list[str]:
 
 def _by_channel(
     totals: Totals, experiments: Sequence[Experiment], of: Literal["conversions", "value"]
-) -> dict[str, Pooled]:
+) -> dict[str, RandomEffects]:
     """Return the results of each channel, carried to the time of the totals."""
     if not experiments:
         raise ExperimentError(f"experiments: none of them measured {of}")
@@ -181,14 +181,14 @@ def _by_channel(
         if not scale > 0:
             raise UnavailableError("there is nothing that a share could be of")
         found.setdefault(each.channel, []).append((each.amount * scale, (each.standard_error * scale) ** 2))
-    return {channel: Pooled(*np.array(several, dtype=np.float64).T) for channel, several in found.items()}
+    return {channel: RandomEffects(*np.array(several, dtype=np.float64).T) for channel, several in found.items()}
 
 
-def _lift(pooled: Pooled) -> Lift:
+def _lift(pooled: RandomEffects) -> Lift:
     return Lift(pooled.mean, sqrt(pooled.variance), pooled.degrees if pooled.contradict else None)
 
 
-def _note(channel: str, pooled: Pooled) -> str | None:
+def _note(channel: str, pooled: RandomEffects) -> str | None:
     """Return what is to be said about several experiments of a channel; None where they agree."""
     if pooled.q <= pooled.degrees:
         return None

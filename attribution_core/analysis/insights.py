@@ -19,8 +19,7 @@ from attributary.attribution_core.analysis.synergy import synergies
 from attributary.attribution_core.domain.confidence import NORMAL_QUANTILE, TAILS
 from attributary.attribution_core.domain.journeys import Flags, Floats, Ints
 from attributary.attribution_core.domain.lookback import MICROS_PER_DAY
-from attributary.attribution_core.inference.drift import drift
-from attributary.attribution_core.inference.multiple_testing import benjamini_hochberg, holm, two_sided
+from attributary.attribution_core.inference.multiple_testing import benjamini_hochberg, drift, holm, two_sided
 from attributary.attribution_core.models.channel_totals import RemovalTotals, Weights
 from attributary.attribution_core.models.markov import shares
 from attributary.attribution_core.models.posterior import bootstrap_weights

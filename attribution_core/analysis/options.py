@@ -1,7 +1,7 @@
 """Options of an analysis: their rules, and which of them change nothing.
 
-Invariant: settings that exist are valid, as far as that can be told without data; an option that does nothing with the
-models asked for is said, not passed over.
+Invariant: settings that exist are valid, as far as that can be checked without data. An option that does nothing with
+the models asked for is a note.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def names_of(names: Any, rule: str) -> tuple[str, ...]:
     return found
 
 
-def without_effect(
+def unused_options(
     settings: AnalysisSettings, models: Collection[str], beside: Collection[str] = (), rows: int = 0
 ) -> tuple[str, ...]:
     """Return a note on each option that was given and changes nothing.

@@ -1,1 +1,1 @@
-"""The terms of attribution: journeys, lookback windows, identities, conversions and money. Knows no other room."""
+"""The terms of attribution: journeys, lookback, identity, conversions, money. Imports no other room."""

@@ -1,1 +1,1 @@
-"""How sure a number is: intervals, tests, calibration by experiments."""
+"""Statistical inference: intervals, multiple testing, meta-analysis, calibration by experiments."""

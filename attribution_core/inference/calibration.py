@@ -27,7 +27,7 @@ import numpy as np
 
 from attributary.attribution_core.domain.confidence import NORMAL_QUANTILE, TAILS
 from attributary.attribution_core.domain.journeys import Floats
-from attributary.attribution_core.inference.meta_analysis import Pooled, normal_draws, student_90
+from attributary.attribution_core.inference.meta_analysis import RandomEffects, normal_draws, student_90
 
 Basis = Literal["measured", "borrowed", "uncalibrated"]
 
@@ -152,13 +152,13 @@ def calibrate(
     )
 
 
-def _ratios(totals: Floats, errors: Floats, measured: Mapping[int, Lift]) -> Pooled:
+def _ratios(totals: Floats, errors: Floats, measured: Mapping[int, Lift]) -> RandomEffects:
     """Return lift / attributed of the measured channels; relative errors of both add up (delta method)."""
     places = list(measured)
     total = totals[places]
     ratio = np.array([lift.conversions for lift in measured.values()]) / total
     error = np.array([lift.standard_error for lift in measured.values()]) / total
-    return Pooled(ratio, error**2 + (ratio * errors[places] / total) ** 2)
+    return RandomEffects(ratio, error**2 + (ratio * errors[places] / total) ** 2)
 
 
 def _measured(name: str, total: float, lift: Lift) -> CalibratedChannel:
@@ -167,7 +167,7 @@ def _measured(name: str, total: float, lift: Lift) -> CalibratedChannel:
     return CalibratedChannel(name, total, lift.conversions / total, lift.standard_error, interval, "measured")
 
 
-def _unmeasured(name: str, total: float, error: float, pooled: Pooled | None) -> CalibratedChannel:
+def _unmeasured(name: str, total: float, error: float, pooled: RandomEffects | None) -> CalibratedChannel:
     factor = 1.0 if pooled is None else pooled.mean
     below, above = _of_several(np.array([total]), np.array([error]), pooled)
     interval = (factor * total - below, factor * total + above)
@@ -177,7 +177,7 @@ def _unmeasured(name: str, total: float, error: float, pooled: Pooled | None) ->
     return CalibratedChannel(name, total, factor, deviation, interval, "borrowed")
 
 
-def _of_several(totals: Floats, errors: Floats, pooled: Pooled | None) -> tuple[float, float]:
+def _of_several(totals: Floats, errors: Floats, pooled: RandomEffects | None) -> tuple[float, float]:
     """Return how far the sum of unmeasured totals may be below and above what is estimated, at 90 %.
 
     The errors of the model's totals are added as if they went together: at most they do.

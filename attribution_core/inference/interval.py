@@ -16,10 +16,10 @@ from attributary.attribution_core.domain.journeys import Floats, Outcomes
 from attributary.attribution_core.models.channel_totals import CreditTotals, Estimator, RemovalTotals
 from attributary.attribution_core.models.markov import shares
 from attributary.attribution_core.models.posterior import (
-    Spread,
+    DrawSummary,
     bootstrap_weights,
     dirichlet_removal,
-    spread,
+    summarize_draws,
 )
 from attributary.attribution_core.statistics.credit_sums import CreditSums
 from attributary.attribution_core.statistics.state import JourneyState
@@ -30,21 +30,21 @@ IntervalMethod = Literal["auto", "bootstrap", "fast"]
 _BOOTSTRAP_ROWS = 200_000
 
 
-class SharesSpread(NamedTuple):
+class ShareIntervals(NamedTuple):
     """A spread, and how it was found: "bootstrap", "dirichlet" or "closed form"."""
 
-    spread: Spread
+    summary: DrawSummary
     method: str
 
 
-def shares_spread(
+def share_intervals(
     estimator: Estimator,
     table: JourneyTable,
     share: Floats,
     method: IntervalMethod,
     draws_seed: tuple[int, int],
-    told: Callable[[int], None] | None = None,
-) -> SharesSpread:
+    on_progress: Callable[[int], None] | None = None,
+) -> ShareIntervals:
     """Return the spread of the shares of conversions and of value, arrays [2, K], and the method that was used.
 
     Args:
@@ -53,19 +53,19 @@ def shares_spread(
         share: float64[2, K], shares under the observed weights.
         method: "auto" is the bootstrap up to 200,000 rows and the fast path beyond.
         draws_seed: number of draws, and the seed.
-        told: called after each draw of the bootstrap with how many are done.
+        on_progress: called after each draw of the bootstrap with how many are done.
     """
     draws, seed = draws_seed
     fast = is_fast(method, len(table.batch))
     if fast and isinstance(estimator, CreditTotals):
         found, used = _closed_form(estimator, table, share), "closed form"
     elif fast and isinstance(estimator, RemovalTotals) and estimator.order == 1:
-        found, used = spread(_dirichlet(table, draws, seed), share), "dirichlet"
+        found, used = summarize_draws(_dirichlet(table, draws, seed), share), "dirichlet"
     else:
-        found, used = spread(_bootstrap(estimator, table, draws_seed, told), share), "bootstrap"
+        found, used = summarize_draws(_bootstrap(estimator, table, draws_seed, on_progress), share), "bootstrap"
     if not values_are_single(table):
         found.low[1], found.high[1], found.error[1], found.confidence[1] = (np.nan,) * 4
-    return SharesSpread(found, used)
+    return ShareIntervals(found, used)
 
 
 def is_fast(method: IntervalMethod, rows: int) -> bool:
@@ -80,7 +80,7 @@ def values_are_single(table: JourneyTable) -> bool:
 
 
 def _bootstrap(
-    estimator: Estimator, table: JourneyTable, draws_seed: tuple[int, int], told: Callable[[int], None] | None
+    estimator: Estimator, table: JourneyTable, draws_seed: tuple[int, int], on_progress: Callable[[int], None] | None
 ) -> Floats:
     draws, seed = draws_seed
     filled = table.batch.lengths > 0
@@ -89,8 +89,8 @@ def _bootstrap(
         whole = np.array([weights.conversions[filled].sum(), weights.values[filled].sum()])
         with np.errstate(divide="ignore", invalid="ignore"):
             drawn[place] = estimator.totals(weights) / whole[:, None]
-        if told is not None:
-            told(place + 1)
+        if on_progress is not None:
+            on_progress(place + 1)
     return drawn
 
 
@@ -120,10 +120,10 @@ def _value_squares(table: JourneyTable) -> Floats:
     return squares
 
 
-def _closed_form(estimator: CreditTotals, table: JourneyTable, share: Floats) -> Spread:
+def _closed_form(estimator: CreditTotals, table: JourneyTable, share: Floats) -> DrawSummary:
     sums = CreditSums.fit(estimator.name, table.batch, estimator.credits, table.outcomes)
     errors = np.stack([sums.errors(table.batch.index, of_value=of_value) for of_value in (False, True)])
     # E|X| = sqrt(2 / pi) sd for a normal X: the total variation that the draws would have had
     variation = 0.5 * np.sqrt(2 / np.pi) * errors.sum(axis=1)
     low, high = share - NORMAL_QUANTILE * errors, share + NORMAL_QUANTILE * errors
-    return Spread(low, high, errors, 1.0 - variation, np.zeros(2, dtype=np.int64))
+    return DrawSummary(low, high, errors, 1.0 - variation, np.zeros(2, dtype=np.int64))

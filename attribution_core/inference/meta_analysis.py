@@ -45,7 +45,7 @@ def student_90(degrees: int | None) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Pooled:
+class RandomEffects:
     """Measurements and what they have in common.
 
     Attributes:
@@ -121,5 +121,5 @@ class Pooled:
 
 
 def normal_draws(number: int) -> Floats:
-    """Return float64[number, draws], independent of each other and of `Pooled.another`."""
+    """Return float64[number, draws], independent of each other and of `RandomEffects.another`."""
     return np.random.Generator(np.random.PCG64(_SEED + 1)).standard_normal((number, _DRAWS))

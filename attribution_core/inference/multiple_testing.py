@@ -1,11 +1,13 @@
-"""Which of several tests can be claimed together.
+"""Several tests at once: which hypotheses are rejected, and which shares of channels changed between two periods.
 
-Invariant: the more tests, the stronger each claim must be. `benjamini_hochberg` bounds the expected share of false
-claims among all claims, `holm` the probability of any false claim at all, whatever else is true.
+Invariant: the more tests, the stronger the evidence each one needs. `benjamini_hochberg` bounds the expected share of
+false rejections among all rejections (false discovery rate), `holm` the probability of any false rejection (familywise
+error rate). `drift` reports changes at the false discovery rate.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import erfc, sqrt
 
 import numpy as np
@@ -13,7 +15,7 @@ import numpy as np
 from attributary.attribution_core.domain.journeys import Flags, Floats
 
 FALSE_DISCOVERY_RATE = 0.10
-FALSE_CLAIM_RATE = 0.05
+FAMILYWISE_ERROR_RATE = 0.05
 
 
 def two_sided(change: float, error: float) -> float:
@@ -36,7 +38,7 @@ def benjamini_hochberg(p_values: Floats, rate: float = FALSE_DISCOVERY_RATE) -> 
     return rejected
 
 
-def holm(p_values: Floats, rate: float = FALSE_CLAIM_RATE) -> Flags:
+def holm(p_values: Floats, rate: float = FAMILYWISE_ERROR_RATE) -> Flags:
     """Tell which of the hypotheses are rejected with at most this probability of any false rejection (Holm 1979)."""
     tests = p_values.size
     order = np.argsort(p_values, kind="stable")
@@ -44,3 +46,35 @@ def holm(p_values: Floats, rate: float = FALSE_CLAIM_RATE) -> Flags:
     rejected = np.zeros(tests, dtype=np.bool_)
     rejected[order[: int(failed[0]) if failed.size else tests]] = True
     return rejected
+
+
+@dataclass(frozen=True, eq=False)
+class Drift:
+    """Changes of shares from one period to the next.
+
+    Attributes:
+        change: float64[K], share now - share before.
+        error: float64[K], standard error of the change.
+        p_value: float64[K], two-sided; 1 where the error is unknown.
+        changed: bool[K], changes that pass the test at the false discovery rate.
+    """
+
+    change: Floats
+    error: Floats
+    p_value: Floats
+    changed: Flags
+
+
+def drift(now: Floats, now_error: Floats, before: Floats, before_error: Floats) -> Drift:
+    """Compare the shares of two periods of different journeys.
+
+    Args:
+        now: float64[K], shares of the later period.
+        now_error: float64[K], their standard errors; NaN where unknown, and then nothing has changed.
+        before: float64[K], shares of the earlier period.
+        before_error: float64[K], their standard errors.
+    """
+    change = now - before
+    error: Floats = np.sqrt(now_error**2 + before_error**2)
+    p_value = np.array([two_sided(float(c), float(e)) for c, e in zip(change, error, strict=True)], dtype=np.float64)
+    return Drift(change, error, p_value, benjamini_hochberg(p_value))

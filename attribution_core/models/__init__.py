@@ -1,1 +1,1 @@
-"""The attribution models: credits of single journeys, and totals of channels."""
+"""Attribution models: rules, Markov, Shapley, Poisson, and the set of models of a tenant."""

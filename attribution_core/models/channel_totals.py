@@ -17,11 +17,10 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from attributary.attribution_core.domain.journeys import Floats, JourneyBatch, Outcomes
-from attributary.attribution_core.models.markov import Chain, shares
+from attributary.attribution_core.models.markov import Chain, removal_effects, shares
 from attributary.attribution_core.models.markov_shapley import MarkovShapley, markov_shapley
-from attributary.attribution_core.models.removal import removal_effects
 from attributary.attribution_core.models.shapley import EXACT_CHANNELS, exact, sampled_rate_values, subset_sums
-from attributary.attribution_core.statistics.ngram_states import Grams
+from attributary.attribution_core.statistics.ngram_states import NgramSteps
 from attributary.attribution_core.statistics.sets import distinct_sets
 
 
@@ -114,9 +113,9 @@ class RemovalTotals:
     _last: LastAnswer[Floats] = field(default_factory=LastAnswer, repr=False)
 
     @cached_property
-    def grams(self) -> Grams:
+    def grams(self) -> NgramSteps:
         """The numbered steps of the journeys."""
-        return Grams.of(self.batch, self.order)
+        return NgramSteps.of(self.batch, self.order)
 
     def effects(self, weights: Weights) -> Floats:
         """Return removal effects of conversions and of value, float64[2, K]; the last answer is kept."""
@@ -241,8 +240,8 @@ class MarkovShapleyTotals:
     _last: LastAnswer[tuple[MarkovShapley, MarkovShapley]] = field(default_factory=LastAnswer, repr=False)
 
     @cached_property
-    def _grams(self) -> Grams:
-        return Grams.of(self.batch, 1)
+    def _grams(self) -> NgramSteps:
+        return NgramSteps.of(self.batch, 1)
 
     def values(self, weights: Weights) -> tuple[MarkovShapley, MarkovShapley]:
         """Return the Shapley values of the conversion probability and of the value per journey; the last are kept."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attributary.attribution_core.domain.confidence import LEVEL
+from attributary.attribution_core.domain.confidence import CONFIDENCE_LEVEL
 from attributary.attribution_core.domain.journeys import Floats, Ints, Outcomes
 from attributary.attribution_core.models.channel_totals import Weights
 from attributary.attribution_core.models.markov import Chain, first_order_removal
@@ -22,7 +22,7 @@ _LEAK = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
-class Spread:
+class DrawSummary:
     """What draws of shares say about their precision.
 
     Attributes:
@@ -41,7 +41,7 @@ class Spread:
     draws: Ints
 
     @classmethod
-    def stacked(cls, parts: Sequence[Spread]) -> Spread:
+    def stacked(cls, parts: Sequence[DrawSummary]) -> DrawSummary:
         """Put the spreads of several kinds of shares below each other."""
         low, high, error, confidence, draws = (
             np.stack([np.asarray(getattr(part, name)) for part in parts])
@@ -50,26 +50,28 @@ class Spread:
         return cls(low, high, error, confidence, draws)
 
 
-def spread(draws: Floats, estimate: Floats, level: float = LEVEL) -> Spread:
+def summarize_draws(draws: Floats, estimate: Floats, confidence_level: float = CONFIDENCE_LEVEL) -> DrawSummary:
     """Sum up draws of shares.
 
     Args:
         draws: float64[D, ..., K], shares under the drawn weights; draws that are not numbers are left out, for each
             kind of shares by itself.
         estimate: float64[..., K], shares under the observed weights.
-        level: probability of the interval.
+        confidence_level: probability of the interval.
     """
     if estimate.ndim > 1:
-        return Spread.stacked([spread(draws[:, kind], estimate[kind], level) for kind in range(estimate.shape[0])])
+        return DrawSummary.stacked(
+            [summarize_draws(draws[:, kind], estimate[kind], confidence_level) for kind in range(estimate.shape[0])]
+        )
     usable = draws[np.isfinite(draws).all(axis=1)]
     number = np.int64(usable.shape[0])
     if number < 2:
         nothing = np.full(estimate.shape, np.nan)
-        return Spread(nothing, nothing, nothing, np.asarray(np.nan), np.asarray(number))
-    tail = (1 - level) / 2
+        return DrawSummary(nothing, nothing, nothing, np.asarray(np.nan), np.asarray(number))
+    tail = (1 - confidence_level) / 2
     low, high = np.quantile(usable, (tail, 1 - tail), axis=0)
     variation = 0.5 * np.abs(usable - estimate).sum(axis=-1).mean(axis=0)
-    return Spread(low, high, usable.std(axis=0, ddof=1), np.asarray(1.0 - variation), np.asarray(number))
+    return DrawSummary(low, high, usable.std(axis=0, ddof=1), np.asarray(1.0 - variation), np.asarray(number))
 
 
 def bootstrap_weights(outcomes: Outcomes, *, draws: int, seed: int) -> Iterator[Weights]:

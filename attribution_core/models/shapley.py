@@ -20,8 +20,7 @@ from math import factorial
 import numpy as np
 
 from attributary.attribution_core.domain.journeys import ChannelIndex, Flags, Floats, Ints, JourneyBatch
-from attributary.attribution_core.statistics.set_overflow import OtherSets, SetCounts
-from attributary.attribution_core.statistics.sets import set_shares
+from attributary.attribution_core.statistics.sets import SetCounts, SetOverflow, set_shares
 
 EXACT_CHANNELS = 20
 Worth = Callable[[Flags], Floats]
@@ -44,20 +43,20 @@ class SampledShapley:
     pairs: int
 
 
-def simplified(sets: SetCounts, index: ChannelIndex, others: OtherSets | None = None) -> Floats:
+def simplified(sets: SetCounts, index: ChannelIndex, overflow: SetOverflow | None = None) -> Floats:
     """Return the simplified Shapley values, float64[2, K]: of conversions, and of value in micros.
 
     Args:
         sets: counts of the sets of channels.
         index: the channels.
-        others: sums over further sets, of a bounded state; the values are exact all the same.
+        overflow: sums over further sets, of a bounded state; the values are exact all the same.
     """
     found = np.zeros((2, len(index)), dtype=np.float64)
     for names in sorted(sets):
         conversions, _, value = sets[names]
         for name in names:
             found[:, index.code(name)] += (conversions / len(names), value / len(names))
-    for (size, name), (conversions, _, value) in sorted((others or OtherSets()).by_channel.items()):
+    for (size, name), (conversions, _, value) in sorted((overflow or SetOverflow()).by_channel.items()):
         found[:, index.code(name)] += (conversions / size, value / size)
     return found
 

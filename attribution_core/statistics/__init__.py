@@ -1,1 +1,1 @@
-"""Additive counts of journeys: everything that a trained model remembers."""
+"""Additive integer statistics of journeys: chains, sets, credit sums, exposures. Imports `domain` only."""

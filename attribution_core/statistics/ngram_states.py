@@ -76,7 +76,7 @@ class SparseChain:
 
 
 @dataclass(frozen=True, eq=False)
-class Grams:
+class NgramSteps:
     """The steps of a batch of journeys, numbered.
 
     Attributes:
@@ -96,7 +96,7 @@ class Grams:
     journey_of_touch: Ints
 
     @classmethod
-    def of(cls, batch: JourneyBatch, order: int = 1) -> Grams:
+    def of(cls, batch: JourneyBatch, order: int = 1) -> NgramSteps:
         """Number the steps of a batch.
 
         Raises:
@@ -105,7 +105,7 @@ class Grams:
         base = len(batch.index) + 1
         if not 1 <= order <= highest_order(base - 1):
             raise ValueError(f"order: must be from 1 to {highest_order(base - 1)} with {base - 1} channels")
-        numbers = step_numbers(batch, order)
+        numbers = ngram_numbers(batch, order)
         edges, places = _distinct(numbers, base ** (order + 1))
         last = np.full(len(batch), -1, dtype=np.int64)
         filled = batch.lengths > 0
@@ -157,7 +157,7 @@ def highest_order(channels: int) -> int:
     return order
 
 
-def step_numbers(batch: JourneyBatch, order: int) -> NDArray[Any]:
+def ngram_numbers(batch: JourneyBatch, order: int) -> NDArray[Any]:
     """Return the number of the step into each touch, integer[m]."""
     base = len(batch.index) + 1
     narrow = base ** (order + 1) <= np.iinfo(np.int32).max

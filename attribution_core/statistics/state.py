@@ -19,8 +19,7 @@ import numpy as np
 from attributary.attribution_core.domain.journeys import ChannelIndex, Ints, JourneyBatch, JourneyError, Outcomes
 from attributary.attribution_core.domain.limits import COUNT_LIMIT, LARGEST, VALUE_LIMIT, LimitError, whole_numbers
 from attributary.attribution_core.statistics.counting import ChainCounts, count_chain
-from attributary.attribution_core.statistics.set_overflow import SET_LIMIT, OtherSets, SetCounts, split
-from attributary.attribution_core.statistics.sets import distinct_sets
+from attributary.attribution_core.statistics.sets import SET_LIMIT, SetCounts, SetOverflow, distinct_sets, split
 from attributary.attribution_core.statistics.state_checks import contradiction, excess, read_sets, read_steps
 
 SCHEMA_VERSION = 1
@@ -45,13 +44,13 @@ class JourneyState:
         chain: counts for the Markov chain.
         sets: set of channels (sorted names) to (conversions, nulls, value in micros); ``()`` holds the journeys
             without any touch. No entry is (0, 0, 0).
-        others: sums over the sets that `sets` does not hold; none but in a bounded state.
+        overflow: sums over the sets that `sets` does not hold; none but in a bounded state.
     """
 
     index: ChannelIndex
     chain: ChainCounts
     sets: SetCounts
-    others: OtherSets = field(default_factory=OtherSets)
+    overflow: SetOverflow = field(default_factory=SetOverflow)
 
     def __eq__(self, other: object) -> bool:
         """Tell whether two states hold the same counts."""
@@ -82,17 +81,17 @@ class JourneyState:
     @property
     def conversions(self) -> int:
         """Number of converted journeys, those without touches included."""
-        return sum(entry[0] for entry in self.sets.values()) + self.others.total(0)
+        return sum(entry[0] for entry in self.sets.values()) + self.overflow.total(0)
 
     @property
     def nulls(self) -> int:
         """Number of journeys that ended without a conversion, those without touches included."""
-        return sum(entry[1] for entry in self.sets.values()) + self.others.total(1)
+        return sum(entry[1] for entry in self.sets.values()) + self.overflow.total(1)
 
     @property
     def value_micros(self) -> int:
         """Value of all conversions, micros."""
-        return sum(entry[2] for entry in self.sets.values()) + self.others.total(2)
+        return sum(entry[2] for entry in self.sets.values()) + self.overflow.total(2)
 
     def conversions_with(self) -> Ints:
         """Return the conversions whose journey contains the channel, int64[K]: what an estimate for it rests on."""
@@ -102,12 +101,12 @@ class JourneyState:
         sizes = np.fromiter(map(len, self.sets), np.int64, len(self.sets))
         numbers = np.fromiter((entry[0] for entry in self.sets.values()), np.int64, len(self.sets))
         np.add.at(found, members, np.repeat(numbers, sizes))
-        for (_, name), entry in self.others.by_channel.items():
+        for (_, name), entry in self.overflow.by_channel.items():
             found[self.index.code(name)] += entry[0]
         return found
 
     def bounded(self, limit: int = SET_LIMIT) -> JourneyState:
-        """Return the same counts with at most `limit` sets one by one, the most frequent, and the others summed up.
+        """Return the same counts with at most `limit` sets one by one, the most frequent, and the overflow summed up.
 
         Every number that rests on sets stays exact, save the interaction of pairs; see `other_sets`.
 
@@ -115,8 +114,8 @@ class JourneyState:
             StateError: when the state is bounded already.
         """
         _whole(self)
-        sets, others = split(self.sets, limit)
-        return JourneyState(self.index, self.chain, sets, others)
+        sets, overflow = split(self.sets, limit)
+        return JourneyState(self.index, self.chain, sets, overflow)
 
     def add(self, other: JourneyState) -> JourneyState:
         """Return the state of the journeys of both; associative and commutative.
@@ -204,10 +203,10 @@ class JourneyState:
     def to_document(self) -> dict[str, Any]:
         """Return a JSON-able document: the same counts give the same document."""
         row, column = np.nonzero(self.chain.steps)
-        others = {"others": self.others.to_document(self.index.codes)} if self.others.sets else {}
-        return others | {
+        overflow = {"others": self.overflow.to_document(self.index.codes)} if self.overflow.sets else {}
+        return overflow | {
             "kind": _KIND,
-            "schema": _BOUNDED_SCHEMA_VERSION if others else SCHEMA_VERSION,
+            "schema": _BOUNDED_SCHEMA_VERSION if overflow else SCHEMA_VERSION,
             "channels": list(self.index.names),
             "steps": np.column_stack((row, column, self.chain.steps[row, column])).tolist(),
             "opens": self.chain.opens.tolist(),
@@ -240,15 +239,15 @@ class JourneyState:
             if not opens.size == conversions.size == nulls.size == value_micros.size == len(index):
                 raise ValueError("opens, conversions, nulls, value_micros: one number per channel is needed")  # noqa: TRY301  # the same
             sets = read_sets(document["sets"], names)
-            others = OtherSets.from_document(document["others"], names) if "others" in document else OtherSets()
+            overflow = SetOverflow.from_document(document["others"], names) if "others" in document else SetOverflow()
         except KeyError as error:
             raise StateError(f"state: damaged document ({error.args[0]}: missing)") from error
         except (IndexError, TypeError, AttributeError, OverflowError, ValueError) as error:
             raise StateError(f"state: damaged document ({error})") from error
         chain = ChainCounts(steps, opens, conversions, nulls, value_micros)
-        if fault := excess(chain, sets, others) or contradiction(index, chain, sets, others):
+        if fault := excess(chain, sets, overflow) or contradiction(index, chain, sets, overflow):
             raise StateError(f"state: damaged document ({fault})")
-        return cls(index, chain, sets, others)
+        return cls(index, chain, sets, overflow)
 
     def _combined(self, other: JourneyState, sign: int) -> JourneyState:
         _whole(self)
@@ -279,9 +278,9 @@ def _sum(one: Ints, other: Ints, sign: int) -> Ints:
 
 
 def _whole(state: JourneyState) -> None:
-    if state.others.sets:
+    if state.overflow.sets:
         raise StateError(
-            f"state: {state.others.sets} rare sets of channels are summed up (bounded); add, retract or bound the "
+            f"state: {state.overflow.sets} rare sets of channels are summed up (bounded); add, retract or bound the "
             "whole state instead"
         )
 
@@ -301,9 +300,9 @@ def _tidied(state: JourneyState) -> JourneyState:
         state.chain.nulls[kept],
         state.chain.value_micros[kept],
     )
-    if fault := excess(chain, sets, state.others):
+    if fault := excess(chain, sets, state.overflow):
         raise StateLimitError(f"state: {fault}")
-    if fault := contradiction(index, chain, sets, state.others):
+    if fault := contradiction(index, chain, sets, state.overflow):
         raise StateError(f"state: {fault}; journeys were retracted that had not been added, or not with this value")
     return JourneyState(index, chain, sets)
 

@@ -14,7 +14,7 @@ import numpy as np
 from attributary.attribution_core.domain.journeys import ChannelIndex, Ints
 from attributary.attribution_core.domain.limits import COUNT_LIMIT, LARGEST, VALUE_LIMIT, magnitude, whole_number
 from attributary.attribution_core.statistics.counting import ChainCounts
-from attributary.attribution_core.statistics.set_overflow import OtherSets, SetCounts, entry_of
+from attributary.attribution_core.statistics.sets import SetCounts, SetOverflow, entry_of
 
 
 def read_steps(rows: list[list[int]], size: int) -> Ints:
@@ -55,9 +55,9 @@ def read_sets(rows: list[list[Any]], names: tuple[str, ...]) -> SetCounts:
     return sets
 
 
-def excess(chain: ChainCounts, sets: SetCounts, others: OtherSets) -> str | None:
+def excess(chain: ChainCounts, sets: SetCounts, overflow: SetOverflow) -> str | None:
     """Tell what cannot be summed up in 64 bits."""
-    entries = [*sets.values(), *others.by_size.values()]
+    entries = [*sets.values(), *overflow.by_size.values()]
     if sum(entry[0] + entry[1] for entry in entries) > LARGEST or magnitude(chain.steps) > LARGEST:
         return f"all journeys, or their steps, are {COUNT_LIMIT}"
     if sum(abs(entry[2]) for entry in entries) > LARGEST or magnitude(chain.value_micros) > LARGEST:
@@ -65,9 +65,9 @@ def excess(chain: ChainCounts, sets: SetCounts, others: OtherSets) -> str | None
     return None
 
 
-def contradiction(index: ChannelIndex, chain: ChainCounts, sets: SetCounts, others: OtherSets) -> str | None:
+def contradiction(index: ChannelIndex, chain: ChainCounts, sets: SetCounts, overflow: SetOverflow) -> str | None:
     """Tell what no journeys can have left behind: chain and sets are two views of the same ones."""
-    entries = [*sets.values(), *others.by_size.values()]
+    entries = [*sets.values(), *overflow.by_size.values()]
     parts = (chain.steps, chain.opens, chain.conversions, chain.nulls)
     if any(bool((part < 0).any()) for part in parts) or any(min(entry[:2]) < 0 for entry in entries):
         return "a count is negative"
@@ -79,12 +79,12 @@ def contradiction(index: ChannelIndex, chain: ChainCounts, sets: SetCounts, othe
     if bool(uneven.any()):
         return f"{index.names[int(np.argmax(uneven))]!r} is not left as often as it is entered"
     touched = [entry for names, entry in sets.items() if names]
-    touched += [entry for size, entry in others.by_size.items() if size]
+    touched += [entry for size, entry in overflow.by_size.items() if size]
     of_sets = [sum(entry[part] for entry in touched) for part in range(3)]
     of_chain = [int(part.sum()) for part in (chain.conversions, chain.nulls, chain.value_micros)]
     if of_sets[:2] != of_chain[:2]:
         return "conversions or nulls of chain and sets differ"
     # under forgetting, each sum of values was rounded by itself
-    if abs(of_sets[2] - of_chain[2]) > len(sets) + others.sets + len(index):
+    if abs(of_sets[2] - of_chain[2]) > len(sets) + overflow.sets + len(index):
         return "values of chain and sets differ"
     return None

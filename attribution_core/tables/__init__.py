@@ -1,1 +1,1 @@
-"""Data as people hold it (paths, events, experiments), checked and read into journeys."""
+"""Tables of paths, events and experiments, checked and encoded as journeys. Imports `domain` only."""

@@ -1,13 +1,15 @@
-"""A cell of a table that somebody else made: when nothing is in it, what a name is, and how an error names it.
+"""Cells and columns of a table that somebody else made: what is empty, what is a name, what is missing or not used.
 
-Invariant: an error names the row (1 is the first below the names of the columns), the column and the rule, and shows
-what the cell holds, control characters escaped.
+Invariants: an error names the row (1 is the first below the names of the columns), the column and the rule, and shows
+the cell with control characters escaped. No column is ignored silently: a needed one that is missing, or one that
+stands twice, is refused beside the names that are there; one that is not used is a note.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -83,9 +85,9 @@ def broken_rule(channel: str) -> str | None:
     if not channel:
         return "empty channel"
     if channel[0] == ">" or channel[-1] == ">":
-        return f"channel {shown(channel)} begins or ends with '>'; channels are joined by ' > '"
+        return f"channel {quoted(channel)} begins or ends with '>'; channels are joined by ' > '"
     if any(character < " " or "\x7f" <= character <= "\x9f" for character in channel):
-        return f"channel {shown(channel)} holds a control character"
+        return f"channel {quoted(channel)} holds a control character"
     return None
 
 
@@ -109,7 +111,83 @@ def is_plain(text: str) -> bool:
     return text.isascii() and "_" not in text
 
 
-def shown(cell: Any) -> str:
+def printable(text: str) -> str:
+    """Return a text with every character that does not print (escape codes, line ends, zero widths) written out."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def quoted(cell: Any) -> str:
     """Return what a cell holds as an error shows it."""
     text = str(cell)
     return repr(text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}...")
+
+
+_LISTED = 10  # names in a note
+_NEAR = 0.75  # likeness of a misspelt name, 1 for equal ones: valeu and value have 0.8
+
+
+def column_names(columns: Any) -> list[str] | None:
+    """Return the names of all columns, as often as they stand there; None where the table does not tell them."""
+    names: Any = columns if isinstance(columns, Mapping) else getattr(columns, "columns", None)
+    return None if names is None else [str(name) for name in names]
+
+
+def check_columns(
+    columns: Mapping[str, Iterable[Any]], what: str, needed: Sequence[str], optional: Sequence[str]
+) -> tuple[str, ...]:
+    """Check the names of the columns; returns a note on those that are not used, if there are any.
+
+    Raises:
+        TableError: a needed column is missing, or a column that is used stands twice.
+    """
+    names = column_names(columns)
+    missing = [name for name in needed if name not in (columns if names is None else names)]
+    if missing:
+        which = f"column {missing[0]} is" if len(missing) == 1 else f"columns {', '.join(missing)} are"
+        hint = next((hint for name in missing if (hint := suggestion(name, names))), "")
+        raise TableError(f"{what}: the {which} missing{listed(names)}{hint}")
+    if names is None:
+        return ()
+    known = (*needed, *optional)
+    check_once(name for name in names if name in known)
+    unused = [name for name in names if name not in known]
+    absent = [name for name in known if name not in names]
+    said = [name + _offer(name, absent) if name else "one without a name" for name in unused]
+    return (f"columns that are not used: {_joined(said)}",) if unused else ()
+
+
+def check_once(names: Iterable[str]) -> None:
+    """Check that no column stands twice.
+
+    Raises:
+        TableError: one does.
+    """
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise TableError(f"the column {name} stands twice")
+        seen.add(name)
+
+
+def listed(names: Sequence[str] | None) -> str:
+    """Return the names that are there as an error says them; nothing where they are not known."""
+    return "" if names is None else f"; there are {_joined(names) if names else 'none'}"
+
+
+def suggestion(name: str, names: Sequence[str] | None) -> str:
+    """Return what was probably meant by another name than the one that is missing; nothing if nothing is near."""
+    if names is None:
+        return ""
+    if any(each.strip().lower() == name for each in names):
+        return "; names of columns are written in small letters, without blanks"
+    return _offer(name, names)
+
+
+def _joined(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(printable(name) for name in names[:_LISTED]) + more
+
+
+def _offer(name: str, names: Sequence[str]) -> str:
+    found = get_close_matches(name.strip().lower(), names, 1, _NEAR)
+    return f" (did you mean {found[0]}?)" if found else ""

@@ -24,15 +24,15 @@ from attributary.attribution_core.tables.cells import (
     TableError,
     broken_rule,
     cells_of,
+    check_columns,
     column_of,
     is_missing,
     names_in,
     number_in,
-    shown,
+    quoted,
 )
-from attributary.attribution_core.tables.columns import check_columns
 from attributary.attribution_core.tables.paths import JourneyTable, amount_micros
-from attributary.attribution_core.tables.times import long_ago, read_times
+from attributary.attribution_core.tables.times import epoch_notes, read_times
 
 NEEDED_OF_EVENTS = ("user", "time", "channel")
 _OPTIONAL = ("conversion", "value", "event_id")
@@ -85,7 +85,7 @@ def read_events(columns: Mapping[str, Iterable[Any]], *, lookback_micros: int | 
         if flags[row]:
             kind = _REFUND if values[row] < 0 else _CONVERSION
             history.append((times[row], kind, places[row], "", values[row]))
-    return _encode(histories, lookback_micros, (*notes, *long_ago(times)))
+    return _encode(histories, lookback_micros, (*notes, *epoch_notes(times)))
 
 
 def touches_at_equal_times(batch: JourneyBatch) -> int:
@@ -186,7 +186,8 @@ def _flags(cells: list[Any]) -> list[bool]:
     if len(flags) < len(found):
         row = found.index(None) + 1
         raise TableError(
-            f"conversion: {shown(cells[row - 1])} is neither yes nor no: true, yes, t, y, 1; false, no, f, n, 0, empty",
+            f"conversion: {quoted(cells[row - 1])} is neither yes nor no: "
+            "true, yes, t, y, 1; false, no, f, n, 0, empty",
             row=row,
         )
     return flags

@@ -13,8 +13,15 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Literal
 
-from attributary.attribution_core.tables.cells import TableError, cells_of, is_missing, names_in, number_in, shown
-from attributary.attribution_core.tables.columns import check_columns
+from attributary.attribution_core.tables.cells import (
+    TableError,
+    cells_of,
+    check_columns,
+    is_missing,
+    names_in,
+    number_in,
+    quoted,
+)
 from attributary.attribution_core.tables.times import time_micros
 
 Measure = Literal["conversions", "value", "share"]
@@ -113,7 +120,7 @@ def _experiment(cells: Mapping[str, Any], row: int) -> Experiment:
         raise TableError("channel: must not be empty", row=row)
     amount, error = (_number(cells[name], name, row) for name in (given[0], "standard_error"))
     if given[0] == "share" and abs(amount) > 1:
-        raise TableError(f"share: {shown(cells['share'])} is more than all: a fraction of 1, 0.2 is 20 %", row=row)
+        raise TableError(f"share: {quoted(cells['share'])} is more than all: a fraction of 1, 0.2 is 20 %", row=row)
     if error <= 0:
         raise TableError("standard_error: must be positive", row=row)
     since, until = (
@@ -130,5 +137,5 @@ def _number(cell: Any, name: str, row: int) -> float:
     except (ArithmeticError, ValueError):
         found = float("nan")
     if not isfinite(found):
-        raise TableError(f"{name}: {shown(cell)} must be a number", row=row)
+        raise TableError(f"{name}: {quoted(cell)} must be a number", row=row)
     return found

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from attributary.attribution_core.tables.cells import TableError
-from attributary.attribution_core.tables.columns import check_once, column_names, instead, listed
+from attributary.attribution_core.tables.cells import TableError, check_once, column_names, listed, suggestion
 from attributary.attribution_core.tables.events import NEEDED_OF_EVENTS, read_events
 from attributary.attribution_core.tables.paths import NEEDED_OF_PATHS, JourneyTable, read_paths
 
@@ -42,7 +41,7 @@ def read_table(data: JourneyTable | Columns | Rows, *, lookback_micros: int | No
         return read_paths(columns)
     if all(name in columns for name in NEEDED_OF_EVENTS):
         return read_events(columns, lookback_micros=lookback_micros)
-    near = [instead(name, names) for name in (*NEEDED_OF_PATHS, *NEEDED_OF_EVENTS) if name not in columns]
+    near = [suggestion(name, names) for name in (*NEEDED_OF_PATHS, *NEEDED_OF_EVENTS) if name not in columns]
     raise TableError(
         f"columns must be path and total_conversions, or user, time and channel{listed(names)}"
         + next((hint for hint in near if hint), "")

@@ -29,12 +29,12 @@ from attributary.attribution_core.tables.cells import (
     TableError,
     broken_rule,
     cells_of,
+    check_columns,
     is_missing,
     is_plain,
     number_in,
-    shown,
+    quoted,
 )
-from attributary.attribution_core.tables.columns import check_columns
 
 __all__ = ["SEPARATOR", "JourneyTable", "TableError", "amount_micros", "encode_paths", "read_paths"]
 
@@ -89,7 +89,7 @@ def read_paths(columns: Mapping[str, Iterable[Any]], separator: str = SEPARATOR)
         texts = ["" if is_missing(path) else str(path) if isinstance(path, str) else path for path in texts]
     if set(map(type, texts)) - {str}:
         row = next(row for row, text in enumerate(texts, start=1) if not isinstance(text, str))
-        raise TableError(f"path: must be text, not {shown(texts[row - 1])}", row=row)
+        raise TableError(f"path: must be text, not {quoted(texts[row - 1])}", row=row)
     conversions = _counts(columns, "total_conversions", len(texts))
     nulls = _counts(columns, "total_null", len(texts))
     values = _amounts(columns, "total_conversion_value", len(texts))
@@ -173,7 +173,7 @@ def _other_separators(batch: JourneyBatch, separator: str) -> tuple[str, ...]:
     return (
         ()
         if odd is None
-        else (f"{shown(odd)} counts as one channel: the channels of a path are joined by {separator!r}",)
+        else (f"{quoted(odd)} counts as one channel: the channels of a path are joined by {separator!r}",)
     )
 
 
@@ -208,7 +208,7 @@ def _count(cell: Any, name: str, row: int) -> int:
 
 
 def _no_count(cell: Any, name: str, row: int) -> TableError:
-    return TableError(f"{name}: {shown(cell)} must be a whole number from 0 to {_MAX_COUNT:,}", row=row)
+    return TableError(f"{name}: {quoted(cell)} must be a whole number from 0 to {_MAX_COUNT:,}", row=row)
 
 
 def _number(cell: Any) -> Decimal:
@@ -260,9 +260,9 @@ def amount_micros(cell: Any, name: str, row: int) -> int:
     try:
         micros = int((_number(cell) * _MICROS).to_integral_value())
     except (ArithmeticError, ValueError) as error:
-        raise TableError(f"{name}: {shown(cell)} must be a number", row=row) from error
+        raise TableError(f"{name}: {quoted(cell)} must be a number", row=row) from error
     if abs(micros) > MAX_VALUE_MICROS:
         raise TableError(
-            f"{name}: {shown(cell)} is too large: more than 2^62 micros, 4.6e12 units of currency", row=row
+            f"{name}: {quoted(cell)} is too large: more than 2^62 micros, 4.6e12 units of currency", row=row
         )
     return micros

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from attributary.attribution_core.tables.cells import TableError, is_missing, number_in, shown
+from attributary.attribution_core.tables.cells import TableError, is_missing, number_in, quoted
 
 _MICROS = 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -37,7 +37,7 @@ def read_times(cells: Iterable[Any]) -> list[int]:
     return [time_micros(cell, row) for row, cell in enumerate(cells, start=1)]
 
 
-def long_ago(times: Iterable[int]) -> tuple[str, ...]:
+def epoch_notes(times: Iterable[int]) -> tuple[str, ...]:
     """Return a note where all times are before 1990: numbers that are not seconds since 1970."""
     latest = max(times, default=_END)
     return () if latest >= _BEGIN_1990 else ("all times are before 1990: a number is seconds since 1970-01-01 UTC",)
@@ -59,7 +59,7 @@ def time_micros(cell: Any, row: int, name: str = "time") -> int:
     try:
         micros = _micros(cell.strip() if isinstance(cell, str) else cell)
     except (ArithmeticError, ValueError) as error:
-        raise TableError(f"{name}: {shown(cell)} must be ISO 8601 or seconds since 1970", row=row) from error
+        raise TableError(f"{name}: {quoted(cell)} must be ISO 8601 or seconds since 1970", row=row) from error
     if not 0 <= micros < _END:
         hint = next(
             (
@@ -69,7 +69,7 @@ def time_micros(cell: Any, row: int, name: str = "time") -> int:
             ),
             "",
         )
-        raise TableError(f"{name}: {shown(cell)} is outside of 1970 to 2099{hint}", row=row)
+        raise TableError(f"{name}: {quoted(cell)} is outside of 1970 to 2099{hint}", row=row)
     return micros
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from attributary.attribution_core.analysis.report import plain
 from attributary.attribution_core.domain.journeys import Floats
 from attributary.attribution_core.models.markov import first_order_chain, first_order_removal, shares
-from attributary.attribution_core.models.posterior import dirichlet_removal, spread
+from attributary.attribution_core.models.posterior import dirichlet_removal, summarize_draws
 from attributary.attribution_core.models.shapley import simplified
 from attributary.attribution_core.statistics.state import JourneyState
 
@@ -43,7 +43,7 @@ def shapley_shares(state: JourneyState, journeys_per_count: float = 1.0) -> tupl
     The errors are those of the mean of per-journey credits: ``sqrt(sum_j (a_ij - share_i)^2) / n`` over conversions;
     ``n`` is the effective number of them.
     """
-    values = simplified(state.sets, state.index, state.others)
+    values = simplified(state.sets, state.index, state.overflow)
     squares = np.zeros(len(state.index), dtype=np.float64)
     with_touches = 0
     for names, (conversions, _, _) in state.sets.items():
@@ -51,8 +51,8 @@ def shapley_shares(state: JourneyState, journeys_per_count: float = 1.0) -> tupl
             with_touches += conversions
             for name in names:
                 squares[state.index.code(name)] += conversions / len(names) ** 2
-    with_touches += sum(entry[0] for size, entry in state.others.by_size.items() if size)
-    for (size, name), (conversions, _, _) in sorted(state.others.by_channel.items()):
+    with_touches += sum(entry[0] for size, entry in state.overflow.by_size.items() if size)
+    for (size, name), (conversions, _, _) in sorted(state.overflow.by_channel.items()):
         squares[state.index.code(name)] += conversions / size**2
     if not with_touches:
         nothing = np.full(len(state.index), np.nan)
@@ -83,7 +83,7 @@ def population(
     """
     effects, removal = removal_shares(state)
     removed = dirichlet_removal(state, draws=draws, seed=seed, journeys_per_count=journeys_per_count)
-    drawn = spread(shares(removed), removal[0])
+    drawn = summarize_draws(shares(removed), removal[0])
     shapley, shapley_share, shapley_error = shapley_shares(state, journeys_per_count)
     bare = state.sets.get((), (0, 0, 0))
     conversions, value = _weight(state.conversions - bare[0], unit), state.value_micros - bare[2]
@@ -126,7 +126,7 @@ def population(
             "value_micros": state.value_micros,
             "conversions_without_touches": _weight(bare[0], unit),
             "conversion_rate": state.conversions / max(state.conversions + state.nulls, 1),
-            "distinct_sets": len(state.sets) + state.others.sets,
+            "distinct_sets": len(state.sets) + state.overflow.sets,
             "confidence": float(drawn.confidence),
             "intervals": "dirichlet",
             "channels": channels,

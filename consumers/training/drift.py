@@ -14,9 +14,9 @@ import psycopg
 
 from attributary.attribution_core.analysis.report import plain
 from attributary.attribution_core.domain.journeys import ChannelIndex, Floats
-from attributary.attribution_core.inference.drift import drift
+from attributary.attribution_core.inference.multiple_testing import drift
 from attributary.attribution_core.models.markov import shares
-from attributary.attribution_core.models.posterior import dirichlet_removal, spread
+from attributary.attribution_core.models.posterior import dirichlet_removal, summarize_draws
 from attributary.attribution_core.statistics.state import JourneyState
 from attributary.consumers.store.models.model_states import NewState, in_force, show_state
 
@@ -121,7 +121,9 @@ def _rate_shares(diagnostics: Mapping[str, Any]) -> dict[str, tuple[float, float
 
 def _removal(state: JourneyState, index: ChannelIndex, journeys_per_count: float) -> tuple[Floats, Floats]:
     share = removal_shares(state)[1][0]
-    drawn = spread(shares(dirichlet_removal(state, draws=_DRAWS, seed=0, journeys_per_count=journeys_per_count)), share)
+    drawn = summarize_draws(
+        shares(dirichlet_removal(state, draws=_DRAWS, seed=0, journeys_per_count=journeys_per_count)), share
+    )
     return _laid_out(state, index, share, drawn.error)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from attributary.attribution_core.domain.journeys import JourneyBatch, Outcomes
 from attributary.attribution_core.models.model_set import TrainedState, model_set
 from attributary.attribution_core.models.shapley import simplified
-from attributary.attribution_core.statistics.set_overflow import split
+from attributary.attribution_core.statistics.sets import split
 from attributary.attribution_core.statistics.state import JourneyState, StateError
 
 if TYPE_CHECKING:
@@ -39,14 +39,14 @@ def test_a_bounded_state_says_the_same(rows: Rows, limit: int, rng: object) -> N
     whole = state_of(rows)
     bounded = whole.bounded(limit)
     assert len(bounded.sets) == min(limit, len(whole.sets))
-    assert len(bounded.sets) + bounded.others.sets == len(whole.sets)
+    assert len(bounded.sets) + bounded.overflow.sets == len(whole.sets)
     assert (bounded.conversions, bounded.nulls, bounded.value_micros) == (
         whole.conversions,
         whole.nulls,
         whole.value_micros,
     )
     assert bounded.conversions_with().tolist() == whole.conversions_with().tolist()
-    found = simplified(bounded.sets, bounded.index, bounded.others)
+    found = simplified(bounded.sets, bounded.index, bounded.overflow)
     assert found == pytest.approx(simplified(whole.sets, whole.index), abs=1e-9)
     # whatever the order and the partition of the journeys
     rng.shuffle(rows)  # type: ignore[attr-defined]
@@ -68,7 +68,7 @@ def test_a_bounded_state_cannot_be_added_to_and_says_why() -> None:
     whole = state_of([(["a"], 5, 1), (["b"], 1, 1), (["a", "b"], 2, 2), ([], 1, 0)])
     bounded = whole.bounded(2)
     assert set(bounded.sets) == {(), ("a",)}  # journeys without touches stay; then the most frequent
-    assert bounded.others.by_size == {1: (1, 1, -1), 2: (2, 2, -2)}
+    assert bounded.overflow.by_size == {1: (1, 1, -1), 2: (2, 2, -2)}
     refusals: list[Callable[[], JourneyState]] = [
         lambda: bounded.add(whole),
         lambda: whole.add(bounded),

@@ -9,7 +9,7 @@ from attributary.attribution_core import analyze
 from attributary.attribution_core.analysis.experiment_lifts import Totals, calibrate_totals, calibration_document
 from attributary.attribution_core.domain.confidence import NORMAL_QUANTILE
 from attributary.attribution_core.inference.calibration import Lift, ScalingError, calibrate
-from attributary.attribution_core.inference.meta_analysis import Pooled, student_90
+from attributary.attribution_core.inference.meta_analysis import RandomEffects, student_90
 from attributary.attribution_core.tables.experiments import Experiment, ExperimentError
 from tests.core.unequal import UNEQUAL
 
@@ -100,7 +100,7 @@ def test_borrowed_totals_cover_the_truth_where_experiments_err_as_much_as_channe
 
 def test_without_errors_another_member_has_the_prediction_interval_of_student() -> None:
     values = np.array([0.3, 0.5, 0.9, 0.6])
-    pooled = Pooled(values, np.full(4, 1e-12))
+    pooled = RandomEffects(values, np.full(4, 1e-12))
     assert pooled.between == pytest.approx(values.var(ddof=1))
     mean, between = pooled.another
     drawn = mean + between * np.random.default_rng(0).standard_normal(mean.size)
@@ -112,11 +112,11 @@ def test_without_errors_another_member_has_the_prediction_interval_of_student() 
 
 def test_the_spread_between_solves_the_equation_of_paule_and_mandel() -> None:
     values, variances = np.array([10.0, 90.0, 30.0]), np.array([4.0, 9.0, 400.0])
-    pooled = Pooled(values, variances)
+    pooled = RandomEffects(values, variances)
     weights = 1 / (variances + pooled.between)
     assert weights @ (values - pooled.mean) ** 2 == pytest.approx(2)
     assert pooled.variance == pytest.approx(1 / weights.sum())
-    same = Pooled(np.full(3, 7.0), variances)
+    same = RandomEffects(np.full(3, 7.0), variances)
     assert (same.between, same.q, same.contradict) == (0, 0, False)
     assert same.another[1].max() == 0
 

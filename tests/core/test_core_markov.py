@@ -8,12 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attributary.attribution_core.domain.journeys import ChannelIndex, Floats, JourneyBatch, Outcomes
-from attributary.attribution_core.models.markov import Chain, first_order_chain, first_order_removal
+from attributary.attribution_core.models.markov import (
+    Chain,
+    Method,
+    first_order_chain,
+    first_order_removal,
+    removal_effects,
+)
 from attributary.attribution_core.models.markov_shapley import _exact, _marginals, _sampled, _worths, markov_shapley
-from attributary.attribution_core.models.removal import Method, removal_effects
 from attributary.attribution_core.models.removal_solver import ConvergenceError
 from attributary.attribution_core.statistics.counting import count_chain
-from attributary.attribution_core.statistics.ngram_states import Grams, SparseChain, States, step_numbers
+from attributary.attribution_core.statistics.ngram_states import NgramSteps, SparseChain, States, ngram_numbers
 from attributary.attribution_core.statistics.state import JourneyState
 
 METHODS: tuple[Method, ...] = ("sparse", "blocks")
@@ -35,7 +40,7 @@ def encoded(paths: Paths) -> tuple[JourneyBatch, Outcomes]:
 
 def chain_of(batch: JourneyBatch, outcomes: Outcomes, order: int) -> SparseChain:
     rewards = np.column_stack((outcomes.conversions, outcomes.value_micros)).astype(np.float64)
-    return Grams.of(batch, order).chain(rewards, (outcomes.conversions + outcomes.nulls).astype(np.float64))
+    return NgramSteps.of(batch, order).chain(rewards, (outcomes.conversions + outcomes.nulls).astype(np.float64))
 
 
 def presence(paths: Paths, name: str) -> float:
@@ -108,12 +113,12 @@ def test_order_must_be_countable() -> None:
     batch, _ = encoded([(["a"], 1, 0)])
     for order in (0, -1, 63):
         with pytest.raises(ValueError, match="order"):
-            Grams.of(batch, order)
+            NgramSteps.of(batch, order)
 
 
 def test_step_numbers_do_not_reach_into_the_journey_before() -> None:
     batch = JourneyBatch.of_paths([["a", "b"], ["b"], [], ["b", "a", "a"]])
-    assert step_numbers(batch, 2).tolist() == [1, 3 + 2, 2, 2, 6 + 1, 18 + 3 + 1]
+    assert ngram_numbers(batch, 2).tolist() == [1, 3 + 2, 2, 2, 6 + 1, 18 + 3 + 1]
 
 
 def test_states_without_an_end_are_refused() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from attributary.attribution_core import analyze
 from attributary.attribution_core.analysis.analyze import ANALYSES
-from attributary.attribution_core.analysis.options import AnalysisSettings, without_effect
+from attributary.attribution_core.analysis.options import AnalysisSettings, unused_options
 from attributary.attribution_core.models.model_set import ModelError
 from attributary.attribution_core.models.rules import RuleSettings
 from attributary.attribution_core.tables.transforms import TransformError
@@ -129,6 +129,6 @@ def test_draws_are_said_to_have_no_effect_where_they_have_none(models: list[str]
 def test_draws_have_no_effect_on_closed_forms_of_large_tables_either() -> None:
     settings = AnalysisSettings(intervals=True, draws=50)
     notes = [
-        without_effect(settings, models, rows=rows) for rows in (200_000, 200_001) for models in (["last"], ["markov"])
+        unused_options(settings, models, rows=rows) for rows in (200_000, 200_001) for models in (["last"], ["markov"])
     ]
     assert [len(each) for each in notes] == [0, 0, 1, 0]

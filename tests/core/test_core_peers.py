@@ -10,11 +10,17 @@ import numpy as np
 import pytest
 
 from attributary.attribution_core.domain.journeys import Floats, JourneyBatch, Outcomes
-from attributary.attribution_core.models.markov import RemovalEffects, first_order_chain, first_order_removal, shares
+from attributary.attribution_core.models.markov import (
+    Method,
+    RemovalEffects,
+    first_order_chain,
+    first_order_removal,
+    removal_effects,
+    shares,
+)
 from attributary.attribution_core.models.markov_shapley import markov_shapley
-from attributary.attribution_core.models.removal import Method, removal_effects
 from attributary.attribution_core.models.shapley import ordered, simplified
-from attributary.attribution_core.statistics.ngram_states import Grams
+from attributary.attribution_core.statistics.ngram_states import NgramSteps
 from attributary.attribution_core.statistics.state import JourneyState
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "golden" / "peers.json").read_text())
@@ -29,7 +35,7 @@ REMOVAL_CREDITS = {
 def effects_of(batch: JourneyBatch, outcomes: Outcomes, order: int, method: Method) -> RemovalEffects:
     rewards = outcomes.conversions[:, None].astype(np.float64)
     exits = (outcomes.conversions + outcomes.nulls).astype(np.float64)
-    return removal_effects(Grams.of(batch, order).chain(rewards, exits), method)
+    return removal_effects(NgramSteps.of(batch, order).chain(rewards, exits), method)
 
 
 def by_name(batch: JourneyBatch, numbers: dict[str, float]) -> Floats:

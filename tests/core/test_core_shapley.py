@@ -23,8 +23,7 @@ from attributary.attribution_core.models.shapley import (
     subset_sums,
 )
 from attributary.attribution_core.statistics import sets
-from attributary.attribution_core.statistics.set_overflow import SetCounts
-from attributary.attribution_core.statistics.sets import channels_of_journeys, set_shares
+from attributary.attribution_core.statistics.sets import SetCounts, channels_of_journeys, set_shares
 from attributary.attribution_core.statistics.state import JourneyState
 
 SETS: st.SearchStrategy[SetCounts] = st.dictionaries(

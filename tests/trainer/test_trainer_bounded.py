@@ -18,7 +18,7 @@ def test_a_bounded_state_has_the_same_population() -> None:
     whole = JourneyState.fit(JourneyBatch.of_paths(paths), Outcomes.of(converted, converted * 7_000_000))
     for limit in (1, 10):
         bounded = JourneyState.from_document(whole.bounded(limit).to_document())
-        assert bounded.others.sets == len(whole.sets) - limit
+        assert bounded.overflow.sets == len(whole.sets) - limit
         for one, two in zip(shapley_shares(bounded), shapley_shares(whole), strict=True):
             assert one == pytest.approx(two, rel=1e-12)
         said, wanted = population(bounded, draws=20), population(whole, draws=20)

@@ -92,7 +92,7 @@ def analyze(
     total_conversion_value and total_null. A table of events has user, time, channel, and, if known, conversion, value
     and event_id, which orders equal times. See docs/models.md for which model answers which question.
 
-    "apart" is how far the models are from each other on a channel: usually more than an interval is wide.
+    "spread" is how far the models are from each other on a channel: usually more than an interval is wide.
 
     "support" is how many conversions have the channel in their journey. CSV and JSON have all numbers; over the rows
     of a model in CSV, (baseline) and (unattributed) among them, conversions and value sum to the file.

@@ -17,7 +17,7 @@ import typer
 from attributary.cli import exits
 
 if TYPE_CHECKING:
-    from attributary.attribution_core.analysis.report import Analysis
+    from attributary.attribution_core.analysis.result import Analysis
 
 Format = Literal["table", "json", "csv"]
 
@@ -44,9 +44,11 @@ def show(found: Analysis, output: Format) -> None:
 
 def _text(found: Analysis, output: Format) -> str:
     if output == "table":
-        return found.table(shutil.get_terminal_size().columns) + "\n"
+        from attributary.cli.analysis_table import table_text
+
+        return table_text(found, shutil.get_terminal_size().columns) + "\n"
     if output == "csv":
-        from attributary.attribution_core.analysis.report import CSV_COLUMNS
+        from attributary.attribution_core.analysis.result import CSV_COLUMNS
 
         lines = io.StringIO()
         writer = csv.DictWriter(lines, CSV_COLUMNS, lineterminator="\n")

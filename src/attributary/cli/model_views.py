@@ -123,7 +123,7 @@ def _show_rates(facts: Mapping[str, Any]) -> None:
 
 
 def _show_calibration(diagnostics: Mapping[str, Any]) -> None:
-    from attributary.attribution_core.analysis.experiment_lifts import closing_lines
+    from attributary.attribution_core.analysis.experiment_lifts import calibration_notes
 
     calibration = diagnostics.get("calibration")
     if calibration is None:
@@ -144,7 +144,7 @@ def _show_calibration(diagnostics: Mapping[str, Any]) -> None:
         for row in calibration["channels"]
     ]
     print_table(("channel", "attributed", "factor", "calibrated", "90 %", ""), rows, numbers=range(1, 5))
-    for line in closing_lines(calibration):
+    for line in calibration_notes(calibration):
         print(line)
 
 

@@ -125,8 +125,7 @@ def _is_stdin(file: Path) -> bool:
 
 
 def _csv(data: bytes) -> FileColumns:
-    from attributary.attribution_core.tables.cells import TableError
-    from attributary.attribution_core.tables.columns import check_once
+    from attributary.attribution_core.tables.cells import TableError, check_once
 
     reader = csv.reader(io.StringIO(_text(data), newline=""), strict=True)
     rows: list[list[str]] = []
@@ -170,8 +169,7 @@ def _text(data: bytes) -> str:
 
 
 def _parquet(source: Path | bytes) -> dict[str, list[Any]]:
-    from attributary.attribution_core.tables.cells import TableError
-    from attributary.attribution_core.tables.columns import check_once
+    from attributary.attribution_core.tables.cells import TableError, check_once
 
     try:
         from pyarrow import ArrowException, BufferReader, parquet

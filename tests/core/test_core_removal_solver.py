@@ -7,8 +7,8 @@ import pytest
 
 from attributary.attribution_core.domain.journeys import ChannelIndex, Floats, JourneyBatch, Outcomes
 from attributary.attribution_core.models import removal_solver as sweeps
-from attributary.attribution_core.models.removal import Method, removal_effects
-from attributary.attribution_core.statistics.ngram_states import Grams, SparseChain
+from attributary.attribution_core.models.markov import Method, removal_effects
+from attributary.attribution_core.statistics.ngram_states import NgramSteps, SparseChain
 
 
 def drawn_chain(channels: int, journeys: int, order: int, touches: int = 5, memory: float = 0.0) -> SparseChain:
@@ -26,7 +26,7 @@ def drawn_chain(channels: int, journeys: int, order: int, touches: int = 5, memo
     converted = generator.random(journeys) < 0.02 + 0.3 * (codes[offsets[:-1]] % 3 == 0)
     outcomes = Outcomes.of(converted, converted * generator.integers(-5_000_000, 90_000_000, journeys))
     rewards = np.column_stack((outcomes.conversions, outcomes.value_micros)).astype(np.float64)
-    return Grams.of(batch, order).chain(rewards, np.ones(journeys))
+    return NgramSteps.of(batch, order).chain(rewards, np.ones(journeys))
 
 
 @pytest.mark.parametrize("memory", [0.0, 0.7])
@@ -74,7 +74,7 @@ def test_second_order_with_two_hundred_channels_takes_tens_of_sweeps() -> None:
 def test_values_below_zero_converge_as_those_above() -> None:
     batch = JourneyBatch.of_paths([["a", "b", "c"], ["b", "a"], ["c", "c", "a"]])
     rewards = np.column_stack(([3.0, 1, 2], [-5.0, -7, -1]))
-    chain = Grams.of(batch, 2).chain(rewards, np.array([5.0, 6, 7]))
+    chain = NgramSteps.of(batch, 2).chain(rewards, np.array([5.0, 6, 7]))
     wanted = removal_effects(chain, "dense").effects
     methods: tuple[Method, ...] = ("sparse", "blocks")
     for method in methods:

@@ -13,7 +13,7 @@ from attributary.attribution_core.analysis.experiment_lifts import (
     Totals,
     calibrate_totals,
     calibration_document,
-    closing_lines,
+    calibration_notes,
 )
 from attributary.attribution_core.tables.experiments import Experiment, ExperimentError, Measure, read_experiments
 from attributary.cli.main import app
@@ -79,11 +79,11 @@ def test_experiments_that_contradict_each_other_say_so_and_make_no_certainty() -
     assert mail["standard_error"] == pytest.approx(40)
     assert mail["interval"] == pytest.approx([50 - 6.314 * 40, 50 + 6.314 * 40])
     assert repeated["q"] == pytest.approx(800)
-    assert "mail: its 2 experiments contradict each other (Q 800.0, expected 1)" in closing_lines(document)[1]
+    assert "mail: its 2 experiments contradict each other (Q 800.0, expected 1)" in calibration_notes(document)[1]
     near = [Experiment("mail", "conversions", 40, 10), Experiment("mail", "conversions", 60, 10)]
     document = calibration_document(TOTALS, near, "conversions")
     assert document["channels"][0]["standard_error"] == pytest.approx(10)
-    assert "differ by somewhat more" in closing_lines(document)[1]
+    assert "differ by somewhat more" in calibration_notes(document)[1]
 
 
 @pytest.mark.parametrize("experiments", [2, 3, 5])

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attributary.attribution_core.domain.journeys import Floats, JourneyBatch, Outcomes
-from attributary.attribution_core.inference.drift import drift
-from attributary.attribution_core.inference.multiple_testing import benjamini_hochberg, holm, two_sided
+from attributary.attribution_core.inference.multiple_testing import benjamini_hochberg, drift, holm, two_sided
 from attributary.attribution_core.models.channel_totals import (
     CreditTotals,
     Estimator,
@@ -18,7 +17,7 @@ from attributary.attribution_core.models.channel_totals import (
     Weights,
 )
 from attributary.attribution_core.models.markov import Chain, first_order_chain, first_order_removal, shares
-from attributary.attribution_core.models.posterior import bootstrap_weights, dirichlet_removal, spread
+from attributary.attribution_core.models.posterior import bootstrap_weights, dirichlet_removal, summarize_draws
 from attributary.attribution_core.models.rules import linear
 from attributary.attribution_core.statistics.credit_sums import CreditSums
 from attributary.attribution_core.statistics.sets import set_shares
@@ -107,7 +106,7 @@ def test_confidence_moves_to_one_with_the_number_of_journeys() -> None:
         batch, outcomes = walk(world(), journeys, np.random.default_rng(3))
         estimator = RemovalTotals(batch)
         estimate = shares(estimator.totals(Weights.observed(outcomes))[0])
-        found.append(float(spread(bootstrap_shares(estimator, outcomes, 100, 1), estimate).confidence))
+        found.append(float(summarize_draws(bootstrap_shares(estimator, outcomes, 100, 1), estimate).confidence))
     assert found == sorted(found)
     assert 0.9 < found[0] < found[-1] < 1
 
@@ -121,7 +120,7 @@ def test_draws_are_a_function_of_the_seed() -> None:
 
 
 def test_a_spread_of_nothing_is_unknown() -> None:
-    found = spread(np.full((5, 2), np.nan), np.array([0.5, 0.5]))
+    found = summarize_draws(np.full((5, 2), np.nan), np.array([0.5, 0.5]))
     assert np.isnan(found.low).all()
     assert np.isnan(found.confidence)
     assert dirichlet_removal(JourneyState.empty(), draws=3, seed=0).shape == (3, 0)
@@ -210,9 +209,9 @@ def test_false_alarms_of_drift_are_rare_and_real_changes_are_found() -> None:
 def test_draws_that_say_nothing_about_value_still_say_how_sure_the_conversions_are() -> None:
     drawn = np.random.default_rng(1).dirichlet([40.0, 60.0], (50, 2))
     estimate = np.tile([0.4, 0.6], (2, 1))
-    both = spread(drawn, estimate)
+    both = summarize_draws(drawn, estimate)
     drawn[:, 1] = np.nan  # no value column: 0 / 0
-    found = spread(drawn, estimate)
+    found = summarize_draws(drawn, estimate)
     assert found.low[0].tolist() == both.low[0].tolist()
     assert found.confidence[0] == both.confidence[0] > 0.9
     assert np.isnan(found.low[1]).all()
@@ -221,9 +220,9 @@ def test_draws_that_say_nothing_about_value_still_say_how_sure_the_conversions_a
 
 def test_a_spread_reaches_from_tail_to_tail() -> None:
     draws = np.linspace(0, 1, 101)[:, None]
-    found = spread(draws, np.array([0.5]))
+    found = summarize_draws(draws, np.array([0.5]))
     assert (found.low[0], found.high[0]) == (pytest.approx(0.05), pytest.approx(0.95))
-    half = spread(draws, np.array([0.5]), level=0.5)
+    half = summarize_draws(draws, np.array([0.5]), confidence_level=0.5)
     assert (half.low[0], half.high[0]) == (pytest.approx(0.25), pytest.approx(0.75))
 
 

@@ -11,8 +11,8 @@ from tests.core.unequal import UNEQUAL, Columns
 def test_the_table_has_a_column_a_model_and_how_far_they_are_apart() -> None:
     columns: Columns = {"path": ["a > b", "b"], "total_conversions": [60, 40], "total_null": [5, 9]}
     lines = str(analyze(columns, ["first", "last"])).splitlines()
-    assert lines[0] == "channel  support    first      last    apart"
-    assert lines[2] == "a             60  60.00 %    0.00 %  60.00 %"
+    assert lines[0] == "channel  support    first      last   spread"
+    assert lines[1] == "a             60  60.00 %    0.00 %  60.00 %"
 
 
 def test_the_table_shows_intervals_and_the_part_of_the_baseline() -> None:
