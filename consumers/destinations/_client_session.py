@@ -1,6 +1,6 @@
-"""The desk behind the typed clients: takes conversions, gives receipts.
+"""The private core of the two typed clients: conversions in, receipts out.
 
-Contract: every conversion is judged, batched and sent as the forwarder does it, and comes back as one `Receipt`.
+Contract: every conversion is prepared, batched and sent as the forwarder does it, and comes back as one `Receipt`.
 Invariant: an event that breaks a rule of the schema raises before anything of its call is sent.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
-from attributary.consumers.destinations.destination import Moment, Refused
+from attributary.consumers.destinations.destination import Moment, NotSent
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
-from attributary.consumers.destinations.prepare import judge
-from attributary.consumers.destinations.sender import Courier, CourierOptions
+from attributary.consumers.destinations.prepare import prepare
+from attributary.consumers.destinations.sender import BatchSender, SenderOptions
 from attributary.consumers.destinations.transport import HttpTransport
 from attributary.consumers.store.deliveries.delivery import DeliveryKey, DeliveryState, NewDelivery, Source
 from attributary.producers.errors import InvalidRecord
@@ -23,9 +23,8 @@ from attributary.schemas.rules import check_conversion
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from attributary.consumers.destinations.clock import Clock
-    from attributary.consumers.destinations.destination import Channel, Destination, Prepared
-    from attributary.consumers.destinations.transport import Transport
+    from attributary.consumers.destinations.destination import Account, Destination, PreparedEvent
+    from attributary.consumers.destinations.transport import Clock, Transport
     from attributary.producers.times import Instant
 
 TENANT = "client"
@@ -88,29 +87,29 @@ class Receipt(NamedTuple):
         return self.state is DeliveryState.SENT
 
 
-class Desk:
-    """Takes conversions, gives receipts; one channel of one destination.
+class ClientSession:
+    """Takes conversions, gives receipts; one account of one destination.
 
     Args:
         destination: its rules.
-        channel: whose account.
+        account: where the events go.
         transport: connections; None opens its own.
         clock: where time comes from.
     """
 
-    def __init__(self, destination: Destination, channel: Channel, transport: Transport | None, clock: Clock) -> None:
+    def __init__(self, destination: Destination, account: Account, transport: Transport | None, clock: Clock) -> None:
         self._destination = destination
-        self._channel = channel
+        self._account = account
         self._clock = clock
         self._ledger = MemoryLedger()
         self._lock = threading.Lock()
         self._codec = Codec()
         self.transport = transport or HttpTransport()
-        self._courier = Courier(destination, self.transport, self._ledger, CourierOptions(budget=30.0), clock)
+        self._sender = BatchSender(destination, self.transport, self._ledger, SenderOptions(budget=30.0), clock)
 
     def close(self) -> None:
         """Close the connections."""
-        self._courier.close()
+        self._sender.close()
 
     def now(self) -> int:
         """Give the time of day in microseconds."""
@@ -135,32 +134,32 @@ class Desk:
             InvalidRecord: one breaks a rule of the schema; nothing was sent.
         """
         receipts: dict[str, Receipt] = {}
-        events: list[Prepared] = []
+        events: list[PreparedEvent] = []
         for conversion in conversions:
-            judged = self._judge(conversion)
-            if isinstance(judged, Refused):
-                receipts[conversion.event_id] = Receipt(conversion.event_id, judged.state, judged.reason)
+            prepared = self._prepare(conversion)
+            if isinstance(prepared, NotSent):
+                receipts[conversion.event_id] = Receipt(conversion.event_id, prepared.state, prepared.reason)
             else:
-                events.append(judged)
+                events.append(prepared)
         return list((receipts | self.deliver(events)).values())
 
-    def _judge(self, conversion: Conversion) -> Prepared | Refused:
+    def _prepare(self, conversion: Conversion) -> PreparedEvent | NotSent:
         record = conversion.to_record()
         now = self.now()
         if broken := check_conversion(record, now_micros=now):
             raise InvalidRecord("conversion", broken.field, broken.rule, conversion.event_id)
         complete = self._codec.decode("conversion", self._codec.encode("conversion", record))
-        return judge(self._destination, complete, self._channel, Moment(now, now), unknown="send")
+        return prepare(self._destination, complete, self._account, Moment(now, now), unknown="send")
 
-    def deliver(self, events: Sequence[Prepared]) -> dict[str, Receipt]:
+    def deliver(self, events: Sequence[PreparedEvent]) -> dict[str, Receipt]:
         """Send events that are built already; receipts by event id."""
-        keys = {e.event_id: DeliveryKey(self._channel.tenant_id, self._channel.ledger_name, e.event_id) for e in events}
+        keys = {e.event_id: DeliveryKey(self._account.tenant_id, self._account.ledger_name, e.event_id) for e in events}
         with self._lock:  # the ledger in memory holds one call's events at a time
             self._ledger.rows.clear()
             self._ledger.claim(
                 [NewDelivery(keys[e.event_id], DeliveryState.PENDING, None, e.occurred_at, _NOWHERE) for e in events]
             )
-            settled = self._courier.deliver(self._channel, events)
+            settled = self._sender.deliver(self._account, events)
         return {
             s.key.event_id: Receipt(s.key.event_id, s.state, s.reason, s.response_code, s.trace_id) for s in settled
         }

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from attributary.consumers.destinations._client_session import TENANT, Desk, EventFields, Receipt
-from attributary.consumers.destinations.clock import SystemClock
-from attributary.consumers.destinations.destination import Channel, Prepared
+from attributary.consumers.destinations._client_session import TENANT, ClientSession, EventFields, Receipt
+from attributary.consumers.destinations.destination import Account, PreparedEvent
 from attributary.consumers.destinations.ga4 import rules as ga4_rules
 from attributary.consumers.destinations.ga4.destination import DEFAULT_BASE_URL as GA4_URL
 from attributary.consumers.destinations.ga4.destination import EU_BASE_URL, Ga4Destination, Ga4Options
 from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions
-from attributary.consumers.destinations.wire_json import to_json
+from attributary.consumers.destinations.transport import SystemClock
+from attributary.consumers.destinations.wire_format import to_json
 from attributary.consumers.store.deliveries.delivery import DeliveryState
 from attributary.producers.records import new_event_id
 
@@ -62,39 +62,39 @@ class MetaConversionsClient:
     ) -> None:
         given = {"test_event_code": test_event_code, "app_secret": app_secret}
         more = {name: value for name, value in given.items() if value}
-        channel = Channel(TENANT, "meta", pixel_id, access_token, more)
-        self._desk = Desk(MetaDestination(options), channel, transport, SystemClock())
+        account = Account(TENANT, "meta", pixel_id, access_token, more)
+        self._session = ClientSession(MetaDestination(options), account, transport, SystemClock())
 
     def send(self, conversions: Iterable[Conversion]) -> list[Receipt]:
         """Send any conversions, up to 1,000 a request; corrections are skipped, Meta has none."""
-        return self._desk.send(conversions)
+        return self._session.send(conversions)
 
     def send_purchase(self, *, value: Decimal | int, currency: str, **fields: Unpack[EventFields]) -> Receipt:
         """Send a Purchase of `value` units of `currency`."""
-        return self._one(self._desk.conversion("purchase", fields, value=value, currency=currency))
+        return self._one(self._session.conversion("purchase", fields, value=value, currency=currency))
 
     def send_lead(self, **fields: Unpack[EventFields]) -> Receipt:
         """Send a Lead."""
-        return self._one(self._desk.conversion("lead", fields))
+        return self._one(self._session.conversion("lead", fields))
 
     def send_add_to_cart(self, **fields: Unpack[EventFields]) -> Receipt:
         """Send an AddToCart."""
-        return self._one(self._desk.conversion("add_to_cart", fields))
+        return self._one(self._session.conversion("add_to_cart", fields))
 
     def send_page_view(self, **fields: Unpack[EventFields]) -> Receipt:
         """Send a PageView."""
-        return self._one(self._desk.conversion("page_view", fields))
+        return self._one(self._session.conversion("page_view", fields))
 
     def send_event(self, conversion_type: str, **fields: Unpack[EventFields]) -> Receipt:
         """Send any other event, under Meta's name for the type or the type itself."""
-        return self._one(self._desk.conversion(conversion_type, fields))
+        return self._one(self._session.conversion(conversion_type, fields))
 
     def _one(self, conversion: Conversion) -> Receipt:
-        return self._desk.send([conversion])[0]
+        return self._session.send([conversion])[0]
 
     def close(self) -> None:
         """Close the connections."""
-        self._desk.close()
+        self._session.close()
 
     def __enter__(self) -> Self:
         return self
@@ -132,30 +132,30 @@ class GA4Client:
         if not more:
             raise ValueError("measurement_id or firebase_app_id must be given")
         self._app = measurement_id is None
-        self._channel = Channel(TENANT, "ga4", next(iter(more.values())), api_secret, more)
+        self._account = Account(TENANT, "ga4", next(iter(more.values())), api_secret, more)
         options = Ga4Options(base_url or (EU_BASE_URL if eu else GA4_URL), user_data_without_answer=True)
         self._destination = Ga4Destination(options)
-        self._desk = Desk(self._destination, self._channel, transport, SystemClock())
+        self._session = ClientSession(self._destination, self._account, transport, SystemClock())
 
     def send(self, conversions: Iterable[Conversion]) -> list[Receipt]:
         """Send any conversions and refunds, grouped by client, up to 25 a request."""
-        return self._desk.send(conversions)
+        return self._session.send(conversions)
 
     def send_purchase(self, *, value: Decimal | int, currency: str, **fields: Unpack[EventFields]) -> Receipt:
         """Send a purchase of `value` units of `currency`; its transaction id is the order id, else the event id."""
-        return self._desk.send([self._desk.conversion("purchase", fields, value=value, currency=currency)])[0]
+        return self._session.send([self._session.conversion("purchase", fields, value=value, currency=currency)])[0]
 
     def send_lead(self, **fields: Unpack[EventFields]) -> Receipt:
         """Send a generate_lead."""
-        return self._desk.send([self._desk.conversion("lead", fields)])[0]
+        return self._session.send([self._session.conversion("lead", fields)])[0]
 
     def send_add_to_cart(self, **fields: Unpack[EventFields]) -> Receipt:
         """Send an add_to_cart."""
-        return self._desk.send([self._desk.conversion("add_to_cart", fields)])[0]
+        return self._session.send([self._session.conversion("add_to_cart", fields)])[0]
 
     def send_page_view(self, **fields: Unpack[EventFields]) -> Receipt:
         """Send a page_view."""
-        return self._desk.send([self._desk.conversion("page_view", fields)])[0]
+        return self._session.send([self._session.conversion("page_view", fields)])[0]
 
     def send_event(
         self, name: str, params: Mapping[str, Any], *, timestamp_micros: int | None = None, **around: Any
@@ -171,7 +171,7 @@ class GA4Client:
         Returns:
             A rejected receipt when GA4 would drop the event; nothing is sent then.
         """
-        at = self._desk.now() if timestamp_micros is None else timestamp_micros
+        at = self._session.now() if timestamp_micros is None else timestamp_micros
         event = {"name": name, "timestamp_micros": at, "params": dict(params)}
         identifier = new_event_id()
         if problems := self.validate_event(name, params, timestamp_micros=at, **around):
@@ -181,8 +181,8 @@ class GA4Client:
         # The stream's own id stands first: the destination tells web from app by it.
         first = "app_instance_id" if self._app else "client_id"
         envelope = {first: around[first]} | around
-        prepared = Prepared(identifier, at, to_json(event), to_json(envelope), resend_safe=safe)
-        return self._desk.deliver([prepared])[identifier]
+        prepared = PreparedEvent(identifier, at, to_json(event), to_json(envelope), resend_safe=safe)
+        return self._session.deliver([prepared])[identifier]
 
     def validate_event(
         self, name: str, params: Mapping[str, Any], *, timestamp_micros: int | None = None, **around: Any
@@ -195,13 +195,13 @@ class GA4Client:
 
     def ask_google(self, name: str, params: Mapping[str, Any], **around: Any) -> list[str]:
         """Ask Google's validation endpoint about an event, which records nothing; gives its validation codes."""
-        event = Prepared("", 0, to_json({"name": name, "params": dict(params)}), to_json(around))
-        request = self._destination.probe(self._channel, event)
-        return [] if request is None else self._destination.findings(self._desk.transport.send(request))
+        event = PreparedEvent("", 0, to_json({"name": name, "params": dict(params)}), to_json(around))
+        request = self._destination.probe(self._account, event)
+        return [] if request is None else self._destination.findings(self._session.transport.send(request))
 
     def close(self) -> None:
         """Close the connections."""
-        self._desk.close()
+        self._session.close()
 
     def __enter__(self) -> Self:
         return self

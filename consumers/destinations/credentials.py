@@ -1,6 +1,6 @@
-"""Whose account at a destination an event goes to.
+"""The accounts of each tenant at a destination.
 
-Contract: `Credentials.channels(tenant)` gives the channels of a tenant, none when the destination is off for it.
+Contract: `Credentials.accounts(tenant)` gives the accounts of a tenant, none when the destination is off for it.
 Invariants: credentials come from the environment and from one file, never from a topic. Without a file the
 environment's account serves every tenant; with one, only the tenants that the file lists are served (`"*"` stands for
 the others), so a new tenant's people never land in somebody else's account.
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from attributary.consumers.destinations.destination import Channel
+from attributary.consumers.destinations.destination import Account
 from attributary.consumers.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _FIELDS = {
 
 
 class Credentials:
-    """The channels of one destination, by tenant.
+    """The accounts of one destination, by tenant.
 
     Args:
         destination: meta or ga4.
@@ -51,13 +51,13 @@ class Credentials:
     def __init__(
         self,
         destination: str,
-        default: Account | None,
-        tenants: Mapping[str, Sequence[Account]] | None = None,
+        default: AccountCredentials | None,
+        tenants: Mapping[str, Sequence[AccountCredentials]] | None = None,
     ) -> None:
         self._destination = destination
         self._default = default
         self._tenants = tenants
-        self._known: dict[str, tuple[Channel, ...]] = {}
+        self._known: dict[str, tuple[Account, ...]] = {}
 
     @property
     def is_on(self) -> bool:
@@ -69,20 +69,20 @@ class Credentials:
         """Tell whether all events go to one account, so that waiting for it holds up nobody else."""
         return self._tenants is None
 
-    def channels(self, tenant_id: str) -> tuple[Channel, ...]:
-        """Give the channels of a tenant; the first keeps the plain name in the ledger."""
+    def accounts(self, tenant_id: str) -> tuple[Account, ...]:
+        """Give the accounts of a tenant; the first keeps the plain name in the ledger."""
         found = self._known.get(tenant_id)
         if found is None:
             found = self._known[tenant_id] = tuple(self._build(tenant_id))
         return found
 
-    def _build(self, tenant_id: str) -> Sequence[Channel]:
+    def _build(self, tenant_id: str) -> Sequence[Account]:
         if self._tenants is None:
-            accounts: Sequence[Account] = [self._default] if self._default else []
+            accounts: Sequence[AccountCredentials] = [self._default] if self._default else []
         else:
             accounts = self._tenants.get(tenant_id, self._tenants.get(EVERYBODY, ()))
         return [
-            Channel(
+            Account(
                 tenant_id,
                 self._destination if number == 0 else f"{self._destination}:{account.name}",
                 account.name,
@@ -93,13 +93,13 @@ class Credentials:
         ]
 
 
-class Account:
+class AccountCredentials:
     """An account at a destination, without a tenant; its secrets never show.
 
     Args:
         name: pixel id, measurement id or app id.
         secret: token or API secret.
-        options: further settings of the channel.
+        options: further settings of the account.
     """
 
     def __init__(self, name: str, secret: str, options: Mapping[str, str]) -> None:
@@ -108,10 +108,10 @@ class Account:
         self.options = dict(options)
 
     def __repr__(self) -> str:
-        return f"Account({self.name!r})"
+        return f"AccountCredentials({self.name!r})"
 
 
-def meta_account(settings: MetaSettings) -> Account | None:
+def meta_credentials(settings: MetaSettings) -> AccountCredentials | None:
     """Give the account of the environment, None when Meta is off.
 
     Raises:
@@ -124,10 +124,10 @@ def meta_account(settings: MetaSettings) -> Account | None:
         options["app_secret"] = settings.app_secret.get_secret_value()
     if settings.test_event_code:
         options["test_event_code"] = settings.test_event_code
-    return Account(settings.pixel_id or "", settings.access_token.get_secret_value(), options)
+    return AccountCredentials(settings.pixel_id or "", settings.access_token.get_secret_value(), options)
 
 
-def ga4_account(settings: Ga4Settings) -> Account | None:
+def ga4_credentials(settings: Ga4Settings) -> AccountCredentials | None:
     """Give the account of the environment, None when GA4 is off.
 
     Raises:
@@ -137,10 +137,10 @@ def ga4_account(settings: Ga4Settings) -> Account | None:
         return None
     streams = {"measurement_id": settings.measurement_id, "firebase_app_id": settings.firebase_app_id}
     options = {name: value for name, value in streams.items() if value}
-    return Account(next(iter(options.values())), settings.api_secret.get_secret_value(), options)
+    return AccountCredentials(next(iter(options.values())), settings.api_secret.get_secret_value(), options)
 
 
-def load_credentials(destination: str, default: Account | None, path: str | None) -> Credentials:
+def load_credentials(destination: str, default: AccountCredentials | None, path: str | None) -> Credentials:
     """Read the file, if there is one.
 
     Args:
@@ -167,7 +167,9 @@ def load_credentials(destination: str, default: Account | None, path: str | None
     )
 
 
-def _accounts(tenant: str, entry: Any, destination: str, default: Account | None) -> Sequence[Account]:
+def _accounts(
+    tenant: str, entry: Any, destination: str, default: AccountCredentials | None
+) -> Sequence[AccountCredentials]:
     if entry == "default":
         return [default] if default else []
     if not isinstance(entry, dict):
@@ -177,7 +179,7 @@ def _accounts(tenant: str, entry: Any, destination: str, default: Account | None
     return [_account(f"tenant {tenant}, {destination}", fields, destination) for fields in listed]
 
 
-def _account(place: str, fields: Any, destination: str) -> Account:
+def _account(place: str, fields: Any, destination: str) -> AccountCredentials:
     if not isinstance(fields, dict):
         raise ConfigError(_VARIABLE, f"{place}: must be a mapping or a list of mappings")
     names, secret_name, more = _FIELDS[destination]
@@ -194,7 +196,7 @@ def _account(place: str, fields: Any, destination: str) -> Account:
     options = {name: values[name] for name in more if name in values}
     if destination == "ga4":
         options |= streams
-    return Account(next(iter(streams.values())), values[secret_name], options)
+    return AccountCredentials(next(iter(streams.values())), values[secret_name], options)
 
 
 def _value(place: str, fields: Mapping[str, Any], name: str) -> str | None:

@@ -1,10 +1,10 @@
 """The one destination interface: validate -> consent -> build -> batch -> send -> classify the answer.
 
 A destination is a set of pure functions: it does no I/O, keeps no state and reads no clock. The steps that are the
-same everywhere live elsewhere: consent in `consent`, batching in `batching`, sending, retrying and bisecting in
-`courier`, the ledger and Kafka in `stage`. So a new destination is one file plus its fake.
+same everywhere live elsewhere: consent in `prepare`, sending, retrying and bisecting in
+`sender`, the ledger and Kafka in `stage`. So a new destination is one file plus its fake.
 
-Invariant: no text in `Refused`, `Answer` or a `repr` holds a value of an event or a secret.
+Invariant: no text in `NotSent`, `DeliveryResponse` or a `repr` holds a value of an event or a secret.
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ Conversion = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Channel:
+class Account:
     """One account of one tenant at a destination.
 
     Attributes:
         tenant_id: the owner.
         ledger_name: the destination in the ledger; with the account when the tenant has several.
-        account: pixel id, measurement id or app id; not secret.
+        account_id: pixel id, measurement id or app id; not secret.
         secret: token or API secret; never shown.
         options: further settings of the destination (test event code, app secret, ...); never shown.
     """
 
     tenant_id: str
     ledger_name: str
-    account: str
+    account_id: str
     secret: str = field(repr=False)
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def fingerprint(self) -> str:
         """Tell this account and secret from any other without showing them: 12 hexadecimal digits."""
-        return hashlib.sha256(f"{self.account}\0{self.secret}".encode()).hexdigest()[:12]
+        return hashlib.sha256(f"{self.account_id}\0{self.secret}".encode()).hexdigest()[:12]
 
 
 class Moment(NamedTuple):
-    """The times against which an event is judged, both microseconds since 1970-01-01 UTC."""
+    """The times against which an event is prepared, both microseconds since 1970-01-01 UTC."""
 
     now: int
     received_at: int
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class NotSent:
     """An event that will not be sent: skipped, expired or rejected.
 
     Attributes:
@@ -70,7 +70,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedEvent:
     """An event that is ready to be batched.
 
     Attributes:
@@ -92,7 +92,7 @@ class Prepared:
     remark: str | None = None
 
 
-class Limits(NamedTuple):
+class RequestLimits(NamedTuple):
     """What fits in one request: number of events and bytes of its body."""
 
     events: int
@@ -100,7 +100,7 @@ class Limits(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HttpRequest:
     """One HTTP request. The URL and the headers may hold the secret; the body never does."""
 
     url: str = field(repr=False)
@@ -114,7 +114,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
+class HttpResponse:
     """What came back: status 0 when nothing did, and then `fault` names how it failed.
 
     Attributes:
@@ -132,23 +132,23 @@ class Response:
     perhaps_sent: bool = False
 
 
-class Verdict(enum.Enum):
+class ResponseClass(enum.Enum):
     """What an answer means for the events of its request."""
 
     DELIVERED = "delivered"
     RETRY = "retry"  # not taken; the same request may succeed later
     AMBIGUOUS = "ambiguous"  # perhaps taken
-    THROTTLED = "throttled"  # not taken; nothing more should be sent on this channel for a while
-    CHANNEL_DEAD = "channel_dead"  # not taken, and nothing will be until a person acts; the events are kept
+    THROTTLED = "throttled"  # not taken; nothing more should be sent on this account for a while
+    ACCOUNT_STOPPED = "channel_dead"  # not taken, and nothing will be until a person acts; the events are kept
     REJECTED = "rejected"  # at least one event of the request is wrong for good
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class DeliveryResponse:
     """The classified answer.
 
     Attributes:
-        verdict: what to do.
+        response_class: what to do.
         code: HTTP status and the destination's codes, joined by "/".
         reason: for people; never quotes the destination's text, which may quote the event.
         wait_seconds: how long the destination asks to wait before the next request; 0: nothing asked.
@@ -156,7 +156,7 @@ class Answer:
         usage_percent: the highest usage figure in the headers; None without.
     """
 
-    verdict: Verdict
+    response_class: ResponseClass
     code: str
     reason: str = ""
     wait_seconds: float = 0.0
@@ -168,14 +168,14 @@ class Destination(Protocol):
     """What a destination knows. All functions are pure and thread-safe."""
 
     name: str
-    limits: Limits
+    limits: RequestLimits
     consent_purposes: tuple[str, ...]
 
-    def validate(self, conversion: Conversion, moment: Moment) -> Refused | None:
+    def validate(self, conversion: Conversion, moment: Moment) -> NotSent | None:
         """Refuse what can never be sent: kinds without a counterpart, too old, wrong values."""
         ...
 
-    def build(self, conversion: Conversion, channel: Channel, moment: Moment) -> Prepared | Refused:
+    def build(self, conversion: Conversion, account: Account, moment: Moment) -> PreparedEvent | NotSent:
         """Build the event, and refuse it when it would spoil its batch."""
         ...
 
@@ -183,18 +183,18 @@ class Destination(Protocol):
         """Give the time after which an event that was perhaps sent must not be sent again; None: no limit."""
         ...
 
-    def request(self, channel: Channel, batch: Sequence[Prepared]) -> Request:
+    def request(self, account: Account, batch: Sequence[PreparedEvent]) -> HttpRequest:
         """Build the request for events with one envelope."""
         ...
 
-    def classify(self, response: Response, events: int) -> Answer:
+    def classify(self, response: HttpResponse, events: int) -> DeliveryResponse:
         """Say what the answer to a request of so many events means."""
         ...
 
-    def probe(self, channel: Channel, event: Prepared) -> Request | None:
+    def probe(self, account: Account, event: PreparedEvent) -> HttpRequest | None:
         """Give a request that asks the destination to check an event without taking it; None: it cannot."""
         ...
 
-    def findings(self, response: Response) -> list[str]:
+    def findings(self, response: HttpResponse) -> list[str]:
         """Read the answer to a probe: rule codes, empty when all is well."""
         ...

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from attributary.consumers.destinations.batches import batches
-from attributary.consumers.destinations.destination import Channel, Moment, Prepared, Refused
-from attributary.consumers.destinations.prepare import judge
+from attributary.consumers.destinations.destination import Account, Moment, NotSent, PreparedEvent
+from attributary.consumers.destinations.prepare import batches, prepare
 from attributary.consumers.store.deliveries.delivery import DeliveryState
 from attributary.schemas.codec import Codec, EncodeError
 from attributary.schemas.rules import check_conversion
@@ -18,8 +17,8 @@ from attributary.schemas.rules import check_conversion
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from attributary.consumers.destinations.consent import Unknown
     from attributary.consumers.destinations.destination import Destination
+    from attributary.consumers.destinations.prepare import Unknown
 
 _NOBODY = "nobody"
 # Accounts that cannot exist: a dry run needs none of yours.
@@ -32,7 +31,7 @@ class DryRun:
     Args:
         destination: its rules.
         unknown: what to do when a purpose was never asked about.
-        now_micros: the time against which age is judged.
+        now_micros: the time against which age is prepared.
     """
 
     def __init__(self, destination: Destination, unknown: Unknown, now_micros: int) -> None:
@@ -41,32 +40,32 @@ class DryRun:
         self._now = now_micros
         self._codec = Codec()
         account, options = _ACCOUNTS[destination.name]
-        self._channel = Channel(_NOBODY, destination.name, account, "", options)
-        self.refusals: list[tuple[str, Refused]] = []
+        self._account = Account(_NOBODY, destination.name, account, "", options)
+        self.refusals: list[tuple[str, NotSent]] = []
         self.remarks: list[tuple[str, str]] = []
 
     def bodies(self, records: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
         """Give the request bodies for conversions."""
         events = [event for record in records if (event := self._event(record))]
         for batch in batches(events, self._destination.limits):
-            yield self._destination.request(self._channel, batch).body
+            yield self._destination.request(self._account, batch).body
 
-    def _event(self, record: Mapping[str, Any]) -> Prepared | None:
+    def _event(self, record: Mapping[str, Any]) -> PreparedEvent | None:
         identifier = str(record.get("event_id"))
         complete = {**record, "tenant_id": record.get("tenant_id") or _NOBODY}
         try:
             conversion = self._codec.decode("conversion", self._codec.encode("conversion", complete))
         except EncodeError as error:
-            self.refusals.append((identifier, Refused(DeliveryState.REJECTED, error.rule)))
+            self.refusals.append((identifier, NotSent(DeliveryState.REJECTED, error.rule)))
             return None
         if broken := check_conversion(conversion, now_micros=self._now):
-            self.refusals.append((identifier, Refused(DeliveryState.REJECTED, broken.rule, broken.field)))
+            self.refusals.append((identifier, NotSent(DeliveryState.REJECTED, broken.rule, broken.field)))
             return None
         moment = Moment(self._now, self._now)
-        judged = judge(self._destination, conversion, self._channel, moment, unknown=self._unknown)
-        if isinstance(judged, Refused):
-            self.refusals.append((identifier, judged))
+        prepared = prepare(self._destination, conversion, self._account, moment, unknown=self._unknown)
+        if isinstance(prepared, NotSent):
+            self.refusals.append((identifier, prepared))
             return None
-        if judged.remark:
-            self.remarks.append((identifier, judged.remark))
-        return judged
+        if prepared.remark:
+            self.remarks.append((identifier, prepared.remark))
+        return prepared

@@ -14,7 +14,7 @@ from attributary.consumers.store.deliveries.delivery import Count, Delivery, Del
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from attributary.consumers.store.deliveries.delivery import NewDelivery, Settled
+    from attributary.consumers.store.deliveries.delivery import DeliveryOutcome, NewDelivery
 
 
 class MemoryLedger:
@@ -41,7 +41,7 @@ class MemoryLedger:
                 row, in_flight=True, attempts=row.attempts + 1, first_sent_at=first
             )
 
-    def settle(self, outcomes: Sequence[Settled]) -> None:
+    def settle(self, outcomes: Sequence[DeliveryOutcome]) -> None:
         """Note what became of an attempt."""
         for new in outcomes:
             row = self.rows.get(new.key)

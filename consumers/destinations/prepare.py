@@ -1,28 +1,96 @@
-"""The first three steps of every delivery: validate, consent, build."""
+"""From a conversion to requests: validate, consent, build, batch. Pure functions, the same for every destination.
+
+Invariants: nothing is built for a person who has not agreed to the destination's purposes; a refused purpose always
+skips the event; every prepared event is in exactly one batch, and all events of a batch have one envelope.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from attributary.consumers.destinations.consent import Unknown, consent_refusal
+from attributary.consumers.destinations.destination import NotSent
+from attributary.consumers.store.deliveries.delivery import DeliveryState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
     from attributary.consumers.destinations.destination import (
-        Channel,
+        Account,
         Conversion,
         Destination,
         Moment,
-        Prepared,
-        Refused,
+        PreparedEvent,
+        RequestLimits,
     )
 
+Unknown = Literal["skip", "send"]
 
-def judge(
-    destination: Destination, conversion: Conversion, channel: Channel, moment: Moment, *, unknown: Unknown
-) -> Prepared | Refused:
-    """Take an event through validation, consent and building, in this order."""
+_FRAME_BYTES = 512  # for the names and brackets around envelope and events; a comma an event is counted below
+
+
+def prepare(
+    destination: Destination, conversion: Conversion, account: Account, moment: Moment, *, unknown: Unknown
+) -> PreparedEvent | NotSent:
+    """Take an event through validation, consent and building, in this order.
+
+    Args:
+        destination: the rules.
+        conversion: the event, decoded.
+        account: where it goes.
+        moment: the times against which the event is checked.
+        unknown: what to do about a consent purpose that was never asked about.
+    """
     return (
         destination.validate(conversion, moment)
-        or consent_refusal(conversion["consent"], destination.consent_purposes, unknown=unknown)
-        or destination.build(conversion, channel, moment)
+        or check_consent(conversion["consent"], destination.consent_purposes, unknown=unknown)
+        or destination.build(conversion, account, moment)
     )
+
+
+def check_consent(
+    consent: Mapping[str, bool] | None, purposes: Sequence[str], *, unknown: Unknown = "skip"
+) -> NotSent | None:
+    """Return why consent forbids the event, None when it may go.
+
+    Args:
+        consent: the event's consent per purpose; None: not known.
+        purposes: what the destination needs, for example ad_storage.
+        unknown: what to do about a purpose that is missing: skip the event, or send it on another legal ground.
+    """
+    for purpose in purposes:
+        granted = None if consent is None else consent.get(purpose)
+        if granted is False:
+            return NotSent(DeliveryState.SKIPPED, f"consent refused: {purpose}", "consent")
+        if granted is None and unknown == "skip":
+            return NotSent(DeliveryState.SKIPPED, f"consent not known: {purpose}", "consent")
+    return None
+
+
+def batches(events: Iterable[PreparedEvent], limits: RequestLimits) -> Iterator[Sequence[PreparedEvent]]:
+    """Return the batches of one request each, as full as the limits allow, in the order of their oldest event.
+
+    An event that alone is over the byte limit gets a batch of its own: refused there, it does no harm to others.
+    """
+    groups: dict[bytes, list[PreparedEvent]] = {}
+    for event in sorted(events, key=lambda event: (event.occurred_at, event.event_id)):
+        groups.setdefault(event.envelope, []).append(event)
+    full = [batch for envelope, group in groups.items() for batch in _split(group, len(envelope), limits)]
+    full.sort(key=lambda batch: batch[0].occurred_at)
+    yield from full
+
+
+def _split(
+    group: Sequence[PreparedEvent], envelope_bytes: int, limits: RequestLimits
+) -> Iterator[Sequence[PreparedEvent]]:
+    batch: list[PreparedEvent] = []
+    room = limits.body_bytes - envelope_bytes - _FRAME_BYTES
+    size = 0
+    for event in group:
+        length = len(event.body) + 1
+        if batch and (len(batch) == limits.events or size + length > room):
+            yield batch
+            batch, size = [], 0
+        batch.append(event)
+        size += length
+    if batch:
+        yield batch

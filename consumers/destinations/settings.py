@@ -24,7 +24,7 @@ _URL = r"^https?://[^\s/?#]+(/[^\s?#]*[^\s?#/])?/?$"
 
 
 class MetaSettings(Settings):
-    """Meta's Conversions API: the default channel, and what all channels share."""
+    """Meta's Conversions API: the default account, and what all accounts share."""
 
     pixel_id: str | None = Field(
         default=None,
@@ -74,7 +74,7 @@ class MetaSettings(Settings):
 
 
 class Ga4Settings(Settings):
-    """GA4's Measurement Protocol: the default channel, and what all channels share."""
+    """GA4's Measurement Protocol: the default account, and what all accounts share."""
 
     measurement_id: str | None = Field(
         default=None,

@@ -14,14 +14,18 @@ import structlog
 
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
-from attributary.consumers.destinations.clock import SystemClock
-from attributary.consumers.destinations.credentials import Credentials, ga4_account, load_credentials, meta_account
+from attributary.consumers.destinations.credentials import (
+    Credentials,
+    ga4_credentials,
+    load_credentials,
+    meta_credentials,
+)
 from attributary.consumers.destinations.ga4.destination import Ga4Destination, Ga4Options
 from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions, is_old_version
-from attributary.consumers.destinations.sender import Courier, CourierOptions
+from attributary.consumers.destinations.sender import BatchSender, SenderOptions
 from attributary.consumers.destinations.settings import ForwardSettings, Ga4Settings, MetaSettings, purposes
-from attributary.consumers.destinations.transport import HttpTransport
-from attributary.consumers.destinations.validation_probe import Watch
+from attributary.consumers.destinations.transport import HttpTransport, SystemClock
+from attributary.consumers.destinations.validation_probe import ValidationProbe
 from attributary.consumers.forwarder.stage import ForwarderStage, Route
 from attributary.consumers.runtime.run import run_process, run_stage
 from attributary.consumers.runtime.settings import DatabaseSettings, ProcessSettings, load
@@ -71,7 +75,7 @@ def read_setup(name: Name, environment: str = "development") -> Setup:
                 consent_purposes=purposes(meta.consent),
                 events_per_request=shared.events_per_request,
             ),
-            load_credentials(name, meta_account(meta), shared.credentials_file),
+            load_credentials(name, meta_credentials(meta), shared.credentials_file),
             shared,
             probe=False,
         )
@@ -79,7 +83,7 @@ def read_setup(name: Name, environment: str = "development") -> Setup:
     options = Ga4Options(ga4.url, shared.default_region, shared.consent_unknown == "send")
     return Setup(
         Ga4Destination(options, consent_purposes=purposes(ga4.consent), events_per_request=shared.events_per_request),
-        load_credentials(name, ga4_account(ga4), shared.credentials_file),
+        load_credentials(name, ga4_credentials(ga4), shared.credentials_file),
         shared,
         probe=ga4.probe,
     )
@@ -97,10 +101,10 @@ def _warn_about_meta(meta: MetaSettings, environment: str) -> None:
 def build_stage(setup: Setup, ledger: Ledger, max_poison_share: float = 1.0) -> ForwarderStage:
     """Build the stage of a destination on a ledger."""
     shared, clock = setup.shared, SystemClock()
-    options = CourierOptions(concurrency=shared.concurrency, attempts=shared.attempts, uncertain=shared.uncertain)
+    options = SenderOptions(concurrency=shared.concurrency, attempts=shared.attempts, uncertain=shared.uncertain)
     transport = HttpTransport(connections=shared.concurrency, answer_seconds=shared.timeout_seconds)
-    courier = Courier(setup.destination, transport, ledger, options, clock)
-    watch = Watch(setup.destination, courier, ledger, clock) if setup.probe else None
+    sender = BatchSender(setup.destination, transport, ledger, options, clock)
+    validation_probe = ValidationProbe(setup.destination, sender, ledger, clock) if setup.probe else None
     route = Route(
         setup.destination,
         setup.credentials,
@@ -109,7 +113,7 @@ def build_stage(setup: Setup, ledger: Ledger, max_poison_share: float = 1.0) -> 
         shared.batch_size or _BATCH_SIZE[setup.destination.name],
         max_poison_share,
     )
-    return ForwarderStage(route, courier, ledger, clock, watch, make_codec(load(RegistrySettings)))
+    return ForwarderStage(route, sender, ledger, clock, validation_probe, make_codec(load(RegistrySettings)))
 
 
 def open_ledger(application_name: str) -> PostgresLedger:

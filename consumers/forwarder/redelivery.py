@@ -30,7 +30,7 @@ _BATCH = 1_000
 _FAR = 10_000
 
 
-class Again(NamedTuple):
+class Redelivery(NamedTuple):
     """How many events were sent again, and which Kafka does not hold any more."""
 
     tried: int
@@ -42,7 +42,7 @@ def again(
     ledger: Ledger,
     stage: ForwarderStage,
     read: Callable[[Sequence[Source]], dict[Source, Record]],
-) -> Again:
+) -> Redelivery:
     """Send deliveries again; oldest first, as given.
 
     Args:
@@ -63,7 +63,7 @@ def again(
         ledger.reopen([row.key for row in here])
         tried += len(here)
         stage.handle([found[row.source] for row in here])
-    return Again(tried, tuple(gone))
+    return Redelivery(tried, tuple(gone))
 
 
 def read_sources(kafka: KafkaSettings, sources: Sequence[Source]) -> dict[Source, Record]:

@@ -19,14 +19,20 @@ import structlog
 
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.destinations import metrics
-from attributary.consumers.destinations.destination import Moment, Prepared, Refused
-from attributary.consumers.destinations.prepare import judge
+from attributary.consumers.destinations.destination import Moment, NotSent, PreparedEvent
+from attributary.consumers.destinations.prepare import prepare
 from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.records import DeadLetter, Outcome
 from attributary.consumers.store.connection import StoreUnavailable
-from attributary.consumers.store.deliveries.delivery import DeliveryKey, DeliveryState, NewDelivery, Settled, Source
+from attributary.consumers.store.deliveries.delivery import (
+    DeliveryKey,
+    DeliveryOutcome,
+    DeliveryState,
+    NewDelivery,
+    Source,
+)
 from attributary.schemas.codec import Codec, DecodeError
 from attributary.schemas.rules import check_conversion
 from attributary.schemas.topics import CONVERSIONS
@@ -34,12 +40,12 @@ from attributary.schemas.topics import CONVERSIONS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from attributary.consumers.destinations.clock import Clock
-    from attributary.consumers.destinations.consent import Unknown
     from attributary.consumers.destinations.credentials import Credentials
-    from attributary.consumers.destinations.destination import Channel, Conversion, Destination
-    from attributary.consumers.destinations.sender import Courier
-    from attributary.consumers.destinations.validation_probe import Watch
+    from attributary.consumers.destinations.destination import Account, Conversion, Destination
+    from attributary.consumers.destinations.prepare import Unknown
+    from attributary.consumers.destinations.sender import BatchSender
+    from attributary.consumers.destinations.transport import Clock
+    from attributary.consumers.destinations.validation_probe import ValidationProbe
     from attributary.consumers.runtime.records import Record
     from attributary.consumers.store.deliveries.delivery import Delivery, Ledger
 
@@ -56,7 +62,7 @@ class Route:
 
     Attributes:
         destination: the rules of the destination.
-        credentials: whose account an event goes to.
+        credentials: the accounts of each tenant.
         consent_unknown: what to do when a purpose was never asked about.
         uncertain: what to do with an event that was perhaps sent and would count twice.
         max_records: events taken from Kafka at once.
@@ -73,12 +79,12 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """One event for one channel."""
+    """One event for one account."""
 
     record: Record
-    channel: Channel
+    account: Account
     conversion: Conversion
-    judged: Prepared | Refused
+    prepared: PreparedEvent | NotSent
 
 
 class ForwarderStage:
@@ -86,10 +92,10 @@ class ForwarderStage:
 
     Args:
         route: where events go.
-        courier: carries them.
+        sender: carries them.
         ledger: what became of them.
         clock: where time comes from.
-        watch: probes of new shapes of events and of changed secrets; None without.
+        validation_probe: probes of new shapes of events and of changed secrets; None without.
         codec: of the topic's records.
     """
 
@@ -99,17 +105,17 @@ class ForwarderStage:
     def __init__(
         self,
         route: Route,
-        courier: Courier,
+        sender: BatchSender,
         ledger: Ledger,
         clock: Clock,
-        watch: Watch | None = None,
+        validation_probe: ValidationProbe | None = None,
         codec: Codec | None = None,
     ) -> None:
         self._route = route
-        self._courier = courier
+        self._sender = sender
         self._ledger = ledger
         self._clock = clock
-        self._watch = watch
+        self._validation_probe = validation_probe
         self._codec = codec or Codec()
         self._ready = True
         self._oldest_waiting: int | None = None
@@ -127,7 +133,7 @@ class ForwarderStage:
 
     def close(self) -> None:
         """Give back connections and threads."""
-        self._courier.close()
+        self._sender.close()
 
     def handle(self, batch: Sequence[Record]) -> Outcome:
         """Forward a batch.
@@ -135,9 +141,9 @@ class ForwarderStage:
         Raises:
             Retry: something must wait; what was sent is in the ledger and is not sent again.
         """
-        if self._route.credentials.serves_one_account and (block := self._courier.block()):
+        if self._route.credentials.serves_one_account and (hold := self._sender.hold()):
             self._show_waiting()
-            raise Retry(f"{self._route.destination.name}: {block.reason}", block.seconds)
+            raise Retry(f"{self._route.destination.name}: {hold.reason}", hold.seconds)
         with map_errors():
             try:
                 outcome = self._forward(batch)
@@ -156,20 +162,20 @@ class ForwarderStage:
         settled = self._settle_without_sending(tasks, known)
         self._ledger.settle(settled)
         done = {outcome.key for outcome in settled}
-        to_send: dict[int, list[Prepared]] = {}
-        channels: dict[int, Channel] = {}
+        to_send: dict[int, list[PreparedEvent]] = {}
+        accounts: dict[int, Account] = {}
         for key, task in tasks.items():
             row = known.get(key)
-            if key in done or not isinstance(task.judged, Prepared) or (row is not None and row.state in _FINAL):
+            if key in done or not isinstance(task.prepared, PreparedEvent) or (row is not None and row.state in _FINAL):
                 continue
-            to_send.setdefault(id(task.channel), []).append(task.judged)
-            channels[id(task.channel)] = task.channel
-        deadline = self._courier.turn_ends()
+            to_send.setdefault(id(task.account), []).append(task.prepared)
+            accounts[id(task.account)] = task.account
+        deadline = self._sender.turn_ends()
         doubtful = frozenset(key.event_id for key, row in known.items() if row.in_flight)
         for number, events in to_send.items():
-            if self._watch is not None:
-                self._watch.look(channels[number], events)
-            settled += self._courier.deliver(channels[number], events, deadline, doubtful)
+            if self._validation_probe is not None:
+                self._validation_probe.probe(accounts[number], events)
+            settled += self._sender.deliver(accounts[number], events, deadline, doubtful)
         self._report(tasks, known, settled)
         outcome.dead_letters += self._dead_letters(tasks, known, settled)
         self._wait_for_the_rest(tasks, settled)
@@ -192,46 +198,46 @@ class ForwarderStage:
                 outcome.dead_letters.append(DeadLetter(record, "validate", field, rule))
                 continue
             moment = Moment(now, record.timestamp_ms * 1_000 if record.timestamp_ms > 0 else now)
-            channels = self._route.credentials.channels(conversion["tenant_id"])
-            if not channels:
+            accounts = self._route.credentials.accounts(conversion["tenant_id"])
+            if not accounts:
                 metrics.forward_events.labels(self._route.destination.name, "off").inc()
-            for channel in channels:
-                key = DeliveryKey(channel.tenant_id, channel.ledger_name, conversion["event_id"])
+            for account in accounts:
+                key = DeliveryKey(account.tenant_id, account.ledger_name, conversion["event_id"])
                 if key in tasks:
                     metrics.forward_events.labels(self._route.destination.name, "duplicate").inc()
                     continue
-                tasks[key] = _Task(record, channel, conversion, self._judge(conversion, channel, moment))
+                tasks[key] = _Task(record, account, conversion, self._prepare(conversion, account, moment))
         return tasks
 
-    def _judge(self, conversion: Conversion, channel: Channel, moment: Moment) -> Prepared | Refused:
-        return judge(self._route.destination, conversion, channel, moment, unknown=self._route.consent_unknown)
+    def _prepare(self, conversion: Conversion, account: Account, moment: Moment) -> PreparedEvent | NotSent:
+        return prepare(self._route.destination, conversion, account, moment, unknown=self._route.consent_unknown)
 
     def _settle_without_sending(
         self, tasks: Mapping[DeliveryKey, _Task], known: Mapping[DeliveryKey, Delivery]
-    ) -> list[Settled]:
+    ) -> list[DeliveryOutcome]:
         """Settle rows of an earlier turn that must not be sent now: too late, refused by now, perhaps sent."""
         now = self._clock.now_micros()
         settled = []
         for key, row in known.items():
             if row.state is not DeliveryState.PENDING:
                 continue
-            judged = tasks[key].judged
-            if isinstance(judged, Refused):
-                settled.append(Settled(key, judged.state, judged.reason))
-            elif row.in_flight and not judged.resend_safe and self._route.uncertain == "hold":
-                settled.append(Settled(key, DeliveryState.UNCERTAIN, "perhaps sent before a crash"))
+            prepared = tasks[key].prepared
+            if isinstance(prepared, NotSent):
+                settled.append(DeliveryOutcome(key, prepared.state, prepared.reason))
+            elif row.in_flight and not prepared.resend_safe and self._route.uncertain == "hold":
+                settled.append(DeliveryOutcome(key, DeliveryState.UNCERTAIN, "perhaps sent before a crash"))
             elif row.first_sent_at is not None:
                 ends = self._route.destination.redelivery_ends(row.first_sent_at)
                 if ends is not None and now > ends:
                     reason = "first tried too long ago: the destination would not see that it comes twice"
-                    settled.append(Settled(key, DeliveryState.EXPIRED, reason))
+                    settled.append(DeliveryOutcome(key, DeliveryState.EXPIRED, reason))
         return settled
 
     def _dead_letters(
         self,
         tasks: Mapping[DeliveryKey, _Task],
         known: Mapping[DeliveryKey, Delivery],
-        settled: Sequence[Settled],
+        settled: Sequence[DeliveryOutcome],
     ) -> list[DeadLetter]:
         """Give the records that this batch must dead-letter; again on a replay, never for a copy of the event."""
         rejected = {outcome.key: outcome for outcome in settled if outcome.state is DeliveryState.REJECTED}
@@ -239,12 +245,12 @@ class ForwarderStage:
         for key, task in tasks.items():
             row, fresh = known.get(key), rejected.get(key)
             place = _source(task.record)
-            judged = task.judged
+            prepared = task.prepared
             field = None
             if fresh is not None:
-                reason, stage = fresh.reason, "validate" if isinstance(judged, Refused) else "send"
-            elif row is None and isinstance(judged, Refused) and judged.state is DeliveryState.REJECTED:
-                reason, stage, field = judged.reason, "validate", judged.field
+                reason, stage = fresh.reason, "validate" if isinstance(prepared, NotSent) else "send"
+            elif row is None and isinstance(prepared, NotSent) and prepared.state is DeliveryState.REJECTED:
+                reason, stage, field = prepared.reason, "validate", prepared.field
             elif row is not None and row.state is DeliveryState.REJECTED and row.source == place:
                 reason, stage = row.reason, "send" if row.attempts else "validate"
             else:
@@ -253,10 +259,10 @@ class ForwarderStage:
             letters[place] = DeadLetter(task.record, stage, field, reason or "refused", attempts)
         return list(letters.values())
 
-    def _wait_for_the_rest(self, tasks: Mapping[DeliveryKey, _Task], settled: Sequence[Settled]) -> None:
+    def _wait_for_the_rest(self, tasks: Mapping[DeliveryKey, _Task], settled: Sequence[DeliveryOutcome]) -> None:
         """Ask the loop to come again for what must wait.
 
-        With one account the partition waits for it. With several, a channel that needs a person is left behind, its
+        With one account the partition waits for it. With several, an account that needs a person is left behind, its
         events pending in the ledger, so that it holds up nobody else; `attributary forward retry` fetches them.
         """
         name = self._route.destination.name
@@ -264,28 +270,28 @@ class ForwarderStage:
         self._oldest_waiting = min((tasks[outcome.key].conversion["occurred_at"] for outcome in waiting), default=None)
         self._show_waiting()
         seconds, reason = 0.0, None
-        for channel in {id(tasks[o.key].channel): tasks[o.key].channel for o in waiting}.values():
-            block = self._courier.pace(channel).block(self._clock.monotonic())
-            if block is not None and block.dead and not self._route.credentials.serves_one_account:
-                _log.error("events left pending", destination=name, tenant_id=channel.tenant_id, why=block.reason)
+        for account in {id(tasks[o.key].account): tasks[o.key].account for o in waiting}.values():
+            hold = self._sender.limiter(account).hold_at(self._clock.monotonic())
+            if hold is not None and hold.stopped and not self._route.credentials.serves_one_account:
+                _log.error("events left pending", destination=name, tenant_id=account.tenant_id, why=hold.reason)
                 continue
-            seconds = max(seconds, block.seconds if block else 0.1)
-            reason = block.reason if block else "out of time for this turn"
+            seconds = max(seconds, hold.seconds if hold else 0.1)
+            reason = hold.reason if hold else "out of time for this turn"
         if reason is not None:
             raise Retry(f"{name}: {reason}", seconds)
 
     def _show_waiting(self) -> None:
-        """Set the gauges; also while a channel is blocked, or the age of the oldest would stand still."""
+        """Set the gauges; also while an account is on hold, or the age of the oldest would stand still."""
         name, now = self._route.destination.name, self._clock.now_micros()
         age = 0 if self._oldest_waiting is None else max(0, now - self._oldest_waiting)
         metrics.forward_oldest_pending_seconds.labels(name).set(age / 1e6)
-        metrics.forward_channels_stopped.labels(name).set(self._courier.stopped_channels())
+        metrics.forward_channels_stopped.labels(name).set(self._sender.stopped_accounts())
 
     def _report(
         self,
         tasks: Mapping[DeliveryKey, _Task],
         known: Mapping[DeliveryKey, Delivery],
-        settled: Sequence[Settled],
+        settled: Sequence[DeliveryOutcome],
     ) -> None:
         name = self._route.destination.name
         counts: dict[str, int] = {}
@@ -296,8 +302,8 @@ class ForwarderStage:
             if row is not None and row.state in _FINAL:
                 # The same record again is a replay; another record with the same event id is a duplicate.
                 counts["duplicate"] = counts.get("duplicate", 0) + (row.source != _source(task.record))
-            elif row is None and isinstance(task.judged, Refused):
-                counts[task.judged.state.value] = counts.get(task.judged.state.value, 0) + 1
+            elif row is None and isinstance(task.prepared, NotSent):
+                counts[task.prepared.state.value] = counts.get(task.prepared.state.value, 0) + 1
         for state, count in counts.items():
             metrics.forward_events.labels(name, state).inc(count)
 
@@ -307,7 +313,7 @@ def _source(record: Record) -> Source:
 
 
 def _entry(key: DeliveryKey, task: _Task) -> NewDelivery:
-    judged, at = task.judged, task.conversion["occurred_at"]
-    if isinstance(judged, Refused):
-        return NewDelivery(key, judged.state, judged.reason, at, _source(task.record))
-    return NewDelivery(key, DeliveryState.PENDING, None, at, _source(task.record), judged.match_keys)
+    prepared, at = task.prepared, task.conversion["occurred_at"]
+    if isinstance(prepared, NotSent):
+        return NewDelivery(key, prepared.state, prepared.reason, at, _source(task.record))
+    return NewDelivery(key, DeliveryState.PENDING, None, at, _source(task.record), prepared.match_keys)

@@ -2,7 +2,7 @@
 
     python -m tests.forwarder.bench_forwarder [--events 100000] [--single 2000] [--answer-ms 50]
 
-The stand-ins run in a process of their own. Both figures of a line come from the same courier, ledger (in memory),
+The stand-ins run in a process of their own. Both figures of a line come from the same sender, ledger (in memory),
 connections and number of requests at once (4); only the number of events in a request differs. Each destination is
 measured twice: with an answer as fast as the loopback, where only the processors count, and with one after `answer-ms`,
 as across the internet (Meta: most answers come within 600 ms). The ratio is what matters; the absolute figures belong
@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from attributary.consumers.destinations.clock import SystemClock
-from attributary.consumers.destinations.sender import CourierOptions
-from attributary.consumers.destinations.transport import HttpTransport
+from attributary.consumers.destinations.sender import SenderOptions
+from attributary.consumers.destinations.transport import HttpTransport, SystemClock
 from attributary.consumers.runtime.run import quiet_collector
 from attributary.local.fakes import Fault, Ga4Fake, MetaFake
 from attributary.local.fakes.server import FakeServer
-from tests.forwarder.forwarder_samples import conversion, records, stage_for
+from tests.forwarder.forwarder_factories import conversion, records, stage_for
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -60,9 +59,7 @@ def _records(name: str, number: int) -> list[Record]:
 def _rate(name: str, url: str, number: int, events_per_request: int) -> float:
     """Forward so many events; gives events a second, decoding and ledger included."""
     transport = HttpTransport(connections=4)
-    stage = stage_for(
-        name, url, SystemClock(), transport=transport, options=CourierOptions(concurrency=4, budget=600.0)
-    )
+    stage = stage_for(name, url, SystemClock(), transport=transport, options=SenderOptions(concurrency=4, budget=600.0))
     destination = stage._route.destination  # the one thing that differs between the runs
     destination.limits = destination.limits._replace(events=events_per_request)
     batch = _records(name, number)

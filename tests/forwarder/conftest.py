@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from tests.forwarder.forwarder_samples import SimulatedClock, stage_for
+from tests.forwarder.forwarder_factories import SimulatedClock, stage_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,15 +8,15 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.consumers.destinations.destination import Moment, Prepared
+from attributary.consumers.destinations.destination import Moment, PreparedEvent
 from attributary.consumers.destinations.ga4.destination import Ga4Destination
 from attributary.consumers.destinations.meta.destination import MetaDestination
-from attributary.consumers.destinations.prepare import judge
+from attributary.consumers.destinations.prepare import prepare
 from attributary.local.fakes.ga4_checks import messages_of
 from attributary.local.fakes.meta_checks import broken_event
 from attributary.schemas.limits import ACTION_SOURCES
 from attributary.schemas.rules import check_conversion
-from tests.forwarder.forwarder_samples import CODEC, HASH, ga4_channel, meta_channel
+from tests.forwarder.forwarder_factories import CODEC, HASH, ga4_account, meta_account
 
 NOW = 1_795_500_000_000_000
 text = st.text(max_size=120) | st.sampled_from(["", " ", "a@b.example", "+49 171 1234567", "GA1.1.1.2", "GS2.1.s17$o1"])
@@ -94,12 +94,12 @@ conversions = st.fixed_dictionaries(
 )
 
 
-def judged(destination: Any, fields: dict[str, Any], channel: Any) -> Prepared | None:
+def prepared(destination: Any, fields: dict[str, Any], account: Any) -> PreparedEvent | None:
     if check_conversion(fields, now_micros=NOW):
         return None
     conversion = CODEC.decode("conversion", CODEC.encode("conversion", fields))
-    found = judge(destination, conversion, channel, Moment(NOW, NOW), unknown="send")
-    if isinstance(found, Prepared):
+    found = prepare(destination, conversion, account, Moment(NOW, NOW), unknown="send")
+    if isinstance(found, PreparedEvent):
         return found
     assert found.reason
     return None
@@ -108,7 +108,7 @@ def judged(destination: Any, fields: dict[str, Any], channel: Any) -> Prepared |
 @settings(max_examples=400, deadline=None)
 @given(conversions)
 def test_meta_is_sent_nothing_that_it_would_refuse(fields: dict[str, Any]) -> None:
-    event = judged(MetaDestination(), fields, meta_channel())
+    event = prepared(MetaDestination(), fields, meta_account())
     if event is not None:
         assert broken_event(json.loads(event.body), NOW / 1e6) is None
 
@@ -116,7 +116,7 @@ def test_meta_is_sent_nothing_that_it_would_refuse(fields: dict[str, Any]) -> No
 @settings(max_examples=400, deadline=None)
 @given(conversions)
 def test_ga4_is_sent_nothing_that_it_would_drop(fields: dict[str, Any]) -> None:
-    event = judged(Ga4Destination(), fields, ga4_channel())
+    event = prepared(Ga4Destination(), fields, ga4_account())
     if event is not None:
-        body = Ga4Destination().request(ga4_channel(), [event]).body
+        body = Ga4Destination().request(ga4_account(), [event]).body
         assert messages_of(json.loads(body), len(body), app=False) == []

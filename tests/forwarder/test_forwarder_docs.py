@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attributary.consumers.destinations import clients, transport
-from attributary.consumers.destinations.destination import Request, Response
+from attributary.consumers.destinations.destination import HttpRequest, HttpResponse
 from attributary.consumers.destinations.dry_run import DryRun
 from attributary.consumers.destinations.ga4.destination import Ga4Destination
 from attributary.consumers.destinations.meta.destination import MetaDestination
@@ -42,12 +42,12 @@ def test_the_example_of_a_conversion_can_be_sent(tmp_path: Path) -> None:
 
 
 def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    sent: list[Request] = []
+    sent: list[HttpRequest] = []
 
     class Recorder(transport.HttpTransport):
-        def send(self, request: Request) -> Response:
+        def send(self, request: HttpRequest) -> HttpResponse:
             sent.append(request)
-            return Response(200, b'{"events_received":1}')
+            return HttpResponse(200, b'{"events_received":1}')
 
     monkeypatch.setattr("attributary.consumers.destinations._client_session.HttpTransport", Recorder)
     assert clients.MetaConversionsClient is not None

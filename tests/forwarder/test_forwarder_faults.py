@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
-from attributary.consumers.destinations.sender import CourierOptions
+from attributary.consumers.destinations.sender import SenderOptions
 from attributary.consumers.forwarder import stage as _stage  # noqa: F401  # registers the points that it passes
 from attributary.consumers.runtime.crash_points import crash_points
 from attributary.consumers.runtime.errors import Retry
@@ -22,7 +22,7 @@ from attributary.consumers.store.deliveries.ledger import PostgresLedger
 from attributary.consumers.store.session import StoreSession
 from attributary.local.fakes import Fault, Ga4Fake, MetaFake
 from attributary.local.fakes.server import FakeServer
-from tests.forwarder.forwarder_samples import SimulatedClock, conversion, records
+from tests.forwarder.forwarder_factories import SimulatedClock, conversion, records
 
 if TYPE_CHECKING:
     from tests.forwarder.conftest import MakeStage
@@ -33,7 +33,7 @@ POINTS = crash_points("forwarder")
 
 def run_child(name: str, url: str, dsn: str, path: Path, crash_at: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "tests.forwarder.forwarder_crash_child", name, url, dsn, str(path)],
+        [sys.executable, "-m", "tests.forwarder.forwarder_crash_process", name, url, dsn, str(path)],
         cwd=ROOT,
         env={**os.environ, "ATTRIBUTION_CRASH_AT": crash_at, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -149,14 +149,14 @@ def test_a_flood_with_faults_of_every_class_is_accounted_for_event_by_event(
     kinds = META_FAULTS if name == "meta" else GA4_FAULTS
     fake.script.replace([Fault(kind, share=0.05 / len(kinds), seconds=1) for kind in kinds], seed=7)
     ledger = MemoryLedger()
-    options = CourierOptions(concurrency=1, first_backoff=0.01, longest_backoff=0.05, budget=1e6)
+    options = SenderOptions(concurrency=1, first_backoff=0.01, max_backoff=0.05, budget=1e6)
     events = mixture(clock.micros, number)
     if name == "meta":
         fake.poison = {event["event_id"] for event in events[50::1000]}
     letters = 0
     with FakeServer(fake) as server:
         stage = make_stage(name, server.url, clock, ledger=ledger, options=options)
-        stage._courier._destination.limits = stage._courier._destination.limits._replace(events=25)
+        stage._sender._destination.limits = stage._sender._destination.limits._replace(events=25)
         for start in range(0, number, 1_000):
             batch = records(events[start : start + 1_000], now_micros=clock.micros, first=start)
             letters += len(until_done(stage, batch, clock).dead_letters)
@@ -188,12 +188,12 @@ def test_a_flood_with_faults_of_every_class_is_accounted_for_event_by_event(
 
 
 def test_an_outage_of_one_destination_slows_no_other(make_stage: MakeStage, clock: SimulatedClock) -> None:
-    """Destinations share no state: each has its own group, process, courier and rows in the ledger."""
+    """Destinations share no state: each has its own group, process, sender and rows in the ledger."""
     ledger = MemoryLedger()
     ga4 = Ga4Fake()
     batch = records([conversion(clock.micros) for _ in range(20)], now_micros=clock.micros)
     with FakeServer(ga4) as server:
-        options = CourierOptions(concurrency=1, first_backoff=0.001, longest_backoff=0.002)
+        options = SenderOptions(concurrency=1, first_backoff=0.001, max_backoff=0.002)
         down = make_stage("meta", "http://127.0.0.1:9", clock, ledger=ledger, options=options)
         up = make_stage("ga4", server.url, clock, ledger=ledger, options=options)
         with pytest.raises(Retry, match="ConnectError"):

@@ -9,25 +9,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.consumers.destinations.destination import Moment, Prepared, Refused, Response, Verdict
+from attributary.consumers.destinations.destination import HttpResponse, Moment, NotSent, PreparedEvent, ResponseClass
 from attributary.consumers.destinations.ga4.destination import EU_BASE_URL, Ga4Destination, Ga4Options
 from attributary.consumers.destinations.ga4.event import client_id, session_id
 from attributary.consumers.destinations.ga4.rules import check_envelope, check_event, check_request
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
-from attributary.consumers.destinations.sender import CourierOptions
-from attributary.consumers.destinations.validation_probe import Watch
+from attributary.consumers.destinations.sender import SenderOptions
+from attributary.consumers.destinations.validation_probe import ValidationProbe
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.store.deliveries.delivery import DeliveryState
 from attributary.local.fakes import Fault, Ga4Fake
 from attributary.local.fakes.ga4_checks import messages_of
 from attributary.local.fakes.server import FakeServer
 from attributary.producers.matching.text import sha256_hex
-from tests.forwarder.forwarder_samples import (
+from tests.forwarder.forwarder_factories import (
     HASH,
     ScriptedTransport,
     SimulatedClock,
     conversion,
-    ga4_channel,
+    ga4_account,
     records,
 )
 
@@ -38,17 +38,17 @@ if TYPE_CHECKING:
 
 NOW = 1_795_500_000_000_000
 HOUR = 3_600_000_000
-FAST = CourierOptions(concurrency=1, first_backoff=0.001, longest_backoff=0.002)
+FAST = SenderOptions(concurrency=1, first_backoff=0.001, max_backoff=0.002)
 
 
-def prepared(**changes: Any) -> Prepared | Refused:
-    return Ga4Destination().build(conversion(NOW, **changes), ga4_channel(), Moment(NOW, NOW))
+def prepared(**changes: Any) -> PreparedEvent | NotSent:
+    return Ga4Destination().build(conversion(NOW, **changes), ga4_account(), Moment(NOW, NOW))
 
 
 def document(**changes: Any) -> dict[str, Any]:
     event = prepared(**changes)
-    assert isinstance(event, Prepared), event
-    found: dict[str, Any] = json.loads(Ga4Destination().request(ga4_channel(), [event]).body)
+    assert isinstance(event, PreparedEvent), event
+    found: dict[str, Any] = json.loads(Ga4Destination().request(ga4_account(), [event]).body)
     return found
 
 
@@ -134,13 +134,13 @@ def test_user_data_needs_a_user_id_and_consent() -> None:
 
 
 def test_an_app_stream_has_its_own_id() -> None:
-    channel = ga4_channel(firebase_app_id="1:2:android:3")
+    account = ga4_account(firebase_app_id="1:2:android:3")
     instance = "0123456789abcdef0123456789abcdef"
     destination = Ga4Destination(Ga4Options(base_url=EU_BASE_URL))
-    event = destination.build(conversion(NOW, ga_app_instance_id=instance), channel, Moment(NOW, NOW))
-    assert isinstance(event, Prepared)
+    event = destination.build(conversion(NOW, ga_app_instance_id=instance), account, Moment(NOW, NOW))
+    assert isinstance(event, PreparedEvent)
     assert not event.resend_safe, "purchases of app streams are not removed when they come twice"
-    request = destination.request(channel, [event])
+    request = destination.request(account, [event])
     assert request.url == f"{EU_BASE_URL}/mp/collect?firebase_app_id=1%3A2%3Aandroid%3A3&api_secret=test-secret"
     assert json.loads(request.body)["app_instance_id"] == instance
     assert b"test-secret" not in request.body
@@ -156,7 +156,7 @@ def test_client_and_session_ids() -> None:
 def test_free_properties_are_fitted_instead_of_losing_the_event() -> None:
     many = {f"p{n:02d}": "x" * 101 for n in range(40)}
     event = prepared(properties=many | {"ga_secret": "x", "1st": "x"}, items=[])
-    assert isinstance(event, Prepared)
+    assert isinstance(event, PreparedEvent)
     params = json.loads(event.body)["params"]
     assert len(params) == 25
     assert max(len(text) for text in params.values() if isinstance(text, str)) == 100
@@ -183,7 +183,7 @@ def test_free_properties_are_fitted_instead_of_losing_the_event() -> None:
 )
 def test_what_ga4_would_drop_is_refused_with_googles_code(changes: dict[str, Any], field: str, code: str) -> None:
     refused = prepared(**changes)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, NotSent)
     assert (refused.state, refused.field) == (DeliveryState.REJECTED, field)
     assert refused.reason.startswith(code)
 
@@ -191,14 +191,14 @@ def test_what_ga4_would_drop_is_refused_with_googles_code(changes: dict[str, Any
 def test_age_and_corrections() -> None:
     destination = Ga4Destination()
 
-    def judged(**changes: Any) -> DeliveryState | None:
+    def prepared(**changes: Any) -> DeliveryState | None:
         refused = destination.validate(conversion(NOW, **changes), Moment(NOW, NOW))
         return refused.state if refused else None
 
-    assert judged(occurred_at=NOW - 71 * HOUR) is None
-    assert judged(occurred_at=NOW - 72 * HOUR) is DeliveryState.EXPIRED
-    assert judged(kind="restatement", conversion_id="c") is DeliveryState.SKIPPED
-    assert judged(kind="refund", conversion_id="c", conversion_type="lead") is DeliveryState.SKIPPED
+    assert prepared(occurred_at=NOW - 71 * HOUR) is None
+    assert prepared(occurred_at=NOW - 72 * HOUR) is DeliveryState.EXPIRED
+    assert prepared(kind="restatement", conversion_id="c") is DeliveryState.SKIPPED
+    assert prepared(kind="refund", conversion_id="c", conversion_type="lead") is DeliveryState.SKIPPED
 
 
 @pytest.mark.parametrize(
@@ -281,21 +281,21 @@ def test_what_our_rules_let_pass_passes_the_stand_in_too(event: dict[str, Any]) 
 
 
 @pytest.mark.parametrize(
-    ("response", "verdict"),
+    ("response", "response_class"),
     [
-        (Response(204), Verdict.DELIVERED),
-        (Response(200), Verdict.DELIVERED),
-        (Response(503), Verdict.RETRY),
-        (Response(429), Verdict.THROTTLED),
-        (Response(0, fault="ConnectError"), Verdict.RETRY),
-        (Response(0, fault="ReadTimeout", perhaps_sent=True), Verdict.AMBIGUOUS),
-        (Response(413), Verdict.REJECTED),
-        (Response(404), Verdict.CHANNEL_DEAD),
-        (Response(302), Verdict.CHANNEL_DEAD),
+        (HttpResponse(204), ResponseClass.DELIVERED),
+        (HttpResponse(200), ResponseClass.DELIVERED),
+        (HttpResponse(503), ResponseClass.RETRY),
+        (HttpResponse(429), ResponseClass.THROTTLED),
+        (HttpResponse(0, fault="ConnectError"), ResponseClass.RETRY),
+        (HttpResponse(0, fault="ReadTimeout", perhaps_sent=True), ResponseClass.AMBIGUOUS),
+        (HttpResponse(413), ResponseClass.REJECTED),
+        (HttpResponse(404), ResponseClass.ACCOUNT_STOPPED),
+        (HttpResponse(302), ResponseClass.ACCOUNT_STOPPED),
     ],
 )
-def test_answers(response: Response, verdict: Verdict) -> None:
-    assert Ga4Destination().classify(response, 1).verdict is verdict
+def test_answers(response: HttpResponse, response_class: ResponseClass) -> None:
+    assert Ga4Destination().classify(response, 1).response_class is response_class
 
 
 @pytest.fixture
@@ -350,7 +350,7 @@ def test_faults_before_processing_lose_and_double_nothing(
 def test_an_ambiguous_answer_is_safe_for_purchases_and_a_policy_for_the_rest(
     fake: Ga4Fake, url: str, clock: SimulatedClock, make_stage: MakeStage, policy: Any, state: str, counted: int
 ) -> None:
-    options = CourierOptions(concurrency=1, first_backoff=0.001, longest_backoff=0.002, uncertain=policy)
+    options = SenderOptions(concurrency=1, first_backoff=0.001, max_backoff=0.002, uncertain=policy)
     ledger = MemoryLedger()
     stage = make_stage("ga4", url, clock, ledger=ledger, options=options)
     fake.script.replace([Fault("reset_after", times=1)])
@@ -385,29 +385,29 @@ class PowerCut(BaseException):
     pass
 
 
-def _die(_: Any) -> Response:
+def _die(_: Any) -> HttpResponse:
     raise PowerCut
 
 
 def test_new_shapes_are_probed_once_and_a_new_secret_sends_a_canary(
     fake: Ga4Fake, url: str, clock: SimulatedClock
 ) -> None:
-    from attributary.consumers.destinations.destination import Channel
-    from attributary.consumers.destinations.sender import Courier
+    from attributary.consumers.destinations.destination import Account
+    from attributary.consumers.destinations.sender import BatchSender
     from attributary.consumers.destinations.transport import HttpTransport
 
     destination, ledger = Ga4Destination(Ga4Options(base_url=url)), MemoryLedger()
-    courier = Courier(destination, HttpTransport(), ledger, CourierOptions(), clock)
-    watch = Watch(destination, courier, ledger, clock)
-    channel = ga4_channel()
-    one = [destination.build(conversion(clock.micros), channel, Moment(clock.micros, clock.micros)) for _ in range(9)]
-    good = [event for event in one if isinstance(event, Prepared)]
-    watch.look(channel, good)
-    watch.look(channel, good)
+    sender = BatchSender(destination, HttpTransport(), ledger, SenderOptions(), clock)
+    validation_probe = ValidationProbe(destination, sender, ledger, clock)
+    account = ga4_account()
+    one = [destination.build(conversion(clock.micros), account, Moment(clock.micros, clock.micros)) for _ in range(9)]
+    good = [event for event in one if isinstance(event, PreparedEvent)]
+    validation_probe.probe(account, good)
+    validation_probe.probe(account, good)
     assert (fake.debug_calls, fake.calls) == (1, 0)
-    changed = Channel(channel.tenant_id, channel.ledger_name, channel.account, "test-secret-2", channel.options)
-    Watch(destination, courier, ledger, clock).look(changed, good)
-    Watch(destination, courier, ledger, clock).look(changed, good)
+    changed = Account(account.tenant_id, account.ledger_name, account.account_id, "test-secret-2", account.options)
+    ValidationProbe(destination, sender, ledger, clock).probe(changed, good)
+    ValidationProbe(destination, sender, ledger, clock).probe(changed, good)
     assert fake.calls == 1, "one canary for the new secret"
     assert fake.dropped[0]["document"]["events"][0]["name"] == "attributary_canary"
-    courier.close()
+    sender.close()

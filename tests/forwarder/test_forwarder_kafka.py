@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, Producer
 
 from attributary.local.fakes import Fault, MetaFake
 from attributary.local.fakes.server import FakeServer
-from tests.forwarder.forwarder_samples import CODEC, TOPIC, conversion
+from tests.forwarder.forwarder_factories import CODEC, TOPIC, conversion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

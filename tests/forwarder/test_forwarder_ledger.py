@@ -10,7 +10,13 @@ import pytest
 
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.store.connection import StoreUnavailable, connect
-from attributary.consumers.store.deliveries.delivery import DeliveryKey, DeliveryState, NewDelivery, Settled, Source
+from attributary.consumers.store.deliveries.delivery import (
+    DeliveryKey,
+    DeliveryOutcome,
+    DeliveryState,
+    NewDelivery,
+    Source,
+)
 from attributary.consumers.store.deliveries.ledger import PostgresLedger
 from attributary.consumers.store.session import StoreSession
 
@@ -78,9 +84,11 @@ def test_an_attempt_is_in_flight_until_it_is_settled(ledger: Ledger) -> None:
     ledger.begin([key], now_micros=NOW)
     (row,) = ledger.find("a")
     assert (row.state, row.in_flight, row.attempts, row.first_sent_at) == (DeliveryState.PENDING, True, 1, NOW)
-    ledger.settle([Settled(key, DeliveryState.PENDING, "5xx", request_hash="h1", response_code="503")])
+    ledger.settle([DeliveryOutcome(key, DeliveryState.PENDING, "5xx", request_hash="h1", response_code="503")])
     ledger.begin([key], now_micros=NOW + 1)
-    ledger.settle([Settled(key, DeliveryState.SENT, None, request_hash="h2", response_code="200", trace_id="T")])
+    ledger.settle(
+        [DeliveryOutcome(key, DeliveryState.SENT, None, request_hash="h2", response_code="200", trace_id="T")]
+    )
     (row,) = ledger.find("a", tenant_id="acme")
     assert (row.state, row.in_flight, row.attempts) == (DeliveryState.SENT, False, 2)
     assert row.first_sent_at == NOW + 1, "the first attempt was surely not taken"
@@ -97,7 +105,7 @@ def test_open_deliveries_come_oldest_first_and_can_be_opened_again(ledger: Ledge
     assert {row.key.destination for row in everywhere} == {"meta", "meta:2"}
     keys = [row.key for row in open_rows[:2]]
     ledger.begin(keys, now_micros=NOW)
-    ledger.settle([Settled(key, DeliveryState.UNCERTAIN, "timeout") for key in keys])
+    ledger.settle([DeliveryOutcome(key, DeliveryState.UNCERTAIN, "timeout") for key in keys])
     assert ledger.reopen([*keys, DeliveryKey("acme", "meta", "unknown")]) == 2
     (row,) = ledger.find("ccc")
     assert (row.state, row.attempts, row.first_sent_at) == (DeliveryState.PENDING, 1, None)
@@ -106,9 +114,9 @@ def test_open_deliveries_come_oldest_first_and_can_be_opened_again(ledger: Ledge
 def test_what_is_sent_stays_sent(ledger: Ledger) -> None:
     key = DeliveryKey("acme", "meta", "a")
     ledger.claim([new("a")])
-    ledger.settle([Settled(key, DeliveryState.UNCERTAIN, "perhaps")])
-    ledger.settle([Settled(key, DeliveryState.SENT, None, response_code="200")])
-    ledger.settle([Settled(key, DeliveryState.UNCERTAIN, "a process that lost its partition")])
+    ledger.settle([DeliveryOutcome(key, DeliveryState.UNCERTAIN, "perhaps")])
+    ledger.settle([DeliveryOutcome(key, DeliveryState.SENT, None, response_code="200")])
+    ledger.settle([DeliveryOutcome(key, DeliveryState.UNCERTAIN, "a process that lost its partition")])
     assert ledger.reopen([key]) == 0
     (row,) = ledger.find("a")
     assert (row.state, row.reason) == (DeliveryState.SENT, None)
@@ -133,7 +141,7 @@ def test_empty_calls_do_nothing(ledger: Ledger) -> None:
 def test_old_settled_deliveries_are_pruned_and_pending_ones_stay(database: str) -> None:
     with postgres_ledger(database) as ledger:
         ledger.claim([new("a"), new("bb"), new("s", state=DeliveryState.SKIPPED)])
-        ledger.settle([Settled(DeliveryKey("acme", "meta", "bb"), DeliveryState.SENT)])
+        ledger.settle([DeliveryOutcome(DeliveryKey("acme", "meta", "bb"), DeliveryState.SENT)])
         assert ledger.prune(NOW - 10) == 0
         assert ledger.prune(NOW, limit=1) == 1
         assert ledger.prune(NOW) == 1

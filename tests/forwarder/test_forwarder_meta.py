@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from attributary.consumers.destinations.destination import Moment, Prepared, Refused, Response, Verdict
+from attributary.consumers.destinations.destination import HttpResponse, Moment, NotSent, PreparedEvent, ResponseClass
 from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions, is_old_version
 from attributary.consumers.destinations.meta.event import ip_address
 from attributary.consumers.destinations.meta.responses import classify
 from attributary.consumers.store.deliveries.delivery import DeliveryState
 from attributary.producers.matching.text import sha256_hex
-from tests.forwarder.forwarder_samples import HASH, conversion, meta_channel
+from tests.forwarder.forwarder_factories import HASH, conversion, meta_account
 
 NOW = 1_795_500_000_000_000
 DAY = 86_400_000_000
@@ -21,8 +21,8 @@ DAY = 86_400_000_000
 
 def built(destination: MetaDestination | None = None, received_at: int = NOW, **changes: Any) -> Any:
     chosen = destination or MetaDestination()
-    event = chosen.build(conversion(NOW, **changes), meta_channel(), Moment(NOW, received_at))
-    return json.loads(event.body) if isinstance(event, Prepared) else event
+    event = chosen.build(conversion(NOW, **changes), meta_account(), Moment(NOW, received_at))
+    return json.loads(event.body) if isinstance(event, PreparedEvent) else event
 
 
 def test_a_purchase_carries_every_documented_part() -> None:
@@ -96,8 +96,8 @@ def test_a_fast_clock_is_set_right_by_kafkas_time_and_stays_the_same() -> None:
 def test_click_ids_are_passed_on_or_left_out_but_never_rewritten() -> None:
     five = "fb.1.1554763741205.AbCdEf-GhI.AQICAQMC"
     assert built(click_ids={"fbc": five})["user_data"]["fbc"] == five
-    bad = MetaDestination().build(conversion(NOW, click_ids={"fbc": "fb.x"}), meta_channel(), Moment(NOW, NOW))
-    assert isinstance(bad, Prepared)
+    bad = MetaDestination().build(conversion(NOW, click_ids={"fbc": "fb.x"}), meta_account(), Moment(NOW, NOW))
+    assert isinstance(bad, PreparedEvent)
     assert bad.remark == "fbc left out: malformed"
     assert "fbc" not in json.loads(bad.body)["user_data"]
     from_fbclid = built(click_ids={"fbclid": "AbC-x"})
@@ -120,30 +120,30 @@ def test_click_ids_are_passed_on_or_left_out_but_never_rewritten() -> None:
 )
 def test_what_would_kill_its_batch_is_found_before(changes: dict[str, Any], state: DeliveryState, field: str) -> None:
     refused = built(**changes)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, NotSent)
     assert (refused.state, refused.field) == (state, field)
 
 
 def test_age_and_corrections() -> None:
     destination = MetaDestination()
 
-    def judged(**changes: Any) -> DeliveryState | None:
+    def prepared(**changes: Any) -> DeliveryState | None:
         refused = destination.validate(conversion(NOW, **changes), Moment(NOW, NOW))
         return refused.state if refused else None
 
-    assert judged(occurred_at=NOW - 6 * DAY) is None
-    assert judged(occurred_at=NOW - 7 * DAY) is DeliveryState.EXPIRED
-    assert judged(occurred_at=NOW - 61 * DAY, action_source="physical_store") is None
-    assert judged(occurred_at=NOW - 62 * DAY, action_source="physical_store") is DeliveryState.EXPIRED
-    assert judged(kind="refund", conversion_id="c") is DeliveryState.SKIPPED
+    assert prepared(occurred_at=NOW - 6 * DAY) is None
+    assert prepared(occurred_at=NOW - 7 * DAY) is DeliveryState.EXPIRED
+    assert prepared(occurred_at=NOW - 61 * DAY, action_source="physical_store") is None
+    assert prepared(occurred_at=NOW - 62 * DAY, action_source="physical_store") is DeliveryState.EXPIRED
+    assert prepared(kind="refund", conversion_id="c") is DeliveryState.SKIPPED
 
 
 def test_a_request_keeps_the_token_out_of_url_and_body() -> None:
     destination = MetaDestination()
-    channel = meta_channel(test_event_code="TEST1", app_secret="app-secret")
-    event = destination.build(conversion(NOW), channel, Moment(NOW, NOW))
-    assert isinstance(event, Prepared)
-    request = destination.request(channel, [event, event])
+    account = meta_account(test_event_code="TEST1", app_secret="app-secret")
+    event = destination.build(conversion(NOW), account, Moment(NOW, NOW))
+    assert isinstance(event, PreparedEvent)
+    request = destination.request(account, [event, event])
     assert request.headers["authorization"] == "Bearer test-token"
     assert "test-token" not in request.url
     assert b"test-token" not in request.body
@@ -151,60 +151,60 @@ def test_a_request_keeps_the_token_out_of_url_and_body() -> None:
     document = json.loads(request.body)
     assert len(document["data"]) == 2
     assert document["test_event_code"] == "TEST1"
-    assert "test-token" not in repr(channel) + repr(request)
+    assert "test-token" not in repr(account) + repr(request)
 
 
-def error(status: int, code: int | None = None, subcode: int | None = None, **more: Any) -> Response:
+def error(status: int, code: int | None = None, subcode: int | None = None, **more: Any) -> HttpResponse:
     document = {"error": {"code": code, "error_subcode": subcode, "message": "jane@example.com", **more}}
-    return Response(status, json.dumps(document).encode())
+    return HttpResponse(status, json.dumps(document).encode())
 
 
 @pytest.mark.parametrize(
-    ("response", "verdict"),
+    ("response", "response_class"),
     [
-        (error(500, 1), Verdict.RETRY),
-        (error(500, 2, is_transient=True), Verdict.RETRY),
-        (error(400, 21009), Verdict.RETRY),
-        (error(400, 5000), Verdict.RETRY),
-        (error(400, 999, is_transient=True), Verdict.RETRY),
-        (error(503, 999), Verdict.RETRY),
-        (Response(502, b"<html>"), Verdict.RETRY),
-        (Response(0, fault="ConnectError"), Verdict.RETRY),
-        (Response(0, fault="ReadTimeout", perhaps_sent=True), Verdict.AMBIGUOUS),
-        (Response(200, b"<html>"), Verdict.AMBIGUOUS),
-        (Response(200, b'{"events_received":1}'), Verdict.AMBIGUOUS),
-        (Response(200, b'{"events_received":2,"fbtrace_id":"T"}'), Verdict.DELIVERED),
-        (error(400, 4), Verdict.THROTTLED),
-        (error(500, 17, 2446079), Verdict.THROTTLED),
-        (error(400, 80004), Verdict.THROTTLED),
-        (error(400, 613), Verdict.THROTTLED),
-        (Response(429), Verdict.THROTTLED),
-        (error(400, 190, 463), Verdict.CHANNEL_DEAD),
-        (error(500, 190), Verdict.CHANNEL_DEAD),
-        (error(403, 200), Verdict.CHANNEL_DEAD),
-        (error(403, 10), Verdict.CHANNEL_DEAD),
-        (error(400, 100, 33), Verdict.CHANNEL_DEAD),
-        (error(400, 2635), Verdict.CHANNEL_DEAD),
-        (Response(404, b"Not Found"), Verdict.CHANNEL_DEAD),
-        (error(400, 100, 2804003), Verdict.REJECTED),
-        (error(400, 100, 2804001), Verdict.REJECTED),
-        (error(400, 100, 38), Verdict.REJECTED),
-        (error(400, 100), Verdict.REJECTED),
-        (error(400, 424242), Verdict.REJECTED),
-        (Response(413, b""), Verdict.REJECTED),
-        (error(400, None, type="x"), Verdict.REJECTED),
+        (error(500, 1), ResponseClass.RETRY),
+        (error(500, 2, is_transient=True), ResponseClass.RETRY),
+        (error(400, 21009), ResponseClass.RETRY),
+        (error(400, 5000), ResponseClass.RETRY),
+        (error(400, 999, is_transient=True), ResponseClass.RETRY),
+        (error(503, 999), ResponseClass.RETRY),
+        (HttpResponse(502, b"<html>"), ResponseClass.RETRY),
+        (HttpResponse(0, fault="ConnectError"), ResponseClass.RETRY),
+        (HttpResponse(0, fault="ReadTimeout", perhaps_sent=True), ResponseClass.AMBIGUOUS),
+        (HttpResponse(200, b"<html>"), ResponseClass.AMBIGUOUS),
+        (HttpResponse(200, b'{"events_received":1}'), ResponseClass.AMBIGUOUS),
+        (HttpResponse(200, b'{"events_received":2,"fbtrace_id":"T"}'), ResponseClass.DELIVERED),
+        (error(400, 4), ResponseClass.THROTTLED),
+        (error(500, 17, 2446079), ResponseClass.THROTTLED),
+        (error(400, 80004), ResponseClass.THROTTLED),
+        (error(400, 613), ResponseClass.THROTTLED),
+        (HttpResponse(429), ResponseClass.THROTTLED),
+        (error(400, 190, 463), ResponseClass.ACCOUNT_STOPPED),
+        (error(500, 190), ResponseClass.ACCOUNT_STOPPED),
+        (error(403, 200), ResponseClass.ACCOUNT_STOPPED),
+        (error(403, 10), ResponseClass.ACCOUNT_STOPPED),
+        (error(400, 100, 33), ResponseClass.ACCOUNT_STOPPED),
+        (error(400, 2635), ResponseClass.ACCOUNT_STOPPED),
+        (HttpResponse(404, b"Not Found"), ResponseClass.ACCOUNT_STOPPED),
+        (error(400, 100, 2804003), ResponseClass.REJECTED),
+        (error(400, 100, 2804001), ResponseClass.REJECTED),
+        (error(400, 100, 38), ResponseClass.REJECTED),
+        (error(400, 100), ResponseClass.REJECTED),
+        (error(400, 424242), ResponseClass.REJECTED),
+        (HttpResponse(413, b""), ResponseClass.REJECTED),
+        (error(400, None, type="x"), ResponseClass.REJECTED),
     ],
 )
-def test_answers_are_judged_by_code_first(response: Response, verdict: Verdict) -> None:
+def test_answers_are_judged_by_code_first(response: HttpResponse, response_class: ResponseClass) -> None:
     answer = classify(response, 2)
-    assert answer.verdict is verdict
+    assert answer.response_class is response_class
     assert "jane" not in repr(answer), "Meta's own text may quote the event"
 
 
 def test_usage_headers_tell_percent_and_wait() -> None:
     entry = {"call_count": 30, "total_cputime": 96, "total_time": 10, "estimated_time_to_regain_access": 3}
     answer = classify(
-        Response(
+        HttpResponse(
             200,
             b'{"events_received":1}',
             {
@@ -215,12 +215,12 @@ def test_usage_headers_tell_percent_and_wait() -> None:
         1,
     )
     assert (answer.usage_percent, answer.wait_seconds) == (96.0, 180.0)
-    account = Response(
+    account = HttpResponse(
         400, b'{"error":{"code":17}}', {"x-ad-account-usage": '{"acc_id_util_pct":100,"reset_time_duration":77}'}
     )
     assert classify(account, 1).wait_seconds == 77.0
-    assert classify(Response(200, b'{"events_received":1}', {"x-app-usage": "rubbish"}), 1).usage_percent is None
-    assert classify(Response(429, b"", {"retry-after": "9"}), 1).wait_seconds == 9.0
+    assert classify(HttpResponse(200, b'{"events_received":1}', {"x-app-usage": "rubbish"}), 1).usage_percent is None
+    assert classify(HttpResponse(429, b"", {"retry-after": "9"}), 1).wait_seconds == 9.0
 
 
 @pytest.mark.parametrize(

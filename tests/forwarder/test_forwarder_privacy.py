@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import generate_latest
 
-from attributary.consumers.destinations.destination import Response
+from attributary.consumers.destinations.destination import HttpResponse
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
-from attributary.consumers.destinations.sender import CourierOptions
+from attributary.consumers.destinations.sender import SenderOptions
 from attributary.consumers.runtime.dead_letters import dead_letter_message
 from attributary.consumers.runtime.errors import Retry
 from attributary.local.fakes import Fault, MetaFake
 from attributary.local.fakes.server import FakeServer
-from tests.forwarder.forwarder_samples import HASH, ScriptedTransport, SimulatedClock, conversion, records
+from tests.forwarder.forwarder_factories import HASH, ScriptedTransport, SimulatedClock, conversion, records
 
 if TYPE_CHECKING:
     import pytest
@@ -60,10 +60,10 @@ def events(now: int) -> list[dict[str, Any]]:
 def test_nothing_personal_leaves_by_any_other_door(
     capsys: pytest.CaptureFixture[str], clock: SimulatedClock, make_stage: MakeStage
 ) -> None:
-    options = CourierOptions(concurrency=1, attempts=2, first_backoff=0.001, longest_backoff=0.002)
+    options = SenderOptions(concurrency=1, attempts=2, first_backoff=0.001, max_backoff=0.002)
     letters: list[DeadLetter] = []
     texts: list[str] = []
-    quoting = Response(
+    quoting = HttpResponse(
         400, json.dumps({"error": {"code": 100, "message": "bad jane.private@example.com", "fbtrace_id": "T"}}).encode()
     )
 
@@ -79,7 +79,7 @@ def test_nothing_personal_leaves_by_any_other_door(
         refusing = ScriptedTransport(lambda _: quoting)
         run(make_stage(name, "http://x", clock, ledger=ledger, options=options, transport=refusing))
         texts.append(repr(list(ledger.rows.values())))
-        broken = ScriptedTransport(lambda _: Response(0, fault="ReadTimeout", perhaps_sent=True))
+        broken = ScriptedTransport(lambda _: HttpResponse(0, fault="ReadTimeout", perhaps_sent=True))
         run(make_stage(name, "http://x", clock, options=options, transport=broken))
         run(make_stage(name, "http://127.0.0.1:9", clock, options=options))
     fake = MetaFake(tokens=["another"])

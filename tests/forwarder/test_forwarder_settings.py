@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from attributary.consumers.destinations.credentials import load_credentials, meta_account
+from attributary.consumers.destinations.credentials import load_credentials, meta_credentials
 from attributary.consumers.destinations.settings import MetaSettings, purposes
 from attributary.consumers.forwarder.process import read_setup
 from attributary.consumers.runtime.errors import ConfigError
@@ -88,9 +88,9 @@ def test_good_settings_become_a_setup(monkeypatch: pytest.MonkeyPatch, tmp_path:
         },
     )
     setup = read_setup("meta")
-    (channel,) = setup.credentials.channels("anybody")
-    assert (channel.account, channel.secret, channel.ledger_name) == ("123", SECRET, "meta")
-    assert channel.options == {"app_secret": "s", "test_event_code": "T1"}
+    (account,) = setup.credentials.accounts("anybody")
+    assert (account.account_id, account.secret, account.ledger_name) == ("123", SECRET, "meta")
+    assert account.options == {"app_secret": "s", "test_event_code": "T1"}
     assert setup.destination.limits.events == 1_000
     set_all(monkeypatch, GOOD_GA4 | {"GA4_EU": "true", "FORWARD_GA4_CONSENT": ""})
     ga4 = read_setup("ga4")
@@ -101,7 +101,7 @@ def test_good_settings_become_a_setup(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_without_credentials_a_destination_is_off() -> None:
     assert not read_setup("meta").credentials.is_on
     assert not read_setup("ga4").credentials.is_on
-    assert read_setup("meta").credentials.channels("acme") == ()
+    assert read_setup("meta").credentials.accounts("acme") == ()
 
 
 FILE = """
@@ -121,13 +121,13 @@ def test_credentials_per_tenant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     path.write_text(FILE)
     set_all(monkeypatch, GOOD_META | {"FORWARD_CREDENTIALS_FILE": str(path)})
     meta = read_setup("meta").credentials
-    assert [(c.account, c.secret) for c in meta.channels("acme")] == [("1", "one")]
-    assert [(c.account, c.secret) for c in meta.channels("globex")] == [("123", SECRET)]
-    assert [c.account for c in meta.channels("somebody")] == ["7"]
+    assert [(c.account_id, c.secret) for c in meta.accounts("acme")] == [("1", "one")]
+    assert [(c.account_id, c.secret) for c in meta.accounts("globex")] == [("123", SECRET)]
+    assert [c.account_id for c in meta.accounts("somebody")] == ["7"]
     assert not meta.serves_one_account
     ga4 = read_setup("ga4").credentials
-    assert [c.ledger_name for c in ga4.channels("acme")] == ["ga4", "ga4:1:2:ios:3"]
-    assert ga4.channels("somebody") == (), "no account of another tenant"
+    assert [c.ledger_name for c in ga4.accounts("acme")] == ["ga4", "ga4:1:2:ios:3"]
+    assert ga4.accounts("somebody") == (), "no account of another tenant"
     path.write_text("tenants: {acme: {meta: {pixel_id: '1', access_token: one}}}")
     assert read_setup("meta").credentials.is_on
     assert not read_setup("ga4").credentials.is_on
@@ -159,9 +159,9 @@ def test_a_wrong_file_is_refused_without_its_values(tmp_path: Path, text: str) -
 def test_secrets_never_show(monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(monkeypatch, GOOD_META)
     settings = load(MetaSettings)
-    account = meta_account(settings)
-    channel = read_setup("meta").credentials.channels("t")[0]
-    assert SECRET not in repr(settings) + repr(account) + repr(channel)
+    credentials = meta_credentials(settings)
+    account = read_setup("meta").credentials.accounts("t")[0]
+    assert SECRET not in repr(settings) + repr(account) + repr(credentials)
     assert purposes(" a, b,,") == ("a", "b")
 
 

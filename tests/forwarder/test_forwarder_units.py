@@ -1,4 +1,4 @@
-"""The small parts: batching, waits, pace, JSON, consent."""
+"""The small parts: batching, waits, limiter, JSON, consent."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.consumers.destinations.batches import batches
-from attributary.consumers.destinations.consent import consent_refusal
-from attributary.consumers.destinations.destination import Answer, Limits, Prepared, Verdict
-from attributary.consumers.destinations.rate_limiter import Pace
-from attributary.consumers.destinations.retry_after import retry_after_seconds
-from attributary.consumers.destinations.wire_json import amount, from_json, quantity, to_json
+from attributary.consumers.destinations.destination import DeliveryResponse, PreparedEvent, RequestLimits, ResponseClass
+from attributary.consumers.destinations.prepare import batches, check_consent
+from attributary.consumers.destinations.rate_limiter import RateLimiter
+from attributary.consumers.destinations.wire_format import amount, from_json, quantity, retry_after_seconds, to_json
 
 prepared = st.builds(
-    Prepared,
+    PreparedEvent,
     event_id=st.uuids().map(str),
     occurred_at=st.integers(0, 50),
     body=st.integers(1, 900).map(lambda size: b"x" * size),
@@ -26,8 +24,8 @@ prepared = st.builds(
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(prepared, max_size=60), st.integers(1, 10), st.integers(1_000, 4_000))
-def test_batches_hold_every_event_once_and_break_no_limit(events: list[Prepared], most: int, room: int) -> None:
-    found = list(batches(events, Limits(most, room)))
+def test_batches_hold_every_event_once_and_break_no_limit(events: list[PreparedEvent], most: int, room: int) -> None:
+    found = list(batches(events, RequestLimits(most, room)))
     assert sorted(e.event_id for batch in found for e in batch) == sorted(e.event_id for e in events)
     for batch in found:
         assert 0 < len(batch) <= most
@@ -56,49 +54,49 @@ def test_retry_after(text: str, seconds: float) -> None:
     assert retry_after_seconds({"retry-after": text}) == (seconds if text.isdigit() else 0.0)
 
 
-def test_a_pace_blocks_slows_and_forgets() -> None:
-    pace = Pace()
-    assert pace.block(0.0) is None
-    pace.note(Answer(Verdict.THROTTLED, "429", "rate limit", 30.0), 100.0)
-    block = pace.block(110.0)
-    assert block is not None
-    assert (block.reason, block.seconds, block.dead) == ("rate limit", 20.0, False)
-    assert pace.block(130.0) is None
-    pace.note(Answer(Verdict.DELIVERED, "200", usage_percent=85.0), 131.0)
-    assert 0.5 < pace.delay() < 1.5
-    pace.note(Answer(Verdict.DELIVERED, "200", usage_percent=96.0), 132.0)
-    assert pace.block(133.0) is not None
-    pace.note(Answer(Verdict.DELIVERED, "200", usage_percent=10.0), 300.0)
-    assert (pace.block(300.0), pace.delay()) == (None, 0.0)
+def test_a_rate_limiter_holds_slows_and_forgets() -> None:
+    limiter = RateLimiter()
+    assert limiter.hold_at(0.0) is None
+    limiter.observe(DeliveryResponse(ResponseClass.THROTTLED, "429", "rate limit", 30.0), 100.0)
+    hold = limiter.hold_at(110.0)
+    assert hold is not None
+    assert (hold.reason, hold.seconds, hold.stopped) == ("rate limit", 20.0, False)
+    assert limiter.hold_at(130.0) is None
+    limiter.observe(DeliveryResponse(ResponseClass.DELIVERED, "200", usage_percent=85.0), 131.0)
+    assert 0.5 < limiter.pause_seconds() < 1.5
+    limiter.observe(DeliveryResponse(ResponseClass.DELIVERED, "200", usage_percent=96.0), 132.0)
+    assert limiter.hold_at(133.0) is not None
+    limiter.observe(DeliveryResponse(ResponseClass.DELIVERED, "200", usage_percent=10.0), 300.0)
+    assert (limiter.hold_at(300.0), limiter.pause_seconds()) == (None, 0.0)
 
 
-def test_a_pace_gives_up_for_longer_each_time_until_something_is_delivered() -> None:
-    pace, failed = Pace(), Answer(Verdict.RETRY, "503", "server error")
+def test_a_rate_limiter_backs_off_for_longer_each_time_until_something_is_delivered() -> None:
+    limiter, failed = RateLimiter(), DeliveryResponse(ResponseClass.RETRY, "503", "server error")
     waits, now = [], 0.0
     for _ in range(6):
-        pace.give_up(failed, now, 5.0)
-        block = pace.block(now)
-        assert block is not None
-        waits.append(block.seconds)
-        now += block.seconds
+        limiter.back_off(failed, now, 5.0)
+        hold = limiter.hold_at(now)
+        assert hold is not None
+        waits.append(hold.seconds)
+        now += hold.seconds
     assert waits == [5.0, 10.0, 20.0, 40.0, 60.0, 60.0]
-    pace.note(Answer(Verdict.DELIVERED, "200"), now)
-    pace.give_up(failed, now, 5.0)
-    block = pace.block(now)
-    assert block is not None
-    assert block.seconds == 5.0
+    limiter.observe(DeliveryResponse(ResponseClass.DELIVERED, "200"), now)
+    limiter.back_off(failed, now, 5.0)
+    hold = limiter.hold_at(now)
+    assert hold is not None
+    assert hold.seconds == 5.0
 
 
-def test_a_dead_channel_is_looked_at_every_minute_and_lives_again() -> None:
-    pace = Pace()
-    pace.note(Answer(Verdict.CHANNEL_DEAD, "400/190", "the access token is not valid"), 0.0)
-    block = pace.block(1.0)
-    assert block is not None
-    assert block.dead
-    assert pace.block(61.0) is None
-    assert pace.is_dead
-    pace.note(Answer(Verdict.DELIVERED, "200"), 62.0)
-    assert not pace.is_dead
+def test_a_stopped_account_is_tried_every_minute_and_lives_again() -> None:
+    limiter = RateLimiter()
+    limiter.observe(DeliveryResponse(ResponseClass.ACCOUNT_STOPPED, "400/190", "the access token is not valid"), 0.0)
+    hold = limiter.hold_at(1.0)
+    assert hold is not None
+    assert hold.stopped
+    assert limiter.hold_at(61.0) is None
+    assert limiter.is_stopped
+    limiter.observe(DeliveryResponse(ResponseClass.DELIVERED, "200"), 62.0)
+    assert not limiter.is_stopped
 
 
 @settings(max_examples=200, deadline=None)
@@ -119,9 +117,9 @@ def test_json_survives_anything() -> None:
 
 def test_consent_table() -> None:
     both = ("ad_storage", "ad_user_data")
-    assert consent_refusal(dict.fromkeys(both, True), both) is None
-    assert consent_refusal(None, ()) is None, "no purpose is asked for"
-    assert consent_refusal(None, both, unknown="send") is None
+    assert check_consent(dict.fromkeys(both, True), both) is None
+    assert check_consent(None, ()) is None, "no purpose is asked for"
+    assert check_consent(None, both, unknown="send") is None
     for consent in (None, {}, {"ad_storage": True}, {"ad_storage": True, "ad_user_data": False}):
-        assert consent_refusal(consent, both) is not None
-    assert consent_refusal({"ad_user_data": False}, both, unknown="send") is not None
+        assert check_consent(consent, both) is not None
+    assert check_consent({"ad_user_data": False}, both, unknown="send") is not None

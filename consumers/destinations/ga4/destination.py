@@ -11,11 +11,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from attributary.consumers.destinations.destination import Answer, Limits, Prepared, Refused, Request, Response, Verdict
+from attributary.consumers.destinations.destination import (
+    DeliveryResponse,
+    HttpRequest,
+    HttpResponse,
+    NotSent,
+    PreparedEvent,
+    RequestLimits,
+    ResponseClass,
+)
 from attributary.consumers.destinations.ga4 import rules
 from attributary.consumers.destinations.ga4.event import envelope_of, event_of
-from attributary.consumers.destinations.retry_after import retry_after_seconds
-from attributary.consumers.destinations.wire_json import from_json, to_json
+from attributary.consumers.destinations.wire_format import from_json, retry_after_seconds, to_json
 from attributary.consumers.store.deliveries.delivery import DeliveryState
 from attributary.producers.matching import hash_user_data
 from attributary.producers.matching.user_data import PLAIN_FIELDS
@@ -23,10 +30,10 @@ from attributary.producers.matching.user_data import PLAIN_FIELDS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from attributary.consumers.destinations.destination import Channel, Conversion, Moment
+    from attributary.consumers.destinations.destination import Account, Conversion, Moment
 
 HOUR = 3_600_000_000  # micros
-MOST_AGE = 72 * HOUR
+MAX_AGE = 72 * HOUR
 AGE_MARGIN = HOUR // 12  # five minutes: the event must arrive in time, not only leave
 
 DEFAULT_BASE_URL = "https://www.google-analytics.com"
@@ -72,24 +79,24 @@ class Ga4Destination:
     ) -> None:
         self._options = options or Ga4Options()
         self.consent_purposes = consent_purposes
-        self.limits = Limits(min(events_per_request, rules.EVENTS_PER_REQUEST), rules.BODY_BYTES - 1)
+        self.limits = RequestLimits(min(events_per_request, rules.EVENTS_PER_REQUEST), rules.BODY_BYTES - 1)
 
-    def validate(self, conversion: Conversion, moment: Moment) -> Refused | None:
+    def validate(self, conversion: Conversion, moment: Moment) -> NotSent | None:
         """Refuse what GA4 has no event for, and what is too old."""
         kind = conversion["kind"]
         if kind == "restatement":
-            return Refused(DeliveryState.SKIPPED, "GA4 has no event for a restatement", "kind")
+            return NotSent(DeliveryState.SKIPPED, "GA4 has no event for a restatement", "kind")
         if kind != "conversion" and conversion["conversion_type"] != "purchase":
-            return Refused(DeliveryState.SKIPPED, "GA4 refunds purchases only", "kind")
-        if moment.now - conversion["occurred_at"] > MOST_AGE - AGE_MARGIN:
-            return Refused(DeliveryState.EXPIRED, f"older than {MOST_AGE // HOUR} hours", "occurred_at")
+            return NotSent(DeliveryState.SKIPPED, "GA4 refunds purchases only", "kind")
+        if moment.now - conversion["occurred_at"] > MAX_AGE - AGE_MARGIN:
+            return NotSent(DeliveryState.EXPIRED, f"older than {MAX_AGE // HOUR} hours", "occurred_at")
         return None
 
-    def build(self, conversion: Conversion, channel: Channel, moment: Moment) -> Prepared | Refused:
+    def build(self, conversion: Conversion, account: Account, moment: Moment) -> PreparedEvent | NotSent:
         """Build the event and check it against every rule of GA4."""
-        app = self._is_app(conversion, channel)
-        if not app and "measurement_id" not in channel.options:
-            return Refused(DeliveryState.SKIPPED, "the channel has no web stream", "ga_app_instance_id")
+        app = self._is_app(conversion, account)
+        if not app and "measurement_id" not in account.options:
+            return NotSent(DeliveryState.SKIPPED, "the account has no web stream", "ga_app_instance_id")
         conversion = self._with_hashes(conversion)
         event, remarks = event_of(conversion, min(conversion["occurred_at"], moment.received_at))
         envelope = envelope_of(conversion, app=app, ad_user_data=self._may_send_user_data(conversion))
@@ -100,8 +107,8 @@ class Ga4Destination:
         if problems:
             path, code, rule = problems[0]
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            return Refused(DeliveryState.REJECTED, f"{code}: {rule}{more}", path)
-        return Prepared(
+            return NotSent(DeliveryState.REJECTED, f"{code}: {rule}{more}", path)
+        return PreparedEvent(
             conversion["event_id"],
             conversion["occurred_at"],
             body,
@@ -111,8 +118,8 @@ class Ga4Destination:
             remark="; ".join(dict.fromkeys(remarks)) or None,
         )
 
-    def _is_app(self, conversion: Conversion, channel: Channel) -> bool:
-        return bool(conversion["ga_app_instance_id"]) and "firebase_app_id" in channel.options
+    def _is_app(self, conversion: Conversion, account: Account) -> bool:
+        return bool(conversion["ga_app_instance_id"]) and "firebase_app_id" in account.options
 
     def _with_hashes(self, conversion: Conversion) -> Conversion:
         given = conversion["user_data"]
@@ -129,38 +136,40 @@ class Ga4Destination:
         """GA4 names no time within which it removes a second purchase; the age limit stands."""
         return None
 
-    def request(self, channel: Channel, batch: Sequence[Prepared]) -> Request:
+    def request(self, account: Account, batch: Sequence[PreparedEvent]) -> HttpRequest:
         """Build the request; GA4 takes its secret in the URL only."""
-        return Request(self._url(_COLLECT, channel, batch[0]), _body(batch, b"}"))
+        return HttpRequest(self._url(_COLLECT, account, batch[0]), _body(batch, b"}"))
 
-    def _url(self, path: str, channel: Channel, event: Prepared) -> str:
+    def _url(self, path: str, account: Account, event: PreparedEvent) -> str:
         app = event.envelope.startswith(b'{"app_instance_id"')
         stream = "firebase_app_id" if app else "measurement_id"
-        query = {stream: channel.options[stream], "api_secret": channel.secret}
+        query = {stream: account.options[stream], "api_secret": account.secret}
         return f"{self._options.base_url}{path}?{urlencode(query)}"
 
-    def classify(self, response: Response, events: int) -> Answer:  # noqa: ARG002  # the protocol's
+    def classify(self, response: HttpResponse, events: int) -> DeliveryResponse:  # noqa: ARG002  # the protocol's
         """Say what the answer means: any 2xx is all that GA4 ever says of an event."""
         status = response.status
         if status == 0:
-            verdict = Verdict.AMBIGUOUS if response.perhaps_sent else Verdict.RETRY
-            return Answer(verdict, f"0/{response.fault}", f"no answer: {response.fault}")
+            response_class = ResponseClass.AMBIGUOUS if response.perhaps_sent else ResponseClass.RETRY
+            return DeliveryResponse(response_class, f"0/{response.fault}", f"no answer: {response.fault}")
         wait = retry_after_seconds(response.headers)
         if 200 <= status < 300:
-            return Answer(Verdict.DELIVERED, str(status), wait_seconds=wait)
+            return DeliveryResponse(ResponseClass.DELIVERED, str(status), wait_seconds=wait)
         if status == 429:
-            return Answer(Verdict.THROTTLED, "429", "rate limit", wait or _THROTTLE_SECONDS)
+            return DeliveryResponse(ResponseClass.THROTTLED, "429", "rate limit", wait or _THROTTLE_SECONDS)
         if status >= 500 or status == 408:
-            return Answer(Verdict.RETRY, str(status), "server error", wait)
+            return DeliveryResponse(ResponseClass.RETRY, str(status), "server error", wait)
         if status in {401, 403, 404, 407} or 300 <= status < 400:
-            return Answer(Verdict.CHANNEL_DEAD, str(status), "the address or the credentials are wrong")
-        return Answer(Verdict.REJECTED, str(status), "refused by GA4")
+            return DeliveryResponse(
+                ResponseClass.ACCOUNT_STOPPED, str(status), "the address or the credentials are wrong"
+            )
+        return DeliveryResponse(ResponseClass.REJECTED, str(status), "refused by GA4")
 
-    def probe(self, channel: Channel, event: Prepared) -> Request | None:
+    def probe(self, account: Account, event: PreparedEvent) -> HttpRequest | None:
         """Give a request to Google's validation endpoint, which records nothing."""
-        return Request(self._url(_DEBUG, channel, event), _body([event], _PROBE_ENDING))
+        return HttpRequest(self._url(_DEBUG, account, event), _body([event], _PROBE_ENDING))
 
-    def findings(self, response: Response) -> list[str]:
+    def findings(self, response: HttpResponse) -> list[str]:
         """Read Google's validation messages: codes and paths, not descriptions, which quote values."""
         document: Any = from_json(response.body) if response.status == 200 else None
         messages = document.get("validationMessages") if isinstance(document, dict) else None
@@ -170,6 +179,6 @@ class Ga4Destination:
         return [f"{message.get('validationCode')}" for message in found]
 
 
-def _body(batch: Sequence[Prepared], ending: bytes) -> bytes:
+def _body(batch: Sequence[PreparedEvent], ending: bytes) -> bytes:
     events = b",".join(event.body for event in batch)
     return batch[0].envelope[:-1] + b',"events":[' + events + b"]" + ending

@@ -2,7 +2,7 @@
 
 Contract: `event_of` and `envelope_of` raise nothing; what GA4 would drop because of a free property (a bad name, a
 text too long, one parameter too many) is fitted and remarked on, so that no revenue is lost for a long coupon code.
-Everything else is judged by `ga4_rules` afterwards. Invariant: the same conversion gives the same bytes at every
+Everything else is prepared by `ga4_rules` afterwards. Invariant: the same conversion gives the same bytes at every
 attempt. Source: Measurement Protocol reference.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from attributary.consumers.destinations.ga4 import rules
 from attributary.consumers.destinations.meta.event import ip_address
-from attributary.consumers.destinations.wire_json import amount, quantity
+from attributary.consumers.destinations.wire_format import amount, quantity
 from attributary.producers.matching.text import sha256_hex
 from attributary.producers.matching.user_data import google_address
 

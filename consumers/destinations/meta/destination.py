@@ -2,8 +2,8 @@
 
 Invariants: what is known to make Meta reject a whole batch is found before it is sent: age, too weak user data, a
 malformed click id, a purchase without a currency. The access token travels in a header, never in a URL or a body.
-Limits: 1,000 events a request; 7 days of age, 62 for physical stores; duplicates are removed by (event_id, event_name)
-within 48 hours.
+Bounds: 1,000 events a request; 7 days of age, 62 for physical stores; duplicates are removed by (event_id,
+event_name) within 48 hours.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from attributary.consumers.destinations.destination import Limits, Prepared, Refused, Request
-from attributary.consumers.destinations.meta import responses as meta_answers
+from attributary.consumers.destinations.destination import HttpRequest, NotSent, PreparedEvent, RequestLimits
+from attributary.consumers.destinations.meta import responses
 from attributary.consumers.destinations.meta.event import (
     EVENT_NAMES,
     TOO_WEAK,
@@ -23,7 +23,7 @@ from attributary.consumers.destinations.meta.event import (
     custom_data,
     user_data,
 )
-from attributary.consumers.destinations.wire_json import to_json
+from attributary.consumers.destinations.wire_format import to_json
 from attributary.consumers.store.deliveries.delivery import DeliveryState
 from attributary.producers.matching import hash_user_data
 from attributary.producers.matching.user_data import PLAIN_FIELDS
@@ -31,12 +31,18 @@ from attributary.producers.matching.user_data import PLAIN_FIELDS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from attributary.consumers.destinations.destination import Answer, Channel, Conversion, Moment, Response
+    from attributary.consumers.destinations.destination import (
+        Account,
+        Conversion,
+        DeliveryResponse,
+        HttpResponse,
+        Moment,
+    )
 
 SECOND = 1_000_000  # micros
 DAY = 86_400 * SECOND
-MOST_AGE = 7 * DAY
-MOST_AGE_IN_STORE = 62 * DAY
+MAX_AGE = 7 * DAY
+MAX_AGE_IN_STORE = 62 * DAY
 # An event this close to its limit may cross it between our check and Meta's, and would take its batch along.
 AGE_MARGIN = 300 * SECOND
 DUPLICATES_REMOVED_FOR = 48 * 3_600 * SECOND
@@ -86,26 +92,26 @@ class MetaDestination:
         self._options = options or MetaOptions()
         self.consent_purposes = consent_purposes
         # Meta documents no limit on bytes; a thousand rich events take 1 to 2 MB.
-        self.limits = Limits(min(events_per_request, 1_000), 4_000_000)
+        self.limits = RequestLimits(min(events_per_request, 1_000), 4_000_000)
 
-    def validate(self, conversion: Conversion, moment: Moment) -> Refused | None:
+    def validate(self, conversion: Conversion, moment: Moment) -> NotSent | None:
         """Refuse corrections, which Meta has no event for, and events past their age."""
         if conversion["kind"] != "conversion":
-            return Refused(DeliveryState.SKIPPED, f"Meta has no event for a {conversion['kind']}", "kind")
+            return NotSent(DeliveryState.SKIPPED, f"Meta has no event for a {conversion['kind']}", "kind")
         in_store = conversion["action_source"] == "physical_store"
-        limit = MOST_AGE_IN_STORE if in_store else MOST_AGE
+        limit = MAX_AGE_IN_STORE if in_store else MAX_AGE
         if moment.now - conversion["occurred_at"] > limit - AGE_MARGIN:
-            return Refused(DeliveryState.EXPIRED, f"older than {limit // DAY} days", "occurred_at")
+            return NotSent(DeliveryState.EXPIRED, f"older than {limit // DAY} days", "occurred_at")
         return None
 
-    def build(self, conversion: Conversion, channel: Channel, moment: Moment) -> Prepared | Refused:  # noqa: ARG002  # the protocol's
+    def build(self, conversion: Conversion, account: Account, moment: Moment) -> PreparedEvent | NotSent:  # noqa: ARG002  # the protocol's
         """Build the server event."""
         name = EVENT_NAMES.get(conversion["conversion_type"], conversion["conversion_type"])
         if name == "Purchase" and conversion["currency"] == "XXX":
-            return Refused(DeliveryState.REJECTED, "a purchase needs a value and a currency", "currency")
+            return NotSent(DeliveryState.REJECTED, "a purchase needs a value and a currency", "currency")
         keys, remark = user_data(conversion, self._hashes(conversion))
         if any(keys.keys() <= weak for weak in TOO_WEAK):
-            return Refused(DeliveryState.SKIPPED, "too few match keys: Meta could match nobody", "user_data")
+            return NotSent(DeliveryState.SKIPPED, "too few match keys: Meta could match nobody", "user_data")
         event: dict[str, Any] = {
             "event_name": name,
             # An event cannot have happened after Kafka stored it: a device's fast clock is set right, and the same at
@@ -116,7 +122,7 @@ class MetaDestination:
             "user_data": keys,
         }
         self._add_optional(event, conversion)
-        return Prepared(
+        return PreparedEvent(
             conversion["event_id"],
             conversion["occurred_at"],
             to_json(event),
@@ -162,26 +168,26 @@ class MetaDestination:
         """Meta removes a second copy within 48 hours of the first; the age limit stands beside it."""
         return first_sent_at + DUPLICATES_REMOVED_FOR
 
-    def request(self, channel: Channel, batch: Sequence[Prepared]) -> Request:
+    def request(self, account: Account, batch: Sequence[PreparedEvent]) -> HttpRequest:
         """Build the request; the body is what `forward --dry-run` prints."""
-        url = f"{self._options.base_url}/{self._options.api_version}/{quote(channel.account, safe='')}/events"
-        if app_secret := channel.options.get("app_secret"):
-            proof = hmac.new(app_secret.encode(), channel.secret.encode(), hashlib.sha256).hexdigest()
+        url = f"{self._options.base_url}/{self._options.api_version}/{quote(account.account_id, safe='')}/events"
+        if app_secret := account.options.get("app_secret"):
+            proof = hmac.new(app_secret.encode(), account.secret.encode(), hashlib.sha256).hexdigest()
             url += f"?appsecret_proof={proof}"
         body = b'{"data":[' + b",".join(event.body for event in batch) + b"]"
-        if code := channel.options.get("test_event_code"):
+        if code := account.options.get("test_event_code"):
             body += b',"test_event_code":' + to_json(code)
-        return Request(url, body + b"}", {"authorization": f"Bearer {channel.secret}"})
+        return HttpRequest(url, body + b"}", {"authorization": f"Bearer {account.secret}"})
 
-    def classify(self, response: Response, events: int) -> Answer:
+    def classify(self, response: HttpResponse, events: int) -> DeliveryResponse:
         """Say what the answer means."""
-        return meta_answers.classify(response, events)
+        return responses.classify(response, events)
 
-    def probe(self, channel: Channel, event: Prepared) -> Request | None:  # noqa: ARG002  # the protocol's
+    def probe(self, account: Account, event: PreparedEvent) -> HttpRequest | None:  # noqa: ARG002  # the protocol's
         """Meta answers every request; there is nothing to probe."""
         return None
 
-    def findings(self, response: Response) -> list[str]:  # noqa: ARG002  # the protocol's
+    def findings(self, response: HttpResponse) -> list[str]:  # noqa: ARG002  # the protocol's
         """There are no probes."""
         return []
 

@@ -11,7 +11,7 @@ import ipaddress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from attributary.consumers.destinations.wire_json import amount, quantity
+from attributary.consumers.destinations.wire_format import amount, quantity
 from attributary.producers.matching import build_fbc, is_fbc, is_fbp
 from attributary.producers.matching.text import sha256_hex
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from attributary.consumers.destinations.destination import Answer, Response, Verdict
-from attributary.consumers.destinations.retry_after import LONGEST_WAIT_SECONDS, retry_after_seconds
-from attributary.consumers.destinations.wire_json import from_json
+from attributary.consumers.destinations.destination import DeliveryResponse, HttpResponse, ResponseClass
+from attributary.consumers.destinations.wire_format import MAX_WAIT_SECONDS, from_json, retry_after_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 TRANSIENT = frozenset((1, 2, 341, 368, 5000, 21009))
 THROTTLED = frozenset((4, 17, 32, 613, *range(80000, 80015)))
 # 190 and 102: token; 3, 10, 200-299: permission; 2635, 12: the API version is gone.
-DEAD = frozenset((3, 10, 12, 102, 190, 2635, *range(200, 300)))
+STOPPED = frozenset((3, 10, 12, 102, 190, 2635, *range(200, 300)))
 PIXEL_GONE = (100, 33)
 
 KNOWN_SUBCODES = {
@@ -31,11 +30,11 @@ _THROTTLE_SECONDS = 60.0  # when Meta gives no estimate
 _SERVER_ERROR = 500
 
 
-def classify(response: Response, events: int) -> Answer:
+def classify(response: HttpResponse, events: int) -> DeliveryResponse:
     """Say what the answer to a request of so many events means."""
     if response.status == 0:
-        verdict = Verdict.AMBIGUOUS if response.perhaps_sent else Verdict.RETRY
-        return Answer(verdict, f"0/{response.fault}", f"no answer: {response.fault}")
+        response_class = ResponseClass.AMBIGUOUS if response.perhaps_sent else ResponseClass.RETRY
+        return DeliveryResponse(response_class, f"0/{response.fault}", f"no answer: {response.fault}")
     document = from_json(response.body)
     usage, wait = read_usage(response.headers)
     wait = max(wait, retry_after_seconds(response.headers))
@@ -47,29 +46,35 @@ def classify(response: Response, events: int) -> Answer:
         if response.status == 200 and isinstance(received, int):
             trace = _text(document.get("fbtrace_id"))
             if received >= events:
-                return Answer(Verdict.DELIVERED, "200", trace_id=trace, wait_seconds=wait, usage_percent=usage)
-            return Answer(Verdict.AMBIGUOUS, "200/partial", "fewer events received than sent", wait, trace, usage)
+                return DeliveryResponse(
+                    ResponseClass.DELIVERED, "200", trace_id=trace, wait_seconds=wait, usage_percent=usage
+                )
+            return DeliveryResponse(
+                ResponseClass.AMBIGUOUS, "200/partial", "fewer events received than sent", wait, trace, usage
+            )
     return _without_code(response.status, wait, usage)
 
 
-def _error(status: int, error: Mapping[str, Any], wait: float, usage: float | None) -> Answer:
+def _error(status: int, error: Mapping[str, Any], wait: float, usage: float | None) -> DeliveryResponse:
     code, subcode = _integer(error.get("code")), _integer(error.get("error_subcode"))
     names = "/".join(str(part) for part in (status, code, subcode) if part is not None)
     trace = _text(error.get("fbtrace_id"))
     if code in THROTTLED or (code is None and status == 429):
-        return Answer(Verdict.THROTTLED, names, "rate limit", wait or _THROTTLE_SECONDS, trace, usage)
-    if code in DEAD or (code, subcode) == PIXEL_GONE:
-        return Answer(Verdict.CHANNEL_DEAD, names, _dead_reason(code), 0.0, trace, usage)
+        return DeliveryResponse(ResponseClass.THROTTLED, names, "rate limit", wait or _THROTTLE_SECONDS, trace, usage)
+    if code in STOPPED or (code, subcode) == PIXEL_GONE:
+        return DeliveryResponse(ResponseClass.ACCOUNT_STOPPED, names, _stopped_reason(code), 0.0, trace, usage)
     if code in TRANSIENT or error.get("is_transient") is True:
-        return Answer(Verdict.RETRY, names, "temporary error", wait, trace, usage)
+        return DeliveryResponse(ResponseClass.RETRY, names, "temporary error", wait, trace, usage)
     if code is None:
         return _without_code(status, wait, usage)
     if status >= _SERVER_ERROR and code != 100:
-        return Answer(Verdict.RETRY, names, "server error", wait, trace, usage)
-    return Answer(Verdict.REJECTED, names, KNOWN_SUBCODES.get(subcode or 0, "refused by Meta"), 0.0, trace, usage)
+        return DeliveryResponse(ResponseClass.RETRY, names, "server error", wait, trace, usage)
+    return DeliveryResponse(
+        ResponseClass.REJECTED, names, KNOWN_SUBCODES.get(subcode or 0, "refused by Meta"), 0.0, trace, usage
+    )
 
 
-def _dead_reason(code: int | None) -> str:
+def _stopped_reason(code: int | None) -> str:
     if code in {190, 102}:
         return "the access token is not valid"
     if code in {2635, 12}:
@@ -77,17 +82,21 @@ def _dead_reason(code: int | None) -> str:
     return "the pixel is missing or the token has no permission for it"
 
 
-def _without_code(status: int, wait: float, usage: float | None) -> Answer:
+def _without_code(status: int, wait: float, usage: float | None) -> DeliveryResponse:
     """Judge an answer that is no document of the Graph API: a proxy's page, an empty body."""
     if status == 429:
-        return Answer(Verdict.THROTTLED, "429", "rate limit", wait or _THROTTLE_SECONDS, None, usage)
+        return DeliveryResponse(ResponseClass.THROTTLED, "429", "rate limit", wait or _THROTTLE_SECONDS, None, usage)
     if status >= _SERVER_ERROR or status == 408:
-        return Answer(Verdict.RETRY, str(status), "server error", wait, None, usage)
+        return DeliveryResponse(ResponseClass.RETRY, str(status), "server error", wait, None, usage)
     if 200 <= status < 300:
-        return Answer(Verdict.AMBIGUOUS, f"{status}/unreadable", "the answer cannot be read", wait, None, usage)
+        return DeliveryResponse(
+            ResponseClass.AMBIGUOUS, f"{status}/unreadable", "the answer cannot be read", wait, None, usage
+        )
     if status in {401, 403, 404, 407} or 300 <= status < 400:
-        return Answer(Verdict.CHANNEL_DEAD, str(status), "the address or the credentials are wrong", 0.0, None, usage)
-    return Answer(Verdict.REJECTED, str(status), "refused by Meta", 0.0, None, usage)
+        return DeliveryResponse(
+            ResponseClass.ACCOUNT_STOPPED, str(status), "the address or the credentials are wrong", 0.0, None, usage
+        )
+    return DeliveryResponse(ResponseClass.REJECTED, str(status), "refused by Meta", 0.0, None, usage)
 
 
 def read_usage(headers: Mapping[str, str]) -> tuple[float | None, float]:
@@ -105,7 +114,7 @@ def read_usage(headers: Mapping[str, str]) -> tuple[float | None, float]:
     for entry in _business_entries(from_json(headers.get("x-business-use-case-usage", "").encode())):
         figures += _numbers(entry, "call_count", "total_cputime", "total_time")
         wait = max([wait, *(60.0 * minutes for minutes in _numbers(entry, "estimated_time_to_regain_access"))])
-    return (max(figures) if figures else None), min(wait, LONGEST_WAIT_SECONDS)
+    return (max(figures) if figures else None), min(wait, MAX_WAIT_SECONDS)
 
 
 def _business_entries(document: Any) -> Iterator[Mapping[str, Any]]:

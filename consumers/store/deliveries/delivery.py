@@ -27,7 +27,7 @@ class DeliveryState(enum.StrEnum):
 
 
 class DeliveryKey(NamedTuple):
-    """One event on its way to one destination; `destination` names the channel too when a tenant has several."""
+    """One event on its way to one destination; `destination` names the account too when a tenant has several."""
 
     tenant_id: str
     destination: str
@@ -91,7 +91,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class DeliveryOutcome:
     """What became of a delivery in an attempt; `PENDING` means that it has to be tried again."""
 
     key: DeliveryKey
@@ -124,7 +124,7 @@ class Ledger(Protocol):
         """Note that the events are about to be handed to the destination: in flight, one attempt more."""
         ...
 
-    def settle(self, outcomes: Sequence[Settled]) -> None:
+    def settle(self, outcomes: Sequence[DeliveryOutcome]) -> None:
         """Note what became of an attempt; a row that is sent stays sent."""
         ...
 

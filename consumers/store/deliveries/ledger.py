@@ -16,7 +16,7 @@ from attributary.consumers.store.deliveries.delivery import Count, Delivery, Del
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from attributary.consumers.store.deliveries.delivery import NewDelivery, Settled
+    from attributary.consumers.store.deliveries.delivery import DeliveryOutcome, NewDelivery
     from attributary.consumers.store.session import StoreSession
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -149,7 +149,7 @@ class PostgresLedger:
         """Note that the events are about to be handed over."""
         self._write(_BEGIN, _keys(keys) | {"now": _time(now_micros)})
 
-    def settle(self, outcomes: Sequence[Settled]) -> None:
+    def settle(self, outcomes: Sequence[DeliveryOutcome]) -> None:
         """Note what became of an attempt."""
         self._write(
             _SETTLE,

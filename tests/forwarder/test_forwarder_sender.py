@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from attributary.consumers.destinations import metrics
-from attributary.consumers.destinations.credentials import Account, Credentials
-from attributary.consumers.destinations.destination import Response
+from attributary.consumers.destinations.credentials import AccountCredentials, Credentials
+from attributary.consumers.destinations.destination import HttpResponse
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
-from attributary.consumers.destinations.sender import CourierOptions
+from attributary.consumers.destinations.sender import SenderOptions
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.store.connection import StoreUnavailable
 from attributary.consumers.store.deliveries.delivery import DeliveryKey, DeliveryState
 from attributary.local.fakes import Fault, MetaFake
 from attributary.local.fakes.server import FakeServer
-from tests.forwarder.forwarder_samples import (
+from tests.forwarder.forwarder_factories import (
     ScriptedTransport,
     SimulatedClock,
     conversion,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from attributary.consumers.runtime.records import Outcome, Record
     from tests.forwarder.conftest import MakeStage
 
-FAST = CourierOptions(concurrency=1, first_backoff=0.001, longest_backoff=0.002)
+FAST = SenderOptions(concurrency=1, first_backoff=0.001, max_backoff=0.002)
 
 
 @pytest.fixture
@@ -85,16 +85,16 @@ class ScriptedBad(ScriptedTransport):
     """Meta's all-or-nothing: a request that holds the bad event is rejected."""
 
     def __init__(self, *bad: str) -> None:
-        super().__init__(self._judge)
+        super().__init__(self._prepare)
         self.bad = set(bad)
         self.delivered = 0
 
-    def _judge(self, request: Any) -> Response:
+    def _prepare(self, request: Any) -> HttpResponse:
         ids = [event["event_id"] for event in json.loads(request.body)["data"]]
         if self.bad & set(ids):
-            return Response(400, b'{"error":{"code":100,"error_subcode":2804019,"message":"jane@example.com"}}')
+            return HttpResponse(400, b'{"error":{"code":100,"error_subcode":2804019,"message":"jane@example.com"}}')
         self.delivered += len(ids)
-        return Response(200, json.dumps({"events_received": len(ids), "fbtrace_id": "T1"}).encode())
+        return HttpResponse(200, json.dumps({"events_received": len(ids), "fbtrace_id": "T1"}).encode())
 
 
 def test_several_culprits_are_found(clock: SimulatedClock, make_stage: MakeStage) -> None:
@@ -113,7 +113,7 @@ def test_several_culprits_are_found(clock: SimulatedClock, make_stage: MakeStage
     assert row.match_keys == ("client_ip_address", "client_user_agent", "em", "external_id", "fbc", "fbp")
 
 
-def test_when_everything_is_refused_the_channel_stops_and_nothing_is_dead_lettered(
+def test_when_everything_is_refused_the_account_stops_and_nothing_is_dead_lettered(
     clock: SimulatedClock, make_stage: MakeStage
 ) -> None:
     events = [conversion(clock.micros) for _ in range(100)]
@@ -126,7 +126,7 @@ def test_when_everything_is_refused_the_channel_stops_and_nothing_is_dead_letter
     asked = len(transport.requests)
     with pytest.raises(Retry):
         stage.handle(records(events, now_micros=clock.micros))
-    assert len(transport.requests) == asked, "a stopped channel is not asked again at once"
+    assert len(transport.requests) == asked, "a stopped account is not asked again at once"
     transport.bad.clear()
     assert not until_done(stage, records(events, now_micros=clock.micros), clock).dead_letters
     assert states(ledger) == {"sent": 100}
@@ -247,7 +247,7 @@ def test_corrections_and_old_events_are_accounted_for(
 def test_usage_headers_slow_down_and_stop_before_the_limit(clock: SimulatedClock, make_stage: MakeStage) -> None:
     fake = MetaFake(usage_step=5.0)
     with FakeServer(fake) as server:
-        options = CourierOptions(concurrency=1, first_backoff=0.001, longest_backoff=0.002, budget=1e9)
+        options = SenderOptions(concurrency=1, first_backoff=0.001, max_backoff=0.002, budget=1e9)
         stage = make_stage("meta", server.url, clock, options=options)
         for turn in range(25):
             batch = records([conversion(clock.micros)], now_micros=clock.micros, first=turn)
@@ -268,12 +268,12 @@ def test_an_hour_of_outage_ends_with_everything_in_order_of_age(clock: Simulated
     back = start + 3_600_000_000
     order: list[str] = []
 
-    def answer(request: Any) -> Response:
+    def answer(request: Any) -> HttpResponse:
         if clock.micros < back:
-            return Response(0, fault="ConnectError")
+            return HttpResponse(0, fault="ConnectError")
         events = json.loads(request.body)["data"]
         order.extend(event["event_id"] for event in events)
-        return Response(200, json.dumps({"events_received": len(events)}).encode())
+        return HttpResponse(200, json.dumps({"events_received": len(events)}).encode())
 
     ledger = MemoryLedger()
     transport = ScriptedTransport(answer)
@@ -289,8 +289,8 @@ def test_an_hour_of_outage_ends_with_everything_in_order_of_age(clock: Simulated
 
 def test_memory_stays_flat_while_a_destination_is_away(clock: SimulatedClock, make_stage: MakeStage) -> None:
     class Away:
-        def send(self, request: Any) -> Response:  # noqa: ARG002
-            return Response(0, fault="ConnectError")
+        def send(self, request: Any) -> HttpResponse:  # noqa: ARG002
+            return HttpResponse(0, fault="ConnectError")
 
         def close(self) -> None:
             pass
@@ -317,7 +317,11 @@ def test_memory_stays_flat_while_a_destination_is_away(clock: SimulatedClock, ma
 
 def test_dead_credentials_of_one_tenant_hold_up_no_other(clock: SimulatedClock, make_stage: MakeStage) -> None:
     fake = MetaFake(tokens=["good"])
-    tenants = {"acme": [Account("1", "expired", {})], "globex": [Account("2", "good", {})], "initech": []}
+    tenants = {
+        "acme": [AccountCredentials("1", "expired", {})],
+        "globex": [AccountCredentials("2", "good", {})],
+        "initech": [],
+    }
     with FakeServer(fake) as server:
         ledger = MemoryLedger()
         route = {"credentials": Credentials("meta", None, tenants)}
@@ -335,7 +339,7 @@ def test_dead_credentials_of_one_tenant_hold_up_no_other(clock: SimulatedClock, 
 def test_a_tenant_may_have_several_pixels(
     fake: MetaFake, url: str, clock: SimulatedClock, make_stage: MakeStage
 ) -> None:
-    tenants = {"acme": [Account("1", "test-token", {}), Account("2", "test-token", {})]}
+    tenants = {"acme": [AccountCredentials("1", "test-token", {}), AccountCredentials("2", "test-token", {})]}
     ledger = MemoryLedger()
     stage = make_stage("meta", url, clock, ledger=ledger, route={"credentials": Credentials("meta", None, tenants)})
     stage.handle(records([conversion(clock.micros)], now_micros=clock.micros))
@@ -345,7 +349,7 @@ def test_a_tenant_may_have_several_pixels(
 
 def test_redelivery_ends_when_meta_would_not_see_the_copy(clock: SimulatedClock, make_stage: MakeStage) -> None:
     ledger = MemoryLedger()
-    down = ScriptedTransport(lambda _: Response(0, fault="ReadTimeout", perhaps_sent=True))
+    down = ScriptedTransport(lambda _: HttpResponse(0, fault="ReadTimeout", perhaps_sent=True))
     stage = make_stage("meta", "http://x", clock, ledger=ledger, transport=down, options=FAST)
     batch = records([conversion(clock.micros)], now_micros=clock.micros)
     with pytest.raises(Retry):
@@ -372,7 +376,7 @@ def test_what_was_surely_not_taken_may_go_after_days(
     assert states(ledger) == {"sent": 1}
 
 
-def test_the_age_of_the_oldest_rises_while_a_channel_is_stopped(
+def test_the_age_of_the_oldest_rises_while_an_account_is_stopped(
     fake: MetaFake, url: str, clock: SimulatedClock, make_stage: MakeStage
 ) -> None:
     fake.script.replace([Fault("token", times=1)])
@@ -393,8 +397,8 @@ def test_the_age_of_the_oldest_rises_while_a_channel_is_stopped(
 
 
 def test_doubt_outlives_a_later_sure_failure(clock: SimulatedClock, make_stage: MakeStage) -> None:
-    answers = iter([Response(0, fault="ReadTimeout", perhaps_sent=True), Response(429), Response(429)])
-    once = CourierOptions(concurrency=1, attempts=1)
+    answers = iter([HttpResponse(0, fault="ReadTimeout", perhaps_sent=True), HttpResponse(429), HttpResponse(429)])
+    once = SenderOptions(concurrency=1, attempts=1)
     ledger = MemoryLedger()
     transport = ScriptedTransport(lambda _: next(answers))
     stage = make_stage("meta", "http://x", clock, ledger=ledger, options=once, transport=transport)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from attributary.consumers.destinations.credentials import Account, Credentials
-from attributary.consumers.destinations.destination import Channel, Response
+from attributary.consumers.destinations.credentials import AccountCredentials, Credentials
+from attributary.consumers.destinations.destination import Account, HttpResponse
 from attributary.consumers.destinations.ga4.destination import Ga4Destination, Ga4Options
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions
-from attributary.consumers.destinations.sender import Courier, CourierOptions
+from attributary.consumers.destinations.sender import BatchSender, SenderOptions
 from attributary.consumers.destinations.transport import HttpTransport
 from attributary.consumers.forwarder.stage import ForwarderStage, Route
 from attributary.consumers.runtime.records import Record
@@ -19,7 +19,7 @@ from attributary.schemas.codec import Codec
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from attributary.consumers.destinations.destination import Request
+    from attributary.consumers.destinations.destination import HttpRequest
     from attributary.consumers.destinations.transport import Transport
     from attributary.consumers.store.deliveries.delivery import Ledger
 
@@ -27,8 +27,8 @@ CODEC = Codec()
 TOPIC = "attribution.conversions.v1"
 ALL_CONSENT = dict.fromkeys(("ad_storage", "ad_user_data", "ad_personalization", "analytics_storage"), True)
 HASH = "62a14e44f765419d10fea99367361a727c12365e2520f32218d505ed9aa0f62f"
-META_ACCOUNT = Account("1234567890", "test-token", {})
-GA4_ACCOUNT = Account("G-TEST1", "test-secret", {"measurement_id": "G-TEST1"})
+META_ACCOUNT = AccountCredentials("1234567890", "test-token", {})
+GA4_ACCOUNT = AccountCredentials("G-TEST1", "test-secret", {"measurement_id": "G-TEST1"})
 _numbers = itertools.count()
 
 
@@ -53,11 +53,11 @@ class SimulatedClock:
 class ScriptedTransport:
     """Answers from a function; remembers the requests."""
 
-    def __init__(self, answer: Callable[[Request], Response]) -> None:
+    def __init__(self, answer: Callable[[HttpRequest], HttpResponse]) -> None:
         self.answer = answer
-        self.requests: list[Request] = []
+        self.requests: list[HttpRequest] = []
 
-    def send(self, request: Request) -> Response:
+    def send(self, request: HttpRequest) -> HttpResponse:
         self.requests.append(request)
         return self.answer(request)
 
@@ -100,12 +100,12 @@ def records(values: Sequence[dict[str, Any] | bytes], *, now_micros: int, first:
     return [record(value, first + n, at_ms=now_micros // 1_000) for n, value in enumerate(values)]
 
 
-def meta_channel(**options: str) -> Channel:
-    return Channel("acme", "meta", META_ACCOUNT.name, META_ACCOUNT.secret, options)
+def meta_account(**options: str) -> Account:
+    return Account("acme", "meta", META_ACCOUNT.name, META_ACCOUNT.secret, options)
 
 
-def ga4_channel(**options: str) -> Channel:
-    return Channel("acme", "ga4", "G-TEST1", "test-secret", {"measurement_id": "G-TEST1"} | options)
+def ga4_account(**options: str) -> Account:
+    return Account("acme", "ga4", "G-TEST1", "test-secret", {"measurement_id": "G-TEST1"} | options)
 
 
 def stage_for(
@@ -115,7 +115,7 @@ def stage_for(
     *,
     ledger: Ledger | None = None,
     transport: Transport | None = None,
-    options: CourierOptions | None = None,
+    options: SenderOptions | None = None,
     route: dict[str, Any] | None = None,
 ) -> ForwarderStage:
     """A stage on a fake, with one account for every tenant unless `route` says otherwise."""
@@ -125,7 +125,7 @@ def stage_for(
     else:
         destination, account = Ga4Destination(Ga4Options(base_url=url)), GA4_ACCOUNT
     ledger = ledger if ledger is not None else MemoryLedger()
-    options = options or CourierOptions(concurrency=1)
-    courier = Courier(destination, transport or HttpTransport(answer_seconds=3.0), ledger, options, clock)
+    options = options or SenderOptions(concurrency=1)
+    sender = BatchSender(destination, transport or HttpTransport(answer_seconds=3.0), ledger, options, clock)
     wanted: dict[str, Any] = {"credentials": Credentials(name, account), "uncertain": options.uncertain} | (route or {})
-    return ForwarderStage(Route(destination, **wanted), courier, ledger, clock)
+    return ForwarderStage(Route(destination, **wanted), sender, ledger, clock)

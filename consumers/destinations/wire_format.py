@@ -1,0 +1,68 @@
+"""JSON and headers as they travel: compact UTF-8, money as exact decimals, the waits that a destination asks for."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False, allow_nan=False).encode
+
+MICROS = 1_000_000
+
+
+def to_json(value: Any) -> bytes:
+    """Encode; half a surrogate pair, which UTF-8 cannot hold, becomes a question mark."""
+    return _encode(value).encode("utf-8", "replace")
+
+
+def from_json(body: bytes) -> Any:
+    """Decode, None for what is no JSON (an HTML page of a proxy, an empty body)."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def amount(micros: int) -> int | float:
+    """Give micros in units: the nearest float prints as the exact decimal (19.99), whole amounts without a point."""
+    whole, rest = divmod(micros, MICROS)
+    return whole if rest == 0 else micros / MICROS
+
+
+def quantity(number: float) -> int | float:
+    """Give a quantity, whole numbers without a point."""
+    return int(number) if number.is_integer() else number
+
+
+MAX_WAIT_SECONDS = 3_600.0  # a larger wish is a broken header; after an hour it may say so again
+
+
+def retry_after_seconds(headers: Mapping[str, str]) -> float:
+    """Read Retry-After (RFC 9110, 10.2.3): seconds, or a date, which is measured from the answer's own Date.
+
+    Args:
+        headers: of the answer, names in lower case.
+
+    Returns:
+        0 when nothing is asked, or it cannot be read.
+    """
+    text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text), MAX_WAIT_SECONDS)
+    until, now = _timestamp(text), _timestamp(headers.get("date", ""))
+    if until is None or now is None:
+        return 0.0
+    return min(max(0.0, until - now), MAX_WAIT_SECONDS)
+
+
+def _timestamp(text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        return email.utils.parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
