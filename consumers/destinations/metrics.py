@@ -24,7 +24,7 @@ forward_oldest_pending_seconds = gauge(
 )
 forward_channels_stopped = gauge(
     "attribution_forward_channels_stopped",
-    "Channels stopped by dead credentials; their events are kept.",
+    "Accounts stopped by wrong credentials or settings; their events are kept.",
     "destination",
 )
 forward_usage_percent = gauge(
