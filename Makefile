@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick check format generate soak bench up down lock clean
+.PHONY: help setup demo test quick check format generate docs soak bench up down lock release-check clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,10 @@ generate: $(READY) ## write the files that are made from code: settings and metr
 	$(BIN)/attributary settings --markdown > docs/reference/settings.md
 	$(BIN)/attributary metrics --markdown > docs/reference/metrics.md
 	$(BIN)/python deploy/grafana/generate.py
+
+docs: $(READY) ## build the docs site into build/site; broken links and unknown references fail
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file deploy/site/mkdocs.yml
+	@echo "open build/site/index.html"
 
 soak: $(READY) ## a million mutated records; half an hour of load and faults (SOAK_SECONDS, SOAK_SEED, SOAK_RATE)
 	ATTRIBUTION_FUZZ_RECORDS=$${ATTRIBUTION_FUZZ_RECORDS:-1000000} $(BIN)/pytest tests/model/test_model_fuzz.py -s -k exactly
