@@ -26,7 +26,7 @@ from attributary.consumers.stitcher.stage import GROUP as STITCHER
 from attributary.consumers.store.events.attribution_inputs import conversions_by_id, prepare_reading
 from attributary.consumers.store.events.policies import store_policy
 from attributary.consumers.store.events.staging import create_staging
-from attributary.consumers.store.models.changed_people import all_people_changed
+from attributary.consumers.store.models.changed_people import note_all_people
 from attributary.consumers.store.repair.compare import narrow_journeys
 from attributary.consumers.store.repair.derived_rows import (
     PeopleGrewError,
@@ -94,7 +94,7 @@ class Rebuilding:
             run.step, run.after, run.looked_at = following, ("", ""), 0
             with self._writer.transaction():
                 if following == "done" and not self._dry_run:  # rows were put right past every event
-                    all_people_changed(self._writer, None if tenant_id == EVERYBODY else tenant_id)
+                    note_all_people(self._writer, None if tenant_id == EVERYBODY else tenant_id)
                 self._note(run)
         return run
 

@@ -1,12 +1,12 @@
-"""Signs of life of a job, and the places at which it stops.
+"""Heartbeats: the lease of a job, kept by a thread while the job computes.
 
-A job computes for minutes without saying anything, in numpy or in one query. So a thread with a connection of its own
-says for it that the worker lives, and does for it what cannot wait: it ends a cancelled job, and gives a job back when
-the process stops. The claim is gone by that, and without it the job can write nothing, however long it still computes.
+A job computes for minutes in numpy or in one query and reports nothing. So a thread with its own connection writes the
+heartbeats. The thread also ends a cancelled job, and gives the job back when the process stops. Both end the claim, and
+without the claim the job can write nothing, however long it still computes.
 
-Invariant: while a job runs its heartbeats are no further apart than the set time and what Postgres and Kafka take to
-answer, or seconds where Kafka is away. A job that shows progress stops at its very next step once it was cancelled, its
-claim is gone or the process stops.
+Invariant: two heartbeats are no further apart than the set interval plus the time that Postgres and Kafka take to
+answer; seconds while Kafka is away. A job that reports progress stops at its next step after a cancellation, after the
+loss of its claim, and when the process stops.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from attributary.consumers.store.session import StoreSession
 _log = structlog.get_logger()
 
 OUTCOMES = {"submitted": "given_back", "cancelled": "cancelled"}
-"""What became of a job for its worker, by the state in which `give_back` left it; else the claim was lost."""
+"""The outcome of a job for its worker, by the state in which `give_back` left it; otherwise the claim was lost."""
 
 
 class StoppedError(Exception):
-    """The process stops: the job goes back."""
+    """The process stops and the job is given back."""
 
 
 class CancelledError(Exception):
-    """Somebody asked for the job to end."""
+    """The job was cancelled."""
 
 
-class Pulse:
-    """Keeps the claim of a job while its context is open; told by the job how far it is.
+class JobLease:
+    """Keeps the claim of a job while its context is open. The job calls it to report progress.
 
     Args:
-        session: a connection that nobody else uses while the context is open.
-        job: as claimed.
+        session: a connection for this lease alone while the context is open.
+        job: the claimed job.
         stop: set when the process stops; call `wake` afterwards.
-        publish: publishes the statuses that are still to be published; called by the pulse's thread.
-        seconds: time between two heartbeats.
+        publish: publishes pending statuses; called by the heartbeat thread.
+        interval_seconds: time between two heartbeats.
     """
 
     def __init__(
@@ -55,41 +55,41 @@ class Pulse:
         job: ClaimedJob,
         stop: threading.Event,
         publish: Callable[[], None],
-        seconds: float,
+        interval_seconds: float,
     ) -> None:
         self._session = session
         self._job = job
         self._stop = stop
         self._publish = publish
-        self._seconds = seconds
+        self._interval_seconds = interval_seconds
         self.progress: tuple[int, int | None] = (0, None)
-        """How many steps of how many were done when the job said so last."""
-        self._news = threading.Event()
+        """Steps done and steps in all, as the job reported them last."""
+        self._wakeup = threading.Event()
         self._is_over = False
-        self._trouble: Exception | None = None  # raised at the job's next step
-        self._thread = threading.Thread(target=self._guarded, name="trainer-pulse", daemon=True)
+        self._failure: Exception | None = None  # raised at the next step of the job
+        self._thread = threading.Thread(target=self._guarded, name="trainer-heartbeat", daemon=True)
         self.outcome: str | None = None
-        """What became of the job by the pulse's own doing: cancelled, given_back or None."""
+        """How this lease ended the job: cancelled, given_back or None."""
         self.is_released = threading.Event()
-        """Set when the claim is gone and that is told: whatever the job still computes, nobody waits for it."""
+        """Set when the claim is gone and its status is published: the worker no longer waits for the job."""
 
     def __enter__(self) -> Self:
         """Start the heartbeats."""
         if self._stop.is_set():
-            self._news.set()
+            self._wakeup.set()
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End them; the connection is free again."""
+        """End the heartbeats; the connection is free again."""
         self._is_over = True
-        self._news.set()
+        self._wakeup.set()
         self._thread.join()
 
     def __call__(self, done: int, total: int | None) -> None:
-        """Note that so many steps of so many are done.
+        """Report progress: steps done, and steps in all if known.
 
         Raises:
             StoppedError: the process stops.
@@ -100,39 +100,44 @@ class Pulse:
         self.progress = (done, total)
         if self._stop.is_set():
             raise StoppedError
-        if self._trouble is not None:
-            raise self._trouble
+        if self._failure is not None:
+            raise self._failure
 
     def wake(self) -> None:
-        """Look at once whether the process stops."""
-        self._news.set()
+        """Check at once for a stop of the process."""
+        self._wakeup.set()
 
     def _guarded(self) -> None:
         try:
             run_guarded(self._run)
         except AttributaryError as error:
-            self._trouble = error
+            self._failure = error
 
     def _run(self) -> None:
         is_away = False
         while True:
-            self._news.wait(self._seconds)
-            self._news.clear()
+            self._wakeup.wait(self._interval_seconds)
+            self._wakeup.clear()
             if self._is_over:
                 return
             try:
-                if self._trouble is None and self._stop.is_set():
+                if self._failure is None and self._stop.is_set():
                     self._give_back()
-                elif self._trouble is None:
+                elif self._failure is None:
                     self._beat()
                 self._publish()
             except Retry as error:
                 if not is_away:
-                    _log.warning("heartbeat waits", job=self._job.job_id, tenant=self._job.tenant_id, why=str(error))
+                    _log.warning(
+                        "heartbeat is waiting for Postgres or Kafka",
+                        job=self._job.job_id,
+                        tenant=self._job.tenant_id,
+                        why=str(error),
+                    )
                 is_away = True
                 continue
             is_away = False
-            if self._trouble is not None:
+            if self._failure is not None:
                 self.is_released.set()
 
     def _beat(self) -> None:
@@ -142,14 +147,14 @@ class Pulse:
                 if is_cancelled := heartbeat(connection, self._job, done, total):
                     finish(connection, self._job, "cancelled")
         except ClaimLostError as error:
-            self._trouble = error
+            self._failure = error
             return
         if is_cancelled:
             self.outcome = "cancelled"
-            self._trouble = CancelledError()
+            self._failure = CancelledError()
 
     def _give_back(self) -> None:
         with map_errors(), self._session.transaction() as connection:
             state = give_back(connection, self._job)
         self.outcome = OUTCOMES.get(state or "")
-        self._trouble = StoppedError()
+        self._failure = StoppedError()

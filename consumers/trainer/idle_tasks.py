@@ -1,9 +1,9 @@
-"""What the worker does between jobs: it keeps the training state of every tenant up to date.
+"""The idle task of the worker: between jobs it brings the incremental state of every tenant up to date.
 
-Invariant: a call does one bounded piece of work, so that a job never waits for more. Of several trainers one is at it
-at a time; the others go on with their jobs. A state that does not fit its contributions is begun anew; a tenant whose
-people cannot be read, or whose values do not fit into 64 bits, is left until the next round, and never keeps the others
-or a job from being done.
+Invariant: a call does one bounded step, so a job waits for one step at most. A lock lets one trainer at a time do it;
+the others go on with their jobs. A state that contradicts its contributions is rebuilt from the store. A tenant with
+people that cannot be read, or with values beyond 64 bits, is skipped until the next round; it delays no other tenant
+and no job.
 """
 
 from __future__ import annotations
@@ -17,9 +17,16 @@ from attributary.attribution_core.domain.limits import LimitError
 from attributary.attribution_core.statistics.state import StateError
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.store.models.changed_people import next_tenant_with_changes
-from attributary.consumers.store.models.incremental_state import turn
+from attributary.consumers.store.models.incremental_state import state_lock
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.training.incremental_state import STEP_PEOPLE, Step, begin, looked, snapshot, step
+from attributary.consumers.training.incremental_state import (
+    STEP_PEOPLE,
+    Step,
+    fresh_snapshot,
+    snapshot,
+    start_anew,
+    step,
+)
 from attributary.consumers.training.journeys import UnknownPolicyError
 
 from . import metrics
@@ -27,66 +34,66 @@ from . import metrics
 _log = structlog.get_logger()
 
 
-class Upkeep:
-    """Keeps the training states up to date, a step a call.
+class StateUpdater:
+    """Updates the incremental states, one step a call.
 
     Args:
-        session: a connection of its own.
+        session: a connection for this task alone.
         inactivity_micros: silence that ends a journey without conversion, microseconds.
-        seconds: time between two looks for new events; 0: never.
-        step_people: changes a step.
+        interval_seconds: time between two searches for new events; 0: never.
+        step_people: changed people a step.
     """
 
     def __init__(
-        self, session: StoreSession, inactivity_micros: int, seconds: float, step_people: int = STEP_PEOPLE
+        self, session: StoreSession, inactivity_micros: int, interval_seconds: float, step_people: int = STEP_PEOPLE
     ) -> None:
         self._session = session
         self._inactivity = inactivity_micros
-        self._seconds = seconds
+        self._interval_seconds = interval_seconds
         self._step_people = step_people
         self._next = 0.0  # monotonic seconds
-        self._tenant = ""  # the last one
+        self._tenant = ""  # the tenant of the last step
         self._is_working = False
 
     def __call__(self) -> bool:
-        """Do a piece of work if it is time; returns whether there is more to do at once.
+        """Do one step if it is time. Return whether another step waits.
 
         Raises:
             Retry: Postgres is away.
         """
-        if self._seconds <= 0 or (not self._is_working and time.monotonic() < self._next):
+        if self._interval_seconds <= 0 or (not self._is_working and time.monotonic() < self._next):
             return False
-        with map_errors(), self._session.plain() as connection, turn(connection, wait=False) as mine:
-            if mine and not self._is_working:
-                with looked(connection) as found:
+        with map_errors(), self._session.plain() as connection, state_lock(connection, wait=False) as is_held:
+            if is_held and not self._is_working:
+                with fresh_snapshot(connection) as found:
                     metrics.training_changes_found.inc(found)
                 self._is_working = True
-            elif mine:
+            elif is_held:
                 with snapshot(connection):
                     tenant = next_tenant_with_changes(connection, self._tenant)
                 self._is_working = tenant is not None and self._worked(connection, tenant)
             else:
                 self._is_working = False
         if not self._is_working:
-            self._next = time.monotonic() + self._seconds
+            self._next = time.monotonic() + self._interval_seconds
         return self._is_working
 
     def _worked(self, connection: psycopg.Connection, tenant: str) -> bool:
-        """Take a step of a tenant; returns whether to go on."""
+        """Do a step of a tenant. Return whether to go on."""
         self._tenant = tenant
         try:
             with snapshot(connection):
                 done = step(connection, tenant, self._inactivity, limit=self._step_people)
-        except LimitError as error:  # a state begun anew would come to the same sums
-            _log.warning("training state put off", tenant=tenant, why=str(error))
+        except LimitError as error:  # a rebuilt state would come to the same sums
+            _log.warning("incremental state skipped until the next round", tenant=tenant, why=str(error))
             return False
         except StateError as error:
-            _log.exception("training state begun anew", tenant=tenant, why=str(error))
+            _log.exception("incremental state is rebuilt", tenant=tenant, why=str(error))
             with snapshot(connection):
-                begin(connection, tenant, self._inactivity)
+                start_anew(connection, tenant, self._inactivity)
             done = Step(0, 0)
         except UnknownPolicyError as error:
-            _log.warning("training state put off", tenant=tenant, why=str(error))
+            _log.warning("incremental state skipped until the next round", tenant=tenant, why=str(error))
             return False
         metrics.training_people.labels("replaced").inc(done.replaced)
         metrics.training_people.labels("unchanged").inc(done.changes - done.replaced)

@@ -1,8 +1,7 @@
-"""What each kind of job does: read in a snapshot, compute, and say what to write.
+"""The handler of each kind of job: it reads one snapshot, computes, and returns what to write.
 
-Invariant: the reading half writes nothing but the training state that is kept up to date, which is no job's. What it
-decides is written by the returned `Decision`, in the transaction that ends the job: either the job is finished and its
-effects are there, or neither.
+Invariant: a handler writes nothing but the incremental state, which belongs to no job. The returned `Decision` writes
+the effects in the transaction that ends the job: the job is finished and its effects are there, or neither.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ from attributary.consumers.training.drift import drift_from_active
 from attributary.consumers.training.journey_analysis import UnknownConversionError, analyze_journey
 from attributary.consumers.training.journeys import UnknownPolicyError
 from attributary.consumers.training.read_journeys import Progress
-from attributary.consumers.training.train import TrainingError, TrainingPlan, check_usable, train, upkept_for
+from attributary.consumers.training.train import TrainingError, TrainingPlan, check_usable, train_from_store
 
 from .job_requests import JobParameterError, Parameters
 
 Decision = Callable[[psycopg.Connection], Mapping[str, Any]]
-"""Writes the effects of a job and returns its result."""
+"""Writes the effects of a job and returns its result, ready for JSON."""
 
 JOB_ERRORS = (
     JobParameterError,
@@ -51,21 +50,21 @@ JOB_ERRORS = (
     UnknownConversionError,
     UnknownPolicyError,
 )
-"""What makes a job fail by its own fault; the texts say why in one sentence."""
+"""Errors that fail the job alone; each text gives the reason in one sentence."""
 
 
-class Workshop:
-    """Does jobs.
+class JobHandlers:
+    """The handlers, by kind of job.
 
     Args:
-        session: a connection of its own, for reading.
+        session: a connection for reading, for the handlers alone.
         inactivity_micros: silence that ends a journey without conversion, microseconds.
     """
 
     def __init__(self, session: StoreSession, inactivity_micros: int) -> None:
         self._session = session
         self._inactivity = inactivity_micros
-        self._kinds: dict[str, Callable[[str, Parameters, Progress], Decision]] = {
+        self._handlers: dict[str, Callable[[str, Parameters, Progress], Decision]] = {
             "train": self._train,
             "activate": self._activate,
             "rollback": self._roll_back,
@@ -74,23 +73,23 @@ class Workshop:
             "analyze_batch": self._analyze_batch,
         }
 
-    def do(self, job: ClaimedJob, progress: Progress) -> Decision:
-        """Do the reading half of a job.
+    def handle(self, job: ClaimedJob, progress: Progress) -> Decision:
+        """Read and compute; the returned decision writes.
 
         Args:
-            job: any kind but cancel, which is done when it is submitted.
-            progress: told of how many steps of how many; may raise to stop.
+            job: any kind but cancel, which takes effect when it is submitted.
+            progress: called with steps done and steps in all; may raise to stop the job.
 
         Raises:
-            StoreUnavailable: Postgres is away; the job can be done again.
-            One of JOB_ERRORS: the job cannot be done.
+            StoreUnavailable: Postgres is away; the job can be repeated.
+            One of JOB_ERRORS: the job fails.
         """
-        work = self._kinds.get(job.kind)
-        if work is None:
-            raise JobParameterError(f"kind: {job.kind} is no work for the trainer")
+        handler = self._handlers.get(job.kind)
+        if handler is None:
+            raise JobParameterError(f"kind: the trainer has no handler for {job.kind}")
         parameters = Parameters(job.kind, job.parameters)
         parameters.check(job.tenant_id)
-        return work(job.tenant_id, parameters, progress)
+        return handler(job.tenant_id, parameters, progress)
 
     def close(self) -> None:
         """Close the connection."""
@@ -107,9 +106,8 @@ class Workshop:
         )
         wants_activation, force = parameters.flag("activate"), parameters.flag("force")
         with self._session.plain() as connection:
-            learned = upkept_for(connection, plan, progress)
+            state = train_from_store(connection, plan, progress)
         with self._session.snapshot() as connection:
-            state = train(connection, plan, progress, learned)
             drift = drift_from_active(connection, state)
         if wants_activation and not force:
             check_usable(state)

@@ -1,8 +1,8 @@
-"""What a job asks for: its parameters, which come as texts, read and checked.
+"""The parameters of a job: texts, parsed and checked.
 
 Times are ISO 8601 with an offset, or microseconds UTC. Flags are true or false. Lists are separated by commas.
-Invariant: a parameter that the kind does not know, or a value that cannot be read, fails the job with the parameter's
-name before anything is read from the store. `Parameters.check` says the same to whoever submits and to the trainer.
+Invariant: an unknown parameter or an invalid value fails the job before anything is read from the store, and the error
+names the parameter. `Parameters.check` gives the submitter and the trainer the same answer.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
     "cancel": ("target_job_id",),
 }
 _FLAGS = {"true": True, "false": False}
-_MOST_VERSION = 999_999_999
-_LEAST_DIGITS = 15  # of microseconds from 1973 on; fewer are another unit
-_LATEST_MICROS = 7_258_118_400_000_000  # 2200-01-01, UTC: what is later is a slip of the pen, or of the unit
+_MAX_VERSION = 999_999_999
+_MIN_DIGITS = 15  # of microseconds from 1973 on; fewer digits are another unit
+_MAX_MICROS = 7_258_118_400_000_000  # 2200-01-01 UTC; a later time is a typing error or another unit
 
 
 class JobParameterError(ValueError):
@@ -75,10 +75,10 @@ class Parameters:
             raise JobParameterError(f"{min(empty)}: must not be empty")
 
     def check(self, tenant_id: str) -> None:
-        """Read everything that the kind takes, as the trainer will.
+        """Parse all parameters of the kind, as the trainer will.
 
         Args:
-            tenant_id: whose job it is.
+            tenant_id: tenant of the job.
 
         Raises:
             JobParameterError: something is missing or cannot be read.
@@ -89,7 +89,7 @@ class Parameters:
         for name in ("activate", "force"):
             self.flag(name)
         window, split = self.window(tenant_id), self.time("split")
-        if split is not None and not (window.since or 0) < split < (window.until or _LATEST_MICROS):
+        if split is not None and not (window.since or 0) < split < (window.until or _MAX_MICROS):
             raise JobParameterError("split: must be between from and to")
         self.whole("version")
         self.currency()
@@ -135,9 +135,9 @@ class Parameters:
         text = self.text(name)
         if text is None:
             return None
-        digits = text.isascii() and text.isdigit() and len(text) <= len(str(_MOST_VERSION))
+        digits = text.isascii() and text.isdigit() and len(text) <= len(str(_MAX_VERSION))
         if not digits or int(text) < 1:
-            raise JobParameterError(f"{name}: must be a whole number from 1 to {_MOST_VERSION:,}")
+            raise JobParameterError(f"{name}: must be a whole number from 1 to {_MAX_VERSION:,}")
         return int(text)
 
     def flag(self, name: str) -> bool:
@@ -242,16 +242,16 @@ def parse_time(text: str) -> int:
         ValueError: it is none of these, or lies before 1970 or after 2200.
     """
     micros = _micros(text)
-    if not 0 <= micros <= _LATEST_MICROS:
+    if not 0 <= micros <= _MAX_MICROS:
         raise ValueError("must lie between 1970 and 2200")
     return micros
 
 
 def _micros(text: str) -> int:
     if text.isascii() and text.isdigit() and len(text) > 8:
-        if len(text) < _LEAST_DIGITS:
+        if len(text) < _MIN_DIGITS:
             raise ValueError("looks like seconds or milliseconds; a number is microseconds since 1970")
-        return int(text) if len(text) <= len(str(_LATEST_MICROS)) else _LATEST_MICROS + 1
+        return int(text) if len(text) <= len(str(_MAX_MICROS)) else _MAX_MICROS + 1
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -268,4 +268,4 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        return math.nan  # which is within no bounds
+        return math.nan  # outside of all bounds

@@ -1,4 +1,4 @@
-"""Statuses of jobs on the job-status topic, from what Postgres holds.
+"""Statuses of jobs on the job-status topic, read from Postgres.
 
 Invariant: the newest record of a job is its newest status. A status is marked as published only after the brokers
 acknowledged it, and its row is locked meanwhile, so a crash repeats a status and never loses or swaps one.
@@ -25,18 +25,18 @@ _log = structlog.get_logger()
 
 _BATCH = 100
 _WAIT_SECONDS = 5.0
-_MOST_RESULT_BYTES = 500_000  # half of what a broker takes by default
+_MAX_RESULT_BYTES = 500_000  # half of the default limit of a broker
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class StatusPublisher:
-    """Publishes what is to be published.
+    """Publishes the statuses that are not yet on the topic.
 
     Args:
         session: a connection that is in no transaction when `publish` is called.
-        codec: writes the records.
+        codec: encodes the records.
         transport: to Kafka.
-        clock: seconds, never falling; for tests.
+        clock: monotonic seconds; for tests.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class StatusPublisher:
         self._not_before = 0.0
 
     def publish(self) -> None:
-        """Publish all statuses that are not yet known to be on the topic; an outage of Kafka is waited out.
+        """Publish all pending statuses; during an outage of Kafka they stay pending.
 
         Raises:
             Retry: Postgres is away.
@@ -69,7 +69,7 @@ class StatusPublisher:
         return len(rows)
 
     def _sent(self, rows: Sequence[JobRow]) -> bool:
-        """Send and wait; returns whether the brokers acknowledged all of them."""
+        """Send and wait. Return whether the brokers acknowledged all of them."""
         failures: list[str] = []
 
         def on_done(error: object | None, _message: object) -> None:
@@ -103,14 +103,14 @@ class StatusPublisher:
         return Message(JOB_STATUS, job_key(row.tenant_id, row.job_id), value, headers)
 
     def close(self) -> None:
-        """Stop the transport's threads."""
+        """Stop the threads of the transport."""
         self._transport.close()
 
 
 def status_record(row: JobRow) -> dict[str, Any]:
-    """Return the record of a job's status; a result too large for a message is left in Postgres, and that is said."""
+    """Return the status record of a job; a result too large for a message stays in Postgres, and the record says so."""
     result = None if row.result is None else json.dumps(row.result, ensure_ascii=False, separators=(",", ":"))
-    if result is not None and len(result.encode()) > _MOST_RESULT_BYTES:
+    if result is not None and len(result.encode()) > _MAX_RESULT_BYTES:
         result = json.dumps({"too_large": True, "read": f"attributary jobs status {row.job_id}"})
     return {
         "tenant_id": row.tenant_id,

@@ -16,26 +16,26 @@ from attributary.producers.kafka import KafkaTransport
 from attributary.producers.transport import Transport
 from attributary.schemas.codec import Codec
 
-from .idle_tasks import Upkeep
-from .job_handlers import Workshop
+from .idle_tasks import StateUpdater
+from .job_handlers import JobHandlers
 from .job_statuses import StatusPublisher
 from .stage import TrainerStage
 from .worker import HEARTBEAT_SECONDS, Worker, WorkerLimits, WorkerSessions
 
-_BEATS_A_LEASE = 5  # so that one slow answer of Postgres costs no claim
+_BEATS_A_LEASE = 5  # one slow answer of Postgres must not cost the claim
 
 
 class TrainerSettings(Settings):
-    """How patient the trainer is."""
+    """Settings of the trainer: leases, attempts, polling, incremental state."""
 
     lease_seconds: float = Field(
         default=300.0,
         gt=0,
         alias="TRAINER_LEASE_SECONDS",
-        description="A worker that showed no sign of life for so long is taken for dead; seconds.",
+        description="A worker without a heartbeat for so long is considered dead, and its job starts again; seconds.",
     )
-    most_attempts: int = Field(
-        default=3, ge=1, alias="TRAINER_MOST_ATTEMPTS", description="A job whose workers died so often fails."
+    max_attempts: int = Field(
+        default=3, ge=1, alias="TRAINER_MOST_ATTEMPTS", description="A job fails after this many of its workers died."
     )
     poll_seconds: float = Field(
         default=2.0,
@@ -43,11 +43,11 @@ class TrainerSettings(Settings):
         alias="TRAINER_POLL_SECONDS",
         description="How often an idle trainer looks for jobs of other processes; seconds.",
     )
-    upkeep_seconds: float = Field(
+    state_seconds: float = Field(
         default=30.0,
         ge=0,
         alias="TRAINER_UPKEEP_SECONDS",
-        description="How often an idle trainer brings the training state up to date; seconds; 0: never.",
+        description="How often an idle trainer updates the incremental state; seconds; 0: never.",
     )
 
 
@@ -67,24 +67,24 @@ def make_stage(process: ProcessSettings) -> TrainerStage:
 def make_worker(
     dsn: str, inactivity_micros: int, settings: TrainerSettings, codec: Codec, transport: Transport
 ) -> Worker:
-    """Build the worker with its connections: for claims and effects, for signs of life, and others to read on."""
+    """Build the worker with its connections: claims and effects, heartbeats, reading, incremental state."""
     sessions = WorkerSessions(
-        StoreSession(dsn, "attributary-trainer-worker"), StoreSession(dsn, "attributary-trainer-pulse")
+        StoreSession(dsn, "attributary-trainer-worker"), StoreSession(dsn, "attributary-trainer-heartbeat")
     )
-    publisher = StatusPublisher(sessions.signs, codec, transport)
+    publisher = StatusPublisher(sessions.heartbeats, codec, transport)
 
     def on_death() -> None:
         os.kill(os.getpid(), signal.SIGTERM)  # ends the loop; `TrainerStage.close` then says why
 
-    workshop = Workshop(StoreSession(dsn, "attributary-trainer-reader"), inactivity_micros)
+    handlers = JobHandlers(StoreSession(dsn, "attributary-trainer-reader"), inactivity_micros)
     limits = WorkerLimits(
         settings.lease_seconds,
-        settings.most_attempts,
+        settings.max_attempts,
         settings.poll_seconds,
         min(HEARTBEAT_SECONDS, settings.lease_seconds / _BEATS_A_LEASE),
     )
-    upkeep = Upkeep(StoreSession(dsn, "attributary-trainer-upkeep"), inactivity_micros, settings.upkeep_seconds)
-    return Worker(sessions, workshop, publisher, limits, on_death, upkeep)
+    idle_task = StateUpdater(StoreSession(dsn, "attributary-trainer-state"), inactivity_micros, settings.state_seconds)
+    return Worker(sessions, handlers, publisher, limits, on_death, idle_task)
 
 
 def main(version: str) -> int:

@@ -1,8 +1,8 @@
-"""The trainer as a stage: what the jobs topic asks for is stored in Postgres; a worker thread does it.
+"""The trainer as a stage: it stores the jobs of the topic in Postgres, and a worker thread does them.
 
 Invariant: a job is in Postgres or in the dead-letter topic before its offset is committed. The deciding write of a
-batch is the one transaction that stores its jobs, idempotent by job id, so a replay adds nothing. A job whose
-parameters make no sense is no dead letter: it is stored and fails, so that whoever asked sees why.
+batch is the one transaction that stores its jobs. It is idempotent by job id, so a replay adds nothing. A job with
+invalid parameters is no dead letter: it is stored and fails, so that its submitter sees the reason.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class TrainerStage:
     """Stores jobs and wakes the worker.
 
     Args:
-        session: a connection of its own.
-        codec: reads jobs.
-        worker: does them; started here, stopped by `close`.
-        max_poison_share: stop when more of a batch than this share is poison.
-        grace_seconds: how long `close` waits for the worker to give its job back, seconds.
+        session: a connection for the stage alone.
+        codec: decodes jobs.
+        worker: does the jobs; started here, stopped by `close`.
+        max_poison_share: stop when a larger share of a batch is poison.
+        grace_seconds: time for the worker to give its job back on `close`, seconds.
     """
 
     name = "trainer"
@@ -87,7 +87,7 @@ class TrainerStage:
             _log.info("job ended", tenant=tenant, job=job_id, kind=kind, outcome="cancelled")
         for tenant, job_id, kind in submission.conflicts:
             metrics.job_conflicts.inc()
-            _log.warning("job not stored: its id is another one's", tenant=tenant, job=job_id, kind=kind)
+            _log.warning("job not stored: another job has its id", tenant=tenant, job=job_id, kind=kind)
         crash_at("trainer_after_submit")
         self._worker.wake()
         return Outcome([], dead_letters)
@@ -110,7 +110,7 @@ class TrainerStage:
         return {}
 
     def is_ready(self) -> bool:
-        """Tell whether Postgres answered last time and the worker works."""
+        """Tell whether Postgres answered last time and the worker thread is alive."""
         return self._session.is_reachable() and self._worker.is_alive
 
     def close(self) -> None:

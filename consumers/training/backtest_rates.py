@@ -1,12 +1,12 @@
-"""Back-test of the time-aware model: rates learned before a moment, held against everybody watched after it.
+"""Back-test of the time-aware model: rates from before a moment, compared with the exposures after it.
 
-Two questions. *Do the exposures say who converts?* The log loss per conversion of the learned rates, ``sum over
-exposures of (t rate - c log rate) / conversions``, beside that of one rate for everybody, learned from the same time;
+Two questions. *Do the exposures predict conversions?* The log loss per conversion of the trained rates, ``sum over
+exposures of (t rate - c log rate) / conversions``, beside that of one rate for everybody, trained on the same time;
 and how many conversions the rates expected beside how many came, in fifths from low to high rates. *Are the shares
 stable?* The change of every channel's share, baseline included, at a false discovery rate of 10 %.
 
-Invariant: rates know nothing of what came at or after the split; touches of the last 30 days before it are exposures
-after it, too. A channel that was not learned has no effect.
+Invariant: the rates use nothing from at or after the split. Touches of the last 30 days before it count as exposures
+after it. A channel without training has no effect.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from attributary.attribution_core.statistics.likelihood import Design, FitError
 
 from .drift import rate_changes
 from .rates import fit_rates
-from .read_exposures import Watched, watch
+from .read_exposures import ObservedExposures, read_exposures
 from .read_journeys import Progress, Window, no_progress
 from .train import TrainingError
 
@@ -36,57 +36,57 @@ _GROUPS = 5
 def backtest_rates(
     connection: psycopg.Connection, window: Window, split: int, progress: Progress = no_progress
 ) -> dict[str, Any]:
-    """Learn from what was watched before `split` and test on what was watched from it on.
+    """Train on the exposures before `split` and test on those from it on.
 
     Args:
         connection: in a snapshot.
-        window: all there is to use.
+        window: all data to use.
         split: microseconds UTC.
-        progress: told of how many people of how many, for the two halves one after the other.
+        progress: called with people read and people in all, for one half after the other.
 
     Raises:
-        TrainingError: before the split nothing converted, or at or after it nobody was watched.
+        TrainingError: no conversion before the split, or no exposure from it on.
     """
-    learned = watch(connection, replace(window, until=split), progress)
-    seen = watch(connection, replace(window, since=split), progress)
+    statistics = read_exposures(connection, replace(window, until=split), progress)
+    seen = read_exposures(connection, replace(window, since=split), progress)
     if not seen.counts.seconds.sum():
-        raise TrainingError("nobody with a touch is watched at or after the split")
+        raise TrainingError("nobody with a touch is observed at or after the split")
     try:
-        return compare_rates(learned, seen)
+        return compare_rates(statistics, seen)
     except FitError as error:
         raise TrainingError(f"{error} before the split") from error
 
 
-def compare_rates(learned: Watched, seen: Watched) -> dict[str, Any]:
+def compare_rates(statistics: ObservedExposures, seen: ObservedExposures) -> dict[str, Any]:
     """Return the report of a back-test, ready for JSON.
 
     Raises:
-        FitError: the rates cannot be learned.
+        FitError: the rates cannot be fitted.
     """
-    fitted = fit_counts(learned.counts)
+    fitted = fit_counts(statistics.counts)
     report: dict[str, Any] = plain(
         {
-            "learned_from": _size(learned),
+            "learned_from": _size(statistics),
             "tested_on": _size(seen),
-            "prediction": _prediction(learned.counts, fitted, seen.counts),
-            "shares": _shares(learned, seen),
+            "prediction": _prediction(statistics.counts, fitted, seen.counts),
+            "shares": _shares(statistics, seen),
         }
     )
     return report
 
 
-def _size(watched: Watched) -> dict[str, Any]:
-    counts = watched.counts
-    return {"people": watched.people, "days": counts.days.sum(), "conversions": counts.conversions.sum()}
+def _size(observed: ObservedExposures) -> dict[str, Any]:
+    counts = observed.counts
+    return {"people": observed.people, "days": counts.days.sum(), "conversions": counts.conversions.sum()}
 
 
-def _prediction(learned: ExposureCounts, fitted: PoissonFit, seen: ExposureCounts) -> dict[str, Any]:
-    """Score the learned rates on what was seen."""
+def _prediction(statistics: ExposureCounts, fitted: PoissonFit, seen: ExposureCounts) -> dict[str, Any]:
+    """Score the trained rates on the exposures after the split."""
     ages = len(seen.bounds)
-    places = seen.index.translation(learned.index)
+    places = seen.index.translation(statistics.index)
     beta = np.vstack((fitted.beta, np.zeros(ages)))[places]  # -1, unknown: the last row
     logs = Design.of(seen.exposures, beta.size).logs(np.append(fitted.alpha, beta.ravel()))
-    one_rate = np.full(logs.size, np.log(learned.conversions.sum() / learned.days.sum()))
+    one_rate = np.full(logs.size, np.log(statistics.conversions.sum() / statistics.days.sum()))
     days, conversions = seen.days, seen.conversions.astype(np.float64)
     number = float(conversions.sum())
     strange = np.zeros(len(seen.exposures), dtype=np.bool_)
@@ -126,11 +126,11 @@ def _by_rate(logs: Floats, days: Floats, conversions: Floats) -> list[dict[str, 
     ]
 
 
-def _shares(learned: Watched, seen: Watched) -> dict[str, Any] | None:
+def _shares(statistics: ObservedExposures, seen: ObservedExposures) -> dict[str, Any] | None:
     """Return the changes of shares; None when nothing converted after the split."""
     settings = PoissonSettings()
     try:
         after = fit_rates(seen, settings)[1]
     except FitError:
         return None
-    return rate_changes(fit_rates(learned, settings)[1], after)
+    return rate_changes(fit_rates(statistics, settings)[1], after)

@@ -23,11 +23,11 @@ from attributary.attribution_core.models.poisson_credit import PoissonModel
 from attributary.consumers.store.models.timelines import Selection, TimelineRow, conversions_by_currency
 
 from .cohort import Cohort
-from .credited_journeys import part_of, split_values
+from .journey_analysis import select_converted, split_values
 from .read_journeys import Progress, Window, converted_outcomes, no_progress, null_outcomes, read_journeys
 
-MOST_NAMES = 200
-"""Names shown per dimension; the rest is summed up under "(other)", and how many they are is told."""
+MAX_NAMES = 200
+"""Names shown per dimension; the rest is summed up as "(other)", with the number of names."""
 _OTHER = "(other)"
 _DIMENSIONS = ("channel", "platform", "campaign")
 
@@ -88,10 +88,10 @@ def analyze_batch(
     Args:
         connection: in a snapshot.
         window: which conversions, by their time.
-        chosen: which of them.
-        models: to credit with.
+        chosen: filter by platform and campaign.
+        models: the models in force.
         inactivity_micros: see `read_journeys`.
-        progress: told of how many people of how many.
+        progress: called with people read and people in all.
     """
     currencies = conversions_by_currency(
         connection, Selection(window.tenant_id, since=window.since, until=window.until)
@@ -100,7 +100,7 @@ def analyze_batch(
     totals, cohort = _Totals(), Cohort()
     for journeys in read_journeys(connection, window, inactivity_micros, progress):
         kept = chosen.keeps(journeys.converted, journeys.touches)
-        batch, conversions, touches = part_of(journeys, kept)
+        batch, conversions, touches = select_converted(journeys, kept)
         if conversions:
             _add(totals, batch, conversions, touches, models)
         cohort.add(batch, converted_outcomes(conversions, currency))
@@ -205,9 +205,9 @@ def _report(totals: _Totals, models: ModelSet) -> dict[str, Any]:
 
 
 def _compare(models: Sequence[dict[str, Any]]) -> None:
-    """Put beside every share how far the models are apart on the name: the interval does not know of it.
+    """Add to every share its spread over the models, which the interval does not include.
 
-    Those with a baseline do not take part: their shares are of another whole.
+    Models with a baseline take no part: their shares are of another total.
     """
     for dimension in _DIMENSIONS:
         shares: dict[str, list[float]] = defaultdict(list)
@@ -221,10 +221,10 @@ def _compare(models: Sequence[dict[str, Any]]) -> None:
 
 
 def _names(sums: dict[str, _Sum], number: int) -> list[dict[str, Any]]:
-    """Return the rows of a dimension, the largest credit first; beyond `MOST_NAMES` they are summed up."""
+    """Return the rows of a dimension, the largest credit first; beyond `MAX_NAMES` they are summed up."""
     ranked = sorted(sums.items(), key=lambda entry: (-entry[1].credit, entry[0]))
-    rows = [_row(name, entry, number) for name, entry in ranked[:MOST_NAMES]]
-    if rest := ranked[MOST_NAMES:]:
+    rows = [_row(name, entry, number) for name, entry in ranked[:MAX_NAMES]]
+    if rest := ranked[MAX_NAMES:]:
         micros: dict[str, int] = defaultdict(int)
         for _, entry in rest:
             for currency, value in entry.micros.items():

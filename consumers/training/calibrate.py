@@ -1,4 +1,4 @@
-"""A version whose channel totals are scaled by experiments.
+"""Calibration: a version with channel totals that are scaled by experiments.
 
 Calibrated are the totals of the window, where a population is what the experiment measured. The statistics and the
 settings are the parent's, so single journeys are credited exactly as by the parent: nobody has experimented on one
@@ -23,12 +23,12 @@ from .train import TrainingError
 def calibrated(
     connection: psycopg.Connection, tenant_id: str, model: str, version: int, experiments: Sequence[Experiment]
 ) -> NewState:
-    """Return a version like another one, with its totals scaled; not stored yet.
+    """Return a copy of a version with scaled totals; not stored yet.
 
     Args:
         connection: anywhere.
-        tenant_id: whose.
-        model: which.
+        tenant_id: the tenant.
+        model: the model.
         version: the parent.
         experiments: at least one, of conversions; a share is one of all conversions, those without touches, too.
 

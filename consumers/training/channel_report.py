@@ -1,6 +1,6 @@
-"""What a trained state says about every channel: removal effects, Shapley values, support, intervals.
+"""The channel report of a trained state: removal effects, Shapley values, support, intervals.
 
-Invariant: a function of the state and the options alone; what cannot be said is None, never 0.
+Invariant: a function of the state and the options alone; an unknown number is None, never 0.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def shapley_shares(state: JourneyState, journeys_per_count: float = 1.0) -> tupl
     return values, share, np.sqrt(variance / (with_touches * journeys_per_count))
 
 
-def population(
+def channel_report(
     state: JourneyState,
     *,
     minimum_conversions: int = 30,
@@ -79,7 +79,7 @@ def population(
         draws: posterior draws behind the intervals of the removal effects' shares.
         seed: of the draws.
         journeys_per_count: effective journeys that one count stands for: intervals and support go by them.
-        unit: what a journey of weight 1 counts; conversions and journeys are reported as sums of weights.
+        unit: count of a journey of weight 1; conversions and journeys are reported as sums of weights.
     """
     effects, removal = removal_shares(state)
     removed = dirichlet_removal(state, draws=draws, seed=seed, journeys_per_count=journeys_per_count)
@@ -90,7 +90,7 @@ def population(
     support = state.conversions_with()
     last = shares(state.chain.conversions.astype(np.float64))
     beside = np.stack((removal[0], shapley_share, last))
-    apart = beside.max(axis=0) - beside.min(axis=0)
+    spread_over_models = beside.max(axis=0) - beside.min(axis=0)
     channels = [
         {
             "channel": name,
@@ -111,7 +111,7 @@ def population(
                 "value_micros": shapley[1, code],
             },
             "last": {"share": last[code]},
-            "spread_over_models": apart[code],
+            "spread_over_models": spread_over_models[code],
             "fallback": None
             if support[code] * journeys_per_count >= minimum_conversions
             else {"model": "shapley", "share": shapley_share[code]},

@@ -1,8 +1,8 @@
-"""What can be said of a whole cohort of finished journeys, converted and not: population numbers and insights.
+"""A cohort of finished journeys, converted and not: its population numbers and insights.
 
-Invariant: memory is the sufficient statistics, the distinct channel paths, and eight bytes a conversion for its lag;
-beyond `MOST_PATHS` paths all but the statistics are dropped, the insights that need them are left out, and the report
-says so.
+Invariant: memory is the sufficient statistics, the distinct channel paths, and eight bytes a conversion for its lag.
+Beyond `MAX_PATHS` paths only the statistics are kept, the insights are left out, and the report says so. A version has
+sums only, so its cohort is read again from the store: events that arrived since the training are included.
 """
 
 from __future__ import annotations
@@ -12,16 +12,21 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import psycopg
 
 from attributary.attribution_core.analysis.insights import population_insights
 from attributary.attribution_core.analysis.report import plain
 from attributary.attribution_core.domain.journeys import Ints, JourneyBatch, Outcomes
 from attributary.attribution_core.statistics.state import JourneyState
 from attributary.attribution_core.tables.paths import JourneyTable
+from attributary.consumers.store.models.model_states import show_state
+from attributary.consumers.store.models.timelines import Selection, conversions_by_currency
 
-from .channel_report import population
+from .channel_report import channel_report
+from .incremental_state import snapshot
+from .read_journeys import Closing, Progress, Window, converted_outcomes, no_progress, null_outcomes, read_journeys
 
-MOST_PATHS = 200_000
+MAX_PATHS = 200_000
 _DRAWS = 200
 
 Path = tuple[str, ...]
@@ -30,7 +35,7 @@ Path = tuple[str, ...]
 class Cohort:
     """Counts of the journeys of a cohort.
 
-    Those without touches are there only if they converted: nobody sees the others.
+    Journeys without touches are there only if they converted: nobody can see the others.
     """
 
     def __init__(self) -> None:
@@ -39,7 +44,7 @@ class Cohort:
         self._lags: list[Ints] = []  # microseconds from first touch to conversion
 
     def add(self, batch: JourneyBatch, outcomes: Outcomes) -> None:
-        """Count some journeys."""
+        """Add journeys."""
         self._state = self._state.add(JourneyState.fit(batch, outcomes))
         if self._paths is None:
             return
@@ -52,7 +57,7 @@ class Cohort:
             entry = self._paths.setdefault(tuple(names[offsets[place] : offsets[place + 1]]), [0, 0, 0])
             for kind, number in enumerate(counts):
                 entry[kind] += number
-        if len(self._paths) > MOST_PATHS:
+        if len(self._paths) > MAX_PATHS:
             self._paths = None
             self._lags.clear()
 
@@ -62,7 +67,7 @@ class Cohort:
         Args:
             before: the journeys of an earlier period, for the rule on shifts.
         """
-        found: dict[str, Any] = {"population": population(self._state), "distinct_paths": None, "insights": None}
+        found: dict[str, Any] = {"population": channel_report(self._state), "distinct_paths": None, "insights": None}
         if self._paths is not None:
             found["distinct_paths"] = len(self._paths)
             lags = np.concatenate(self._lags) if self._lags else None
@@ -72,7 +77,7 @@ class Cohort:
         return found
 
     def table(self) -> JourneyTable | None:
-        """Return the distinct paths with their counts; None when there were too many."""
+        """Return the distinct paths with their counts; None beyond `MAX_PATHS`."""
         return None if self._paths is None else _table(self._paths)
 
 
@@ -81,3 +86,56 @@ def _table(paths: Mapping[Path, list[int]]) -> JourneyTable:
     counts = np.array([paths[path] for path in ordered], dtype=np.int64).reshape(-1, 3)
     outcomes = Outcomes(counts[:, 0].copy(), counts[:, 1].copy(), counts[:, 2].copy())
     return JourneyTable(JourneyBatch.of_paths(ordered), outcomes)
+
+
+def window_of(tenant_id: str, metadata: Mapping[str, Any]) -> Window:
+    """Return the window that a version was trained on, from its metadata."""
+    window = metadata["window"]
+    return Window(
+        tenant_id,
+        window["since"],
+        window["until"],
+        frozenset(window["conversion_types"]),
+        closing=Closing(window["closing"]),
+    )
+
+
+def version_cohort(
+    connection: psycopg.Connection, tenant_id: str, model: str, version: int, progress: Progress = no_progress
+) -> Cohort:
+    """Return the cohort of a version: the journeys of its window as the store has them now.
+
+    Args:
+        connection: not in a transaction.
+        tenant_id: the tenant.
+        model: the model.
+        version: the version.
+        progress: called with people read and people in all.
+
+    Raises:
+        ModelStateError: the version is not stored.
+    """
+    with snapshot(connection, read_only=True):
+        metadata = show_state(connection, tenant_id, model, version)[0].metadata
+        window = window_of(tenant_id, metadata)
+        return cohort_of(connection, window, metadata["window"]["inactivity_micros"], progress)
+
+
+def cohort_of(
+    connection: psycopg.Connection, window: Window, inactivity_micros: int, progress: Progress = no_progress
+) -> Cohort:
+    """Return the finished journeys of a window as a cohort.
+
+    Args:
+        connection: in a snapshot.
+        window: which journeys.
+        inactivity_micros: silence that ends a journey without conversion, microseconds.
+        progress: called with people read and people in all.
+    """
+    selection = Selection(window.tenant_id, since=window.since, until=window.until)
+    currency = next(iter(conversions_by_currency(connection, selection)), None)
+    cohort = Cohort()
+    for journeys in read_journeys(connection, window, inactivity_micros, progress):
+        cohort.add(journeys.converted, converted_outcomes(journeys.conversions, currency))
+        cohort.add(journeys.nulls, null_outcomes(len(journeys.nulls)))
+    return cohort

@@ -1,8 +1,8 @@
-"""What a person contributes to the training state, and the sums by day: pure.
+"""The contribution of a person to the incremental state, and the sums by day: pure.
 
 Invariant: a contribution is a function of the person's timeline and the rules; the state is the sum of contributions in
-integers, so that taking an old one off and adding the new one gives what summing up all anew would give, bit by bit.
-Equal contributions have equal texts, and what is in both the old and the new one is never touched.
+integers, so retracting an old contribution and adding the new one gives the same bits as a sum over all people.
+Equal contributions have equal texts, and journeys that are in both the old and the new one are never touched.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from attributary.consumers.store.models.incremental_state import Period, StoredC
 from .journeys import FinishedJourneys
 
 NULL = ""
-"""Stands for the currency of a journey without conversion."""
+"""In place of the currency of a journey without conversion."""
 
 
 class Journey(NamedTuple):
@@ -38,13 +38,13 @@ class Journey(NamedTuple):
 
     @property
     def period(self) -> Period:
-        """The period in whose sums it is."""
+        """The period that counts it."""
         return self.day, self.currency
 
 
 @dataclass(slots=True)
 class Contribution:
-    """What a person contributes.
+    """The contribution of one person.
 
     Attributes:
         journeys: the finished ones.
@@ -57,7 +57,7 @@ class Contribution:
     passed_over: int = 0
 
     def stored(self) -> StoredContribution:
-        """Return it as it is stored: equal contributions are equal texts."""
+        """Return the stored form: equal contributions have equal texts."""
         text = json.dumps(sorted(self.journeys), separators=(",", ":"), ensure_ascii=False)
         return StoredContribution(text, self.open_touches, self.passed_over)
 
@@ -71,7 +71,7 @@ def journeys_of(stored: StoredContribution) -> list[Journey]:
 
 
 def contributions_of(found: FinishedJourneys) -> dict[str, Contribution]:
-    """Return what each of the people contributes."""
+    """Return the contribution of each person."""
     contributed: defaultdict[str, Contribution] = defaultdict(Contribution)
     names, codes = found.converted.index.names, found.converted.channels.tolist()
     offsets, days = found.converted.offsets.tolist(), (found.converted.converted_at // MICROS_PER_DAY).tolist()
@@ -112,16 +112,16 @@ class Change:
     """The difference between old and new contributions of some people.
 
     Attributes:
-        off: sums to take off, by period.
-        on: sums to add, by period.
+        retracted: sums to subtract, by period.
+        added: sums to add, by period.
         people: how many more people.
         open_touches: how many more touches of journeys that are not finished.
         passed_over: how many more touches that count for no conversion although one followed.
         policies: how many more conversions by the policy that they pin.
     """
 
-    off: Mapping[Period, JourneyState]
-    on: Mapping[Period, JourneyState]
+    retracted: Mapping[Period, JourneyState]
+    added: Mapping[Period, JourneyState]
     people: int
     open_touches: int
     passed_over: int
@@ -129,7 +129,7 @@ class Change:
 
 
 def change(old: Iterable[StoredContribution], new: Iterable[StoredContribution]) -> Change:
-    """Return what changes when the old contributions are replaced by the new ones."""
+    """Return the change of the sums when new contributions replace old ones."""
     before, after = list(old), list(new)
     journeys = Counter(journey for each in after for journey in journeys_of(each))
     journeys.subtract(journey for each in before for journey in journeys_of(each))
@@ -147,8 +147,8 @@ def change(old: Iterable[StoredContribution], new: Iterable[StoredContribution])
     )
 
 
-def commonest_currency(states: Mapping[Period, JourneyState]) -> str | None:
-    """Return the currency of most conversions, of equally common ones the first by name; None without conversions."""
+def most_common_currency(states: Mapping[Period, JourneyState]) -> str | None:
+    """Return the currency of most conversions, the first by name among equals; None without conversions."""
     numbers: Counter[str] = Counter()
     for (_, currency), state in states.items():
         if currency != NULL:
@@ -157,7 +157,7 @@ def commonest_currency(states: Mapping[Period, JourneyState]) -> str | None:
 
 
 def in_currency(states: Mapping[Period, JourneyState], currency: str | None) -> list[PeriodState]:
-    """Return the sums of a tenant with the values of one currency; conversions in another one are worth nothing."""
+    """Return the sums of a tenant with the values of one currency; conversions in another one have no value."""
     return [
         PeriodState(day * MICROS_PER_DAY + MICROS_PER_DAY // 2, state if name == currency else state.without_value())
         for (day, name), state in sorted(states.items())
@@ -169,6 +169,6 @@ def summed(parts: Sequence[PeriodState]) -> JourneyState:
     return JourneyState.weighted_sum((1, part.state) for part in parts)
 
 
-def forgotten(parts: Sequence[PeriodState], half_life_micros: int) -> ForgettingState:
+def weighted_by_age(parts: Sequence[PeriodState], half_life_micros: int) -> ForgettingState:
     """Return the sum of all periods, each with the weight of its age in days against the newest."""
     return forget(parts, Forgetting(half_life_micros))

@@ -1,4 +1,4 @@
-"""How the shares of channels differ between two trained states, and which differences are more than noise.
+"""Drift: differences of channel shares between two trained states, and those that are more than noise.
 
 Invariant: a function of the two states. The test takes the journeys of the two for different ones; where they overlap
 it errs towards "no change".
@@ -18,7 +18,13 @@ from attributary.attribution_core.inference.multiple_testing import drift
 from attributary.attribution_core.models.markov import shares
 from attributary.attribution_core.models.posterior import dirichlet_removal, summarize_draws
 from attributary.attribution_core.statistics.state import JourneyState
-from attributary.consumers.store.models.model_states import NewState, in_force, show_state
+from attributary.consumers.store.models.model_states import (
+    ModelStateError,
+    NewState,
+    in_force,
+    list_states,
+    show_state,
+)
 
 from .channel_report import removal_shares, shapley_shares
 
@@ -61,7 +67,7 @@ def version_changes(
     """Return the changes between two versions of a model, by method.
 
     Args:
-        model: which.
+        model: the model.
         before: metadata and document of a version.
         after: of another one.
     """
@@ -84,6 +90,38 @@ def rate_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[st
         columns.append((wide[0], wide[1]))
     report: dict[str, Any] = plain({"poisson": _drift(index, columns[0], columns[1])})
     return report
+
+
+def stored_version_changes(
+    connection: psycopg.Connection, tenant_id: str, model: str, before: int, after: int
+) -> dict[str, Any]:
+    """Return the changes between two stored versions, by method.
+
+    Raises:
+        ModelStateError: a version is not stored.
+    """
+    (old_summary, old), (new_summary, new) = (
+        show_state(connection, tenant_id, model, version) for version in (before, after)
+    )
+    return version_changes(model, (old_summary.metadata, old.document), (new_summary.metadata, new.document))
+
+
+def versions_to_compare(
+    connection: psycopg.Connection, tenant_id: str, model: str, before: int | None, after: int | None
+) -> tuple[int, int]:
+    """Return the versions of a drift check: by default the active one and the newest.
+
+    Raises:
+        ModelStateError: no version is active and none is named, or both are the same one.
+    """
+    rows = list_states(connection, tenant_id, model)
+    old = before if before is not None else next((row.version for row in rows if row.is_active), None)
+    new = after if after is not None else next((row.version for row in rows), None)
+    if old is None or new is None:
+        raise ModelStateError(f"{model} has no active version for tenant {tenant_id}; name one: --before VERSION")
+    if old == new:
+        raise ModelStateError(f"{model} {new} is in force and the newest; train again, or name another: --before")
+    return old, new
 
 
 def drift_from_active(connection: psycopg.Connection, state: NewState) -> dict[str, Any] | None:
@@ -133,7 +171,7 @@ def _shapley(state: JourneyState, index: ChannelIndex, journeys_per_count: float
 
 
 def _laid_out(state: JourneyState, index: ChannelIndex, *columns: Floats) -> tuple[Floats, Floats]:
-    """Put the values of a state's channels at their places in a larger index; a channel that is not there has 0."""
+    """Map the values of a state to a larger index; a channel that the state lacks has 0."""
     places = state.index.translation(index)
     wide = np.zeros((2, len(index)), dtype=np.float64)
     for row, column in enumerate(columns):

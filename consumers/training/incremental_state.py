@@ -1,12 +1,12 @@
-"""The training state kept up to date: find who changed, retract what they contributed, add what they contribute now.
+"""The incremental state: find the people who changed, retract their old contributions, add the new ones.
 
-One definition a tenant: all finished journeys, whom the sweeper closed counting as closed (`Closing.SWEPT`), with the
-inactivity time of the policy in force; another inactivity time begins the state anew. The sums are by day and currency,
-so that any currency and any forgetting can be had from them.
+There is one state a tenant. It counts all finished journeys, with the people that the sweeper closed as closed
+(`Closing.SWEPT`) and with the inactivity time of the policy in force. Another inactivity time rebuilds it. The sums are
+by day and currency, so they serve any currency and any half-life.
 
-Invariant: once no change waits, the state equals what reading the store anew would give, bit by bit (`verify`). Every
-step is one transaction over one snapshot: changes taken off, contributions, sums and totals. Steps are bounded by
-people and taken by one process at a time.
+Invariant: once no change is pending, the state equals a fresh reading of the store, bit by bit (`verify`). A step is
+one transaction over one snapshot: pending changes, contributions, sums and totals. It is bounded by people, and a
+lock lets one process at a time take it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from attributary.attribution_core.statistics.state import JourneyState
 from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.store.connection import translated_errors
 from attributary.consumers.store.models.changed_people import (
-    all_people_changed,
-    find_new_events,
+    note_all_people,
+    note_new_events,
     pending_changes,
-    sight,
+    server_activity,
     take_changes,
 )
 from attributary.consumers.store.models.incremental_state import (
@@ -37,29 +37,29 @@ from attributary.consumers.store.models.incremental_state import (
     periods,
     replace_contributions,
     replace_periods,
+    state_lock,
     store_totals,
     totals_of,
-    turn,
 )
 from attributary.consumers.store.models.timelines import Selection, stored_policies, stream_timelines
 
 from .contributions import Change, change, contributions_of
 from .journeys import FinishRules, finished_journeys
-from .read_journeys import Closing, Learned, Progress, ReadCounts, Window, no_progress, read_journeys
+from .read_journeys import Closing, Progress, ReadCounts, Window, WindowStatistics, no_progress, read_journeys
 
-register_points("trainer_in_upkeep", "trainer_before_upkeep_commit")
+register_points("trainer_in_state_step", "trainer_before_state_commit")
 
 STEP_PEOPLE = 2_000
-"""Changes a step: a job waits for a step at most."""
+"""Changed people a step; a job waits for one step at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a step did.
+    """Counts of a step.
 
     Attributes:
-        changes: people who were looked at.
-        replaced: of these, whose contribution is another one now.
+        changes: people that were read again.
+        replaced: those with another contribution than before.
     """
 
     changes: int
@@ -68,12 +68,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How the state that is kept differs from a fresh reading of the same snapshot.
+    """Differences between the incremental state and a fresh reading of the same snapshot.
 
     Attributes:
         people: people in the fresh reading.
-        differing_people: people whose contribution differs, is missing or is too many.
-        differing_periods: days and currencies whose sums differ, are missing or are too many.
+        differing_people: people with a contribution that differs, is missing or is superfluous.
+        differing_periods: days and currencies with sums that differ, are missing or are superfluous.
         differing_totals: whether people, unused touches or policies differ.
     """
 
@@ -89,41 +89,41 @@ class Difference:
 
 
 @contextmanager
-def snapshot(connection: psycopg.Connection) -> Iterator[None]:
-    """Run one transaction over one snapshot; may write."""
+def snapshot(connection: psycopg.Connection, *, read_only: bool = False) -> Iterator[None]:
+    """Run one transaction over one snapshot (REPEATABLE READ)."""
     with translated_errors(), connection.transaction():
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ" + (", READ ONLY" if read_only else ""))
         yield
 
 
 @contextmanager
-def looked(connection: psycopg.Connection) -> Iterator[int]:
-    """Do as `snapshot` does, and note first whom new events concern; yields how many. In one's turn only."""
+def fresh_snapshot(connection: psycopg.Connection) -> Iterator[int]:
+    """Open a `snapshot` and note the people of new events in it; yield how many. Needs the state lock."""
     with translated_errors(), connection.transaction():
-        sighting = sight(connection)
+        activity = server_activity(connection)
     with snapshot(connection):
-        yield find_new_events(connection, sighting)
+        yield note_new_events(connection, activity)
 
 
-def begin(connection: psycopg.Connection, tenant_id: str, inactivity_micros: int) -> Totals:
-    """Begin the state of a tenant anew: everybody is to be looked at. In one's turn and a snapshot."""
+def start_anew(connection: psycopg.Connection, tenant_id: str, inactivity_micros: int) -> Totals:
+    """Empty the state of a tenant and note all its people as changed. Needs the state lock and a snapshot."""
     clear(connection, tenant_id)
-    all_people_changed(connection, tenant_id)
+    note_all_people(connection, tenant_id)
     totals = Totals(inactivity_micros, 0, 0, 0, {}, 0)
     store_totals(connection, tenant_id, totals)
     return totals
 
 
 def step(connection: psycopg.Connection, tenant_id: str, inactivity_micros: int, *, limit: int = STEP_PEOPLE) -> Step:
-    """Replace the contributions of some people who changed. In one's turn and a snapshot.
+    """Replace the contributions of some changed people. Needs the state lock and a snapshot.
 
     Raises:
-        StateError: contributions and sums do not fit; it cannot happen while nobody else writes to them.
+        StateError: contributions contradict the sums, which only a foreign write can cause.
         UnknownPolicyError: a conversion pins a policy that is not stored.
     """
     totals = totals_of(connection, tenant_id)
     if totals is None or totals.inactivity_micros != inactivity_micros:
-        totals = begin(connection, tenant_id, inactivity_micros)
+        totals = start_anew(connection, tenant_id, inactivity_micros)
     people = take_changes(connection, tenant_id, limit)
     if not people:
         return Step(0, 0)
@@ -138,21 +138,21 @@ def step(connection: psycopg.Connection, tenant_id: str, inactivity_micros: int,
     come = {key: new[key] for key in changed if key in new}
     difference = change((old[key] for key in gone), come.values())
     replace_contributions(connection, tenant_id, gone, come)
-    crash_at("trainer_in_upkeep")
+    crash_at("trainer_in_state_step")
     _replace_sums(connection, tenant_id, difference)
     store_totals(connection, tenant_id, _moved(totals, difference, len(changed)))
-    crash_at("trainer_before_upkeep_commit")
+    crash_at("trainer_before_state_commit")
     return Step(len(people), len(changed))
 
 
 def _replace_sums(connection: psycopg.Connection, tenant_id: str, difference: Change) -> None:
-    touched = sorted(set(difference.off) | set(difference.on))
+    touched = sorted(set(difference.retracted) | set(difference.added))
     documents = periods(connection, tenant_id, touched)
     empty = JourneyState.empty()
     renewed: dict[Period, Mapping[str, object] | None] = {}
     for period in touched:
         before = JourneyState.from_document(documents[period]) if period in documents else empty
-        after = before.replace(difference.off.get(period, empty), difference.on.get(period, empty))
+        after = before.replace(difference.retracted.get(period, empty), difference.added.get(period, empty))
         renewed[period] = after.to_document() if after.sets else None
     replace_periods(connection, tenant_id, renewed)
 
@@ -174,19 +174,19 @@ def _moved(totals: Totals, difference: Change, replaced: int) -> Totals:
 def catch_up(
     connection: psycopg.Connection, tenant_id: str, inactivity_micros: int, progress: Progress = no_progress
 ) -> None:
-    """Take all steps of a tenant that there are, each a transaction in a turn of its own.
+    """Take all pending steps of a tenant, each one transaction under the state lock.
 
     Args:
         connection: not in a transaction.
-        tenant_id: whose.
+        tenant_id: the tenant.
         inactivity_micros: silence that ends a journey without conversion, microseconds.
-        progress: told after each step of how many changes of how many; may raise to stop.
+        progress: called after each step with changes done and changes in all; may raise to stop.
     """
-    with turn(connection, wait=True), looked(connection):
+    with state_lock(connection, wait=True), fresh_snapshot(connection):
         waiting = pending_changes(connection, tenant_id)[0]
     done = 0
     while True:
-        with turn(connection, wait=True), snapshot(connection):
+        with state_lock(connection, wait=True), snapshot(connection):
             taken = step(connection, tenant_id, inactivity_micros).changes
         if not taken:
             return
@@ -194,62 +194,62 @@ def catch_up(
         progress(min(done, waiting), waiting)
 
 
-def upkept(
+def current_statistics(
     connection: psycopg.Connection,
     tenant_id: str,
     inactivity_micros: int,
     *,
     currency: str | None = None,
     progress: Progress = no_progress,
-) -> Learned | None:
-    """Return the statistics of a tenant from the state that is kept, brought up to date; None when none is kept.
+) -> WindowStatistics | None:
+    """Bring the incremental state of a tenant up to date and return its statistics; None without a state.
 
     Args:
-        connection: not in a transaction; may write.
-        tenant_id: whose.
+        connection: not in a transaction; writes.
+        tenant_id: the tenant.
         inactivity_micros: silence that ends a journey without conversion, microseconds.
-        currency: of the values; the commonest when not given.
+        currency: of the values; None: the most common one.
         progress: as for `catch_up`.
     """
     with snapshot(connection):
         if totals_of(connection, tenant_id) is None:
             return None
     catch_up(connection, tenant_id, inactivity_micros, progress)
-    with turn(connection, wait=True), looked(connection):
-        _finish(connection, tenant_id, inactivity_micros)
-        return _kept(connection, tenant_id, currency)
+    with state_lock(connection, wait=True), fresh_snapshot(connection):
+        _apply_pending(connection, tenant_id, inactivity_micros)
+        return _statistics(connection, tenant_id, currency)
 
 
-def _finish(connection: psycopg.Connection, tenant_id: str, inactivity_micros: int) -> None:
+def _apply_pending(connection: psycopg.Connection, tenant_id: str, inactivity_micros: int) -> None:
     while step(connection, tenant_id, inactivity_micros).changes:
         pass
 
 
-def _kept(connection: psycopg.Connection, tenant_id: str, currency: str | None) -> Learned:
+def _statistics(connection: psycopg.Connection, tenant_id: str, currency: str | None) -> WindowStatistics:
     totals = totals_of(connection, tenant_id) or Totals(0, 0, 0, 0, {}, 0)
     states = {
         period: JourneyState.from_document(document) for period, document in periods(connection, tenant_id).items()
     }
     counts = ReadCounts(totals.people, totals.open_touches, totals.passed_over)
-    return Learned.of_periods(states, counts, tuple(totals.policies), currency=currency, is_upkept=True)
+    return WindowStatistics.of_periods(states, counts, tuple(totals.policies), currency=currency, is_incremental=True)
 
 
 def rebuild(
     connection: psycopg.Connection, tenant_id: str, inactivity_micros: int, progress: Progress = no_progress
 ) -> None:
-    """Throw the state of a tenant away and build it from the store; cut short, whoever comes next goes on."""
-    with turn(connection, wait=True), looked(connection):
-        begin(connection, tenant_id, inactivity_micros)
+    """Rebuild the state of a tenant from the store, in steps; if interrupted, the next caller goes on."""
+    with state_lock(connection, wait=True), fresh_snapshot(connection):
+        start_anew(connection, tenant_id, inactivity_micros)
     catch_up(connection, tenant_id, inactivity_micros, progress)
 
 
 def verify(
     connection: psycopg.Connection, tenant_id: str, inactivity_micros: int, progress: Progress = no_progress
 ) -> Difference:
-    """Compare the state, brought up to date, with a fresh reading of everybody in the same snapshot."""
+    """Bring the state up to date and compare it with a fresh reading of all people in the same snapshot."""
     catch_up(connection, tenant_id, inactivity_micros)
-    with turn(connection, wait=True), looked(connection):
-        _finish(connection, tenant_id, inactivity_micros)
+    with state_lock(connection, wait=True), fresh_snapshot(connection):
+        _apply_pending(connection, tenant_id, inactivity_micros)
         return _compared(connection, tenant_id, inactivity_micros, progress)
 
 
@@ -264,7 +264,7 @@ def _compared(connection: psycopg.Connection, tenant_id: str, inactivity_micros:
         wrong += sum(stored.get(key) != each for key, each in everybody.items())
         difference = change((), everybody.values())
         expected = _moved(expected, difference, 0)
-        for period, state in difference.on.items():
+        for period, state in difference.added.items():
             fresh[period] = fresh[period].add(state) if period in fresh else state
     kept = periods(connection, tenant_id)
     documents = {period: state.to_document() for period, state in fresh.items()}

@@ -15,12 +15,38 @@ import psycopg
 
 from attributary.attribution_core.analysis.journey_insights import journey_insights
 from attributary.attribution_core.analysis.report import plain
-from attributary.attribution_core.domain.journeys import JourneyBatch
-from attributary.attribution_core.models.model_set import ModelSet
+from attributary.attribution_core.domain.journeys import Flags, Ints, JourneyBatch
+from attributary.attribution_core.domain.money import split_micros, split_with_baseline
+from attributary.attribution_core.models.model_set import Attribution, ModelSet
 from attributary.consumers.store.models.timelines import TimelineRow, person_of_conversion
+from attributary.schemas.limits import MINOR_UNIT_MICROS
 
-from .credited_journeys import part_of, split_values
+from .journeys import FinishedJourneys
 from .read_journeys import Window, read_journeys
+
+
+def select_converted(
+    journeys: FinishedJourneys, kept: Flags
+) -> tuple[JourneyBatch, list[TimelineRow], list[TimelineRow]]:
+    """Return the chosen converted journeys, bool[n], with their conversions and, journey by journey, their touches."""
+    inside = np.repeat(kept, journeys.converted.lengths)
+    conversions = [row for row, keep in zip(journeys.conversions, kept.tolist(), strict=True) if keep]
+    touches = [row for row, keep in zip(journeys.touches, inside.tolist(), strict=True) if keep]
+    return journeys.converted.select(kept), conversions, touches
+
+
+def split_values(said: Attribution, batch: JourneyBatch, conversions: Sequence[TimelineRow]) -> tuple[Ints, Ints]:
+    """Split the values of conversions by credits.
+
+    Returns:
+        Micros of every touch, int64[touches], and micros that each journey with touches leaves to the baseline,
+        int64[journeys]. Together they sum to the values.
+    """
+    values = np.fromiter((row.value_micros for row in conversions), np.int64, len(conversions))
+    units = np.fromiter((MINOR_UNIT_MICROS.get(row.group, 1) for row in conversions), np.int64, len(conversions))
+    if said.baseline is None:
+        return split_micros(said.credits, batch.offsets, values, units), np.zeros_like(values)
+    return split_with_baseline(said.credits, said.baseline, batch.offsets, values, units)
 
 
 class UnknownConversionError(LookupError):
@@ -34,13 +60,13 @@ def analyze_journey(
 
     Args:
         connection: in a snapshot.
-        tenant_id: whose.
-        conversion_id: which.
-        models: to credit with.
+        tenant_id: the tenant.
+        conversion_id: the conversion.
+        models: the models in force.
         inactivity_micros: see `read_journeys`.
 
     Raises:
-        UnknownConversionError: it is not known.
+        UnknownConversionError: there is no such conversion.
     """
     person = person_of_conversion(connection, tenant_id, conversion_id)
     if person is None:
@@ -48,7 +74,7 @@ def analyze_journey(
     for journeys in read_journeys(connection, Window(tenant_id, journey_key=person), inactivity_micros):
         only = np.fromiter((row.id == conversion_id for row in journeys.conversions), np.bool_)
         if only.any():
-            batch, conversions, touches = part_of(journeys, only)
+            batch, conversions, touches = select_converted(journeys, only)
             return _journey(batch, conversions[0], touches, models)
     raise UnknownConversionError(f"the conversion {conversion_id} moved to another person meanwhile; ask again")
 

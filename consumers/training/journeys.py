@@ -1,12 +1,12 @@
 """From timelines of people to finished journeys: pure.
 
-A touchpoint of a person (robots' are never read) is in one of four places:
+A touchpoint of a person is in one of four places (touchpoints of robots are never read):
 
 - *in converted journeys*: it counts for a conversion under the policy that the conversion pins, exactly as the
   attributor credits it. It is in the journey of every conversion that it counts for. A conversion without any is a
   converted journey without touches.
 - *passed over*: it counts for none, but the person converted within the inactivity time after it: it came too late, or
-  the policy gives its channel or interaction a shorter window. It says nothing about people who do not convert.
+  the policy gives its channel or interaction a shorter window. It says nothing about people without a conversion.
 - *in a journey without conversion*: it is in neither of the first two. Such touches of a person, in the order of time,
   are cut where a conversion lies between two of them or where one came more than the inactivity time after the other;
   each piece is a journey.
@@ -139,11 +139,11 @@ def finished_journeys(rows: Sequence[TimelineRow], rules: FinishRules) -> Finish
     """Cut the timelines of whole people into finished journeys.
 
     Args:
-        rows: as `consumers.store.training.stream_timelines` yields them.
+        rows: as `stream_timelines` yields them.
         rules: what counts and when a journey is over.
 
     Raises:
-        UnknownPolicyError: a conversion pins a policy that is not among the rules'.
+        UnknownPolicyError: a conversion pins a policy that the rules do not have.
     """
     person_of = {key: number for number, key in enumerate(dict.fromkeys(row.journey_key for row in rows))}
     touches = _touches([row for row in rows if not row.is_conversion], person_of)

@@ -1,7 +1,7 @@
-"""The settings of a model as people give them: which there are, of what kind, within which bounds.
+"""The settings of a trained model: names, kinds and bounds.
 
-Invariant: what passes here builds, alone or with what a training adds to it; who asks, on a command line or in a job,
-is told before anything is read.
+Invariant: a model can be built from settings that pass here, alone or with those that a training adds. A command and a
+job are checked before anything is read.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from attributary.attribution_core.models.markov_credit import MarkovSettings
 from attributary.attribution_core.models.model_set import SETTINGS, TRAINED_MODELS
 from attributary.attribution_core.models.poisson_credit import PoissonSettings
 
-_OF_THE_TRAINING = frozenset({"journeys_per_count"})  # follows from what was read, and the attributor relies on it
-NOT_FOR_POISSON = "whose rates are of the whole window and of no value"
-LEAST_HALF_LIFE_DAYS = 1  # weights go by whole days: with less only the newest day would count
-MOST_HALF_LIFE_DAYS = 36_500
+_SET_BY_TRAINING = frozenset({"journeys_per_count"})  # follows from the data, and the attributor relies on it
+NOT_FOR_POISSON = "because its rates describe the whole window and use no values"
+MIN_HALF_LIFE_DAYS = 1  # weights go by whole days: with a shorter one only the newest day would count
+MAX_HALF_LIFE_DAYS = 36_500
 
 
 def check_model_name(model: str) -> None:
-    """Check that a model is one that is trained.
+    """Check that a model is a trained one.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is not; the text lists those that are.
     """
     if model not in TRAINED_MODELS:
         raise ValueError(f"{model} is not a trained model; there are {', '.join(TRAINED_MODELS)}")
@@ -36,12 +36,12 @@ def check_settings(model: str, settings: Mapping[str, Any]) -> MarkovSettings | 
     """Return the settings of a trained model.
 
     Raises:
-        ValueError: one is unknown, set by the training itself, of another kind or out of its bounds; the text names it.
+        ValueError: a setting is unknown, set by the training, of another kind or out of bounds; the text names it.
     """
     kind = SETTINGS[model]
-    known = [each.name for each in fields(kind) if each.name not in _OF_THE_TRAINING]
+    known = [each.name for each in fields(kind) if each.name not in _SET_BY_TRAINING]
     for name in sorted(settings):
-        if name in _OF_THE_TRAINING:
+        if name in _SET_BY_TRAINING:
             raise ValueError(f"{name}: is set by the training itself")
         if name not in known:
             raise ValueError(f"{name}: unknown setting; {model} has {', '.join(known)}")
@@ -52,21 +52,21 @@ def half_life_micros(days: float) -> int:
     """Return a half-life in microseconds.
 
     Args:
-        days: it, days.
+        days: the half-life, days.
 
     Raises:
-        ValueError: it is out of its bounds, or no number.
+        ValueError: it is out of bounds, or no number.
     """
-    if not LEAST_HALF_LIFE_DAYS <= days <= MOST_HALF_LIFE_DAYS:
-        raise ValueError(f"must be from {LEAST_HALF_LIFE_DAYS} to {MOST_HALF_LIFE_DAYS:,} days")
+    if not MIN_HALF_LIFE_DAYS <= days <= MAX_HALF_LIFE_DAYS:
+        raise ValueError(f"must be from {MIN_HALF_LIFE_DAYS} to {MAX_HALF_LIFE_DAYS:,} days")
     return round(days * MICROS_PER_DAY)
 
 
 def read_json(text: str) -> Any:
-    """Read JSON, without the numbers that it does not have: NaN and Infinity.
+    """Parse JSON, strictly: NaN and Infinity are no numbers.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is no JSON.
     """
     try:
         return json.loads(text, parse_constant=_no_number)
@@ -75,4 +75,4 @@ def read_json(text: str) -> Any:
 
 
 def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not a JSON number")

@@ -1,6 +1,6 @@
-"""Training the time-aware model: rates fitted to what was watched, and what they say about every channel.
+"""Rates of the time-aware model, fitted to exposures, and the report on every channel.
 
-Invariant: the report is a function of the counts, the paths of the conversions and the settings; what cannot be said is
+Invariant: the report is a function of the counts, the paths of the conversions and the settings; an unknown number is
 None, never 0. The baseline, the share associated with no touch, stands beside the channels and is given to none.
 """
 
@@ -22,33 +22,33 @@ from attributary.attribution_core.statistics.histories import AGE_BOUNDS
 from attributary.attribution_core.statistics.sets import set_shares
 
 from .channel_report import INSUFFICIENT, NO_SUPPORT, OK
-from .read_exposures import Path, Watched
+from .read_exposures import ObservedExposures, Path
 
-_BESIDE = ("first", "last", "linear")  # whose shares stand for "other models", with Shapley's
+_BESIDE = ("first", "last", "linear")  # the "other models" of the spread, with Shapley
 
 
-def fit_rates(watched: Watched, settings: PoissonSettings) -> tuple[Rates, dict[str, Any]]:
-    """Fit the model; returns what a version keeps, and the report for its metadata.
+def fit_rates(observed: ObservedExposures, settings: PoissonSettings) -> tuple[Rates, dict[str, Any]]:
+    """Fit the model. Return the rates that a version keeps, and the report for its metadata.
 
     Args:
-        watched: counts and paths.
+        observed: counts and paths.
         settings: of the model.
 
     Raises:
         FitError: nothing converted, or the fit does not settle.
-        ValueError: so many draws do not fit into a version.
+        ValueError: a version cannot hold that many draws.
     """
-    counts = watched.counts
+    counts = observed.counts
     settings.check_size(len(counts.index), len(counts.bounds))
     free = fit_counts(counts)
     beta, draws = fit_raising(counts, draws=settings.draws, seed=settings.seed, start=free)
     rates = Rates(counts.index, counts.bounds, beta, draws, counts.conversions_with())
-    return rates, _report(watched, free, PoissonModel("0", rates, settings))
+    return rates, _report(observed, free, PoissonModel("0", rates, settings))
 
 
-def _report(watched: Watched, free: PoissonFit, model: PoissonModel) -> dict[str, Any]:
-    rates, counts = model.rates, watched.counts
-    shares = _shares(watched.paths, model)
+def _report(observed: ObservedExposures, free: PoissonFit, model: PoissonModel) -> dict[str, Any]:
+    rates, counts = model.rates, observed.counts
+    shares = _shares(observed.paths, model)
     conversions = int(counts.conversions.sum())
     starts = (0, *(bound // MICROS_PER_DAY for bound in rates.bounds))
     channels = [
@@ -57,7 +57,7 @@ def _report(watched: Watched, free: PoissonFit, model: PoissonModel) -> dict[str
             "conversions_with": rates.conversions_with[code],
             "status": OK if rates.conversions_with[code] >= model.settings.minimum_conversions else INSUFFICIENT,
             "poisson": _row(shares, code, conversions),
-            "spread_over_models": shares["apart"][code],
+            "spread_over_models": shares["spread"][code],
             "fallback": None
             if rates.conversions_with[code] >= model.settings.minimum_conversions
             else {"model": model.fallback_rule, "share": shares[model.fallback_rule][code]},
@@ -81,17 +81,17 @@ def _report(watched: Watched, free: PoissonFit, model: PoissonModel) -> dict[str
         {
             "status": OK if any(row["status"] == OK for row in channels) else NO_SUPPORT,
             "conversions": conversions,
-            "conversions_unwatched": watched.unwatched,
-            "people": watched.people,
-            "sampled_share": 1 / 2**watched.halvings,
+            "conversions_unwatched": observed.unwatched,
+            "people": observed.people,
+            "sampled_share": 1 / 2**observed.halvings,
             "watched_days": float(counts.days.sum()),
             "distinct_exposures": len(counts.exposures),
             "base_rate_per_day": float(np.exp(free.alpha)),
             "baseline": _baseline_row(shares, len(rates.index), conversions),
             "confidence": shares["confidence"],
             "intervals": "parameter draws and conversions",
-            "conversions_in_shares": int(sum(watched.paths.values())),
-            "conversions_left_out_of_shares": watched.paths_left_out,
+            "conversions_in_shares": int(sum(observed.paths.values())),
+            "conversions_left_out_of_shares": observed.paths_left_out,
             "channels": channels,
         }
     )
@@ -109,7 +109,7 @@ def _row(shares: Mapping[str, Any], place: int, conversions: int) -> dict[str, A
 
 
 def _baseline_row(shares: Mapping[str, Any], place: int, conversions: int) -> dict[str, Any]:
-    """Return the baseline's row: its interval also holds what draws with touches that lower the rate say."""
+    """Return the row of the baseline; its interval includes draws with touches that lower the rate."""
     row = _row(shares, place, conversions)
     low, high = row["interval"]
     drawn_low, drawn_high = np.quantile(shares["baselines"], TAILS)
@@ -131,18 +131,18 @@ def _shares(paths: Mapping[Path, int], model: PoissonModel) -> dict[str, Any]:
         found: Floats = np.bincount(cells, weighted, len(batch.index) + 1).astype(np.float64) / whole
         return found
 
-    # every path counts, also those on which single journeys fall back: rare channels are flagged, not left out
-    keen = PoissonModel("0", model.rates, PoissonSettings(minimum_conversions=0))
-    credits_, baseline = keen.credits(batch), np.where(batch.lengths > 0, keen.baseline(batch), 1.0)
+    # every path counts, also those that fall back in single journeys: rare channels are flagged, not left out
+    unlimited = PoissonModel("0", model.rates, PoissonSettings(minimum_conversions=0))
+    credits_, baseline = unlimited.credits(batch), np.where(batch.lengths > 0, unlimited.baseline(batch), 1.0)
     share = by_name(credits_, baseline)
     drawn = np.stack(
         [
             by_name(one, np.where(batch.lengths > 0, rest, 1.0))
-            for credits_drawn, baselines in keen.drawn_credits(batch)
+            for credits_drawn, baselines in unlimited.drawn_credits(batch)
             for one, rest in zip(credits_drawn, baselines, strict=True)
         ]
     )
-    free = np.where(batch.lengths > 0, keen.drawn_baselines(batch), 1.0) @ numbers / whole
+    free = np.where(batch.lengths > 0, unlimited.drawn_baselines(batch), 1.0) @ numbers / whole
     pairs, places = np.unique(owner * (len(batch.index) + 1) + cells, return_inverse=True)
     sums = np.bincount(places, np.append(credits_, baseline), pairs.size)
     squares = np.bincount(
@@ -156,8 +156,15 @@ def _shares(paths: Mapping[Path, int], model: PoissonModel) -> dict[str, Any]:
     beside = np.stack((share, by_name(set_shares(batch), nothing), *(others[name] for name in _BESIDE)))
     received = beside[:, :-1].sum(axis=1, keepdims=True)  # baseline and journeys without touches are left out of all
     beside = np.divide(beside, received, out=np.zeros_like(beside), where=received > 0)
-    apart = beside.max(axis=0) - beside.min(axis=0)
-    return {"share": share, "error": error, "confidence": confidence, "apart": apart, "baselines": free, **others}
+    spread = beside.max(axis=0) - beside.min(axis=0)
+    return {
+        "share": share,
+        "error": error,
+        "confidence": confidence,
+        "spread": spread,
+        "baselines": free,
+        **others,
+    }
 
 
 def _representatives(paths: Mapping[Path, int], model: PoissonModel) -> tuple[JourneyBatch, Floats]:

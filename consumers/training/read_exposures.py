@@ -1,15 +1,15 @@
-"""Exposure-binned counts of the people of a tenant, from the store: what the time-aware model is trained on.
+"""Exposure-binned counts of the people of a tenant, read from the store: the training data of the time-aware model.
 
-Everybody with a touch is watched, converted or not, finished or still open: from the begin of the window or the first
-touch, whichever is later, to the end of the window or as far as the data reach. A touch counts for the fit while its
-age has a class, whether a conversion came in between or not, for one touch may precede several conversions.
+Every person with a touch is observed, converted or not, finished or still open. The time of observation begins with the
+window or with the first touch, the later of the two. It ends with the window or with the data. A touch counts for the
+fit while its age has a class, also after a conversion, because one touch may precede several conversions.
 
-Invariants: the counts are a function of the stored events and the window, and sums of integers, so how the stream is
-cut changes nothing. Who is watched depends on touches alone, never on whether somebody converted: people whose last
-touch is older than the longest age class when the window begins are left out, and so are their conversions.
+Invariants: the counts are a function of the stored events and the window. They are sums of integers, so the size of the
+chunks changes nothing. The choice of people depends on touches alone, never on conversions. People are left out, with
+their conversions, if their last touch is older than the longest age class when the window begins.
 
-Memory is bounded: where there are too many different exposures (many channels, very many people) half of the people are
-watched, or a quarter, ..., chosen by a checksum of their key. The report says which share; errors are the sample's.
+Memory is bounded: with too many different exposures (many channels, very many people) only a half, a quarter, ... of
+the people is observed, chosen by a checksum of their key. The report has the share; the errors are those of the sample.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from attributary.consumers.store.models.timelines import (
 
 from .read_journeys import Progress, Window, no_progress
 
-_MOST_PATHS = 200_000
-_MOST_SIZE = 40_000_000  # of `ExposureCounts.size`: half a gigabyte while the rates are fitted
+_MAX_PATHS = 200_000
+_MAX_SIZE = 40_000_000  # of `ExposureCounts.size`: half a gigabyte while the rates are fitted
 _REACH = AGE_BOUNDS[-1]
 
 Path = tuple[tuple[str, int], ...]
@@ -47,17 +47,17 @@ Path = tuple[tuple[str, int], ...]
 
 
 @dataclass(slots=True)
-class Watched:
-    """What was seen.
+class ObservedExposures:
+    """The exposures and conversions of a window.
 
     Attributes:
-        counts: watched time and conversions by exposure.
-        until: as far as anybody was watched, microseconds UTC; None: the tenant has no events.
-        halvings: how often the people were halved: a share of ``1 / 2**halvings`` of them was looked at.
-        people: who were watched.
-        unwatched: conversions of people without a touch before, or whose touches are too old: not in the counts.
+        counts: observed time and conversions by exposure.
+        until: end of the observation, microseconds UTC; None: the tenant has no events.
+        halvings: the share of people is ``1 / 2**halvings``.
+        people: people observed.
+        unwatched: conversions of people without a touch before, or with touches that are too old: not in the counts.
         paths: conversions by the touches in their reach, for the totals of channels; at most 200,000 distinct ones.
-        paths_left_out: conversions whose path was one too many.
+        paths_left_out: conversions with a path beyond those.
     """
 
     counts: ExposureCounts
@@ -70,37 +70,37 @@ class Watched:
 
 
 class _TooManyError(Exception):
-    """The people have more different exposures than memory is meant for."""
+    """The people have more different exposures than the memory limit allows."""
 
 
-def watch(
+def read_exposures(
     connection: psycopg.Connection,
     window: Window,
     progress: Progress = no_progress,
-    most_size: int = _MOST_SIZE,
-) -> Watched:
+    max_size: int = _MAX_SIZE,
+) -> ObservedExposures:
     """Count the people of a window.
 
     Args:
         connection: in a snapshot that stays open until the last chunk.
-        window: when to watch, whom, and which types of conversions count.
-        progress: told after each chunk of how many people of how many; may raise to stop. Begins again when the people
-            are halved.
-        most_size: `ExposureCounts.size` beyond which half of the people are left out.
+        window: time, people and types of conversions.
+        progress: called after each chunk with people read and people in all; may raise to stop. Begins again when the
+            share of people is halved.
+        max_size: `ExposureCounts.size` beyond which half of the people are left out.
     """
     reach = event_time_watermark(connection, window.tenant_id)
     if reach is None:
-        return Watched(ExposureCounts.none(), None)
-    until = reach + 1 if window.until is None else min(reach + 1, window.until)  # the latest event itself is seen
+        return ObservedExposures(ExposureCounts.none(), None)
+    until = reach + 1 if window.until is None else min(reach + 1, window.until)  # the latest event itself is included
     if window.since is not None and window.since >= until:
-        return Watched(ExposureCounts.none(), until)  # the data end before the window begins
+        return ObservedExposures(ExposureCounts.none(), until)  # the data end before the window begins
     person = window.journey_key and person_of_key(connection, window.tenant_id, window.journey_key)
     earliest = None if window.since is None else window.since - _REACH
     selection = Selection(window.tenant_id, person, earliest, until)
     total = count_people(connection, selection)
-    found = Watched(ExposureCounts.none(), until)
+    found = ObservedExposures(ExposureCounts.none(), until)
     while True:
-        counting, done = _Counting(most_size), 0
+        counting, done = _Counting(max_size), 0
         progress(done, total)
         try:
             for rows in stream_timelines(connection, selection):
@@ -109,30 +109,30 @@ def watch(
                 progress(done, total)
             found.counts = counting.whole()
         except _TooManyError:
-            # Whether this many people are too many is a property of all of them, so the share is one of the data.
-            found = Watched(ExposureCounts.none(), until, found.halvings + 1)
+            # The share follows from the data alone, because it depends on all people of the window.
+            found = ObservedExposures(ExposureCounts.none(), until, found.halvings + 1)
         else:
             return found
 
 
 class _Counting:
-    """Adds counts up, as in a binary counter: every one is added a logarithmic number of times."""
+    """Adds counts as a binary counter does: each is added a logarithmic number of times."""
 
-    def __init__(self, most_size: int) -> None:
-        self._most = most_size
+    def __init__(self, max_size: int) -> None:
+        self._most = max_size
         self._parts: list[ExposureCounts] = []
 
     def add(self, part: ExposureCounts) -> None:
-        """Add the counts of some people."""
+        """Add the counts of a chunk."""
         parts = self._parts
         parts.append(part)
         while len(parts) > 1 and len(parts[-1].exposures) >= len(parts[-2].exposures) // 2:
             parts.append(parts.pop().add(parts.pop()))
-        if sum(each.size for each in parts) > 2 * self._most:  # most may be in several parts
+        if sum(each.size for each in parts) > 2 * self._most:  # several parts may hold the same exposures
             self._parts = [self.whole()]
 
     def whole(self) -> ExposureCounts:
-        """Return the sum; raises when it is too large."""
+        """Return the sum; raise `_TooManyError` when it is too large."""
         total = ExposureCounts.none()
         for part in reversed(self._parts):
             total = total.add(part)
@@ -141,8 +141,8 @@ class _Counting:
         return total
 
 
-def _count(rows: Sequence[TimelineRow], window: Window, found: Watched) -> ExposureCounts:
-    """Count the people of a chunk; adds the rest of what was seen to `found`."""
+def _count(rows: Sequence[TimelineRow], window: Window, found: ObservedExposures) -> ExposureCounts:
+    """Return the counts of a chunk; people, paths and left-out conversions are added to `found`."""
     until = window.until or 0
     since = until if window.since is None else window.since
     earliest = None if window.since is None else window.since - _REACH
@@ -175,10 +175,10 @@ def _count(rows: Sequence[TimelineRow], window: Window, found: Watched) -> Expos
     return ExposureCounts.observe(people.batch(index), conversions.batch(index), begin, until)
 
 
-def _remember(touches: Sequence[TimelineRow], at: int, found: Watched) -> None:
+def _remember(touches: Sequence[TimelineRow], at: int, found: ObservedExposures) -> None:
     classes = np.searchsorted(AGE_BOUNDS, [at - touch.at for touch in touches], side="right").tolist()
     path = tuple((touch.kind, age) for touch, age in zip(touches, classes, strict=True) if age < len(AGE_BOUNDS))
-    if path in found.paths or len(found.paths) < _MOST_PATHS:
+    if path in found.paths or len(found.paths) < _MAX_PATHS:
         found.paths[path] += 1
     else:
         found.paths_left_out += 1

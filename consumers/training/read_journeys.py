@@ -1,7 +1,7 @@
-"""Sufficient statistics of the finished journeys of a tenant, from the store.
+"""Sufficient statistics of the finished journeys of a tenant, read from the store.
 
-Invariant: the statistics are a function of the stored events, the window and the rules; they are sums of integers, so
-how the stream is cut into chunks changes nothing, and they can be built again at any time.
+Invariant: the statistics are a function of the stored events, the window and the rules. They are sums of integers, so
+the size of the chunks changes nothing, and they can be built again at any time.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from attributary.consumers.store.models.timelines import (
     stream_timelines,
 )
 
-from .contributions import NULL, commonest_currency, contributions_of, in_currency, states_of, summed
+from .contributions import NULL, contributions_of, in_currency, most_common_currency, states_of, summed
 from .journeys import FinishedJourneys, FinishRules, finished_journeys
 
 Progress = Callable[[int, int | None], None]
 
 
 def no_progress(_done: int, _total: int | None) -> None:
-    """Tell nobody."""
+    """Ignore progress."""
 
 
 class Closing(StrEnum):
-    """Whose last journey counts as finished although it did not convert.
+    """The people with a last journey that counts as finished although it did not convert.
 
-    SWEPT: those whom the sweeper closed. SILENT: also those who were last heard of, by arrival, longer than the
-    inactivity time before the newest arrival of the tenant. ALL: everybody, because the data is complete: for replays
-    and imports of history, which all arrive today.
+    SWEPT: people that the sweeper closed. SILENT: also people without an arrival within the inactivity time before the
+    newest arrival of the tenant. ALL: everybody, because the data is complete: for replays and imports of history,
+    which all arrive today.
     """
 
     SWEPT = "swept"
@@ -56,12 +56,12 @@ class Window:
     """Which finished journeys to read.
 
     Attributes:
-        tenant_id: whose.
+        tenant_id: the tenant.
         since: journeys that end at or after it, microseconds UTC; None: from the beginning.
         until: journeys that end before it, microseconds UTC; None: to the end.
-        conversion_types: of these types only, the others as if they had not happened; empty: all.
-        journey_key: of this person only; an anonymous id that somebody owns stands for its owner.
-        closing: who counts as closed.
+        conversion_types: only these types count, the others as if they had not happened; empty: all.
+        journey_key: only this person; an owned anonymous id stands for its owner.
+        closing: the people that count as closed.
     """
 
     tenant_id: str
@@ -74,13 +74,13 @@ class Window:
 
 @dataclass(slots=True)
 class ReadCounts:
-    """What was read, for the record.
+    """Counts of a reading, for the metadata of a version.
 
     Attributes:
         people: number of people.
-        open_touches: touches of journeys that are not finished, not used.
-        passed_over: touches that count for no conversion although one followed, not used.
-        foreign_currency: conversions in another currency than the statistics': counted as conversions of no value.
+        open_touches: touches of journeys that are not finished; unused.
+        passed_over: touches that count for no conversion although one followed; unused.
+        foreign_currency: conversions in another currency than the statistics; they count without value.
     """
 
     people: int = 0
@@ -90,16 +90,16 @@ class ReadCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
+class WindowStatistics:
     """The statistics of a window.
 
     Attributes:
         state: the sufficient statistics.
-        currency: of the values in it; None when there was no conversion.
+        currency: of the values in it; None without conversions.
         policies: versions of the lookback policies that conversions pinned.
         counts: what was read.
-        periods: the same statistics by the day of the end, in order; empty where they were not asked for.
-        is_upkept: whether they come from the state that is kept up to date, not from reading anew.
+        periods: the same statistics by the day of the end, in order; empty unless read by day.
+        is_incremental: whether they come from the incremental state, not from the store.
     """
 
     state: JourneyState
@@ -107,7 +107,7 @@ class Learned:
     policies: tuple[str, ...]
     counts: ReadCounts = field(default_factory=ReadCounts)
     periods: Sequence[PeriodState] = ()
-    is_upkept: bool = False
+    is_incremental: bool = False
 
     @classmethod
     def of_periods(
@@ -117,23 +117,23 @@ class Learned:
         policies: Sequence[str],
         *,
         currency: str | None,
-        is_upkept: bool = False,
-    ) -> Learned:
-        """Sum up what was counted by day and currency.
+        is_incremental: bool = False,
+    ) -> WindowStatistics:
+        """Return the sum of statistics by day and currency.
 
         Args:
             states: by day and currency.
-            counts: what was read; the conversions in other currencies are counted here.
+            counts: what was read; conversions in other currencies are added here.
             policies: versions of the lookback policies that conversions pinned.
-            currency: of the values; the commonest when not given.
-            is_upkept: whether the states were kept up to date.
+            currency: of the values; None: the most common one.
+            is_incremental: whether the states come from the incremental state.
         """
-        chosen = commonest_currency(states) if currency is None else currency
+        chosen = most_common_currency(states) if currency is None else currency
         counts.foreign_currency = sum(
             state.conversions for (_, name), state in states.items() if name not in (NULL, chosen)
         )
         parts = in_currency(states, chosen)
-        return cls(summed(parts), chosen, tuple(sorted(policies)), counts, parts, is_upkept)
+        return cls(summed(parts), chosen, tuple(sorted(policies)), counts, parts, is_incremental)
 
 
 def read_journeys(
@@ -143,9 +143,9 @@ def read_journeys(
 
     Args:
         connection: in a snapshot that stays open until the last chunk.
-        window: which.
+        window: which journeys.
         inactivity_micros: silence that ends a journey without conversion, microseconds.
-        progress: told after each chunk of how many people of how many; may raise to stop.
+        progress: called after each chunk with people read and people in all; may raise to stop.
     """
     silent_since = _silent_since(connection, window, inactivity_micros)
     person = window.journey_key and person_of_key(connection, window.tenant_id, window.journey_key)
@@ -172,22 +172,22 @@ def _silent_since(connection: psycopg.Connection, window: Window, inactivity_mic
     return newest - inactivity_micros - 1
 
 
-def learn(
+def read_statistics(
     connection: psycopg.Connection,
     window: Window,
     inactivity_micros: int,
     *,
     currency: str | None = None,
     progress: Progress = no_progress,
-) -> Learned:
+) -> WindowStatistics:
     """Build the statistics of a window.
 
     Args:
         connection: in a snapshot.
         window: which journeys.
         inactivity_micros: silence that ends a journey without conversion, microseconds.
-        currency: of the values; the commonest of the window when not given. Amounts of different currencies are never
-            added up: a conversion in another one counts as a conversion without value.
+        currency: of the values; None: the most common one of the window. Amounts of different currencies are never
+            added: a conversion in another one counts without value.
         progress: as for `read_journeys`.
     """
     if currency is None:
@@ -198,17 +198,17 @@ def learn(
     for journeys in _counted(read_journeys(connection, window, inactivity_micros, progress), counts, policies):
         state = state.add(_fit(journeys, currency))
         counts.foreign_currency += sum(row.group != currency for row in journeys.conversions)
-    return Learned(state, currency, tuple(sorted(policies)), counts)
+    return WindowStatistics(state, currency, tuple(sorted(policies)), counts)
 
 
-def learn_by_day(
+def read_daily_statistics(
     connection: psycopg.Connection,
     window: Window,
     inactivity_micros: int,
     *,
     currency: str | None = None,
     progress: Progress = no_progress,
-) -> Learned:
+) -> WindowStatistics:
     """Do as `learn` does, and keep the statistics of each day apart, which a training that forgets needs."""
     counts, policies = ReadCounts(), set[str]()
     states: dict[Period, JourneyState] = {}
@@ -217,11 +217,11 @@ def learn_by_day(
         chunk = states_of(journey for each in everybody.values() for journey in each.journeys)
         for period, state in chunk.items():
             states[period] = states[period].add(state) if period in states else state
-    return Learned.of_periods(states, counts, sorted(policies), currency=currency)
+    return WindowStatistics.of_periods(states, counts, sorted(policies), currency=currency)
 
 
 def _counted(chunks: Iterable[FinishedJourneys], counts: ReadCounts, policies: set[str]) -> Iterator[FinishedJourneys]:
-    """Pass chunks on, and keep count of what was read and of the policies that its conversions pinned."""
+    """Pass chunks on and count them: people, unused touches, pinned policies."""
     for journeys in chunks:
         yield journeys
         counts.people += journeys.people

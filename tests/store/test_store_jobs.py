@@ -57,9 +57,9 @@ def cancel(name: str, target: str, tenant: str = "acme") -> NewJob:
     return job(name, "cancel", tenant, target_job_id=target)
 
 
-def claim(connection: psycopg.Connection, *, lease_seconds: float = 60.0, most_attempts: int = 3) -> ClaimedJob | None:
+def claim(connection: psycopg.Connection, *, lease_seconds: float = 60.0, max_attempts: int = 3) -> ClaimedJob | None:
     with connection.transaction():
-        return claim_next(connection, lease_seconds=lease_seconds, most_attempts=most_attempts)
+        return claim_next(connection, lease_seconds=lease_seconds, max_attempts=max_attempts)
 
 
 def claimed(connection: psycopg.Connection, *, lease_seconds: float = 60.0) -> ClaimedJob:
@@ -138,13 +138,13 @@ def test_a_job_that_kills_its_workers_is_given_up(connection: psycopg.Connection
     for _ in range(3):
         claimed(connection, lease_seconds=0.0)
     assert claim(connection, lease_seconds=0.0) is None
-    assert give_up(connection, lease_seconds=60.0, most_attempts=3) == []
+    assert give_up(connection, lease_seconds=60.0, max_attempts=3) == []
     why = "given up: 3 workers ended while they worked on it"
-    given_up = give_up(connection, lease_seconds=0.0, most_attempts=3)
+    given_up = give_up(connection, lease_seconds=0.0, max_attempts=3)
     assert given_up == [GivenUp("acme", "a", "train", "failed", why)]
     found = row(connection, "a")
     assert (found.state, found.error) == ("failed", why)
-    assert give_up(connection, lease_seconds=0.0, most_attempts=3) == []
+    assert give_up(connection, lease_seconds=0.0, max_attempts=3) == []
 
 
 def test_a_cancelled_job_is_not_started_again_after_its_worker_died_or_stopped(connection: psycopg.Connection) -> None:
@@ -154,7 +154,7 @@ def test_a_cancelled_job_is_not_started_again_after_its_worker_died_or_stopped(c
     put(connection, cancel("c1", "dead"), cancel("c2", "stopped"))
     assert give_back(connection, stopped) == "cancelled"
     assert row(connection, "stopped").finished_at is not None
-    given_up = give_up(connection, lease_seconds=0.0, most_attempts=3)
+    given_up = give_up(connection, lease_seconds=0.0, max_attempts=3)
     assert given_up == [GivenUp("acme", "dead", "train", "cancelled", None)]
     assert claim(connection, lease_seconds=0.0) is None
 
@@ -299,7 +299,7 @@ def test_every_change_is_published_until_it_is_known_to_be(connection: psycopg.C
         assert found == [("a", "running", 5)]
     heartbeat(connection, mine, 5, 9)
     with publishing(connection) as found:
-        assert found == []  # a sign of life is no news
+        assert found == []  # a heartbeat without progress changes no status
     finish(connection, mine, "succeeded", result={})
     with publishing(connection) as found:
         assert found == [("a", "succeeded", 9)]

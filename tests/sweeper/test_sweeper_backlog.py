@@ -17,7 +17,7 @@ from attributary.consumers.sweeper import metrics
 from attributary.consumers.sweeper import retention as keeping
 from attributary.consumers.sweeper.job_backlog import JobBacklog
 from attributary.consumers.sweeper.retention import JobRetention, RetentionSettings
-from attributary.consumers.trainer.idle_tasks import Upkeep
+from attributary.consumers.trainer.idle_tasks import StateUpdater
 from attributary.schemas.topics import JOBS, catalogue
 from tests.factories.training_events import NOW, POLICY, feed, touchpoint
 
@@ -58,7 +58,7 @@ def put(dsn: str, *names: str) -> None:
 def test_jobs_that_wait_and_run_are_told_although_no_trainer_does(database: str, trainers: JobBacklog) -> None:
     put(database, "a", "b", "c")
     with connect(database, application_name="tests") as connection:
-        assert claim_next(connection, lease_seconds=60, most_attempts=3) is not None
+        assert claim_next(connection, lease_seconds=60, max_attempts=3) is not None
     execute(
         database,
         "UPDATE attribution_batch_jobs SET created_at = now() - interval '1 h', started_at = now() - interval '9 s'",
@@ -77,8 +77,8 @@ def test_a_training_state_that_nobody_keeps_up_to_date_any_more_gets_older(datab
     trainers.turn()
     assert value(metrics.training_lag_seconds) == 0  # no state was ever begun
     feed(database, [touchpoint("p", 0, "mail")])
-    with closing(Upkeep(StoreSession(database, "tests"), POLICY.inactivity_micros, 0.001)) as upkeep:
-        while upkeep():
+    with closing(StateUpdater(StoreSession(database, "tests"), POLICY.inactivity_micros, 0.001)) as idle_task:
+        while idle_task():
             pass
     trainers.turn()
     assert 0 < value(metrics.training_lag_seconds) < 60
@@ -102,7 +102,7 @@ def test_a_training_state_that_nobody_keeps_up_to_date_any_more_gets_older(datab
 def test_drift_is_the_largest_of_all_tenants_and_goes_when_there_is_none(database: str, trainers: JobBacklog) -> None:
     put(database, "a")
     with connect(database, application_name="tests") as connection:
-        claimed = claim_next(connection, lease_seconds=60, most_attempts=3)
+        claimed = claim_next(connection, lease_seconds=60, max_attempts=3)
         assert claimed is not None
         (version,) = save_states(connection, [NewState("acme", "poisson", {}, {}, {})])
         drift = {"from_version": 1, "changed": ["mail", "search"]}

@@ -1,4 +1,4 @@
-"""A trainer without Kafka whose one job computes in silence for ever. Started by a test, and stopped by SIGTERM."""
+"""A trainer without Kafka; its one job reports no progress and never ends. Started by a test, stopped by SIGTERM."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import threading
 from attributary.consumers.runtime.signals import stop_on_signals
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.trainer.worker import WorkerLimits
-from tests.trainer.training_harness import SilentBench, Trainer, job
+from tests.trainer.training_harness import SilentHandlers, Trainer, job
 
 
 def main(dsn: str) -> None:
-    bench = SilentBench(StoreSession(dsn, "tests-reader"))
+    bench = SilentHandlers(StoreSession(dsn, "tests-reader"))
     trainer = Trainer(dsn, WorkerLimits(poll_seconds=0.05), bench)
     asked = threading.Event()
     stop_on_signals(asked.set, grace_seconds=60.0)

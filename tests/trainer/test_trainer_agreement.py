@@ -17,7 +17,7 @@ from attributary.consumers.store.connection import connect
 from attributary.consumers.store.models.model_states import activate, save_states
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.training.batch_analysis import JourneyFilter, analyze_batch
-from attributary.consumers.training.read_journeys import Closing, Window, learn
+from attributary.consumers.training.read_journeys import Closing, Window, read_statistics
 from attributary.consumers.training.train import TrainingPlan, train
 from attributary.producers.simulator import Disorder, SimulatorConfig, Volume, simulate
 from attributary.schemas.codec import Codec
@@ -86,21 +86,23 @@ def test_results_and_training_speak_of_the_same_journeys(database: str) -> None:
 
     with closing(StoreSession(database, "tests")) as session, session.snapshot() as connection:
         window = Window(tenant, closing=Closing.ALL)
-        learned = learn(connection, window, STRICT.inactivity_micros)
+        statistics = read_statistics(connection, window, STRICT.inactivity_micros)
         report = analyze_batch(connection, window, JourneyFilter(), model_set(), STRICT.inactivity_micros)
         state = train(connection, TrainingPlan("markov", window, STRICT.inactivity_micros))
-    assert learned.policies == tuple(sorted((STRICT.version, WIDE.version)))
-    assert learned.state.conversions == len(found)
-    assert learned.counts.passed_over > 0
+    assert statistics.policies == tuple(sorted((STRICT.version, WIDE.version)))
+    assert statistics.state.conversions == len(found)
+    assert statistics.counts.passed_over > 0
     credited = by_channel(found, "shapley")
-    shapley = dict(zip(learned.state.index.names, simplified(learned.state.sets, learned.state.index)[0], strict=True))
+    shapley = dict(
+        zip(statistics.state.index.names, simplified(statistics.state.sets, statistics.state.index)[0], strict=True)
+    )
     assert {name: shapley[name] for name in credited} == pytest.approx(credited, abs=1e-9)
     assert sum(shapley.values()) == pytest.approx(sum(credited.values()), abs=1e-9)
     for entry in report["models"]:
         sums = {row["name"]: row["credit"] for row in entry["channels"]}
         assert sums == pytest.approx(by_channel(found, entry["model"]), abs=1e-9)
-    net = sum(result["net_value_micros"] for result in found if result["currency"] == learned.currency)
-    assert learned.state.value_micros == net
+    net = sum(result["net_value_micros"] for result in found if result["currency"] == statistics.currency)
+    assert statistics.state.value_micros == net
 
     # what was trained is what the attributor uses, once a conversion has a new version
     with connect(database, application_name="tests") as connection:

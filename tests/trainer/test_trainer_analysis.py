@@ -108,7 +108,7 @@ def test_filters_choose_whole_conversions(snapshot: psycopg.Connection) -> None:
 
 
 def test_many_names_are_summed_up(snapshot: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_analysis, "MOST_NAMES", 1)
+    monkeypatch.setattr(batch_analysis, "MAX_NAMES", 1)
     rows = model(analyzed(snapshot), "linear")["channels"]
     assert [row["name"] for row in rows] == ["search", "(other)"]
     assert (rows[1]["names"], rows[1]["credit"]) == (2, pytest.approx(11 / 6))
@@ -137,15 +137,19 @@ def test_a_cohort_has_population_numbers_of_its_own(
 ) -> None:
     report = analyzed(snapshot, Window("acme", closing=Closing.ALL))
     assert (report["currency"], report["distinct_paths"]) == ("EUR", 5)
-    population = report["population"]
-    assert (population["conversions"], population["nulls"], population["value_micros"]) == (4, 1, 18_000_000)
+    channel_report = report["population"]
+    assert (channel_report["conversions"], channel_report["nulls"], channel_report["value_micros"]) == (
+        4,
+        1,
+        18_000_000,
+    )
     social = analyzed(snapshot, Window("acme", closing=Closing.ALL), platform="meta")["population"]
     assert (social["conversions"], social["nulls"]) == (2, 0)
     assert analyzed(snapshot, Window("acme", closing=Closing.ALL), platform="google")["population"]["nulls"] == 1
     assert [row["rule_id"] for row in report["insights"]] == []  # four conversions carry no sentence
-    monkeypatch.setattr(cohort, "MOST_PATHS", 2)
+    monkeypatch.setattr(cohort, "MAX_PATHS", 2)
     bounded = analyzed(snapshot, Window("acme", closing=Closing.ALL))
-    assert (bounded["distinct_paths"], bounded["insights"], bounded["population"]) == (None, None, population)
+    assert (bounded["distinct_paths"], bounded["insights"], bounded["population"]) == (None, None, channel_report)
 
 
 def test_a_large_cohort_carries_sentences() -> None:

@@ -16,7 +16,7 @@ from attributary.attribution_core.statistics.exposures import SECONDS_PER_DAY, E
 from attributary.attribution_core.statistics.histories import AGE_BOUNDS
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.training.backtest_rates import backtest_rates, compare_rates
-from attributary.consumers.training.read_exposures import Watched
+from attributary.consumers.training.read_exposures import ObservedExposures
 from attributary.consumers.training.read_journeys import Window
 from attributary.consumers.training.train import TrainingError
 from tests.factories.training_events import DAY, NOW, feed, touchpoint
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def watched(names: str, cells: dict[int, tuple[int, int]], nothing: tuple[int, int]) -> Watched:
+def observed(names: str, cells: dict[int, tuple[int, int]], nothing: tuple[int, int]) -> ObservedExposures:
     """One touch in each of some cells, and no touch: (days, conversions) under each."""
     days = np.array([nothing[0], *(each[0] for each in cells.values())])
     conversions = np.array([nothing[1], *(each[1] for each in cells.values())])
     rows = Exposures.checked([0] + [1] * len(cells), list(cells), [1] * len(cells), 3 * len(names))
     counts = ExposureCounts(ChannelIndex.of(names), AGE_BOUNDS, rows, days * SECONDS_PER_DAY, conversions)
     paths = Counter({((names[cell // 3], cell % 3),): each[1] for cell, each in cells.items()})
-    return Watched(counts, 0, people=5, paths=paths + Counter({(): nothing[1]}))
+    return ObservedExposures(counts, 0, people=5, paths=paths + Counter({(): nothing[1]}))
 
 
 def test_rates_are_scored_on_what_came_after() -> None:
-    learned = watched("ac", {0: (1_000, 80), 3: (1_000, 20)}, (10_000, 100))
-    seen = watched("abc", {0: (500, 45), 3: (100, 7), 6: (500, 8)}, (5_000, 60))  # b was not learned
-    report = compare_rates(learned, seen)
-    fitted = fit_counts(learned.counts)
+    statistics = observed("ac", {0: (1_000, 80), 3: (1_000, 20)}, (10_000, 100))
+    seen = observed("abc", {0: (500, 45), 3: (100, 7), 6: (500, 8)}, (5_000, 60))  # b was not learned
+    report = compare_rates(statistics, seen)
+    fitted = fit_counts(statistics.counts)
     base, fresh_a, fresh_c = (float(np.exp(fitted.alpha + log)) for log in (0.0, fitted.beta[0, 0], fitted.beta[1, 0]))
     assert (base, fresh_a, fresh_c) == pytest.approx((0.01, 0.08, 0.02), rel=0.02)
     said = report["prediction"]
@@ -63,9 +63,9 @@ def test_rates_are_scored_on_what_came_after() -> None:
 
 
 def test_rates_that_are_noise_do_not_beat_one_rate() -> None:
-    learned = watched("ab", {0: (100, 4), 3: (100, 1)}, (1_000, 20))  # true: 0.02 everywhere
-    seen = watched("ab", {0: (10_000, 200), 3: (10_000, 200)}, (10_000, 200))
-    said = compare_rates(learned, seen)["prediction"]
+    statistics = observed("ab", {0: (100, 4), 3: (100, 1)}, (1_000, 20))  # true: 0.02 everywhere
+    seen = observed("ab", {0: (10_000, 200), 3: (10_000, 200)}, (10_000, 200))
+    said = compare_rates(statistics, seen)["prediction"]
     assert said["log_loss"] > said["log_loss_one_rate"]
 
 
@@ -96,7 +96,7 @@ def test_known_rates_predict_the_second_half(database: str) -> None:
 
 
 def test_shares_need_conversions_after_the_split() -> None:
-    report = compare_rates(watched("a", {0: (10, 5)}, (100, 9)), watched("a", {0: (10, 0)}, (100, 0)))
+    report = compare_rates(observed("a", {0: (10, 5)}, (100, 9)), observed("a", {0: (10, 0)}, (100, 0)))
     assert report["shares"] is None
     assert report["prediction"]["log_loss"] is None
     assert report["prediction"]["expected_conversions"] > 10

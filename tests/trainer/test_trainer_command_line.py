@@ -119,7 +119,7 @@ def test_jobs_are_listed_and_shown(shop: str) -> None:
     with connect(shop, application_name="tests") as connection:
         submit(connection, [NewJob("acme", f"j{n}", "train", {"model": "markov"}, NOW + n, "me") for n in range(3)])
         for state, error in (("succeeded", None), ("failed", "no data")):
-            claimed = claim_next(connection, lease_seconds=60, most_attempts=3)
+            claimed = claim_next(connection, lease_seconds=60, max_attempts=3)
             assert claimed is not None
             finish(connection, claimed, state, result={"version": 4} if error is None else None, error=error)
     assert [row["job_id"] for row in read("jobs", "list")] == ["j2", "j1", "j0"]
@@ -129,7 +129,10 @@ def test_jobs_are_listed_and_shown(shop: str) -> None:
     assert "version: 4\n" in good
     assert "error: no data" in run("jobs", "status", "j1", "--tenant", "acme", "--wait", code=1).stdout
     assert read("jobs", "status", "j2", "--tenant", "acme")["state"] == "submitted"
-    assert "not stored yet (or unknown)" in run("jobs", "status", "j9", "--tenant", "acme", code=1).stderr
+    assert (
+        "tenant acme has no job j9. A trainer stores a new job when it reads it"
+        in run("jobs", "status", "j9", "--tenant", "acme", code=1).stderr
+    )
     assert "--state" in run("jobs", "list", "--state", "bogus", code=2).stderr
 
 
@@ -154,7 +157,7 @@ def stored(dsn: str, *jobs: NewJob) -> ClaimedJob:
     """Store jobs and claim the first of them."""
     with connect(dsn, application_name="tests") as connection:
         submit(connection, jobs)
-        claimed = claim_next(connection, lease_seconds=60, most_attempts=3)
+        claimed = claim_next(connection, lease_seconds=60, max_attempts=3)
         assert claimed is not None
         heartbeat(connection, claimed, 3, 10)
     return claimed
@@ -165,10 +168,10 @@ def new(name: str, kind: str = "train", **parameters: str) -> NewJob:
 
 
 @pytest.mark.postgres
-def test_a_status_tells_signs_of_life_attempts_and_a_cancellation(shop: str) -> None:
+def test_a_status_shows_heartbeat_attempts_and_cancellation(shop: str) -> None:
     stored(shop, new("long"))
     text = run("jobs", "status", "long", "--tenant", "acme").stdout
-    assert "attempts: 1; last sign of life 20" in text
+    assert "attempts: 1; last heartbeat 20" in text
     with connect(shop, application_name="tests") as connection:
         submit(connection, [new("stop", "cancel", target_job_id="long")])
     assert (
@@ -188,8 +191,8 @@ def test_an_id_that_another_job_has_is_refused_before_anything_is_sent(
     sent: list[tuple[str, ...]] = []
     monkeypatch.setattr(jobs, "_publish", lambda *arguments: sent.append(arguments))
     submission = ("jobs", "submit", "train", "--tenant", "acme", "--id", "mine", "-s")
-    told = run(*submission, "model=poisson", code=2).stderr
-    assert "taken by another job: train model=markov (running); yours is not done" in told
+    reported = run(*submission, "model=poisson", code=2).stderr
+    assert "taken by another job: train model=markov (running); your job is not done; choose another id" in reported
     assert sent == []
     assert run(*submission, "model=markov").stdout == "mine\n"
     assert len(sent) == 1
@@ -214,15 +217,15 @@ def test_a_cancellation_says_what_is_known_of_its_job(shop: str, monkeypatch: py
     monkeypatch.setattr(jobs, "_publish", lambda *arguments: sent.append(arguments))
     claimed = stored(shop, new("long"))
     cancel = ("jobs", "cancel", "--tenant", "acme")
-    assert "asked; see: attributary jobs status long" in run(*cancel, "long").stdout
-    assert "no job later of acme is stored yet (or it is unknown)" in run(*cancel, "later").stdout
+    assert "Cancellation requested. See: attributary jobs status long" in run(*cancel, "long").stdout
+    assert "No job later of acme is stored; it will be cancelled if it arrives." in run(*cancel, "later").stdout
     with connect(shop, application_name="tests") as connection:
         finish(connection, claimed, "failed", error="no data")
     assert len(sent) == 2
     assert "has ended already: failed" in run(*cancel, "long", code=1).stderr
     assert len(sent) == 2
     monkeypatch.delenv("DATABASE_URL")
-    assert "only known with DATABASE_URL" in run(*cancel, "long").stdout
+    assert "Set DATABASE_URL to check the state of the job" in run(*cancel, "long").stdout
 
 
 @pytest.mark.postgres
@@ -246,7 +249,7 @@ def test_results_are_shown_in_short_and_without_control_characters(shop: str) ->
     assert "net_value_micros.EUR: 5\n" in text
     assert "insights: 40 entries\n" in text
     assert "and 481 channels more" in text
-    assert text.endswith("all of it: --json\n")
+    assert text.endswith("all fields: --json\n")
     assert len(text.splitlines()) < 50
     assert re.search(r"mail\\x1b\[2J\\n +50.00% +50.00%", text)
     assert read("jobs", "status", f"id{evil}", "--tenant", "acme")["result"] == result

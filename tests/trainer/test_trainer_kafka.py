@@ -124,7 +124,7 @@ def test_jobs_go_through_kafka_and_come_back(shop: str, fresh_topics: str, tmp_p
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("point", [point for point in crash_points("trainer") if "upkeep" not in point])
+@pytest.mark.parametrize("point", [point for point in crash_points("trainer") if "_state_" not in point])
 def test_a_job_survives_the_death_of_its_worker(shop: str, fresh_topics: str, tmp_path: Path, point: str) -> None:
     with trainer(tmp_path, crash_at=point) as child:
         run("jobs", "submit", "train", *ACME, *ACTIVATED, "--id", "t1")

@@ -29,7 +29,7 @@ from attributary.consumers.training.batch_analysis import JourneyFilter, analyze
 from attributary.consumers.training.calibrate import calibrated
 from attributary.consumers.training.journey_analysis import analyze_journey
 from attributary.consumers.training.rates import fit_rates
-from attributary.consumers.training.read_exposures import Watched, watch
+from attributary.consumers.training.read_exposures import ObservedExposures, read_exposures
 from attributary.consumers.training.read_journeys import Window
 from attributary.consumers.training.train import TrainingError, TrainingPlan, train
 from attributary.schemas.codec import Codec
@@ -74,9 +74,9 @@ def trained(dsn: str, window: Window | None = None, **settings: Any) -> NewState
         return train(connection, TrainingPlan("poisson", window or Window("acme"), DAY, settings=settings))
 
 
-def watched(dsn: str, window: Window) -> Watched:
+def observed(dsn: str, window: Window) -> ObservedExposures:
     with closing(StoreSession(dsn, "tests")) as session, session.snapshot() as connection:
-        return watch(connection, window)
+        return read_exposures(connection, window)
 
 
 def credited(dsn: str, commands: Sequence[Outbound]) -> list[dict[str, Any]]:
@@ -99,9 +99,13 @@ def test_known_rates_come_out_of_the_store(database: str) -> None:
     shares = [row["poisson"]["share"] for row in report["channels"]] + [report["baseline"]["share"]]
     assert sum(shares) == pytest.approx(1)
     assert channels["search"]["poisson"]["share"] > 3 * channels["mail"]["poisson"]["share"]
-    apart = [row["spread_over_models"] for row in report["channels"]]  # of what channels receive: what one has less
-    assert len(apart) == 2
-    assert apart[0] == pytest.approx(apart[1])  # the other has more, for the baseline takes no part
+    spread_over_models = [
+        row["spread_over_models"] for row in report["channels"]
+    ]  # of what channels receive: what one has less
+    assert len(spread_over_models) == 2
+    assert spread_over_models[0] == pytest.approx(
+        spread_over_models[1]
+    )  # the other has more, for the baseline takes no part
     json.dumps(dict(state.metadata), allow_nan=False)
 
 
@@ -109,11 +113,11 @@ def test_conversions_whose_path_was_one_too_many_are_told(database: str, monkeyp
     feed(database, world(400, seed=5))
     whole = trained(database).metadata["diagnostics"]
     assert whole["conversions_left_out_of_shares"] == 0
-    monkeypatch.setattr(watching, "_MOST_PATHS", 3)
+    monkeypatch.setattr(watching, "_MAX_PATHS", 3)
     cut = trained(database).metadata["diagnostics"]
     assert cut["conversions_left_out_of_shares"] > 0
-    told = cut["conversions_in_shares"] + cut["conversions_left_out_of_shares"]
-    assert told == whole["conversions_in_shares"]
+    reported = cut["conversions_in_shares"] + cut["conversions_left_out_of_shares"]
+    assert reported == whole["conversions_in_shares"]
 
 
 def in_force(dsn: str) -> TrainedState:
@@ -199,19 +203,19 @@ def test_who_is_watched_depends_on_touches_alone(database: str) -> None:
             touchpoint("end", 60, "mail"),
         ],
     )
-    seen = watched(database, Window("acme", since=NOW + 40 * DAY, until=NOW + 55 * DAY))
+    seen = observed(database, Window("acme", since=NOW + 40 * DAY, until=NOW + 55 * DAY))
     assert seen.until == NOW + 55 * DAY
     assert (seen.people, seen.unwatched) == (2, 2)
     assert seen.counts.days.sum() == 15 + 10  # the open ones too, to the end of the window
     assert seen.counts.conversions.sum() == 1
     assert seen.counts.conversions_with().tolist() == [0, 1]
     assert dict(seen.paths) == {(("search", 1),): 1}
-    everything = watched(database, Window("acme"))
+    everything = observed(database, Window("acme"))
     assert everything.until == NOW + 60 * DAY + 1
     assert everything.counts.days.sum() == 60 + 25 + 15
     assert dict(everything.paths) == {(): 1, (("search", 1),): 1}
-    assert watched(database, Window("nobody")).until is None
-    other = watched(database, Window("acme", conversion_types=frozenset({"lead"})))
+    assert observed(database, Window("nobody")).until is None
+    other = observed(database, Window("acme", conversion_types=frozenset({"lead"})))
     assert other.counts.conversions.sum() == 0
     assert len(AGE_BOUNDS) == 3
 
@@ -221,14 +225,14 @@ def test_half_of_the_people_are_watched_where_their_exposures_are_too_many(datab
     feed(database, [touchpoint(f"p{number}", 0, f"c{number}") for number in people])
     feed(database, [order(f"p{number}", 2, 5) for number in people] + [touchpoint("end", 40, "c0")])
     with closing(StoreSession(database, "tests")) as session, session.snapshot() as connection:
-        told: list[tuple[int, int | None]] = []
-        everybody = watch(connection, Window("acme"), lambda *done: told.append(done), most_size=13_210)
-        half = watch(connection, Window("acme"), lambda *done: told.append(done), most_size=13_209)
-        quarter = watch(connection, Window("acme"), most_size=half.counts.size - 1)
+        reported: list[tuple[int, int | None]] = []
+        everybody = read_exposures(connection, Window("acme"), lambda *done: reported.append(done), max_size=13_210)
+        half = read_exposures(connection, Window("acme"), lambda *done: reported.append(done), max_size=13_209)
+        quarter = read_exposures(connection, Window("acme"), max_size=half.counts.size - 1)
     assert len(everybody.counts.exposures) == 3 * 400 + 1  # three ages of each channel, and none
     assert [seen.halvings for seen in (everybody, half, quarter)] == [0, 1, 2]
-    assert told.count((0, 401)) == 3  # everybody, everybody again, half of them
-    assert told[-1] == (401, 401)
+    assert reported.count((0, 401)) == 3  # everybody, everybody again, half of them
+    assert reported[-1] == (401, 401)
     keys = [f"a:p{number}".encode() for number in people] + [b"a:end"]
     kept = [sum(crc32(key) % 2**halvings == 0 for key in keys) for halvings in range(3)]
     assert [seen.people for seen in (everybody, half, quarter)] == kept
@@ -311,8 +315,8 @@ def test_totals_are_scaled_by_experiments_and_journeys_are_not(
         assert "no channel 'radio'" in command(*calibrate, code=2).stderr
     command("models", "train", *acme, "--model", "markov", *window, "--closing", "all", "--half-life", "5")
     lift.write_text("channel,conversions,standard_error\nsearch,100,20\n", encoding="utf-8")
-    faded = ("models", "calibrate", "markov", "4", *acme, "--experiments", str(lift))
-    assert "give the experiments as shares" in command(*faded, code=2).stderr
+    weighted = ("models", "calibrate", "markov", "4", *acme, "--experiments", str(lift))
+    assert "give the experiments as shares" in command(*weighted, code=2).stderr
     said = command("models", "insights", "markov", "1", *acme).stdout
     assert "findings that pass their test" in said
     assert "population.lag_p90" in said

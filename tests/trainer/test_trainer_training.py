@@ -18,7 +18,7 @@ from attributary.consumers.store.models.model_states import save_states, show_st
 from attributary.consumers.store.models.timelines import Selection, stream_timelines
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.training.journeys import FinishRules, finished_journeys
-from attributary.consumers.training.read_journeys import Closing, Learned, Window, learn
+from attributary.consumers.training.read_journeys import Closing, Window, WindowStatistics, read_statistics
 from attributary.consumers.training.train import TrainingError, TrainingPlan, train
 from attributary.producers.pathdata import (
     PathDataMissingError,
@@ -58,9 +58,9 @@ def counted(rows: Sequence[PathRow], value_micros: int) -> JourneyState:
     return JourneyState.fit(batch, outcomes)
 
 
-def learned(dsn: str, window: Window, **options: Any) -> Learned:
+def statistics(dsn: str, window: Window, **options: Any) -> WindowStatistics:
     with closing(StoreSession(dsn, "tests")) as session, session.snapshot() as connection:
-        return learn(connection, window, INACTIVITY, **options)
+        return read_statistics(connection, window, INACTIVITY, **options)
 
 
 def trained(dsn: str, plan: TrainingPlan) -> NewState:
@@ -94,7 +94,7 @@ def test_journeys_through_the_stitcher_come_out_as_they_went_in(database: str) -
     feed(database, ((topic, record) for topic, _, record in replay))
     with connect(database, application_name="tests") as connection:
         assert close_journeys(connection, silent_since_us=NOW, limit=10**9) == replay.journeys
-    found, steps = learned(database, Window("pathdata")), list[tuple[int, int | None]]()
+    found, steps = statistics(database, Window("pathdata")), list[tuple[int, int | None]]()
     expected = counted(rows, replay.value_micros)
     assert found.currency == "EUR"
     assert (found.counts.people, found.counts.open_touches, found.counts.passed_over) == (replay.journeys, 0, 0)
@@ -104,7 +104,7 @@ def test_journeys_through_the_stitcher_come_out_as_they_went_in(database: str) -
     for part in ("steps", "opens", "conversions", "nulls"):
         assert (getattr(found.state.chain, part) == getattr(expected.chain, part)).all()
     assert found.policies == (POLICY.version,)
-    again = learned(database, Window("pathdata"), progress=lambda done, total: steps.append((done, total)))
+    again = statistics(database, Window("pathdata"), progress=lambda done, total: steps.append((done, total)))
     assert again.state == found.state
     assert (steps[0], steps[-1]) == ((0, replay.journeys), (replay.journeys, replay.journeys))
 
@@ -119,23 +119,23 @@ def test_only_closed_people_are_counted_as_not_converting(database: str) -> None
             order("buyer", 40, 5),
         ],
     )
-    sets = learned(database, Window("acme")).state.sets
+    sets = statistics(database, Window("acme")).state.sets
     assert sets == {("search",): (1, 0, 5_000_000)}
-    silent = learned(database, Window("acme", closing=Closing.SILENT))
+    silent = statistics(database, Window("acme", closing=Closing.SILENT))
     assert silent.state.sets == {("search",): (1, 0, 5_000_000), ("mail",): (0, 1, 0)}
     assert silent.counts.open_touches == 1
-    everybody = learned(database, Window("acme", closing=Closing.ALL))
+    everybody = statistics(database, Window("acme", closing=Closing.ALL))
     assert everybody.state.sets[("search",)] == (1, 1, 5_000_000)
     with connect(database, application_name="tests") as connection:
         close_journeys(connection, silent_since_us=NOW + 99 * DAY, limit=100)
-    assert learned(database, Window("acme")).state.sets == {
+    assert statistics(database, Window("acme")).state.sets == {
         ("search",): (1, 1, 5_000_000),
         ("mail",): (0, 1, 0),
     }
-    assert learned(database, Window("acme", since=NOW + 39 * DAY)).state.sets == {("search",): (1, 1, 5_000_000)}
-    assert learned(database, Window("acme", until=NOW + 39 * DAY)).state.sets == {("mail",): (0, 1, 0)}
-    assert learned(database, Window("acme", journey_key="a:old")).state.sets == {("mail",): (0, 1, 0)}
-    assert learned(database, Window("nobody")).state.sets == {}
+    assert statistics(database, Window("acme", since=NOW + 39 * DAY)).state.sets == {("search",): (1, 1, 5_000_000)}
+    assert statistics(database, Window("acme", until=NOW + 39 * DAY)).state.sets == {("mail",): (0, 1, 0)}
+    assert statistics(database, Window("acme", journey_key="a:old")).state.sets == {("mail",): (0, 1, 0)}
+    assert statistics(database, Window("nobody")).state.sets == {}
 
 
 def test_a_person_with_several_devices_is_one_person(database: str) -> None:
@@ -150,14 +150,14 @@ def test_a_person_with_several_devices_is_one_person(database: str) -> None:
             order("laptop", 4, 7),
         ],
     )
-    found = learned(database, Window("acme"))
+    found = statistics(database, Window("acme"))
     assert found.state.sets == {("mail", "social"): (1, 0, 7_000_000)}
     assert found.counts.people == 2  # anna, and the tablet that nobody owns
     for key in ("a:phone", "a:laptop", "u:anna"):
-        assert learned(database, Window("acme", journey_key=key)).state.sets == found.state.sets
+        assert statistics(database, Window("acme", journey_key=key)).state.sets == found.state.sets
     with connect(database, application_name="tests") as connection:
         close_journeys(connection, silent_since_us=NOW + 99 * DAY, limit=100)
-    assert ("search",) in learned(database, Window("acme")).state.sets
+    assert ("search",) in statistics(database, Window("acme")).state.sets
 
 
 def test_amounts_of_two_currencies_are_never_added(database: str) -> None:
@@ -169,10 +169,10 @@ def test_amounts_of_two_currencies_are_never_added(database: str) -> None:
             order("q", 2, 100, currency="JPY"),
         ],
     )
-    found = learned(database, Window("acme"))
+    found = statistics(database, Window("acme"))
     assert (found.currency, found.state.value_micros, found.state.conversions) == ("EUR", 6_000_000, 3)
     assert found.counts.foreign_currency == 1
-    other = learned(database, Window("acme"), currency="JPY")
+    other = statistics(database, Window("acme"), currency="JPY")
     assert (other.state.value_micros, other.counts.foreign_currency) == (100_000_000, 2)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from attributary.cli.job_views import print_job
+from attributary.cli.job_tables import print_job
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.records import Outcome
 from attributary.consumers.store.connection import connect
@@ -25,7 +25,7 @@ from attributary.consumers.trainer.worker import WorkerLimits
 from attributary.schemas.codec import Codec
 from attributary.schemas.topics import job_key
 from tests.factories.training_events import NOW, feed, order, touchpoint
-from tests.trainer.training_harness import PATIENCE_SECONDS, Bench, Trainer, job, record, running
+from tests.trainer.training_harness import PATIENCE_SECONDS, HeldHandlers, Trainer, job, record, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -90,7 +90,8 @@ def test_a_training_says_what_moved_since_the_version_in_force(trainer: Trainer)
     assert again.result["drift"] == {"from_version": 1, "changed": [], "total_variation": {"poisson": 0.0}}
     for name, value in (("half_life_days", "7"), ("currency", "EUR")):
         refused = trainer.run("train", model="poisson", **{name: value})
-        assert refused.error == f"{name}: is not for poisson, whose rates are of the whole window and of no value"
+        why = "because its rates describe the whole window and use no values"
+        assert refused.error == f"{name}: is not for poisson, {why}"
 
 
 def test_a_version_of_no_use_is_not_brought_into_force_unless_forced(trainer: Trainer) -> None:
@@ -224,19 +225,19 @@ def test_what_is_no_job_is_a_dead_letter(trainer: Trainer) -> None:
 
 
 @contextmanager
-def waiting_worker(dsn: str, limits: WorkerLimits | None = None) -> Iterator[tuple[Trainer, Bench]]:
-    bench = Bench(StoreSession(dsn, "tests-reader"))
+def waiting_worker(dsn: str, limits: WorkerLimits | None = None) -> Iterator[tuple[Trainer, HeldHandlers]]:
+    bench = HeldHandlers(StoreSession(dsn, "tests-reader"))
     with running(dsn, limits, bench) as trainer:
         yield trainer, bench
 
 
 @pytest.fixture
-def held(database: str) -> Iterator[tuple[Trainer, Bench]]:
+def held(database: str) -> Iterator[tuple[Trainer, HeldHandlers]]:
     with waiting_worker(database) as found:
         yield found
 
 
-def test_a_running_job_is_cancelled_at_its_next_step(held: tuple[Trainer, Bench]) -> None:
+def test_a_running_job_is_cancelled_at_its_next_step(held: tuple[Trainer, HeldHandlers]) -> None:
     trainer, bench = held
     trainer.submit(job("long", "train"))
     assert bench.entered.wait(PATIENCE_SECONDS)
@@ -247,7 +248,7 @@ def test_a_running_job_is_cancelled_at_its_next_step(held: tuple[Trainer, Bench]
     assert trainer.row("stop").state == "succeeded"
 
 
-def test_a_bug_in_one_job_fails_that_job_only(held: tuple[Trainer, Bench]) -> None:
+def test_a_bug_in_one_job_fails_that_job_only(held: tuple[Trainer, HeldHandlers]) -> None:
     trainer, bench = held
     bench.go_on.set()
     trainer.submit(job("buggy", "train", bug="1"), job("next", "train"))
@@ -274,7 +275,7 @@ def test_the_job_of_a_dead_worker_starts_again(database: str) -> None:
         trainer.worker.stop(PATIENCE_SECONDS)  # nobody works: the claim below is a dead process's
         trainer.submit(job("long", "train"))
         with connect(database, application_name="tests") as connection:
-            assert claim_next(connection, lease_seconds=60, most_attempts=3) is not None
+            assert claim_next(connection, lease_seconds=60, max_attempts=3) is not None
             connection.commit()
         bench.go_on.set()
     with waiting_worker(database, limits) as (trainer, bench):
@@ -290,14 +291,14 @@ def test_a_worker_that_was_thought_dead_writes_nothing(database: str) -> None:
         trainer.submit(job("long", "train"))
         assert bench.entered.wait(PATIENCE_SECONDS)
         with connect(database, application_name="tests") as connection:
-            assert claim_next(connection, lease_seconds=0, most_attempts=3) is not None
+            assert claim_next(connection, lease_seconds=0, max_attempts=3) is not None
             connection.commit()
         bench.go_on.set()
         trainer.status_arrives("long", "running")
     assert (trainer.row("long").state, trainer.row("long").result) == ("running", None)
 
 
-def test_statuses_wait_for_kafka(held: tuple[Trainer, Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_statuses_wait_for_kafka(held: tuple[Trainer, HeldHandlers], monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, bench = held
     monkeypatch.setattr(statuses, "_WAIT_SECONDS", 0.1)
     bench.go_on.set()
@@ -336,7 +337,7 @@ def counted(kind: str, outcome: str) -> float:
 
 
 def test_every_end_of_a_job_is_counted_and_logged_with_its_reason(database: str) -> None:
-    limits = WorkerLimits(lease_seconds=0.1, most_attempts=1, poll_seconds=0.02, heartbeat_seconds=0.02)
+    limits = WorkerLimits(lease_seconds=0.1, max_attempts=1, poll_seconds=0.02, heartbeat_seconds=0.02)
     with running(database, limits) as trainer:
         series = {tuple(sample.labels.values()) for one in metrics.jobs.collect() for sample in one.samples}
         assert {(kind, end) for kind in ("train", "rollback") for end in ("failed", "cancelled")} <= series
@@ -344,7 +345,7 @@ def test_every_end_of_a_job_is_counted_and_logged_with_its_reason(database: str)
         trainer.worker.stop(PATIENCE_SECONDS)
         trainer.submit(job("hopeless", "train"))
         with connect(database, application_name="tests") as connection:
-            assert claim_next(connection, lease_seconds=60, most_attempts=3) is not None  # and its worker dies
+            assert claim_next(connection, lease_seconds=60, max_attempts=3) is not None  # and its worker dies
             connection.commit()
         with capture_logs() as logs:
             trainer.submit(job("waits", "train"), job("c", "cancel", target_job_id="waits"))
@@ -356,21 +357,21 @@ def test_every_end_of_a_job_is_counted_and_logged_with_its_reason(database: str)
         assert trainer.ended("senseless").state == "failed"
     after = counted("train", "failed"), counted("backtest", "failed"), counted("train", "cancelled")
     assert [new - old for new, old in zip(after, before, strict=True)] == [1, 1, 1]
-    told = {each["job"]: (each["log_level"], each["why"]) for each in logs if each.get("outcome") == "failed"}
-    assert told == {
+    reported = {each["job"]: (each["log_level"], each["why"]) for each in logs if each.get("outcome") == "failed"}
+    assert reported == {
         "hopeless": ("warning", "given up: 1 workers ended while they worked on it"),
         "senseless": ("warning", "split: must be given"),
     }
 
 
-class _Away(Bench):
-    """A workshop that finds Postgres away after somebody has cancelled its job."""
+class _Away(HeldHandlers):
+    """Job handlers that find Postgres away after the job was cancelled."""
 
     def __init__(self, session: StoreSession) -> None:
         super().__init__(session)
         self.cancel: Callable[[], object] = lambda: None
 
-    def do(self, job: ClaimedJob, progress: Progress) -> Decision:
+    def handle(self, job: ClaimedJob, progress: Progress) -> Decision:
         del job, progress
         self.cancel()
         self.entered.set()
@@ -378,13 +379,13 @@ class _Away(Bench):
 
 
 def test_a_job_that_was_in_hand_when_postgres_went_away_is_counted_when_it_is_given_back(database: str) -> None:
-    limits = WorkerLimits(poll_seconds=0.02, heartbeat_seconds=60.0)  # the pulse finds out of nothing
-    workshop = _Away(StoreSession(database, "tests-reader"))
+    limits = WorkerLimits(poll_seconds=0.02, heartbeat_seconds=60.0)  # the lease sends no heartbeat meanwhile
+    handlers = _Away(StoreSession(database, "tests-reader"))
     before = counted("train", "cancelled")
-    with capture_logs() as logs, running(database, limits, workshop) as trainer:
-        workshop.cancel = lambda: trainer.submit(job("cancel-it", "cancel", target_job_id="in-hand"))
+    with capture_logs() as logs, running(database, limits, handlers) as trainer:
+        handlers.cancel = lambda: trainer.submit(job("cancel-it", "cancel", target_job_id="in-hand"))
         trainer.submit(job("in-hand", "train"))
-        assert workshop.entered.wait(PATIENCE_SECONDS)
+        assert handlers.entered.wait(PATIENCE_SECONDS)
         assert trainer.ended("in-hand").state == "cancelled"
         trainer.status_arrives("in-hand", "cancelled")
     assert counted("train", "cancelled") == before + 1
@@ -398,5 +399,5 @@ def test_an_id_that_another_job_has_is_counted_and_logged(trainer: Trainer) -> N
         trainer.submit(job("mine", "train"), job("mine", "train"))
         trainer.submit(job("mine", "train", model="poisson"))
     assert metrics.job_conflicts._value.get() == before + 1
-    conflicts = [each for each in logs if "another one" in each["event"]]
+    conflicts = [each for each in logs if "another job has its id" in each["event"]]
     assert [(each["tenant"], each["job"], each["kind"]) for each in conflicts] == [("acme", "mine", "train")]

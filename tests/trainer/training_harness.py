@@ -1,4 +1,4 @@
-"""A trainer without a broker, and a workshop whose work is waiting: for tests of the worker."""
+"""A trainer without a broker, and job handlers that a test holds: for tests of the worker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from attributary.consumers.store.connection import connect
 from attributary.consumers.store.jobs.job_views import JobRow, show_job
 from attributary.consumers.store.jobs.jobs import FINISHED
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.trainer.job_handlers import Workshop
+from attributary.consumers.trainer.job_handlers import JobHandlers
 from attributary.consumers.trainer.job_statuses import StatusPublisher
 from attributary.consumers.trainer.stage import TrainerStage
 from attributary.consumers.trainer.worker import Worker, WorkerLimits, WorkerSessions
@@ -40,15 +40,15 @@ _offsets = count()
 class Trainer:
     """A stage with its worker, and what it published."""
 
-    def __init__(self, dsn: str, limits: WorkerLimits | None = None, workshop: Workshop | None = None) -> None:
+    def __init__(self, dsn: str, limits: WorkerLimits | None = None, handlers: JobHandlers | None = None) -> None:
         self.dsn = dsn
         self.transport = MemoryTransport()
         self.deaths: list[str] = []
-        sessions = WorkerSessions(StoreSession(dsn, "tests-worker"), StoreSession(dsn, "tests-pulse"))
-        publisher = StatusPublisher(sessions.signs, Codec(), self.transport)
-        works = workshop or Workshop(StoreSession(dsn, "tests-reader"), POLICY.inactivity_micros)
+        sessions = WorkerSessions(StoreSession(dsn, "tests-worker"), StoreSession(dsn, "tests-heartbeat"))
+        publisher = StatusPublisher(sessions.heartbeats, Codec(), self.transport)
+        chosen = handlers or JobHandlers(StoreSession(dsn, "tests-reader"), POLICY.inactivity_micros)
         quick = limits or WorkerLimits(poll_seconds=0.05, heartbeat_seconds=0.02)
-        self.worker = Worker(sessions, works, publisher, quick, lambda: self.deaths.append("worker"))
+        self.worker = Worker(sessions, chosen, publisher, quick, lambda: self.deaths.append("worker"))
         self.stage = TrainerStage(StoreSession(dsn, "tests-stage"), Codec(), self.worker, 1.0, PATIENCE_SECONDS)
 
     def submit(self, *jobs: dict[str, Any]) -> Outcome:
@@ -100,21 +100,21 @@ def record(value: bytes) -> Record:
 
 
 @contextmanager
-def running(dsn: str, limits: WorkerLimits | None = None, workshop: Workshop | None = None) -> Iterator[Trainer]:
-    trainer = Trainer(dsn, limits, workshop)
+def running(dsn: str, limits: WorkerLimits | None = None, handlers: JobHandlers | None = None) -> Iterator[Trainer]:
+    trainer = Trainer(dsn, limits, handlers)
     with closing(trainer.stage):
         yield trainer
 
 
-class Bench(Workshop):
-    """A workshop whose work is waiting, until it is told to go on."""
+class HeldHandlers(JobHandlers):
+    """Job handlers that report progress until a test lets them go on."""
 
     def __init__(self, session: StoreSession) -> None:
         super().__init__(session, 0)
         self.entered = threading.Event()
         self.go_on = threading.Event()
 
-    def do(self, job: ClaimedJob, progress: Progress) -> work.Decision:
+    def handle(self, job: ClaimedJob, progress: Progress) -> work.Decision:
         self.entered.set()
         for step in range(10_000):
             progress(step, 10_000)
@@ -125,8 +125,8 @@ class Bench(Workshop):
         return lambda _connection: {"done": True}
 
 
-class SilentBench(Workshop):
-    """A workshop that computes without showing progress until it is told to end, as numpy does in a training."""
+class SilentHandlers(JobHandlers):
+    """Job handlers that report no progress until a test ends them, as numpy does in a training."""
 
     def __init__(self, session: StoreSession) -> None:
         super().__init__(session, 0)
@@ -135,7 +135,7 @@ class SilentBench(Workshop):
         self.rounds = 0
         self.wrote = False
 
-    def do(self, job: ClaimedJob, progress: Progress) -> work.Decision:
+    def handle(self, job: ClaimedJob, progress: Progress) -> work.Decision:
         del job, progress
         self.entered.set()
         numbers = np.random.default_rng(1).random(200_000)

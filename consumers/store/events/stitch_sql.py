@@ -10,7 +10,7 @@ conversion, whom a replaced content named. All of these are rare; people of new 
 
 from __future__ import annotations
 
-from attributary.consumers.store.models.changed_people import told
+from attributary.consumers.store.models.changed_people import change_note_sql
 
 _WIDEN = """
 ON CONFLICT (tenant_id, journey_key) DO UPDATE SET
@@ -89,7 +89,11 @@ def _replace(table: str, staging: str, columns: str, named: str) -> str:
         SELECT s.seq, t.* FROM {staging} s JOIN {table} t ON t.tenant_id = s.tenant_id AND t.event_id = s.event_id
         WHERE s.seq = ANY (%s::int4[])
     ), told AS (
-        {told("t.tenant_id, k.identity_key", f"FROM replaced t CROSS JOIN LATERAL ({named}) AS k (identity_key)")}
+        {
+        change_note_sql(
+            "t.tenant_id, k.identity_key", f"FROM replaced t CROSS JOIN LATERAL ({named}) AS k (identity_key)"
+        )
+    }
         WHERE k.identity_key <> ''
     )
     UPDATE {table} AS t SET ({columns}) = ROW ({staged}), updated_at = now()
@@ -154,7 +158,7 @@ WITH wins AS MATERIALIZED (
         user_id = excluded.user_id, linked_at_us = excluded.linked_at_us, link_event_id = excluded.link_event_id,
         updated_at = now()
 ), told AS (
-    {told("tenant_id, 'u:' || old_user_id", "FROM wins WHERE old_user_id <> user_id")}
+    {change_note_sql("tenant_id, 'u:' || old_user_id", "FROM wins WHERE old_user_id <> user_id")}
 )
 SELECT tenant_id, anonymous_id, old_user_id, user_id, link_event_id FROM wins WHERE old_user_id IS DISTINCT FROM user_id
 """
@@ -183,7 +187,7 @@ FROM k LEFT JOIN best b USING (tenant_id, anonymous_id)
 LEFT JOIN attribution_identities i USING (tenant_id, anonymous_id)
 WHERE i.user_id IS DISTINCT FROM b.user_id
 """
-_ANEW_TOLD = told(
+_ANEW_TOLD = change_note_sql(
     "tenant_id, identity_key",
     """FROM (
         SELECT tenant_id, 'a:' || anonymous_id FROM k
@@ -270,7 +274,7 @@ LEFT JOIN attribution_identities i
   ON e.identity_key < 'a;' AND i.tenant_id = e.tenant_id AND i.anonymous_id = substr(e.identity_key, 3)
 """
 
-_STATES_TOLD = told(
+_STATES_TOLD = change_note_sql(
     "c.tenant_id, k.identity_key",
     """FROM n JOIN attribution_conversions c ON c.tenant_id = n.tenant_id AND c.conversion_id = n.conversion_id
     CROSS JOIN LATERAL (VALUES (c.journey_key), (n.journey_key)) AS k (identity_key)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import psycopg
 
-from attributary.consumers.store.models.changed_people import told
+from attributary.consumers.store.models.changed_people import change_note_sql
 
 from .rows import RaisedVersion
 
@@ -41,7 +41,7 @@ WITH due AS (
     WHERE NOT is_final AND version > 0 AND received_at_us < %(due_before_us)s
     ORDER BY received_at_us, tenant_id, conversion_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), told AS (
-    {told("tenant_id, journey_key", "FROM due WHERE policy_version <> %(policy_version)s")}
+    {change_note_sql("tenant_id, journey_key", "FROM due WHERE policy_version <> %(policy_version)s")}
 )
 UPDATE attribution_conversions AS c
 SET is_final = true, version = c.version + 1, version_reason = 'final', previous_net_micros = c.net_value_micros,
@@ -59,7 +59,7 @@ WITH due AS (
     WHERE closed_at IS NULL AND last_received_us < %s
     ORDER BY tenant_id, journey_key LIMIT %s FOR UPDATE SKIP LOCKED
 ), told AS (
-    {told("tenant_id, journey_key", "FROM due")}
+    {change_note_sql("tenant_id, journey_key", "FROM due")}
 )
 UPDATE attribution_journeys AS j SET closed_at = now(), updated_at = now()
 FROM due WHERE j.tenant_id = due.tenant_id AND j.journey_key = due.journey_key

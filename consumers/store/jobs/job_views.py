@@ -1,6 +1,6 @@
-"""Jobs as they stand: for people who ask, for the status topic, for those on call; and how long they are kept.
+"""Jobs as they stand, for the command line, the status topic and the metrics; and their retention.
 
-Invariant: nothing here changes what becomes of a job. A job is deleted only when it has ended and its last status is on
+Invariant: nothing here changes the course of a job. A job is deleted only when it has ended and its last status is on
 the topic.
 """
 
@@ -16,7 +16,7 @@ import psycopg
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """Where a job stands."""
+    """A job as it stands."""
 
     tenant_id: str
     job_id: str
@@ -39,7 +39,7 @@ class JobRow:
 
 
 class JobBacklog(NamedTuple):
-    """What there is to do: jobs, and the ages in seconds of those that have waited and run longest; 0 without any."""
+    """Jobs that wait and run, and the ages in seconds of the oldest of each; 0 without any."""
 
     waiting: int
     oldest_waiting_seconds: float
@@ -122,9 +122,9 @@ def list_jobs(
 
     Args:
         connection: anywhere.
-        tenant_id: of this tenant only.
-        state: in this state only.
-        limit: at most so many.
+        tenant_id: this tenant only.
+        state: this state only.
+        limit: at most so many jobs.
     """
     rows = connection.execute(_LIST, {"tenant": tenant_id, "state": state, "limit": limit}).fetchall()
     return [JobRow(*row) for row in rows]
@@ -137,7 +137,7 @@ def show_job(connection: psycopg.Connection, tenant_id: str, job_id: str) -> Job
 
 
 def job_backlog(connection: psycopg.Connection) -> JobBacklog:
-    """Return how many jobs of all tenants wait and run, and for how long; a wait counts from when it was stored."""
+    """Return the backlog of all tenants; a wait counts from the time a job was stored."""
     return JobBacklog(*connection.execute(_BACKLOG).fetchall()[0])
 
 
@@ -151,11 +151,11 @@ def drifted(connection: psycopg.Connection) -> dict[str, tuple[int, int]]:
 
 
 def expire_jobs(connection: psycopg.Connection, kept_seconds: float, limit: int) -> int:
-    """Delete jobs that ended longer ago and whose last status is published; returns how many.
+    """Delete old jobs with a published last status. Return how many.
 
     Args:
         connection: in a transaction.
-        kept_seconds: how long after its end a job is kept.
-        limit: at most so many.
+        kept_seconds: time that a job is kept after its end, seconds.
+        limit: at most so many jobs.
     """
     return connection.execute(_EXPIRE, (kept_seconds, limit)).rowcount

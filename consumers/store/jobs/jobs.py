@@ -2,10 +2,10 @@
 
 States: submitted -> running -> succeeded | failed | cancelled; back to submitted when a worker gives a job back.
 
-Invariants: a job id is taken once, whatever is submitted under it later. Only the newest claim writes: a worker that
-was silent for longer than the lease finds its claim gone and its whole transaction, the job's effects included, is
-rolled back. Every change raises ``status_number``; what is above ``published_number`` is still to be published, so a
-crash between Postgres and Kafka repeats a status and never loses the last one.
+Invariants: a job id is taken once, whatever is submitted under it later. Only the newest claim writes: a worker without
+a heartbeat for longer than the lease finds its claim gone, and its whole transaction, effects included, is rolled back.
+Every change raises ``status_number``; a number above ``published_number`` is pending, so a crash between Postgres and
+Kafka repeats a status and never loses the last one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from psycopg.types.json import Jsonb
 FINISHED = ("succeeded", "failed", "cancelled")
 STATES = ("submitted", "running", *FINISHED)
 URGENT = ("activate", "rollback", "analyze_journey")
-"""Kinds that take a moment, and that somebody waits for: claimed before all others."""
+"""Short kinds with somebody waiting: claimed before all others."""
 
 
 class ClaimLostError(Exception):
@@ -28,7 +28,7 @@ class ClaimLostError(Exception):
 
 
 class NewJob(NamedTuple):
-    """A job as it was asked for; ``submitted_at`` in microseconds UTC."""
+    """A submitted job; ``submitted_at`` in microseconds UTC."""
 
     tenant_id: str
     job_id: str
@@ -40,7 +40,7 @@ class NewJob(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ClaimedJob:
-    """A job in the hands of a worker; ``claim`` is the token that its writes must show."""
+    """A job that a worker has claimed; ``claim`` is the token that its writes must show."""
 
     tenant_id: str
     job_id: str
@@ -50,11 +50,11 @@ class ClaimedJob:
 
 
 class Submission(NamedTuple):
-    """What came of storing jobs, beside the jobs that are stored now.
+    """Outcome of storing jobs.
 
     Attributes:
-        cancelled: jobs that waited and were cancelled at once, as (tenant, job id, kind).
-        conflicts: jobs that are not stored, because another one has their id, as (tenant, job id, kind).
+        cancelled: waiting jobs that were cancelled at once, as (tenant, job id, kind).
+        conflicts: jobs that are not stored because another job has their id, as (tenant, job id, kind).
     """
 
     cancelled: Sequence[tuple[str, str, str]] = ()
@@ -62,7 +62,7 @@ class Submission(NamedTuple):
 
 
 class GivenUp(NamedTuple):
-    """A job that ended because its workers died: failed, or cancelled where somebody had asked for that."""
+    """A job that ended because its workers died: failed, or cancelled if its cancellation was requested."""
 
     tenant_id: str
     job_id: str
@@ -71,8 +71,8 @@ class GivenUp(NamedTuple):
     error: str | None
 
 
-# Submissions of one tenant take turns, so that a job and its cancellation never miss each other.
-_TAKE_TURNS = """
+# One submission of a tenant at a time, so that a job and its cancellation never miss each other.
+_LOCK_TENANTS = """
 SELECT pg_advisory_xact_lock(hashtextextended('attribution_jobs|' || tenant_id, 0))
 FROM (SELECT DISTINCT tenant_id FROM unnest(%s::text[]) AS t (tenant_id) ORDER BY tenant_id) AS tenants
 """
@@ -134,7 +134,7 @@ WHERE state = 'running' AND heartbeat_at < now() - make_interval(secs => %s)
 RETURNING tenant_id, job_id, kind, state, error
 """
 
-# Who asked first is known by when a job was stored: submitted_at is the clock of the client, which may be years off.
+# The order of jobs goes by when they were stored: submitted_at is the clock of the client, which may be years off.
 _CLAIM = """
 WITH next AS (
     SELECT j.tenant_id, j.job_id FROM attribution_batch_jobs j
@@ -178,19 +178,19 @@ WHERE {_MINE} RETURNING state
 
 
 def submit(connection: psycopg.Connection, jobs: Sequence[NewJob]) -> Submission:
-    """Store jobs; one whose id is taken already is left as it is. Cancellations take effect at once.
+    """Store jobs; a job with a taken id is not stored. Cancellations take effect at once.
 
     Args:
         connection: in a transaction.
         jobs: in the order of their arrival; of two with one id the first counts.
 
     Returns:
-        The jobs that ended by it, and those whose id another job has, one of other kind or parameters. A replay names
+        Jobs that were cancelled by it, and jobs with an id that a job of other kind or parameters has. A replay returns
         the latter again, the former not.
     """
     if not jobs:
         return Submission()
-    connection.execute(_TAKE_TURNS, ([job.tenant_id for job in jobs],))
+    connection.execute(_LOCK_TENANTS, ([job.tenant_id for job in jobs],))
     keys = ([job.tenant_id for job in jobs], [job.job_id for job in jobs])
     contents = (*keys, [job.kind for job in jobs], [Jsonb(dict(job.parameters)) for job in jobs])
     connection.execute(_SUBMIT, (*contents, [job.submitted_at for job in jobs], [job.submitted_by for job in jobs]))
@@ -200,36 +200,36 @@ def submit(connection: psycopg.Connection, jobs: Sequence[NewJob]) -> Submission
     return Submission(tuple(row[:3] for row in cancelled if row[3] == "cancelled"), tuple(conflicts))
 
 
-def give_up(connection: psycopg.Connection, *, lease_seconds: float, most_attempts: int) -> list[GivenUp]:
-    """End the jobs whose workers died too often, and those of dead workers that were cancelled; returns them.
+def give_up(connection: psycopg.Connection, *, lease_seconds: float, max_attempts: int) -> list[GivenUp]:
+    """End jobs after too many deaths of workers, and cancelled jobs of dead workers. Return them.
 
     Args:
         connection: in a transaction.
-        lease_seconds: silence after which a worker is taken for dead.
-        most_attempts: a job whose workers ended so often while they had it fails.
+        lease_seconds: a worker without a heartbeat for longer is considered dead, seconds.
+        max_attempts: a job fails after this many of its workers died.
     """
-    return [GivenUp(*row) for row in connection.execute(_END_HOPELESS, (lease_seconds, most_attempts)).fetchall()]
+    return [GivenUp(*row) for row in connection.execute(_END_HOPELESS, (lease_seconds, max_attempts)).fetchall()]
 
 
-def claim_next(connection: psycopg.Connection, *, lease_seconds: float, most_attempts: int) -> ClaimedJob | None:
-    """Claim a job that waits, or whose worker has been silent for longer than the lease.
+def claim_next(connection: psycopg.Connection, *, lease_seconds: float, max_attempts: int) -> ClaimedJob | None:
+    """Claim a job that waits, or one with an expired lease.
 
-    Those of `URGENT` kind first; then of the tenant whose jobs were worked on longest ago; then the one stored first.
+    Jobs of an `URGENT` kind first, then those of the tenant that was served longest ago, then the one stored first.
 
     Args:
         connection: in a transaction.
-        lease_seconds: silence after which a worker is taken for dead.
-        most_attempts: a job whose workers ended so often while they had it is left to `give_up`.
+        lease_seconds: a worker without a heartbeat for longer is considered dead, seconds.
+        max_attempts: a job after this many deaths of its workers is left to `give_up`.
     """
-    values = {"lease": lease_seconds, "most": most_attempts, "first": list(URGENT)}
+    values = {"lease": lease_seconds, "most": max_attempts, "first": list(URGENT)}
     row = connection.execute(_CLAIM, values).fetchone()
     return ClaimedJob(*row) if row else None
 
 
 def heartbeat(connection: psycopg.Connection, job: ClaimedJob, done: int, total: int | None) -> bool:
-    """Show life and progress; returns whether the job shall stop because it was cancelled.
+    """Write a heartbeat with the progress. Return whether the job was cancelled.
 
-    The job is locked until the transaction ends: called before effects are written, it keeps all others off meanwhile.
+    The job is locked until the transaction ends, so no other worker takes it while its effects are written.
 
     Raises:
         ClaimLostError: the claim is gone.
@@ -252,10 +252,10 @@ def finish(
 
     Args:
         connection: in the transaction that writes its effects.
-        job: as claimed.
+        job: the claimed job.
         state: one of `FINISHED`.
-        result: what came of it.
-        error: what went wrong, in one sentence.
+        result: of a job that succeeded.
+        error: the reason of a failure, in one sentence.
 
     Raises:
         ClaimLostError: the claim is gone.
@@ -266,10 +266,10 @@ def finish(
 
 
 def give_back(connection: psycopg.Connection, job: ClaimedJob) -> str | None:
-    """Let another worker do the job, because this one stops; no attempt is counted.
+    """Give a job back because its worker stops; no attempt is counted.
 
     Returns:
-        "submitted"; "cancelled" for a job whose cancellation was asked for; None when the claim is gone: none to give.
+        "submitted"; "cancelled" if the cancellation was requested; None when the claim is gone.
     """
     row = connection.execute(_GIVE_BACK, _token(job)).fetchone()
     return str(row[0]) if row else None

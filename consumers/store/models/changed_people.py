@@ -1,16 +1,16 @@
-"""Who changed since the training state was last brought up to date.
+"""The people who changed since the incremental state was last brought up to date.
 
-Two sources, and together they are complete. *New events*: whatever the stitcher inserts or replaces is found by looking
-at the rows that were written since the last time; nothing is added to its hot path. *Other changes*: what happens to a
-person without an event of their own (an anonymous id or a conversion moves away, a touchpoint's content gives way, the
-sweeper closes a journey or pins another policy, a refit, a rebuild of what was damaged) writes a row of
-``attribution_training_changes`` in its own transaction, by `told`.
+Two sources, and together they are complete. *New events*: the rows that the stitcher inserts or replaces are found by
+a search for rows written since the last time; nothing is added to its hot path. *Other changes* happen to a person
+without an event of that person: an anonymous id or a conversion moves away, a replaced touchpoint, the sweeper closes a
+journey or pins another policy, a refit, a repair. Each of them writes a row of ``attribution_training_changes`` in its
+own transaction (`change_note_sql`).
 
-Invariant: a change that a snapshot sees is in the table, or found by `find_new_events` in that snapshot, whatever order
-transactions commit in. A row is new when its transaction had not surely ended at the last look (``snapshot_xmin``):
-that is exact. Only rows *written* since a time are looked at, and that time is safe: it is taken over only when every
-transaction that ran at it has ended, and a transaction's ``now()`` is the time of its start. Where times cannot be
-trusted (the server was restarted or replaced, its clock went back), all rows are looked at once.
+Invariant: a change that a snapshot sees is in the table, or `note_new_events` finds it in that snapshot, in whatever
+order transactions commit. A row is new when its transaction had not surely ended at the last search
+(``snapshot_xmin``); that test is exact. Only rows *written* since a time are searched, and that time is safe: it
+advances only when every transaction that ran at it has ended, and the ``now()`` of a transaction is the time of its
+start. After a restart or a replacement of the server, or when its clock went back, all rows are searched once.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import psycopg
 
 # Between the start of a transaction's clock and its entry among those that run are a few instructions of the server.
 _MARGIN = timedelta(seconds=60)
-# Ages of transactions are compared modulo 2^32; long before that becomes ambiguous, everybody is looked at again.
+# Ages of transactions are compared modulo 2^32; long before that becomes ambiguous, all people are noted again.
 _OLDEST_AGE = 1_000_000_000
 
 
-class Sighting(NamedTuple):
-    """What the server was doing, seen just before a snapshot was taken."""
+class ServerActivity(NamedTuple):
+    """Clock and running transactions of the server, read just before a snapshot is taken."""
 
     looked_at: datetime
     server_started: datetime
@@ -121,8 +121,8 @@ FROM attribution_training_watermark WHERE tenant_id = '*'
 """
 
 
-def told(columns: str, source: str) -> str:
-    """Return the statement that notes changed people; for a CTE of the statement that changes them.
+def change_note_sql(columns: str, source: str) -> str:
+    """Return the statement that notes changed people, for a CTE of the statement that changes them.
 
     Args:
         columns: expressions for the tenant and the identity key.
@@ -131,35 +131,35 @@ def told(columns: str, source: str) -> str:
     return f"INSERT INTO attribution_training_changes (tenant_id, identity_key) SELECT DISTINCT {columns} {source}"
 
 
-def sight(connection: psycopg.Connection) -> Sighting:
-    """Look at what the server is doing; in a transaction that ends before the snapshot of `find_new_events` begins."""
+def server_activity(connection: psycopg.Connection) -> ServerActivity:
+    """Return the activity of the server; in a transaction that ends before the snapshot of `note_new_events` begins."""
     looked_at, started = connection.execute("SELECT clock_timestamp(), pg_postmaster_start_time()").fetchall()[0]
-    running = connection.execute(_RUNNING).fetchall()  # after the clock: who starts between the two is among them
-    return Sighting(looked_at, started, frozenset(each[0] for each in running))
+    running = connection.execute(_RUNNING).fetchall()  # after the clock: includes those that start between the two
+    return ServerActivity(looked_at, started, frozenset(each[0] for each in running))
 
 
-def find_new_events(connection: psycopg.Connection, sighting: Sighting) -> int:
-    """Note the people of events that were written since the last call; returns how many.
+def note_new_events(connection: psycopg.Connection, activity: ServerActivity) -> int:
+    """Note the people of events that were written since the last call. Return how many.
 
     Args:
-        connection: in a snapshot (REPEATABLE READ) that was taken after the sighting; nobody else does this meanwhile.
-        sighting: of just before.
+        connection: in a snapshot (REPEATABLE READ) that was taken after the activity; under the state lock.
+        activity: of just before.
     """
     known = connection.execute(_WATERMARK).fetchone()
     if known is None or not 0 <= known[0] < _OLDEST_AGE:
-        found = all_people_changed(connection, None)
-        _store_watermark(connection, None, sighting.looked_at, sighting.running, sighting)
+        found = note_all_people(connection, None)
+        _store_watermark(connection, None, activity.looked_at, activity.running, activity)
         return found
     _, xmin, since, looked_at, running, found_at, server_started = known
-    distrusted = server_started != sighting.server_started or sighting.looked_at < max(found_at, looked_at)
+    distrusted = server_started != activity.server_started or activity.looked_at < max(found_at, looked_at)
     bound = None if since is None or distrusted else since - _MARGIN
     found = connection.execute(_NEW_EVENTS, {"since": bound, "xmin": xmin}).rowcount
     if distrusted:
-        _store_watermark(connection, None, sighting.looked_at, sighting.running, sighting)
-    elif sighting.running.isdisjoint(running):  # all that ran then has ended, and this snapshot sees it
-        _store_watermark(connection, looked_at, sighting.looked_at, sighting.running, sighting)
+        _store_watermark(connection, None, activity.looked_at, activity.running, activity)
+    elif activity.running.isdisjoint(running):  # all that ran then has ended, and this snapshot sees it
+        _store_watermark(connection, looked_at, activity.looked_at, activity.running, activity)
     else:
-        _store_watermark(connection, since, looked_at, frozenset(running), sighting)
+        _store_watermark(connection, since, looked_at, frozenset(running), activity)
     return found
 
 
@@ -168,20 +168,20 @@ def _store_watermark(
     since: datetime | None,
     looked_at: datetime,
     running: frozenset[str],
-    sighting: Sighting,
+    activity: ServerActivity,
 ) -> None:
     values = {"since": since, "looked_at": looked_at, "running": sorted(running)}
-    values |= {"found_at": sighting.looked_at, "server_started": sighting.server_started}
+    values |= {"found_at": activity.looked_at, "server_started": activity.server_started}
     connection.execute(_STORE_WATERMARK, values)
 
 
-def all_people_changed(connection: psycopg.Connection, tenant_id: str | None) -> int:
-    """Note everybody, of one tenant or of all; returns how many identity keys."""
+def note_all_people(connection: psycopg.Connection, tenant_id: str | None) -> int:
+    """Note all people of one tenant or of all tenants. Return the number of identity keys."""
     return connection.execute(_EVERYBODY, {"tenant": tenant_id}).rowcount
 
 
 def take_changes(connection: psycopg.Connection, tenant_id: str, limit: int) -> Sequence[str]:
-    """Take some changes off, the oldest first; returns all journey keys that they concern now, sorted."""
+    """Remove some pending changes, the oldest first. Return the journey keys that they concern now, sorted."""
     rows = connection.execute(_TAKE, {"tenant": tenant_id, "limit": limit}).fetchall()
     return sorted(row[0] for row in rows)
 
@@ -196,23 +196,23 @@ def next_tenant_with_changes(connection: psycopg.Connection, after: str) -> str 
 
 
 def pending_changes(connection: psycopg.Connection, tenant_id: str | None = None) -> tuple[int, float]:
-    """Return how many changes wait, and the age of the oldest in seconds."""
+    """Return the number of pending changes, and the age of the oldest in seconds."""
     row = connection.execute(_PENDING, {"tenant": tenant_id}).fetchone()
     return (int(row[0]), float(row[1])) if row else (0, 0.0)
 
 
 def state_lag(connection: psycopg.Connection) -> tuple[int, float]:
-    """Return how many changes wait, and for how long at most the state may have lacked something, seconds.
+    """Return the number of pending changes, and the longest time that the state may have lacked something, seconds.
 
-    Nobody notes changes while no trainer looks for them, so the time since the last look counts as well. It is 0 where
-    nobody ever looked: no state is kept.
+    While no trainer searches for new events nobody notes them, so the time since the last search counts as well. It is
+    0 before the first search: there is no state yet.
     """
     waiting, age = pending_changes(connection)
     row = connection.execute(_SINCE_LOOK).fetchone()
     return waiting, max(age, float(row[0]) if row else 0.0)
 
 
-def last_look(connection: psycopg.Connection) -> datetime | None:
-    """Return when events were last looked for."""
+def last_search(connection: psycopg.Connection) -> datetime | None:
+    """Return the time of the last search for new events."""
     row = connection.execute("SELECT found_at FROM attribution_training_watermark WHERE tenant_id = '*'").fetchone()
     return row[0] if row else None

@@ -1,7 +1,7 @@
-"""The training state that is kept up to date, as it lies in Postgres: contributions, sums by day, totals.
+"""The incremental state in Postgres: contributions of people, sums by day, totals.
 
-Invariant: whoever writes here is alone (`turn`) and works in one snapshot, so that state, contributions and the changes
-taken off are one transaction: a crash leaves all of them as they were before.
+Invariant: a writer holds the state lock and works in one snapshot. State, contributions and the removal of pending
+changes are one transaction, so a crash leaves all of them as they were before.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from attributary.consumers.store.connection import translated_errors
 Period = tuple[int, str]
 """Day of the end (days since 1970-01-01 UTC), and currency; the empty currency: journeys without conversion."""
 
-# An arbitrary constant: the name "attributary training" as far as Postgres is concerned.
+# An arbitrary constant that names this lock in Postgres.
 _LOCK = 0x6174747A
 
 _TOTALS = """
@@ -62,7 +62,7 @@ DELETE FROM attribution_training_changes WHERE tenant_id = %(tenant)s;
 
 
 class StoredContribution(NamedTuple):
-    """What a person contributes: the finished journeys as text, and touches that are not used."""
+    """The contribution of a person: finished journeys as text, and numbers of unused touches."""
 
     journeys: str
     open_touches: int
@@ -71,15 +71,15 @@ class StoredContribution(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What is known of a tenant's state beside the sums by day.
+    """Totals of the state of a tenant, beside the sums by day.
 
     Attributes:
         inactivity_micros: silence that ends a journey without conversion, microseconds.
-        people: people in it.
-        open_touches: their touches in journeys that are not finished.
-        passed_over: their touches that count for no conversion although one followed.
-        policies: number of conversions by the version of the lookback policy that they pin.
-        replaced: how often a person's contribution was replaced.
+        people: people in the state.
+        open_touches: touches in journeys that are not finished.
+        passed_over: touches that count for no conversion although one followed.
+        policies: conversions by the version of their lookback policy.
+        replaced: replacements of contributions so far.
     """
 
     inactivity_micros: int
@@ -91,27 +91,27 @@ class Totals:
 
 
 @contextmanager
-def turn(connection: psycopg.Connection, *, wait: bool) -> Iterator[bool]:
-    """Be the only one who keeps the state up to date; yields False when somebody else is at it.
+def state_lock(connection: psycopg.Connection, *, wait: bool) -> Iterator[bool]:
+    """Take the lock of all writers of the incremental state; yield False when another process holds it.
 
-    The lock is the session's: it must be there before a transaction takes its snapshot, and it is gone when the
-    connection is.
+    It is a lock of the session: it must be held before a transaction takes its snapshot, and it ends with the
+    connection.
 
     Args:
         connection: not in a transaction.
-        wait: for the other one to end.
+        wait: wait until the other process releases it.
     """
     with translated_errors():
         if wait:
             connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
-            mine = True
+            is_held = True
         else:
-            mine = bool(connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchall()[0][0])
+            is_held = bool(connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchall()[0][0])
         connection.commit()
     try:
-        yield mine
+        yield is_held
     finally:
-        if mine and not connection.closed:
+        if is_held and not connection.closed:
             with translated_errors():
                 connection.rollback()
                 connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
@@ -119,26 +119,26 @@ def turn(connection: psycopg.Connection, *, wait: bool) -> Iterator[bool]:
 
 
 def totals_of(connection: psycopg.Connection, tenant_id: str) -> Totals | None:
-    """Return the totals of a tenant; None while no state is kept for it."""
+    """Return the totals of a tenant; None without a state."""
     row = connection.execute(_TOTALS, (tenant_id,)).fetchone()
     return Totals(*row) if row else None
 
 
 def store_totals(connection: psycopg.Connection, tenant_id: str, totals: Totals) -> None:
-    """Put the totals in place of those before."""
+    """Store the totals of a tenant."""
     policies = Jsonb(dict(totals.policies))
     counts = (totals.people, totals.open_touches, totals.passed_over)
     connection.execute(_STORE_TOTALS, (tenant_id, totals.inactivity_micros, *counts, policies, totals.replaced))
 
 
-def tenants_kept(connection: psycopg.Connection) -> list[str]:
-    """Return the tenants for whom a state is kept, by name."""
+def tenants_with_state(connection: psycopg.Connection) -> list[str]:
+    """Return the tenants with a state, by name."""
     rows = connection.execute("SELECT tenant_id FROM attribution_training_upkeep ORDER BY tenant_id").fetchall()
     return [row[0] for row in rows]
 
 
 def clear(connection: psycopg.Connection, tenant_id: str) -> None:
-    """Forget contributions, sums and noted changes of a tenant; the totals are the caller's to replace."""
+    """Delete contributions, sums and pending changes of a tenant; the caller replaces the totals."""
     for statement in _CLEAR.split(";")[:-1]:
         connection.execute(statement, {"tenant": tenant_id})
 
@@ -146,13 +146,13 @@ def clear(connection: psycopg.Connection, tenant_id: str) -> None:
 def contributions(
     connection: psycopg.Connection, tenant_id: str, people: Sequence[str]
 ) -> dict[str, StoredContribution]:
-    """Return what these people contribute; who contributes nothing is left out."""
+    """Return the contributions of people; people without one are left out."""
     rows = connection.execute(_CONTRIBUTIONS, (list(people), tenant_id)).fetchall()
     return {row[0]: StoredContribution(*row[1:]) for row in rows}
 
 
 def count_contributions(connection: psycopg.Connection, tenant_id: str) -> int:
-    """Return how many people contribute."""
+    """Return the number of people with a contribution."""
     row = connection.execute(
         "SELECT count(*) FROM attribution_training_people WHERE tenant_id = %s", (tenant_id,)
     ).fetchone()
@@ -162,7 +162,7 @@ def count_contributions(connection: psycopg.Connection, tenant_id: str) -> int:
 def replace_contributions(
     connection: psycopg.Connection, tenant_id: str, gone: Sequence[str], new: Mapping[str, StoredContribution]
 ) -> None:
-    """Drop some people's contributions and store others'."""
+    """Delete the contributions of some people and store new ones."""
     if gone:
         connection.execute(_DROP_CONTRIBUTIONS, (tenant_id, list(gone)))
     if new:
@@ -177,7 +177,7 @@ def replace_contributions(
 def periods(
     connection: psycopg.Connection, tenant_id: str, wanted: Iterable[Period] | None = None
 ) -> dict[Period, Mapping[str, Any]]:
-    """Return the sums by day and currency as documents; of all, or of those that are wanted and there."""
+    """Return the sums by day and currency as documents: all, or those of the wanted periods that exist."""
     if wanted is None:
         rows = connection.execute(_PERIODS, (tenant_id,)).fetchall()
     else:
@@ -188,7 +188,7 @@ def periods(
 def replace_periods(
     connection: psycopg.Connection, tenant_id: str, new: Mapping[Period, Mapping[str, Any] | None]
 ) -> None:
-    """Put sums in place of those of the same periods; None: nothing is left of a period."""
+    """Replace the sums of periods; None deletes a period."""
     if not new:
         return
     connection.execute(_DROP_PERIODS, (*_columns(new), tenant_id))

@@ -1,8 +1,8 @@
-"""Trained models by version, and which of them are in force together.
+"""Trained models by version, and the model sets that are in force.
 
 Invariants: a stored state never changes, so a pinned model set gives the same models for as long as it is kept. At most
-one version of a model is active per tenant. What is active together has a number, the model set, which rises by one
-with every change and is never used again; set 0 means "no trained model". All writers of one tenant take turns.
+one version of a model is active per tenant. The active versions together have a number, the model set. It rises by one
+with every change and is never used again; set 0 means "no trained model". A lock puts all writers of a tenant in order.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from psycopg.types.json import Jsonb
 from attributary.attribution_core.models.model_set import TrainedState
 
 OK = "ok"
-"""The status of a version that is good for crediting."""
-_MOST_VERSION = (1 << 63) - 1
+"""The status of a version that may credit conversions."""
+_MAX_VERSION = (1 << 63) - 1
 
 Pin = tuple[str, int]
 States = dict[str, TrainedState]
 
 
 class ModelStateError(LookupError):
-    """A version or a model set that is not stored, or one that cannot be changed as asked."""
+    """A version or a model set that is not stored, or a change that is not possible; the text gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +54,19 @@ class StateSummary:
 
     @property
     def status(self) -> str | None:
-        """What its training said of it in one line, `OK` or what is wrong; None where nothing was said."""
+        """The verdict of its training in one line: `OK` or what is wrong; None for versions of old code."""
         status = self.metadata.get("diagnostics", {}).get("status")
         return None if status is None else str(status)
 
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """What is in force after a change.
+    """The versions in force after a change.
 
     Attributes:
-        model_set: its number; 0 while nothing was ever active.
+        model_set: number of the set; 0 while nothing was ever active.
         versions: model name to version.
-        changed: False when it was in force already, so that nothing was written.
+        changed: False when they were in force already and nothing was written.
     """
 
     model_set: int
@@ -126,11 +126,11 @@ WHERE s.tenant_id = %(tenant)s AND (s.versions ->> %(model)s)::bigint < %(versio
 
 
 def save_states(connection: psycopg.Connection, states: Sequence[NewState]) -> list[int]:
-    """Store states as the next versions of their models, none of them active; returns the versions in order.
+    """Store states as the next versions of their models, none of them active. Return the versions in order.
 
     Args:
         connection: in a transaction.
-        states: as trained.
+        states: from a training.
     """
     for tenant in sorted({state.tenant_id for state in states}):
         connection.execute(_TAKE_TURNS, (tenant,))
@@ -152,15 +152,15 @@ def save_states(connection: psycopg.Connection, states: Sequence[NewState]) -> l
 def fetch_model_sets(connection: psycopg.Connection, pins: Iterable[Pin]) -> dict[Pin, States]:
     """Return the trained states of many (tenant, model set) in one query.
 
-    What a pin stands for never changes: whoever asks may keep the answer for good.
+    The states of a pin never change, so a caller may keep the answer for good.
 
     Args:
         connection: anywhere.
         pins: as conversions pin them; set 0 has no states.
 
     Raises:
-        ModelStateError: a set, or a state that it names, is not stored. It cannot happen while nobody deletes rows, and
-            crediting on without it would give other numbers than before.
+        ModelStateError: a set, or one of its states, is not stored. Only deleted rows cause it, and credits without
+            them would be other numbers than before.
     """
     wanted = sorted(set(pins))
     found: dict[Pin, States] = {pin: {} for pin in wanted}
@@ -214,23 +214,37 @@ def show_state(
         ModelStateError: it is not stored.
     """
     row = None
-    if 0 < version <= _MOST_VERSION:  # a number that Postgres can hold
+    if 0 < version <= _MAX_VERSION:  # a number that Postgres can hold
         row = connection.execute(_SHOW, (tenant_id, model, version)).fetchone()
     if row is None:
         raise ModelStateError(f"{model} has no version {version} for tenant {tenant_id}")
     return StateSummary(*row[:-1]), _trained(version, row[-1])
 
 
+def choose_version(connection: psycopg.Connection, tenant_id: str, model: str, version: int | None) -> int:
+    """Return a version: the given one, else the active one, else the newest.
+
+    Raises:
+        ModelStateError: the model has no version.
+    """
+    if version is not None:
+        return version
+    rows = list_states(connection, tenant_id, model)
+    if not rows:
+        raise ModelStateError(f"{model} has no version for tenant {tenant_id}; train it: attributary models train")
+    return next((row.version for row in rows if row.is_active), rows[0].version)
+
+
 def activate(
     connection: psycopg.Connection, tenant_id: str, versions: Mapping[str, int], *, force: bool = False
 ) -> Activation:
-    """Bring versions into force, all at once; other models stay as they are.
+    """Activate versions, all at once; other models stay as they are.
 
     Args:
         connection: in a transaction.
-        tenant_id: whose.
+        tenant_id: the tenant.
         versions: model name to version.
-        force: also a version that says of itself that it is not good for crediting.
+        force: also versions with another status than "ok".
 
     Raises:
         ModelStateError: a version is not stored, or its status is not "ok".
@@ -248,11 +262,11 @@ def activate(
 
 
 def deactivate(connection: psycopg.Connection, tenant_id: str, models: Iterable[str]) -> Activation:
-    """Take models out of force: their journeys are credited by the declared fallback from the next version on.
+    """Deactivate models: new versions of conversions are credited by the declared fallback rule.
 
     Args:
         connection: in a transaction.
-        tenant_id: whose.
+        tenant_id: the tenant.
         models: names; one that is not active stays so.
     """
     connection.execute(_TAKE_TURNS, (tenant_id,))
@@ -265,13 +279,13 @@ def deactivate(connection: psycopg.Connection, tenant_id: str, models: Iterable[
 def roll_back(
     connection: psycopg.Connection, tenant_id: str, model: str, *, from_version: int | None = None
 ) -> Activation:
-    """Return to the newest older version that was in force before; again and again it walks back to the first.
+    """Return to the newest older version that was in force before; repeated calls walk back to the first.
 
     Args:
         connection: in a transaction.
-        tenant_id: whose.
-        model: which.
-        from_version: roll back only if this version is in force. Asked twice, the second time changes nothing.
+        tenant_id: the tenant.
+        model: the model.
+        from_version: roll back only if this version is in force, so that a second call changes nothing.
 
     Raises:
         ModelStateError: the model is not active, or no older version was ever in force.

@@ -1,9 +1,9 @@
-"""The timelines of all people, streamed: what training and batch analysis read.
+"""The timelines of all people, streamed for training and batch analysis.
 
-Invariants: everything is read in one snapshot; the rows of a person follow one another, in the order of time, at one
-time touchpoints before conversions, then by id; no more than a chunk and one person are in memory. Robots' touchpoints
-are left out: they count nowhere. A person is a known user with all owned anonymous ids, or an anonymous id that nobody
-owns.
+Invariants: everything is read in one snapshot. The rows of a person follow one another in the order of time; at one
+time touchpoints come before conversions, then ids in order. No more than a chunk and one person are in memory.
+Touchpoints of robots are left out. A person is a known user with all owned anonymous ids, or an anonymous id without
+owner.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class TimelineRow(NamedTuple):
 
     journey_key: str
     known_until: int  # the person's latest event
-    is_closed: bool  # closed by the sweeper, or silent for long enough where that was asked for
+    is_closed: bool  # closed by the sweeper, or silent since `Selection.silent_since`
     is_conversion: bool
     at: int
     received_at: int
@@ -37,16 +37,16 @@ class TimelineRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Whose timelines to read.
+    """The people to read.
 
     Attributes:
         tenant_id: the tenant.
-        journey_key: of this person only.
-        since: of people with an event at or after it, microseconds UTC.
-        until: of people with an event before it, microseconds UTC.
-        silent_since: take people who were last heard of (by arrival) at or before it for closed, microseconds UTC;
-            None: only those whom the sweeper closed.
-        people: of these people only; None: of all.
+        journey_key: this person only.
+        since: people with an event at or after it, microseconds UTC.
+        until: people with an event before it, microseconds UTC.
+        silent_since: people with their last arrival at or before it count as closed, microseconds UTC; None: only
+            those that the sweeper closed.
+        people: these people only; None: all.
     """
 
     tenant_id: str
@@ -142,8 +142,8 @@ def stream_timelines(
 
     Args:
         connection: in a snapshot (REPEATABLE READ), which stays open until the last chunk.
-        selection: whose.
-        chunk_rows: a chunk ends with the person in whom it reaches so many rows.
+        selection: the people.
+        chunk_rows: a chunk ends with the person that reaches so many rows.
     """
     connection.execute(_STREAM_SETTINGS)
     with connection.cursor("attribution_timelines", binary=True) as cursor:
@@ -202,7 +202,7 @@ def person_of_conversion(connection: psycopg.Connection, tenant_id: str, convers
 
 
 def person_of_key(connection: psycopg.Connection, tenant_id: str, key: str) -> str:
-    """Return whose an identity key is now: an owned anonymous id becomes its owner's key, everything else stays."""
+    """Return the journey key of an identity key now: the key of the owner for an owned anonymous id, else the same."""
     if not key.startswith(ANONYMOUS_PREFIX):
         return key
     row = connection.execute(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import psycopg
 
-from attributary.consumers.store.models.changed_people import told
+from attributary.consumers.store.models.changed_people import change_note_sql
 
 _DUE = """
 FROM attribution_conversions c
@@ -24,7 +24,7 @@ WITH due AS (
     SELECT c.tenant_id, c.conversion_id, c.journey_key, c.policy_version AS pinned {_DUE}
     ORDER BY c.tenant_id, c.conversion_id LIMIT %(limit)s FOR UPDATE
 ), told AS (
-    {told("tenant_id, journey_key", "FROM due WHERE pinned <> %(policy)s")}
+    {change_note_sql("tenant_id, journey_key", "FROM due WHERE pinned <> %(policy)s")}
 )
 UPDATE attribution_conversions AS c SET
     version = c.version + 1, version_reason = 'model_refit', previous_net_micros = c.net_value_micros,

@@ -1,4 +1,4 @@
-"""`attributary models upkeep`: the training state that the trainer keeps up to date, looked at, rebuilt, verified."""
+"""`attributary models state`: show, rebuild and verify the incremental state of tenants."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from attributary.cli.model_options import AsJson, Tenant, progress_bar, usage_er
 from attributary.cli.tables import count, number, print_json, print_table
 
 
-def upkeep_group() -> typer.Typer:
-    """Return the group `upkeep`."""
+def incremental_state_group() -> typer.Typer:
+    """Return the group `state`."""
     group = typer.Typer(
         no_args_is_help=True,
-        help="The training state of each tenant, which the trainer keeps up to date between jobs "
-        "(TRAINER_UPKEEP_SECONDS): trainings of all finished journeys take it instead of reading the store. "
-        "See docs/how-to/train.md.",
+        help="The incremental state of each tenant. The trainer updates it between jobs (TRAINER_UPKEEP_SECONDS), and "
+        "trainings on all finished journeys use it instead of reading the store. See docs/how-to/train.md.",
     )
     for command in (status, rebuild, verify):
         group.command(command.__name__)(command)
@@ -26,21 +25,21 @@ def upkeep_group() -> typer.Typer:
 
 
 def status(
-    tenant: Annotated[str | None, typer.Option("--tenant", help="Of this tenant only.")] = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", help="This tenant only.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is kept, how many changes wait, and when new events were last looked for.
+    """Show people, conversions and pending changes, and the time of the last search for new events.
 
-    Example: attributary models upkeep status
+    Example: attributary models state status
     """
     from attributary.cli.outcome import database
-    from attributary.consumers.store.models.changed_people import last_look, pending_changes
-    from attributary.consumers.store.models.incremental_state import tenants_kept, totals_of
+    from attributary.consumers.store.models.changed_people import last_search, pending_changes
+    from attributary.consumers.store.models.incremental_state import tenants_with_state, totals_of
 
     rows: list[dict[str, Any]] = []
     with database("attributary-models") as connection, connection.transaction():
-        looked_at = last_look(connection)
-        for name in [tenant] if tenant else tenants_kept(connection):
+        looked_at = last_search(connection)
+        for name in [tenant] if tenant else tenants_with_state(connection):
             totals = totals_of(connection, name)
             waiting, age = pending_changes(connection, name)
             rows.append(
@@ -57,8 +56,8 @@ def status(
     if as_json:
         print_json({"looked_at": looked_at.isoformat() if looked_at else None, "tenants": rows})
         return
-    print(f"new events last looked for: {f'{looked_at:%Y-%m-%d %H:%M:%S} UTC' if looked_at else 'never'}")
-    columns = ("tenant", "people", "conversions", "open touches", "replaced", "changes that wait", "oldest, s")
+    print(f"last search for new events: {f'{looked_at:%Y-%m-%d %H:%M:%S} UTC' if looked_at else 'never'}")
+    columns = ("tenant", "people", "conversions", "open touches", "replaced", "pending changes", "oldest, s")
     cells = [
         (row["tenant"], *(count(row[name]) for name in list(row)[1:-1]), number(row["lag_seconds"], ".0f"))
         for row in rows
@@ -67,11 +66,11 @@ def status(
 
 
 def rebuild(*, tenant: Tenant) -> None:
-    """Throw the state of a tenant away and build it from the store, in steps; the trainer may run meanwhile.
+    """Rebuild the state of a tenant from the store, in steps; the trainer may run meanwhile.
 
-    Needed after rows were deleted by hand (retention, erasure): deletions are nobody's event.
+    Needed after rows were deleted by hand: a deletion is no event.
 
-    Example: attributary models upkeep rebuild --tenant acme
+    Example: attributary models state rebuild --tenant acme
     """
     from attributary.cli.outcome import database
     from attributary.consumers.adapters.policy_settings import PolicySettings
@@ -88,9 +87,9 @@ def rebuild(*, tenant: Tenant) -> None:
 
 
 def verify(*, tenant: Tenant, as_json: AsJson = False) -> None:
-    """Bring the state up to date and compare it with a fresh reading of the same snapshot; exit code 1 if they differ.
+    """Compare the state with a fresh reading of the same snapshot; exit code 1 if they differ.
 
-    Example: attributary models upkeep verify --tenant acme
+    Example: attributary models state verify --tenant acme
     """
     from dataclasses import asdict
 
@@ -110,7 +109,7 @@ def verify(*, tenant: Tenant, as_json: AsJson = False) -> None:
         sys.stderr.write(
             f"attributary: {tenant} differs from a fresh reading of {count(found.people)} people: "
             f"{count(found.differing_people)} people, {count(found.differing_periods)} sums of days{totals}; "
-            f"run: attributary models upkeep rebuild --tenant {tenant}\n"
+            f"run: attributary models state rebuild --tenant {tenant}\n"
         )
     if not found.is_none:
         raise typer.Exit(exits.FAILED)

@@ -1,4 +1,4 @@
-"""`attributary jobs`: ask the trainer for work, and see how far it is."""
+"""`attributary jobs`: submit jobs to the trainer, and follow them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from attributary.cli import exits
-from attributary.cli.job_views import fields, print_job, print_jobs
+from attributary.cli.job_tables import fields, print_job, print_jobs
 from attributary.cli.tables import print_json, safe
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _POLL_SECONDS = 0.5
 _SEND_SECONDS = 15.0
 _JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
-_Tenant = Annotated[str, typer.Option("--tenant", help="Whose jobs.")]
+_Tenant = Annotated[str, typer.Option("--tenant", help="Tenant of the job.")]
 _Json = Annotated[bool, typer.Option("--json", help="JSON with all fields, instead of a table.")]
 
 
@@ -31,9 +31,9 @@ def register(app: typer.Typer) -> None:
     """Add the group `jobs`."""
     group = typer.Typer(
         no_args_is_help=True,
-        help="Work for the trainer: submit and cancel go through the topic attribution.jobs.v1 "
-        "(KAFKA_BOOTSTRAP_SERVERS), status and list read Postgres (DATABASE_URL). A job is done once, however often "
-        "its id is submitted. See docs/how-to/jobs.md.",
+        help="Jobs of the trainer. submit and cancel write to the topic attribution.jobs.v1 (KAFKA_BOOTSTRAP_SERVERS), "
+        "status and list read Postgres (DATABASE_URL). A job is done once, however often its id is submitted. See "
+        "docs/how-to/jobs.md.",
     )
     for command in (submit, status, cancel, list_):
         group.command(command.__name__.rstrip("_"))(command)
@@ -47,18 +47,19 @@ def submit(
     parameter: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", "-s", help="NAME=VALUE, may be repeated; docs/how-to/jobs.md lists the names of each kind."
+            "--set", "-s", help="NAME=VALUE, a parameter of the job; may be repeated. docs/how-to/jobs.md lists them."
         ),
     ] = None,
     job_id: Annotated[
-        str | None, typer.Option("--id", help="Your own id: submitted twice it is done once. Default: a new one.")
+        str | None, typer.Option("--id", help="Your own id: submitted twice, the job is done once. Default: a new id.")
     ] = None,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for the end and show the result; exit 1 if it did not succeed.")
+        bool,
+        typer.Option("--wait", help="Wait for the end and show the result; exit code 1 if the job did not succeed."),
     ] = False,
     as_json: _Json = False,
 ) -> None:
-    """Ask for a job and print its id.
+    """Submit a job and print its id.
 
     Example: attributary jobs submit train --tenant acme -s model=markov -s from=2026-10-01 -s activate=true
 
@@ -93,9 +94,9 @@ def submit(
 
 
 def cancel(job_id: Annotated[str, typer.Argument(help="Id of the job to cancel.")], *, tenant: _Tenant) -> None:
-    """Ask a job to end: at once if it waits, within seconds if it runs. What it was to write is not written.
+    """Cancel a job: at once if it waits, within seconds if it runs. A cancelled job writes nothing.
 
-    Where DATABASE_URL is set it says whether there is such a job; exit 1 if it has ended already.
+    With DATABASE_URL it checks the job first: exit code 1 if the job has ended already.
 
     Example: attributary jobs cancel train-3f2a --tenant acme
     """
@@ -106,37 +107,47 @@ def cancel(job_id: Annotated[str, typer.Argument(help="Id of the job to cancel."
         _fail(f"job {job_id} of {tenant} has ended already: {row.state}", exits.FAILED)
     _publish(tenant, _new_id("cancel"), "cancel", {"target_job_id": job_id})
     if row is not None:
-        print(f"asked; see: attributary jobs status {safe(job_id)} --tenant {tenant}")
+        print(f"Cancellation requested. See: attributary jobs status {safe(job_id)} --tenant {tenant}")
     elif is_known:
-        print(f"asked; no job {safe(job_id)} of {tenant} is stored yet (or it is unknown); one that comes is cancelled")
+        print(
+            f"Cancellation requested. No job {safe(job_id)} of {tenant} is stored; it will be cancelled if it arrives."
+        )
     else:
-        print(f"asked; whether {tenant} has a job {safe(job_id)} is only known with DATABASE_URL")
+        print("Cancellation requested. Set DATABASE_URL to check the state of the job.")
 
 
 def status(
     job_id: Annotated[str, typer.Argument(help="Id of the job.")],
     *,
     tenant: _Tenant,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for its end; exit 1 if it did not succeed.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for the end; exit code 1 if the job did not succeed.")
+    ] = False,
     as_json: _Json = False,
 ) -> None:
-    """Show how far a job is, and its result.
+    """Show the progress of a job and its result.
 
     Example: attributary jobs status train-3f2a --tenant acme --json
     """
     row = _wait(tenant, job_id) if wait else _read(tenant, job_id)
     if row is None:
-        _fail(f"job {job_id} of {tenant} is not stored yet (or unknown): a trainer stores what it reads", exits.FAILED)
+        _fail(
+            f"tenant {tenant} has no job {job_id}. A trainer stores a new job when it reads it; "
+            f"list the stored ones: attributary jobs list --tenant {tenant}",
+            exits.FAILED,
+        )
     _show(row, as_json=as_json, ends=wait)
 
 
 def list_(
-    tenant: Annotated[str | None, typer.Option("--tenant", help="Of this tenant only.")] = None,
-    state: Annotated[str | None, typer.Option(help="submitted, running, succeeded, failed or cancelled only.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    tenant: Annotated[str | None, typer.Option("--tenant", help="This tenant only.")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="This state only: submitted, running, succeeded, failed or cancelled.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of jobs.")] = 50,
     as_json: _Json = False,
 ) -> None:
-    """Show jobs, the newest first.
+    """List jobs, the newest first.
 
     Example: attributary jobs list --tenant acme --state running
     """
@@ -219,7 +230,7 @@ def _publish(tenant: str, job_id: str, kind: str, parameters: Mapping[str, str])
 
 
 class _Lines(logging.Handler):
-    """Keeps what librdkafka says, without its names of threads and brokers in front."""
+    """Keeps the log lines of librdkafka, without thread and broker names."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -232,7 +243,7 @@ class _Lines(logging.Handler):
 
 @contextmanager
 def _client_lines() -> Iterator[list[str]]:
-    """Keep librdkafka's own lines off the terminal: it says the same thing many times, and we say it once."""
+    """Collect the log lines of librdkafka instead of printing them: it repeats the same line many times."""
     logger, kept = logging.getLogger("attributary.producers"), _Lines()
     before, logger.propagate = logger.propagate, False
     logger.addHandler(kept)
@@ -260,7 +271,7 @@ def _check_database() -> None:
 
 
 def _looked_up(tenant: str, job_id: str) -> tuple[bool, JobRow | None]:
-    """Look for a job where it is not needed to know: returns whether Postgres was asked and answered, and the job."""
+    """Look for a job if Postgres is at hand. Return whether Postgres answered, and the job."""
     from attributary.consumers.runtime.errors import ConfigError
     from attributary.consumers.runtime.settings import DatabaseSettings, load
 
@@ -270,18 +281,18 @@ def _looked_up(tenant: str, job_id: str) -> tuple[bool, JobRow | None]:
         return False, None
     try:
         return True, _read(tenant, job_id)
-    except typer.Exit:  # it has said why on standard error
+    except typer.Exit:  # the reason is on standard error
         return False, None
 
 
 def _check_same(row: JobRow, kind: str, texts: Mapping[str, str]) -> None:
-    """Refuse to take another job for the one that was submitted."""
+    """Refuse a stored job of other content as the answer to a submission."""
     if (row.kind, dict(row.parameters)) == (kind, dict(texts)):
         return
     parameters = " ".join(f"{name}={value}" for name, value in sorted(row.parameters.items()))
     _fail(
         f"id {row.job_id} of {row.tenant_id} is taken by another job: {row.kind} {parameters} ({row.state}); "
-        "yours is not done: choose another id",
+        "your job is not done; choose another id",
         exits.USAGE,
     )
 

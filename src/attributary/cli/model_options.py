@@ -1,4 +1,4 @@
-"""What the commands of `attributary models` share: options, the version that is meant, times, errors."""
+"""Options, times, errors and progress that the commands of `attributary models` share."""
 
 from __future__ import annotations
 
@@ -12,23 +12,19 @@ import typer
 from attributary.cli import exits
 
 if TYPE_CHECKING:
-    import psycopg
-
     from attributary.consumers.store.models.model_states import StateSummary
 
 _MICROS = 1_000_000
 
-Tenant = Annotated[str, typer.Option("--tenant", help="Whose models.")]
+Tenant = Annotated[str, typer.Option("--tenant", help="Tenant of the models.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON with all fields and full precision, instead of a table.")]
 
-Force = Annotated[
-    bool, typer.Option("--force", help="Bring a version into force although its status says that it is of no use.")
-]
+Force = Annotated[bool, typer.Option("--force", help="Activate a version although its status is not ok.")]
 
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """Say what cannot be done as asked, exit code 2."""
+    """Print the reason why something cannot be done; exit code 2."""
     from attributary.consumers.trainer.job_handlers import JOB_ERRORS
 
     try:
@@ -36,22 +32,6 @@ def usage_errors() -> Iterator[None]:
     except JOB_ERRORS as error:
         sys.stderr.write(f"attributary: {error}\n")
         raise typer.Exit(exits.USAGE) from None
-
-
-def chosen_version(connection: psycopg.Connection, tenant: str, model: str, version: int | None) -> int:
-    """Return the version that is meant: the one that was named, else the active one, else the newest.
-
-    Raises:
-        ModelStateError: the model has no version.
-    """
-    from attributary.consumers.store.models.model_states import ModelStateError, list_states
-
-    if version is not None:
-        return version
-    rows = list_states(connection, tenant, model)
-    if not rows:
-        raise ModelStateError(f"{model} has no version for tenant {tenant}; train it: attributary models train")
-    return next((row.version for row in rows if row.is_active), rows[0].version)
 
 
 def time_option(text: str | None, option: str) -> int | None:
@@ -70,12 +50,12 @@ def time_option(text: str | None, option: str) -> int | None:
 
 @contextmanager
 def progress_bar() -> Iterator[Any]:
-    """Show how far it is, on standard error, where that is a terminal.
+    """Show progress on standard error, if that is a terminal.
 
-    What is yielded is called with what is done, of how much, and, where these are no people, with what they are.
+    The yielded function takes units done, units in all, and the name of the unit (default: people).
     """
     if not sys.stderr.isatty():
-        yield lambda done, total, name="": None  # noqa: ARG005  # nobody looks
+        yield lambda done, total, name="": None  # noqa: ARG005  # no terminal
         return
     from rich.console import Console
     from rich.progress import Progress
@@ -86,7 +66,7 @@ def progress_bar() -> Iterator[Any]:
 
 
 def summary_document(row: StateSummary) -> dict[str, Any]:
-    """Return a version as JSON shows it, without its statistics."""
+    """Return a version for JSON, without its statistics."""
     return {
         "tenant": row.tenant_id,
         "model": row.model,
@@ -99,7 +79,7 @@ def summary_document(row: StateSummary) -> dict[str, Any]:
 
 
 def window_text(window: Mapping[str, Any]) -> str:
-    """Return a window of training as people read it."""
+    """Return the window of a training as text."""
     from datetime import UTC, datetime
 
     ends = [

@@ -1,19 +1,14 @@
-"""`attributary models show|diff|drift`: what versions say, and what differs between two."""
+"""`attributary models show|diff|drift`: the report of a version, and the differences of two versions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
-from attributary.cli.model_options import AsJson, Tenant, chosen_version, summary_document, usage_errors, window_text
+from attributary.cli.model_options import AsJson, Tenant, summary_document, usage_errors, window_text
 from attributary.cli.tables import count, number, print_json, print_table, share
-
-if TYPE_CHECKING:
-    import psycopg
-
-    from attributary.consumers.store.models.model_states import StateSummary
 
 _MICROS = 1_000_000
 _TITLES = {"markov": "removal effects", "shapley": "Shapley values", "poisson": "the time-aware model"}
@@ -23,23 +18,23 @@ _Model = Annotated[str, typer.Argument(help="markov or poisson.")]
 
 def show(
     model: _Model,
-    version: Annotated[int | None, typer.Argument(help="By default the active one, else the newest.")] = None,
+    version: Annotated[int | None, typer.Argument(help="Default: the active one, else the newest.")] = None,
     *,
     tenant: Tenant,
     as_json: AsJson = False,
 ) -> None:
-    """Show a version: window, sample, and what it says about every channel.
+    """Show a version: its window, its sample, and a row for every channel.
 
-    The interval says how precise the share is, not whether the model is right: "over models" is how far the shares of
-    several models are apart on the channel, which is usually more, and more data does not help against it.
+    The interval is the precision of a share, not the truth of the model. "over models" is the spread of the shares of
+    several models; it is usually larger, and more data does not reduce it.
 
     Example: attributary models show markov --tenant acme
     """
     from attributary.cli.outcome import database
-    from attributary.consumers.store.models.model_states import show_state
+    from attributary.consumers.store.models.model_states import choose_version, show_state
 
     with database("attributary-models") as connection, usage_errors():
-        summary, state = show_state(connection, tenant, model, chosen_version(connection, tenant, model, version))
+        summary, state = show_state(connection, tenant, model, choose_version(connection, tenant, model, version))
     if as_json:
         print_json(summary_document(summary) | {"settings": dict(state.settings), "state": dict(state.document)})
         return
@@ -149,7 +144,7 @@ def _show_calibration(diagnostics: Mapping[str, Any]) -> None:
 
 
 def _spread(channel: Mapping[str, Any]) -> float | None:
-    """Return how far the models are apart; versions of older code do not say, but hold two of the shares."""
+    """Return the spread over the models; versions of old code have two shares instead."""
     if "spread_over_models" in channel:
         found: float | None = channel["spread_over_models"]
         return found
@@ -174,17 +169,18 @@ def diff(
     tenant: Tenant,
     as_json: AsJson = False,
 ) -> None:
-    """Show two versions side by side, and which channels' shares changed by more than noise.
+    """Compare the channel shares of two versions.
 
-    A star marks a change that passes at a false discovery rate of 10 % over all channels. The test takes the journeys
-    of the two versions for different ones; if they overlap it errs towards "no change".
+    A star marks a change beyond noise, at a false discovery rate of 10 % over all channels. The test assumes different
+    journeys; with an overlap it errs towards "no change".
 
     Example: attributary models diff markov 3 4 --tenant acme
     """
     from attributary.cli.outcome import database
+    from attributary.consumers.training.drift import stored_version_changes
 
     with database("attributary-models") as connection, usage_errors():
-        changes = _changes(connection, tenant, model, (before, after))
+        changes = stored_version_changes(connection, tenant, model, before, after)
     if as_json:
         print_json({"model": model, "before": before, "after": after, "shares": changes})
         return
@@ -199,27 +195,20 @@ def drift(
     after: Annotated[int | None, typer.Option(help="A version. Default: the newest.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell whether the shares have moved since the active version was trained: against the newest one.
+    """Compare the active version with the newest one: exit code 1 if the share of a channel has changed.
 
-    A star marks a change that passes at a false discovery rate of 10 % over all channels (Benjamini, Hochberg). Where
-    the journeys of the two versions overlap the test errs towards "no change". For two windows of the same store
-    without training: attributary jobs submit backtest. Exit code 1: at least one channel has changed.
+    A star marks a change beyond noise, at a false discovery rate of 10 % over all channels (Benjamini, Hochberg). With
+    an overlap of their journeys the test errs towards "no change". To compare two windows without training: attributary
+    jobs submit backtest.
 
     Example: attributary models drift markov --tenant acme
     """
     from attributary.cli.outcome import database
-    from attributary.consumers.store.models.model_states import ModelStateError, list_states
-    from attributary.consumers.training.drift import changed_channels
+    from attributary.consumers.training.drift import changed_channels, stored_version_changes, versions_to_compare
 
     with database("attributary-models") as connection, usage_errors():
-        rows = list_states(connection, tenant, model)
-        old = before if before is not None else _active(rows)
-        new = after if after is not None else next((row.version for row in rows), None)
-        if old is None or new is None:
-            raise ModelStateError(f"{model} has no active version for tenant {tenant}; name one: --before VERSION")
-        if old == new:
-            raise ModelStateError(f"{model} {new} is in force and the newest; train again, or name another: --before")
-        changes = _changes(connection, tenant, model, (old, new))
+        old, new = versions_to_compare(connection, tenant, model, before, after)
+        changes = stored_version_changes(connection, tenant, model, old, new)
     found = changed_channels(changes)
     if as_json:
         print_json({"model": model, "before": old, "after": new, "changed": found, "shares": changes})
@@ -228,18 +217,6 @@ def drift(
         print(f"changed by more than noise: {', '.join(found) or 'nothing'}")
     if found:
         raise typer.Exit(1)
-
-
-def _active(rows: Sequence[StateSummary]) -> int | None:
-    return next((row.version for row in rows if row.is_active), None)
-
-
-def _changes(connection: psycopg.Connection, tenant: str, model: str, versions: tuple[int, int]) -> dict[str, Any]:
-    from attributary.consumers.store.models.model_states import show_state
-    from attributary.consumers.training.drift import version_changes
-
-    (before, old), (after, new) = (show_state(connection, tenant, model, version) for version in versions)
-    return version_changes(model, (before.metadata, old.document), (after.metadata, new.document))
 
 
 def _print_changes(changes: Mapping[str, Any], names: tuple[str, str]) -> None:

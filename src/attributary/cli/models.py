@@ -1,4 +1,4 @@
-"""`attributary models`: versions of trained models, side by side, and which of them are in force."""
+"""`attributary models`: train, compare and activate versions of trained models."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from attributary.cli.incremental_state import upkeep_group
-from attributary.cli.model_calibration import calibrate
-from attributary.cli.model_insights import insights
+from attributary.cli.incremental_state import incremental_state_group
 from attributary.cli.model_options import (
     AsJson,
     Force,
@@ -19,6 +17,7 @@ from attributary.cli.model_options import (
     time_option,
     usage_errors,
 )
+from attributary.cli.model_reports import calibrate, insights
 from attributary.cli.model_views import diff, drift, show
 from attributary.cli.tables import count, number, print_json, print_table
 
@@ -30,22 +29,22 @@ def register(app: typer.Typer) -> None:
     """Add the group `models`."""
     group = typer.Typer(
         no_args_is_help=True,
-        help="Versions of trained models in Postgres (DATABASE_URL): train, compare, bring into force, roll back. A "
-        "change of what is in force is picked up by the attributor with the next version of each conversion, without a "
-        "restart. See docs/how-to/train.md.",
+        help="Versions of trained models in Postgres (DATABASE_URL): train, compare, activate, roll back. The "
+        "attributor uses a change with the next version of each conversion. See docs/how-to/train.md.",
     )
     for command in (list_, show, diff, drift, insights, train, calibrate, activate, deactivate, rollback):
         group.command(command.__name__.rstrip("_"))(command)
-    group.add_typer(upkeep_group(), name="upkeep")
+    group.add_typer(incremental_state_group(), name="state")
+    group.add_typer(incremental_state_group(), name="upkeep", hidden=True)  # the former name
     app.add_typer(group, name="models")
 
 
 def list_(
-    tenant: Annotated[str | None, typer.Option("--tenant", help="Of this tenant only.")] = None,
-    model: Annotated[str | None, typer.Option(help="Of this model only.")] = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", help="This tenant only.")] = None,
+    model: Annotated[str | None, typer.Option(help="This model only.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the versions, newest first: what each was trained on, and which is active.
+    """List the versions, newest first, with their data and status.
 
     Example: attributary models list --tenant acme
     """
@@ -85,35 +84,44 @@ def train(
     *,
     tenant: Tenant,
     model: Annotated[str, typer.Option(help="markov, or the time-aware poisson.")] = "markov",
-    since: Annotated[str | None, typer.Option("--from", help="Journeys that end at or after: ISO time, date.")] = None,
-    until: Annotated[str | None, typer.Option("--to", help="Journeys that end before: ISO time, date.")] = None,
-    conversion_type: Annotated[list[str] | None, typer.Option(help="Of this type only; may be repeated.")] = None,
-    currency: Annotated[str | None, typer.Option(help="Of the values. Default: the commonest in the window.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--from", help="Journeys that end at or after this time: ISO time, or date.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--to", help="Journeys that end before this time: ISO time, or date.")
+    ] = None,
+    conversion_type: Annotated[
+        list[str] | None, typer.Option(help="Conversions of this type only; may be repeated.")
+    ] = None,
+    currency: Annotated[
+        str | None, typer.Option(help="Currency of the values. Default: the most common one in the window.")
+    ] = None,
     closing: Annotated[
         Literal["swept", "silent", "all"],
         typer.Option(
-            help="Who counts as not converting: whom the sweeper closed; or also who has been silent for longer than "
-            "the policy's inactivity; or everybody, because the data is complete (a replay, an import of history)."
+            help="People that count as not converting. swept: those that the sweeper closed. silent: also those "
+            "without an event for the inactivity time of the policy. all: everybody, because the data is complete (an "
+            "import, a replay)."
         ),
     ] = "swept",
     setting: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE of the model, for example minimum_conversions=50; repeatable.")
+        list[str] | None,
+        typer.Option(help="NAME=VALUE, a setting of the model; may be repeated. Example: minimum_conversions=50."),
     ] = None,
     half_life: Annotated[
         float | None,
         typer.Option(
-            "--half-life", help="Days: a journey that ended so long before the newest weighs half. Not for poisson."
+            "--half-life", help="Days after which a journey weighs half, counted from the newest one. Not for poisson."
         ),
     ] = None,
-    activate: Annotated[bool, typer.Option("--activate", help="Bring the new version into force at once.")] = False,
+    activate: Annotated[bool, typer.Option("--activate", help="Activate the new version at once.")] = False,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Train a model on the journeys in the store, and keep it as the next version.
 
-    markov learns from finished journeys: converted, or of people who were silent for so long that the sweeper closed
-    them; docs/how-to/train.md says precisely. poisson learns from everybody with a touch, watched as far as the data
-    reach, and needs no --closing. Nothing is in force until it is activated.
+    markov trains on finished journeys: those that converted, and those of people who are closed (--closing). poisson
+    trains on all people with a touch and needs no --closing. A version has no effect before it is activated.
 
     Example: attributary models train --tenant acme --from 2026-10-01 --to 2026-11-01
     """
@@ -123,8 +131,7 @@ def train(
     from attributary.consumers.store.models.model_states import OK, save_states
     from attributary.consumers.store.models.model_states import activate as bring_into_force
     from attributary.consumers.training.read_journeys import Closing, Window
-    from attributary.consumers.training.train import TrainingPlan, check_usable, upkept_for
-    from attributary.consumers.training.train import train as run
+    from attributary.consumers.training.train import TrainingPlan, check_usable, train_from_store
 
     window = Window(
         tenant,
@@ -138,10 +145,7 @@ def train(
         inactivity_micros = load(PolicySettings).policy().inactivity_micros
         plan = TrainingPlan(model, window, inactivity_micros, currency, settings, half_life_micros)
         with progress_bar() as progress:
-            learned = upkept_for(connection, plan, progress)
-            with connection.transaction():
-                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-                state = run(connection, plan, progress, learned)
+            state = train_from_store(connection, plan, progress)
         if activate and not force:
             check_usable(state)
         with connection.transaction():
@@ -163,14 +167,14 @@ def train(
 
 
 def activate(
-    model: Annotated[str, typer.Argument(help="For example markov.")],
-    version: Annotated[int, typer.Argument(help="Which version.")],
+    model: Annotated[str, typer.Argument(help="markov or poisson.")],
+    version: Annotated[int, typer.Argument(help="The version.")],
     *,
     tenant: Tenant,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring a version into force: conversions are credited with it from their next version on.
+    """Activate a version: it credits new versions of conversions. Results that exist stay; see attributary refit.
 
     Example: attributary models activate markov 4 --tenant acme
     """
@@ -183,9 +187,9 @@ def activate(
 
 
 def deactivate(
-    model: Annotated[str, typer.Argument(help="For example markov.")], *, tenant: Tenant, as_json: AsJson = False
+    model: Annotated[str, typer.Argument(help="markov or poisson.")], *, tenant: Tenant, as_json: AsJson = False
 ) -> None:
-    """Take a model out of force: its journeys are credited by its declared fallback rule, and flagged.
+    """Deactivate a model: its fallback rule credits new versions of conversions, and the results say so.
 
     Example: attributary models deactivate markov --tenant acme
     """
@@ -198,15 +202,15 @@ def deactivate(
 
 
 def rollback(
-    model: Annotated[str, typer.Argument(help="For example markov.")],
+    model: Annotated[str, typer.Argument(help="markov or poisson.")],
     *,
     tenant: Tenant,
     from_version: Annotated[
-        int | None, typer.Option(help="Only if this version is in force: then a second call changes nothing.")
+        int | None, typer.Option(help="Only if this version is in force, so that a second call changes nothing.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Return to the newest older version that was in force before.
+    """Activate the newest older version that was active before.
 
     Example: attributary models rollback markov --tenant acme
     """

@@ -13,10 +13,23 @@ from attributary.attribution_core.domain.lookback import LookbackPolicy
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.events.sweep import close_journeys, finalise
 from attributary.consumers.store.models.changed_people import next_tenant_with_changes
-from attributary.consumers.store.models.incremental_state import turn
+from attributary.consumers.store.models.incremental_state import state_lock
 from attributary.consumers.store.repair.version_raise import refit
-from attributary.consumers.training.incremental_state import catch_up, looked, rebuild, snapshot, step, upkept, verify
-from attributary.consumers.training.read_journeys import Learned, Window, learn, learn_by_day
+from attributary.consumers.training.incremental_state import (
+    catch_up,
+    current_statistics,
+    fresh_snapshot,
+    rebuild,
+    snapshot,
+    step,
+    verify,
+)
+from attributary.consumers.training.read_journeys import (
+    Window,
+    WindowStatistics,
+    read_daily_statistics,
+    read_statistics,
+)
 from tests.factories.training_events import DAY, NOW, POLICY, Feed, link, order, touchpoint
 
 if TYPE_CHECKING:
@@ -120,14 +133,14 @@ class Story:
         return round(self.random.uniform(0, 120), 2)
 
 
-def fresh(connection: psycopg.Connection, tenant: str) -> Learned:
+def fresh(connection: psycopg.Connection, tenant: str) -> WindowStatistics:
     with snapshot(connection):
-        return learn(connection, Window(tenant), INACTIVITY)
+        return read_statistics(connection, Window(tenant), INACTIVITY)
 
 
-def the_same(kept: Learned | None, read: Learned) -> bool:
+def the_same(kept: WindowStatistics | None, read: WindowStatistics) -> bool:
     assert kept is not None
-    assert kept.is_upkept
+    assert kept.is_incremental
     assert (kept.currency, kept.policies, kept.counts) == (read.currency, read.policies, read.counts)
     return kept.state.to_document() == read.state.to_document()
 
@@ -148,7 +161,7 @@ def disturb(connection: psycopg.Connection, chance: random.Random) -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_whatever_happens_in_whatever_chunks_the_state_is_that_of_a_fresh_reading(database: str, seed: int) -> None:
+def test_the_state_equals_a_fresh_reading_in_any_chunks(database: str, seed: int) -> None:
     story, chance = Story(seed), random.Random(seed)
     with (
         closing(Feed(database, policy=POLICY)) as one,
@@ -160,24 +173,24 @@ def test_whatever_happens_in_whatever_chunks_the_state_is_that_of_a_fresh_readin
             if chance.random() < 0.5:
                 disturb(connection, chance)
             if chance.random() < 0.6:  # a step now and then, of a few people
-                with turn(connection, wait=False) as mine, looked(connection):
+                with state_lock(connection, wait=False) as mine, fresh_snapshot(connection):
                     assert mine
                     tenant = next_tenant_with_changes(connection, chance.choice(("", "acme")))
                     if tenant is not None:
                         step(connection, tenant, INACTIVITY, limit=chance.randint(1, 12))
             if chance.random() < 0.3:
-                kept = upkept(connection, "acme", INACTIVITY)
+                kept = current_statistics(connection, "acme", INACTIVITY)
                 assert kept is None or the_same(kept, fresh(connection, "acme"))
         for tenant in TENANTS:
             catch_up(connection, tenant, INACTIVITY)
-            assert the_same(upkept(connection, tenant, INACTIVITY), fresh(connection, tenant))
+            assert the_same(current_statistics(connection, tenant, INACTIVITY), fresh(connection, tenant))
             assert verify(connection, tenant, INACTIVITY).is_none
             before = dump(connection)
             rebuild(connection, tenant, INACTIVITY)
             assert dump(connection) == before
             with snapshot(connection):
-                by_day = learn_by_day(connection, Window(tenant), INACTIVITY)
-            kept = upkept(connection, tenant, INACTIVITY)
+                by_day = read_daily_statistics(connection, Window(tenant), INACTIVITY)
+            kept = current_statistics(connection, tenant, INACTIVITY)
             assert kept is not None
             assert [(each.middle_micros, each.state.to_document()) for each in kept.periods] == [
                 (each.middle_micros, each.state.to_document()) for each in by_day.periods

@@ -1,4 +1,4 @@
-"""What is said of a stored version, whose rare sets are summed up, is what is said of the whole state."""
+"""Limits of training: a bounded state has the report of the whole one; a large cohort keeps its sums only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from attributary.attribution_core.domain.journeys import JourneyBatch, Outcomes
 from attributary.attribution_core.statistics.state import JourneyState
 from attributary.consumers.training import cohort
-from attributary.consumers.training.channel_report import population, shapley_shares
+from attributary.consumers.training.channel_report import channel_report, shapley_shares
 
 
 def test_a_bounded_state_has_the_same_population() -> None:
@@ -21,14 +21,14 @@ def test_a_bounded_state_has_the_same_population() -> None:
         assert bounded.overflow.sets == len(whole.sets) - limit
         for one, two in zip(shapley_shares(bounded), shapley_shares(whole), strict=True):
             assert one == pytest.approx(two, rel=1e-12)
-        said, wanted = population(bounded, draws=20), population(whole, draws=20)
+        said, wanted = channel_report(bounded, draws=20), channel_report(whole, draws=20)
         assert {key: said[key] for key in said if key != "channels"} == {
             key: wanted[key] for key in wanted if key != "channels"
         }
 
 
 def test_a_cohort_of_too_many_paths_keeps_nothing_by_journey(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cohort, "MOST_PATHS", 2)
+    monkeypatch.setattr(cohort, "MAX_PATHS", 2)
     counted = cohort.Cohort()
     for path in (["a"], ["b"], ["a", "b"], ["b", "a"]):
         counted.add(JourneyBatch.of_paths([path]), Outcomes.of([True], [5]))

@@ -1,7 +1,7 @@
-"""Jobs as `attributary jobs` shows them to people: where they stand, and their results in a few lines.
+"""Tables of `attributary jobs`: the state of jobs, and their results in a few lines.
 
-Invariant: what others wrote (ids, errors, names of channels) reaches the terminal without control characters, and
-nothing is left out without a word: `--json` has all of it.
+Invariant: ids, errors and names of channels reach the terminal without control characters. What is left out is named,
+and `--json` has all of it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from attributary.cli.tables import count, number, print_table, safe, share
 if TYPE_CHECKING:
     from attributary.consumers.store.jobs.job_views import JobRow
 
-_MOST_ROWS = 20
+_MAX_ROWS = 20
 
 
 def done(row: JobRow) -> str:
-    """Return how far a job is."""
+    """Return the progress of a job as text."""
     return count(row.done) if row.total is None else f"{count(row.done)} of {count(row.total)}"
 
 
 def fields(row: JobRow) -> dict[str, Any]:
-    """Return all there is to know of a job, for JSON."""
+    """Return all fields of a job, for JSON."""
 
     def text(moment: Any) -> str | None:
         return None if moment is None else str(moment.isoformat())
@@ -60,11 +60,11 @@ def print_jobs(rows: Sequence[JobRow]) -> None:
 
 
 def print_job(row: JobRow) -> None:
-    """Print where a job stands, and its result in short."""
+    """Print the state of a job, and its result in short."""
     print(f"{safe(row.job_id)} ({row.kind} of {row.tenant_id}): {_state(row)}, {done(row)} done")
-    print(f"submitted {row.submitted_at:%Y-%m-%d %H:%M:%S} UTC by {safe(row.submitted_by or 'nobody named')}")
+    print(f"submitted {row.submitted_at:%Y-%m-%d %H:%M:%S} UTC by {safe(row.submitted_by or 'unknown')}")
     if row.heartbeat_at is not None:
-        print(f"attempts: {row.attempts}; last sign of life {row.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC")
+        print(f"attempts: {row.attempts}; last heartbeat {row.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC")
     if row.error:
         print(f"error: {safe(row.error)}")
     if row.result is not None:
@@ -91,7 +91,7 @@ def _print_result(row: JobRow, result: Mapping[str, Any]) -> None:
         version_status = result.get("metadata", {}).get("diagnostics", {}).get("status", "ok")
         if version_status != "ok":
             print(f"status of the version: {safe(version_status)}")
-    print("all of it: --json")
+    print("all fields: --json")
 
 
 def _facts(result: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -100,7 +100,7 @@ def _facts(result: Mapping[str, Any], prefix: str = "") -> list[str]:
     for name, value in result.items():
         if isinstance(value, Mapping) and not prefix:
             inner = _facts(value, f"{name}.")
-            lines += inner if len(inner) <= _MOST_ROWS else [f"{name}: {len(value)} entries"]
+            lines += inner if len(inner) <= _MAX_ROWS else [f"{name}: {len(value)} entries"]
         elif isinstance(value, Mapping | list):
             if len(value) <= 3 and not any(isinstance(each, Mapping | list) for each in _values(value)):
                 lines.append(f"{prefix}{safe(name)}: {_short(value)}")
@@ -131,10 +131,10 @@ def _print_channels(models: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -
     """Print the shares of channels, a column a model; in the order of the first model."""
     shares = {model: {row["name"]: row["share"] for row in rows} for model, rows in models}
     names = list(dict.fromkeys(row["name"] for _, rows in models for row in rows))
-    cells = [(safe(name), *(share(of.get(name)) for of in shares.values())) for name in names[:_MOST_ROWS]]
+    cells = [(safe(name), *(share(of.get(name)) for of in shares.values())) for name in names[:_MAX_ROWS]]
     print_table(("channel", *shares), cells, numbers=range(1, len(shares) + 1))
-    if len(names) > _MOST_ROWS:
-        print(f"and {len(names) - _MOST_ROWS} channels more")
+    if len(names) > _MAX_ROWS:
+        print(f"and {len(names) - _MAX_ROWS} channels more")
 
 
 def _print_touches(result: Mapping[str, Any]) -> None:
@@ -142,9 +142,9 @@ def _print_touches(result: Mapping[str, Any]) -> None:
     touches = result["touchpoints"]
     cells = [
         (safe(touch["channel"]), touch["interaction"], *(number(each["credits"][place], ".3f") for each in models))
-        for place, touch in enumerate(touches[:_MOST_ROWS])
+        for place, touch in enumerate(touches[:_MAX_ROWS])
     ]
     columns = ("channel", "interaction", *(each["model"] for each in models))
     print_table(columns, cells, numbers=range(2, len(columns)))
-    if len(touches) > _MOST_ROWS:
-        print(f"and {len(touches) - _MOST_ROWS} touchpoints more")
+    if len(touches) > _MAX_ROWS:
+        print(f"and {len(touches) - _MAX_ROWS} touchpoints more")

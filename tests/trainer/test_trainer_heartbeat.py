@@ -17,11 +17,11 @@ from attributary.consumers.runtime.errors import Fatal, Retry
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.jobs.jobs import ClaimLostError, claim_next
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.trainer import heartbeat as pulses
+from attributary.consumers.trainer import heartbeat as heartbeats
 from attributary.consumers.trainer import worker as workers
-from attributary.consumers.trainer.heartbeat import CancelledError, Pulse
+from attributary.consumers.trainer.heartbeat import CancelledError, JobLease
 from attributary.consumers.trainer.worker import WorkerLimits
-from tests.trainer.training_harness import PATIENCE_SECONDS, SilentBench, Trainer, job, running
+from tests.trainer.training_harness import PATIENCE_SECONDS, SilentHandlers, Trainer, job, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.postgres
 
 LEASE = 1.5
-LIMITS = WorkerLimits(lease_seconds=LEASE, most_attempts=3, poll_seconds=0.05, heartbeat_seconds=0.05)
+LIMITS = WorkerLimits(lease_seconds=LEASE, max_attempts=3, poll_seconds=0.05, heartbeat_seconds=0.05)
 
 
 @contextmanager
-def silent_worker(dsn: str, limits: WorkerLimits = LIMITS) -> Iterator[tuple[Trainer, SilentBench]]:
+def silent_worker(dsn: str, limits: WorkerLimits = LIMITS) -> Iterator[tuple[Trainer, SilentHandlers]]:
     """A worker that is in the middle of job "long", and computes."""
-    bench = SilentBench(StoreSession(dsn, "tests-reader"))
+    bench = SilentHandlers(StoreSession(dsn, "tests-reader"))
     with running(dsn, limits, bench) as trainer:
         trainer.submit(job("long", "train"))
         assert bench.entered.wait(PATIENCE_SECONDS)
@@ -51,7 +51,7 @@ def silent_worker(dsn: str, limits: WorkerLimits = LIMITS) -> Iterator[tuple[Tra
 
 def other_worker(dsn: str) -> ClaimedJob | None:
     with connect(dsn, application_name="tests") as connection:
-        claimed = claim_next(connection, lease_seconds=LEASE, most_attempts=3)
+        claimed = claim_next(connection, lease_seconds=LEASE, max_attempts=3)
         connection.commit()
     return claimed
 
@@ -80,7 +80,7 @@ def test_a_cancellation_ends_a_job_that_computes_in_silence_at_once(database: st
         assert time.monotonic() - asked < 10.0
         rounds = bench.rounds
         time.sleep(0.2)
-        assert bench.rounds > rounds  # it still computes: that is why the pulse had to end it
+        assert bench.rounds > rounds  # it still computes: that is why the lease had to end it
         bench.go_on.set()
         trainer.submit(job("next", "train"))
         assert trainer.ended("next").state == "succeeded"
@@ -114,13 +114,13 @@ def test_a_job_that_was_claimed_while_the_process_was_asked_to_stop_is_given_bac
 ) -> None:
     claiming, go_on = threading.Event(), threading.Event()
 
-    def slow_claim(connection: psycopg.Connection, *, lease_seconds: float, most_attempts: int) -> ClaimedJob | None:
+    def slow_claim(connection: psycopg.Connection, *, lease_seconds: float, max_attempts: int) -> ClaimedJob | None:
         claiming.set()
         go_on.wait(PATIENCE_SECONDS)
-        return claim_next(connection, lease_seconds=lease_seconds, most_attempts=most_attempts)
+        return claim_next(connection, lease_seconds=lease_seconds, max_attempts=max_attempts)
 
     monkeypatch.setattr(workers, "claim_next", slow_claim)
-    bench = SilentBench(StoreSession(database, "tests-reader"))
+    bench = SilentHandlers(StoreSession(database, "tests-reader"))
     with running(database, LIMITS, bench) as trainer:
         assert claiming.wait(PATIENCE_SECONDS)
         trainer.submit(job("long", "train"))
@@ -163,11 +163,11 @@ def claimed_job(dsn: str) -> Iterator[tuple[StoreSession, ClaimedJob, Trainer]]:
         yield session, claimed, trainer
 
 
-def stopped_by(pulse: Pulse) -> Exception:
+def stopped_by(lease: JobLease) -> Exception:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         try:
-            pulse(1, 2)
+            lease(1, 2)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is looked at
             return error
         time.sleep(0.01)
@@ -176,38 +176,38 @@ def stopped_by(pulse: Pulse) -> Exception:
 
 def test_a_job_learns_at_its_next_step_that_its_claim_is_gone_or_that_it_was_cancelled(database: str) -> None:
     with claimed_job(database) as (session, claimed, trainer):
-        with Pulse(session, claimed, threading.Event(), lambda: None, 0.02) as pulse:
-            pulse(3, 5)
+        with JobLease(session, claimed, threading.Event(), lambda: None, 0.02) as lease:
+            lease(3, 5)
             with connect(database, application_name="tests") as connection:
-                assert claim_next(connection, lease_seconds=-60.0, most_attempts=3) is not None
-            assert isinstance(stopped_by(pulse), ClaimLostError)
-            assert pulse.outcome is None
+                assert claim_next(connection, lease_seconds=-60.0, max_attempts=3) is not None
+            assert isinstance(stopped_by(lease), ClaimLostError)
+            assert lease.outcome is None
         trainer.submit(job("b", "train"), job("c", "cancel", target_job_id="a"))
         mine = other_worker(database)
         assert mine is not None
         trainer.submit(job("d", "cancel", target_job_id=mine.job_id))
-        with Pulse(session, mine, threading.Event(), lambda: None, 0.02) as pulse:
-            assert isinstance(stopped_by(pulse), CancelledError)
-            assert pulse.outcome == "cancelled"
+        with JobLease(session, mine, threading.Event(), lambda: None, 0.02) as lease:
+            assert isinstance(stopped_by(lease), CancelledError)
+            assert lease.outcome == "cancelled"
         assert trainer.row(mine.job_id).state == "cancelled"
 
 
 def test_heartbeats_are_kept_apart_and_end_with_the_job(database: str) -> None:
     calls: list[str] = []
     with claimed_job(database) as (session, claimed, trainer):
-        with Pulse(session, claimed, threading.Event(), lambda: calls.append("published"), 60.0) as pulse:
+        with JobLease(session, claimed, threading.Event(), lambda: calls.append("published"), 60.0) as lease:
             for step in range(5):
-                pulse(step, 5)
+                lease(step, 5)
         assert (trainer.row("a").done, calls) == (0, [])
-        with Pulse(session, claimed, threading.Event(), lambda: calls.append("published"), 0.01) as pulse:
-            pulse(4, 5)
+        with JobLease(session, claimed, threading.Event(), lambda: calls.append("published"), 0.01) as lease:
+            lease(4, 5)
             deadline = time.monotonic() + PATIENCE_SECONDS
             while trainer.row("a").done != 4:
                 assert time.monotonic() < deadline
-        told = len(calls)
-        assert told > 0
+        reported = len(calls)
+        assert reported > 0
         time.sleep(0.1)
-        assert len(calls) == told
+        assert len(calls) == reported
 
 
 def test_a_bug_in_the_heartbeats_ends_the_job_and_an_outage_does_not(
@@ -219,7 +219,7 @@ def test_a_bug_in_the_heartbeats_ends_the_job_and_an_outage_does_not(
         def fail(*_: object) -> bool:
             raise next(beats)
 
-        monkeypatch.setattr(pulses, "heartbeat", fail)
-        with Pulse(session, claimed, threading.Event(), lambda: None, 0.01) as pulse:
-            assert isinstance(stopped_by(pulse), Fatal)
+        monkeypatch.setattr(heartbeats, "heartbeat", fail)
+        with JobLease(session, claimed, threading.Event(), lambda: None, 0.01) as lease:
+            assert isinstance(stopped_by(lease), Fatal)
         assert next(beats, None) is None

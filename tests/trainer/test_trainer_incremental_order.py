@@ -1,4 +1,4 @@
-"""The upkept state under commits out of order, crashes, several trainers, and in the trainer's own process."""
+"""The incremental state: commits out of order, crashes, several trainers, and the process of the trainer."""
 
 from __future__ import annotations
 
@@ -24,13 +24,20 @@ from attributary.consumers.stitcher.decode import content_hash
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.events.sweep import close_journeys
 from attributary.consumers.store.models.changed_people import pending_changes
-from attributary.consumers.store.models.incremental_state import totals_of, turn
+from attributary.consumers.store.models.incremental_state import state_lock, totals_of
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.trainer.idle_tasks import Upkeep
+from attributary.consumers.trainer.idle_tasks import StateUpdater
 from attributary.consumers.trainer.job_handlers import JOB_ERRORS
-from attributary.consumers.training.incremental_state import catch_up, looked, snapshot, step, upkept, verify
-from attributary.consumers.training.read_journeys import Window, learn, learn_by_day
-from attributary.consumers.training.train import TrainingError, TrainingPlan, train, upkept_for
+from attributary.consumers.training.incremental_state import (
+    catch_up,
+    current_statistics,
+    fresh_snapshot,
+    snapshot,
+    step,
+    verify,
+)
+from attributary.consumers.training.read_journeys import Window, read_daily_statistics, read_statistics
+from attributary.consumers.training.train import TrainingError, TrainingPlan, incremental_statistics, train
 from attributary.schemas.codec import Codec
 from tests.factories.training_events import DAY, NAMES, NOW, POLICY, Feed, feed, link, order, touchpoint
 
@@ -53,7 +60,7 @@ def opened(dsn: str) -> psycopg.Connection:
 
 
 def channels(connection: psycopg.Connection) -> set[str]:
-    found = upkept(connection, "acme", INACTIVITY)
+    found = current_statistics(connection, "acme", INACTIVITY)
     assert found is not None
     return set(found.state.index.names)
 
@@ -81,7 +88,7 @@ def shop(database: str) -> str:
     return database
 
 
-def test_an_earlier_transaction_that_commits_after_the_look_is_found(shop: str) -> None:
+def test_a_transaction_that_commits_after_the_search_is_found(shop: str) -> None:
     with opened(shop) as slow, opened(shop) as connection, opened(shop) as quick:
         # its clock and its number are of before everything else
         slow.execute(_TOUCH, {"id": "slow", "key": "a:anna", "at": NOW + 1 * DAY})
@@ -89,7 +96,7 @@ def test_an_earlier_transaction_that_commits_after_the_look_is_found(shop: str) 
             quick.execute(_TOUCH, {"id": f"quick-{number}", "key": "a:cleo", "at": NOW + 40 * DAY})
             quick.commit()
             assert channels(connection) == {"mail", "search", "social"}  # the touch of day 40 is open
-            with turn(connection, wait=True), looked(connection) as found:
+            with state_lock(connection, wait=True), fresh_snapshot(connection) as found:
                 assert found <= 1
             row = connection.execute(
                 "SELECT written_since < looked_at OR written_since IS NULL FROM attribution_training_watermark"
@@ -101,12 +108,12 @@ def test_an_earlier_transaction_that_commits_after_the_look_is_found(shop: str) 
         assert verify(connection, "acme", INACTIVITY).is_none
 
 
-def test_nothing_is_looked_at_twice_and_the_time_moves_on(shop: str) -> None:
+def test_nothing_is_searched_twice_and_the_time_advances(shop: str) -> None:
     since = "SELECT written_since FROM attribution_training_watermark"
     with opened(shop) as connection:
         times = []
         for _ in range(3):
-            with turn(connection, wait=True), looked(connection) as found:
+            with state_lock(connection, wait=True), fresh_snapshot(connection) as found:
                 assert found == 0
                 times.append(connection.execute(since).fetchone())
         known = [row[0] for row in times if row is not None and row[0] is not None]
@@ -116,13 +123,13 @@ def test_nothing_is_looked_at_twice_and_the_time_moves_on(shop: str) -> None:
         # another server, or a clock that went back: everything is looked at once, nothing is noted for it
         connection.execute("UPDATE attribution_training_watermark SET found_at = now() + interval '1 hour'")
         connection.commit()
-        with turn(connection, wait=True), looked(connection) as found:
+        with state_lock(connection, wait=True), fresh_snapshot(connection) as found:
             assert found == 0
             assert connection.execute(since).fetchone() == (None,)
         # numbers of transactions that nothing can be concluded from any more
         connection.execute("UPDATE attribution_training_watermark SET snapshot_xmin = snapshot_xmin + 2000000000")
         connection.commit()
-        with turn(connection, wait=True), looked(connection) as found:
+        with state_lock(connection, wait=True), fresh_snapshot(connection) as found:
             assert found == 4  # everybody
         assert verify(connection, "acme", INACTIVITY).is_none
 
@@ -159,7 +166,7 @@ _CRASH = """
 """
 
 
-@pytest.mark.parametrize("point", [point for point in crash_points("trainer") if "upkeep" in point])
+@pytest.mark.parametrize("point", [point for point in crash_points("trainer") if "_state_" in point])
 def test_a_crash_in_a_step_leaves_everything_as_it_was(shop: str, point: str) -> None:
     feed(shop, [touchpoint("ben", 2, "display")])
     with opened(shop) as connection:
@@ -178,12 +185,12 @@ def test_a_crash_in_a_step_leaves_everything_as_it_was(shop: str, point: str) ->
         assert "display" in channels(connection)
 
 
-def test_two_trainers_at_once_take_turns(shop: str) -> None:
+def test_two_trainers_share_one_lock(shop: str) -> None:
     def run() -> None:
-        with closing(Upkeep(StoreSession(shop, "tests"), INACTIVITY, 0.001, step_people=1)) as upkeep:
+        with closing(StateUpdater(StoreSession(shop, "tests"), INACTIVITY, 0.001, step_people=1)) as idle_task:
             end = time.monotonic() + 3
             while time.monotonic() < end:
-                upkeep()
+                idle_task()
 
     trainers = [threading.Thread(target=run) for _ in range(2)]
     for thread in trainers:
@@ -200,26 +207,26 @@ def test_two_trainers_at_once_take_turns(shop: str) -> None:
         assert pending_changes(connection) == (0, 0.0)
 
 
-def test_the_upkeep_of_a_trainer_ends_when_nothing_waits(shop: str) -> None:
+def test_the_idle_task_ends_when_no_change_is_pending(shop: str) -> None:
     feed(shop, [touchpoint(f"p{number}", number, "mail") for number in range(5)])
-    with closing(Upkeep(StoreSession(shop, "tests"), INACTIVITY, 3_600, step_people=2)) as upkeep:
+    with closing(StateUpdater(StoreSession(shop, "tests"), INACTIVITY, 3_600, step_people=2)) as idle_task:
         pieces = 0
-        while upkeep():
+        while idle_task():
             pieces += 1
         assert pieces >= 3
-        assert not upkeep()
-    with closing(Upkeep(StoreSession(shop, "tests"), INACTIVITY, 0)) as never, opened(shop) as connection:
+        assert not idle_task()
+    with closing(StateUpdater(StoreSession(shop, "tests"), INACTIVITY, 0)) as never, opened(shop) as connection:
         assert not never()
         assert pending_changes(connection) == (0, 0.0)
     with (
         opened(shop) as holder,
-        turn(holder, wait=True),
-        closing(Upkeep(StoreSession(shop, "tests"), INACTIVITY, 1)) as other,
+        state_lock(holder, wait=True),
+        closing(StateUpdater(StoreSession(shop, "tests"), INACTIVITY, 1)) as other,
     ):
         assert not other()  # somebody is at it
 
 
-def test_a_damaged_state_is_begun_anew_and_seen_by_verify(shop: str) -> None:
+def test_a_damaged_state_is_rebuilt_and_verify_finds_it(shop: str) -> None:
     with opened(shop) as connection:
         connection.execute("DELETE FROM attribution_training_periods WHERE currency = 'EUR'")
         connection.execute("UPDATE attribution_training_people SET open_touches = 9 WHERE journey_key = 'a:cleo'")
@@ -228,64 +235,68 @@ def test_a_damaged_state_is_begun_anew_and_seen_by_verify(shop: str) -> None:
         assert (found.people, found.differing_people, found.is_none) == (4, 1, False)
         assert found.differing_periods == 3
         feed(shop, [touchpoint("anna", 1.5, "display")])
-        with pytest.raises(StateError, match="retracted"), turn(connection, wait=True), looked(connection):
+        with (
+            pytest.raises(StateError, match="retracted"),
+            state_lock(connection, wait=True),
+            fresh_snapshot(connection),
+        ):
             step(connection, "acme", INACTIVITY)
-        with closing(Upkeep(StoreSession(shop, "tests"), INACTIVITY, 3_600)) as upkeep:
-            while upkeep():
+        with closing(StateUpdater(StoreSession(shop, "tests"), INACTIVITY, 3_600)) as idle_task:
+            while idle_task():
                 pass
         assert verify(connection, "acme", INACTIVITY).is_none
 
 
-def test_values_that_64_bits_cannot_hold_put_one_tenant_off_and_stop_nobody(shop: str) -> None:
+def test_values_beyond_64_bits_skip_one_tenant_only(shop: str) -> None:
     """Each order is as large as a record may be; together they are above 9.2e12 units in one day."""
     greedy = [order(f"p{number}", 7, 10**11, tenant_id="greedy") for number in range(100)]
     feed(shop, [*greedy, touchpoint("ben", 2, "display")])
-    with closing(Upkeep(StoreSession(shop, "tests"), INACTIVITY, 0.001)) as upkeep, opened(shop) as connection:
+    with closing(StateUpdater(StoreSession(shop, "tests"), INACTIVITY, 0.001)) as idle_task, opened(shop) as connection:
         for _ in range(20):
-            upkeep()
+            idle_task()
         assert pending_changes(connection, "acme")[0] == 0
         assert pending_changes(connection, "greedy")[0] == 100
         connection.commit()
         plan = TrainingPlan("markov", Window("greedy"), INACTIVITY)
         with snapshot(connection), pytest.raises(JOB_ERRORS, match=r" 9\.2e12 units of currency"):
-            train(connection, plan, learned=upkept_for(connection, plan))
+            train(connection, plan, statistics=incremental_statistics(connection, plan))
         assert "display" in channels(connection)
 
 
-def test_another_inactivity_time_begins_the_state_anew(shop: str) -> None:
+def test_another_inactivity_time_rebuilds_the_state(shop: str) -> None:
     with opened(shop) as connection:
-        found = upkept(connection, "acme", INACTIVITY // 30)
+        found = current_statistics(connection, "acme", INACTIVITY // 30)
         with snapshot(connection):
-            fresh = learn(connection, Window("acme"), INACTIVITY // 30)
+            fresh = read_statistics(connection, Window("acme"), INACTIVITY // 30)
         assert found is not None
         assert found.state.to_document() == fresh.state.to_document()
 
 
-def test_a_training_takes_the_upkept_state_where_it_is_of_the_same_journeys(shop: str) -> None:
+def test_a_training_uses_the_incremental_state_for_the_same_journeys(shop: str) -> None:
     standing = TrainingPlan("markov", Window("acme"), INACTIVITY)
     with opened(shop) as connection:
-        learned = upkept_for(connection, standing)
+        statistics = incremental_statistics(connection, standing)
         with snapshot(connection):
-            quick, anew = train(connection, standing, learned=learned), train(connection, standing)
+            quick, anew = train(connection, standing, statistics=statistics), train(connection, standing)
         assert quick.document == anew.document
-        assert (quick.metadata["source"], anew.metadata["source"]) == ("upkept", "read")
+        assert (quick.metadata["source"], anew.metadata["source"]) == ("incremental", "read")
         drop = {"source", "training_seconds"}
         assert {k: v for k, v in quick.metadata.items() if k not in drop} == {
             k: v for k, v in anew.metadata.items() if k not in drop
         }
-        assert upkept_for(connection, TrainingPlan("markov", Window("acme", since=NOW), INACTIVITY)) is None
-        assert upkept_for(connection, TrainingPlan("markov", Window("nobody"), INACTIVITY)) is None
+        assert incremental_statistics(connection, TrainingPlan("markov", Window("acme", since=NOW), INACTIVITY)) is None
+        assert incremental_statistics(connection, TrainingPlan("markov", Window("nobody"), INACTIVITY)) is None
 
 
-def test_a_half_life_weighs_by_days_and_says_how_much_is_known(shop: str) -> None:
+def test_a_half_life_weighs_by_days_and_reports_n_eff(shop: str) -> None:
     plan = TrainingPlan(
         "markov", Window("acme"), INACTIVITY, settings={"minimum_conversions": 1}, half_life_micros=30 * DAY
     )
     with opened(shop) as connection:
-        learned = upkept_for(connection, plan)
+        statistics = incremental_statistics(connection, plan)
         with snapshot(connection):
-            kept, anew = train(connection, plan, learned=learned), train(connection, plan)
-            by_day = learn_by_day(connection, plan.window, INACTIVITY)
+            kept, anew = train(connection, plan, statistics=statistics), train(connection, plan)
+            by_day = read_daily_statistics(connection, plan.window, INACTIVITY)
         assert kept.document == anew.document
         ages = [30, 28, 27, 0]  # days before cleo's order: anna's, ben's, dora's last touch, cleo's
         weights = [2.0 ** (-age / 30) for age in ages]
@@ -307,16 +318,18 @@ def test_a_half_life_weighs_by_days_and_says_how_much_is_known(shop: str) -> Non
 def test_the_command_line_shows_rebuilds_and_verifies(shop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", shop)
     run = CliRunner()
-    shown = json.loads(run.invoke(app, ["models", "upkeep", "status", "--json"]).stdout)
+    shown = json.loads(run.invoke(app, ["models", "state", "status", "--json"]).stdout)
     assert (shown["tenants"][0]["people"], shown["tenants"][0]["pending_changes"]) == (4, 0)
-    assert "acme" in run.invoke(app, ["models", "upkeep", "status"]).stdout
-    assert run.invoke(app, ["models", "upkeep", "verify", "--tenant", "acme"]).exit_code == 0
+    assert "acme" in run.invoke(app, ["models", "state", "status"]).stdout
+    assert "acme" in run.invoke(app, ["models", "upkeep", "status"]).stdout  # the former name, hidden
+    assert "upkeep" not in run.invoke(app, ["models", "--help"]).stdout
+    assert run.invoke(app, ["models", "state", "verify", "--tenant", "acme"]).exit_code == 0
     with opened(shop) as connection:
         connection.execute("DELETE FROM attribution_training_people")
-    damaged = run.invoke(app, ["models", "upkeep", "verify", "--tenant", "acme"])
+    damaged = run.invoke(app, ["models", "state", "verify", "--tenant", "acme"])
     assert damaged.exit_code == 1
-    assert "run: attributary models upkeep rebuild --tenant acme" in damaged.stderr
-    assert run.invoke(app, ["models", "upkeep", "rebuild", "--tenant", "acme"]).stdout == "acme: 4 people\n"
-    assert json.loads(run.invoke(app, ["models", "upkeep", "verify", "--tenant", "acme", "--json"]).stdout)["equal"]
+    assert "run: attributary models state rebuild --tenant acme" in damaged.stderr
+    assert run.invoke(app, ["models", "state", "rebuild", "--tenant", "acme"]).stdout == "acme: 4 people\n"
+    assert json.loads(run.invoke(app, ["models", "state", "verify", "--tenant", "acme", "--json"]).stdout)["equal"]
     trained = run.invoke(app, ["models", "train", "--tenant", "acme", "--half-life", "30", "--json"])
-    assert json.loads(trained.stdout)["metadata"]["source"] == "upkept"
+    assert json.loads(trained.stdout)["metadata"]["source"] == "incremental"
