@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from attributary.consumers.store.deliveries.delivery import DeliveryState
+
+_MAX_REMARKS = 30
 
 Conversion = dict[str, Any]
 """A conversion as the codec decodes it: every field of schemas/conversion.avsc."""
@@ -33,6 +35,7 @@ class Account:
         account_id: pixel id, measurement id or app id; not secret.
         secret: token or API secret; never shown.
         options: further settings of the destination (test event code, app secret, ...); never shown.
+        event_names: the account's own event names by conversion type.
     """
 
     tenant_id: str
@@ -40,6 +43,7 @@ class Account:
     account_id: str
     secret: str = field(repr=False)
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
+    event_names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
@@ -90,6 +94,13 @@ class PreparedEvent:
     resend_safe: bool = True
     match_keys: tuple[str, ...] = ()
     remark: str | None = None
+
+
+def joined_remarks(remarks: Iterable[str]) -> str | None:
+    """Return remarks as one text for the ledger, each once and 30 at most; None without any."""
+    once = list(dict.fromkeys(remarks))
+    more = [f"and {len(once) - _MAX_REMARKS} more"] if len(once) > _MAX_REMARKS else []
+    return "; ".join(once[:_MAX_REMARKS] + more) or None
 
 
 class RequestLimits(NamedTuple):

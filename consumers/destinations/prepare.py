@@ -6,7 +6,11 @@ skips the event; every prepared event is in exactly one batch, and all events of
 
 from __future__ import annotations
 
+import traceback
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
+
+import structlog
 
 from attributary.consumers.destinations.destination import NotSent
 from attributary.consumers.store.deliveries.delivery import DeliveryState
@@ -25,6 +29,10 @@ if TYPE_CHECKING:
 
 Unknown = Literal["skip", "send"]
 
+_log = structlog.get_logger()
+
+# What the content of a record can make Python raise.
+_RECORD_ERRORS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, AssertionError)
 _FRAME_BYTES = 512  # for the names and brackets around envelope and events; a comma an event is counted below
 
 
@@ -33,6 +41,8 @@ def prepare(
 ) -> PreparedEvent | NotSent:
     """Take an event through validation, consent and building, in this order.
 
+    Whatever one record holds, this returns: what cannot be built is rejected, and logged as a fault of ours.
+
     Args:
         destination: the rules.
         conversion: the event, decoded.
@@ -40,11 +50,28 @@ def prepare(
         moment: the times against which the event is checked.
         unknown: what to do about a consent purpose that was never asked about.
     """
-    return (
-        destination.validate(conversion, moment)
-        or check_consent(conversion["consent"], destination.consent_purposes, unknown=unknown)
-        or destination.build(conversion, account, moment)
-    )
+    try:
+        return (
+            destination.validate(conversion, moment)
+            or check_consent(conversion["consent"], destination.consent_purposes, unknown=unknown)
+            or destination.build(conversion, account, moment)
+        )
+    except _RECORD_ERRORS as error:
+        # A fault of ours that one record has found: it costs that record, never the stage. Its text may quote values.
+        _log.error(
+            "the event cannot be built",
+            destination=destination.name,
+            tenant_id=account.tenant_id,
+            error=type(error).__name__,
+            at=_place(error),
+        )
+        return NotSent(DeliveryState.REJECTED, f"the event cannot be built: {type(error).__name__}")
+
+
+def _place(error: BaseException) -> str:
+    """Return file and line where an error was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{PurePath(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
 def check_consent(

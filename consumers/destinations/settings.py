@@ -6,6 +6,7 @@ missing variable. Secrets are also read from NAME_FILE. Credentials never come f
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, SecretStr
@@ -20,6 +21,7 @@ from attributary.consumers.runtime.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_EVENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,49}")
 _URL = r"^https?://[^\s/?#]+(/[^\s?#]*[^\s?#/])?/?$"
 
 
@@ -58,6 +60,11 @@ class MetaSettings(Settings):
         alias="FORWARD_META_EXTERNAL_ID",
         description="How the external id travels to Meta: hashed, raw or both.",
     )
+    event_names: str = Field(
+        default="",
+        alias="FORWARD_META_EVENT_NAMES",
+        description="Own event names at Meta by conversion type: trial_started=TrialStarted, comma-separated.",
+    )
     consent: str = Field(
         default="ad_storage,ad_user_data",
         alias="FORWARD_META_CONSENT",
@@ -95,6 +102,11 @@ class Ga4Settings(Settings):
         default=None, alias="GA4_BASE_URL", pattern=_URL, description="Scheme and host, for a fake or a proxy."
     )
     eu: bool = Field(default=False, alias="GA4_EU", description="Send to Google's endpoint in the EU.")
+    event_names: str = Field(
+        default="",
+        alias="FORWARD_GA4_EVENT_NAMES",
+        description="Own event names at GA4 by conversion type: trial_started=TrialStarted, comma-separated.",
+    )
     consent: str = Field(
         default="analytics_storage",
         alias="FORWARD_GA4_CONSENT",
@@ -144,8 +156,12 @@ class ForwardSettings(Settings):
         alias="FORWARD_LINGER_MS",
         description="How long a batch waits for more events after its first; milliseconds.",
     )
-    concurrency: int = Field(
-        default=8, ge=1, le=64, alias="FORWARD_CONCURRENCY", description="Most requests at once to a destination."
+    concurrency: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        alias="FORWARD_CONCURRENCY",
+        description="Most requests at once to a destination; 8 for Meta and 32 for GA4 unless set.",
     )
     attempts: int = Field(
         default=4,
@@ -168,6 +184,11 @@ class ForwardSettings(Settings):
         pattern=r"^[A-Z]{2}$",
         description="ISO 3166-1 alpha-2 code for phone numbers without country code; without it they are dropped.",
     )
+    personal_data: Literal["strip", "keep"] = Field(
+        default="strip",
+        alias="FORWARD_PERSONAL_DATA",
+        description="E-mail addresses and the like in URLs and free properties: take them out, or send them.",
+    )
     uncertain: Literal["hold", "resend"] = Field(
         default="hold",
         alias="FORWARD_UNCERTAIN",
@@ -178,6 +199,21 @@ class ForwardSettings(Settings):
         alias="FORWARD_CREDENTIALS_FILE",
         description="YAML or JSON file with credentials per tenant; see docs/how-to/forward.md.",
     )
+
+
+def event_names(variable: str, text: str) -> dict[str, str]:
+    """Read pairs `type=Name`, comma-separated.
+
+    Raises:
+        ConfigError: a part is no such pair; names the variable.
+    """
+    names: dict[str, str] = {}
+    for part in purposes(text):
+        kind, mark, name = (piece.strip() for piece in part.partition("="))
+        if not mark or not kind or not _EVENT_NAME.fullmatch(name):
+            raise ConfigError(variable, "must be pairs such as trial_started=TrialStarted, separated by commas")
+        names[kind] = name
+    return names
 
 
 def purposes(text: str) -> tuple[str, ...]:

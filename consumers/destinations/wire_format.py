@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import email.utils
 import json
+import math
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False, allow_nan=False).encode
 
 MICROS = 1_000_000
+_MAX_WHOLE = 2**53
+_PRINTED_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,6})?")
 
 
 def to_json(value: Any) -> bytes:
@@ -34,8 +38,29 @@ def amount(micros: int) -> int | float:
 
 
 def quantity(number: float) -> int | float:
-    """Give a quantity, whole numbers without a point."""
-    return int(number) if number.is_integer() else number
+    """Return a finite quantity; whole numbers up to 2^53 without a point, as every JSON reader has them."""
+    return int(number) if number.is_integer() and abs(number) <= _MAX_WHOLE else number
+
+
+def number_of(text: str) -> int | float | None:
+    """Return the finite number that a text spells, None for any other text ("NaN", "1e400", "2%", "first")."""
+    try:
+        number = float(text)
+    except (ValueError, OverflowError):
+        return None
+    return quantity(number) if math.isfinite(number) and "_" not in text and text.isascii() else None
+
+
+def typed(text: str) -> int | float | str:
+    """Return a free property as a number where its text is exactly how a number prints ("45", "3.3"), else the text.
+
+    Properties travel as texts on the topic; metrics at the destinations need numbers. "007", "1.10", "1e3" and numbers
+    of more than 15 digits stay texts: they are codes, versions and ids, and would lose something.
+    """
+    if _PRINTED_NUMBER.fullmatch(text) is None:
+        return text
+    number = quantity(float(text))
+    return number if str(number) == text else text
 
 
 MAX_WAIT_SECONDS = 3_600.0  # a larger wish is a broken header; after an hour it may say so again

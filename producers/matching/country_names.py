@@ -258,3 +258,38 @@ za zaf south africa|suid afrika
 zm zmb zambia
 zw zwe zimbabwe
 """
+
+# Official names that no rule of `regions` derives; the same form.
+OFFICIAL = """
+fr fra french republic
+ch che swiss confederation
+tw twn republic of china
+mx mex united mexican states
+ar arg argentine republic
+cd cod congo the democratic republic of the|democratic republic of congo
+fk flk falkland islands malvinas
+ga gab gabonese republic
+gb gbr united kingdom of great britain and northern ireland
+gr grc hellenic republic
+hk hkg hong kong special administrative region of china
+it ita italian republic
+kg kgz kyrgyz republic
+la lao lao peoples democratic republic
+lb lbn lebanese republic
+mo mac macao special administrative region of china
+mf maf saint martin french part
+pt prt portuguese republic
+rw rwa rwandese republic|rwandan republic
+sh shn saint helena ascension and tristan da cunha
+sk svk slovak republic
+sx sxm sint maarten dutch part
+tg tgo togolese republic
+va vat holy see vatican city state
+vi vir virgin islands of the united states
+de deu bundesrepublik deutschland
+at aut republik osterreich|republik österreich
+ch che schweizerische eidgenossenschaft
+es esp reino de españa
+fr fra république française
+it ita repubblica italiana
+"""

@@ -3,7 +3,7 @@
 Contract: an fbc is built once, from the case-exact fbclid and the moment when it was first seen; a value that starts
 with "fb." is an fbc already and is never wrapped or stamped again (Meta rejects the whole event for it, error
 100/2804001). Both come in 4 segments, `fb.{index}.{milliseconds}.{payload}`, and in 5, with the appendix of Meta's
-parameter builder (2 or 8 characters). Parsing never raises.
+parameter builder (2 or 8 characters). Parsing never raises. A placeholder (`undefined`, `{{fbclid}}`) is no click id.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from attributary.producers.matching.text import is_placeholder
+
+EARLIEST_MS = 1_000_000_000_000  # September 2001: a smaller number is a time in seconds
 SERVER_SUBDOMAIN_INDEX = 1  # Meta: com is 0, example.com 1, www.example.com 2; servers use 1
 
 _FORM = re.compile(r"fb\.([0-2])\.(\d{10,13})\.([A-Za-z0-9_-]+)(?:\.([A-Za-z0-9_-]{2}|[A-Za-z0-9_-]{8}))?")
@@ -48,14 +51,16 @@ def parse(value: str) -> BrowserValue | None:
 
 
 def is_fbc(value: str) -> bool:
-    """Say whether Meta would take the value as a click id."""
-    return parse(value) is not None
+    """Return whether the value is a click id: Meta's form, a time in milliseconds, and no placeholder inside."""
+    parts = parse(value)
+    return parts is not None and parts.created_ms >= EARLIEST_MS and not is_placeholder(parts.payload)
 
 
 def is_fbp(value: str) -> bool:
     """Say whether Meta would take the value as a browser id: the payload is a number."""
     parts = parse(value)
-    return parts is not None and _RANDOM.fullmatch(parts.payload) is not None
+    good = parts is not None and parts.created_ms >= EARLIEST_MS and _RANDOM.fullmatch(parts.payload) is not None
+    return good and parts is not None and not is_placeholder(parts.payload)
 
 
 def build_fbc(fbclid: str, first_seen_ms: int, *, subdomain_index: int = SERVER_SUBDOMAIN_INDEX) -> str | None:

@@ -11,7 +11,15 @@ from __future__ import annotations
 
 from attributary.producers.matching import meta
 from attributary.producers.matching.phone import e164_digits
-from attributary.producers.matching.text import as_hash, lowered, sha256_hex, without_digits, without_symbols
+from attributary.producers.matching.text import (
+    as_hash,
+    is_md5,
+    is_placeholder,
+    lowered,
+    sha256_hex,
+    without_digits,
+    without_symbols,
+)
 
 HASHED_KEYS = (
     "sha256_email_address",
@@ -61,11 +69,14 @@ def hashed(key: str, value: str, *, regions: tuple[str | None, ...] = ()) -> lis
         regions: regions for a phone number without country code, best first.
     """
     if known := as_hash(value):
-        return [known]
+        return [] if is_placeholder(known) else [known]
+    if is_md5(value) or (key != "sha256_phone_number" and is_placeholder(value)):
+        return []
     if key == "sha256_email_address":
         forms = emails(value)
     elif key == "sha256_phone_number":
         forms = [phone(value, *regions)]
     else:
         forms = [street(value) if key == "sha256_street" else name(value)]
-    return [sha256_hex(form) for form in forms if form]
+    digests = [sha256_hex(form) for form in forms if form]
+    return [digest for digest in digests if not is_placeholder(digest)]

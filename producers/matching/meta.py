@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
+
+import idna
 
 from attributary.producers.matching.phone import e164_digits
 from attributary.producers.matching.regions import country_code, state_code
@@ -19,9 +22,11 @@ from attributary.producers.matching.text import (
     ascii_digits,
     clean,
     is_md5,
+    is_placeholder,
     lowered,
     sha256_hex,
     without_digits,
+    without_joiners,
     without_punctuation,
 )
 
@@ -30,7 +35,13 @@ if TYPE_CHECKING:
 
 HASHED_KEYS = ("em", "ph", "fn", "ln", "db", "ge", "ct", "st", "zp", "country", "external_id")
 
-_EMAIL = re.compile(r"[^@\s]+@[^@\s.][^@\s]*\.[^@\s.]+")
+_EMAIL = re.compile(r"([^@\s,;:<>()\[\]\"%]+)@([^@\s]+)")
+_MAILTO = re.compile(r"(?:mailto|e-?mail)\s*:\s*")
+_ASCII_DOMAIN = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\.)+[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
+_DOMAIN_CHARACTERS = 253
+_US_NINE_DIGITS = re.compile(r"\d{9}")
+# Two-letter codes of states and countries, and short names, read like words for a missing value ("NA" is Naples).
+_MAY_READ_LIKE_PLACEHOLDERS = frozenset(("ge", "db", "country", "st", "ph"))
 _YEAR_FIRST = re.compile(r"(\d{4})(?:[-/. ]?)(\d{1,2})(?:[-/. ]?)(\d{1,2})(?:T.*)?")
 _COMPACT = re.compile(r"(\d{4})(\d{2})(\d{2})")
 _YEAR_LAST = re.compile(r"(\d{1,2})([-/. ])(\d{1,2})[-/. ](\d{4})")
@@ -39,9 +50,31 @@ _MALE = frozenset(("m", "male", "man", "boy", "männlich", "mann", "homme", "mas
 
 
 def email(value: str) -> str:
-    """Trim and lower-case an address; anything that is no address gives ""."""
-    text = lowered(value)
-    return text if _EMAIL.fullmatch(text) else ""
+    """Return an address trimmed and in lower case, its domain as IDNA A-labels; "" for anything else.
+
+    Browsers give a mail field's domain as A-labels (xn--...), so `jane@bücher.de` has one hash wherever it was typed.
+    """
+    text = without_joiners(lowered(value)).replace("\uff20", "@")
+    if prefix := _MAILTO.match(text):
+        text = text[prefix.end() :].partition("?")[0].strip()
+    parts = _EMAIL.fullmatch(text)
+    if parts is None:
+        return ""
+    domain = _domain(parts[2])
+    return f"{parts[1]}@{domain}" if domain else ""
+
+
+@lru_cache(maxsize=4_096)
+def _domain(text: str) -> str:
+    """Return a domain as A-labels, "" when it is none: fewer than two labels, an empty one, forbidden characters."""
+    text = text.removesuffix(".")
+    if not text.isascii():
+        try:
+            text = idna.encode(text, uts46=True, std3_rules=True).decode()
+        except UnicodeError:
+            return ""
+    good = len(text) <= _DOMAIN_CHARACTERS and _ASCII_DOMAIN.fullmatch(text) and not text.rpartition(".")[2].isdigit()
+    return text if good else ""
 
 
 def phone(value: str, *regions: str | None) -> str:
@@ -90,10 +123,13 @@ def state(value: str, country: str = "") -> str:
     return state_code(value, country)
 
 
-def postal_code(value: str) -> str:
-    """Lower-case a postal code; drop white space and all that follows a dash (`94035-1234` -> `94035`)."""
-    text = ascii_digits(lowered(value)).partition("-")[0]
-    return "".join(text.split())
+def postal_code(value: str, country: str = "") -> str:
+    """Lower-case a postal code; drop white space and all that follows a dash (`94035-1234` -> `94035`).
+
+    A code of nine digits in the United States is cut to five, as Meta asks.
+    """
+    text = "".join(ascii_digits(lowered(value)).partition("-")[0].split())
+    return text[:5] if country == "us" and _US_NINE_DIGITS.fullmatch(text) else text
 
 
 def country(value: str) -> str:
@@ -132,13 +168,18 @@ def hashed(key: str, value: str, *, regions: tuple[str | None, ...] = (), home: 
         home: the person's country (alpha-2, lower case), for the states.
     """
     if known := as_hash(value):
-        return known
+        return "" if is_placeholder(known) else known
     if key != "external_id" and is_md5(value):
+        return ""
+    if key not in _MAY_READ_LIKE_PLACEHOLDERS and is_placeholder(value):
         return ""
     if key == "ph":
         normal = phone(value, *regions)
+    elif key == "zp":
+        normal = postal_code(value, home)
     elif key == "st":
         normal = state(value, home)
     else:
         normal = NORMALISERS[key](value)
-    return sha256_hex(normal) if normal else ""
+    digest = sha256_hex(normal) if normal else ""
+    return "" if is_placeholder(digest) else digest

@@ -7,9 +7,10 @@ is known to be another one.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
-from attributary.producers.matching.country_names import TABLE
+from attributary.producers.matching.country_names import OFFICIAL, TABLE
 from attributary.producers.matching.text import lowered, without_digits, without_punctuation
 
 _STATES = (
@@ -20,10 +21,29 @@ _STATES = (
     "ny new york|nc north carolina|nd north dakota|oh ohio|ok oklahoma|or oregon|pa pennsylvania|pr puerto rico|"
     "ri rhode island|sc south carolina|sd south dakota|tn tennessee|tx texas|ut utah|vt vermont|va virginia|"
     "wa washington|wv west virginia|wi wisconsin|wy wyoming|"
-    "ab alberta|bc british columbia|mb manitoba|nb new brunswick|nl newfoundland and labrador|nl newfoundland|"
+    "ab alberta|bc british columbia|mb manitoba|nb new brunswick|nl newfoundland and labrador|nl newfoundland labrador|"
+    "nl newfoundland|"
     "ns nova scotia|nt northwest territories|nu nunavut|on ontario|pe prince edward island|qc quebec|qc québec|"
     "sk saskatchewan|yt yukon"
 )
+
+
+# What official names put before the name: "Kingdom of Spain", "the Commonwealth of Australia".
+_FORMS = tuple(
+    form.replace(" ", "").replace("'", "")
+    for form in (
+        "arab republic of", "bolivarian republic of", "commonwealth of", "commonwealth of the",
+        "cooperative republic of", "democratic and popular republic of", "democratic peoples republic of",
+        "democratic republic of", "democratic socialist republic of", "federal democratic republic of",
+        "federal republic of", "federated states of", "federative republic of", "grand duchy of",
+        "hashemite kingdom of", "independent and sovereign republic of", "independent state of", "islamic republic of",
+        "kingdom of", "kingdom of the", "peoples democratic republic of", "peoples republic of",
+        "plurinational state of", "principality of", "republic of", "republic of the", "socialist republic of",
+        "state of", "sultanate of", "the former yugoslav republic of", "union of", "union of the",
+        "united republic of", "province of china", "eastern republic of", "federation of",
+    )
+)  # fmt: skip
+_FORMAL = re.compile("^(?:the)?(?:" + "|".join(sorted(_FORMS, key=len, reverse=True)) + ")")
 
 
 def name_key(value: str) -> str:
@@ -34,10 +54,10 @@ def name_key(value: str) -> str:
 @cache
 def _countries() -> dict[str, str]:
     names: dict[str, str] = {}
-    for line in TABLE.strip().splitlines():
+    for line in filter(None, (TABLE + OFFICIAL).splitlines()):
         code, alpha3, spellings = line.split(" ", 2)
         for spelling in (code, alpha3, *spellings.split("|")):
-            names[name_key(spelling)] = code
+            names.setdefault(name_key(spelling), code)
     return names
 
 
@@ -49,7 +69,15 @@ def _states() -> dict[str, str]:
 
 def country_code(value: str) -> str:
     """Give the ISO 3166-1 alpha-2 code in lower case, or "" when the country is not recognised."""
-    return _countries().get(name_key(value), "")
+    names = _countries()
+    code = names.get(name_key(value))
+    if code is not None:
+        return code
+    head, comma, tail = value.partition(",")
+    if comma and "," not in tail:  # "Korea, Republic of", as ISO's own list has it
+        code = names.get(name_key(f"{tail} {head}"))
+        value = head if code is None and name_key(tail) in _FORMS else value
+    return code or names.get(_FORMAL.sub("", name_key(value)), "")
 
 
 def state_code(value: str, country: str = "") -> str:

@@ -11,26 +11,44 @@ import hashlib
 import re
 import unicodedata
 
+from attributary.attribution_core.domain.identity_rules import SAMPLE, placeholder
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _ASCII_PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
-_CONTROL = frozenset(("Cc", "Cs"))
+_APOSTROPHES = frozenset(
+    "\u00b4\u02b9\u02bb\u02bc\u02bd\u02c8\u02ca\u02cb\u2032\u2035\uff07"
+)  # typed for ' on other keyboards
+_INVISIBLE = frozenset(("Cc", "Cf", "Cs"))
+_JOINERS = frozenset("\u200c\u200d")  # spell Persian and Indic words; nobody types them into an address
 
 
 def clean(value: str) -> str:
-    """Give the text in NFC without control characters and outer white space."""
+    """Return the text in NFC without control, zero-width and direction characters, and without outer white space."""
     try:
         value.encode()
     except UnicodeEncodeError:
         return ""
     if not value.isprintable():
-        value = "".join(c if c.isspace() or unicodedata.category(c) not in _CONTROL else "" for c in value)
+        value = "".join(c for c in value if c.isspace() or c in _JOINERS or unicodedata.category(c) not in _INVISIBLE)
     return unicodedata.normalize("NFC", value).strip()
 
 
 def lowered(value: str) -> str:
     """Give the cleaned text in lower case; still NFC, and the same again when done twice."""
     return unicodedata.normalize("NFC", clean(value).lower()).strip()
+
+
+def is_placeholder(value: str) -> bool:
+    """Return whether a value names nobody: a word for a missing value, an unfilled template, the hash of nothing."""
+    rule = placeholder(value)
+    # 32 hexadecimal digits in order are an example in somebody's documentation, and an id in somebody's tests.
+    return rule is not None and not (rule is SAMPLE and is_md5(value))
+
+
+def without_joiners(value: str) -> str:
+    """Drop zero-width joiners: pasted into addresses and numbers, never meant there."""
+    return value if value.isascii() else "".join(c for c in value if c not in _JOINERS)
 
 
 def as_hash(value: str) -> str | None:
@@ -45,8 +63,8 @@ def is_md5(value: str) -> bool:
 
 
 def sha256_hex(value: str) -> str:
-    """Hash the UTF-8 bytes of the text; lower-case hexadecimal digits."""
-    return hashlib.sha256(value.encode()).hexdigest()
+    """Return the SHA-256 of the UTF-8 bytes of a text, lower-case hexadecimal; half a surrogate pair counts as "?"."""
+    return hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()
 
 
 def without_punctuation(value: str) -> str:
@@ -54,7 +72,10 @@ def without_punctuation(value: str) -> str:
     return "".join(
         c
         for c in value
-        if c not in _ASCII_PUNCTUATION and not c.isspace() and not unicodedata.category(c).startswith("P")
+        if c not in _ASCII_PUNCTUATION
+        and c not in _APOSTROPHES
+        and not c.isspace()
+        and not unicodedata.category(c).startswith("P")
     )
 
 

@@ -7,13 +7,13 @@ Invariant: no plain value can be read from the result, and no function here rais
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from attributary.producers.matching import google, meta
-from attributary.producers.matching.text import lowered
+from attributary.producers.matching.text import is_md5, is_placeholder, lowered, without_digits, without_symbols
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 PLAIN_FIELDS = (
     "email",
@@ -29,6 +29,8 @@ PLAIN_FIELDS = (
     "country",
     "external_id",
 )
+_WORDS = ("city", "region")
+_POSTAL_SYMBOLS = str.maketrans("", "", ".~")
 LOCATION_FIELDS = ("city", "region", "postal_code", "country")
 META_KEYS = {
     "email": "em",
@@ -52,9 +54,29 @@ GOOGLE_KEYS = {
 }
 
 
+class HashedUserData(NamedTuple):
+    """User data after hashing, and what could not be used.
+
+    Attributes:
+        user_data: the fields of the schema's UserData.
+        left_out: by family ("meta", "google"): remarks such as "phone left out: its country is not known"; a remark
+            names the field and the rule, never the value.
+    """
+
+    user_data: dict[str, Any]
+    left_out: dict[str, list[str]]
+
+
 def hash_user_data(
     user_data: Mapping[str, Any], *, default_region: str | None = None, keep_location: bool = False
 ) -> dict[str, Any]:
+    """Return user data hashed; see `hash_user_data_with_remarks` for arguments and for what was left out."""
+    return hash_user_data_with_remarks(user_data, default_region=default_region, keep_location=keep_location).user_data
+
+
+def hash_user_data_with_remarks(
+    user_data: Mapping[str, Any], *, default_region: str | None = None, keep_location: bool = False
+) -> HashedUserData:
     """Fill `meta_hashes` and `google_hashes` and clear the plain fields.
 
     Args:
@@ -65,39 +87,83 @@ def hash_user_data(
             an address there needs postal code and country.
 
     Returns:
-        A new record; the argument is not changed.
+        A new record, and remarks on what was left out; the argument is not changed.
     """
     home = meta.country(user_data.get("country") or "")
     regions = (home or None, default_region)
     for_meta = _copied(user_data.get("meta_hashes"))
     for_google = _copied(user_data.get("google_hashes"))
+    left_out: dict[str, list[str]] = {"meta": [], "google": []}
     for field in PLAIN_FIELDS:
         value = user_data.get(field)
         if not value:
             continue
-        if key := META_KEYS.get(field):
-            _add(for_meta, key, [meta.hashed(key, value, regions=regions, home=home)])
-        if key := GOOGLE_KEYS.get(field):
-            _add(for_google, key, google.hashed(key, value, regions=regions))
+        key = META_KEYS.get(field)
+        if key and not _add(for_meta, key, [meta.hashed(key, value, regions=regions, home=home)]):
+            left_out["meta"].append(_remark(field, value, regions))
+        key = GOOGLE_KEYS.get(field)
+        if key and not _add(for_google, key, google.hashed(key, value, regions=regions)):
+            left_out["google"].append(_remark(field, value, regions))
     result: dict[str, Any] = dict.fromkeys(PLAIN_FIELDS)
     if keep_location:
         result |= {field: user_data.get(field) for field in LOCATION_FIELDS}
-    return result | {"meta_hashes": for_meta, "google_hashes": for_google}
+    return HashedUserData(result | {"meta_hashes": for_meta, "google_hashes": for_google}, left_out)
+
+
+def _remark(field: str, value: str, regions: Iterable[str | None]) -> str:
+    if is_placeholder(value.strip()) or is_placeholder(value.strip().lower()):
+        rule = "a placeholder"
+    elif is_md5(value):
+        rule = "an MD5, destinations match SHA-256"
+    elif field == "phone":
+        rule = "not a valid number" if any(regions) else "not a valid number, or its country is not known"
+    else:
+        rule = {"email": "not an address", "country": "not a known country"}.get(field, "not understood")
+    return f"{field} left out: {rule}"
+
+
+def usable_hashes(
+    hashes: Mapping[str, Sequence[str]], known: Collection[str]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the hashes that a destination can use, by its key, and remarks on the others.
+
+    Left out are keys that the destination does not know, and hashes of nothing (of an empty text, of "null", ...).
+    """
+    found: dict[str, list[str]] = {}
+    remarks: list[str] = []
+    for key, digests in hashes.items():
+        if key not in known:
+            remarks.append("a hash left out: its key is not known")
+            continue
+        good = [digest for digest in digests if not is_placeholder(digest)]
+        if len(good) < len(digests):
+            remarks.append(f"{key} left out: the hash of an empty text or of a placeholder")
+        if good:
+            found[key] = good
+    return found, remarks
 
 
 def google_address(user_data: Mapping[str, Any]) -> dict[str, str]:
-    """Give the plain parts of GA4's `address`, from the fields that are still plain."""
-    parts = {field: lowered(user_data.get(field) or "") for field in ("city", "region", "postal_code")}
+    """Return the plain parts of GA4's `address`, from the fields that are still plain.
+
+    City and region lose digits and symbols, a postal code loses "." and "~" (Google, "Send user-provided data").
+    """
+    words = {field: without_digits(without_symbols(lowered(user_data.get(field) or ""))) for field in _WORDS}
+    parts = {field: " ".join(text.split()) for field, text in words.items()}
+    parts["postal_code"] = lowered(user_data.get("postal_code") or "").translate(_POSTAL_SYMBOLS).strip()
     parts["country"] = meta.country(user_data.get("country") or "").upper()
-    return {field: text for field, text in parts.items() if text}
+    return {field: text for field, text in parts.items() if text and not is_placeholder(text)}
 
 
 def _copied(hashes: Mapping[str, Iterable[str]] | None) -> dict[str, list[str]]:
     return {key: list(values) for key, values in (hashes or {}).items()}
 
 
-def _add(hashes: dict[str, list[str]], key: str, values: Iterable[str]) -> None:
+def _add(hashes: dict[str, list[str]], key: str, values: Iterable[str]) -> bool:
+    """Add hashes behind those that are there; False when there is nothing to add."""
+    found = [value for value in dict.fromkeys(values) if value]
     present = hashes.get(key, [])
-    merged = present + [value for value in dict.fromkeys(values) if value and value not in present]
+    merged = present + [value for value in found if value not in present]
     if merged:
         hashes[key] = merged
+    return bool(found)

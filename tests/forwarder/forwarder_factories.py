@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 from typing import TYPE_CHECKING, Any
 
 from attributary.consumers.destinations.credentials import AccountCredentials, Credentials
-from attributary.consumers.destinations.destination import Account, HttpResponse
+from attributary.consumers.destinations.destination import Account, HttpResponse, Moment, NotSent, PreparedEvent
 from attributary.consumers.destinations.ga4.destination import Ga4Destination, Ga4Options
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions
+from attributary.consumers.destinations.prepare import prepare
 from attributary.consumers.destinations.sender import BatchSender, SenderOptions
 from attributary.consumers.destinations.transport import HttpTransport
 from attributary.consumers.forwarder.stage import ForwarderStage, Route
@@ -29,6 +31,7 @@ ALL_CONSENT = dict.fromkeys(("ad_storage", "ad_user_data", "ad_personalization",
 HASH = "62a14e44f765419d10fea99367361a727c12365e2520f32218d505ed9aa0f62f"
 META_ACCOUNT = AccountCredentials("1234567890", "test-token", {})
 GA4_ACCOUNT = AccountCredentials("G-TEST1", "test-secret", {"measurement_id": "G-TEST1"})
+CASE_TIME = 1_795_500_000_000_000
 _numbers = itertools.count()
 
 
@@ -129,3 +132,22 @@ def stage_for(
     sender = BatchSender(destination, transport or HttpTransport(answer_seconds=3.0), ledger, options, clock)
     wanted: dict[str, Any] = {"credentials": Credentials(name, account), "uncertain": options.uncertain} | (route or {})
     return ForwarderStage(Route(destination, **wanted), sender, ledger, clock)
+
+
+def prepared(name: str, destination: Any = None, **changes: Any) -> PreparedEvent | NotSent:
+    """What becomes of one conversion at a destination, at `CASE_TIME`."""
+    chosen = destination or (MetaDestination() if name == "meta" else Ga4Destination())
+    account = meta_account() if name == "meta" else ga4_account()
+    return prepare(chosen, conversion(CASE_TIME, **changes), account, Moment(CASE_TIME, CASE_TIME), unknown="send")
+
+
+def sent(name: str, destination: Any = None, **changes: Any) -> tuple[dict[str, Any], str]:
+    """The event's body (GA4: with its envelope) and the remarks."""
+    event = prepared(name, destination, **changes)
+    assert isinstance(event, PreparedEvent), event
+    body = json.loads(event.body)
+    return (body if name == "meta" else body | {"envelope": json.loads(event.envelope)}), event.remark or ""
+
+
+def line(**changes: Any) -> dict[str, Any]:
+    return {"item_id": "a", "quantity": 1.0, "price_micros": 5_000_000, "properties": {}} | changes

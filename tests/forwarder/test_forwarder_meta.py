@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from attributary.consumers.destinations.addresses import public_address
 from attributary.consumers.destinations.destination import HttpResponse, Moment, NotSent, PreparedEvent, ResponseClass
 from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions, is_old_version
-from attributary.consumers.destinations.meta.event import ip_address
 from attributary.consumers.destinations.meta.responses import classify
 from attributary.consumers.store.deliveries.delivery import DeliveryState
 from attributary.producers.matching.text import sha256_hex
@@ -233,7 +233,7 @@ def test_usage_headers_tell_percent_and_wait() -> None:
     ],
 )
 def test_addresses_lose_their_port(text: str, expected: str) -> None:
-    assert ip_address(text) == expected
+    assert public_address(text)[0] == expected
 
 
 def test_old_versions_are_known() -> None:

@@ -7,7 +7,7 @@ purchase on a web stream is removed when it comes twice (by transaction_id); any
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -19,16 +19,18 @@ from attributary.consumers.destinations.destination import (
     PreparedEvent,
     RequestLimits,
     ResponseClass,
+    joined_remarks,
 )
 from attributary.consumers.destinations.ga4 import rules
-from attributary.consumers.destinations.ga4.event import envelope_of, event_of
+from attributary.consumers.destinations.ga4.event import app_instance_id, envelope_of, event_of
 from attributary.consumers.destinations.wire_format import from_json, retry_after_seconds, to_json
 from attributary.consumers.store.deliveries.delivery import DeliveryState
-from attributary.producers.matching import hash_user_data
+from attributary.producers.matching import hash_user_data_with_remarks, usable_hashes
+from attributary.producers.matching.google import HASHED_KEYS
 from attributary.producers.matching.user_data import PLAIN_FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from attributary.consumers.destinations.destination import Account, Conversion, Moment
 
@@ -41,6 +43,8 @@ EU_BASE_URL = "https://region1.google-analytics.com"
 _THROTTLE_SECONDS = 60.0
 _COLLECT = "/mp/collect"
 _DEBUG = "/debug/mp/collect"
+# Of a body: the rest is for names and brackets around the event.
+_MAX_EVENT_BYTES = rules.BODY_BYTES - 512
 _PROBE_ENDING = b',"validation_behavior":"ENFORCE_RECOMMENDATIONS"}'
 
 
@@ -52,11 +56,15 @@ class Ga4Options:
         base_url: scheme and host; `EU_BASE_URL` keeps data in the EU.
         default_region: ISO 3166-1 alpha-2 code for phone numbers without country code.
         user_data_without_answer: send user data when ad_user_data was never asked about.
+        event_names: event names by conversion type, before our own; an account's own go first.
+        strip_personal_data: leave out personal data in URLs and free properties.
     """
 
     base_url: str = DEFAULT_BASE_URL
     default_region: str | None = None
     user_data_without_answer: bool = False
+    event_names: Mapping[str, str] = field(default_factory=dict)
+    strip_personal_data: bool = True
 
 
 class Ga4Destination:
@@ -93,21 +101,26 @@ class Ga4Destination:
         return None
 
     def build(self, conversion: Conversion, account: Account, moment: Moment) -> PreparedEvent | NotSent:
-        """Build the event and check it against every rule of GA4."""
-        app = self._is_app(conversion, account)
+        """Build the event and check it against every rule of GA4, before it is encoded."""
+        remarks: list[str] = []
+        app = self._is_app(conversion, account, remarks)
         if not app and "measurement_id" not in account.options:
             return NotSent(DeliveryState.SKIPPED, "the account has no web stream", "ga_app_instance_id")
-        conversion = self._with_hashes(conversion)
-        event, remarks = event_of(conversion, min(conversion["occurred_at"], moment.received_at))
-        envelope = envelope_of(conversion, app=app, ad_user_data=self._may_send_user_data(conversion))
-        problems = rules.check_event(event) + rules.check_envelope(envelope, app=app)
-        body, around = to_json(event), to_json(envelope)
-        if len(body) + len(around) >= rules.BODY_BYTES - 512:
-            problems.append(rules.Problem("events[0]", "VALUE_OUT_OF_BOUNDS", "one event alone is over the body limit"))
-        if problems:
+        conversion = self._with_hashes(conversion, remarks)
+        strip = self._options.strip_personal_data
+        at = min(conversion["occurred_at"], moment.received_at)
+        event, more = event_of(conversion, at, account.event_names or self._options.event_names, strip=strip)
+        may_send = self._may_send_user_data(conversion)
+        envelope = envelope_of(conversion, more, app=app, ad_user_data=may_send, strip=strip)
+        if problems := rules.check_event(event) + rules.check_envelope(envelope, app=app):
             path, code, rule = problems[0]
-            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-            return NotSent(DeliveryState.REJECTED, f"{code}: {rule}{more}", path)
+            others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            return NotSent(DeliveryState.REJECTED, f"{code}: {rule}{others}", path)
+        remarks += more
+        body, around = self._encoded(event, envelope, remarks)
+        if len(body) + len(around) >= _MAX_EVENT_BYTES:
+            reason = "VALUE_OUT_OF_BOUNDS: one event alone is over the body limit"
+            return NotSent(DeliveryState.REJECTED, reason, "events[0]")
         return PreparedEvent(
             conversion["event_id"],
             conversion["occurred_at"],
@@ -115,18 +128,38 @@ class Ga4Destination:
             around,
             resend_safe=event["name"] == "purchase" and not app,
             match_keys=tuple(sorted(envelope.keys() - {"consent", "user_properties"})),
-            remark="; ".join(dict.fromkeys(remarks)) or None,
+            remark=joined_remarks(remarks),
         )
 
-    def _is_app(self, conversion: Conversion, account: Account) -> bool:
-        return bool(conversion["ga_app_instance_id"]) and "firebase_app_id" in account.options
+    def _encoded(self, event: dict[str, Any], envelope: dict[str, Any], remarks: list[str]) -> tuple[bytes, bytes]:
+        """Encode; lines of an order that is too large for a request are cut until it fits."""
+        around = to_json(envelope)
+        params = event["params"]
+        while len(body := to_json(event)) + len(around) >= _MAX_EVENT_BYTES and len(params.get("items", ())) > 1:
+            params["items"] = params["items"][: len(params["items"]) // 2]
+            remarks.append("items cut: the event is over the body limit")
+        return body, around
 
-    def _with_hashes(self, conversion: Conversion) -> Conversion:
+    def _is_app(self, conversion: Conversion, account: Account, remarks: list[str]) -> bool:
+        if not conversion["ga_app_instance_id"]:
+            return False
+        if app_instance_id(conversion) is None:
+            remarks.append("ga_app_instance_id left out: not 32 hexadecimal digits, or a placeholder")
+            return False
+        return "firebase_app_id" in account.options
+
+    def _with_hashes(self, conversion: Conversion, remarks: list[str]) -> Conversion:
         given = conversion["user_data"]
-        if not given or not any(given[field] for field in PLAIN_FIELDS):
+        if not given:
             return conversion
-        hashed = hash_user_data(given, default_region=self._options.default_region, keep_location=True)
-        return conversion | {"user_data": hashed}
+        region = self._options.default_region
+        if any(given[field] for field in PLAIN_FIELDS):
+            hashed, left_out = hash_user_data_with_remarks(given, default_region=region, keep_location=True)
+            remarks += left_out["google"]
+            given = hashed
+        hashes, more = usable_hashes(given["google_hashes"], HASHED_KEYS)
+        remarks += more
+        return conversion | {"user_data": given | {"google_hashes": hashes}}
 
     def _may_send_user_data(self, conversion: Conversion) -> bool:
         answer = (conversion["consent"] or {}).get("ad_user_data")

@@ -42,6 +42,8 @@ RESERVED_USER_PROPERTIES = frozenset((
     "first_open_time", "first_visit_time", "first_open_after_install", "last_deep_link_referrer", "user_id",
 ))  # fmt: skip
 RESERVED_PREFIXES = ("_", "firebase_", "ga_", "google_", "gtag.")
+NUMBER_PARAMS = frozenset(("tax", "shipping", "level", "score"))
+"""Numbers by Google's reference; GA4 takes the event with a text in their place, and reports nothing of them."""
 ITEM_PARAMS = frozenset((
     "item_id", "item_name", "affiliation", "coupon", "currency", "discount", "index", "item_brand", "item_category",
     "item_category2", "item_category3", "item_category4", "item_category5", "item_list_id", "item_list_name",
@@ -198,6 +200,9 @@ def _meaning_problems(path: str, name: str, params: Mapping[str, Any]) -> Iterat
             yield Problem(f"{path}.value", "VALUE_INVALID", "must be a finite number")
         if "currency" not in params:
             yield Problem(f"{path}.currency", "VALUE_REQUIRED", "a value needs a currency")
+    for param in sorted(NUMBER_PARAMS & params.keys()):
+        if not _is_number(params[param]):
+            yield Problem(f"{path}.{param}", "VALUE_INVALID", "must be a finite number")
     currency = params.get("currency")
     if currency is not None and not _matches(_CURRENCY, currency):
         yield Problem(f"{path}.currency", "VALUE_INVALID", "must be an upper-case ISO 4217 code")

@@ -10,26 +10,35 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from attributary.consumers.destinations.destination import HttpRequest, NotSent, PreparedEvent, RequestLimits
+from attributary.consumers.destinations.destination import (
+    HttpRequest,
+    NotSent,
+    PreparedEvent,
+    RequestLimits,
+    joined_remarks,
+)
 from attributary.consumers.destinations.meta import responses
 from attributary.consumers.destinations.meta.event import (
     EVENT_NAMES,
+    HASHED_KEYS,
     TOO_WEAK,
     app_data,
     custom_data,
     user_data,
 )
+from attributary.consumers.destinations.personal_data import clean_url
 from attributary.consumers.destinations.wire_format import to_json
 from attributary.consumers.store.deliveries.delivery import DeliveryState
-from attributary.producers.matching import hash_user_data
+from attributary.producers.matching import hash_user_data_with_remarks, usable_hashes
+from attributary.producers.matching.text import as_hash, clean, is_placeholder, sha256_hex
 from attributary.producers.matching.user_data import PLAIN_FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from attributary.consumers.destinations.destination import (
         Account,
@@ -63,12 +72,16 @@ class MetaOptions:
         api_version: for example v26.0.
         external_id: send the external id hashed, as it is, or both; "raw" and "both" need it plain on the topic.
         default_region: ISO 3166-1 alpha-2 code for phone numbers without country code.
+        event_names: event names by conversion type, before Meta's standard ones; an account's own go first.
+        strip_personal_data: leave out personal data in URLs and free properties.
     """
 
     base_url: str = DEFAULT_BASE_URL
     api_version: str = DEFAULT_API_VERSION
     external_id: ExternalId = "hashed"
     default_region: str | None = None
+    event_names: Mapping[str, str] = field(default_factory=dict)
+    strip_personal_data: bool = True
 
 
 class MetaDestination:
@@ -104,12 +117,16 @@ class MetaDestination:
             return NotSent(DeliveryState.EXPIRED, f"older than {limit // DAY} days", "occurred_at")
         return None
 
-    def build(self, conversion: Conversion, account: Account, moment: Moment) -> PreparedEvent | NotSent:  # noqa: ARG002  # the protocol's
+    def build(self, conversion: Conversion, account: Account, moment: Moment) -> PreparedEvent | NotSent:
         """Build the server event."""
-        name = EVENT_NAMES.get(conversion["conversion_type"], conversion["conversion_type"])
+        names = account.event_names or self._options.event_names
+        kind = conversion["conversion_type"]
+        name = names.get(kind) or EVENT_NAMES.get(kind, kind)
         if name == "Purchase" and conversion["currency"] == "XXX":
             return NotSent(DeliveryState.REJECTED, "a purchase needs a value and a currency", "currency")
-        keys, remark = user_data(conversion, self._hashes(conversion))
+        remarks: list[str] = []
+        hashes = self._hashes(conversion, remarks)
+        keys = user_data(conversion, hashes, remarks, user_id=self._user_id(conversion, remarks))
         if any(keys.keys() <= weak for weak in TOO_WEAK):
             return NotSent(DeliveryState.SKIPPED, "too few match keys: Meta could match nobody", "user_data")
         event: dict[str, Any] = {
@@ -121,47 +138,72 @@ class MetaDestination:
             "action_source": conversion["action_source"],
             "user_data": keys,
         }
-        self._add_optional(event, conversion)
+        if conversion["action_source"] == "app":
+            app = app_data(conversion["properties"])
+            if app is None:
+                reason = "an app event needs advertiser_tracking_enabled, application_tracking_enabled and 16 extinfo"
+                return NotSent(DeliveryState.REJECTED, reason, "properties.extinfo")
+            event["app_data"] = app
+        self._add_optional(event, conversion, remarks)
         return PreparedEvent(
             conversion["event_id"],
             conversion["occurred_at"],
             to_json(event),
             match_keys=tuple(sorted(keys)),
-            remark=remark,
+            remark=joined_remarks(remarks),
         )
 
-    def _hashes(self, conversion: Conversion) -> dict[str, list[str]]:
+    def _hashes(self, conversion: Conversion, remarks: list[str]) -> dict[str, list[str]]:
         given = conversion["user_data"]
         if not given:
             return {}
-        if not any(given[field] for field in PLAIN_FIELDS):
-            hashes: dict[str, list[str]] = given["meta_hashes"]
-            return hashes
-        hashes = hash_user_data(given, default_region=self._options.default_region)["meta_hashes"]
-        if self._options.external_id != "hashed" and given["external_id"]:
-            plain = [given["external_id"].strip()]
-            both = self._options.external_id == "both"
-            hashes["external_id"] = plain + hashes.get("external_id", []) if both else plain
+        plain = given["external_id"]
+        if any(given[field] for field in PLAIN_FIELDS):
+            given, left_out = hash_user_data_with_remarks(given, default_region=self._options.default_region)
+            remarks += left_out["meta"]
+        hashes, more = usable_hashes(given["meta_hashes"], HASHED_KEYS)
+        remarks += more
+        if plain and "external_id" in hashes:
+            hashes["external_id"] = self._external_id(plain, hashes["external_id"])
         return hashes
 
-    def _add_optional(self, event: dict[str, Any], conversion: Conversion) -> None:
-        if url := conversion["event_source_url"]:
-            event["event_source_url"] = url
-        if referrer := conversion["referrer"]:
-            event["referrer_url"] = referrer
+    def _external_id(self, plain: str, hashed: list[str]) -> list[str]:
+        """Return an external id as the operator wants it to travel: hashed, raw or both."""
+        text = clean(plain)
+        if self._options.external_id == "hashed" or as_hash(text) or "@" in text:
+            return hashed  # an e-mail address never travels raw
+        return [text, *hashed] if self._options.external_id == "both" else [text]
+
+    def _user_id(self, conversion: Conversion, remarks: list[str]) -> list[str]:
+        """Return the user id as an external id; a hash already is passed through."""
+        text = clean(conversion["user_id"] or "")
+        if not text:
+            return []
+        if is_placeholder(text):
+            remarks.append("user_id left out: a placeholder")
+            return []
+        return self._external_id(text, [as_hash(text) or sha256_hex(text)])
+
+    def _add_optional(self, event: dict[str, Any], conversion: Conversion, remarks: list[str]) -> None:
+        strip = self._options.strip_personal_data
+        for key, source in (("event_source_url", "event_source_url"), ("referrer_url", "referrer")):
+            if url := conversion[source]:
+                event[key], is_changed = clean_url(url) if strip else (url, False)
+                if is_changed:
+                    remarks.append(f"{source}: personal data left out")
+                if not url.strip().lower().startswith(("http://", "https://")):
+                    remarks.append(f"{source} is no web address: it has no http:// or https://")
         if conversion["opt_out"]:
             event["opt_out"] = True
-        if data := custom_data(conversion):
+        if data := custom_data(conversion, remarks, strip=strip):
             event["custom_data"] = data
         if options := conversion["data_processing_options"]:
             event["data_processing_options"] = options
             # 0 and 0 let Meta find the place itself, by the IP address.
             event["data_processing_options_country"] = conversion["data_processing_country"] or 0
             event["data_processing_options_state"] = conversion["data_processing_state"] or 0
-        source = conversion["action_source"]
-        if source == "app" and (app := app_data(conversion["properties"])):
-            event["app_data"] = app
-        if source == "business_messaging" and (via := conversion["properties"].get("messaging_channel")):
+        via = conversion["properties"].get("messaging_channel")
+        if via and conversion["action_source"] == "business_messaging":
             event["messaging_channel"] = via
 
     def redelivery_ends(self, first_sent_at: int) -> int | None:

@@ -7,16 +7,20 @@ left out, never rewritten. Source: Meta, Conversions API parameters; SDK `server
 
 from __future__ import annotations
 
-import ipaddress
-from functools import lru_cache
+import math
+import re
+import sys
 from typing import TYPE_CHECKING, Any
 
-from attributary.consumers.destinations.wire_format import amount, quantity
+from attributary.consumers.destinations.addresses import public_address
+from attributary.consumers.destinations.personal_data import is_personal
+from attributary.consumers.destinations.wire_format import amount, number_of, quantity, typed
 from attributary.producers.matching import build_fbc, is_fbc, is_fbp
-from attributary.producers.matching.text import sha256_hex
+from attributary.producers.matching.fbc import parse
+from attributary.producers.matching.text import is_placeholder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 EVENT_NAMES = {
     "purchase": "Purchase",
@@ -64,73 +68,88 @@ _TEXT_FIELDS = (
 )  # fmt: skip
 _NUMBER_FIELDS = ("predicted_ltv", "net_revenue")
 _OWN_FIELDS = frozenset(("value", "currency", "content_ids", "contents", "order_id", "num_items"))
+_DELIVERY_CATEGORIES = frozenset(("in_store", "curbside", "home_delivery"))
+_EXTINFO_FIELDS = 16
+_MAX_QUANTITY = 1e15
+_INTEGER = re.compile(r"[0-9]{1,20}")
+_DAY_MS = 86_400_000
 _APP_FLAGS = ("advertiser_tracking_enabled", "application_tracking_enabled")
 _APP_FIELDS = (*_APP_FLAGS, "extinfo")
 
 
-def user_data(conversion: Mapping[str, Any], hashes: Mapping[str, list[str]]) -> tuple[dict[str, Any], str | None]:
-    """Give user_data and a remark on what was left out.
+def user_data(
+    conversion: Mapping[str, Any], hashes: Mapping[str, list[str]], remarks: list[str], *, user_id: Sequence[str]
+) -> dict[str, Any]:
+    """Return user_data.
 
     Args:
         conversion: the event.
-        hashes: its `meta_hashes`.
+        hashes: its `meta_hashes`, usable ones only.
+        remarks: gets a remark for what is left out.
+        user_id: the user id as an external id, for events without one; empty when it may not go.
     """
-    keys: dict[str, Any] = {key: values for key, values in hashes.items() if key in HASHED_KEYS and values}
-    remarks = []
-    if "external_id" not in keys and conversion["user_id"]:
-        keys["external_id"] = [sha256_hex(conversion["user_id"])]
+    keys: dict[str, Any] = {key: values for key, values in hashes.items() if values}
+    if "external_id" not in keys and user_id:
+        keys["external_id"] = list(user_id)
     if address := conversion["client_ip_address"]:
-        if plain := ip_address(address):
+        plain, remark = public_address(address)
+        if plain:
             keys["client_ip_address"] = plain
         else:
-            remarks.append("client_ip_address left out: not an address")
+            remarks.append(remark)
     if agent := conversion["client_user_agent"]:
         keys["client_user_agent"] = agent
-    click_ids = conversion["click_ids"]
-    if click_ids:
+    elif conversion["action_source"] == "website":
+        remarks.append("client_user_agent is missing: Meta asks for it on website events")
+    if click_ids := conversion["click_ids"]:
         remarks += _click_ids(keys, click_ids, conversion["occurred_at"])
-    return keys, "; ".join(remarks) or None
+    return keys
 
 
 def _click_ids(keys: dict[str, Any], click_ids: Mapping[str, str], occurred_at: int) -> list[str]:
-    """Add fbc, fbp and the plain ids; give the remarks."""
+    """Add fbc, fbp and the plain ids; return the remarks."""
     found = {"fbc": _fbc(click_ids, occurred_at), "fbp": click_ids.get("fbp") or None}
-    if found["fbp"] and not is_fbp(found["fbp"]):
+    if found["fbp"] and (not is_fbp(found["fbp"]) or _is_ahead(found["fbp"], occurred_at)):
         found["fbp"] = ""
+    for key in PLAIN_KEYS:
+        if text := click_ids.get(key):
+            found[key] = "" if is_placeholder(text) else text
     keys |= {key: value for key, value in found.items() if value}
-    keys |= {key: click_ids[key] for key in PLAIN_KEYS if click_ids.get(key)}
-    numbers = {key: click_ids.get(key, "") for key in INTEGER_KEYS}
-    keys |= {key: int(text) for key, text in numbers.items() if text.isascii() and text.isdigit()}
+    for key in INTEGER_KEYS:
+        if text := click_ids.get(key):
+            if _INTEGER.fullmatch(text) and not is_placeholder(text):
+                keys[key] = int(text)
+            else:
+                found[key] = ""
     return [f"{key} left out: malformed" for key, value in found.items() if value == ""]
 
 
 def _fbc(click_ids: Mapping[str, str], occurred_at: int) -> str | None:
-    """Give the click id, "" for a malformed one, None without one."""
+    """Return the click id, "" for a malformed one, None without one."""
     if fbc := click_ids.get("fbc"):
-        return fbc if is_fbc(fbc) else ""
+        return fbc if is_fbc(fbc) and not _is_ahead(fbc, occurred_at) else ""
     if fbclid := click_ids.get("fbclid"):
         # Nobody built the fbc at click time. The event's own time is the first that we know of this fbclid, and it is
         # the same at every attempt.
-        return build_fbc(fbclid, occurred_at // 1_000) or ""
+        built = build_fbc(fbclid, occurred_at // 1_000) or ""
+        return "" if built and _is_ahead(built, occurred_at) else built
     return None
 
 
-@lru_cache(maxsize=4_096)
-def ip_address(text: str) -> str:
-    """Give an IP address without port or brackets, "" for what is none."""
-    text = text.strip()
-    if text.startswith("["):
-        text = text[1:].partition("]")[0]
-    elif text.count(":") == 1:
-        text = text.partition(":")[0]
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        return ""
+def _is_ahead(value: str, occurred_at: int) -> bool:
+    """Return whether an fbc or fbp was made more than a day after the event: a broken clock, or an invented value."""
+    parts = parse(value)
+    return parts is None or parts.created_ms > occurred_at // 1_000 + _DAY_MS
 
 
-def custom_data(conversion: Mapping[str, Any]) -> dict[str, Any]:
-    """Give custom_data: value, currency, contents, order id, and the properties as free keys."""
+def custom_data(conversion: Mapping[str, Any], remarks: list[str], *, strip: bool) -> dict[str, Any]:
+    """Return custom_data: value, currency, contents, order id, and the properties as free keys.
+
+    Args:
+        conversion: the event.
+        remarks: gets a remark for what is left out.
+        strip: leave out properties that hold personal data.
+    """
     data: dict[str, Any] = {}
     if conversion["currency"] != "XXX":
         data["value"] = amount(conversion["value_micros"])
@@ -138,44 +157,74 @@ def custom_data(conversion: Mapping[str, Any]) -> dict[str, Any]:
     if order_id := conversion["order_id"]:
         data["order_id"] = order_id
     if items := conversion["items"]:
-        contents = [_content(item) for item in items]
-        data["contents"] = contents
-        data["content_ids"] = [content["id"] for content in contents]
-        data["content_type"] = "product"
-        data["num_items"] = quantity(float(sum(item["quantity"] for item in items)))
+        _add_items(data, items, remarks)
     for name, text in conversion["properties"].items():
-        if name in _OWN_FIELDS or name in _APP_FIELDS or name == "messaging_channel" or name.startswith("user."):
+        if name in _APP_FIELDS or name == "messaging_channel" or name.startswith("user."):
             continue
-        data[name] = _number(text) if name in _NUMBER_FIELDS else text
+        value: Any = text if name in _TEXT_FIELDS else _typed(text)
+        if name in _NUMBER_FIELDS:
+            value = number_of(text)
+        if rule := _property_rule(name, text, value, strip=strip):
+            remarks.append(rule)
+        else:
+            data[name] = value
     return data
 
 
-def _content(item: Mapping[str, Any]) -> dict[str, Any]:
+def _property_rule(name: str, text: str, value: Any, *, strip: bool) -> str | None:
+    """Return why a property is left out, None when it goes."""
+    if name in _OWN_FIELDS:
+        return f"property {name} left out: the event has its own"
+    if strip and is_personal(name, text):
+        return "property left out: personal data"
+    if value is None:
+        return f"property {name} left out: not a number"
+    if name == "delivery_category" and text not in _DELIVERY_CATEGORIES:
+        return "property delivery_category left out: not one of Meta's three"
+    return None
+
+
+def _add_items(data: dict[str, Any], items: Sequence[Mapping[str, Any]], remarks: list[str]) -> None:
+    contents = [_content(item, remarks) for item in items]
+    data["contents"] = contents
+    data["content_ids"] = [content["id"] for content in contents]
+    data["content_type"] = "product"
+    total = math.fsum(min(item["quantity"], sys.float_info.max / len(items)) for item in items)
+    if total <= _MAX_QUANTITY:
+        data["num_items"] = quantity(total)
+    else:
+        remarks.append("num_items left out: too large")
+
+
+def _typed(text: str) -> Any:
+    return {"true": True, "false": False}.get(text, typed(text))
+
+
+def _content(item: Mapping[str, Any], remarks: list[str]) -> dict[str, Any]:
     content: dict[str, Any] = {"id": item["item_id"], "quantity": quantity(item["quantity"])}
     if item["price_micros"] is not None:
         content["item_price"] = amount(item["price_micros"])
     for ours, theirs in (("item_name", "title"), ("item_brand", "brand"), ("item_category", "category")):
         if item[ours]:
             content[theirs] = item[ours]
-    for name in ("description", "delivery_category"):
-        if text := item["properties"].get(name):
-            content[name] = text
+    if text := item["properties"].get("description"):
+        content["description"] = text
+    if text := item["properties"].get("delivery_category"):
+        if text in _DELIVERY_CATEGORIES:
+            content["delivery_category"] = text
+        else:
+            remarks.append("delivery_category of an item left out: not one of Meta's three")
     return content
 
 
-def _number(text: str) -> float | str:
-    try:
-        number = float(text)
-    except ValueError:
-        return text
-    return number if number == number and abs(number) != float("inf") else text  # noqa: PLR0124  # NaN is no JSON
-
-
 def app_data(properties: Mapping[str, str]) -> dict[str, Any] | None:
-    """Give app_data of an app event from the properties of the same names (extinfo: fields joined by "|")."""
-    data: dict[str, Any] = {
-        name: properties[name] in {"1", "true"} for name in _APP_FLAGS if properties.get(name) is not None
-    }
-    if extinfo := properties.get("extinfo"):
-        data["extinfo"] = extinfo.split("|")
-    return data or None
+    """Return app_data of an app event from the properties of the same names, None when it is not complete.
+
+    Meta wants all three of app_data on every app event: the two permissions, and `extinfo` of 16 fields (here joined by
+    "|"). It rejects the whole batch for an event that lacks them.
+    """
+    extinfo = (properties.get("extinfo") or "").split("|")
+    if len(extinfo) != _EXTINFO_FIELDS or any(properties.get(name) is None for name in _APP_FLAGS):
+        return None
+    flags = {name: properties[name].strip().lower() in {"1", "true"} for name in _APP_FLAGS}
+    return flags | {"extinfo": extinfo}

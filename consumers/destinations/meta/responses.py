@@ -28,6 +28,8 @@ KNOWN_SUBCODES = {
 }
 _THROTTLE_SECONDS = 60.0  # when Meta gives no estimate
 _SERVER_ERROR = 500
+# Timeout, conflict, precondition, locked, too early: an unknown code beside them says nothing about the event.
+_TEMPORARY = frozenset((408, 409, 412, 423, 425))
 
 
 def classify(response: HttpResponse, events: int) -> DeliveryResponse:
@@ -67,7 +69,7 @@ def _error(status: int, error: Mapping[str, Any], wait: float, usage: float | No
         return DeliveryResponse(ResponseClass.RETRY, names, "temporary error", wait, trace, usage)
     if code is None:
         return _without_code(status, wait, usage)
-    if status >= _SERVER_ERROR and code != 100:
+    if (status >= _SERVER_ERROR and code != 100) or status in _TEMPORARY:
         return DeliveryResponse(ResponseClass.RETRY, names, "server error", wait, trace, usage)
     return DeliveryResponse(
         ResponseClass.REJECTED, names, KNOWN_SUBCODES.get(subcode or 0, "refused by Meta"), 0.0, trace, usage
@@ -86,7 +88,7 @@ def _without_code(status: int, wait: float, usage: float | None) -> DeliveryResp
     """Judge an answer that is no document of the Graph API: a proxy's page, an empty body."""
     if status == 429:
         return DeliveryResponse(ResponseClass.THROTTLED, "429", "rate limit", wait or _THROTTLE_SECONDS, None, usage)
-    if status >= _SERVER_ERROR or status == 408:
+    if status >= _SERVER_ERROR or status in _TEMPORARY:
         return DeliveryResponse(ResponseClass.RETRY, str(status), "server error", wait, None, usage)
     if 200 <= status < 300:
         return DeliveryResponse(

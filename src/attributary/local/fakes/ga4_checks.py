@@ -21,6 +21,7 @@ _RESERVED = re.compile(
 )
 _GOOGLES = ("_", "firebase_", "ga_", "google_", "gtag.")
 _LENGTHS = {"page_title": 300, "page_referrer": 420, "page_location": 1_000}
+_NUMBERS = {"value", "tax", "shipping", "level", "score", "engagement_time_msec"}
 _HEX = re.compile(r"^[0-9a-f]{64}$")
 
 
@@ -95,6 +96,8 @@ def _params(path: str, name: str, params: dict[str, Any]) -> Iterator[tuple[str,
             yield f"{path}.params.{key}", "VALUE_OUT_OF_BOUNDS", "too long"
         elif key == "items":
             yield from _items(f"{path}.params.items", value)
+        elif key in _NUMBERS and not _is_number(value):
+            yield f"{path}.params.{key}", "VALUE_INVALID", "of type string or other, expected number"
         elif not isinstance(value, str | int | float):
             yield f"{path}.params.{key}", "VALUE_INVALID", "must be a text or number"
     if "value" in params and not re.fullmatch("[A-Z]{3}", str(params.get("currency"))):
@@ -111,5 +114,11 @@ def _items(path: str, items: Any) -> Iterator[tuple[str, str, str]]:
         if not item.get("item_id") and not item.get("item_name"):
             yield f"{path}[{index}]", "VALUE_REQUIRED", "item_id or item_name"
         for key, value in item.items():
+            if key in {"price", "quantity", "discount", "index"} and not _is_number(value):
+                yield f"{path}[{index}].{key}", "VALUE_INVALID", "of type string or other, expected number"
             if isinstance(value, str) and len(value) > 100:
                 yield f"{path}[{index}].{key}", "VALUE_OUT_OF_BOUNDS", "too long"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
