@@ -69,6 +69,7 @@ class Truth:
     refused: set[tuple[str, int, int]] = field(default_factory=set)
     conversions: dict[Key, Expected] = field(default_factory=dict)
     waiting: set[Key] = field(default_factory=set)  # conversions of which only corrections are known
+    conflicts: set[tuple[str, Key, int]] = field(default_factory=set)  # record name, id, content that was set aside
     named: set[Key] = field(default_factory=set)  # conversions that any record names, also one whose content lost
 
 
@@ -102,6 +103,7 @@ def readable(record: InputRecord) -> dict[str, Any] | None:
 def tell(records: Iterable[InputRecord], policy: LookbackPolicy | None = None, models: ModelSet | None = None) -> Truth:
     """Compute the truth about a set of records."""
     truth = Truth()
+    contents: dict[tuple[str, Key], dict[int, InputRecord]] = {}
     winners: dict[str, dict[Key, tuple[Any, dict[str, Any], InputRecord]]] = {name: {} for name in NAMES.values()}
     for record in records:
         fields = readable(record)
@@ -112,16 +114,25 @@ def tell(records: Iterable[InputRecord], policy: LookbackPolicy | None = None, m
         truth.records[record.place] = (name, key)
         if name == "conversion":
             truth.named.add((fields["tenant_id"], fields["conversion_id"] or fields["event_id"]))
-        value = record.value or b""
-        digest = blake2b(value[10:] if value[:1] == b"\xc3" else value[5:], digest_size=8).digest()
-        rank = (int.from_bytes(digest, "big", signed=True), record.timestamp_ms, *record.place)
+        rank = (record.timestamp_ms, *record.place)  # the first in the log wins
+        contents.setdefault((name, key), {}).setdefault(_content(record), record)
         if key not in winners[name] or rank < winners[name][key][0]:
             winners[name][key] = (rank, fields, record)
+    for (name, key), several in contents.items():
+        stored = _content(winners[name][key][2])
+        truth.conflicts |= {(name, key, content) for content in several if content != stored}
     for name, found in winners.items():
         truth.stored[name] = {key: record.place for key, (_, _, record) in found.items()}
     events = {name: [(fields, record) for _, fields, record in found.values()] for name, found in winners.items()}
     _attribute(truth, events, _owners(events), policy or default_policy(), models or default_models())
     return truth
+
+
+def _content(record: InputRecord) -> int:
+    """The hash of what a record says, without the framing before it."""
+    value = record.value or b""
+    digest = blake2b(value[10:] if value[:1] == b"\xc3" else value[5:], digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
 
 
 Events = dict[str, list[tuple[dict[str, Any], InputRecord]]]

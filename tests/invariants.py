@@ -45,6 +45,7 @@ class StoreSeen:
     """What stands in the store."""
 
     events: dict[str, dict[Key, Place]] = field(default_factory=dict)  # record name -> (tenant, event id) -> place
+    conflicts: set[tuple[str, Key, int]] = field(default_factory=set)  # record name, id, content that was set aside
     versions: dict[Key, tuple[int, int, str, int]] = field(default_factory=dict)  # version, observed, journey, net
     results: dict[tuple[str, str, int], str] = field(default_factory=dict)  # tenant, conversion, version -> hash
 
@@ -142,6 +143,9 @@ def _stored_as_published(bad: _Violations, truth: Truth, store: StoreSeen) -> No
         for key in sorted(wanted.keys() & there.keys()):
             if wanted[key] != there[key]:
                 bad.add("I1", f"{name} {key}: the content of {there[key]} is stored, that of {wanted[key]} wins")
+    for conflict in sorted(truth.conflicts ^ store.conflicts):
+        known = "is not noted" if conflict in truth.conflicts else "is noted, and was never published"
+        bad.add("I1", f"{conflict}: a content that was set aside {known}")
 
 
 def _versions_rise(bad: _Violations, results: Sequence[ResultSeen], *, repeats_allowed: bool) -> int:

@@ -130,6 +130,15 @@ def read_store(dsn: str) -> StoreSeen:
                 f"SELECT tenant_id, event_id, source_topic, source_partition, source_offset FROM {table}"
             )
             seen.events[name] = {(row[0], row[1]): (row[2], row[3], row[4]) for row in rows}
+            seen.conflicts |= {
+                (name, (row[0], row[1]), row[2])
+                for row in connection.execute(
+                    "SELECT c.tenant_id, c.event_id, c.content_hash FROM attribution_event_conflicts c "
+                    f"LEFT JOIN {table} t USING (tenant_id, event_id) "
+                    "WHERE c.record_name = %s AND c.content_hash IS DISTINCT FROM t.content_hash",
+                    (name,),
+                )
+            }
         for row in connection.execute(
             "SELECT tenant_id, conversion_id, version, observed_version, journey_key, net_value_micros "
             "FROM attribution_conversions"

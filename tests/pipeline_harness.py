@@ -49,7 +49,10 @@ class InProcess:
 
     def stitch(self, *events: SampleEvent) -> None:
         """Let the stitcher alone process one batch; its commands wait."""
-        batch = [self._record(record, "input") for record in records(events)]
+        self.read([self._record(record, "input") for record in records(events)])
+
+    def read(self, batch: Sequence[Record]) -> None:
+        """Let the stitcher process records as they are; its commands wait."""
         outcome = self.stitcher.handle(batch)
         assert not outcome.dead_letters, [letter.reason for letter in outcome.dead_letters]
         self.commands += [self._read(message, "commands") for message in outcome.messages]

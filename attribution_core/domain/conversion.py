@@ -7,7 +7,7 @@ conversion, the others are repeats and change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -84,3 +84,58 @@ def fold(events: Iterable[ConversionEvent]) -> ConversionState:
         last_kind = event.kind
     net = 0 if cancelled else max(-MOST_NET_MICROS, gross - refunded)
     return ConversionState(opening.event_id, gross, net, opening.currency, ignored, last_kind)
+
+
+class EventVerdict(StrEnum):
+    """What one event about a conversion does to its worth, seen beside all the others."""
+
+    OPENS = "opens"
+    COUNTS = "counts"
+    SUPERSEDED = "superseded"  # a later restatement replaces it
+    CANCELLED = "cancelled"  # the conversion is cancelled, whatever this event says
+    REPEAT = "repeat"  # a further conversion event of the same person
+    OTHER_PERSON = "other_person"  # a further conversion event, of somebody else
+    OTHER_CURRENCY = "other_currency"
+    NOT_OPENED = "not_opened"  # no conversion event has arrived
+
+
+IGNORED_VERDICTS = frozenset({EventVerdict.REPEAT, EventVerdict.OTHER_PERSON, EventVerdict.OTHER_CURRENCY})
+
+
+def judge_events(events: Sequence[tuple[ConversionEvent, str]]) -> list[EventVerdict]:
+    """Return the verdict on each event about one conversion, by the rules of ``fold``.
+
+    Without the events of ``IGNORED_VERDICTS`` the fold is the same.
+
+    Args:
+        events: all stored events that name the conversion, each with the person that it names, in any order.
+    """
+    order = sorted(range(len(events)), key=lambda place: events[place][0])
+    opening = next((place for place in order if events[place][0].kind == Kind.CONVERSION), None)
+    if opening is None:
+        return [EventVerdict.NOT_OPENED] * len(events)
+    opened, person = events[opening]
+    found = [EventVerdict.COUNTS] * len(events)
+    found[opening] = EventVerdict.OPENS
+    corrections = []
+    for place in order:
+        event, whose = events[place]
+        if place == opening:
+            continue
+        if event.kind == Kind.CONVERSION:
+            found[place] = EventVerdict.REPEAT if whose == person else EventVerdict.OTHER_PERSON
+        elif event.kind != Kind.CANCELLATION and event.currency != opened.currency:
+            found[place] = EventVerdict.OTHER_CURRENCY
+        else:
+            corrections.append(place)
+    restated = max(
+        (at for at, place in enumerate(corrections) if events[place][0].kind == Kind.RESTATEMENT), default=-1
+    )
+    cancelled = any(events[place][0].kind == Kind.CANCELLATION for place in corrections[restated + 1 :])
+    for at, place in enumerate(corrections):
+        kind = events[place][0].kind
+        if at < restated and kind != Kind.REFUND:
+            found[place] = EventVerdict.SUPERSEDED
+        elif cancelled and kind != Kind.CANCELLATION:
+            found[place] = EventVerdict.CANCELLED
+    return found

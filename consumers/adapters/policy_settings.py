@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from pydantic import Field
@@ -21,6 +22,19 @@ class PolicySettings(Settings):
         description="YAML file with the lookback policy (docs/how-to/attribution-policy.md). Without it: 30 days, "
         "impressions and views 1 day, lateness 7 days.",
     )
+
+    duplicate_orders: Literal["keep_both", "first"] = Field(
+        default="keep_both",
+        alias="ATTRIBUTION_DUPLICATE_ORDERS",
+        description="What becomes of an order id that comes under several conversions. keep_both: each counts. first: "
+        "an order is one conversion, its order id is the conversion's id, and its earliest conversion event counts. "
+        "Choose before the first event; `attributary rebuild --from-log` applies a later change to stored events.",
+    )
+
+    @property
+    def by_order(self) -> bool:
+        """Whether an order is one conversion."""
+        return self.duplicate_orders == "first"
 
     def policy(self) -> LookbackPolicy:
         """Read the policy.

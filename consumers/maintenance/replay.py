@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
+from attributary.consumers.adapters.policy_settings import PolicySettings
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.records import DeadLetter, Record
+from attributary.consumers.runtime.settings import load
 from attributary.consumers.stitcher.decode import Decoder, StitchBatch
-from attributary.consumers.stitcher.stitch import LockSetGrewError, Stitched, stitch
+from attributary.consumers.stitcher.stitch import Stitched, stitch
+from attributary.consumers.stitcher.transaction import LockSetGrewError
 from attributary.consumers.store.events.rejected_values import UNSTORABLE, rejection
 from attributary.consumers.store.events.rows import ConversionEventRow, EventRow, LinkRow, TouchpointRow
 from attributary.consumers.store.events.stitch import StitchTransaction
@@ -59,8 +62,9 @@ class Replay:
         finish: Callable[[StitchTransaction, Stitched], None] = nothing_more,
     ) -> None:
         self._connection = connection
-        self._decoder = Decoder(codec)
-        self._strict_decoder = Decoder(codec, strict=True)
+        by_order = load(PolicySettings).by_order
+        self._decoder = Decoder(codec, by_order=by_order)
+        self._strict_decoder = Decoder(codec, strict=True, by_order=by_order)
         self._policy = policy or LookbackPolicy.parse(DEFAULT_POLICY)
         self._pinned = pinned or {}
         self._prepare = prepare

@@ -15,6 +15,7 @@ import psycopg
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from attributary.consumers.adapters.policy_settings import PolicySettings
 from attributary.consumers.maintenance.recompute import wrong_results
 from attributary.consumers.maintenance.replay import BATCH, REFUSALS, Replay, rows_of
 from attributary.consumers.runtime.consumer_groups import committed_offsets
@@ -22,7 +23,7 @@ from attributary.consumers.runtime.log_reader import LogReader, Partition, Range
 from attributary.consumers.runtime.records import Record
 from attributary.consumers.runtime.redrive import letter_of
 from attributary.consumers.runtime.settings import KafkaSettings, load
-from attributary.consumers.stitcher.decode import Decoder
+from attributary.consumers.stitcher.decode import Decoder, rank
 from attributary.consumers.stitcher.stage import GROUP, StitcherStage
 from attributary.consumers.store.events.attribution_inputs import conversions_by_id, prepare_reading
 from attributary.consumers.store.offsets import all_positions
@@ -114,7 +115,8 @@ def check_log(
     # A dead letter and its offset are one transaction: where Kafka has the offset, the letter must be there.
     committed = committed_offsets(load(KafkaSettings), GROUP, list(ranges))
     letters = _letters(log, since_ms)
-    decoders = (Decoder(codec), Decoder(codec, strict=True))
+    by_order = load(PolicySettings).by_order
+    decoders = (Decoder(codec, by_order=by_order), Decoder(codec, strict=True, by_order=by_order))
     with progress() as bars:
         task = bars.add_task("log: stored or a dead letter", total=_size(ranges))
         for batch in log.read(ranges, BATCH):
@@ -176,9 +178,11 @@ def _lost(
         there = held(snapshot, table, [(row.tenant_id, row.event_id) for row in rows])
         for row in rows:
             stored = there.get((row.tenant_id, row.event_id))
-            if (stored is None or stored > row.content_hash) and not given_up(row.topic, row.partition, row.offset):
+            # Of several records with one event id the first in the log is stored.
+            if (stored is None or stored > rank(row)) and not given_up(row.topic, row.partition, row.offset):
                 place = f"{row.topic}[{row.partition}]@{row.offset}"
-                yield Difference(row.tenant_id, f"event {row.event_id} of {place}", str(stored), str(row.content_hash))
+                there_now = "nothing" if stored is None else f"the later record {stored[1]}[{stored[2]}]@{stored[3]}"
+                yield Difference(row.tenant_id, f"event {row.event_id}", there_now, f"the record {place}")
 
 
 def check_replay(

@@ -1,7 +1,7 @@
 """From records to rows, by pure functions.
 
 Invariant: each record of the batch ends as exactly one of: a row, a repeat of a row of the same batch, a dead letter.
-Of several contents under one event id the same one wins in any order: smallest ``preference`` (content hash first).
+Of several contents under one event id the first in the log wins, in whatever order they are processed: see ``rank``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ from typing import Any
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, USER_PREFIX
 from attributary.attribution_core.domain.identity_rules import BUILT_IN, IdentityRules, normalized_id
 from attributary.consumers.runtime.records import DeadLetter, Record
-from attributary.consumers.store.events.rows import ConversionEventRow, EventRow, LinkCandidate, LinkRow, TouchpointRow
+from attributary.consumers.store.events.rows import (
+    ConversionEventRow,
+    EventRow,
+    LinkCandidate,
+    LinkRow,
+    StoredEvent,
+    TouchpointRow,
+)
 from attributary.schemas.codec import Codec, DecodeError
 from attributary.schemas.rules import (
     RuleViolation,
@@ -38,6 +45,9 @@ _CONVERSION_DETAILS = (
     "ga_app_instance_id", "ga_session_id", "engagement_time_msec", "consent", "opt_out", "data_processing_options",
     "data_processing_country", "data_processing_state",
 )  # fmt: skip
+# Postgres never sees these, so it cannot refuse a NUL in them: they are looked at in every conversion, so that its
+# verdict does not depend on the records beside it.
+_NOT_STORED = ("user_data", "client_ip_address", "client_user_agent")
 _touchpoint_details = itemgetter(*_TOUCHPOINT_DETAILS)
 _conversion_details = itemgetter(*_CONVERSION_DETAILS)
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
@@ -47,19 +57,23 @@ _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circul
 class StitchBatch:
     """The distinct events of a batch, in the order of their first appearance.
 
-    ``repeats`` holds the other records with an event id that the batch has already, with whether their content differs.
+    ``repeats`` holds the other records with an event id that the batch has, too.
     """
 
     touchpoints: list[TouchpointRow] = field(default_factory=list)
     conversion_events: list[ConversionEventRow] = field(default_factory=list)
     links: list[LinkRow] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
-    repeats: list[tuple[EventRow, bool]] = field(default_factory=list)
+    repeats: list[EventRow] = field(default_factory=list)
 
 
-def preference(row: EventRow) -> tuple[int, int, str, int, int]:
-    """Return what decides between rows with one event id: the smallest wins, whatever the order of arrival."""
-    return row.content_hash, row.received_at, row.topic, row.partition, row.offset
+def rank(row: EventRow | StoredEvent) -> tuple[int, str, int, int]:
+    """Return where a row's record stands in the log: log-append time in microseconds, topic, partition, offset.
+
+    Of several records with one event id the smallest wins. All four are facts of the log, so the winner is the same in
+    every order of processing.
+    """
+    return row.received_at, row.topic, row.partition, row.offset
 
 
 def content_hash(value: bytes) -> int:
@@ -88,10 +102,19 @@ class Decoder:
         strict: look for text that Postgres cannot hold (NUL, lone surrogates) in every record: slow, for the batch in
             which Postgres found one.
         identities: which ids name nobody; a record with one becomes a dead letter.
+        by_order: an event that names an order is about the conversion with that id, whatever its conversion id says.
     """
 
-    def __init__(self, codec: Codec, *, strict: bool = False, identities: IdentityRules = BUILT_IN) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        *,
+        strict: bool = False,
+        identities: IdentityRules = BUILT_IN,
+        by_order: bool = False,
+    ) -> None:
         self._codec = codec
+        self._by_order = by_order
         self._identities = identities
         self._strict = strict
 
@@ -116,20 +139,22 @@ class Decoder:
                 continue
             # Events are judged by the broker's clock, so that a replay next year judges alike.
             broken = check(fields, now_micros=record.timestamp_ms * 1000, identities=identities)
-            if broken is None and strict:
-                broken = find_unstorable_text(fields)
+            if broken is None and (strict or name == "conversion"):
+                broken = find_unstorable_text(fields if strict else {each: fields[each] for each in _NOT_STORED})
             if broken is not None:
                 batch.dead_letters.append(_dead_letter(record, name, broken))
                 continue
+            if self._by_order and name == "conversion" and fields["order_id"]:
+                fields["conversion_id"] = fields["order_id"]
             row = make_row(fields, record)
             key = row[:2]
             known = rows.get(key)
             if known is None:
                 rows[key] = row
             else:
-                winner, loser = (row, known) if preference(row) < preference(known) else (known, row)
+                winner, loser = (row, known) if rank(row) < rank(known) else (known, row)
                 rows[key] = winner
-                batch.repeats.append((loser, row.content_hash != known.content_hash))
+                batch.repeats.append(loser)
         batch.touchpoints = list(touchpoints.values())
         batch.conversion_events = list(conversion_events.values())
         batch.links = list(links.values())

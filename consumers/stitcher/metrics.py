@@ -6,9 +6,23 @@ from attributary.consumers.runtime.metrics import counter
 
 events = counter(
     "attribution_events",
-    "Events by kind and outcome: new, duplicate, replayed, conflict_kept, conflict_replaced.",
+    "Events by kind and outcome: new, duplicate, replayed, conflict_kept (another content was first in the log), "
+    "conflict_replaced (a later record of the log had been stored before it).",
     "kind",
     "outcome",
+)
+event_conflicts = counter(
+    "attribution_event_conflicts",
+    "Distinct contents that were set aside because an earlier record of the log has their event id.",
+    "kind",
+)
+ignored_events = counter(
+    "attribution_conversion_events_ignored",
+    "New events about conversions that change nothing, by verdict: repeat, other_person, other_currency.",
+    "verdict",
+)
+shared_orders = counter(
+    "attribution_orders_shared", "New conversions that name an order under which another conversion is stored."
 )
 versions_raised = counter("attribution_versions_raised", "Conversion versions raised, by reason.", "reason")
 identity_moves = counter("attribution_identity_moves", "Anonymous ids that got another owner.")

@@ -14,9 +14,10 @@ def main(version: str) -> int:
     """Run the stitcher until it is asked to stop; returns the exit code."""
 
     def make(process: ProcessSettings) -> StitcherStage:
-        policy = load(PolicySettings).policy()
+        settings = load(PolicySettings)
+        policy = settings.policy()
         codec = make_codec(load(RegistrySettings))
         dsn = load(DatabaseSettings).url.get_secret_value()
-        return StitcherStage(dsn, codec, policy, process.max_poison_share)
+        return StitcherStage(dsn, codec, policy, process.max_poison_share, by_order=settings.by_order)
 
     return run_stage("stitcher", version, make)

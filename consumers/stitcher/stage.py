@@ -7,8 +7,12 @@ for the versions that the replayed records themselves raised.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+import structlog
+
+from attributary.attribution_core.domain.conversion import EventVerdict
 from attributary.attribution_core.domain.lookback import LookbackPolicy
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.adapters.quarantine import TrialDoneError, bisect_rejected
@@ -29,12 +33,16 @@ from attributary.schemas.topics import COMMANDS, CONVERSIONS, IDENTITIES, TOUCHP
 
 from . import metrics
 from .decode import Decoder, StitchBatch
-from .stitch import Bounds, Key, LockSetGrewError, Stitched, stitch
+from .stitch import Stitched, stitch
+from .transaction import Bounds, Key, LockSetGrewError
 
 register_points("stitcher_in_store", "stitcher_before_pg_commit", "stitcher_after_pg_commit")
 
+_log = structlog.get_logger()
+
 GROUP = "attribution.stitcher"
-_MOST_TRIES = 10
+_MAX_TRIES = 10
+_SHOWN = 5  # of many, in a log line
 
 
 class StitcherStage:
@@ -45,6 +53,7 @@ class StitcherStage:
         codec: reads events, writes commands.
         policy: the lookback policy in force.
         max_poison_share: stop when more of a batch than this share is poison.
+        by_order: whether an order is one conversion.
 
     Raises:
         Retry: Postgres does not answer.
@@ -57,10 +66,12 @@ class StitcherStage:
     output_topics = (COMMANDS,)
     max_records = 100_000
 
-    def __init__(self, dsn: str, codec: Codec, policy: LookbackPolicy, max_poison_share: float) -> None:
+    def __init__(
+        self, dsn: str, codec: Codec, policy: LookbackPolicy, max_poison_share: float, *, by_order: bool = False
+    ) -> None:
         self._codec = codec
-        self._decoder = Decoder(codec)
-        self._strict_decoder = Decoder(codec, strict=True)
+        self._decoder = Decoder(codec, by_order=by_order)
+        self._strict_decoder = Decoder(codec, strict=True, by_order=by_order)
         self._policy = policy
         self._max_poison_share = max_poison_share
         self._session = StoreSession(dsn, "attributary-stitcher", create_staging)
@@ -90,7 +101,7 @@ class StitcherStage:
         more_keys: dict[Key, Bounds] = {}
         positions = {(record.topic, record.partition): record.offset + 1 for record in batch}
         events = (decoded.touchpoints, decoded.conversion_events, decoded.links)
-        for _ in range(_MOST_TRIES):
+        for _ in range(_MAX_TRIES):
             try:
                 with map_errors(), timed(self.name, "store"), self._store.transaction(*events) as transaction:
                     crash_at("stitcher_in_store")
@@ -144,6 +155,26 @@ class StitcherStage:
             metrics.events.labels(kind, outcome).inc(number)
         for version in stitched.versions:
             metrics.versions_raised.labels(version.reason).inc()
+        for kind, number in Counter(conflict.record_name for conflict in stitched.conflicts).items():
+            metrics.event_conflicts.labels(kind).inc(number)
+        if stitched.conflicts:
+            _log.warning(
+                "an event id came with several contents; the first in the log is kept: attributary events conflicts",
+                contents=len(stitched.conflicts),
+                tenants=sorted({conflict.tenant_id for conflict in stitched.conflicts})[:_SHOWN],
+                set_aside=[f"{c.topic}[{c.partition}]@{c.offset}" for c in stitched.conflicts[:_SHOWN]],
+            )
+        for verdict, number in Counter(verdict for verdict, _ in stitched.ignored).items():
+            metrics.ignored_events.labels(verdict).inc(number)
+        others = [row for verdict, row in stitched.ignored if verdict is EventVerdict.OTHER_PERSON]
+        if others:
+            _log.warning(
+                "a conversion came a second time, of another person; the first stays: attributary conversions ignored",
+                events=len(others),
+                tenants=sorted({row.tenant_id for row in others})[:_SHOWN],
+                ignored=[f"{row.topic}[{row.partition}]@{row.offset}" for row in others[:_SHOWN]],
+            )
+        metrics.shared_orders.inc(stitched.shared_orders)
         metrics.identity_moves.inc(stitched.moves)
         metrics.late_touchpoints.inc(stitched.too_late)
 

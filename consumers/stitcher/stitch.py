@@ -8,108 +8,57 @@ after any sequence of batches depends on the set of events alone, not on order, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, TypeVar
+from typing import TypeVar
 
-from attributary.attribution_core.domain.conversion import ConversionEvent, Kind, fold
+from attributary.attribution_core.domain.conversion import (
+    IGNORED_VERDICTS,
+    ConversionEvent,
+    EventVerdict,
+    Kind,
+    fold,
+    judge_events,
+)
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, USER_PREFIX
 from attributary.attribution_core.domain.lookback import LookbackPolicy
 from attributary.consumers.store.events.rows import (
+    ConflictRow,
     ConversionEventRow,
     ConversionRow,
     EventRow,
     IdentityMove,
     LinkCandidate,
-    LinkRow,
     Place,
-    Positions,
     Raise,
     RaisedVersion,
-    StoredEvent,
-    TouchedConversion,
     TouchpointRow,
 )
 
-from .decode import StitchBatch, link_candidates, preference
+from .contents import Settled, settle
+from .decode import StitchBatch, link_candidates
 from .policies import Policies
+from .transaction import LOCKS_ONLY, Bounds, Key, LockSetGrewError, Transaction
 
-Key = tuple[str, str]
-Bounds = tuple[int, int, int]
 Row = TypeVar("Row", bound=EventRow)
-
-# Earliest and latest event time and latest arrival of a person who is locked for an event of somebody else: no bound of
-# a journey is widened by them. (The end of the year 9999: what every timestamp can show.)
-LOCKS_ONLY: Bounds = (253_402_300_799_999_999, 0, 0)
-
-
-class Transaction(Protocol):
-    """The store as one batch sees it; ``consumers.store.stitching.StitchTransaction`` is the one on Postgres.
-
-    Its methods are described there, hence D102.
-    """
-
-    def lock_people(self, keys: Mapping[Key, Bounds]) -> None: ...  # noqa: D102
-    def insert_touchpoints(self) -> list[int]: ...  # noqa: D102
-    def insert_conversion_events(self) -> list[int]: ...  # noqa: D102
-    def insert_links(self) -> list[int]: ...  # noqa: D102
-    def stored_touchpoints(self, keys: Sequence[Key]) -> dict[Key, StoredEvent]: ...  # noqa: D102
-    def stored_conversion_events(self, keys: Sequence[Key]) -> dict[Key, StoredEvent]: ...  # noqa: D102
-    def stored_links(self, keys: Sequence[Key]) -> dict[Key, StoredEvent]: ...  # noqa: D102
-    def anonymous_ids_of(self, events: Sequence[Key]) -> list[Key]: ...  # noqa: D102
-    def replace_touchpoints(self, seqs: Sequence[int]) -> None: ...  # noqa: D102
-    def replace_conversion_events(self, seqs: Sequence[int]) -> list[Key]: ...  # noqa: D102
-    def replace_links(self, seqs: Sequence[int]) -> None: ...  # noqa: D102
-    def users_linked(self, anonymous_ids: Sequence[Key]) -> list[Key]: ...  # noqa: D102
-    def apply_links(self, candidates: Sequence[LinkCandidate]) -> list[IdentityMove]: ...  # noqa: D102
-    def recompute_owners(self, anonymous_ids: Sequence[Key]) -> list[IdentityMove]: ...  # noqa: D102
-    def conversions_touched(self, longest_window_micros: int, skip: Collection[int]) -> list[TouchedConversion]: ...  # noqa: D102
-    def conversions_of_people(self, keys: Collection[Key]) -> list[Key]: ...  # noqa: D102
-    def conversions_of_identities(self, keys: Collection[Key]) -> list[Key]: ...  # noqa: D102
-    def lock_conversions(self, opening: Collection[Key], others: Collection[Key]) -> None: ...  # noqa: D102
-    def stored_conversions(self, conversions: Collection[Key]) -> dict[Key, tuple[int, ConversionRow]]: ...  # noqa: D102
-    def events_of(self, conversions: Collection[Key]) -> dict[Key, list[tuple[ConversionEvent, ConversionRow]]]: ...  # noqa: D102
-    def store_states(self, rows: Sequence[ConversionRow]) -> None: ...  # noqa: D102
-    def move_conversions(self, moves: Sequence[IdentityMove]) -> None: ...  # noqa: D102
-    def raise_versions(self, raises: Sequence[Raise], policy_version: str) -> list[RaisedVersion]: ...  # noqa: D102
-    def versions_caused_by(self, places: Sequence[Place]) -> list[RaisedVersion]: ...  # noqa: D102
-    def record_positions(self, group: str, positions: Positions) -> Positions: ...  # noqa: D102
-
-
-class LockSetGrewError(Exception):
-    """The batch concerns people whose rows are not locked yet: roll back and lock these as well."""
-
-    def __init__(self, keys: Mapping[Key, Bounds]) -> None:
-        super().__init__(f"{len(keys)} more people to lock")
-        self.keys = keys
 
 
 @dataclass(slots=True)
 class Stitched:
-    """What came of a batch: versions owed a result, and what to count."""
+    """What came of a batch: versions with a pending result, and what to count.
+
+    ``conflicts`` holds the contents that were set aside and not known before, ``ignored`` the new events that change
+    nothing of their conversion's worth, ``shared_orders`` counts new conversions with an order of another conversion.
+    """
 
     versions: list[RaisedVersion] = field(default_factory=list)
     counts: dict[tuple[str, str], int] = field(default_factory=dict)  # (kind, outcome) -> events
+    conflicts: list[ConflictRow] = field(default_factory=list)
+    ignored: list[tuple[EventVerdict, ConversionEventRow]] = field(default_factory=list)
+    shared_orders: int = 0
     moves: int = 0
     too_late: int = 0
-
-    def count(self, kind: str, outcome: str, number: int = 1) -> None:
-        """Add to a count."""
-        if number:
-            self.counts[kind, outcome] = self.counts.get((kind, outcome), 0) + number
-
-
-class _Sorted(NamedTuple):
-    """The events of one kind after insertion: indexes that brought something new, that displace, that did neither.
-
-    ``displaced`` holds the identities of the contents that give way, with the row that displaces each.
-    """
-
-    fresh: set[int]
-    displacing: list[int]
-    idle: list[int]
-    displaced: list[tuple[Key, EventRow]]
 
 
 def stitch(
@@ -137,11 +86,13 @@ def stitch(
     transaction.lock_people({**locked, **more_keys})
     held = set(locked) | set(more_keys) | {(row.tenant_id, row.identity_key) for row in batch.touchpoints}
 
-    touches = _settle(out, "touchpoint", batch.touchpoints, transaction.insert_touchpoints(),
-                      transaction.stored_touchpoints, held)  # fmt: skip
-    events = _settle(out, "conversion", batch.conversion_events, transaction.insert_conversion_events(),
-                     transaction.stored_conversion_events, held)  # fmt: skip
-    links = _settle(out, "identity_link", batch.links, transaction.insert_links(), transaction.stored_links, held)
+    touches = settle(batch, batch.touchpoints, transaction.insert_touchpoints(), transaction.stored_touchpoints, held)
+    events = settle(
+        batch, batch.conversion_events, transaction.insert_conversion_events(),
+        transaction.stored_conversion_events, held,
+    )  # fmt: skip
+    links = settle(batch, batch.links, transaction.insert_links(), transaction.stored_links, held)
+    _note(transaction, (touches, events, links), out)
 
     # Displaced contents first say what they linked, then give way.
     displaced = [
@@ -170,11 +121,15 @@ def stitch(
     _by_moves(transaction, moves, fresh_rows, causes)
     _by_displacement(transaction, touches.displaced, causes)
     _by_touchpoints(transaction, batch.touchpoints, touches, Policies(policy, pinned), causes, out)
-    latest = _latest(_pick(batch.conversion_events, events.fresh))
+    fresh_events = _pick(batch.conversion_events, events.fresh)
+    latest = _latest(fresh_events)
     about = latest.keys() | changed_conversions
     transaction.lock_conversions(about, causes.conversions() - about)  # all of them at once: see the store's module
     transaction.move_conversions(moves)
-    states = _by_events(transaction, about, latest, causes, held)
+    all_events = transaction.events_of(about)
+    states = _by_events(transaction.stored_conversions(about), all_events, latest, causes, held)
+    out.ignored = _ignored(all_events, fresh_events)
+    out.shared_orders = transaction.orders_shared() if any(row.order_id for row in fresh_events) else 0
     raises = causes.raises()
     raised = transaction.raise_versions(raises, policy.version)
     transaction.store_states(states)
@@ -184,14 +139,22 @@ def stitch(
         *_pick(batch.conversion_events, events.idle),
         *_pick(batch.links, links.idle),
     ]
-    idle += [repeat for repeat, _ in batch.repeats]  # stored by an earlier batch, it may own a version all the same
+    idle += batch.repeats  # stored by an earlier batch, it may have caused a version all the same
     again = transaction.versions_caused_by([Place(row.topic, row.partition, row.offset) for row in idle])
     newest = {(version.tenant_id, version.conversion_id): version for version in [*again, *raised]}
     out.versions = list(newest.values())
-    for repeat, differs in batch.repeats:
-        kind = {TouchpointRow: "touchpoint", ConversionEventRow: "conversion", LinkRow: "identity_link"}[type(repeat)]
-        out.count(kind, "conflict_kept" if differs else "duplicate")
     return out
+
+
+def _note(transaction: Transaction, kinds: Sequence[Settled], out: Stitched) -> None:
+    """Count the records, and keep the contents that are set aside, so that reports can show them."""
+    for settled in kinds:
+        for outcome, number in settled.counts.items():
+            out.counts[settled.kind, outcome] = number
+    found = [row for settled in kinds for row in settled.conflicts.values()]
+    if found:
+        new = set(transaction.store_conflicts(found))
+        out.conflicts = [row for row in found if row[:4] in new]
 
 
 def _keys_to_lock(batch: StitchBatch, candidates: Sequence[LinkCandidate]) -> dict[Key, Bounds]:
@@ -209,43 +172,6 @@ def _keys_to_lock(batch: StitchBatch, candidates: Sequence[LinkCandidate]) -> di
         add((candidate.tenant_id, ANONYMOUS_PREFIX + candidate.anonymous_id), candidate.linked_at, 0)
         add((candidate.tenant_id, USER_PREFIX + candidate.user_id), candidate.linked_at, 0)
     return keys
-
-
-def _settle(
-    out: Stitched,
-    kind: str,
-    rows: Sequence[Row],
-    known: Sequence[int],
-    stored: Callable[[Sequence[Key]], dict[Key, StoredEvent]],
-    held: Collection[Key],
-) -> _Sorted:
-    """Sort out the rows whose event id was there already: replays, duplicates, and contents that differ."""
-    displacing: list[int] = []
-    idle: list[int] = []
-    displaced: list[tuple[Key, EventRow]] = []
-    missing: set[Key] = set()
-    there = stored([(rows[seq].tenant_id, rows[seq].event_id) for seq in known])
-    for seq in known:
-        row = rows[seq]
-        old = there[row.tenant_id, row.event_id]
-        same = old.content_hash == row.content_hash
-        if (old.topic, old.partition, old.offset) == (row.topic, row.partition, row.offset):
-            out.count(kind, "replayed")
-            idle.append(seq)
-        elif preference(row) < (old.content_hash, old.received_at, old.topic, old.partition, old.offset):
-            out.count(kind, "duplicate" if same else "conflict_replaced")
-            displacing.append(seq)
-            displaced.append(((row.tenant_id, old.identity_key), row))
-            if (row.tenant_id, old.identity_key) not in held:
-                missing.add((row.tenant_id, old.identity_key))
-        else:
-            out.count(kind, "duplicate" if same else "conflict_kept")
-            idle.append(seq)
-    if missing:
-        raise LockSetGrewError(dict.fromkeys(missing, LOCKS_ONLY))
-    fresh = set(range(len(rows))) - set(idle)
-    out.count(kind, "new", len(rows) - len(known))
-    return _Sorted(fresh, displacing, idle, displaced)
 
 
 def _demand_links_locked(transaction: Transaction, unsettled: Sequence[Key], held: Collection[Key]) -> None:
@@ -319,7 +245,7 @@ def _by_displacement(transaction: Transaction, displaced: Sequence[tuple[Key, Ev
 def _by_touchpoints(
     transaction: Transaction,
     rows: Sequence[TouchpointRow],
-    touches: _Sorted,
+    touches: Settled,
     policies: Policies,
     causes: _Causes,
     out: Stitched,
@@ -345,9 +271,28 @@ def _latest(rows: Sequence[ConversionEventRow]) -> dict[Key, ConversionEventRow]
     return latest
 
 
+def _ignored(
+    all_events: Mapping[Key, Sequence[tuple[ConversionEvent, ConversionRow]]], fresh: Sequence[ConversionEventRow]
+) -> list[tuple[EventVerdict, ConversionEventRow]]:
+    """Return the new events that change nothing: repeats, other people's, other currencies."""
+    found = []
+    verdicts: dict[Key, dict[str, EventVerdict]] = {}
+    for row in fresh:
+        key = (row.tenant_id, row.conversion_id)
+        about = all_events.get(key, ())
+        if len(about) > 1:
+            if key not in verdicts:
+                judged = judge_events([(event, state.journey_key) for event, state in about])
+                verdicts[key] = {event.event_id: verdict for (event, _), verdict in zip(about, judged, strict=True)}
+            verdict = verdicts[key][row.event_id]
+            if verdict in IGNORED_VERDICTS:
+                found.append((verdict, row))
+    return found
+
+
 def _by_events(
-    transaction: Transaction,
-    keys: Collection[Key],
+    stored: Mapping[Key, tuple[int, ConversionRow]],
+    all_events: Mapping[Key, Sequence[tuple[ConversionEvent, ConversionRow]]],
     latest: Mapping[Key, ConversionEventRow],
     causes: _Causes,
     held: Collection[Key],
@@ -357,12 +302,10 @@ def _by_events(
     Raises:
         LockSetGrewError: conversions go to people whose rows are not locked.
     """
-    stored = transaction.stored_conversions(keys)
-    all_events = transaction.events_of(keys)
     states = []
     missing: set[Key] = set()
     fallback = max(latest.values(), key=_arrival, default=None)
-    for key in sorted(keys):
+    for key in sorted(stored):
         about = all_events.get(key, [])
         state = fold(event for event, _ in about)
         version, old = stored[key]

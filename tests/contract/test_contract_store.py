@@ -9,7 +9,8 @@ import pytest
 
 from attributary.consumers.runtime.records import Record
 from attributary.consumers.stitcher.decode import Decoder
-from attributary.consumers.stitcher.stitch import LockSetGrewError, stitch
+from attributary.consumers.stitcher.stitch import stitch
+from attributary.consumers.stitcher.transaction import LockSetGrewError
 from attributary.consumers.store.events import attribution_inputs as attribution_reads
 from attributary.consumers.store.events import sweep as sweeping
 from attributary.consumers.store.events.staging import create_staging
@@ -99,6 +100,13 @@ def picture_of_postgres(connection: psycopg.Connection) -> dict[str, Any]:
         ),
         "positions": rows("SELECT consumer_group, topic, partition, next_offset FROM attribution_positions"),
         "results": rows("SELECT tenant_id, conversion_id, version, content_hash FROM attribution_results"),
+        "conflicts": [
+            tuple(map(str, row))
+            for row in rows(
+                "SELECT tenant_id, record_name, event_id, content_hash, conversion_id, value_micros, currency, "
+                f"received_at_us, {place} FROM attribution_event_conflicts"
+            )
+        ],
     }
 
 
@@ -118,6 +126,7 @@ def picture_of_memory(store: MemoryStore) -> dict[str, Any]:
         ),
         "positions": sorted((*key, offset) for key, offset in tables.positions.items()),
         "results": sorted((*key, content) for key, content in tables.results.items()),
+        "conflicts": sorted(tuple(map(str, row)) for row in tables.conflicts.values()),
     }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from attributary.attribution_core.domain.conversion import ConversionEvent
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, USER_PREFIX
 from attributary.consumers.store.events.rows import (
+    ConflictRow,
     ConversionEventRow,
     ConversionRow,
     EventRow,
@@ -76,11 +77,13 @@ class Tables:
     conversions: dict[Key, Conversion] = field(default_factory=dict)
     results: dict[tuple[str, str, int], str] = field(default_factory=dict)
     positions: dict[tuple[str, str, int], int] = field(default_factory=dict)
+    conflicts: dict[tuple[str, str, str, int], ConflictRow] = field(default_factory=dict)
 
     def copy(self) -> Tables:
         return Tables(
             dict(self.touchpoints), dict(self.conversion_events), dict(self.links), dict(self.identities),
             dict(self.conversions), dict(self.results), dict(self.positions),
+            dict(self.conflicts),
         )  # fmt: skip
 
     def person(self, tenant: str, identity_key: str) -> str:
@@ -169,6 +172,13 @@ class MemoryTransaction:
     def stored_links(self, keys: Sequence[Key]) -> dict[Key, StoredEvent]:
         return _stored(self._read().links, keys)
 
+    def store_conflicts(self, rows: Sequence[ConflictRow]) -> list[tuple[str, str, str, int]]:
+        there = self._read().conflicts
+        changed = {row[:4]: min(row, there.get(row[:4], row), key=lambda each: each[-4:]) for row in rows}
+        new = [key for key in changed if key not in there]
+        self._write(lambda tables: tables.conflicts.update(changed))
+        return new
+
     def _replace(self, table: str, rows: Sequence[Any], seqs: Sequence[int]) -> None:
         changed = {rows[seq][:2]: rows[seq] for seq in seqs}
         self._write(lambda tables: getattr(tables, table).update(changed))
@@ -218,7 +228,7 @@ class MemoryTransaction:
             key = (candidate.tenant_id, candidate.anonymous_id)
             owner = Owner(candidate.user_id, candidate.linked_at, candidate.event_id)
             known = wins.get(key, identities.get(key))
-            if known is None or owner[1:] < known[1:]:
+            if known is None or _order(owner) < _order(known):
                 wins[key] = owner
         moves = [_move(key, identities.get(key), owner) for key, owner in sorted(wins.items())]
         self._write(lambda tables: tables.identities.update(wins))
@@ -228,7 +238,7 @@ class MemoryTransaction:
         wanted = sorted(set(anonymous_ids))
         best: dict[Key, Owner] = {}
         for key, owner in self._links_of(wanted):
-            if key not in best or owner[1:] < best[key][1:]:
+            if key not in best or _order(owner) < _order(best[key]):
                 best[key] = owner
         identities = self._read().identities
         moves = [_move(key, identities.get(key), best.get(key)) for key in wanted]
@@ -299,6 +309,19 @@ class MemoryTransaction:
                 found.setdefault(key, []).append((event, row))
         return found
 
+    def orders_shared(self) -> int:
+        stored = [row for row in self._read().conversion_events.values() if row.kind == "conversion"]
+        staged = {row for row in self._conversion_events if row.kind == "conversion" and row.order_id is not None}
+        return len(
+            {
+                (new.tenant_id, new.order_id, new.conversion_id)
+                for new in staged
+                for old in stored
+                if (old.tenant_id, old.order_id) == (new.tenant_id, new.order_id)
+                and old.conversion_id != new.conversion_id
+            }
+        )
+
     def _update(self, changes: Mapping[Key, Callable[[Conversion], Conversion]]) -> None:
         def change(tables: Tables) -> None:
             for key, changed in changes.items():
@@ -328,7 +351,7 @@ class MemoryTransaction:
             {
                 (wanted.tenant_id, wanted.conversion_id): lambda old, wanted=wanted: replace(  # type: ignore[misc]
                     old, version=old.version + 1, reason=wanted.reason, previous_net=old.state.net_value_micros,
-                    policy_version=policy_version, owner=wanted.owner, published_at=wanted.published_at,
+                    policy_version=policy_version, owner=wanted.cause, published_at=wanted.published_at,
                     versioned_at=self._now, raised_at=self._tick,
                 )
                 for wanted in raises
@@ -348,6 +371,10 @@ class MemoryTransaction:
         return before
 
 
+def _order(owner: Owner) -> tuple[int, str, str]:
+    return owner.linked_at, owner.event_id, owner.user_id
+
+
 def _stored(table: Mapping[Key, Any], keys: Sequence[Key]) -> dict[Key, StoredEvent]:
     found = {}
     for key in keys:
@@ -356,6 +383,7 @@ def _stored(table: Mapping[Key, Any], keys: Sequence[Key]) -> dict[Key, StoredEv
         found[key] = StoredEvent(
             row.event_id, row.tenant_id, identity, row.content_hash, row.received_at, row.topic, row.partition,
             row.offset,
+            *((row.conversion_id, row.value_micros, row.currency) if isinstance(row, ConversionEventRow) else ()),
         )  # fmt: skip
     return found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attributary.consumers.runtime.errors import Fenced, Retry
 from attributary.consumers.runtime.records import Outbound
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from attributary.consumers.runtime.records import Outcome, Record
     from attributary.consumers.runtime.stage import Stage
     from attributary.consumers.store.events.rows import RaisedVersion
+    from tests.expected_results import Key
     from tests.model.log import TopicPartition
 
 INPUTS = (TOUCHPOINTS, CONVERSIONS, IDENTITIES)
@@ -408,11 +409,19 @@ class Schedule:
 
     def _seen(self) -> StoreSeen:
         tables = self.store.tables
+        kept: dict[str, dict[Key, Any]] = {
+            "touchpoint": tables.touchpoints, "conversion": tables.conversion_events, "identity_link": tables.links
+        }  # fmt: skip
         return StoreSeen(
             {
                 "touchpoint": {key: row[-3:] for key, row in tables.touchpoints.items()},
                 "conversion": {key: row[-3:] for key, row in tables.conversion_events.items()},
                 "identity_link": {key: row[-3:] for key, row in tables.links.items()},
+            },
+            {
+                (name, (tenant, event_id), content)
+                for tenant, name, event_id, content in tables.conflicts
+                if content != kept[name][tenant, event_id].content_hash
             },
             {
                 key: (row.version, row.observed, row.state.journey_key, row.state.net_value_micros)

@@ -71,7 +71,7 @@ def test_every_mutated_record_ends_in_exactly_one_way() -> None:
     for number, batch in enumerate(batches(random.Random(SEED), RECORDS)):
         out = decoder.decode(batch)
         rows: list[EventRow] = [*out.touchpoints, *out.conversion_events, *out.links]
-        everything = rows + [row for row, _ in out.repeats]
+        everything = rows + out.repeats
         kept = [(row.topic, row.partition, row.offset) for row in everything]
         dead = [(letter.record.topic, letter.record.partition, letter.record.offset) for letter in out.dead_letters]
         assert sorted(kept + dead) == sorted((r.topic, r.partition, r.offset) for r in batch)

@@ -12,17 +12,19 @@ from typing import Any, NamedTuple
 
 import psycopg
 
+from attributary.attribution_core.domain.conversion import ConversionEvent, EventVerdict, judge_events
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, USER_PREFIX
 from attributary.attribution_core.domain.lookback import MICROS_PER_DAY, LookbackPolicy
 
 from .attribution_inputs import PendingConversion, conversions_by_id
+from .event_reports import EventConflict, conflicts_of_conversion
 from .policies import fetch_policy
 
 _UNITS = (("days", MICROS_PER_DAY), ("hours", 3_600_000_000), ("minutes", 60_000_000))
 
 
 class EventFact(NamedTuple):
-    """An event about the conversion."""
+    """An event about the conversion, and what it does to its worth: a sentence."""
 
     event_id: str
     kind: str
@@ -31,6 +33,7 @@ class EventFact(NamedTuple):
     value_micros: int
     currency: str
     place: str
+    verdict: str
 
 
 class LinkFact(NamedTuple):
@@ -81,12 +84,22 @@ class Explanation:
     links: Sequence[LinkFact]
     touches: Sequence[TouchFact]
     versions: Sequence[VersionFact]
+    conflicts: Sequence[EventConflict]
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether only corrections have arrived: there is no person, time or value yet."""
+        return self.conversion.version == 0
 
 
 _EVENTS = """
-SELECT event_id, kind, occurred_at_us, received_at_us, value_micros, currency,
-       source_topic || '[' || source_partition || ']@' || source_offset
-FROM attribution_conversion_events WHERE tenant_id = %s AND conversion_id = %s ORDER BY occurred_at_us, event_id
+SELECT e.event_id, e.kind, e.occurred_at_us, e.received_at_us, e.value_micros, e.currency,
+       e.source_topic || '[' || e.source_partition || ']@' || e.source_offset,
+       CASE WHEN i.user_id IS NULL THEN e.identity_key ELSE 'u:' || i.user_id END
+FROM attribution_conversion_events e
+LEFT JOIN attribution_identities i
+  ON e.identity_key < 'a;' COLLATE "C" AND i.tenant_id = e.tenant_id AND i.anonymous_id = substr(e.identity_key, 3)
+WHERE e.tenant_id = %s AND e.conversion_id = %s ORDER BY e.occurred_at_us, e.event_id
 """
 
 _LINKS = """
@@ -166,13 +179,31 @@ def explain(connection: psycopg.Connection, tenant_id: str, conversion_id: str) 
     touches = [_touch(conversion, policy, row) for row in connection.execute(_TOUCHES, whose).fetchall()]
     more = {"conversion": conversion_id, "known": [touch.event_id for touch in touches]}
     touches += [_gone(row) for row in connection.execute(_GONE, whose | more).fetchall()]
-    return Explanation(
-        conversion,
-        [EventFact(*row) for row in connection.execute(_EVENTS, (tenant_id, conversion_id)).fetchall()],
-        [LinkFact(*row) for row in connection.execute(_LINKS, whose).fetchall()],
-        touches,
-        [_version(row) for row in connection.execute(_VERSIONS, (tenant_id, conversion_id)).fetchall()],
-    )
+    events = _events(connection.execute(_EVENTS, (tenant_id, conversion_id)).fetchall())
+    links = [LinkFact(*row) for row in connection.execute(_LINKS, whose).fetchall()]
+    conflicts = conflicts_of_conversion(
+        connection, tenant_id, conversion_id, events=[event.event_id for event in events],
+        touches=[touch.event_id for touch in touches], links=[link.event_id for link in links],
+    )  # fmt: skip
+    versions = [_version(row) for row in connection.execute(_VERSIONS, (tenant_id, conversion_id)).fetchall()]
+    return Explanation(conversion, events, links, touches, versions, conflicts)
+
+
+_VERDICTS = {
+    EventVerdict.OPENS: "counts: it is the conversion",
+    EventVerdict.COUNTS: "counts",
+    EventVerdict.SUPERSEDED: "changes nothing: a later restatement replaces it",
+    EventVerdict.CANCELLED: "changes nothing: the conversion is cancelled",
+    EventVerdict.REPEAT: "changes nothing: a repeat, the earliest conversion event counts",
+    EventVerdict.OTHER_PERSON: "changes nothing: of another person, the earliest conversion event counts",
+    EventVerdict.OTHER_CURRENCY: "changes nothing: in another currency than the conversion",
+    EventVerdict.NOT_OPENED: "waits: no conversion event has arrived",
+}
+
+
+def _events(rows: Sequence[tuple[Any, ...]]) -> list[EventFact]:
+    judged = judge_events([(ConversionEvent(row[2], row[0], row[1], row[4], row[5]), row[7]) for row in rows])
+    return [EventFact._make([*row[:7], _VERDICTS[verdict]]) for row, verdict in zip(rows, judged, strict=True)]
 
 
 def _version(row: tuple[Any, ...]) -> VersionFact:

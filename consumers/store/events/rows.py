@@ -90,14 +90,38 @@ class LinkCandidate(NamedTuple):
     linked_at: int
     event_id: str
 
+    @property
+    def order(self) -> tuple[int, str, str]:
+        """The smallest decides (attribution_core.domain.identity)."""
+        return self.linked_at, self.event_id, self.user_id
+
 
 class StoredEvent(NamedTuple):
-    """What decides between a new content of an event id and the stored one."""
+    """What decides between a new content of an event id and the stored one; the last three are of conversions only."""
 
     event_id: str
     tenant_id: str
     identity_key: str
     content_hash: int
+    received_at: int
+    topic: str
+    partition: int
+    offset: int
+    conversion_id: str | None = None
+    value_micros: int | None = None
+    currency: str | None = None
+
+
+class ConflictRow(NamedTuple):
+    """A content that was set aside because an earlier record of the log has its event id; no personal data."""
+
+    tenant_id: str
+    record_name: str  # touchpoint, conversion, identity_link
+    event_id: str
+    content_hash: int
+    conversion_id: str | None
+    value_micros: int | None
+    currency: str | None
     received_at: int
     topic: str
     partition: int
@@ -152,17 +176,17 @@ class ConversionRow(NamedTuple):
 
 
 class Raise(NamedTuple):
-    """A version to raise: the conversion, why, and the owner event (last new event of the batch that caused it)."""
+    """A version to raise: the conversion, why, and its cause (the last new event of the batch that changed it)."""
 
     tenant_id: str
     conversion_id: str
     reason: str
-    owner: Place
+    cause: Place
     published_at: int
 
 
 class RaisedVersion(NamedTuple):
-    """A version that is owed a result: from it the command is made."""
+    """A version whose result is pending: the command is made from it."""
 
     tenant_id: str
     conversion_id: str

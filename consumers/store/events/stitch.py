@@ -1,15 +1,16 @@
 """What a stitching transaction does in Postgres, one method a step, each on the whole batch.
 
 The order of the calls is the contract (the stitcher's ``stitch`` keeps it, and a test of both backends checks it):
-``lock_people`` before anything is read that depends on the people; ``insert_*`` and ``replace_*``; ``apply_links``;
-``conversions_*``; ``lock_conversions``; ``move_conversions``; ``raise_versions``; ``store_states``;
+``lock_people`` before anything is read that depends on the people; ``insert_*``, ``store_conflicts``, ``replace_*``;
+``apply_links``; ``conversions_*``; ``lock_conversions``; ``move_conversions``; ``raise_versions``; ``store_states``;
 ``record_positions``; then the transaction is committed.
 
 Locks: one row of ``attribution_journeys`` per identity key, all ``a:`` keys in sorted order first, then, with the
 owners of those known and fixed, all ``u:`` keys in sorted order. Touch and link, touch and conversion, conversion and
 link of one person always share a key. Then new event ids, table by table, in sorted order (a transaction that inserts
-the same id waits for the end of the other); then all conversions that change, in sorted order; then positions. Every
-writer of these tables climbs in this order (decision 16), so none waits for one that waits for it.
+the same id waits for the end of the other); then contents that are set aside, in sorted order; then all conversions
+that change, in sorted order; then positions. Every writer of these tables climbs in this order (decision 16), so none
+waits for one that waits for it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from attributary.consumers.store.session import StoreSession
 
 from . import stitch_sql as sql
 from .rows import (
+    ConflictRow,
     ConversionEventRow,
     ConversionRow,
     IdentityMove,
@@ -127,6 +129,19 @@ class StitchTransaction:
         found = self._connection.execute(statement, _columns(keys)).fetchall()
         return {(row[1], row[0]): StoredEvent(*row) for row in found}
 
+    def store_conflicts(self, rows: Sequence[ConflictRow]) -> list[tuple[str, str, str, int]]:
+        """Note contents that were set aside; return the keys of those that were not known before.
+
+        Args:
+            rows: at most one per tenant, record name, event id and content.
+
+        Returns:
+            Tenant, record name, event id and content hash of the new ones.
+        """
+        if not rows:
+            return []
+        return self._connection.execute(sql.STORE_CONFLICTS, _columns(sorted(rows, key=lambda r: r[:4]))).fetchall()
+
     def replace_touchpoints(self, seqs: Sequence[int]) -> None:
         """Put the staged touchpoints in place of those stored under their event ids."""
         if seqs:
@@ -167,7 +182,7 @@ class StitchTransaction:
         for candidate in candidates:
             key = (candidate.tenant_id, candidate.anonymous_id)
             known = best.get(key)
-            if known is None or (candidate.linked_at, candidate.event_id) < (known.linked_at, known.event_id):
+            if known is None or candidate.order < known.order:
                 best[key] = candidate
         columns = _columns([best[key] for key in sorted(best)])
         return [IdentityMove(*row) for row in self._connection.execute(sql.APPLY_LINKS, columns).fetchall()]
@@ -243,6 +258,11 @@ class StitchTransaction:
                 found.setdefault((row[5], row[6]), []).append((event, ConversionRow(*row[5:])))
         return found
 
+    def orders_shared(self) -> int:
+        """Return how many staged conversions name an order under which another conversion is stored."""
+        row = self._connection.execute(sql.ORDERS_SHARED).fetchone()
+        return int(row[0]) if row else 0
+
     def store_states(self, rows: Sequence[ConversionRow]) -> None:
         """Write what conversions are worth and whose they are; after ``raise_versions``, which keeps the old value."""
         if rows:
@@ -268,7 +288,7 @@ class StitchTransaction:
         """
         if not raises:
             return []
-        rows = [(r.tenant_id, r.conversion_id, r.reason, *r.owner, r.published_at) for r in sorted(raises)]
+        rows = [(r.tenant_id, r.conversion_id, r.reason, *r.cause, r.published_at) for r in sorted(raises)]
         raised = self._connection.execute(sql.RAISE_VERSIONS, [policy_version, *_columns(rows)]).fetchall()
         return [RaisedVersion(*row) for row in raised]
 

@@ -117,17 +117,41 @@ REPLACE_LINKS = _replace("attribution_identity_links", "stg_link", _LINK_COLUMNS
 STAGED_PLACES = {table: f"SELECT seq, {_PLACE} FROM {table}" for table in ("stg_touch", "stg_conv", "stg_link")}
 
 
-def _stored(table: str, identity: str) -> str:
+def _stored(table: str, identity: str, more: str = "") -> str:
     return f"""
     SELECT t.event_id, t.tenant_id, {identity}, t.content_hash, t.received_at_us, t.source_topic, t.source_partition,
-           t.source_offset
+           t.source_offset{more}
     FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, event_id) JOIN {table} t USING (tenant_id, event_id)
     """
 
 
 STORED_TOUCHPOINTS = _stored("attribution_touchpoints", "t.identity_key")
-STORED_CONVERSION_EVENTS = _stored("attribution_conversion_events", "t.identity_key")
+STORED_CONVERSION_EVENTS = _stored(
+    "attribution_conversion_events", "t.identity_key", ", t.conversion_id, t.value_micros, t.currency"
+)
 STORED_LINKS = _stored("attribution_identity_links", "'u:' || t.user_id")
+
+# A content is noted once; of its records the first in the log is named, whatever the order of arrival.
+STORE_CONFLICTS = """
+WITH n AS (
+    SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::int8[], %s::text[], %s::int8[], %s::text[],
+                         %s::int8[], %s::text[], %s::int4[], %s::int8[])
+        AS n (tenant_id, record_name, event_id, content_hash, conversion_id, value_micros, currency, received_at_us,
+              source_topic, source_partition, source_offset)
+), stored AS (
+    INSERT INTO attribution_event_conflicts AS c (
+        tenant_id, record_name, event_id, content_hash, conversion_id, value_micros, currency, received_at_us,
+        source_topic, source_partition, source_offset)
+    SELECT * FROM n ORDER BY tenant_id COLLATE "C", record_name COLLATE "C", event_id COLLATE "C", content_hash
+    ON CONFLICT (tenant_id, record_name, event_id, content_hash) DO UPDATE SET
+        received_at_us = excluded.received_at_us, source_topic = excluded.source_topic,
+        source_partition = excluded.source_partition, source_offset = excluded.source_offset, updated_at = now()
+    WHERE (excluded.received_at_us, excluded.source_topic, excluded.source_partition, excluded.source_offset)
+        < (c.received_at_us, c.source_topic, c.source_partition, c.source_offset)
+    RETURNING tenant_id, record_name, event_id, content_hash, (xmax = 0) AS is_new
+)
+SELECT tenant_id, record_name, event_id, content_hash FROM stored WHERE is_new
+"""
 
 CONVERSIONS_OF_REPLACED = """
 SELECT t.tenant_id, t.conversion_id FROM stg_conv s JOIN attribution_conversion_events t USING (tenant_id, event_id)
@@ -150,7 +174,8 @@ WITH wins AS MATERIALIZED (
     FROM unnest(%s::text[], %s::text[], %s::text[], %s::int8[], %s::text[])
          AS c (tenant_id, anonymous_id, user_id, linked_at_us, link_event_id)
     LEFT JOIN attribution_identities i USING (tenant_id, anonymous_id)
-    WHERE i.user_id IS NULL OR (c.linked_at_us, c.link_event_id) < (i.linked_at_us, i.link_event_id)
+    WHERE i.user_id IS NULL
+       OR (c.linked_at_us, c.link_event_id, c.user_id) < (i.linked_at_us, i.link_event_id, i.user_id)
 ), stored AS (
     INSERT INTO attribution_identities (tenant_id, anonymous_id, user_id, linked_at_us, link_event_id)
     SELECT tenant_id, anonymous_id, user_id, linked_at_us, link_event_id FROM wins ORDER BY tenant_id, anonymous_id
@@ -177,7 +202,7 @@ links AS (
 ),
 best AS (
     SELECT DISTINCT ON (tenant_id, anonymous_id) * FROM links
-    ORDER BY tenant_id, anonymous_id, linked_at_us, event_id
+    ORDER BY tenant_id, anonymous_id, linked_at_us, event_id, user_id
 )
 """
 USERS_LINKED = f"{_BEST_LINKS} SELECT DISTINCT tenant_id, 'u:' || user_id FROM links"
@@ -272,6 +297,18 @@ FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, conversion_id)
 JOIN attribution_conversion_events e USING (tenant_id, conversion_id)
 LEFT JOIN attribution_identities i
   ON e.identity_key < 'a;' AND i.tenant_id = e.tenant_id AND i.anonymous_id = substr(e.identity_key, 3)
+"""
+
+# Each order is asked for once a batch: an index finds its events, whatever the number of staged ones.
+ORDERS_SHARED = """
+SELECT count(*)
+FROM (SELECT DISTINCT tenant_id, order_id, conversion_id FROM stg_conv
+      WHERE order_id IS NOT NULL AND kind = 'conversion') AS s
+WHERE EXISTS (
+    SELECT FROM attribution_conversion_events e
+    WHERE e.tenant_id = s.tenant_id AND e.order_id = s.order_id AND e.kind = 'conversion'
+      AND e.conversion_id <> s.conversion_id
+)
 """
 
 _STATES_TOLD = change_note_sql(

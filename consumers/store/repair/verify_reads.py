@@ -41,7 +41,7 @@ _OWNERS = f"""
 WITH best AS (
     SELECT DISTINCT ON (tenant_id, anonymous_id) tenant_id, anonymous_id, user_id, at_us, event_id
     FROM ({_LINKS}) AS links
-    ORDER BY tenant_id, anonymous_id, at_us, event_id COLLATE "C"
+    ORDER BY tenant_id, anonymous_id, at_us, event_id COLLATE "C", user_id COLLATE "C"
 )
 SELECT COALESCE(b.tenant_id, i.tenant_id), COALESCE(b.anonymous_id, i.anonymous_id), i.user_id, b.user_id,
        COALESCE(b.at_us, i.linked_at_us)
@@ -63,7 +63,7 @@ ORDER BY e.tenant_id, e.conversion_id
 """
 
 _HELD = """
-SELECT t.tenant_id, t.event_id, t.content_hash
+SELECT t.tenant_id, t.event_id, t.received_at_us, t.source_topic, t.source_partition, t.source_offset
 FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, event_id) JOIN {table} t USING (tenant_id, event_id)
 """
 
@@ -121,8 +121,10 @@ def _compared(key: tuple[str, str], events: Sequence[tuple[Any, ...]]) -> Iterat
         yield Difference(key[0], f"conversion {key[1]}", str(stored), str(expected))
 
 
-def held(connection: psycopg.Connection, table: str, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
-    """Return the content hash of the stored events among (tenant, event id).
+def held(
+    connection: psycopg.Connection, table: str, keys: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], tuple[int, str, int, int]]:
+    """Return where in the log the stored events among (tenant, event id) stand: append time, topic, partition, offset.
 
     Args:
         connection: open.
@@ -131,7 +133,7 @@ def held(connection: psycopg.Connection, table: str, keys: Sequence[tuple[str, s
     """
     columns = ([key[0] for key in keys], [key[1] for key in keys])
     rows = connection.execute(_HELD.format(table=table), columns).fetchall()
-    return {(tenant, event_id): content for tenant, event_id, content in rows}
+    return {(row[0], row[1]): tuple(row[2:]) for row in rows}
 
 
 def conversion_pages(connection: psycopg.Connection, size: int = 500) -> Iterator[list[tuple[str, str]]]:

@@ -30,7 +30,7 @@ def _explain(
     Example: attributary explain order-1001 --tenant acme
     """
     from attributary.cli.outcome import database
-    from attributary.cli.tables import print_json
+    from attributary.cli.tables import print_json, safe
     from attributary.consumers.runtime.topic_reader import parse_time
     from attributary.consumers.store.events.explain import explain
 
@@ -42,7 +42,7 @@ def _explain(
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         found = explain(connection, tenant, conversion_id)
     if found is None:
-        print(f"no conversion {conversion_id} of tenant {tenant}: no event about it is stored")
+        print(f"no conversion {safe(conversion_id)} of tenant {safe(tenant)}: no event about it is stored")
         raise typer.Exit(1)
     if as_json:
         print_json(_document(found) | {"as_of": None if moment is None else _reported(found, moment)})
@@ -54,7 +54,8 @@ def _document(found: Explanation) -> dict[str, object]:
     return {
         "conversion": found.conversion._asdict(),
         **{
-            name: [row._asdict() for row in getattr(found, name)] for name in ("events", "links", "touches", "versions")
+            name: [row._asdict() for row in getattr(found, name)]
+            for name in ("events", "links", "touches", "versions", "conflicts")
         },
     }
 
@@ -65,26 +66,44 @@ def _reported(found: Explanation, moment_ms: int) -> int | None:
 
 
 def _print(found: Explanation, moment_ms: int | None) -> None:
-    from attributary.cli.tables import money, print_table
+    from attributary.cli.tables import money, print_table, safe
 
     c = found.conversion
-    print(
-        f"{c.conversion_type} {c.conversion_id} of {c.tenant_id}: {money(c.net_value_micros)} {c.currency} net, "
-        f"{money(c.gross_value_micros)} gross, converted {_time(c.converted_at)}"
-    )
-    print(f"person {c.journey_key}")
-    print(f"policy {c.policy_version}, model set {c.model_set}")
-    waits = "" if c.observed_version >= c.version else f" (the newest published one is {c.observed_version})"
-    print(f"version {c.version}, because: {c.version_reason}{', final' if c.is_final else ''}{waits}\n")
+    if found.is_waiting:
+        print(f"{safe(c.conversion_id)} of {c.tenant_id} waits: only corrections of it have arrived.")
+        print("It gets a person, a value and a result when its conversion event arrives.\n")
+    else:
+        print(
+            f"{safe(c.conversion_type)} {safe(c.conversion_id)} of {c.tenant_id}: {money(c.net_value_micros)} "
+            f"{c.currency} net, {money(c.gross_value_micros)} gross, converted {_time(c.converted_at)}"
+        )
+        print(f"person {safe(c.journey_key)}")
+        print(f"policy {c.policy_version}, model set {c.model_set}")
+        waits = "" if c.observed_version >= c.version else f" (the newest published one is {c.observed_version})"
+        print(f"version {c.version}, because: {c.version_reason}{', final' if c.is_final else ''}{waits}\n")
     print("Events about it")
     print_table(
-        ("event", "kind", "occurred", "value", "record"),
+        ("event", "kind", "occurred", "value", "verdict", "record"),
         [
-            (e.event_id, e.kind, _time(e.occurred_at), f"{money(e.value_micros)} {e.currency}", e.place)
+            (e.event_id, e.kind, _time(e.occurred_at), f"{money(e.value_micros)} {e.currency}", e.verdict, e.place)
             for e in found.events
         ],
         (3,),
     )
+    if found.conflicts:
+        print("Contents that were set aside: the first record in the log has their event id")
+        print_table(
+            ("record", "event", "kept", "set aside", "its value", "its conversion"),
+            [
+                (
+                    k.record, k.event_id, k.stored, k.set_aside,
+                    "" if k.value_micros is None else f"{money(k.value_micros)} {k.currency}",
+                    k.conversion_id or "",
+                )
+                for k in found.conflicts
+            ],
+            (4,),
+        )  # fmt: skip
     if found.links:
         print("Why it is this person")
         print_table(

@@ -27,6 +27,7 @@ COMMANDS = (
     "tail",
     "dlq",
     "explain",
+    "event_reports",
     "verify",
     "rebuild",
     "results",

@@ -58,7 +58,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: 
     for place, name in enumerate(columns):
         table.add_column(name, justify="right" if place in numbers else "left", no_wrap=place in numbers)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(safe(cell)) for cell in row))  # ids and names come from events
     console = Console()
     if not console.is_terminal:
         console.width = 200  # a pipe has no width to fit

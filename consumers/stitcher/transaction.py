@@ -1,0 +1,71 @@
+"""The store as one batch sees it: the port through which ``stitch`` reads and writes.
+
+The order of the calls and of the locks stands in ``consumers.store.events.stitch``, the store on Postgres; the schedule
+model of the tests has the one in memory, and tests/contract compares the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+from attributary.attribution_core.domain.conversion import ConversionEvent
+from attributary.consumers.store.events.rows import (
+    ConflictRow,
+    ConversionRow,
+    IdentityMove,
+    LinkCandidate,
+    Place,
+    Positions,
+    Raise,
+    RaisedVersion,
+    StoredEvent,
+    TouchedConversion,
+)
+
+Key = tuple[str, str]
+Bounds = tuple[int, int, int]
+
+# Earliest and latest event time and latest arrival of a person who is locked for an event of somebody else: no bound of
+# a journey is widened by them. (The end of the year 9999: what every timestamp can show.)
+LOCKS_ONLY: Bounds = (253_402_300_799_999_999, 0, 0)
+
+
+class Transaction(Protocol):
+    """One batch's transaction; its methods are described at ``StitchTransaction``, the one on Postgres, hence D102."""
+
+    def lock_people(self, keys: Mapping[Key, Bounds]) -> None: ...  # noqa: D102
+    def insert_touchpoints(self) -> list[int]: ...  # noqa: D102
+    def insert_conversion_events(self) -> list[int]: ...  # noqa: D102
+    def insert_links(self) -> list[int]: ...  # noqa: D102
+    def stored_touchpoints(self, keys: Sequence[Key]) -> dict[Key, StoredEvent]: ...  # noqa: D102
+    def stored_conversion_events(self, keys: Sequence[Key]) -> dict[Key, StoredEvent]: ...  # noqa: D102
+    def stored_links(self, keys: Sequence[Key]) -> dict[Key, StoredEvent]: ...  # noqa: D102
+    def store_conflicts(self, rows: Sequence[ConflictRow]) -> list[tuple[str, str, str, int]]: ...  # noqa: D102
+    def anonymous_ids_of(self, events: Sequence[Key]) -> list[Key]: ...  # noqa: D102
+    def replace_touchpoints(self, seqs: Sequence[int]) -> None: ...  # noqa: D102
+    def replace_conversion_events(self, seqs: Sequence[int]) -> list[Key]: ...  # noqa: D102
+    def replace_links(self, seqs: Sequence[int]) -> None: ...  # noqa: D102
+    def users_linked(self, anonymous_ids: Sequence[Key]) -> list[Key]: ...  # noqa: D102
+    def apply_links(self, candidates: Sequence[LinkCandidate]) -> list[IdentityMove]: ...  # noqa: D102
+    def recompute_owners(self, anonymous_ids: Sequence[Key]) -> list[IdentityMove]: ...  # noqa: D102
+    def conversions_touched(self, longest_window_micros: int, skip: Collection[int]) -> list[TouchedConversion]: ...  # noqa: D102
+    def conversions_of_people(self, keys: Collection[Key]) -> list[Key]: ...  # noqa: D102
+    def conversions_of_identities(self, keys: Collection[Key]) -> list[Key]: ...  # noqa: D102
+    def lock_conversions(self, opening: Collection[Key], others: Collection[Key]) -> None: ...  # noqa: D102
+    def stored_conversions(self, conversions: Collection[Key]) -> dict[Key, tuple[int, ConversionRow]]: ...  # noqa: D102
+    def events_of(self, conversions: Collection[Key]) -> dict[Key, list[tuple[ConversionEvent, ConversionRow]]]: ...  # noqa: D102
+    def orders_shared(self) -> int: ...  # noqa: D102
+    def store_states(self, rows: Sequence[ConversionRow]) -> None: ...  # noqa: D102
+    def move_conversions(self, moves: Sequence[IdentityMove]) -> None: ...  # noqa: D102
+    def raise_versions(self, raises: Sequence[Raise], policy_version: str) -> list[RaisedVersion]: ...  # noqa: D102
+    def versions_caused_by(self, places: Sequence[Place]) -> list[RaisedVersion]: ...  # noqa: D102
+    def record_positions(self, group: str, positions: Positions) -> Positions: ...  # noqa: D102
+
+
+class LockSetGrewError(Exception):
+    """The batch concerns people whose rows are not locked yet: roll back and lock these as well."""
+
+    def __init__(self, keys: Mapping[Key, Bounds]) -> None:
+        super().__init__(f"{len(keys)} more people to lock")
+        self.keys = keys
