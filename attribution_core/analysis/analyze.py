@@ -63,7 +63,7 @@ ANALYSES: tuple[str, ...] = (
     "markov_shapley",
     "poisson",
 )
-_BESIDE = ("first", "last", "linear", "markov", "shapley")  # whose shares stand beside every interval
+_BESIDE = ("first", "last", "linear", "markov", "shapley")  # compared with every interval
 _NEEDS_TIME = frozenset({"time_decay", "poisson"})
 Progress = Callable[[int, int, str], None]
 
@@ -278,7 +278,7 @@ def _shares(totals: Floats, batch: JourneyBatch, weights: Weights) -> Floats:
 
 
 def _support(batch: JourneyBatch, weights: Weights) -> Floats:
-    """Return the conversions whose journey contains the channel, float64[K]."""
+    """Return the conversions with the channel in their journey, float64[K]."""
     chosen = weights.conversions > 0
     journey, channel = channels_of_journeys(batch.select(chosen))
     return np.bincount(channel, weights.conversions[chosen][journey], len(batch.index)).astype(np.float64)

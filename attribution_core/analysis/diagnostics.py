@@ -199,7 +199,7 @@ def reconcile(batch: JourneyBatch, weights: Weights, normalised: Floats, effects
 
     Returns:
         Per channel the conversions of the journeys with only it, with it, by normalised effects and by per-journey
-        credits; the names of the channels whose normalised total no per-journey split can reach; and a text.
+        credits; the names of the channels with a normalised total that no per-journey split can reach; and a text.
     """
     # Credits are shared out of conversions, so journeys without one have no say.
     chosen = weights.conversions > 0

@@ -1,11 +1,12 @@
 """The totals of a model beside what experiments say, as plain values and text.
 
-Several experiments of one channel are averaged by their precision. Where they differ by more than their errors say
-(Cochran's Q above its degrees of freedom), a variance between them joins their errors (random effects, `pooling`), so
-that none is believed more than the others agree with; where Q is beyond its 0.95 quantile they contradict each other,
-and the interval goes by Student's t. Coverage of the nominal 90 % interval, by simulation with two to five experiments:
-0.92 where they measure the same, 0.84 to 0.87 where they differ as much as they err, at worst (twice to five times as
-much) 0.76 with two, 0.82 with three and 0.87 with five; that of the mere average would be 0.13 at ten times.
+Several experiments of one channel are averaged by their precision. Where Cochran's Q is above its degrees of freedom
+they differ by more than their errors, and a variance between them joins the errors (random effects, `meta_analysis`).
+Where Q is beyond its 0.95 quantile they contradict each other, and the interval goes by Student's t.
+
+Coverage of the nominal 90 % interval, by simulation with two to five experiments: 0.92 where they measure the same,
+0.84 to 0.87 where they differ as much as they err. At worst (they differ by two to five times their errors) it is 0.76
+with two, 0.82 with three and 0.87 with five. The mere average would have 0.13 at ten times.
 
 Invariant: an experiment is compared with totals of its own time only: one that ran outside the window of the totals for
 more than 5 % of its time is refused, whatever it measured. Where it ran inside, amounts are carried to the whole window
@@ -32,7 +33,7 @@ _MOST_NAMED = 5  # of channels in a sentence, the largest
 
 
 class UnavailableError(ExperimentError):
-    """Experiments that fit, but a model whose totals cannot be scaled by them."""
+    """The totals of a model cannot be scaled by these experiments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ def calibration_document(
 def unavailable_document(
     experiments: Sequence[Experiment], of: Literal["conversions", "value"], why: str
 ) -> dict[str, Any]:
-    """Return the document of a model whose totals cannot be scaled: the reason, and no row."""
+    """Return the document of a model with totals that cannot be scaled: the reason, and no row."""
     used = [asdict(each) for each in fitting(experiments, of)]
     return {"of": of, "status": f"unavailable: {why}", "experiments": used, "channels": []}
 

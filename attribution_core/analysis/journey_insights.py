@@ -20,7 +20,7 @@ from attributary.attribution_core.models.markov_credit import MarkovModel
 from attributary.attribution_core.models.model_set import Attribution, ModelSet
 from attributary.attribution_core.models.poisson_credit import PoissonModel
 
-DISAGREEMENT = 0.5  # models differ by half of the conversion: whoever reads one model must know
+DISAGREEMENT = 0.5  # models differ by half of the conversion: a reader of one model must know
 RANK_PROBABILITY = 0.95
 _EQUAL = 1e-12  # shares closer than rounding are equal
 

@@ -22,7 +22,7 @@ _USED_BY = {
     "rules.half_life_seconds": ("time_decay",),
     "rules.*_weight": ("position_based",),
 }
-# Models whose intervals have a closed form on the fast path: their credits are fixed before any draw.
+# Models with intervals of closed form on the fast path: their credits are fixed before any draw.
 _CLOSED_FORM = frozenset({*RULES, "shapley"})
 MOST_DAYS = 36_500
 """The longest lookback, days: a century."""
@@ -43,7 +43,7 @@ class AnalysisSettings:
         baseline: channels that are always there, for Markov-Shapley; a single name may stand for a collection of one.
         transforms: named steps before anything else, see `transforms`; a single name may stand for one step.
         rules: parameters of the rules.
-        insights: whether to look for sentences whose test passes; they stand in the diagnostics.
+        insights: whether to look for sentences that pass a test; they stand in the diagnostics.
         lookback_days: tables of events: a touch longer before its journey's end does not count; None: no limit.
         experiments: results of experiments, by which the totals are scaled; intervals are computed then, too.
 
@@ -108,7 +108,7 @@ def unused_options(
     Args:
         settings: the options.
         models: those asked for.
-        beside: those whose shares stand beside theirs, without intervals.
+        beside: further models that are computed for comparison, without intervals.
         rows: of the table.
     """
     given = _given(settings)

@@ -108,8 +108,8 @@ def assists(counts: Positions) -> Tendency:
     """Return ``1 - last / linear`` of each channel; 0 is no tendency, 1 a channel that is never last.
 
     Without a tendency the last touch is any touch of its journey: it is the channel's with the probability ``s``, its
-    equal share. With one, let that be ``r s``: the interval holds all ``r`` whose sum of ``r s`` is not refuted by how
-    often the channel is last, a score interval like Wilson's (which it is when all ``s`` are equal). Journeys with no
+    equal share. With a tendency it is ``r s``. The interval holds all ``r`` that agree with how often
+    the channel is last: a score interval like Wilson's (which it is when all ``s`` are equal). Journeys with no
     other channel cannot show a tendency; they count in the estimate only.
     """
     last, linear, squares = counts.last, counts.linear, counts.linear_squares

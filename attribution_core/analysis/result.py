@@ -146,7 +146,7 @@ class Analysis:
         return columns
 
     def sizes(self) -> list[str]:
-        """Return sentences on what there was in the data; none below a single model, whose table says it."""
+        """Return sentences on what there was in the data; none for a single model: its table says it."""
         if not self.models:
             return ["no models"]
         first = self.models[0]

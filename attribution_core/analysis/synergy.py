@@ -35,7 +35,7 @@ class Synergies:
         error: float64[P], its standard error.
         journeys: int64[P], journeys with both that were compared.
         usual_conversions: float64[P], what these would have at the rate of all compared journeys. A limit on it, unlike
-            one on their own conversions, does not choose those pairs whose conversions happen to be many.
+            one on their own conversions, does not select pairs that have many conversions by chance.
     """
 
     pairs: Ints

@@ -1,4 +1,4 @@
-"""Who a touchpoint belongs to: a star of links around known users, never a union-find.
+"""The person of a touchpoint: a star of links around known users, never a union-find.
 
 Invariant: the owner of an anonymous id is the link with the smallest ``(linked_at, event_id)`` over *all* its links,
 so the answer depends on the set of links only, not on the order in which they arrived. Two known users never merge.
@@ -35,7 +35,7 @@ class Link(NamedTuple):
 
 
 def owner(links: Iterable[Link]) -> Link | None:
-    """Return the link that decides whose an anonymous id is: smallest ``(linked_at, event_id)``; None without links."""
+    """Return the link to the owner of an anonymous id: smallest ``(linked_at, event_id)``; None without links."""
     return min(links, default=None)
 
 

@@ -1,9 +1,9 @@
 """Journeys as compact integer arrays: the one input format of every model.
 
 Invariant: a `JourneyBatch` that exists is valid. Touches of journey ``j`` stand at ``offsets[j]:offsets[j + 1]``, in
-ascending time, none later than ``converted_at[j]``. Whoever builds a batch breaks ties of time by event id, so the same
-set of events gives the same arrays; only a table without ids has nothing but the order of its rows (`events`). No array
-of a batch is ever written to after it was handed over.
+ascending time, none later than ``converted_at[j]``. Ties of time are broken by event id when a batch is built, so the
+same set of events gives the same arrays. Only a table without event ids falls back on the order of its rows (`events`).
+No array of a batch is written to after it was handed over.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class JourneyError(ValueError):
 
 
 class JourneyLimitError(JourneyError, LimitError):
-    """Journeys of which there are too many, or whose values are too large, to be summed up in 64 bits."""
+    """Too many journeys, or values too large, to be summed up in 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ def whole_numbers(values: Any, place: str, least: int = -LARGEST) -> NDArray[np.
         ValueError: when it is no list, or an entry is refused by `whole_number`.
     """
     if not isinstance(values, list):
-        raise ValueError(f"{place}: must be a list")  # noqa: TRY004  # whoever reads a document catches one class
+        raise ValueError(f"{place}: must be a list")  # noqa: TRY004  # readers of a document catch one class
     if not set(map(type, values)) <= {int} or min(values, default=0) < least or max(values, default=0) > LARGEST:
         for number, value in enumerate(values):
             whole_number(value, f"{place}[{number}]", least)

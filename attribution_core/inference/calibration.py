@@ -6,12 +6,12 @@ switched off. Where experiments exist, the ratio ``lift / attributed`` says how 
 - A channel with an experiment is scaled by its own ratio: experiments are few, and what other channels did is a poor
   reason to doubt a measurement. Its calibrated total is the lift itself, so its error is the experiment's alone: the
   model's total cancels.
-- A channel without: the common ratio, with the spread of the ratios between channels as extra uncertainty (`pooling`:
-  random effects, the spread drawn and not taken for known). Here the errors of the model's totals count, in the ratios
-  and in the total that is scaled. With a single experiment the spread is unknown and no other channel is scaled.
+- A channel without: the common ratio. The heterogeneity of the ratios between channels is extra uncertainty, drawn and
+  not taken for known (`meta_analysis`). The errors of the model's totals count, too, in the ratios and in the total
+  that is scaled. With a single experiment the heterogeneity is unknown, and no other channel is scaled.
 
-Coverage of the nominal 90 % interval of a borrowed total, by simulation with experiments whose errors are as large as
-the spread between channels: 0.95 with two experiments, 0.89 with five, 0.88 with ten.
+Coverage of the nominal 90 % interval of a borrowed total, by simulation with experiments that err as much as
+channels differ: 0.95 with two experiments, 0.89 with five, 0.88 with ten.
 
 Invariant: every number says whether it was measured, borrowed or left alone; calibrated totals are not forced to sum
 to the conversions: the rest is associated with no channel, or a contradiction, and is reported as such.

@@ -5,14 +5,14 @@ a mean with variance ``tau^2`` (between). ``Q(tau^2) = sum (y_i - mean)^2 / (v_i
 distribution with ``k - 1`` degrees of freedom.
 
 - The estimate of ``tau^2`` solves ``Q(tau^2) = k - 1`` (Paule and Mandel 1982), 0 where ``Q(0)`` is less.
-- What another member of the group may be (`another`) does not take that estimate for the truth: ``tau^2`` is drawn by
-  solving ``Q(tau^2) = X`` for draws ``X`` of chi-square (the confidence distribution of which Q-profile intervals,
-  Viechtbauer 2007, are the ends; Nagashima, Noma, Furukawa 2019 use it for prediction). Without errors the result is
-  Student's prediction interval, exactly.
+- What another member of the group may be (`another`) does not take that estimate for the truth. ``tau^2`` is drawn by
+  solving ``Q(tau^2) = X`` for draws ``X`` of chi-square. This is the confidence distribution behind Q-profile intervals
+  (Viechtbauer 2007), used for prediction by Nagashima, Noma, Furukawa 2019. Without errors the result is Student's
+  prediction interval, exactly.
 
-Coverage of the nominal 90 % interval of another member, by simulation: 0.87 to 0.92 where the errors are a fifth of the
-spread between or equal to it, with 3 to 10 measurements, equal and unequal errors; with two, 0.90 to 0.95. Where errors
-are three times the spread the interval is too wide, 0.93 to 0.98. Invariant: a function of its arguments, the seed of
+Coverage of the nominal 90 % interval of another member, by simulation: 0.87 to 0.92 with 3 to 10 measurements that err
+by a fifth of the spread between or by as much, with equal and unequal errors; with two, 0.90 to 0.95. Where errors are
+three times the spread the interval is too wide, 0.93 to 0.98. Invariant: a function of its arguments, the seed of
 the draws is fixed.
 """
 

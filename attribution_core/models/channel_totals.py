@@ -174,7 +174,7 @@ def credits_by_effect(batch: JourneyBatch, effects: Floats) -> CreditTotals:
 class RateShapleyTotals:
     """Shapley values of the rate game, as parts of the conversion rate; signed.
 
-    ``v(S)`` = rate of the journeys whose channels all lie in ``S``, see `shapley`. Totals are the parts of the rate
+    ``v(S)`` = rate of the journeys with all their channels in ``S``, see `shapley`. Totals are the parts of the rate
     times the journeys with touches, and sum to their conversions. Value has the game "value per journey".
     """
 

@@ -151,7 +151,7 @@ class MarkovModel:
         They mean nothing for journeys that fall back.
         """
         places = self._places(batch)
-        # An unknown channel takes the last, padded, place; its journeys are flagged, and whoever asks leaves them out.
+        # An unknown channel takes the last, padded, place; its journeys are flagged, and callers leave them out.
         padded = np.concatenate((self.draws, np.ones((self.draws.shape[0], 1))), axis=1)
         step = max(_CELLS // max(places.size, 1), 1)
         for low in range(0, padded.shape[0], step):

@@ -2,13 +2,14 @@
 
 States that share their newest channels go to the same states, so that the steps out of such a group are one small
 dense matrix; where that matrix would be mostly empty, its steps are gathered instead. A sweep renews one group after
-the other from what is newest (Gauss-Seidel). After each, the chain of *first* order, whose inverse is cheap and whose
-masks are corrections of rank one, is solved for what the sweep has left over; what a chain of higher order has beyond
-it fades within some ten or twenty sweeps (aggregation of an absorbing chain, after Koury, McAllister, Stewart 1984).
+the other from what is newest (Gauss-Seidel). After each sweep the chain of
+*first* order is solved for what the sweep has left over: its inverse is cheap, its masks are corrections of rank one.
+What a chain of higher order has beyond it fades within ten to twenty sweeps (aggregation of an absorbing chain, after
+Koury, McAllister, Stewart 1984).
 
 Invariant: sweeps end by a bound, not by a guess. The expected visits ``v`` of all states are known exactly from the
-counts, and masked visits are not above them; so what is missing in ``p X`` is at most ``v |change of the last sweep|``,
-and that is brought below 1e-14 of ``v |r|``.
+counts, and masked visits are not above them. So what is missing in ``p X`` is at most ``v |change of the last sweep|``.
+That is brought below 1e-14 of ``v |r|``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a setting of a trained model may be: a stored version must be able to credit for as long as it is kept.
 
-Invariant: whoever passes these rules when trained passes them when read again. JSON in Postgres does not keep the kind
-of a number (1e300 comes back as a whole number of 301 digits), so kinds and bounds are checked on every value, whoever
-set it; nothing is rounded or cut to fit.
+Invariant: settings that pass these rules when trained pass them when read again. JSON in Postgres does not keep the
+kind of a number (1e300 comes back as a whole number of 301 digits). So kinds and bounds are checked on every value;
+nothing is rounded or cut to fit.
 """
 
 from __future__ import annotations

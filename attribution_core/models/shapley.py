@@ -4,11 +4,11 @@ A game gives every set ``S`` of channels a worth ``v(S)``. The Shapley value of 
 over all orders in which the channels may come in. Invariants: efficiency ``sum(phi) = v(all) - v(none)``, symmetry,
 a channel that never adds anything gets 0, and ``phi(v + w) = phi(v) + phi(w)``.
 
-- *Simplified* (Zhao, Mahboobi, Bagheri 2018, arXiv 1804.05327): ``v(S)`` = conversions (or value) of the journeys whose
-  channels all lie in ``S``. Then ``phi_i = sum over sets T with i of w(T) / |T|``: exact for any number of channels,
+- *Simplified* (Zhao, Mahboobi, Bagheri 2018, arXiv 1804.05327): ``v(S)`` = conversions (or value) of the journeys with
+  all their channels in ``S``. Then ``phi_i = sum over sets T with i of w(T) / |T|``: exact for any number of channels,
   additive over journeys, and blind to the journeys that did not convert.
-- *Rate game*: ``v(S)`` = conversion rate of the journeys whose channels all lie in ``S``. It sees the journeys that did
-  not convert, may be signed, and is reported signed.
+- *Rate game*: ``v(S)`` = conversion rate of the journeys with all their channels in ``S``. It sees the journeys that
+  did not convert, may be signed, and is reported signed.
 """
 
 from __future__ import annotations
@@ -79,7 +79,10 @@ def ordered(batch: JourneyBatch, weights: Ints) -> Floats:
 
 
 def journey_interactions(batch: JourneyBatch, weights: Floats) -> Floats:
-    """Return the same as `interactions`, from weighted journeys instead of counted sets, float64[K, K].
+    """Return the Shapley interaction index of each pair in the simplified game, float64[K, K]; the diagonal is 0.
+
+    ``I_ij = sum over sets T with i and j of w(T) / (|T| - 1)``: what two channels are worth together beyond what each
+    is worth without the other (Grabisch, Roubens 1999).
 
     Args:
         batch: journeys.
@@ -94,22 +97,6 @@ def journey_interactions(batch: JourneyBatch, weights: Floats) -> Floats:
         presence[part.journey_of_touch, part.channels] = 1.0
         scale = weights[start : start + step] / np.maximum(presence.sum(axis=1) - 1.0, 1.0)
         found += (presence.T * scale) @ presence
-    np.fill_diagonal(found, 0.0)
-    return found
-
-
-def interactions(sets: SetCounts, index: ChannelIndex, *, of_value: bool = False) -> Floats:
-    """Return the Shapley interaction index of each pair in the simplified game, float64[K, K]; the diagonal is 0.
-
-    ``I_ij = sum over sets T with i and j of w(T) / (|T| - 1)``: what two channels are worth together beyond what each
-    is worth without the other (Grabisch, Roubens 1999).
-    """
-    found = np.zeros((len(index), len(index)), dtype=np.float64)
-    for names in sorted(sets):
-        worth = sets[names][2 if of_value else 0]
-        if len(names) > 1 and worth:
-            codes = np.array([index.code(name) for name in names])
-            found[np.ix_(codes, codes)] += worth / (len(names) - 1)
     np.fill_diagonal(found, 0.0)
     return found
 
@@ -169,19 +156,6 @@ def pair_interactions(game: Floats) -> Floats:
             both = np.uint32(1 << one | 1 << other)
             found[one, other] = found[other, one] = scaled[(masks & both) == both].sum()
     return found
-
-
-def rate_game(sets: SetCounts, index: ChannelIndex) -> Floats:
-    """Return the rate game, float64[2^K]: conversion rate of the journeys whose channels all lie in the set.
-
-    A set without any such journey is worth 0.
-    """
-    counts = np.zeros((2, 1 << len(index)), dtype=np.float64)
-    for names, (conversions, nulls, _) in sets.items():
-        mask = sum(1 << index.code(name) for name in names)
-        counts[:, mask] += (conversions, conversions + nulls)
-    converted, all_ = subset_sums(counts[0]), subset_sums(counts[1])
-    return np.divide(converted, all_, out=np.zeros_like(converted), where=all_ > 0)
 
 
 def sampled(

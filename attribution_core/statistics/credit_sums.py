@@ -39,7 +39,7 @@ class CreditSums:
     """Sums over the conversions of journeys with touches.
 
     Attributes:
-        model: whose credits, with everything that makes them different; only sums of one model are added.
+        model: its name and all parameters that change its credits; only sums of one model are added.
         conversions: their number.
         value_micros: their value.
         value_squares: sum of the squares of the values of single conversions.

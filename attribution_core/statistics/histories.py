@@ -99,7 +99,7 @@ def cells_at_end(batch: JourneyBatch, channels: Codes | Ints, bounds: Sequence[i
 
     Args:
         batch: m touches.
-        channels: of the touches, in the codes of whoever asks.
+        channels: of the touches, in the codes of the caller.
         bounds: upper ends of the age classes, microseconds, ascending.
     """
     ages = np.repeat(batch.converted_at, batch.lengths) - batch.times

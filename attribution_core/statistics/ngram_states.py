@@ -53,7 +53,7 @@ class States:
 
 @dataclass(frozen=True, eq=False)
 class SparseChain:
-    """An absorbing chain whose states belong to channels.
+    """An absorbing chain; each of its states belongs to one or more channels.
 
     Attributes:
         start: float64[S], probability that a journey begins in the state.
@@ -150,7 +150,7 @@ class NgramSteps:
 
 
 def highest_order(channels: int) -> int:
-    """Return the highest order whose steps between so many channels can be numbered in 62 bits; 0 for none."""
+    """Return the highest order with steps that can be numbered in 62 bits for so many channels; 0 for none."""
     base, order = max(channels, 1) + 1, 0
     while base ** (order + 2) <= _MAX_NUMBER:
         order += 1

@@ -201,7 +201,7 @@ class SetOverflow:
 
 
 def split(sets: SetCounts, limit: int) -> tuple[SetCounts, SetOverflow]:
-    """Keep the `limit` most frequent sets, of equally frequent ones those whose names come first; sum up the others.
+    """Keep the `limit` most frequent sets, of equally frequent ones the first by name; sum up the others.
 
     Journeys without any touch are always kept: they have no channel.
     """

@@ -23,7 +23,7 @@ from attributary.attribution_core.statistics.sets import SET_LIMIT, SetCounts, S
 from attributary.attribution_core.statistics.state_checks import contradiction, excess, read_sets, read_steps
 
 SCHEMA_VERSION = 1
-_BOUNDED_SCHEMA_VERSION = 2  # with "others": who reads version 1 alone must not take the rest for the whole
+_BOUNDED_SCHEMA_VERSION = 2  # with "others": a reader of version 1 must not take the kept sets for all
 _KIND = "attributary.journey-state"
 
 
@@ -94,7 +94,7 @@ class JourneyState:
         return sum(entry[2] for entry in self.sets.values()) + self.overflow.total(2)
 
     def conversions_with(self) -> Ints:
-        """Return the conversions whose journey contains the channel, int64[K]: what an estimate for it rests on."""
+        """Return the conversions with the channel in their journey, int64[K]: what an estimate for it rests on."""
         found = np.zeros(len(self.index), dtype=np.int64)
         codes = self.index.codes
         members = np.array([codes[name] for names in self.sets for name in names], dtype=np.int64)

@@ -48,7 +48,7 @@ class Experiment:
     """One experiment.
 
     Attributes:
-        channel: whose spend was switched off, or on.
+        channel: the one with its spend switched off, or on.
         measure: what was measured; a share is of all conversions, those of people without a touch, too, for an
             experiment counts them all.
         amount: what the channel added.

@@ -1,8 +1,10 @@
 """Named steps that change what counts as a touch, before any model sees the journeys.
 
-Nothing is collapsed silently: a chain of second order over ``a, a, b`` is another one than over ``a, b``, so whoever
-wants repeats collapsed says so. Invariant: a transform keeps the number of journeys, their ends and the order of the
-touches that remain; it never moves a touch to another journey.
+Nothing is collapsed silently: a chain of second order over ``a, a, b`` is another one than over ``a, b``. Repeats are
+collapsed only where a transform says so.
+
+Invariant: a transform keeps the number of journeys, their ends and the order of the touches that remain. It never
+moves a touch to another journey.
 """
 
 from __future__ import annotations

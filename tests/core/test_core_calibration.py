@@ -82,9 +82,7 @@ def test_intervals_of_calibrated_channels_cover_the_truth() -> None:
 
 
 @pytest.mark.parametrize(("experiments", "least"), [(5, 0.88), (10, 0.85)])
-def test_borrowed_totals_cover_the_truth_where_experiments_err_as_much_as_channels_differ(
-    experiments: int, least: float
-) -> None:
+def test_borrowed_totals_cover_the_truth_at_their_level(experiments: int, least: float) -> None:
     generator, hits, whole_hits = np.random.default_rng(11), 0, 0
     names, totals = tuple(f"{place:02d}" for place in range(experiments + 2)), np.full(experiments + 2, 200.0)
     for _ in range(250):
@@ -98,7 +96,7 @@ def test_borrowed_totals_cover_the_truth_where_experiments_err_as_much_as_channe
     assert 0.89 <= whole_hits / 250 <= 0.98
 
 
-def test_without_errors_another_member_has_the_prediction_interval_of_student() -> None:
+def test_without_errors_the_prediction_interval_is_students() -> None:
     values = np.array([0.3, 0.5, 0.9, 0.6])
     pooled = RandomEffects(values, np.full(4, 1e-12))
     assert pooled.between == pytest.approx(values.var(ddof=1))

@@ -17,7 +17,7 @@ from attributary.attribution_core.models.channel_totals import (
 from tests.core.unequal import UNEQUAL
 
 
-def test_credits_by_removal_effect_go_by_the_effects_on_conversions_not_on_value() -> None:
+def test_credits_by_removal_effect_use_effects_on_conversions() -> None:
     batch = JourneyBatch.of_paths([["a", "b"], ["b"], ["a"], ["c", "a"]])
     weights = Weights(np.array([60.0, 45, 40, 50]), np.array([140.0, 200, 400, 900]), np.array([60.0, 450, 4000, 50]))
     effects = RemovalTotals(batch).effects(weights)

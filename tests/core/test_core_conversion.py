@@ -94,7 +94,7 @@ def test_a_cancellation_counts_in_whatever_currency_it_names() -> None:
     assert (state.net_value_micros, state.ignored) == (0, 0)
 
 
-def test_a_correction_that_happened_before_its_conversion_counts_all_the_same() -> None:
+def test_a_correction_before_its_conversion_counts() -> None:
     assert fold([event(5, "conversion", 100), event(1, "refund", 40)]).net_value_micros == 60
 
 

@@ -45,7 +45,7 @@ def test_amounts_are_carried_to_the_time_of_the_totals_and_shares_are_not() -> N
 
 
 @pytest.mark.parametrize("measure", ["conversions", "share"])
-def test_an_experiment_outside_the_time_of_the_totals_is_refused_whatever_it_measured(measure: Measure) -> None:
+def test_an_experiment_outside_the_window_is_refused(measure: Measure) -> None:
     for since, until in ((-DAY, DAY), (39 * DAY, 41 * DAY), (-900 * DAY, -890 * DAY)):
         with pytest.raises(ExperimentError, match="outside the time that the totals are of, 1970-01-01T00:00:00"):
             calibrate_totals(TOTALS, [Experiment("mail", measure, 0.1, 0.1, since, until)], "conversions")
@@ -71,7 +71,7 @@ def test_several_experiments_of_a_channel_are_averaged_by_precision() -> None:
         calibrate_totals(TOTALS, [Experiment("radio", "share", 0.1, 0.1)], "conversions")
 
 
-def test_experiments_that_contradict_each_other_say_so_and_make_no_certainty() -> None:
+def test_contradicting_experiments_say_so_and_widen_the_interval() -> None:
     odd = [Experiment("mail", "conversions", 10, 2), Experiment("mail", "conversions", 90, 2)]
     document = calibration_document(TOTALS, odd, "conversions")
     mail, (repeated,) = document["channels"][0], document["repeated"]
@@ -137,7 +137,7 @@ def test_a_share_is_of_all_conversions_those_without_a_touch_too() -> None:
     assert "if the uncalibrated totals of search are right" in shown
 
 
-def test_a_sentence_names_the_five_largest_channels_whose_totals_are_not_calibrated_and_none_without_credit() -> None:
+def test_the_note_names_five_uncalibrated_channels_none_without_credit() -> None:
     names = [f"c{number}" for number in range(8)]
     paths: dict[str, list[Any]] = {"path": [*names, "idle > c0"], "total_conversions": [*range(10, 90, 10), 5]}
     lifts = tuple(read_experiments({"channel": ["c7"], "conversions": [60], "standard_error": [5]}))

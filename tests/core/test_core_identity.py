@@ -1,4 +1,4 @@
-"""Whose an anonymous id is: a function of the set of its links."""
+"""The owner of an anonymous id: a function of the set of its links."""
 
 from __future__ import annotations
 

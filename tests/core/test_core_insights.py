@@ -332,7 +332,7 @@ def test_no_sentence_can_claim_a_cause(module: ModuleType) -> None:
     assert [text for text in texts if CAUSE.search(text)] == []
 
 
-def test_a_model_with_a_baseline_says_how_much_it_leaves_and_stays_out_of_agreement() -> None:
+def test_a_baseline_is_said_and_takes_no_part_in_agreement() -> None:
     index = ChannelIndex.of(["mail", "search"])
     beta = np.log(np.array([[2.0, 2.0, 2.0], [4.0, 4.0, 4.0]]))
     rates = Rates(index, AGE_BOUNDS, beta, np.stack([beta * 0.9, beta * 1.1]), np.array([99, 99]))

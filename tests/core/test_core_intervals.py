@@ -76,7 +76,7 @@ def test_a_baseline_keeps_its_part_of_conversions_and_of_value() -> None:
         assert row["interval"] != row["value_interval"] or row["channel"] == "b"
 
 
-def test_five_models_stand_beside_an_interval_whether_or_not_they_were_asked_for() -> None:
+def test_five_models_are_compared_beside_every_interval() -> None:
     names = ("first", "last", "linear", "markov", "shapley")
     shares = np.array([report.column("share") for report in analyze(UNEQUAL, names)])
     report = analyze(UNEQUAL, ["markov"], intervals=True, draws=20)["markov"]

@@ -68,7 +68,7 @@ def test_chain_identities(paths: Paths, order: int) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(PATHS)
-def test_with_the_whole_past_as_state_the_effect_is_the_share_of_conversions_with_the_channel(paths: Paths) -> None:
+def test_with_the_whole_past_as_state_the_effect_is_the_support(paths: Paths) -> None:
     batch, outcomes = encoded(paths)
     if outcomes.conversions.sum() == 0:
         return

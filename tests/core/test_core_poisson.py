@@ -260,7 +260,7 @@ RATES = Rates(
     )
 )
 @settings(max_examples=60)
-def test_published_credits_and_baseline_are_shares_that_no_neighbour_changes(
+def test_published_shares_do_not_depend_on_neighbours(
     journeys: list[list[tuple[int, str, str]]],
 ) -> None:
     batch = JourneyBatch.of(journeys, [60 * DAY] * len(journeys))
@@ -284,7 +284,7 @@ def test_published_credits_and_baseline_are_shares_that_no_neighbour_changes(
         assert np.array_equal(model.confidence(alone), confidence[place : place + 1], equal_nan=True)
 
 
-def test_published_credits_are_those_of_the_free_fit_where_nothing_lowers_the_rate(known: World) -> None:
+def test_published_credits_equal_the_free_fit_if_no_effect_is_negative(known: World) -> None:
     counts = ExposureCounts.fit(known.batch, known.outcomes.conversions, known.watched_until)
     beta, draws = fit_raising(counts, draws=200, seed=1)
     free = fit_counts(counts)
@@ -315,7 +315,7 @@ def test_the_raising_fit_is_the_constrained_maximum() -> None:
         assert (slopes[~free] < 1e-3).all()
 
 
-def test_the_interval_of_a_baseline_reaches_all_where_touches_have_no_effect() -> None:
+def test_the_baseline_interval_reaches_1_where_touches_have_no_effect() -> None:
     held = []
     for seed in range(25):
         some = world(1_000, seed=seed, beta=np.zeros((2, 3)))
@@ -329,7 +329,7 @@ def test_the_interval_of_a_baseline_reaches_all_where_touches_have_no_effect() -
     assert np.mean(held) > 0.85
 
 
-def test_effects_that_lower_the_rate_are_fixed_at_none_and_the_rest_is_fitted_again() -> None:
+def test_negative_effects_are_fixed_at_0_and_the_rest_is_refitted() -> None:
     counts = ExposureCounts(
         ChannelIndex.of(["a", "b"]),
         (DAY,),

@@ -206,7 +206,7 @@ def test_false_alarms_of_drift_are_rare_and_real_changes_are_found() -> None:
     assert sure.changed.tolist() == [True, False]
 
 
-def test_draws_that_say_nothing_about_value_still_say_how_sure_the_conversions_are() -> None:
+def test_draws_without_value_still_give_confidence_of_conversions() -> None:
     drawn = np.random.default_rng(1).dirichlet([40.0, 60.0], (50, 2))
     estimate = np.tile([0.4, 0.6], (2, 1))
     both = summarize_draws(drawn, estimate)
@@ -226,7 +226,7 @@ def test_a_spread_reaches_from_tail_to_tail() -> None:
     assert (half.low[0], half.high[0]) == (pytest.approx(0.25), pytest.approx(0.75))
 
 
-def test_draws_of_the_effects_on_value_are_around_those_of_the_chain_of_value() -> None:
+def test_draws_of_value_effects_centre_on_the_chain_of_value() -> None:
     batch = JourneyBatch.of_paths([["a", "b"], ["b", "a"], ["a"], ["c"]])
     values = np.array([4_000, 3_000_000, 1_000_000, 4_000])
     state = JourneyState.fit(batch, Outcomes(np.array([4000, 3000, 1000, 2000]), np.array([5000] * 4), values))
@@ -244,6 +244,6 @@ def test_a_single_hypothesis_is_tested_at_the_rate_itself() -> None:
     assert benjamini_hochberg(np.array([0.11]), 0.1).tolist() == [False]
 
 
-def test_a_change_whose_error_is_unknown_or_that_is_none_has_a_p_value_of_one() -> None:
+def test_no_change_or_an_unknown_error_has_a_p_value_of_one() -> None:
     found = drift(np.array([0.2, 0.1]), np.array([np.nan, 0.0]), np.array([0.1, 0.1]), np.zeros(2))
     assert found.p_value.tolist() == [1.0, 1.0]

@@ -47,7 +47,7 @@ def test_without_values_a_channels_value_is_unknown_in_every_model(model: str) -
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_without_conversions_what_a_channel_receives_is_unknown_in_every_model(model: str) -> None:
+def test_without_conversions_every_share_is_unknown(model: str) -> None:
     report = analyze(NO_CONVERSIONS, [model], intervals=True, draws=20)[model]
     unknown = {"conversions", "value", "share", "value_share", "interval", "value_interval", "standard_error"}
     unknown |= {"removal_effect", "removal_effect_value", "shapley", "shapley_error", "spread_over_models"}

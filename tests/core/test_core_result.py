@@ -29,7 +29,7 @@ def test_one_model_is_an_object_and_several_are_a_list() -> None:
     assert isinstance(json.loads(analyze(UNEQUAL, ["linear", "last"]).to_json()), list)
 
 
-def test_csv_rows_hold_the_ends_of_the_interval_and_json_its_names_as_they_are() -> None:
+def test_csv_rows_hold_interval_ends_and_json_names_unescaped() -> None:
     columns = UNEQUAL | {"path": ["é > b", "b", "é", "c > é", "c"]}
     result = analyze(columns, ["linear"], intervals=True, draws=20)
     for row, channel in zip(result.rows()[:-1], result["linear"].channels, strict=True):

@@ -42,7 +42,7 @@ def test_only_models_with_a_baseline_can_tell_that_nothing_was_caused(scores: Ma
         assert (row[2] < 0.9) == (name in with_baseline), name
 
 
-def test_what_the_attributor_publishes_by_the_time_aware_model_is_as_near_to_the_truth(
+def test_published_poisson_credits_are_as_near_to_the_truth(
     scores: Mapping[str, tuple[float, ...]],
 ) -> None:
     """Its rates are fitted so that no touch lowers them, and its credits are never negative."""

@@ -81,7 +81,7 @@ BROKEN: list[tuple[str, dict[str, Any], Any]] = [
 
 
 @pytest.mark.parametrize(("name", "document", "settings"), BROKEN)
-def test_a_version_that_cannot_be_built_is_replaced_by_its_fallback_and_named(
+def test_a_broken_version_is_named_and_replaced_by_its_fallback(
     name: str, document: dict[str, Any], settings: Any
 ) -> None:
     states = {name: TrainedState("7", document, settings)}

@@ -12,11 +12,9 @@ from attributary.attribution_core.domain.journeys import ChannelIndex, Flags, Fl
 from attributary.attribution_core.models.shapley import (
     dividends,
     exact,
-    interactions,
     journey_interactions,
     ordered,
     pair_interactions,
-    rate_game,
     sampled,
     sampled_rate_values,
     simplified,
@@ -32,6 +30,35 @@ SETS: st.SearchStrategy[SetCounts] = st.dictionaries(
     max_size=10,
 )
 INDEX = ChannelIndex.of("abcde")
+
+
+def interactions(sets: SetCounts, index: ChannelIndex, *, of_value: bool = False) -> Floats:
+    """Return the Shapley interaction index of each pair in the simplified game, float64[K, K]; the diagonal is 0.
+
+    ``I_ij = sum over sets T with i and j of w(T) / (|T| - 1)``: what two channels are worth together beyond what each
+    is worth without the other (Grabisch, Roubens 1999).
+    """
+    found = np.zeros((len(index), len(index)), dtype=np.float64)
+    for names in sorted(sets):
+        worth = sets[names][2 if of_value else 0]
+        if len(names) > 1 and worth:
+            codes = np.array([index.code(name) for name in names])
+            found[np.ix_(codes, codes)] += worth / (len(names) - 1)
+    np.fill_diagonal(found, 0.0)
+    return found
+
+
+def rate_game(sets: SetCounts, index: ChannelIndex) -> Floats:
+    """Return the rate game, float64[2^K]: conversion rate of the journeys with all their channels in the set.
+
+    A set without any such journey is worth 0.
+    """
+    counts = np.zeros((2, 1 << len(index)), dtype=np.float64)
+    for names, (conversions, nulls, _) in sets.items():
+        mask = sum(1 << index.code(name) for name in names)
+        counts[:, mask] += (conversions, conversions + nulls)
+    converted, all_ = subset_sums(counts[0]), subset_sums(counts[1])
+    return np.divide(converted, all_, out=np.zeros_like(converted), where=all_ > 0)
 
 
 def games(channels: int) -> st.SearchStrategy[list[float]]:

@@ -140,7 +140,7 @@ def test_names_of_channels_do_not_order_equal_times() -> None:
         assert "800 touches are at the time of one of another channel" in str(found)
 
 
-def test_rows_at_equal_times_keep_their_order_and_an_event_id_decides_before_it() -> None:
+def test_event_id_then_row_order_decides_at_equal_times() -> None:
     columns = {**days_only(("a", "z")), "event_id": [f"{number * 7919 % 1201:04}" for number in range(1200)]}
     by_rows = read_events({name: cells for name, cells in columns.items() if name != "event_id"})
     assert paths_of(by_rows.batch)[0] == columns["channel"][:2]
