@@ -15,7 +15,7 @@ import numpy as np
 
 from attributary.attribution_core.domain.conversion import ConversionEvent, fold
 from attributary.attribution_core.domain.identity import Link, identity_key, journey_key, owner
-from attributary.attribution_core.domain.journeys import DIRECT, ChannelIndex, JourneyBatch
+from attributary.attribution_core.domain.journeys import ChannelIndex, JourneyBatch
 from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
 from attributary.attribution_core.domain.money import split_micros, split_with_baseline
 from attributary.attribution_core.models.model_set import ModelSet, model_set
@@ -207,7 +207,7 @@ def _credit(
         channels=channels,
         times=np.array([touch["occurred_at"] for touch in touches], np.int64),
         converted_at=np.array([converted_at], np.int64),
-        direct=channels == index.code(DIRECT),
+        direct=index.direct(channels),
         index=index,
     )
     unit = np.array([MINOR_UNIT_MICROS.get(currency, 1)], np.int64)

@@ -48,6 +48,7 @@ from attributary.attribution_core.statistics.sets import channels_of_journeys, s
 from attributary.attribution_core.tables.experiments import Experiment, fitting
 from attributary.attribution_core.tables.journey_table import Columns, Rows, read_table
 from attributary.attribution_core.tables.paths import JourneyTable, TableError
+from attributary.attribution_core.tables.table_checks import direct_notes
 from attributary.attribution_core.tables.transforms import TransformError, apply
 
 __all__ = ["ANALYSES", "AnalysisSettings", "analyze", "known_models"]
@@ -111,6 +112,9 @@ def analyze(
     beside = _BESIDE if chosen.intervals else ()
     _check_order(chosen.order, {*names, *beside}, len(table.batch.index))
     table = replace(table, notes=(*table.notes, *unused_options(chosen, names, beside, len(table.batch))))
+    if "last_non_direct" in names:
+        direct = direct_notes(table.batch.index.names, asked="last_non_direct" in wanted)
+        table = replace(table, notes=(*table.notes, *direct))
     support = _support(table.batch, Weights.observed(table.outcomes))
     reports = []
     steps = 1 + chosen.draws * chosen.intervals

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Self
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,17 @@ Codes = NDArray[np.int32]
 Flags = NDArray[np.bool_]
 
 DIRECT = "direct"
+# Names that analytics tools give to visits without a source, without case, blanks and marks: GA's `Direct`, `(direct)`
+# and `(direct) / (none)`, Adobe's `Typed/Bookmarked` and `Direct Load`, Matomo's `Direct Entry`, PostHog's `$direct`.
+_DIRECT_NAMES = frozenset(
+    {
+        "direct", "directnone", "directtraffic", "directentry", "directvisit", "directvisits", "directload",
+        "directaccess", "directsource", "directvisitor", "directvisitors", "directtyped", "typeddirect",
+        "directtypein", "typein", "directtypedin", "typedbookmarked", "directtypedbookmarked", "typedorbookmarked",
+        "directbookmarked", "directbookmark", "directornone",
+    }
+)  # fmt: skip
+_NO_SOURCE = frozenset({"(none)", "(direct)", "(none) / (none)"})
 
 
 class JourneyError(ValueError):
@@ -33,6 +45,19 @@ class JourneyError(ValueError):
 
 class JourneyLimitError(JourneyError, LimitError):
     """Too many journeys, or values too large, to be summed up in 64 bits."""
+
+
+@lru_cache(maxsize=16_384)
+def is_direct(channel: str) -> bool:
+    """Tell whether a channel is the one of visits without a source, in any common spelling: Direct, (direct), (none).
+
+    Case, blanks and marks do not count: ``DIRECT``, ``direct_traffic`` and ``(direct) / (none)`` are direct, too.
+    ``direct mail`` and ``none`` alone are not.
+    """
+    if channel == DIRECT:
+        return True
+    folded = normalize("NFKC", channel).casefold().strip()
+    return folded in _NO_SOURCE or "".join(filter(str.isalnum, folded)) in _DIRECT_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +89,12 @@ class ChannelIndex:
         codes = self.codes
         return np.fromiter((codes[name] for name in names), dtype=np.int32, count=len(names))
 
+    def direct(self, codes: Codes | Ints) -> Flags:
+        """Return whether each of these codes is a direct channel, bool[m], see `is_direct`."""
+        flags = np.array([is_direct(name) for name in self.names], dtype=np.bool_)
+        found: Flags = flags[codes] if flags.size else np.zeros(codes.shape, dtype=np.bool_)
+        return found
+
     def translation(self, other: ChannelIndex) -> Ints:
         """Return, for each code of this index, the code of the same channel in `other`; -1 where it is unknown."""
         codes = other.codes
@@ -79,7 +110,7 @@ class JourneyBatch:
         channels: int32[m], codes in `index`.
         times: int64[m], microseconds since 1970-01-01 UTC, ascending inside a journey.
         converted_at: int64[n], microseconds since 1970-01-01 UTC: the conversion, or the end of a journey without.
-        direct: bool[m], whether the touch is of the channel "direct".
+        direct: bool[m], whether the touch is of a direct channel, see `is_direct`.
         index: the names behind the codes.
     """
 
@@ -142,7 +173,7 @@ class JourneyBatch:
             channels=channels,
             times=np.array([time for touches in ordered for time, _, _ in touches], dtype=np.int64),
             converted_at=np.array(converted_at, dtype=np.int64),
-            direct=channels == known.code(DIRECT),
+            direct=known.direct(channels),
             index=known,
         )
 

@@ -81,6 +81,8 @@ class RuleModel:
         settings = self.settings
         if self.name == "position_based":
             return f"1:{settings.first_weight:g}/{settings.middle_weight:g}/{settings.last_weight:g}"
+        if self.name == "last_non_direct":
+            return "2"  # 1 knew no spelling of direct but "direct"
         if self.name == "time_decay":
             return f"1:{settings.half_life_seconds:g}s"
         return "1"

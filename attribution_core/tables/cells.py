@@ -8,14 +8,13 @@ stands twice, is refused beside the names that are there; one that is not used i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import InvalidOperation
 from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
 _SHOWN = 40  # characters of a cell in an error
-_DIGITS = 50  # of the largest number that is looked at
 
 
 class TableError(ValueError):
@@ -91,26 +90,6 @@ def broken_rule(channel: str) -> str | None:
     return None
 
 
-def number_in(text: str) -> Decimal:
-    """Return the number that text is, as a table means it: without what Python reads besides (1_000, other digits).
-
-    Raises:
-        ValueError: it is none.
-        ArithmeticError: it is none, or has more digits than any cell means: 1e999999999 as an integer is a gigabyte.
-    """
-    if not is_plain(text):
-        raise ValueError(text)
-    number = Decimal(text)
-    if number.is_finite() and number.adjusted() > _DIGITS:
-        raise OverflowError(text)
-    return number
-
-
-def is_plain(text: str) -> bool:
-    """Tell whether text is free of what Python reads as a number and no table means: 1_000, digits of other scripts."""
-    return text.isascii() and "_" not in text
-
-
 def printable(text: str) -> str:
     """Return a text with every character that does not print (escape codes, line ends, zero widths) written out."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
@@ -175,12 +154,14 @@ def listed(names: Sequence[str] | None) -> str:
 
 
 def suggestion(name: str, names: Sequence[str] | None) -> str:
-    """Return what was probably meant by another name than the one that is missing; nothing if nothing is near."""
+    """Return which of the names to rename to the one that is missing; nothing if none is near."""
     if names is None:
         return ""
     if any(each.strip().lower() == name for each in names):
         return "; names of columns are written in small letters, without blanks"
-    return _offer(name, names)
+    found = get_close_matches(name, [each.strip().lower() for each in names], 1, _NEAR)
+    near = next((each for each in names if each.strip().lower() in found), None)
+    return "" if near is None else f" (if {printable(near)} is meant, rename it to {name})"
 
 
 def _joined(names: Sequence[str]) -> str:

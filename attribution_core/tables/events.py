@@ -9,7 +9,8 @@ decides among those of one user at equal times, and nowhere else; names of chann
 come before conversions. Each conversion ends a journey; its touches are those of the user since the conversion before.
 Touches after a user's last conversion are a journey without one, which ends with its last touch and is watched until
 the latest time in the table. No value is lost: one without a conversion is refused, a refund without a conversion
-before is a row of its own, without touches and without a conversion.
+before is a row of its own, without touches and without a conversion. Nobody is joined by a user id that names nobody
+(``null``, ``(not set)``, see `identity_rules`): a conversion of such a row stands alone, a touch of it is left out.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from attributary.attribution_core.domain.amounts import plain_decimal
 from attributary.attribution_core.domain.journeys import JourneyBatch, JourneyError, Outcomes
 from attributary.attribution_core.tables.cells import (
     TableError,
@@ -28,11 +30,11 @@ from attributary.attribution_core.tables.cells import (
     column_of,
     is_missing,
     names_in,
-    number_in,
     quoted,
 )
 from attributary.attribution_core.tables.paths import JourneyTable, amount_micros
-from attributary.attribution_core.tables.times import epoch_notes, read_times
+from attributary.attribution_core.tables.table_checks import Users, channel_notes, time_notes
+from attributary.attribution_core.tables.times import read_times
 
 NEEDED_OF_EVENTS = ("user", "time", "channel")
 _OPTIONAL = ("conversion", "value", "event_id")
@@ -59,6 +61,7 @@ def read_events(columns: Mapping[str, Iterable[Any]], *, lookback_micros: int | 
         raise ValueError(f"lookback_micros: must not be negative, not {lookback_micros!r}")
     notes = check_columns(columns, "events", NEEDED_OF_EVENTS, _OPTIONAL)
     users = names_in(cells_of(columns, "user"))
+    people = Users(users)
     channels = names_in(cells_of(columns, "channel"))
     times = read_times(column_of(columns, "time"))
     flags = _flags(cells_of(columns, "conversion")) if "conversion" in columns else [False] * len(users)
@@ -71,21 +74,29 @@ def read_events(columns: Mapping[str, Iterable[Any]], *, lookback_micros: int | 
     repeated = len(users) - len(set(zip(users, times, channels, flags, values, ids, strict=True)))
     if repeated:
         notes += (f"rows that say the same as another: {repeated:,}; all of them count",)
+    rows = zip(people.names, channels, times, flags, values, places, strict=True)
+    slips = (*people.notes, *time_notes(times), *channel_notes(sorted({*channels} - {""})))
+    return _encode(_histories(rows), lookback_micros, (*notes, *slips))
+
+
+def _histories(rows: Iterable[tuple[str | None, str, int, bool, int, str]]) -> dict[str, list[_Event]]:
+    """Return the events of each person: rows of user, channel, time, conversion, value and place."""
     histories: dict[str, list[_Event]] = {}
-    for row, user in enumerate(users):
-        if not user:
-            raise TableError("user: must not be empty", row=row + 1)
-        if values[row] and not flags[row]:
-            raise TableError("value: without a conversion", row=row + 1)
-        if not channels[row] and not flags[row]:
-            raise TableError("neither a channel nor a conversion", row=row + 1)
-        history = histories.setdefault(user, [])
-        if channels[row]:
-            history.append((times[row], _TOUCH, places[row], channels[row], 0))
-        if flags[row]:
-            kind = _REFUND if values[row] < 0 else _CONVERSION
-            history.append((times[row], kind, places[row], "", values[row]))
-    return _encode(histories, lookback_micros, (*notes, *epoch_notes(times)))
+    for row, (user, channel, time, flag, value, place) in enumerate(rows, start=1):
+        if user == "":
+            raise TableError("user: must not be empty", row=row)
+        if value and not flag:
+            raise TableError("value: without a conversion", row=row)
+        if not channel and not flag:
+            raise TableError("neither a channel nor a conversion", row=row)
+        if user is None and not flag:
+            continue  # a touch of nobody in particular
+        history = histories.setdefault(f"\0{row:012d}" if user is None else user, [])
+        if channel:
+            history.append((time, _TOUCH, place, channel, 0))
+        if flag:
+            history.append((time, _REFUND if value < 0 else _CONVERSION, place, "", value))
+    return histories
 
 
 def touches_at_equal_times(batch: JourneyBatch) -> int:
@@ -200,7 +211,7 @@ def _flag(cell: Any) -> bool | None:
     if text in _YES or text in _NO:
         return text in _YES
     try:
-        number = number_in(text)
-    except (ArithmeticError, ValueError):
+        number = plain_decimal(text)
+    except ValueError:
         return None
     return bool(number) if number in (0, 1) else None

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any, Literal
 
+from attributary.attribution_core.domain.amounts import plain_decimal
 from attributary.attribution_core.tables.cells import (
     TableError,
     cells_of,
     check_columns,
     is_missing,
     names_in,
-    number_in,
     quoted,
 )
 from attributary.attribution_core.tables.times import time_micros
@@ -133,9 +132,6 @@ def _experiment(cells: Mapping[str, Any], row: int) -> Experiment:
 
 def _number(cell: Any, name: str, row: int) -> float:
     try:
-        found = float(number_in(str(cell).strip()))
-    except (ArithmeticError, ValueError):
-        found = float("nan")
-    if not isfinite(found):
-        raise TableError(f"{name}: {quoted(cell)} must be a number", row=row)
-    return found
+        return float(plain_decimal(str(cell)))
+    except ValueError as error:
+        raise TableError(f"{name}: {quoted(cell)} {error}", row=row) from error

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from attributary.attribution_core.domain.amounts import is_plain, plain_decimal
 from attributary.attribution_core.domain.journeys import (
-    DIRECT,
     ChannelIndex,
     Codes,
     Ints,
@@ -31,10 +31,9 @@ from attributary.attribution_core.tables.cells import (
     cells_of,
     check_columns,
     is_missing,
-    is_plain,
-    number_in,
     quoted,
 )
+from attributary.attribution_core.tables.table_checks import path_notes
 
 __all__ = ["SEPARATOR", "JourneyTable", "TableError", "amount_micros", "encode_paths", "read_paths"]
 
@@ -101,7 +100,7 @@ def read_paths(columns: Mapping[str, Iterable[Any]], separator: str = SEPARATOR)
     except JourneyError as error:
         raise TableError(f"paths: {error}") from error
     batch = encode_paths(texts, separator)
-    return JourneyTable(batch, outcomes, notes=(*notes, *_other_separators(batch, separator)))
+    return JourneyTable(batch, outcomes, notes=(*notes, *path_notes(batch, outcomes, separator)))
 
 
 class _Numbering(dict[str, int]):
@@ -141,7 +140,7 @@ def encode_paths(texts: Sequence[str], separator: str = SEPARATOR) -> JourneyBat
         channels=codes,
         times=np.arange(touches, dtype=np.int64) - np.repeat(offsets[:-1], lengths),
         converted_at=np.maximum(lengths - 1, 0),
-        direct=codes == index.code(DIRECT),
+        direct=index.direct(codes),
         index=index,
     )
 
@@ -164,17 +163,6 @@ def _broken_path(texts: Sequence[str], separator: str) -> TableError:
             if rule := broken_rule(name.strip()):
                 return TableError(f"path: {rule}", row=row)
     return TableError(f"path: the paths cannot be cut at {separator!r}")
-
-
-def _other_separators(batch: JourneyBatch, separator: str) -> tuple[str, ...]:
-    """Return a note where channels look like paths that are joined in another way."""
-    marks = (">", "→", "|") if int(batch.lengths.max(initial=0)) <= 1 else (">", "→")
-    odd = next((name for name in batch.index.names if any(mark in name for mark in marks)), None)
-    return (
-        ()
-        if odd is None
-        else (f"{quoted(odd)} counts as one channel: the channels of a path are joined by {separator!r}",)
-    )
 
 
 def _counts(columns: Mapping[str, Iterable[Any]], name: str, rows: int) -> Ints:
@@ -200,7 +188,7 @@ def _count(cell: Any, name: str, row: int) -> int:
     try:
         number = _number(cell)
         whole = int(number)
-    except (ArithmeticError, ValueError) as error:
+    except ValueError as error:
         raise _no_count(cell, name, row) from error
     if whole != number or not 0 <= whole <= _MAX_COUNT:
         raise _no_count(cell, name, row)
@@ -212,10 +200,10 @@ def _no_count(cell: Any, name: str, row: int) -> TableError:
 
 
 def _number(cell: Any) -> Decimal:
-    """Return the number in a cell, 0 for an empty one; raises as `Decimal` does, and ValueError for 1_000."""
+    """Return the number in a cell, 0 for an empty one."""
     if is_missing(cell) or (isinstance(cell, str) and not cell.strip()):
         return Decimal(0)
-    return number_in(str(cell))
+    return plain_decimal(str(cell))
 
 
 def _all_plain(cells: list[Any]) -> bool:
@@ -259,8 +247,8 @@ def amount_micros(cell: Any, name: str, row: int) -> int:
     """
     try:
         micros = int((_number(cell) * _MICROS).to_integral_value())
-    except (ArithmeticError, ValueError) as error:
-        raise TableError(f"{name}: {quoted(cell)} must be a number", row=row) from error
+    except ValueError as error:
+        raise TableError(f"{name}: {quoted(cell)} {error}", row=row) from error
     if abs(micros) > MAX_VALUE_MICROS:
         raise TableError(
             f"{name}: {quoted(cell)} is too large: more than 2^62 micros, 4.6e12 units of currency", row=row

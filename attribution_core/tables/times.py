@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from attributary.attribution_core.tables.cells import TableError, is_missing, number_in, quoted
+from attributary.attribution_core.domain.amounts import plain_decimal
+from attributary.attribution_core.tables.cells import TableError, is_missing, quoted
 
 _MICROS = 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -35,12 +36,6 @@ def read_times(cells: Iterable[Any]) -> list[int]:
     if whole is not None and min(whole, default=0) >= 0 and max(whole, default=0) < _END:
         return whole
     return [time_micros(cell, row) for row, cell in enumerate(cells, start=1)]
-
-
-def epoch_notes(times: Iterable[int]) -> tuple[str, ...]:
-    """Return a note where all times are before 1990: numbers that are not seconds since 1970."""
-    latest = max(times, default=_END)
-    return () if latest >= _BEGIN_1990 else ("all times are before 1990: a number is seconds since 1970-01-01 UTC",)
 
 
 def time_micros(cell: Any, row: int, name: str = "time") -> int:
@@ -83,7 +78,7 @@ def _micros(cell: Any) -> int:
     if isinstance(cell, datetime):
         since = (cell if cell.tzinfo is not None else cell.replace(tzinfo=UTC)) - _EPOCH
         return (since.days * 86_400 + since.seconds) * _MICROS + since.microseconds
-    return int((number_in(str(cell)) * _MICROS).to_integral_value())
+    return int((plain_decimal(str(cell)) * _MICROS).to_integral_value())
 
 
 def _is_date(text: str) -> bool:

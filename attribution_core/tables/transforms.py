@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from attributary.attribution_core.domain.journeys import DIRECT, ChannelIndex, Flags, JourneyBatch
+from attributary.attribution_core.domain.journeys import ChannelIndex, Flags, JourneyBatch
 from attributary.attribution_core.domain.lookback import MICROS_PER_DAY
 
 # Ages at which a touch counts as less recent, in days; a convention, wide enough to hold many touches each.
@@ -124,5 +124,4 @@ def _keep(batch: JourneyBatch, kept: Flags) -> JourneyBatch:
 
 def _renamed(batch: JourneyBatch, names: list[str]) -> JourneyBatch:
     index = ChannelIndex.of(names)
-    direct = batch.direct | np.array([name == DIRECT for name in names], dtype=np.bool_)
-    return JourneyBatch(batch.offsets, index.encode(names), batch.times, batch.converted_at, direct, index)
+    return JourneyBatch(batch.offsets, index.encode(names), batch.times, batch.converted_at, batch.direct, index)

@@ -17,7 +17,7 @@ import numpy as np
 
 from attributary.attribution_core.analysis.insights import Insight
 from attributary.attribution_core.analysis.journey_insights import journey_insights
-from attributary.attribution_core.domain.journeys import DIRECT, ChannelIndex, JourneyBatch
+from attributary.attribution_core.domain.journeys import ChannelIndex, JourneyBatch
 from attributary.attribution_core.domain.lookback import LookbackPolicy
 from attributary.attribution_core.domain.money import split_micros, split_with_baseline
 from attributary.attribution_core.models.model_set import Attribution, Model, ModelSet
@@ -111,7 +111,7 @@ def journeys(conversions: Sequence[PendingConversion], credited: CreditedTouchpo
         channels=channels,
         times=np.fromiter((touch.occurred_at for touch in credited.touchpoints), np.int64, len(names)),
         converted_at=np.fromiter((conversion.converted_at for conversion in conversions), np.int64, len(conversions)),
-        direct=channels == index.code(DIRECT),
+        direct=index.direct(channels),
         index=index,
     )
 

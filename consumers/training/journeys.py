@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attributary.attribution_core.domain.journeys import DIRECT, ChannelIndex, Flags, Ints, JourneyBatch
+from attributary.attribution_core.domain.journeys import ChannelIndex, Flags, Ints, JourneyBatch
 from attributary.attribution_core.domain.lookback import LookbackPolicy
 from attributary.consumers.store.models.timelines import TimelineRow
 
@@ -115,7 +115,7 @@ class _Touches:
             channels=channels,
             times=self.times[places],
             converted_at=ends_at,
-            direct=channels == self.index.code(DIRECT),
+            direct=self.index.direct(channels),
             index=self.index,
         )
 

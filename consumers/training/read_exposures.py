@@ -24,7 +24,7 @@ from zlib import crc32
 import numpy as np
 import psycopg
 
-from attributary.attribution_core.domain.journeys import DIRECT, ChannelIndex, JourneyBatch
+from attributary.attribution_core.domain.journeys import ChannelIndex, JourneyBatch
 from attributary.attribution_core.statistics.exposures import ExposureCounts
 from attributary.attribution_core.statistics.histories import AGE_BOUNDS
 from attributary.consumers.store.events.watermark import event_time_watermark
@@ -208,6 +208,6 @@ class _Rows:
             channels=channels,
             times=np.array(self.times, dtype=np.int64),
             converted_at=np.array(self._ends, dtype=np.int64),
-            direct=channels == index.code(DIRECT),
+            direct=index.direct(channels),
             index=index,
         )

@@ -120,7 +120,7 @@ def test_unknown_columns_are_said_and_near_names_offered() -> None:
 def test_missing_columns_are_named_beside_those_that_are_there() -> None:
     with pytest.raises(TableError, match=r"total_conversions is missing; there are path, Total_Conversions; .*small"):
         read_paths({"path": ["a"], "Total_Conversions": [1]})
-    with pytest.raises(TableError, match=r"total_conversions is missing.* \(did you mean total_conversion\?\)"):
+    with pytest.raises(TableError, match=r"\(if total_conversion is meant, rename it to total_conversions\)"):
         read_paths({"path": ["a"], "total_conversion": [1]})
     with pytest.raises(TableError, match=r"must be path and total_conversions, or user, time and channel; there are a"):
         analyze({"a": [1]})

@@ -28,6 +28,7 @@ _OTHER = (
     (b"\xfe\xff", "UTF-16 text; save the file as UTF-8"),
 )
 _SEPARATORS = ";\t|"
+_HEAD = 4_096  # bytes that tell UTF-16 from a damaged file
 
 
 class FileError(ValueError):
@@ -164,6 +165,13 @@ def _text(data: bytes) -> str:
         text, wrong = "", error.start
     if wrong >= 0:
         line = data.count(b"\n", 0, wrong) + 1
+        if data[wrong] == 0:
+            zeros = data[:_HEAD].count(0)
+            if zeros * 3 > len(data[:_HEAD]):
+                raise TableError("looks like UTF-16 text without a byte order mark; save the file as UTF-8")
+            raise TableError(
+                f"line {line}: a NUL byte (0x00): a binary file or a damaged one; save the table as UTF-8 CSV"
+            )
         raise TableError(f"line {line}: no UTF-8 text (byte 0x{data[wrong]:02x}); save the file as UTF-8")
     return text
 
