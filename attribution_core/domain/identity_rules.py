@@ -16,6 +16,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from typing import Any
 from uuid import UUID
 
 EVERY_TENANT = "*"
@@ -260,6 +261,23 @@ class IdentityRules:
     ) -> None:
         self._refuse = _folded(refuse)
         self._accept = _folded(accept)
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> IdentityRules:
+        """Return the rules of a document: ``refuse`` and ``accept``, each a list of texts by tenant or ``*``.
+
+        Raises:
+            ValueError: names the part that is something else.
+        """
+        if unknown := document.keys() - {"refuse", "accept"}:
+            raise ValueError(f"{min(map(str, unknown))} is not known; expected refuse, accept")
+        for part, lists in document.items():
+            if not isinstance(lists, Mapping):
+                raise ValueError(f"{part} must hold lists of ids by tenant")  # noqa: TRY004  # one class for documents
+            for tenant, texts in lists.items():
+                if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+                    raise ValueError(f"{part}.{tenant} must be a list of texts; put numbers into quotation marks")
+        return cls(document.get("refuse"), document.get("accept"))
 
     def broken(self, tenant_id: str, text: str) -> str | None:
         """Return the rule by which an id names nobody in this tenant; None for one that may name a person."""

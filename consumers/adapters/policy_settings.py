@@ -1,13 +1,14 @@
-"""The lookback policy of a process, from its settings."""
+"""What a process takes from YAML files: the lookback policy, and which ids name nobody."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field
 
+from attributary.attribution_core.domain.identity_rules import BUILT_IN, IdentityRules
 from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy, PolicyError
 from attributary.consumers.runtime.errors import ConfigError
 from attributary.consumers.runtime.settings import Settings
@@ -44,13 +45,47 @@ class PolicySettings(Settings):
         """
         if self.policy_file is None:
             return LookbackPolicy.parse(DEFAULT_POLICY)
-        try:
-            document = yaml.safe_load(self.policy_file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError("ATTRIBUTION_POLICY_FILE", f"cannot be read as YAML ({type(error).__name__})") from None
-        if not isinstance(document, dict):
-            raise ConfigError("ATTRIBUTION_POLICY_FILE", "must hold a mapping")
+        document = _mapping("ATTRIBUTION_POLICY_FILE", self.policy_file)
         try:
             return LookbackPolicy.parse(document)
         except PolicyError as error:
             raise ConfigError("ATTRIBUTION_POLICY_FILE", str(error)) from None
+
+
+class IdentitySettings(Settings):
+    """Which ids name nobody."""
+
+    identities_file: Path | None = Field(
+        default=None,
+        alias="ATTRIBUTION_IDENTITIES_FILE",
+        description="YAML file with ids that name nobody, and ids that are real although a rule refuses them, by "
+        "tenant (docs/reference/schemas.md); default: the built-in rules.",
+    )
+
+    def rules(self) -> IdentityRules:
+        """Read the rules.
+
+        Raises:
+            ConfigError: the file cannot be read, or holds something else.
+        """
+        if self.identities_file is None:
+            return BUILT_IN
+        try:
+            return IdentityRules.parse(_mapping("ATTRIBUTION_IDENTITIES_FILE", self.identities_file))
+        except ValueError as error:
+            raise ConfigError("ATTRIBUTION_IDENTITIES_FILE", str(error)) from None
+
+
+def _mapping(variable: str, path: Path) -> dict[str, Any]:
+    """Return a file of YAML that holds a mapping.
+
+    Raises:
+        ConfigError: names the variable.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(variable, f"cannot be read as YAML ({type(error).__name__})") from None
+    if not isinstance(document, dict):
+        raise ConfigError(variable, "must hold a mapping")
+    return document

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
-from attributary.consumers.adapters.policy_settings import PolicySettings
+from attributary.consumers.adapters.policy_settings import IdentitySettings, PolicySettings
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.records import DeadLetter, Record
 from attributary.consumers.runtime.settings import load
@@ -62,9 +62,9 @@ class Replay:
         finish: Callable[[StitchTransaction, Stitched], None] = nothing_more,
     ) -> None:
         self._connection = connection
-        by_order = load(PolicySettings).by_order
-        self._decoder = Decoder(codec, by_order=by_order)
-        self._strict_decoder = Decoder(codec, strict=True, by_order=by_order)
+        by_order, identities = load(PolicySettings).by_order, load(IdentitySettings).rules()
+        self._decoder = Decoder(codec, by_order=by_order, identities=identities)
+        self._strict_decoder = Decoder(codec, strict=True, by_order=by_order, identities=identities)
         self._policy = policy or LookbackPolicy.parse(DEFAULT_POLICY)
         self._pinned = pinned or {}
         self._prepare = prepare

@@ -15,7 +15,7 @@ import psycopg
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from attributary.consumers.adapters.policy_settings import PolicySettings
+from attributary.consumers.adapters.policy_settings import IdentitySettings, PolicySettings
 from attributary.consumers.maintenance.recompute import wrong_results
 from attributary.consumers.maintenance.replay import BATCH, REFUSALS, Replay, rows_of
 from attributary.consumers.runtime.consumer_groups import committed_offsets
@@ -115,8 +115,8 @@ def check_log(
     # A dead letter and its offset are one transaction: where Kafka has the offset, the letter must be there.
     committed = committed_offsets(load(KafkaSettings), GROUP, list(ranges))
     letters = _letters(log, since_ms)
-    by_order = load(PolicySettings).by_order
-    decoders = (Decoder(codec, by_order=by_order), Decoder(codec, strict=True, by_order=by_order))
+    by_order, identities = load(PolicySettings).by_order, load(IdentitySettings).rules()
+    decoders = [Decoder(codec, strict=strict, by_order=by_order, identities=identities) for strict in (False, True)]
     with progress() as bars:
         task = bars.add_task("log: stored or a dead letter", total=_size(ranges))
         for batch in log.read(ranges, BATCH):

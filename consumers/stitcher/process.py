@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attributary.consumers.adapters.policy_settings import PolicySettings
+from attributary.consumers.adapters.policy_settings import IdentitySettings, PolicySettings
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
 from attributary.consumers.runtime.run import run_stage
 from attributary.consumers.runtime.settings import DatabaseSettings, ProcessSettings, load
@@ -18,6 +18,13 @@ def main(version: str) -> int:
         policy = settings.policy()
         codec = make_codec(load(RegistrySettings))
         dsn = load(DatabaseSettings).url.get_secret_value()
-        return StitcherStage(dsn, codec, policy, process.max_poison_share, by_order=settings.by_order)
+        return StitcherStage(
+            dsn,
+            codec,
+            policy,
+            process.max_poison_share,
+            by_order=settings.by_order,
+            identities=load(IdentitySettings).rules(),
+        )
 
     return run_stage("stitcher", version, make)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import structlog
 
 from attributary.attribution_core.domain.conversion import EventVerdict
+from attributary.attribution_core.domain.identity_rules import BUILT_IN, IdentityRules
 from attributary.attribution_core.domain.lookback import LookbackPolicy
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.adapters.quarantine import TrialDoneError, bisect_rejected
@@ -54,6 +55,7 @@ class StitcherStage:
         policy: the lookback policy in force.
         max_poison_share: stop when more of a batch than this share is poison.
         by_order: whether an order is one conversion.
+        identities: which ids name nobody.
 
     Raises:
         Retry: Postgres does not answer.
@@ -67,11 +69,18 @@ class StitcherStage:
     max_records = 100_000
 
     def __init__(
-        self, dsn: str, codec: Codec, policy: LookbackPolicy, max_poison_share: float, *, by_order: bool = False
+        self,
+        dsn: str,
+        codec: Codec,
+        policy: LookbackPolicy,
+        max_poison_share: float,
+        *,
+        by_order: bool = False,
+        identities: IdentityRules = BUILT_IN,
     ) -> None:
         self._codec = codec
-        self._decoder = Decoder(codec, by_order=by_order)
-        self._strict_decoder = Decoder(codec, strict=True, by_order=by_order)
+        self._decoder = Decoder(codec, by_order=by_order, identities=identities)
+        self._strict_decoder = Decoder(codec, strict=True, by_order=by_order, identities=identities)
         self._policy = policy
         self._max_poison_share = max_poison_share
         self._session = StoreSession(dsn, "attributary-stitcher", create_staging)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from attributary.attribution_core.domain.identity_rules import IdentityRules
 from attributary.producers import (
     AttributaryProducer,
     BufferFull,
@@ -357,3 +358,14 @@ def test_a_registry_that_is_away_is_no_fault_of_the_record() -> None:
         with pytest.raises(RegistryUnavailableError):
             producer.publish(touchpoint("t1"))
         assert producer.counters == (0, 0, 0)
+
+
+def test_b6_the_client_sends_ids_in_normal_form_and_refuses_what_a_tenant_lists() -> None:
+    transport = MemoryTransport()
+    with opened(transport, identities=IdentityRules({"acme": ["kiosk"]})) as producer:
+        producer.publish(touchpoint(anonymous_id=" a1\u200b", user_id="12345.0"))
+        with pytest.raises(InvalidRecord, match="anonymous_id: names nobody"):
+            producer.publish(touchpoint("t2", anonymous_id="Kiosk"))
+    (record,) = transport.records("touchpoint")
+    assert (record["anonymous_id"], record["user_id"]) == ("a1", "12345")
+    assert transport.messages[0].key == b"acme|a1"

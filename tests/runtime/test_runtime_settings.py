@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import pytest
 from pydantic import Field, SecretStr
 
-from attributary.consumers.adapters.policy_settings import PolicySettings
+from attributary.consumers.adapters.policy_settings import IdentitySettings, PolicySettings
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
 from attributary.consumers.runtime.errors import EXIT_CONFIG, ConfigError
 from attributary.consumers.runtime.settings import DatabaseSettings, KafkaSettings, ProcessSettings, Settings, load
@@ -189,6 +189,36 @@ def test_a_good_policy_file_and_none(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     file.write_text("name: ours\nlateness_days: 1\ninactivity_days: 2\nwindows:\n  - days: 7\n")
     monkeypatch.setenv("ATTRIBUTION_POLICY_FILE", str(file))
     assert load(PolicySettings).policy().version.startswith("ours-")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("refuse: [", "cannot be read as YAML"),
+        ("- a", "must hold a mapping"),
+        ("block: {}", "block is not known"),
+        ("refuse: [kiosk]", "refuse must hold lists of ids by tenant"),
+        ("accept: {acme: [0]}", "accept.acme must be a list of texts"),
+    ],
+)
+def test_a_bad_identities_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "identities.yaml"
+    file.write_text(text)
+    monkeypatch.setenv("ATTRIBUTION_IDENTITIES_FILE", str(file))
+    with pytest.raises(ConfigError, match="ATTRIBUTION_IDENTITIES_FILE") as caught:
+        load(IdentitySettings).rules()
+    assert said in str(caught.value)
+
+
+def test_a_good_identities_file_and_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert load(IdentitySettings).rules().broken("acme", "kiosk") is None
+    file = tmp_path / "identities.yaml"
+    file.write_text('refuse: {acme: [kiosk]}\naccept: {"*": [test]}\n')
+    monkeypatch.setenv("ATTRIBUTION_IDENTITIES_FILE", str(file))
+    rules = load(IdentitySettings).rules()
+    assert rules.broken("acme", " Kiosk")
+    assert rules.broken("other", "kiosk") is None
+    assert rules.broken("other", "test") is None
 
 
 def test_without_a_registry_the_codec_needs_none() -> None:

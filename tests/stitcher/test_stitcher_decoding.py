@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attributary.attribution_core.domain.identity_rules import LISTED, WORD, IdentityRules
 from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
 from attributary.consumers.runtime.errors import Fatal
 from attributary.consumers.stitcher.decode import Decoder, content_hash, link_candidates, rank
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from attributary.consumers.runtime.records import Record
+    from tests.factories.samples import SampleEvent
 
 
 def cut_off(record: Record) -> Record:
@@ -127,3 +129,19 @@ def test_a_replay_of_the_record_that_raised_a_version_asks_again(stage: Stitcher
     assert stage.handle(batch).messages == first  # the crash came between Postgres and Kafka
     assert stage.handle([batch[0]]).messages == []  # this one raised nothing
     assert stage.handle([batch[1]]).messages == first
+
+
+def test_b6_ids_are_stored_in_normal_form_and_placeholders_become_dead_letters() -> None:
+    events: list[SampleEvent] = [
+        touch("t1", anonymous_id=" d1\u200b"),
+        link("l1", "d1\xa0", "\ufeffjane"),
+        sale("s1", anonymous_id=None, user_id="jane "),
+        touch("t2", anonymous_id="\\N"),
+        touch("t3", anonymous_id="kiosk"),
+    ]
+    batch = Decoder(codec(), identities=IdentityRules({"acme": ["kiosk"]})).decode(records(events))
+    assert [row.identity_key for row in batch.touchpoints] == ["a:d1"]
+    assert [row.identity_key for row in batch.conversion_events] == ["u:jane"]
+    assert [(row.anonymous_id, row.user_id) for row in batch.links] == [("d1", "jane")]
+    reasons = [letter.reason for letter in batch.dead_letters]
+    assert reasons == [f"touchpoint: anonymous_id: names nobody: {rule}" for rule in (WORD, LISTED)]

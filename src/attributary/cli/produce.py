@@ -104,11 +104,21 @@ def produce(
 
 
 def _open_producer(tenant: str, region: str | None, *, dry_run: bool) -> AttributaryProducer:
+    from attributary.consumers.adapters.policy_settings import IdentitySettings
+    from attributary.consumers.runtime.errors import ConfigError
+    from attributary.consumers.runtime.settings import load
     from attributary.producers.client import AttributaryProducer
     from attributary.producers.config import ProducerConfig
     from attributary.producers.memory_transport import CheckOnly
 
-    config = ProducerConfig(source="attributary-produce", default_tenant=tenant, default_region=region)
+    try:
+        identities = load(IdentitySettings).rules()
+    except ConfigError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(exits.CONFIG) from None
+    config = ProducerConfig(
+        source="attributary-produce", default_tenant=tenant, default_region=region, identities=identities
+    )
     if dry_run:
         return AttributaryProducer(config, transport=CheckOnly())
 
