@@ -39,6 +39,7 @@ from attributary.attribution_core.models.channel_totals import (
     Weights,
 )
 from attributary.attribution_core.models.markov import shares
+from attributary.attribution_core.models.markov_shapley import MAX_CHANNELS as SAMPLED_CHANNELS
 from attributary.attribution_core.models.model_set import RULE_MODELS, ModelError, RuleModel
 from attributary.attribution_core.models.poisson import PoissonTotals
 from attributary.attribution_core.models.rules import RULES, RuleSettings
@@ -49,7 +50,7 @@ from attributary.attribution_core.tables.experiments import Experiment, fitting
 from attributary.attribution_core.tables.journey_table import Columns, Rows, read_table
 from attributary.attribution_core.tables.paths import JourneyTable, TableError
 from attributary.attribution_core.tables.table_checks import direct_notes
-from attributary.attribution_core.tables.transforms import TransformError, apply
+from attributary.attribution_core.tables.transforms import OTHER, TransformError, apply, pool_rare
 
 __all__ = ["ANALYSES", "AnalysisSettings", "analyze", "known_models"]
 
@@ -103,7 +104,7 @@ def analyze(
     wanted = known_models(models)
     table = _read(data, chosen.lookback_days)
     names = _answering(table, wanted, chosen)
-    table = replace(table, batch=apply(table.batch, chosen.transforms))
+    table = _pooled(replace(table, batch=apply(table.batch, chosen.transforms)), chosen)
     if not wanted and table.timed and "poisson" not in names:
         table = replace(table, notes=(*table.notes, "poisson is left out: it has a lookback of its own, 30 days"))
     for channel in chosen.baseline:
@@ -115,6 +116,9 @@ def analyze(
     if "last_non_direct" in names:
         direct = direct_notes(table.batch.index.names, asked="last_non_direct" in wanted)
         table = replace(table, notes=(*table.notes, *direct))
+    if not wanted and len(table.batch.index) > SAMPLED_CHANNELS:
+        note = f"markov_shapley is left out: more than {SAMPLED_CHANNELS} channels take it too long"
+        table = replace(table, notes=(*table.notes, note))
     support = _support(table.batch, Weights.observed(table.outcomes))
     reports = []
     steps = 1 + chosen.draws * chosen.intervals
@@ -138,6 +142,20 @@ def _read(data: JourneyTable | Columns | Rows, lookback_days: float | None) -> J
     if isinstance(data, JourneyTable):
         raise TableError("lookback_days: an encoded table is taken as it is; give it to read_events")
     return read_table(data, lookback_micros=round(lookback_days * MICROS_PER_DAY))
+
+
+def _pooled(table: JourneyTable, settings: AnalysisSettings) -> JourneyTable:
+    """Pool rare channels where there are more than the models can take."""
+    keep = {*settings.baseline, *(each.channel for each in settings.experiments)}
+    counts = table.outcomes.conversions + table.outcomes.nulls
+    batch, pooled = pool_rare(table.batch, counts, settings.max_channels, keep)
+    if not pooled:
+        return table
+    note = (
+        f"{pooled:,} rare channels are pooled into {OTHER}: there are {len(table.batch.index):,}, "
+        f"max_channels is {settings.max_channels:,}"
+    )
+    return replace(table, batch=batch, notes=(*table.notes, note))
 
 
 def known_models(models: Collection[str] | None) -> list[str]:
@@ -168,6 +186,9 @@ def _answering(table: JourneyTable, wanted: Sequence[str], settings: AnalysisSet
     if table.lookback_micros is not None and table.lookback_micros < AGE_BOUNDS[-1]:
         # it would watch people who converted for a shorter time than the others
         lacks["poisson"] = "has a lookback of its own, 30 days: leave the shorter one out"
+    channels = min(len(table.batch.index), settings.max_channels)
+    if channels > SAMPLED_CHANNELS:
+        lacks["markov_shapley"] = f"takes too long with {channels:,} channels: set max_channels to {SAMPLED_CHANNELS}"
     for name in wanted:
         if name in lacks:
             raise ModelError(f"{name} {lacks[name]}")

@@ -6,7 +6,7 @@ the models asked for is a note.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any, get_args
@@ -26,7 +26,8 @@ _USED_BY = {
 _CLOSED_FORM = frozenset({*RULES, "shapley"})
 MOST_DAYS = 36_500
 """The longest lookback, days: a century."""
-_LEAST = {"order": 1, "draws": 2, "seed": 0, "minimum_conversions": 0}
+_LEAST = {"order": 1, "draws": 2, "seed": 0, "minimum_conversions": 0, "max_channels": 2}
+_MOST = {"max_channels": 2_000}  # a matrix of all pairs of channels has 32 MB then
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class AnalysisSettings:
         method: of the intervals: bootstrap (default up to 200,000 rows), or the fast path.
         draws: behind the intervals, at least 2.
         seed: of the draws, not negative.
+        max_channels: rare channels beyond so many are pooled into "(other)", from 2 to 2,000; see `pool_rare`.
         minimum_conversions: a channel in fewer conversions has insufficient data.
         baseline: channels that are always there, for Markov-Shapley; a single name may stand for a collection of one.
         transforms: named steps before anything else, see `transforms`; a single name may stand for one step.
@@ -57,6 +59,7 @@ class AnalysisSettings:
     draws: int = 200
     seed: int = 0
     minimum_conversions: int = 30
+    max_channels: int = 500
     baseline: tuple[str, ...] = ()
     transforms: tuple[str, ...] = ()
     rules: RuleSettings = field(default_factory=RuleSettings)
@@ -66,10 +69,7 @@ class AnalysisSettings:
 
     def __post_init__(self) -> None:
         given: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
-        for name, least in _LEAST.items():
-            number = given[name]
-            if isinstance(number, bool) or not isinstance(number, Integral) or int(number) < least:
-                raise ValueError(f"{name}: must be a whole number, at least {least}, not {number!r}")
+        _check_numbers(given)
         for name in ("intervals", "insights"):
             if not isinstance(given[name], bool):
                 raise ValueError(f"{name}: must be True or False, not {given[name]!r}")  # noqa: TRY004  # one class for all rules
@@ -86,6 +86,16 @@ class AnalysisSettings:
         if experiments is None:
             raise ValueError("experiments: must be what read_experiments returns")
         object.__setattr__(self, "experiments", experiments)
+
+
+def _check_numbers(given: Mapping[str, Any]) -> None:
+    for name, least in _LEAST.items():
+        number = given[name]
+        most = _MOST.get(name)
+        if isinstance(number, bool) or not isinstance(number, Integral) or int(number) < least:
+            raise ValueError(f"{name}: must be a whole number, at least {least}, not {number!r}")
+        if most is not None and int(number) > most:
+            raise ValueError(f"{name}: must be at most {most:,}, not {number:,}")
 
 
 def names_of(names: Any, rule: str) -> tuple[str, ...]:

@@ -8,9 +8,16 @@ The rule (largest remainder, also known as Hamilton's method): the magnitude of 
 one each to the touches with the largest remainders. Remainders are compared rounded to 2^-20 of a unit, so that
 rounding noise of the credits decides nothing; of equal ones the earlier touch comes first. A rest that is less than a
 minor unit is split in the same way in single micros.
+
+Floats are exact enough for the remainders of fewer than 2^30 units: a quota is off by 2^-22 of a unit at most. Larger
+values are split in fractions (`_split_exactly`). There a credit that is within rounding of a fraction of small terms,
+such as 1/15, is taken for that fraction: at 10^13 units the rounding of a credit would be a thousandth of a unit.
 """
 
 from __future__ import annotations
+
+from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +26,9 @@ from attributary.attribution_core.domain.segments import segment_counts, segment
 
 MAX_VALUE_MICROS = 2**62
 _REMAINDER_BITS = 20
+_FLOAT_UNITS = 1 << 30
+_MAX_DENOMINATOR = 1 << 20
+_CREDIT_ROUNDING = Fraction(1, 1 << 50)  # of a credit, relative: a few roundings of a float
 _ROUNDING = 1e-9  # what the credits of a journey may sum to beside 1: far above rounding, far below a share
 
 
@@ -110,6 +120,10 @@ def _split_units(
     credits_: NDArray[np.float64], offsets: NDArray[np.int64], lengths: NDArray[np.int64], units: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Split whole units (not negative) over the touches with credit."""
+    large = np.flatnonzero((units >= _FLOAT_UNITS) & (lengths > 0))
+    if large.size:
+        units = units.copy()
+        whole, units[large] = units[large].tolist(), 0
     wanted = np.repeat(units, lengths)
     quota = credits_ * wanted
     parts = quota.astype(np.int64)
@@ -125,11 +139,35 @@ def _split_units(
     left = units - segment_counts(parts, offsets)
     left[lengths == 0] = 0
     if bool(left.any()):
-        _hand_out(parts, quota, credits_ > 0, offsets, left)
+        _distribute(parts, quota, credits_ > 0, offsets, left)
+    for place, journey in enumerate(large.tolist()):
+        touches = slice(int(offsets[journey]), int(offsets[journey + 1]))
+        parts[touches] = _split_exactly(credits_[touches].tolist(), whole[place])
     return parts
 
 
-def _hand_out(
+def _split_exactly(credits_: list[float], units: int) -> list[int]:
+    """Split the units of one journey in whole numbers; a hundred times slower, for values that floats cannot hold."""
+    shares = [_exact_share(credit) for credit in credits_]
+    all_shares = sum(shares)
+    quotas = [share * units / all_shares for share in shares]
+    parts = [int(quota) for quota in quotas]
+    entitled = [place for place, credit in enumerate(credits_) if credit > 0]
+    # stable: of equal remainders the earlier touch comes first
+    entitled.sort(key=lambda place: -round((quotas[place] - parts[place]) * (1 << _REMAINDER_BITS)))
+    for place in entitled[: units - sum(parts)]:
+        parts[place] += 1
+    return parts
+
+
+@lru_cache(maxsize=4096)
+def _exact_share(credit: float) -> Fraction:
+    exact = Fraction(credit)
+    near = exact.limit_denominator(_MAX_DENOMINATOR)
+    return near if abs(near - exact) <= exact * _CREDIT_ROUNDING else exact
+
+
+def _distribute(
     parts: NDArray[np.int64],
     remainders: NDArray[np.float64],
     entitled: NDArray[np.bool_],
@@ -140,17 +178,17 @@ def _hand_out(
     lengths = np.diff(offsets)
     touches = np.flatnonzero(np.repeat(left > 0, lengths) & entitled)
     journey = np.repeat(np.arange(left.size, dtype=np.int64), lengths)[touches]
-    heirs = np.bincount(journey, minlength=left.size)
-    rounds, left = np.divmod(left, np.maximum(heirs, 1))
-    if bool(rounds.any()):  # only where a value needs more than the 53 bits of a float
+    recipients = np.bincount(journey, minlength=left.size)
+    rounds, left = np.divmod(left, np.maximum(recipients, 1))
+    if bool(rounds.any()):  # credits may sum to a hair below 1, which is units of a large value
         parts[touches] += rounds[journey]
     scaled = np.rint(remainders[touches] * (1 << _REMAINDER_BITS)).astype(np.int64)
     order = _order(journey, (1 << _REMAINDER_BITS) - scaled)
     ranked = touches[order]
-    start = np.cumsum(heirs) - heirs
+    start = np.cumsum(recipients) - recipients
     rank = np.arange(touches.size, dtype=np.int64) - start[journey]  # `journey` ascends, sorting keeps it in place
-    winners = ranked[rank < left[journey]]
-    parts[winners] += 1
+    chosen = ranked[rank < left[journey]]
+    parts[chosen] += 1
 
 
 def _order(journey: NDArray[np.int64], smallest_first: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -23,6 +23,8 @@ from attributary.attribution_core.statistics.sets import SET_LIMIT, SetCounts, S
 from attributary.attribution_core.statistics.state_checks import contradiction, excess, read_sets, read_steps
 
 SCHEMA_VERSION = 1
+MAX_CHANNELS = 2_000
+"""Of one state: the table of steps has the square of it, 32 MB, and sums hold several."""
 _BOUNDED_SCHEMA_VERSION = 2  # with "others": a reader of version 1 must not take the kept sets for all
 _KIND = "attributary.journey-state"
 
@@ -70,7 +72,9 @@ class JourneyState:
         Raises:
             JourneyError: when outcomes and journeys differ in number, or there is a value where nobody converted.
             JourneyLimitError: when there are more steps than 64 bits can count.
+            StateLimitError: when there are more than `MAX_CHANNELS` channels.
         """
+        _check_channels(batch.index)
         if len(outcomes) != len(batch):
             raise JourneyError("outcomes: must have one entry per journey")
         if bool(outcomes.value_micros[outcomes.conversions == 0].any()):
@@ -169,6 +173,7 @@ class JourneyState:
             if sum(weight * int(getattr(state.chain, counted).sum()) for weight, state in held) > LARGEST:
                 raise StateLimitError(f"state: all {counted}, weighted, are {COUNT_LIMIT}")
         index = ChannelIndex.of(name for _, state in held for name in state.index.names)
+        _check_channels(index)
         total = _zero(index).chain
         steps, opens = total.steps.copy(), total.opens.copy()
         conversions, nulls = opens.copy(), opens.copy()
@@ -231,6 +236,7 @@ class JourneyState:
             index = ChannelIndex.of(names)
             if index.names != names:
                 raise ValueError("channels: must be sorted and distinct")  # noqa: TRY301  # as all damage below
+            _check_channels(index)
             steps = read_steps(document["steps"], len(index))
             opens, conversions, nulls = (
                 whole_numbers(document[part], part, 0) for part in ("opens", "conversions", "nulls")
@@ -253,6 +259,7 @@ class JourneyState:
         _whole(self)
         _whole(other)
         index = ChannelIndex.of((*self.index.names, *other.index.names))
+        _check_channels(index)
         sets = dict(self.sets)
         for names, (conversions, nulls, value) in other.sets.items():
             mine = sets.get(names, (0, 0, 0))
@@ -266,6 +273,14 @@ class JourneyState:
             _sum(chain.value_micros, addend.value_micros, sign),
         )
         return _tidied(JourneyState(index, total, sets))
+
+
+def _check_channels(index: ChannelIndex) -> None:
+    if len(index) > MAX_CHANNELS:
+        raise StateLimitError(
+            f"state: {len(index):,} channels are more than {MAX_CHANNELS:,}; a campaign or a keyword is no channel: "
+            "publish it in its own field"
+        )
 
 
 def _sum(one: Ints, other: Ints, sign: int) -> Ints:

@@ -9,15 +9,19 @@ moves a touch to another journey.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import numpy as np
 
-from attributary.attribution_core.domain.journeys import ChannelIndex, Flags, JourneyBatch
+from attributary.attribution_core.domain.journeys import ChannelIndex, Flags, Ints, JourneyBatch
 from attributary.attribution_core.domain.lookback import MICROS_PER_DAY
 
 # Ages at which a touch counts as less recent, in days; a convention, wide enough to hold many touches each.
 _AGES = ((1, "0-1d"), (7, "1-7d"), (14, "7-14d"), (30, "14-30d"), (90, "30-90d"))
+
+
+OTHER = "(other)"
+"""The channel that rare channels are pooled into, as analytics tools call it."""
 
 
 class TransformError(ValueError):
@@ -74,6 +78,36 @@ def recency(batch: JourneyBatch) -> JourneyBatch:
     classes = np.searchsorted(bounds, ages, side="left")
     names = [batch.index.names[code] for code in batch.channels]
     return _renamed(batch, [f"{name}({labels[place]})" for name, place in zip(names, classes.tolist(), strict=True)])
+
+
+def pool_rare(batch: JourneyBatch, weights: Ints, limit: int, keep: Collection[str] = ()) -> tuple[JourneyBatch, int]:
+    """Pool rare channels into `OTHER`, so that at most `limit` channels are left.
+
+    The channels in the most weighted touches stay; of equal ones the first by name. Models of all channels take time
+    and memory with the square or the cube of their number.
+
+    Args:
+        batch: journeys.
+        weights: int64[n], how many journeys each row stands for.
+        limit: channels to be left, `OTHER` among them, from 2.
+        keep: names that stay, whatever their number.
+
+    Returns:
+        The journeys, and how many channels were pooled; 0 where there are no more than the limit.
+    """
+    index = batch.index
+    if len(index) <= limit:
+        return batch, 0
+    seen = np.bincount(batch.channels, weights[batch.journey_of_touch], len(index))
+    seen[[index.code(name) for name in keep if index.code(name) >= 0]] = np.inf
+    chosen = np.argsort(-seen, kind="stable")[: limit - 1]
+    names = [OTHER] * len(index)
+    for code in chosen.tolist():
+        names[code] = index.names[code]
+    pooled = ChannelIndex.of(names)
+    channels = pooled.encode(names)[batch.channels]
+    moved = JourneyBatch(batch.offsets, channels, batch.times, batch.converted_at, batch.direct, pooled)
+    return moved, names.count(OTHER)
 
 
 TRANSFORMS: dict[str, Callable[[JourneyBatch], JourneyBatch]] = {

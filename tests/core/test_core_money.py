@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attributary.attribution_core.domain.journeys import JourneyBatch
 from attributary.attribution_core.domain.money import MAX_VALUE_MICROS, split_micros, split_with_baseline
+from attributary.attribution_core.models.rules import linear, position_based
 
 MINOR = st.sampled_from([1, 1_000, 10_000, 1_000_000])
 
@@ -139,3 +141,60 @@ def test_the_largest_values_are_split_and_no_larger_ones() -> None:
         [MAX_VALUE_MICROS],
         [-MAX_VALUE_MICROS],
     ]
+
+
+def exact_parts(shares: list[Fraction], units: int) -> list[int]:
+    """Largest remainder in fractions, of equal remainders the earlier touch first."""
+    quotas = [share * units for share in shares]
+    parts = [int(quota) for quota in quotas]
+    order = sorted(
+        (place for place, share in enumerate(shares) if share), key=lambda place: parts[place] - quotas[place]
+    )
+    for place in order[: units - sum(parts)]:
+        parts[place] += 1
+    return parts
+
+
+def rule_shares(rule: str, touches: int) -> list[Fraction]:
+    if rule == "linear" or touches < 3:
+        return [Fraction(1, touches)] * touches
+    return [Fraction(2, 5), *[Fraction(1, 5) / (touches - 2)] * (touches - 2), Fraction(2, 5)]
+
+
+def rule_parts(rule: str, touches: int, value: int, minor: int) -> list[int]:
+    batch = JourneyBatch.of_paths([["a"] * touches])
+    credits_ = linear(batch) if rule == "linear" else position_based(batch)
+    return split([credits_.tolist()], [value], [minor])[0]
+
+
+def test_d6_the_case_of_the_field() -> None:
+    parts = rule_parts("position_based", 5, 81_485_822_709 * 1_000_000, 1_000_000)
+    assert [part // 1_000_000 for part in parts] == exact_parts(rule_shares("position_based", 5), 81_485_822_709)
+
+
+@pytest.mark.parametrize("rule", ["linear", "position_based"])
+@settings(max_examples=300, deadline=None)
+@given(touches=st.integers(1, 60), bits=st.integers(20, 62), data=st.data(), minor=MINOR)
+def test_d6_largest_remainder_is_exact_for_rules_of_any_value(
+    rule: str, touches: int, bits: int, data: st.DataObject, minor: int
+) -> None:
+    units = data.draw(st.integers(0, min(1 << bits, MAX_VALUE_MICROS // minor)))
+    found = rule_parts(rule, touches, units * minor, minor)
+    assert [part // minor for part in found] == exact_parts(rule_shares(rule, touches), units)
+
+
+@settings(max_examples=300, deadline=None)
+@given(weights=st.lists(st.integers(0, 1_000), min_size=1, max_size=12), units=st.integers(2**28, 10**13))
+def test_d6_largest_remainder_is_exact_for_fractions_of_weights(weights: list[int], units: int) -> None:
+    if not any(weights):
+        weights[0] = 1
+    shares = [Fraction(weight, sum(weights)) for weight in weights]
+    (found,) = split([[weight / sum(weights) for weight in weights]], [units * 10_000], [10_000])
+    assert [part // 10_000 for part in found] == exact_parts(shares, units)
+
+
+def test_d6_at_the_border_of_the_two_ways_both_are_exact() -> None:
+    for units in range(2**30 - 40, 2**30 + 40):
+        for touches in (3, 7, 15, 30):
+            found = rule_parts("position_based", touches, units * 10_000, 10_000)
+            assert [part // 10_000 for part in found] == exact_parts(rule_shares("position_based", touches), units)

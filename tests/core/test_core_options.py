@@ -123,7 +123,8 @@ def test_draws_are_said_to_have_no_effect_where_they_have_none(models: list[str]
     notes = several[2][models[0]].diagnostics["notes"]
     assert any("have a closed form" in note for note in notes) == all(each == intervals[0] for each in intervals)
     found = analyze(paths, models, intervals=True, method=method, draws=5, insights=True)[models[0]]
-    assert found.diagnostics["notes"] == []
+    said = [note for note in found.diagnostics["notes"] if not note.startswith("last_non_direct equals last")]
+    assert said == []
 
 
 def test_draws_have_no_effect_on_closed_forms_of_large_tables_either() -> None:

@@ -14,6 +14,7 @@ import typer
 
 from attributary.cli import exits
 from attributary.cli.analyze_output import Format
+from attributary.cli.tables import safe
 
 if TYPE_CHECKING:
     from attributary.attribution_core.models.rules import RuleSettings
@@ -63,6 +64,9 @@ def analyze(
     minimum_conversions: Annotated[
         int, typer.Option(min=0, help="A channel in fewer conversions has insufficient data.")
     ] = 30,
+    max_channels: Annotated[
+        int, typer.Option(min=2, max=2_000, help="Rare channels beyond so many are pooled into (other).")
+    ] = 500,
     half_life: Annotated[float, typer.Option(help="Days, for time_decay: a touch this much earlier weighs half.")] = 7,
     position_weights: Annotated[
         str, typer.Option(help="Percent for the first touch, all between, and the last, for position_based.")
@@ -93,6 +97,8 @@ def analyze(
     and event_id, which orders equal times. See docs/models.md for which model answers which question.
 
     "spread" is how far the models are from each other on a channel: usually more than an interval is wide.
+
+    In CSV, a channel that begins with = + - @ has an apostrophe in front, so that no spreadsheet runs it as a formula.
 
     "support" is how many conversions have the channel in their journey. CSV and JSON have all numbers; over the rows
     of a model in CSV, (baseline) and (unattributed) among them, conversions and value sum to the file.
@@ -132,6 +138,7 @@ def analyze(
             draws=draws,
             seed=seed,
             minimum_conversions=minimum_conversions,
+            max_channels=max_channels,
             baseline=tuple(baseline or ()),
             transforms=tuple(steps or ()),
             rules=rules,
@@ -139,7 +146,7 @@ def analyze(
             experiments=tuple(experiments),
         )
     for note in found.models[0].diagnostics["notes"]:
-        sys.stderr.write(f"attributary: note: {_as_given(note)}\n")
+        sys.stderr.write(f"attributary: note: {safe(_as_given(note))}\n")
     show(found, output)
 
 
@@ -158,11 +165,11 @@ def _blaming(file: Path, experiments: Path | None = None) -> Iterator[None]:
     try:
         yield
     except FileError as error:  # names its file
-        sys.stderr.write(f"attributary: {error}\n")
+        sys.stderr.write(f"attributary: {safe(str(error))}\n")
         raise typer.Exit(exits.USAGE) from None
     except (ValueError, OSError, csv.Error) as error:  # all that a file or an option can be wrong in
         named = experiments if isinstance(error, ExperimentError) and experiments is not None else file
-        sys.stderr.write(f"attributary: {named}: {error}\n")
+        sys.stderr.write(safe(f"attributary: {named}: {error}") + "\n")
         raise typer.Exit(exits.USAGE) from None
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from attributary.attribution_core.analysis.result import Analysis
 
 Format = Literal["table", "json", "csv"]
+# How spreadsheets know a formula, in full width too; names of channels come from files.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def show(found: Analysis, output: Format) -> None:
@@ -53,7 +55,7 @@ def _text(found: Analysis, output: Format) -> str:
         lines = io.StringIO()
         writer = csv.DictWriter(lines, CSV_COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(found.rows())
+        writer.writerows({name: _cell(value) for name, value in row.items()} for row in found.rows())
         return lines.getvalue()
     text = found.to_json()
     try:
@@ -61,6 +63,11 @@ def _text(found: Analysis, output: Format) -> str:
     except UnicodeEncodeError:
         text = found.to_json(ensure_ascii=True)  # a backslash of ours would be no JSON
     return text + "\n"
+
+
+def _cell(value: object) -> object:
+    """Return a cell that no spreadsheet takes for a formula: text that begins like one gets an apostrophe in front."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _forget_the_rest() -> None:
