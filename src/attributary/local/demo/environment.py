@@ -1,4 +1,4 @@
-"""What the demo stands on: a broker, a database, stand-ins for Meta and GA4, and every stage as a process."""
+"""The environment of the demo: a broker, a database, fake services for Meta and GA4, and every stage as a process."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _MEASUREMENT_ID, _API_SECRET = "G-DEMO123456", "demo-api-secret"
 
 @dataclass
 class DemoEnvironment:
-    """Everything that the demo runs on.
+    """Everything that the demo runs on; ``demo_environment`` brings it up.
 
     Attributes:
         broker: what the topics live on.
         dsn: the demo's database.
-        meta: stand-in for Meta's Conversions API.
-        ga4: stand-in for GA4's Measurement Protocol.
+        meta: fake of Meta's Conversions API.
+        ga4: fake of GA4's Measurement Protocol.
         environment: variables of the stages.
         children: running stages by name.
         ports: metrics port of each stage.
@@ -79,7 +79,7 @@ class DemoEnvironment:
 
 
 @contextmanager
-def ground(
+def demo_environment(
     folder: Path, inherited: dict[str, str], say: Callable[[str], None], kinds: Sequence[str] | None = None
 ) -> Iterator[DemoEnvironment]:
     """Bring everything up for the length of a `with` block.
@@ -111,6 +111,7 @@ def ground(
             "DATABASE_URL": dsn,
             "ATTRIBUTION_FIRST_START": "earliest",
             "METRICS_HOST": "127.0.0.1",
+            "SWEEP_REPAIR_AFTER_SECONDS": "2",  # the sweeper asks for what a refit wants, and nobody waits 30 s here
             "META_BASE_URL": meta_server.url,
             "META_PIXEL_ID": _PIXEL_ID,
             "META_ACCESS_TOKEN": _TOKEN,
@@ -147,7 +148,7 @@ def _make_topics(found: DemoEnvironment) -> None:
         )
         return
     # The mock broker knows no CreateTopics; it makes a topic when somebody asks for it by name.
-    producer = Producer({"bootstrap.servers": found.broker.bootstrap})
+    producer = Producer({"bootstrap.servers": found.broker.bootstrap, "log_level": 0})
     for topic in catalogue():
         for name in (topic.name, *(dead_letter_topic(topic.name, group) for group in topic.groups)):
             producer.list_topics(name, timeout=10.0)

@@ -21,6 +21,14 @@ Arrival = tuple[str, dict[str, Any]]
 EventKey = tuple[str, str]
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How a live part is published: events a second, and for how many seconds nothing is measured."""
+
+    per_second: float
+    warm_up_seconds: float
+
+
 @dataclass
 class Published:
     """What was published and acknowledged.
@@ -29,7 +37,7 @@ class Published:
         distinct: distinct (tenant, event id) by topic.
         values: net value of every conversion by (tenant, conversion id), micros; by the events published so far.
         sent: records, duplicates included.
-        live_at: when a conversion of the live part was published, seconds of the wall clock.
+        live_at: when a conversion of the live part was published after the warm-up, seconds of the wall clock.
     """
 
     distinct: dict[str, set[EventKey]] = field(default_factory=lambda: {topic: set() for topic in KINDS})
@@ -41,7 +49,7 @@ class Published:
         broker: Broker,
         arrivals: Iterable[Arrival],
         advance: Callable[[int], None],
-        per_second: float | None = None,
+        live: Pace | None = None,
     ) -> None:
         """Publish events in order and wait until all are acknowledged.
 
@@ -49,20 +57,23 @@ class Published:
             broker: where to.
             arrivals: (topic, record).
             advance: told how many more were published.
-            per_second: pace for a live part; as fast as the broker takes them when None.
+            live: pace of a live part; as fast as the broker takes them when None.
 
         Raises:
             DeliveryFailedError: an event was not acknowledged.
         """
         config = ProducerConfig(
-            bootstrap=broker.bootstrap, source="attributary/demo", kafka=dict(broker.producer_overrides)
+            bootstrap=broker.bootstrap, source="attributary/demo", kafka={**broker.producer_overrides, "log_level": 0}
         )
-        paced = arrivals if per_second is None else pace(arrivals, per_second)
+        paced = arrivals if live is None else pace(arrivals, live.per_second)
+        measured_from = 0.0 if live is None else time.time() + live.warm_up_seconds
         with AttributaryProducer(config) as producer:
             for number, (topic, record) in enumerate(paced, start=1):
                 key = (record["tenant_id"], record["event_id"])
-                if per_second is not None and topic == CONVERSIONS and key not in self.distinct[topic]:
-                    self.live_at[key] = time.time()
+                if live is not None and topic == CONVERSIONS and key not in self.distinct[topic]:
+                    now = time.time()
+                    if now >= measured_from:
+                        self.live_at[key] = now
                 producer.publish_mapping(KINDS[topic], record)
                 self.distinct[topic].add(key)
                 self.sent += 1

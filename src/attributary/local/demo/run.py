@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -13,11 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from attributary.consumers.store.connection import connect
 from attributary.local.demo import report
-from attributary.local.demo.environment import DemoEnvironment, ground
+from attributary.local.demo.environment import DemoEnvironment, demo_environment
 from attributary.local.demo.promises import check_promises
-from attributary.local.demo.publish import Published
+from attributary.local.demo.publish import Pace, Published
 from attributary.local.demo.subscriber import ResultsWatcher
-from attributary.local.demo.traffic import Traffic, demo_traffic
+from attributary.local.demo.traffic import SHOPS, Traffic, demo_traffic
 from attributary.local.process import run as run_program
 from attributary.local.stages import command_line
 
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
 
     import psycopg
 
-LIVE_PER_SECOND = 500.0
+LIVE_PER_SECOND = 200.0
+WARM_UP_SECONDS = 5.0
 _DRAIN_SECONDS = 300.0
+_TRAINED = ("markov", "poisson")
 _MARKER = ".attributary-demo"
 
 
@@ -54,7 +57,7 @@ def run_demo(
     console = Console()
     started = time.monotonic()
     _empty(folder)
-    with ground(folder, dict(os.environ), console.print, kinds) as found:
+    with demo_environment(folder, dict(os.environ), console.print, kinds) as found:
         traffic = demo_traffic(time.time_ns() // 1_000, touchpoints)
         for line in traffic.about:
             console.print(line)
@@ -67,14 +70,15 @@ def run_demo(
         ):
             _publish(found, traffic, published, bars, live=False)
             _drain(found, connection, published, bars)
-            trained = _train(found, traffic.tenants)
+            _train(found, traffic.tenants)
+            _drain(found, connection, published, bars)
             _publish(found, traffic, published, bars, live=True)
             _drain(found, connection, published, bars)
         watcher.stop()
         with connect(found.dsn, application_name="attributary-demo", autocommit=True) as connection:
-            held = _show(console, connection, found, traffic, published, watcher, trained, report_file)
+            held = _show(console, connection, found, traffic, published, watcher, report_file)
         console.print(f"took {time.monotonic() - started:.0f} s")
-        _next_steps(console, found, folder)
+        _next_steps(console, found, folder, keep=keep)
         if keep:
             console.print("everything keeps running; Ctrl-C stops it")
             _wait()
@@ -104,7 +108,7 @@ def _publish(found: DemoEnvironment, traffic: Traffic, published: Published, bar
     name = f"live, {LIVE_PER_SECOND:.0f} events/s" if live else "publish"
     task = bars.add_task(name, total=len(events))
     advance: Callable[[int], None] = lambda count: bars.advance(task, count)  # noqa: E731
-    published.publish(found.broker, events, advance, LIVE_PER_SECOND if live else None)
+    published.publish(found.broker, events, advance, Pace(LIVE_PER_SECOND, WARM_UP_SECONDS) if live else None)
     bars.update(task, completed=len(events))
 
 
@@ -141,21 +145,32 @@ def _drain(found: DemoEnvironment, connection: psycopg.Connection, published: Pu
         time.sleep(0.1)
 
 
-def _train(found: DemoEnvironment, tenants: Sequence[str]) -> bool:
-    """Train and activate the Markov model on what is stored, as an operator would.
+def _train(found: DemoEnvironment, tenants: Sequence[str]) -> None:
+    """Train and activate the trained models on what is stored, and attribute all again, as an operator would.
 
     Forced: of a small demo's few conversions no channel may be in enough, and its results say so themselves.
     """
-    for tenant in tenants:
-        run_program(
-            command_line(
-                "models", "train", "--tenant", tenant, "--model", "markov", "--closing", "all", "--activate", "--force"
-            ),
-            name="attributary models train",
-            timeout_seconds=120.0,
-            env=found.environment,
-        )
-    return True
+
+    def train(tenant: str) -> None:
+        for model in _TRAINED:
+            _attributary(
+                found, "models", "train", "--tenant", tenant, "--model", model, "--closing", "all", "--activate",
+                "--force",
+            )  # fmt: skip
+        if found.broker.real:  # the mock forgets committed offsets, so a wait for new results might never end
+            _attributary(found, "refit", "--tenant", tenant)
+
+    with ThreadPoolExecutor(len(tenants)) as at_once:
+        list(at_once.map(train, tenants))
+
+
+def _attributary(found: DemoEnvironment, *arguments: str) -> None:
+    run_program(
+        command_line(*arguments),
+        name=f"attributary {' '.join(arguments[:2])}",
+        timeout_seconds=180.0,
+        env=found.environment,
+    )
 
 
 def _show(
@@ -165,17 +180,23 @@ def _show(
     traffic: Traffic,
     published: Published,
     watcher: ResultsWatcher,
-    trained: bool,
     report_file: Path | None,
 ) -> bool:
     console.rule("Results")
-    for tenant in traffic.tenants:
-        console.print(report.credit_table(connection, tenant))
-    if trained:
-        console.print(f"markov by model version: {report.markov_versions(connection)}")
+    credit = report.with_truth(report.credits_of(connection, SHOPS), traffic.truth)
+    title = "Conversions by channel and model, beside what the channels truly caused"
+    for table in report.credit_tables(credit, title, console.width):
+        console.print(table)
+    console.print(report.finding(credit), highlight=False)
+    console.print()
+    for tenant in traffic.tenants[len(SHOPS) :]:
+        for table in report.credit_tables(report.credits_of(connection, [tenant]), tenant, console.width):
+            console.print(table)
+    console.print(report.revenue_table(connection))
     console.print(report.forwarded_table(connection, found.meta.events(), found.ga4.events()))
-    line, latency = report.latency_line(watcher.seen, published.live_at)
-    console.print(line)
+    line, latency = report.latency_line(watcher.seen, published.live_at, LIVE_PER_SECOND)
+    console.print(line, highlight=False)
+    console.print()
     promises = check_promises(connection, published, watcher.seen)
     console.print(report.promises_table(promises))
     if not found.broker.real:
@@ -191,16 +212,20 @@ def _show(
     return all(promise.held for promise in promises)
 
 
-def _next_steps(console: Console, found: DemoEnvironment, folder: Path) -> None:
-    console.print(
-        "\nWhere to look next:\n"
-        "  make up                          the same stack, kept: publish to it, subscribe to it\n"
-        "  attributary tail results         what subscribers see\n"
-        "  docs/how-to/publish.md                  publish events from a service\n"
-        "  docs/how-to/subscribe.md                read results from a service\n"
-        f"  {folder}/logs   what the stages said"
+def _next_steps(console: Console, found: DemoEnvironment, folder: Path, *, keep: bool) -> None:
+    steps = (
+        ("make up", "the same stack, kept: publish to it, subscribe to it"),
+        ("attributary tail results", "what subscribers see"),
+        ("docs/how-to/publish.md", "publish events from a service"),
+        ("docs/how-to/subscribe.md", "read results from a service"),
     )
-    console.print(f"  metrics: {', '.join(f'{name} :{port}' for name, port in found.ports.items())}", highlight=False)
+    console.print("\nWhere to look next:")
+    for what, why in steps:
+        console.print(f"  {what:<26}{why}", highlight=False)
+    console.print(f"  logs of the stages: {folder}/logs", highlight=False, soft_wrap=True)
+    if keep:
+        ports = ", ".join(f"{name} :{port}" for name, port in found.ports.items())
+        console.print(f"  metrics: {ports}", highlight=False)
 
 
 def _wait() -> None:

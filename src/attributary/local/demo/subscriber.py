@@ -36,7 +36,7 @@ class ResultsWatcher:
     """
 
     def __init__(self, broker: Broker) -> None:
-        self._settings = KafkaSettings(KAFKA_BOOTSTRAP_SERVERS=broker.bootstrap)
+        self._settings = KafkaSettings(KAFKA_BOOTSTRAP_SERVERS=broker.bootstrap, KAFKA_EXTRA={"log_level": 0})
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read, name="subscriber", daemon=True)
         self.seen: list[Seen] = []
