@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from psycopg.errors import DeadlockDetected
 
 from attributary.consumers.runtime import metrics
-from attributary.consumers.runtime.errors import EXIT_CONFIG, Fatal, Fenced, Retry
-from attributary.consumers.store.connection import StoreUnavailable
+from attributary.consumers.runtime.errors import EXIT_CONFIG, ConfigError, Fatal, Fenced, Retry
+from attributary.consumers.store.connection import DsnError, StoreUnavailable
 from attributary.consumers.store.migrate import MigrationError
 from attributary.consumers.store.models.model_states import ModelStateError
 from attributary.consumers.store.offsets import CommitsLostError
@@ -36,6 +36,8 @@ def map_errors() -> Iterator[None]:
         raise Retry(str(error)) from error
     except RegistryUnavailableError as error:
         raise Retry(str(error)) from error
+    except DsnError as error:
+        raise ConfigError("DATABASE_URL", str(error)) from None
     except CommitsLostError as error:
         raise Fenced(str(error)) from error
     except ModelStateError as error:

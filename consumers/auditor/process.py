@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from attributary.consumers.adapters.database import stage_dsn
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
 from attributary.consumers.runtime.run import run_stage
-from attributary.consumers.runtime.settings import DatabaseSettings, ProcessSettings, load
+from attributary.consumers.runtime.settings import ProcessSettings, load
 
 from .stage import AuditorStage
 
@@ -14,7 +15,7 @@ def main(version: str) -> int:
 
     def make(process: ProcessSettings) -> AuditorStage:
         codec = make_codec(load(RegistrySettings))
-        dsn = load(DatabaseSettings).url.get_secret_value()
+        dsn = stage_dsn()
         return AuditorStage(dsn, codec, process.max_poison_share)
 
     return run_stage("auditor", version, make)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import structlog
 
+from attributary.consumers.adapters.database import stage_dsn
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
 from attributary.consumers.destinations.credentials import (
@@ -34,7 +35,7 @@ from attributary.consumers.destinations.transport import HttpTransport, SystemCl
 from attributary.consumers.destinations.validation_probe import ValidationProbe
 from attributary.consumers.forwarder.stage import ForwarderStage, Route
 from attributary.consumers.runtime.run import run_process, run_stage
-from attributary.consumers.runtime.settings import DatabaseSettings, ProcessSettings, load
+from attributary.consumers.runtime.settings import ProcessSettings, load
 from attributary.consumers.store.deliveries.delivery import DeliveryState
 from attributary.consumers.store.deliveries.ledger import PostgresLedger
 from attributary.consumers.store.session import StoreSession
@@ -141,7 +142,7 @@ def open_ledger(application_name: str) -> PostgresLedger:
         Retry: Postgres does not answer.
         Fatal: a migration is missing.
     """
-    session = StoreSession(load(DatabaseSettings).url.get_secret_value(), application_name)
+    session = StoreSession(stage_dsn(), application_name)
     with map_errors():
         session.connection()
     return PostgresLedger(session)

@@ -21,7 +21,7 @@ from attributary.consumers.maintenance.verify import progress
 from attributary.consumers.runtime.consumer_groups import members
 from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.errors import Retry
-from attributary.consumers.runtime.settings import KafkaSettings, load
+from attributary.consumers.runtime.settings import KafkaSettings
 from attributary.consumers.stitcher.stage import GROUP as STITCHER
 from attributary.consumers.store.events.attribution_inputs import conversions_by_id, prepare_reading
 from attributary.consumers.store.events.policies import store_policy
@@ -216,4 +216,4 @@ def check_stopped() -> list[str]:
     Raises:
         Fatal: Kafka does not answer.
     """
-    return [group for group, number in members(load(KafkaSettings), STOPPED).items() if number]
+    return [group for group, number in members(KafkaSettings.load(), STOPPED).items() if number]

@@ -43,7 +43,7 @@ def restore_results(writer: psycopg.Connection, *, only_new: bool) -> int:
         writer: tells what is stored.
         only_new: begin where the auditor's positions are; else at the beginning of the topic.
     """
-    log = LogReader(load(KafkaSettings))
+    log = LogReader(KafkaSettings.load())
     auditor = AuditorStage(load(DatabaseSettings).url.get_secret_value(), make_codec(load(RegistrySettings)), 1.0)
     before = _results(writer)
     try:
@@ -82,7 +82,7 @@ def restore_events(writer: psycopg.Connection, policy: LookbackPolicy) -> int:
         writer: with staging tables; nobody else stitches.
         policy: the lookback policy in force.
     """
-    log = LogReader(load(KafkaSettings))
+    log = LogReader(KafkaSettings.load())
     try:
         spans = log.bounds(StitcherStage.topics)
         come_to = _positions(writer, GROUP)

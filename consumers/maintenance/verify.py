@@ -113,7 +113,7 @@ def check_log(
         ranges[place] = Range(min(start, stop), min(stop, end))
     found.positions = {place: span.stop for place, span in ranges.items()}
     # A dead letter and its offset are one transaction: where Kafka has the offset, the letter must be there.
-    committed = committed_offsets(load(KafkaSettings), GROUP, list(ranges))
+    committed = committed_offsets(KafkaSettings.load(), GROUP, list(ranges))
     letters = _letters(log, since_ms)
     by_order, identities = load(PolicySettings).by_order, load(IdentitySettings).rules()
     decoders = (

@@ -78,7 +78,7 @@ def run_stage(service: str, version: str, make_stage: MakeStage) -> int:
     """
 
     def body(process: ProcessSettings) -> None:
-        kafka = load(KafkaSettings)
+        kafka = KafkaSettings.load()
         stage = make_stage(process)
         heartbeat = Heartbeat(stage.is_ready)
         port = serve(process.metrics_host, process.metrics_port, heartbeat)

@@ -11,11 +11,14 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from .errors import ConfigError
+from .kafka_errors import refused_setting
 
 S = TypeVar("S", bound="Settings")
 
@@ -141,6 +144,8 @@ class KafkaSettings(Settings):
                 value = None
         if not isinstance(value, dict):
             raise ValueError("must be a JSON object")  # noqa: TRY004  # pydantic takes a ValueError as a broken rule
+        if not all(isinstance(each, str | int | float) for each in value.values()):
+            raise ValueError("each value must be a text, a number, true or false")
         return value
 
     @model_validator(mode="after")
@@ -152,6 +157,22 @@ class KafkaSettings(Settings):
         if self.security_protocol.startswith("SASL") and not self.sasl_mechanism:
             raise ValueError("KAFKA_SASL_MECHANISM: must be set with a SASL protocol")
         return self
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the settings from the environment, and let librdkafka check them before a stage is built on them.
+
+        Raises:
+            ConfigError: names the variable and, where it is known, librdkafka's setting; never a value.
+        """
+        found = load(cls)
+        try:
+            AdminClient({**found.client_config(), "log_level": 0})
+        except KafkaException as error:
+            raise refused_setting(error, frozenset(found.extra)) from None
+        except (TypeError, ValueError):
+            raise ConfigError("KAFKA_EXTRA", "a value is no text, number or truth value") from None
+        return found
 
     def client_config(self) -> dict[str, Any]:
         """Return the librdkafka settings that every client shares."""
@@ -171,6 +192,19 @@ class DatabaseSettings(Settings):
     """How to reach Postgres."""
 
     url: SecretStr = Field(alias="DATABASE_URL", description="Postgres, postgresql://user:password@host:port/database.")
+    statement_seconds: float = Field(
+        default=100.0,
+        ge=0,
+        alias="DATABASE_STATEMENT_SECONDS",
+        description="After so long a statement of a stage is ended and tried again; seconds, 0: never. "
+        "Sweeper and trainer have none.",
+    )
+    lock_seconds: float = Field(
+        default=15.0,
+        ge=0,
+        alias="DATABASE_LOCK_SECONDS",
+        description="So long a stage waits for a lock, then it tries again; seconds, 0: for ever.",
+    )
 
 
 class ProcessSettings(Settings):

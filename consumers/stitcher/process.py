@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from attributary.consumers.adapters.database import stage_dsn
 from attributary.consumers.adapters.policy_settings import IdentitySettings, PolicySettings
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
 from attributary.consumers.runtime.run import run_stage
-from attributary.consumers.runtime.settings import DatabaseSettings, ProcessSettings, load
+from attributary.consumers.runtime.settings import ProcessSettings, load
 
 from .stage import StitcherStage
 
@@ -17,7 +18,7 @@ def main(version: str) -> int:
         settings = load(PolicySettings)
         policy = settings.policy()
         codec = make_codec(load(RegistrySettings))
-        dsn = load(DatabaseSettings).url.get_secret_value()
+        dsn = stage_dsn()
         return StitcherStage(
             dsn,
             codec,

@@ -69,8 +69,12 @@ def migrations() -> Sequence[Migration]:
     return [Migration(int(name[:4]), name, (folder / name).read_text(encoding="utf-8")) for name in files]
 
 
-def status(connection: psycopg.Connection) -> Status:
+def status(connection: psycopg.Connection, *, may_be_newer: bool = False) -> Status:
     """Compare database and code.
+
+    Args:
+        connection: to the database.
+        may_be_newer: migrations that this code does not know are no error.
 
     Raises:
         MigrationError: the database is newer than the code, or an applied file was changed.
@@ -79,7 +83,7 @@ def status(connection: psycopg.Connection) -> Status:
     applied = _applied(connection)
     numbers = {migration.number for migration in known}
     newer = sorted(number for number in applied if number not in numbers)
-    if newer:
+    if newer and not may_be_newer:
         raise MigrationError(
             f"the database has migration {newer[-1]:04d}, which this code does not know: it is newer than the code. "
             "Upgrade Attributary before starting it on this database."
@@ -130,13 +134,17 @@ def migrate(connection: psycopg.Connection) -> tuple[str, ...]:
         connection.commit()
 
 
-def check_migrated(connection: psycopg.Connection) -> None:
+def check_migrated(connection: psycopg.Connection, *, may_be_newer: bool = False) -> None:
     """Refuse to work on a database that lacks a migration.
+
+    Args:
+        connection: to the database.
+        may_be_newer: for a process that already works: every migration leaves what older code needs in place.
 
     Raises:
         MigrationError: says which command to run.
     """
-    pending = status(connection).pending
+    pending = status(connection, may_be_newer=may_be_newer).pending
     connection.rollback()
     if pending:
         raise MigrationError(f"the database lacks {len(pending)} migration(s); run `attributary db migrate`")

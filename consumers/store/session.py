@@ -32,24 +32,28 @@ class StoreSession:
         self._prepare = prepare
         self._connection: psycopg.Connection | None = None
         self._reachable = True
+        self._has_started = False
 
     def connection(self) -> psycopg.Connection:
         """Return the live connection, opening a new one if there is none.
 
         Raises:
             StoreUnavailable: Postgres does not answer.
-            MigrationError: the schema is older or newer than the code.
+            MigrationError: the schema is older than the code; at the first connection, also newer.
+            DsnError: the address is none.
         """
         if self._connection is None or self._connection.closed:
             self._reachable = False
             connection = connect(self._dsn, application_name=self._application_name)
             with ExitStack() as undo, translated_errors():
                 undo.callback(connection.close)
-                check_migrated(connection)
+                # A newer database is refused at the start only: a stage that runs lives through a migration.
+                check_migrated(connection, may_be_newer=self._has_started)
                 self._prepare(connection)
                 connection.commit()
                 undo.pop_all()  # it is good: keep it open
             self._connection = connection
+            self._has_started = True
             self._reachable = True
         return self._connection
 

@@ -15,6 +15,7 @@ from confluent_kafka import KafkaError, Producer
 from pydantic import Field
 
 from attributary.attribution_core.domain.lookback import LookbackPolicy
+from attributary.consumers.adapters.database import stage_dsn
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.adapters.policy_settings import PolicySettings
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
@@ -23,7 +24,7 @@ from attributary.consumers.runtime.error_codes import TOPIC_REFUSED
 from attributary.consumers.runtime.errors import Fatal, Retry
 from attributary.consumers.runtime.health import Heartbeat, serve
 from attributary.consumers.runtime.run import run_process
-from attributary.consumers.runtime.settings import DatabaseSettings, KafkaSettings, ProcessSettings, load
+from attributary.consumers.runtime.settings import KafkaSettings, ProcessSettings, load
 from attributary.consumers.runtime.signals import stop_on_signals
 from attributary.consumers.store.events.policies import store_policy
 from attributary.consumers.store.events.rows import RaisedVersion
@@ -226,8 +227,8 @@ def main(version: str) -> int:
     """Run the sweeper until it is asked to stop; returns the exit code."""
 
     def body(process: ProcessSettings) -> None:
-        kafka = load(KafkaSettings)
-        session = StoreSession(load(DatabaseSettings).url.get_secret_value(), "attributary-sweeper")
+        kafka = KafkaSettings.load()
+        session = StoreSession(stage_dsn(has_long_statements=True), "attributary-sweeper")
         with map_errors():
             session.connection()
         producer = Producer(

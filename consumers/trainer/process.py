@@ -7,10 +7,11 @@ import signal
 
 from pydantic import Field
 
+from attributary.consumers.adapters.database import stage_dsn
 from attributary.consumers.adapters.policy_settings import PolicySettings
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
 from attributary.consumers.runtime.run import run_stage
-from attributary.consumers.runtime.settings import DatabaseSettings, KafkaSettings, ProcessSettings, Settings, load
+from attributary.consumers.runtime.settings import KafkaSettings, ProcessSettings, Settings, load
 from attributary.consumers.store.session import StoreSession
 from attributary.producers.kafka import KafkaTransport
 from attributary.producers.transport import Transport
@@ -53,8 +54,8 @@ class TrainerSettings(Settings):
 
 def make_stage(process: ProcessSettings) -> TrainerStage:
     """Build the stage from the environment."""
-    kafka = load(KafkaSettings).client_config()
-    dsn = load(DatabaseSettings).url.get_secret_value()
+    kafka = KafkaSettings.load().client_config()
+    dsn = stage_dsn(has_long_statements=True)
     settings, inactivity_micros = load(TrainerSettings), load(PolicySettings).policy().inactivity_micros
     codec = make_codec(load(RegistrySettings))
     transport = KafkaTransport(kafka.pop("bootstrap.servers"), kafka)

@@ -108,7 +108,7 @@ def test_a_database_that_is_down_ends_with_69(monkeypatch: pytest.MonkeyPatch, f
     monkeypatch.setenv("DATABASE_URL", f"postgresql://jane:hunter2@127.0.0.1:{free_port}/x")
     done = CliRunner().invoke(app, ["db", "status"])
     assert done.exit_code == 69
-    assert done.stderr.startswith("attributary: Postgres does not answer")
+    assert done.stderr.startswith(f"attributary: Postgres at 127.0.0.1:{free_port}, database x: nothing listens there")
     assert "hunter2" not in done.output
 
 

@@ -86,7 +86,7 @@ def test_a_variable_of_another_program_is_not_taken_for_ours(monkeypatch: pytest
     for name in ("URL", "ENVIRONMENT", "INSTANCE", "EXTRA", "BATCH_SIZE", "environment", "url"):
         monkeypatch.setenv(name, "postgresql://somebody-else")
     assert load(ProcessSettings).instance == "0"
-    assert load(KafkaSettings).extra == {}
+    assert KafkaSettings.load().extra == {}
     assert refused(DatabaseSettings).variable == "DATABASE_URL"
 
 
@@ -102,7 +102,7 @@ def test_a_consumer_may_be_silent_longer_than_its_session(monkeypatch: pytest.Mo
     assert error.variable == "KAFKA_MAX_POLL_INTERVAL_MS"
     assert error.rule == "must not be below KAFKA_SESSION_TIMEOUT_MS"
     monkeypatch.setenv("KAFKA_GROUP_PROTOCOL", "consumer")  # its session is the broker's
-    assert load(KafkaSettings).max_poll_interval_ms == 44_999
+    assert KafkaSettings.load().max_poll_interval_ms == 44_999
 
 
 def test_a_sasl_protocol_needs_a_mechanism(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +116,7 @@ def test_what_the_clients_get(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_SASL_USERNAME", "reader")
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", "hunter2")
     monkeypatch.setenv("KAFKA_EXTRA", '{"socket.keepalive.enable": true}')
-    kafka = load(KafkaSettings)
+    kafka = KafkaSettings.load()
     config = kafka.client_config()
     assert config["bootstrap.servers"] == "broker:9092"
     assert (config["sasl.password"], config["socket.keepalive.enable"]) == ("hunter2", True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from attributary.consumers.store.connection import StoreUnavailable, connect
+from attributary.consumers.store.connection import StoreUnavailable, connect, with_timeouts
 from attributary.consumers.store.events import attribution_inputs as attribution_reads
 from attributary.consumers.store.events import bulk_reads as reading
 from attributary.consumers.store.events import stitch_sql as stitching_sql
@@ -165,10 +165,48 @@ def test_sessions_are_at_read_committed_in_utc(connection: psycopg.Connection) -
     assert connection.execute("SHOW timezone").fetchone() == ("UTC",)
 
 
-def test_a_server_that_does_not_answer_is_an_outage_without_names(free_port: int) -> None:
+def test_a_server_that_does_not_answer_is_an_outage_without_user_or_password(free_port: int) -> None:
     with pytest.raises(StoreUnavailable) as caught:
-        connect(f"postgresql://jane:hunter2@127.0.0.1:{free_port}/secret", application_name="tests")
-    assert not re.search("jane|hunter2|secret|127", str(caught.value))
+        connect(f"postgresql://jane:hunter2@127.0.0.1:{free_port}/shop", application_name="tests")
+    assert not re.search("jane|hunter2", str(caught.value))
+    assert str(caught.value) == f"Postgres at 127.0.0.1:{free_port}, database shop: nothing listens there"
+
+
+def test_s11_a_session_that_has_started_lives_through_a_newer_migration(database: str) -> None:
+    session = StoreSession(database, "tests-newer")
+    session.connection()
+    with opened(database) as other:
+        other.execute("INSERT INTO attribution_migrations (number, name, sha256) VALUES (9001, '9001_new.sql', 'x')")
+        other.commit()
+        try:
+            session.drop()  # a failover, a deadlock, an idle time-out
+            with session.transaction() as connection:
+                assert connection.execute("SELECT 1").fetchone() == (1,)
+            with pytest.raises(MigrationError, match="newer"):
+                StoreSession(database, "tests-new-process").connection()
+        finally:
+            other.execute("DELETE FROM attribution_migrations WHERE number = 9001")
+            other.commit()
+            session.close()
+
+
+def test_s16_a_stage_has_limits_for_statements_locks_and_tcp(database: str) -> None:
+    session = StoreSession(with_timeouts(database, statement_seconds=0.3, lock_seconds=0.2), "tests-limits")
+    with session.transaction() as connection:
+        shown = [connection.execute(f"SHOW {name}").fetchone() for name in ("statement_timeout", "lock_timeout")]
+        assert shown == [("300ms",), ("200ms",)]
+        assert connection.info.get_parameters()["keepalives_idle"] == "20"
+        assert connection.info.get_parameters()["tcp_user_timeout"] == "30000"
+    with pytest.raises(StoreUnavailable), session.transaction() as connection:
+        connection.execute("SELECT pg_sleep(5)")
+    with opened(database) as holder:
+        holder.execute("LOCK TABLE attribution_migrations IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(StoreUnavailable):  # as a re-opened connection reads that table: an outage, not a hang
+            session.connection()
+        holder.rollback()
+    with session.transaction() as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    session.close()
 
 
 def test_a_session_comes_back_after_its_connection_was_cut(database: str) -> None:

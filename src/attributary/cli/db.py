@@ -25,7 +25,7 @@ def _migrate(
     from attributary.cli.outcome import database
     from attributary.consumers.store.migrate import migrate, status
 
-    with database("attributary-db") as conn:
+    with database("attributary-db", is_migrated=False) as conn:
         names = status(conn).pending if dry_run else migrate(conn)
         verb = "would apply" if dry_run else "applied"
         print(f"{verb} {len(names)} migration(s)" + "".join(f"\n  {name}" for name in names))
@@ -36,7 +36,7 @@ def _status() -> None:
     from attributary.cli.outcome import database
     from attributary.consumers.store.migrate import status
 
-    with database("attributary-db") as conn:
+    with database("attributary-db", is_migrated=False) as conn:
         found = status(conn)
         for name in found.applied:
             print(f"applied  {name}")

@@ -116,9 +116,8 @@ def _redrive(
 
     Example: attributary dlq redrive --topic attribution.conversions.v1 --stage decode --dry-run
     """
-    from attributary.cli.outcome import exit_codes
+    from attributary.cli.outcome import exit_codes, kafka_settings
     from attributary.consumers.runtime.redrive import matching, redrive
-    from attributary.consumers.runtime.settings import KafkaSettings, load
 
     letters = list(_letters(topic, group, stage, match, since))
     chosen = list(matching(letters, most_attempts=max_attempts))[:limit]
@@ -127,7 +126,7 @@ def _redrive(
             print(f"would send {letter.place} to {letter.topic}: {letter.reason}")
     else:
         with exit_codes():
-            redrive(load(KafkaSettings), chosen, lambda letter: print(f"sent {letter.place} to {letter.topic}"))
+            redrive(kafka_settings(), chosen, lambda letter: print(f"sent {letter.place} to {letter.topic}"))
     tired = sum(letter.attempts >= max_attempts for letter in letters)
     print(f"{len(chosen)} {'to send' if dry_run else 'sent'}, {tired} left after {max_attempts} tries")
 
@@ -148,9 +147,8 @@ def _letters(topic: str | None, group: str | None, stage: str | None, text: str 
 
 
 def _read(topics: list[str], since: str) -> list[Letter]:
-    from attributary.cli.outcome import exit_codes
+    from attributary.cli.outcome import exit_codes, kafka_settings
     from attributary.consumers.runtime.redrive import read_letters
-    from attributary.consumers.runtime.settings import KafkaSettings, load
     from attributary.consumers.runtime.topic_reader import parse_time
 
     try:
@@ -158,7 +156,7 @@ def _read(topics: list[str], since: str) -> list[Letter]:
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--since") from None
     with exit_codes():
-        return read_letters(load(KafkaSettings), topics, since_ms)
+        return read_letters(kafka_settings(), topics, since_ms)
 
 
 def _fields(letter: Letter) -> str:

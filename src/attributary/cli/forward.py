@@ -255,11 +255,11 @@ def _retry(
 
 
 def _retry_one(name: str, rows: list[Delivery]) -> None:
+    from attributary.cli.outcome import kafka_settings
     from attributary.consumers.forwarder.process import NAMES, build_stage, open_ledger, read_setup
     from attributary.consumers.forwarder.redelivery import again, read_sources
-    from attributary.consumers.runtime.settings import KafkaSettings, load
 
-    kafka = load(KafkaSettings)
+    kafka = kafka_settings()
     ledger = open_ledger("attributary-forward")
     stage = build_stage(read_setup(next(known for known in NAMES if known == name)), ledger)
     try:

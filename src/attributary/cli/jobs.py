@@ -187,10 +187,10 @@ def _publish(tenant: str, job_id: str, kind: str, parameters: Mapping[str, str])
     """Put a job on the topic and wait for the brokers."""
     import getpass
 
-    from attributary.cli.outcome import exit_codes
+    from attributary.cli.outcome import exit_codes, kafka_settings
     from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
     from attributary.consumers.runtime.errors import Fatal
-    from attributary.consumers.runtime.settings import KafkaSettings, load
+    from attributary.consumers.runtime.settings import load
     from attributary.producers.kafka import KafkaTransport
     from attributary.producers.transport import Message, Refused
     from attributary.schemas.rules import check_job
@@ -210,7 +210,7 @@ def _publish(tenant: str, job_id: str, kind: str, parameters: Mapping[str, str])
     failures: list[str] = []
     with exit_codes(), _client_lines() as lines:
         value = make_codec(load(RegistrySettings)).encode("job", record)
-        kafka = load(KafkaSettings).client_config()
+        kafka = kafka_settings().client_config()
         transport = KafkaTransport(kafka.pop("bootstrap.servers"), kafka)
         try:
             transport.send(

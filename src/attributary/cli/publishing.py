@@ -6,13 +6,14 @@ Contract: what is missing is said in one sentence on standard error; the command
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from attributary.cli import exits
 
 if TYPE_CHECKING:
+    from attributary.consumers.runtime.settings import KafkaSettings
     from attributary.producers.client import AttributaryProducer
     from attributary.producers.config import ProducerConfig
 
@@ -28,40 +29,37 @@ def open_producer(config: ProducerConfig) -> AttributaryProducer:
     Raises:
         typer.Exit: 78 for a bad setting; 69 when no broker answers, or a topic is missing.
     """
-    from attributary.consumers.runtime.errors import ConfigError
-    from attributary.consumers.runtime.settings import KafkaSettings, load
+    from attributary.cli.outcome import exit_codes
+    from attributary.consumers.runtime.settings import KafkaSettings
     from attributary.producers.client import AttributaryProducer
 
-    try:
-        shared = load(KafkaSettings).client_config()
-    except ConfigError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(exits.CONFIG) from None
-    require_topics(shared)
+    with exit_codes():
+        kafka = KafkaSettings.load()
+        require_topics(kafka)
+    shared = kafka.client_config()
     bootstrap = shared.pop("bootstrap.servers")
     return AttributaryProducer(replace(config, bootstrap=bootstrap, kafka=shared))
 
 
-def require_topics(client_config: dict[str, Any]) -> None:
+def require_topics(kafka: KafkaSettings) -> None:
     """See that the input topics exist.
 
     Args:
-        client_config: librdkafka settings.
+        kafka: how to reach the brokers.
 
     Raises:
-        typer.Exit: 69 when no broker answers, or a topic is missing.
+        Fatal: no broker answers.
+        ConfigError: the brokers refuse us.
+        typer.Exit: 69 when a topic is missing.
     """
-    from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
+    from attributary.consumers.runtime.kafka_errors import check_reachable
     from attributary.schemas.topics import CONVERSIONS, IDENTITIES, TOUCHPOINTS
 
-    try:
-        quiet = {"log_level": 0}  # the one line below says it all
-        there = set(AdminClient(client_config | quiet).list_topics(timeout=PATIENCE_SECONDS).topics)
-    except KafkaException as error:
-        typer.echo(f"KAFKA_BOOTSTRAP_SERVERS: no broker answers ({error.args[0]})", err=True)
-        raise typer.Exit(exits.DEPENDENCY_DOWN) from None
+    check_reachable(kafka)
+    quiet = {"log_level": 0}  # one line says it all
+    there = set(AdminClient(kafka.client_config() | quiet).list_topics(timeout=PATIENCE_SECONDS).topics)
     if missing := {TOUCHPOINTS, CONVERSIONS, IDENTITIES} - there:
         typer.echo(f"topic {min(missing)} does not exist; create the topics by: attributary topics apply", err=True)
         raise typer.Exit(exits.DEPENDENCY_DOWN)

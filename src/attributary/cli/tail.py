@@ -48,9 +48,9 @@ def _tail(
     """
     import sys
 
-    from attributary.cli.outcome import exit_codes
+    from attributary.cli.outcome import exit_codes, kafka_settings
     from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
-    from attributary.consumers.runtime.settings import KafkaSettings, load
+    from attributary.consumers.runtime.settings import load
     from attributary.consumers.runtime.topic_reader import parse_time, read_topic
     from attributary.schemas.codec import DecodeError
 
@@ -65,7 +65,7 @@ def _tail(
         codec = make_codec(load(RegistrySettings))
         try:
             for record in read_topic(
-                load(KafkaSettings), f"attribution.{what}.v1", since_ms=since_ms, until_end=until_end
+                kafka_settings(), f"attribution.{what}.v1", since_ms=since_ms, until_end=until_end
             ):
                 try:
                     fields = codec.decode(_KINDS[what], record.value)

@@ -90,14 +90,14 @@ def _wanted() -> list[WantedTopic]:
 
 
 def _planned(replicas: int | None, partitions: int | None) -> tuple[TopicsAdmin, list[Action]]:
+    from attributary.cli.outcome import kafka_settings
     from attributary.consumers.runtime.errors import AttributaryError
-    from attributary.consumers.runtime.settings import KafkaSettings, load
     from attributary.consumers.runtime.topics_admin import TopicsAdmin
     from attributary.consumers.runtime.topics_plan import plan
 
     wanted = _wanted()
     try:
-        admin = TopicsAdmin(load(KafkaSettings))
+        admin = TopicsAdmin(kafka_settings())
         cluster = admin.describe(topic.name for topic in wanted)
     except AttributaryError as error:
         typer.echo(f"attributary topics: {error}", err=True)

@@ -50,11 +50,12 @@ def _verify(
 
     Example: attributary verify --since 1d
     """
+    from attributary.cli.outcome import kafka_settings
     from attributary.cli.tables import print_json
     from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
     from attributary.consumers.maintenance.verify import Findings, check_log, check_replay, check_stored
     from attributary.consumers.runtime.log_reader import LogReader
-    from attributary.consumers.runtime.settings import KafkaSettings, load
+    from attributary.consumers.runtime.settings import load
     from attributary.consumers.runtime.topic_reader import parse_time
     from attributary.consumers.store.repair.shadow_tables import keep_shadow
 
@@ -67,7 +68,7 @@ def _verify(
     found = Findings(limit)
     with _connections(replay=replay) as (snapshot, shadow):
         codec = make_codec(load(RegistrySettings))
-        log = LogReader(load(KafkaSettings))
+        log = LogReader(kafka_settings())
         try:
             ranges = check_log(log, snapshot, codec, since_ms, found)
             if shadow is not None:

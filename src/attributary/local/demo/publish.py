@@ -23,10 +23,10 @@ EventKey = tuple[str, str]
 
 @dataclass(frozen=True)
 class Pace:
-    """How a live part is published: events a second, and for how many seconds nothing is measured."""
+    """How a live part is published: events a second, and so many first ones of which nothing is measured."""
 
     per_second: float
-    warm_up_seconds: float
+    warm_up_events: int
 
 
 @dataclass
@@ -66,14 +66,12 @@ class Published:
             bootstrap=broker.bootstrap, source="attributary/demo", kafka={**broker.producer_overrides, "log_level": 0}
         )
         paced = arrivals if live is None else pace(arrivals, live.per_second)
-        measured_from = 0.0 if live is None else time.time() + live.warm_up_seconds
         with AttributaryProducer(config) as producer:
             for number, (topic, record) in enumerate(paced, start=1):
                 key = (record["tenant_id"], record["event_id"])
-                if live is not None and topic == CONVERSIONS and key not in self.distinct[topic]:
-                    now = time.time()
-                    if now >= measured_from:
-                        self.live_at[key] = now
+                is_measured = live is not None and number > live.warm_up_events and topic == CONVERSIONS
+                if is_measured and key not in self.distinct[topic]:
+                    self.live_at[key] = time.time()
                 producer.publish_mapping(KINDS[topic], record)
                 self.distinct[topic].add(key)
                 self.sent += 1

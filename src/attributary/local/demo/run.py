@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import psycopg
 
 LIVE_PER_SECOND = 200.0
-WARM_UP_SECONDS = 5.0
+_MAX_WARM_UP = 1_000  # events, 5 s
 _DRAIN_SECONDS = 300.0
 _TRAINED = ("markov", "poisson")
 _MARKER = ".attributary-demo"
@@ -108,7 +108,9 @@ def _publish(found: DemoEnvironment, traffic: Traffic, published: Published, bar
     name = f"live, {LIVE_PER_SECOND:.0f} events/s" if live else "publish"
     task = bars.add_task(name, total=len(events))
     advance: Callable[[int], None] = lambda count: bars.advance(task, count)  # noqa: E731
-    published.publish(found.broker, events, advance, Pace(LIVE_PER_SECOND, WARM_UP_SECONDS) if live else None)
+    published.publish(
+        found.broker, events, advance, Pace(LIVE_PER_SECOND, min(_MAX_WARM_UP, len(events) // 4)) if live else None
+    )
     bars.update(task, completed=len(events))
 
 
