@@ -6,22 +6,23 @@ Tests that use a broker or a database carry the marker `kafka` or `postgres` by 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import pytest
+import pytest
 
 pytest_plugins = [
+    "tests.fixtures.run_notes",
     "tests.fixtures.broker",
     "tests.fixtures.database",
     "tests.fixtures.network",
+    "tests.fixtures.parallel",
     "tests.fixtures.pipeline",
+    "tests.fixtures.second_try",
     "tests.fixtures.topics",
 ]
 
 _MARKED_BY_FIXTURE = {"broker": "kafka", "three_brokers": "kafka", "postgres": "postgres", "own_postgres": "postgres"}
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         used = getattr(item, "fixturenames", ())

@@ -3,9 +3,7 @@ them all."""
 
 from __future__ import annotations
 
-from collections import Counter
-
-FIRED: Counter[str] = Counter()
+from tests.fixtures.run_notes import note
 
 
 def fired(fault: str, proof: int = 1) -> None:
@@ -16,4 +14,4 @@ def fired(fault: str, proof: int = 1) -> None:
         proof: how much of it was seen, bytes kept or errors logged; none is a failure of the test.
     """
     assert proof > 0, f"{fault}: did not fire"
-    FIRED[fault] += 1
+    note("fired", fault)

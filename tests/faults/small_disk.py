@@ -18,6 +18,8 @@ from typing import IO, TYPE_CHECKING
 
 import pytest
 
+from tests.fixtures.run_notes import note
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -37,8 +39,6 @@ _NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # a file system, not a name to guess
 _MOST_FILLS = 50
 _MOST_SHARED_BYTES = 256 * 1024 * 1024
-
-SKIPPED: list[str] = []
 
 
 @dataclass
@@ -93,8 +93,9 @@ def small_disk(megabytes: int, identity: tuple[int, int] | None = None) -> Itera
         _start(["sh", "-c", f'cd "$1" || exit 1{_ORDERS}', "small-disk", str(folder)], identity) if folder else None
     )
     if folder is None or holder is None:
-        SKIPPED[:] = ["neither a namespace of one's own nor a small /dev/shm"]
-        pytest.skip(f"no small disk on this machine: {SKIPPED[0]}")
+        reason = "neither a namespace of one's own nor a small /dev/shm"
+        note("no small disk", reason)
+        pytest.skip(f"no small disk on this machine: {reason}")
     with holder:
         try:
             yield SmallDisk(folder, holder)
