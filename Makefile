@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
+# Tests start many processes of the stages: compiled once and kept, whatever the caller's environment says.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test quick check format generate docs soak bench up down lock release-check clean
@@ -25,16 +27,23 @@ $(READY): requirements/dev.txt pyproject.toml
 demo: $(READY) ## run the whole pipeline on real data, on this machine, in about a minute (ARGS="--keep" leaves it running)
 	$(BIN)/attributary demo $(ARGS)
 
+# -n auto: one process more than there are cores (tests/fixtures/parallel.py); ARGS="-n 0" runs all in one.
 test: $(READY) ## every test, on a real Postgres and a real Kafka (REQUIRE_KAFKA=1: never without one)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n auto $(ARGS)
 
-quick: $(READY) ## the tests that need neither a broker nor a database
-	$(BIN)/pytest -m "not kafka and not postgres and not slow" $(ARGS)
+quick: $(READY) ## the tests that need neither a broker nor a database, in less than a minute
+	$(BIN)/pytest -n auto --hypothesis-profile=quick -m "not kafka and not postgres and not slow" $(ARGS)
 
 check: $(READY) ## style, types, layers, contracts and generated files
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target check-types check-rest
+
+.PHONY: check-types check-rest
+check-types:
+	$(BIN)/mypy
+
+check-rest:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tests/checks/tree.py
 	$(BIN)/python -m attributary.schemas.compatibility

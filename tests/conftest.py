@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.fixtures.run_notes",
     "tests.fixtures.broker",
     "tests.fixtures.database",
+    "tests.fixtures.examples",
     "tests.fixtures.network",
     "tests.fixtures.parallel",
     "tests.fixtures.pipeline",
