@@ -33,11 +33,15 @@ class Origin(NamedTuple):
 
 
 class ClickIdMeaning(NamedTuple):
-    """What an id in a landing URL proves: the source and medium of the ad, each None when it proves none."""
+    """What an id in a landing URL proves: the source and medium of the contact, each None when it proves none.
+
+    One that is ``weak`` stands in free posts and newsletters, too: it only says that the contact was not direct.
+    """
 
     name: str
     source: str | None
     medium: str | None
+    weak: bool
 
 
 class _Condition(NamedTuple):
@@ -76,7 +80,7 @@ class ChannelRules:
         self._platforms: Mapping[str, str] = document["platforms"]
         self._excluded = SiteLists({"excluded": document["excluded_referrers"]})
         self.click_ids = {
-            name.lower(): ClickIdMeaning(name, meaning.get("source"), meaning.get("medium"))
+            name.lower(): ClickIdMeaning(name, meaning.get("source"), meaning.get("medium"), meaning.get("weak", False))
             for name, meaning in document["click_ids"].items()
         }
 

@@ -34,6 +34,10 @@ class RowRefused(ValueError):
         self.rule = rule
 
 
+class NoTouchpoint(Exception):  # no error: the row is right, and says that a visit went on
+    """The row is a page view inside a visit: the referrer is an own domain, or a payment or sign-in page."""
+
+
 class _Step(NamedTuple):
     """One cell on its way into a field."""
 
@@ -70,11 +74,18 @@ class RowMapper:
         """Return the columns of the file from which nothing is taken."""
         return sorted(set(self._columns or ()) - {step.column for step in self._steps})
 
+    @property
+    def reads_referrers(self) -> bool:
+        """Whether channels are read from landing pages and referrers."""
+        names = {step.name for step in self._steps}
+        return self._plan.kind == "touchpoint" and {"landing_url", "referrer"} <= names and "channel" not in names
+
     def record(self, row: Row) -> dict[str, Any]:
         """Return the record of a row.
 
         Raises:
             RowRefused: names the field and the rule.
+            NoTouchpoint: the row is a page view inside a visit.
         """
         if row.fault is not None:
             raise RowRefused("(row)", row.fault)
@@ -92,7 +103,7 @@ class RowMapper:
             if (inner not in given.get(outer, ())) if inner else (outer not in given):
                 _put(given, outer, inner, value)
         if self._plan.kind == "touchpoint":
-            _read_landing(given)
+            _read_landing(given, self._plan.own_domains)
         elif "value" in given:
             given["value_micros"] = _value_micros(given)
         if "event_id" not in given:
@@ -177,7 +188,7 @@ def _value_micros(given: dict[str, Any]) -> int:
         raise RowRefused("value", str(error)) from None
 
 
-def _read_landing(given: dict[str, Any]) -> None:
+def _read_landing(given: dict[str, Any], own_domains: tuple[str, ...]) -> None:
     """Fill in what the landing page says where the file does not say it itself."""
     user_agent = given.pop("user_agent", None)
     url = given.get("landing_url")
@@ -186,12 +197,14 @@ def _read_landing(given: dict[str, Any]) -> None:
             given.setdefault("is_bot", is_robot(user_agent))
         return
     occurred_at = given.get("occurred_at")
-    landing = parse_landing(url, given.get("referrer"), user_agent)
+    landing = parse_landing(url, given.get("referrer"), user_agent, own_domains)
+    if landing.is_internal and "channel" not in given:
+        raise NoTouchpoint
     try:
         touch = touchpoint_from_landing(landing, occurred_at=0 if occurred_at is None else occurred_at)
     except InvalidRecord as error:
         raise RowRefused(error.field, error.rule) from None
-    for name in ("platform", "channel", "interaction", "is_bot", *UTM_FIELDS):
+    for name in ("platform", "channel", "interaction", "is_bot", "campaign_id", *UTM_FIELDS):
         found = getattr(touch, name)
         if found is not None:
             given.setdefault(name, found)

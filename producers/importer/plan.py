@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import yaml
 
 from attributary.producers.records import RecordName
+from attributary.producers.sites import own_domain
 from attributary.schemas.schema_catalog import current_schemas
 
 EXTRA_FIELDS: Mapping[RecordName, tuple[str, ...]] = {
@@ -26,7 +27,9 @@ EXTRA_FIELDS: Mapping[RecordName, tuple[str, ...]] = {
 """Not in the schema: ``value`` is money in units; ``user_agent`` of a touchpoint only says whether it is a robot."""
 
 TIME_UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
-_DOCUMENT = frozenset({"map", "constant", "time_format", "timezone", "decimal_comma", "kind", "tenant", "region"})
+_DOCUMENT = frozenset(
+    {"map", "constant", "time_format", "timezone", "decimal_comma", "kind", "tenant", "region", "own_domains"}
+)
 
 
 class PlanError(ValueError):
@@ -45,6 +48,7 @@ class ImportPlan:
         time_format: ``iso``; ``s``, ``ms`` or ``us`` since 1970; or a pattern of strptime.
         timezone: of times that name none; without it they are refused.
         decimal_comma: amounts are written 19,99.
+        own_domains: domains that are yours beside that of the landing page; views that come from them are internal.
     """
 
     kind: RecordName
@@ -53,8 +57,14 @@ class ImportPlan:
     time_format: str = "iso"
     timezone: ZoneInfo | None = None
     decimal_comma: bool = False
+    own_domains: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        try:
+            for domain in self.own_domains:
+                own_domain(domain)
+        except ValueError as error:
+            raise PlanError(str(error)) from None
         for name in (*self.columns, *self.constants):
             check_field(self.kind, name)
         if self.time_format not in {"iso", *TIME_UNITS} and not _is_pattern(self.time_format):
@@ -179,7 +189,15 @@ def plan_from(document: Mapping[str, Any], command_line: Mapping[str, Any]) -> I
         time_format=str(part["time_format"] or "iso"),
         timezone=parse_timezone(part["timezone"]),
         decimal_comma=part["decimal_comma"] is True,
+        own_domains=_domains(part["own_domains"]),
     )
+
+
+def _domains(given: Any) -> tuple[str, ...]:
+    domains = [given] if isinstance(given, str) else list(given or ())
+    if not all(isinstance(domain, str) for domain in domains):
+        raise PlanError("own_domains: must be a list of host names")
+    return tuple(domains)
 
 
 def _as_text(value: str | float | bool) -> str:

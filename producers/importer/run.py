@@ -1,8 +1,9 @@
 """The import of one file: read, map, publish; put aside what cannot be published, and carry on.
 
-Invariant: every row that was read is either published (or, in a dry run, could have been) or in the rejects file;
-``rows == accepted + rejected``. ``resume_at`` rows are surely in the log or put aside: an import that was broken off
-goes on behind them without losing one. What is published a second time has the same event id, and counts once.
+Invariant: every row that was read is published (or, in a dry run, could have been), is counted as a page view inside a
+visit, or is in the rejects file; ``rows == accepted + rejected + internal``. ``resume_at`` rows are in the log or
+put aside: an import that was broken off goes on behind them without losing one. What is published a second time has the
+same event id, and counts once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from attributary.producers.errors import InvalidRecord
-from attributary.producers.importer.mapping import RowMapper, RowRefused
+from attributary.producers.importer.mapping import NoTouchpoint, RowMapper, RowRefused
 from attributary.producers.importer.rows import Row
 
 CHECKPOINT_ROWS = 20_000
@@ -45,6 +46,7 @@ class Progress:
     rows: int = 0  # read, without the ones that were skipped
     accepted: int = 0
     rejected: int = 0
+    internal: int = 0  # page views inside a visit, which are no touchpoints
     resume_at: int = 0  # rows of the file, the skipped ones among them, that need not be read again
 
 
@@ -141,6 +143,8 @@ class FileImport:
         try:
             self._sink.publish_mapping(self._kind, self._mapper.record(row))
             progress.accepted += 1
+        except NoTouchpoint:
+            progress.internal += 1
         except (RowRefused, InvalidRecord) as error:
             self._rejects.add(row, error.field, error.rule)
             progress.rejected += 1

@@ -505,3 +505,28 @@ def test_our_own_avro_comes_back_as_it_was(tmp_path: Path) -> None:
         fastavro.writer(file, current_schemas()["touchpoint"].source, [touchpoint.to_record()])
     (row,) = rows_of(path)
     assert RowMapper(ImportPlan(kind="touchpoint"), list(row.cells)).record(row) == touchpoint.to_record()
+
+
+def test_b2_page_views_inside_a_visit_make_no_touch(tmp_path: Path) -> None:
+    file = tmp_path / "touches.csv"
+    file.write_text(
+        "anonymous_id,occurred_at,landing_url,referrer\n"
+        "a1,2024-06-01T12:00:00Z,https://shop.example.com/?gclid=Cj0,https://www.google.com/\n"
+        "a1,2024-06-01T12:05:00Z,https://shop.example.com/thanks?order=1,https://www.paypal.com/checkoutnow\n"
+        "a1,2024-06-01T12:06:00Z,https://shop.example.com/b,https://shop.example.com/a\n"
+        "a1,2024-06-01T12:07:00Z,https://shop.example.com/b,https://accounts.google.com/\n"
+        "a1,2024-06-01T12:08:00Z,https://shop.example.com/b,https://brand-checkout.net/\n"
+    )
+    plan = plan_from({}, {"kind": "touchpoint", "own_domains": ["https://www.brand-checkout.net"]})
+    transport = MemoryTransport()
+    with SourceFile(file) as source, RejectsFile(tmp_path / "rejects") as rejects:
+        mapper = RowMapper(plan, source.columns)
+        with AttributaryProducer(ProducerConfig(default_tenant="acme"), transport=transport) as producer:
+            progress = FileImport(mapper, plan.kind, producer, rejects).run(source.rows())
+    assert (progress.rows, progress.accepted, progress.internal, progress.rejected) == (5, 1, 4, 0)
+    assert [record["channel"] for record in transport.records("touchpoint")] == ["paid_search"]
+
+
+def test_b16_an_own_domain_that_names_no_host_stops_the_import() -> None:
+    with pytest.raises(PlanError, match="own domain 'com'"):
+        plan_from({}, {"kind": "touchpoint", "own_domains": ["com"]})

@@ -48,6 +48,10 @@ def produce(
     ] = None,
     timezone: Annotated[str | None, typer.Option(help="Zone of times that name none, e.g. Europe/Berlin.")] = None,
     decimal_comma: Annotated[bool, typer.Option("--decimal-comma", help="Amounts are written 19,99.")] = False,
+    own_domain: Annotated[
+        list[str] | None,
+        typer.Option(help="A domain of yours; may be repeated. Views that come from it are no touch."),
+    ] = None,
     region: Annotated[str | None, typer.Option(help="Country of phone numbers without a country code: DE.")] = None,
     file_format: Annotated[Format | None, typer.Option("--format", help="Default: by the file's name.")] = None,
     delimiter: Annotated[str | None, typer.Option(help="Between the cells of CSV. Default: comma.")] = None,
@@ -80,6 +84,7 @@ def produce(
         "time_format": time_format,
         "timezone": timezone,
         "decimal_comma": decimal_comma,
+        "own_domains": own_domain,
     }
     with ExitStack() as opened:
         try:
@@ -92,6 +97,8 @@ def produce(
             raise typer.Exit(exits.USAGE) from None
         if unused := mapper.unused_columns():
             typer.echo(f"columns that are not used: {', '.join(unused)}", err=True)
+        if mapper.reads_referrers and not plan.own_domains:
+            typer.echo("no --own-domain: only referrers of the landing page's own domain count as internal", err=True)
         producer = _open_producer(
             tenant or str(document.get("tenant", "")), region or document.get("region"), dry_run=dry_run
         )
@@ -177,5 +184,7 @@ def _progress(source: SourceFile, name: str) -> Iterator[Callable[[Progress], No
 def _report(progress: Progress, rejects: Path, *, dry_run: bool) -> None:
     verb = "could be published" if dry_run else "published"
     typer.echo(f"{progress.rows:,} rows: {progress.accepted:,} {verb}, {progress.rejected:,} rejected")
+    if progress.internal:
+        typer.echo(f"{progress.internal:,} of them are page views inside a visit, which are no touchpoints")
     if progress.rejected:
         typer.echo(f"see {rejects}: line, field, rule and the row itself")
