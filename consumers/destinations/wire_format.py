@@ -55,7 +55,7 @@ def typed(text: str) -> int | float | str:
     """Return a free property as a number where its text is exactly how a number prints ("45", "3.3"), else the text.
 
     Properties travel as texts on the topic; metrics at the destinations need numbers. "007", "1.10", "1e3" and numbers
-    of more than 15 digits stay texts: they are codes, versions and ids, and would lose something.
+    of more than 15 digits stay texts: they are codes, versions and ids, and a number drops their zeros or digits.
     """
     if _PRINTED_NUMBER.fullmatch(text) is None:
         return text

@@ -209,10 +209,10 @@ def month_of_events() -> list[dict[str, Any]]:
     for person in range(400):
         at = 7 + person * (seconds - 1_000) / 400
         channel = ("mail", "search")[person % 2]
-        events.append({"user": person, "time": begin + at, "channel": channel})
+        events.append({"user": person + 1, "time": begin + at, "channel": channel})
         if person % 4 < 2:
             value = round(float(generator.pareto(1.3)) * 10, 2)
-            events.append({"user": person, "time": begin + at + 600, "conversion": True, "value": value})
+            events.append({"user": person + 1, "time": begin + at + 600, "conversion": True, "value": value})
     return events
 
 
