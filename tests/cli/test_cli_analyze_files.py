@@ -44,7 +44,7 @@ def run(tmp_path: Path, content: str | bytes, *options: str, name: str = "file.c
         (GOOD.encode("utf-16"), "UTF-16 text; save the file as UTF-8"),
         (GOOD.encode("utf-16-le"), "looks like UTF-16 text without a byte order mark; save the file as UTF-8"),
         (GOOD.encode("utf-16-be"), "looks like UTF-16 text without a byte order mark; save the file as UTF-8"),
-        (GOOD.replace("a", "a\0", 1).encode(), "line 1: a NUL byte: the file is binary or damaged"),
+        (GOOD.replace("a", "a\0", 1).encode(), "line 1: a NUL byte (0x00): the file is binary or damaged"),
         (gzip.compress(GOOD.encode(), mtime=0), "compressed by gzip; unpack it first"),
         (b"PK\x03\x04rest", "a ZIP archive or an Excel workbook; save the table as CSV"),
     ],

@@ -170,7 +170,7 @@ def _text(data: bytes) -> str:
             if zeros * 3 > len(data[:_HEAD]):
                 raise TableError("looks like UTF-16 text without a byte order mark; save the file as UTF-8")
             raise TableError(
-                f"line {line}: a NUL byte (0x00): a binary file or a damaged one; save the table as UTF-8 CSV"
+                f"line {line}: a NUL byte (0x00): the file is binary or damaged; save the table as UTF-8 CSV"
             )
         raise TableError(f"line {line}: no UTF-8 text (byte 0x{data[wrong]:02x}); save the file as UTF-8")
     return text
