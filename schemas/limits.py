@@ -66,7 +66,7 @@ def _is_tenant(text: str) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _is_word(text: str) -> bool:
-    return text == text.strip().lower()
+    return text == text.strip().lower() and text.isprintable()
 
 
 @functools.lru_cache(maxsize=1024)
@@ -81,7 +81,7 @@ def is_tenant(text: str) -> bool:
 
 
 def is_word(text: str) -> bool:
-    """Tell whether a text is a lower-case word of an open set, such as a platform or a channel."""
+    """Tell whether a text is a lower-case word of an open set, such as a platform or a channel; a terminal shows it."""
     return 0 < len(text) <= WORD_CHARACTERS and _is_word(text)
 
 

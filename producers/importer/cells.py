@@ -7,12 +7,14 @@ text is the rule, without the cell.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
-from datetime import date, datetime
-from decimal import Decimal, InvalidOperation
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from attributary.attribution_core.domain.amounts import plain_decimal
 from attributary.producers.importer.plan import TIME_UNITS, ImportPlan
 from attributary.producers.times import to_micros
 
@@ -20,6 +22,8 @@ Reader = Callable[[Any], Any]
 
 _TRUE = frozenset({"true", "t", "yes", "y", "1"})
 _FALSE = frozenset({"false", "f", "no", "n", "0"})
+_EXACT_DOUBLES = 2**53
+_NAMED_UTC = re.compile(r"\s*\b(UTC|GMT|Z)\s*$", re.IGNORECASE)
 _LONGEST_NUMBER = 19  # digits before the point, as many as a long has
 
 
@@ -34,9 +38,22 @@ def text(cell: Any) -> str:
         return cell
     if isinstance(cell, bool):
         return "true" if cell else "false"
-    if isinstance(cell, int | float | Decimal | UUID):
+    if isinstance(cell, float | Decimal):
+        return _written_out(Decimal(repr(cell)) if isinstance(cell, float) else cell)
+    if isinstance(cell, int | UUID):
         return str(cell)
     raise ValueError("must be a text")
+
+
+def _written_out(number: Decimal) -> str:
+    """Return a number of JSON or Avro as a text: 12345.0 is 12345; one that lost digits to a double is refused."""
+    if not number.is_finite():
+        raise ValueError("must be a text, not a number that is not finite")
+    if number != number.to_integral_value():
+        return str(number)
+    if abs(number) >= _EXACT_DOUBLES:
+        raise ValueError("must be a text: a number of this size loses digits in JSON, put it into quotation marks")
+    return str(int(number))
 
 
 def boolean(cell: Any) -> bool:
@@ -68,10 +85,11 @@ def decimal(cell: Any) -> Decimal:
     """Return a number exactly as it is written; a double as the shortest text that means it."""
     if isinstance(cell, bool):
         raise ValueError("must be a number")  # noqa: TRY004 - one class for all faults of cells
-    try:
-        number = Decimal(str(cell) if isinstance(cell, float) else text(cell).strip())
-    except InvalidOperation:
-        raise ValueError("must be a number") from None
+    if isinstance(cell, str):
+        if cell.strip().lower().lstrip("+-") in {"nan", "inf", "infinity"}:
+            raise ValueError("must be a finite number")
+        return plain_decimal(cell)
+    number = Decimal(str(cell) if isinstance(cell, float) else text(cell))
     if not number.is_finite():
         raise ValueError("must be a finite number")
     return number
@@ -129,20 +147,35 @@ def instant_reader(plan: ImportPlan) -> Reader:
             return int(number * unit // 1)
         if isinstance(cell, int) and not isinstance(cell, bool):
             return cell  # a number in JSON or Avro is what the schema says: microseconds
-        written = text(cell).strip()
-        try:
-            moment = datetime.strptime(written, pattern) if pattern else datetime.fromisoformat(written)  # noqa: DTZ007
-        except ValueError:
-            wanted = f"the format {pattern}" if pattern else "ISO 8601, or name another format (--time-format)"
-            raise ValueError(f"must be a time in {wanted}") from None
-        return _located(moment, plan)
+        return _located(_moment(text(cell).strip(), pattern), plan)
 
     return read
+
+
+def _moment(written: str, pattern: str | None) -> datetime:
+    """Read a time; the zone names UTC and GMT count, others mean several zones and are refused."""
+    named = _NAMED_UTC.search(written)
+    try:
+        if pattern is None:
+            moment = datetime.fromisoformat(_NAMED_UTC.sub("", written) if named else written)
+        else:
+            moment = datetime.strptime(written, pattern)  # noqa: DTZ007
+    except ValueError:
+        wanted = f"the format {pattern}" if pattern else "ISO 8601, or name another format (--time-format)"
+        raise ValueError(f"must be a time in {wanted}") from None
+    if named and (pattern is None or "%Z" in pattern):
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if pattern is not None and "%Z" in pattern:
+        raise ValueError("names a zone other than UTC and GMT: write the offset (%z)")
+    return moment
 
 
 def _located(moment: datetime, plan: ImportPlan) -> int:
     if moment.utcoffset() is None:
         if plan.timezone is None:
             raise ValueError("has no time zone: name the one it is written in (--timezone)")
-        moment = moment.replace(tzinfo=plan.timezone)
+        placed = moment.replace(tzinfo=plan.timezone)
+        if placed.astimezone(UTC).astimezone(plan.timezone).replace(tzinfo=None) != moment:
+            raise ValueError(f"is a time that {plan.timezone} never had: clocks were set forward over it")
+        moment = placed
     return to_micros(moment)

@@ -75,6 +75,11 @@ class RowMapper:
         return sorted(set(self._columns or ()) - {step.column for step in self._steps})
 
     @property
+    def names_event_ids(self) -> bool:
+        """Whether the file says the event ids itself."""
+        return any(step.name == "event_id" for step in self._steps)
+
+    @property
     def reads_referrers(self) -> bool:
         """Whether channels are read from landing pages and referrers."""
         names = {step.name for step in self._steps}

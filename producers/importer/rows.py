@@ -12,6 +12,7 @@ import io
 import json
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -27,6 +28,10 @@ FORMATS: Mapping[str, Format] = {
 }  # fmt: skip
 MOST_CHARACTERS = 1 << 20
 """Longest cell of CSV and longest line of JSON; a longer one is refused, not read into memory by parts."""
+
+_LONGEST_LINE = 8 << 20
+_MOST_COLUMNS = 2_000
+_AVRO_CODECS = ("null", "deflate")
 
 _BROKEN_AVRO = (
     ValueError, TypeError, LookupError, EOFError, OverflowError, MemoryError, struct.error, zlib.error,
@@ -80,6 +85,7 @@ class SourceFile:
         encoding: str = "utf-8-sig",
     ) -> None:
         self.format = file_format or format_of(path)
+        self._name = path.name
         self._delimiter = delimiter or ("\t" if self.format == "tsv" else ",")
         self._encoding = encoding
         if len(self._delimiter) != 1:
@@ -140,24 +146,39 @@ class SourceFile:
 
     def _open_csv(self, text: IO[str]) -> Iterator[Row]:
         csv.field_size_limit(MOST_CHARACTERS)
-        reader = csv.reader(text, delimiter=self._delimiter, strict=True)
+        name = self._name
+        reader = csv.reader(_bounded_lines(text, name), delimiter=self._delimiter, strict=True)
+        header: list[str] = []
         try:
-            header = [name.strip() for name in next(reader, [])]
-        except (csv.Error, OSError, EOFError) as error:
-            raise FileError(f"the first line is no header of columns: {error}") from None
-        if not header:
-            raise FileError("the file is empty: the first line must name the columns")
-        if twice := sorted({name for name in header if header.count(name) > 1}):
-            raise FileError(f"two columns have the name {twice[0] or '(empty)'}")
-        self.columns = tuple(header)
+            while not any(header):  # empty lines above the header, as Excel leaves them
+                header = [column.strip() for column in next(reader)]
+        except StopIteration:
+            raise FileError(f"{name}: the file is empty: its first line must name the columns") from None
+        except (csv.Error, OSError, EOFError, zlib.error) as error:
+            raise FileError(f"{name}: the first line is no header of columns: {error}") from None
+        if len(header) > _MOST_COLUMNS:
+            raise FileError(f"{name}: the header has {len(header)} columns, {_MOST_COLUMNS} at most are read")
+        while not header[-1]:  # a trailing separator names no column
+            header.pop()
+        twice = sorted(column for column, count in Counter(filter(None, header)).items() if count > 1)
+        if twice:
+            raise FileError(f"{name}: two columns have the name {twice[0]}")
+        if any("\0" in column for column in header):
+            raise FileError(f"{name}: the file is binary, or of another encoding: {_hint(header[0])}")
+        self.columns = tuple(filter(None, header))
         return _csv_rows(reader, header)
 
     def _open_avro(self) -> Iterator[Row]:
         try:
             reader = fastavro.reader(self._bytes)
-            schema = reader.writer_schema
-        except _BROKEN_AVRO:
-            raise FileError("the file is not an Avro container file") from None
+            schema, codec = reader.writer_schema, str(reader.codec)
+        except _BROKEN_AVRO as error:
+            if "codec" in str(error):
+                raise FileError(f"{self._name}: {error}") from None
+            raise FileError(f"{self._name}: the file is not an Avro container file") from None
+        if codec not in _AVRO_CODECS:
+            known = " or ".join(_AVRO_CODECS)
+            raise FileError(f"{self._name}: codec {codec[:20]!r} is not supported; write the file with {known}")
         if not isinstance(schema, dict) or schema.get("type") != "record":
             raise FileError("the records of the Avro file are not records with fields")
         self.columns = tuple(field["name"] for field in schema["fields"])
@@ -178,12 +199,32 @@ def _csv_rows(reader: Any, header: list[str]) -> Iterator[Row]:
             raise FileError(f"line {line}: the compressed file is damaged: {error}") from None
         if cells is None:
             return
-        if len(cells) == columns:
-            yield Row(line, dict(zip(header, cells, strict=True)))
-        elif cells:
-            named = dict(zip(header, cells, strict=False))
-            more = {f"(column {number})": cell for number, cell in enumerate(cells[columns:], columns + 1)}
-            yield Row(line, named | more, f"has {len(cells)} columns, the header has {columns}")
+        if not any(map(str.strip, cells)):
+            continue
+        while len(cells) > columns and not cells[-1].strip():  # Excel's empty cells behind the last column
+            cells.pop()
+        missing = [cell for column, cell in zip(header, cells, strict=False) if not column and cell.strip()]
+        if len(cells) == columns and not missing:
+            yield Row(line, {column: cell for column, cell in zip(header, cells, strict=True) if column})
+            continue
+        named = {column: cell for column, cell in zip(header, cells, strict=False) if column}
+        more = {f"(column {number})": cell for number, cell in enumerate(cells[columns:], columns + 1)}
+        fault = f"has {len(cells)} columns, the header has {columns}"
+        yield Row(line, named | more, "has a value in a column without a name" if missing else fault)
+
+
+def _bounded_lines(text: IO[str], name: str) -> Iterator[str]:
+    """Yield the lines of a file; a line without an end must not fill the memory."""
+    line = 0
+    while written := text.readline(_LONGEST_LINE + 1):
+        line += 1
+        if len(written) > _LONGEST_LINE:
+            raise FileError(f"{name}: line {line} is longer than {_LONGEST_LINE} characters; has it one row a line?")
+        yield written
+
+
+def _hint(first: str) -> str:
+    return "save it as CSV in UTF-8" if first[:2] in {"PK", "\udcd0\udccf"} else "UTF-16 is --encoding utf-16"
 
 
 def _json_rows(text: IO[str]) -> Iterator[Row]:
@@ -208,9 +249,22 @@ def _skip_line(text: IO[str], written: str) -> None:
         written = text.readline(MOST_CHARACTERS)
 
 
+class _NamedTwiceError(ValueError):
+    pass
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _NamedTwiceError(next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1))
+    return found
+
+
 def _json_row(line: int, written: str) -> Row:
     try:
-        cells = json.loads(written, parse_float=Decimal)
+        cells = json.loads(written, parse_float=Decimal, object_pairs_hook=_once)
+    except _NamedTwiceError as error:
+        return Row(line, {"(text)": written.rstrip("\r\n")}, f"names {str(error)[:50]!r} twice in one object")
     except (ValueError, RecursionError):
         return Row(line, {"(text)": written.rstrip("\r\n")}, "is not JSON")
     if not isinstance(cells, dict):

@@ -72,7 +72,11 @@ class RejectsFile:
             handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             self._file = os.fdopen(handle, "a", encoding="utf-8")
         line = {"line": row.line, "field": field, "rule": rule, "row": row.cells}
-        self._file.write(json.dumps(line, default=str) + "\n")
+        try:
+            text = json.dumps(line, default=str, allow_nan=False)
+        except ValueError:  # NaN and the like, which are no JSON
+            text = json.dumps(line | {"row": {name: repr(cell) for name, cell in row.cells.items()}})
+        self._file.write(text + "\n")
 
     def flush(self) -> None:
         """Write out what is buffered."""
@@ -109,6 +113,7 @@ class FileImport:
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
         self.progress = Progress()
+        self._seen: dict[int, tuple[int, int]] = {}  # by event id: its first line, and a hash of its content
         self._mapper = mapper
         self._kind = kind
         self._sink = sink
@@ -141,7 +146,9 @@ class FileImport:
     def _import(self, row: Row) -> None:
         progress = self.progress
         try:
-            self._sink.publish_mapping(self._kind, self._mapper.record(row))
+            record = self._mapper.record(row)
+            self._check_repeat(record, row)
+            self._sink.publish_mapping(self._kind, record)
             progress.accepted += 1
         except NoTouchpoint:
             progress.internal += 1
@@ -149,6 +156,21 @@ class FileImport:
             self._rejects.add(row, error.field, error.rule)
             progress.rejected += 1
         progress.rows += 1
+
+    def _check_repeat(self, record: dict[str, Any], row: Row) -> None:
+        """Refuse a row that repeats the event id of another one of this file with other content.
+
+        About a hundred bytes of memory for each row with an event id of its own.
+        """
+        if not self._mapper.names_event_ids:
+            return
+        content = hash(json.dumps(record, sort_keys=True, default=str))
+        key = hash((record.get("tenant_id"), record["event_id"]))
+        first_line, known = self._seen.setdefault(key, (row.line, content))
+        if known != content:
+            raise RowRefused(
+                "event_id", f"repeats the id of line {first_line} with other content; the first row is the event"
+            )
 
     def _checkpoint(self, skip: int) -> None:
         self._sink.flush()

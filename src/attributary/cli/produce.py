@@ -93,10 +93,10 @@ def produce(
             source = opened.enter_context(SourceFile(file, file_format, delimiter, encoding))
             mapper = RowMapper(plan, source.columns)
         except (PlanError, FileError) as error:
-            typer.echo(str(error), err=True)
+            typer.echo(_shown(str(error)), err=True)
             raise typer.Exit(exits.USAGE) from None
         if unused := mapper.unused_columns():
-            typer.echo(f"columns that are not used: {', '.join(unused)}", err=True)
+            typer.echo(f"columns that are not used: {', '.join(map(_shown, unused))}", err=True)
         if mapper.reads_referrers and not plan.own_domains:
             typer.echo("no --own-domain: only referrers of the landing page's own domain count as internal", err=True)
         producer = _open_producer(
@@ -108,6 +108,11 @@ def produce(
         status = _run(job, source, producer, skip=skip, limit=limit)
     _report(job.progress, rejects.path, dry_run=dry_run)
     raise typer.Exit(status or (EXIT_SOME_REJECTED if job.progress.rejected else 0))
+
+
+def _shown(name: str) -> str:
+    """Return a name of a file as a terminal may show it, without control characters."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in name)
 
 
 def _open_producer(tenant: str, region: str | None, *, dry_run: bool) -> AttributaryProducer:
