@@ -58,8 +58,9 @@ class MemoryStore:
         """Run one transaction: committed at the end, undone on any exception."""
         transaction = MemoryTransaction(self.committed, (touchpoints, conversion_events, links), self.now, self.tick())
         yield transaction
-        if transaction._view != self.tables:
-            self.commit(transaction._view)
+        changed = transaction.changed()
+        if changed is not None and changed != self.tables:
+            self.commit(changed)
 
     # What the attributor reads.
 

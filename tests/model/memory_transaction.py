@@ -119,16 +119,26 @@ class MemoryTransaction:
         self._statement_level = statement_level
         self._lock = lock
         self._writes: list[Callable[[Tables], None]] = []
-        self._view = committed().copy()
+        self._view: Tables | None = None  # nothing is copied before the first write
 
     def _read(self) -> Tables:
         if self._statement_level:
             self._view = self.replayed()
+        return self._committed() if self._view is None else self._view
+
+    def written(self) -> Tables:
+        """The transaction's own tables, to write to."""
+        if self._view is None:
+            self._view = self._committed().copy()
+        return self._view
+
+    def changed(self) -> Tables | None:
+        """The tables to commit; None when nothing was written."""
         return self._view
 
     def _write(self, change: Callable[[Tables], None]) -> None:
         self._writes.append(change)
-        change(self._view)
+        change(self.written())
 
     def replayed(self) -> Tables:
         """The committed tables with this transaction's writes."""
@@ -358,7 +368,8 @@ class MemoryTransaction:
             }
         )  # fmt: skip
         keys = [(wanted.tenant_id, wanted.conversion_id) for wanted in raises]
-        return [self._view.conversions[key].raised for key in sorted(keys) if key in self._view.conversions]
+        conversions = self.written().conversions
+        return [conversions[key].raised for key in sorted(keys) if key in conversions]
 
     def versions_caused_by(self, places: Sequence[Place]) -> list[RaisedVersion]:
         wanted = set(places)

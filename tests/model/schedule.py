@@ -8,7 +8,8 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
 
 from attributary.consumers.runtime.errors import Fenced, Retry
 from attributary.consumers.runtime.records import Outbound
@@ -69,6 +70,12 @@ class Worker:
     session: Session
     positions: dict[TopicPartition, int] = field(default_factory=dict)
     pending: Pending | None = None
+
+
+@cache
+def _keeps_offsets(stage: type[Stage]) -> bool:
+    """Tell what loop.py asks of each stage; once a class, because asking a protocol is slow."""
+    return issubclass(stage, StoresOffsets)
 
 
 class Schedule:
@@ -173,8 +180,8 @@ class Schedule:
             here = committed.setdefault(place, 0)  # the first start commits where it begins
             worker.positions[place] = min(here, stored.get(place, here))
         new = {place: worker.positions[place] for place in places if place not in stored}
-        if new and isinstance(worker.stage, StoresOffsets):
-            worker.stage.begin_at(new)
+        if new and _keeps_offsets(type(worker.stage)):
+            cast("StoresOffsets", worker.stage).begin_at(new)
 
     def _rewind(self, worker: Worker) -> None:
         """As loop.py does after doubt."""

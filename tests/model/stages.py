@@ -119,7 +119,7 @@ STAGES: dict[str, Callable[[Session], Stage]] = {
 def _stored_positions(
     transaction: MemoryTransaction, group: str, places: Iterable[TopicPartition]
 ) -> dict[TopicPartition, int]:
-    there = transaction._view.positions
+    there = transaction._read().positions
     return {place: there[group, *place] for place in places if (group, *place) in there}
 
 
@@ -128,7 +128,7 @@ def _record_positions(transaction: MemoryTransaction, group: str, positions: Pos
 
 
 def _store_results(transaction: MemoryTransaction, rows: Sequence[ResultRow], store: MemoryStore) -> Stored:
-    return store.store_results(transaction._view, rows)
+    return store.store_results(transaction.written(), rows)
 
 
 def _model_sets(_connection: psycopg.Connection, wanted: Collection[tuple[str, int]]) -> dict[tuple[str, int], Any]:
