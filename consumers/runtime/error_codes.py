@@ -21,5 +21,7 @@ TOPIC_REFUSED = frozenset(
     }
 )
 FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED})
+# A batch that can be fetched and not be unpacked: it comes again for ever.
+UNREADABLE = frozenset({KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG})
 PARTITION_END = KafkaError._PARTITION_EOF
 OFFSET_OUT_OF_RANGE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})

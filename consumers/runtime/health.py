@@ -21,6 +21,9 @@ from .errors import ConfigError
 # Longer than the loop is ever expected to be busy with one batch, outages of Kafka in the middle of it included.
 LIVENESS_SECONDS = 300.0
 
+_MAX_THREADS = 16
+_SOCKET_SECONDS = 5.0
+
 
 class Heartbeat:
     """When the loop last turned, and whether the stage can work; read by the probes' threads."""
@@ -34,9 +37,13 @@ class Heartbeat:
         """Note that the loop turned."""
         self._last = time.monotonic()
 
+    def silent_seconds(self) -> float:
+        """Return the time since the loop last turned, seconds; called by the threads that serve metrics."""
+        return time.monotonic() - self._last
+
     def alive(self) -> bool:
         """Tell whether the loop turned lately."""
-        return time.monotonic() - self._last < LIVENESS_SECONDS
+        return self.silent_seconds() < LIVENESS_SECONDS
 
     def ready(self) -> bool:
         """Tell whether the process has joined its group and its dependencies answer."""
@@ -44,7 +51,30 @@ class Heartbeat:
 
 
 class _Server(ThreadingMixIn, WSGIServer):
+    """Answers each request in a thread, of which there are few: who sends nothing, or half a request, is let go."""
+
     daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._free = threading.BoundedSemaphore(_MAX_THREADS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        request.settimeout(_SOCKET_SECONDS)
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # a client that is slow or gone
+        pass
 
 
 class _Quiet(WSGIRequestHandler):
@@ -78,6 +108,8 @@ def serve(host: str, port: int, heartbeat: Heartbeat) -> int:
     try:
         server = make_server(host, port, app, server_class=_Server, handler_class=_Quiet)
     except OSError as error:
-        raise ConfigError("METRICS_PORT", f"cannot listen ({error.strerror})") from None
+        raise ConfigError(
+            "METRICS_PORT", f"cannot listen on port {port} ({error.strerror}); 0 takes any free one"
+        ) from None
     threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
     return int(server.server_port)

@@ -22,7 +22,7 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Me
 from . import metrics
 from .crash_points import crash_at, register_points
 from .dead_letters import dead_letter_message, dead_letter_topic
-from .error_codes import AWAY, LOST_ASSIGNMENT, OFFSET_OUT_OF_RANGE
+from .error_codes import AWAY, LOST_ASSIGNMENT, OFFSET_OUT_OF_RANGE, UNREADABLE
 from .errors import EXIT_CONFIG, EXIT_DEPENDENCY_DOWN, AttributaryError, ConfigError, Fatal, Fenced, Retry
 from .health import Heartbeat
 from .offsets import starting_offsets
@@ -39,7 +39,7 @@ _log = structlog.get_logger()
 _IDLE_SECONDS = 0.5  # how long an idle read waits: bounds the answer to SIGTERM
 _LAG_EVERY_SECONDS = 5.0
 _LOOK_BACK_EVERY_SECONDS = 30.0
-_TOPICS_SECONDS = 5.0
+_TOPICS_SECONDS = 30.0  # a slow broker shows a topic so long after its creation
 _LONGEST_PAUSE_SECONDS = 30.0
 _MOCK_CLUSTER = "mockCluster"  # how the cluster id of librdkafka's test.mock.num.brokers begins
 
@@ -140,7 +140,7 @@ class ConsumerLoop:
         _log.info("stage stopped", stage=self._stage.name)
 
     def _check_topics(self) -> None:
-        """Refuse to start on a test broker in production, or without a topic that records or dead letters go to."""
+        """Refuse to start on a test broker in production, or without a topic that is read or written."""
         cluster = self._cluster()
         if (cluster.cluster_id or "").startswith(_MOCK_CLUSTER):
             if self._process.environment == "production":
@@ -149,8 +149,7 @@ class ConsumerLoop:
                     "names librdkafka's mock broker, which keeps no promise; production needs an Apache Kafka",
                 )
             _log.warning("librdkafka's mock broker: good for a look around, not for guarantees")
-        missing = self._missing_topics(cluster)
-        deadline = time.monotonic() + _TOPICS_SECONDS
+        missing, deadline = self._missing_topics(cluster), time.monotonic() + _TOPICS_SECONDS
         while missing and time.monotonic() < deadline and not self._stop.wait(0.25):
             # Brokers learn of a topic a moment after its creation was confirmed.
             missing = self._missing_topics(self._cluster())
@@ -373,6 +372,13 @@ class ConsumerLoop:
             raise Fatal(
                 f"{message.topic()}[{message.partition()}]: the next offset is not in the log any more: records were "
                 "removed before they were read. Raise the topic's retention; to go on without them, reset the group."
+            )
+        if code in UNREADABLE:
+            metrics.unreadable_batches.labels(self._stage.name, message.topic()).inc()
+            raise Fatal(
+                f"{message.topic()}[{message.partition()}]@{message.offset()}: the batch that begins there cannot be "
+                f"unpacked ({error.name()}); kafka-dump-log shows it. To go on without it, stop the group and set its "
+                "offset behind it (kafka-consumer-groups --reset-offsets)."
             )
         if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise Fatal(f"{message.topic()}: the topic is gone", 78)

@@ -90,3 +90,10 @@ rebalances = counter("attribution_rebalances", "Partition assignments and revoca
 paused = gauge("attribution_paused", "1 while the stage waits for something outside that is away.", "stage")
 producer_epochs = counter("attribution_producer_epochs", "Transactional producers started anew on doubt.", "stage")
 deadlocks = counter("attribution_deadlocks", "Transactions that Postgres ended as a deadlock; each is tried again.")
+unreadable_batches = counter(
+    "attribution_unreadable_batches", "Batches of the log that cannot be unpacked; the stage stops at them.",
+    "stage", "topic",
+)  # fmt: skip
+stalled_seconds = gauge(
+    "attribution_stalled_seconds", "Time since the loop last turned, told by another thread than the loop's.", "stage"
+)

@@ -13,7 +13,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from .dead_letters import ATTEMPTS_HEADER, MAX_LETTER_BYTES, REDRIVEN_HEADER
+from .dead_letters import ATTEMPTS_HEADER, CUT_HEADER, MAX_LETTER_BYTES, REDRIVEN_HEADER
 from .errors import EXIT_DEPENDENCY_DOWN, Fatal
 from .records import Headers, Record
 from .settings import KafkaSettings
@@ -118,6 +118,9 @@ def redrive(kafka: KafkaSettings, letters: Iterable[Letter], sent: Callable[[Let
     producer = Producer({"message.max.bytes": MAX_LETTER_BYTES} | kafka.client_config() | config)
     try:
         for letter in letters:
+            if any(name == CUT_HEADER for name, _ in letter.headers):
+                failures.append(f"{letter.place}: holds the beginning of its record only; publish the record anew")
+                continue
             _produce(producer, letter, delivered(letter))
             producer.poll(0)
         left = producer.flush(_FLUSH_SECONDS)

@@ -81,6 +81,7 @@ def run_stage(service: str, version: str, make_stage: MakeStage) -> int:
         kafka = KafkaSettings.load()
         stage = make_stage(process)
         heartbeat = Heartbeat(stage.is_ready)
+        metrics.stalled_seconds.labels(stage.name).set_function(heartbeat.silent_seconds)
         port = serve(process.metrics_host, process.metrics_port, heartbeat)
         _log.info("health and metrics", port=port)
         loop = ConsumerLoop(stage, kafka, process, heartbeat)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.consumers.runtime.dead_letters import check_poison_share, dead_letter_message, dead_letter_topic
+from attributary.consumers.runtime.dead_letters import (
+    MAX_LETTER_BYTES,
+    check_poison_share,
+    dead_letter_message,
+    dead_letter_topic,
+)
 from attributary.consumers.runtime.errors import Fatal
 from attributary.consumers.runtime.records import DeadLetter, Record
 from attributary.consumers.stitcher.decode import Decoder
@@ -81,6 +88,39 @@ def test_the_valve_stops_and_says_where_to_look(dead: int, batch: int, most: flo
         check_poison_share(letters(dead), batch, most)
     assert "t[0]@0: truncated" in str(caught.value)
     assert caught.value.exit_code == 70
+
+
+def of_tenants(**numbers: int) -> list[DeadLetter]:
+    return [
+        DeadLetter(Record("t", 0, at, f"{tenant}|{at}".encode(), b"", 0), stage, None, "bad")
+        for tenant, number in numbers.items()
+        for at, stage in zip(range(number), cycle(("decode", "validate")), strict=False)
+    ]
+
+
+@pytest.mark.parametrize(
+    "dead", [of_tenants(acme=99), of_tenants(acme=190), of_tenants(acme=180, beta=10)], ids=["S6", "all", "nearly"]
+)
+def test_s6_poison_of_one_tenant_stops_nobody(dead: list[DeadLetter]) -> None:
+    check_poison_share(dead, 190, 0.5)
+
+
+@pytest.mark.parametrize(
+    "dead", [of_tenants(acme=60, beta=60), of_tenants(a=40, b=40, c=40), [*letters(60), *of_tenants(a=60)]]
+)
+def test_s6_poison_of_several_tenants_still_stops(dead: list[DeadLetter]) -> None:
+    with pytest.raises(Fatal, match="ATTRIBUTION_MAX_POISON_SHARE"):
+        check_poison_share(dead, 190, 0.5)
+
+
+@pytest.mark.parametrize(("key", "headers"), [(bytes(5_000_000), []), (b"k", [("own", bytes(6_000_000))]), (None, [])])
+def test_s4_whatever_is_too_large_is_cut(key: bytes | None, headers: list[tuple[str, bytes]]) -> None:
+    value = b"" if key and len(key) > 9 else bytes(MAX_LETTER_BYTES)
+    record = Record("t", 0, 1, key, value, 5, lambda: headers)
+    sent = dead_letter_message(DeadLetter(record, "decode", None, "too large"), "stitcher", GROUP)
+    size = len(sent.key or b"") + len(sent.value or b"") + sum(len(n) + len(v) for n, v in sent.headers)
+    assert size < 1_000_000
+    assert dict(sent.headers)["attribution-cut-bytes"] == str(len(value)).encode()
 
 
 def test_the_valve_is_open_at_one() -> None:

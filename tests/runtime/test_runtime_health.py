@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import subprocess
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
 
 import pytest
 
-from attributary.consumers.runtime import health
+from attributary.consumers.runtime import health, metrics
 from attributary.consumers.runtime.errors import ConfigError
 from attributary.consumers.runtime.health import Heartbeat, serve
 from attributary.consumers.runtime.logging import _mask
@@ -122,3 +126,35 @@ except ValueError:
     assert stack.index("LookupError: duplicate key") < stack.index("ValueError: duplicate key")
     assert stack.count("Traceback (most recent call last):") == 2
     assert 'File "<string>", line ' in stack
+
+
+def test_s13_half_sent_requests_take_few_threads_and_end(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_SOCKET_SECONDS", 0.5)
+    before = threading.active_count()
+    slow = [socket.create_connection((HOST, served.port)) for _ in range(200)]
+    try:
+        for one in slow:
+            with contextlib.suppress(OSError):
+                one.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
+        assert threading.active_count() - before <= health._MAX_THREADS
+        deadline = time.monotonic() + 60
+        status = 0
+        while status != 200 and time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                status = served.status("/livez")
+        assert status == 200
+    finally:
+        for one in slow:
+            one.close()
+
+
+def test_s10_a_loop_that_hangs_is_told_by_the_thread_that_serves_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    heartbeat = Heartbeat(lambda: True)
+    metrics.stalled_seconds.labels("hung").set_function(heartbeat.silent_seconds)
+    now = time.monotonic()
+    monkeypatch.setattr("attributary.consumers.runtime.health.time.monotonic", lambda: now + 500)
+    port = serve(HOST, 0, heartbeat)
+    line = next(
+        each for each in get(port, "/metrics")[1].splitlines() if 'attribution_stalled_seconds{stage="hung"}' in each
+    )
+    assert float(line.split()[-1]) >= 499

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
+import pytest
 from confluent_kafka import Producer
 
+from attributary.consumers.runtime.errors import Fatal
 from attributary.consumers.runtime.health import Heartbeat
 from attributary.consumers.runtime.loop import ConsumerLoop
 from attributary.consumers.runtime.records import DeadLetter, Outcome, Record
@@ -60,3 +63,30 @@ def test_the_largest_record_becomes_a_dead_letter_and_can_be_sent_again(fresh_to
     assert redrive(kafka, [letter_of(letter)], lambda _letter: None) == 1
     first, again = read_topic(kafka, TOUCHPOINTS, until_end=True)
     assert first.value == again.value == value
+
+
+def test_s4_a_record_too_large_for_its_dead_letter_goes_with_head_length_and_hash(fresh_topics: str) -> None:
+    value = bytes(50_000_000)  # compresses to kilobytes, so the broker takes it
+    producer = Producer(
+        {
+            "bootstrap.servers": fresh_topics,
+            "message.max.bytes": 100_000_000,
+            "compression.type": "zstd",
+            "log_level": 0,
+        }
+    )
+    producer.produce(TOUCHPOINTS, value, b"acme|k", headers=[("own", b"1")])
+    assert producer.flush(60) == 0
+    kafka = KafkaSettings(KAFKA_BOOTSTRAP_SERVERS=fresh_topics)
+    stage = Refusing()
+    stage.loop = ConsumerLoop(stage, kafka, ProcessSettings(), Heartbeat(stage.is_ready))
+    stage.loop.run()
+    (letter,) = read_topic(kafka, dead_letter_topic(TOUCHPOINTS, GROUP), until_end=True)
+    headers = dict(letter.headers)
+    assert letter.value == value[:65_536]
+    assert letter.key == b"acme|k"
+    assert headers["own"] == b"1"
+    assert headers["attribution-cut-bytes"] == b"50000000"
+    assert headers["attribution-cut-sha256"].decode() == hashlib.sha256(value).hexdigest()
+    with pytest.raises(Fatal, match="holds the beginning of its record only"):
+        redrive(kafka, [letter_of(letter)], lambda _letter: None)

@@ -10,6 +10,7 @@ import pytest
 from confluent_kafka import OFFSET_END, KafkaError, KafkaException, TopicPartition
 
 from attributary.consumers.runtime import loop as loop_module
+from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.errors import ConfigError, Fatal, Fenced, Retry
 from attributary.consumers.runtime.health import Heartbeat
 from attributary.consumers.runtime.loop import ConsumerLoop
@@ -408,6 +409,15 @@ def test_a_partition_given_away_between_two_reads_is_not_committed(bench: Bench)
 def test_records_that_were_removed_unread_stop_the_process(bench: Bench, code: int) -> None:
     with pytest.raises(Fatal, match="removed before they were read"):
         bench.turn(error(code))
+
+
+@pytest.mark.parametrize("code", [KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG])
+def test_s5_a_batch_that_cannot_be_unpacked_is_counted_and_stops_with_its_place(bench: Bench, code: int) -> None:
+    counted = metrics.unreadable_batches.labels(bench.stage.name, TOPIC)._value
+    before = counted.get()
+    with pytest.raises(Fatal, match=rf"{TOPIC}\[\d+\]@.*cannot be unpacked.*--reset-offsets"):
+        bench.turn(error(code))
+    assert counted.get() == before + 1
 
 
 def test_a_topic_that_is_gone_stops_the_process(bench: Bench) -> None:

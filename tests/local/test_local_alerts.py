@@ -1,0 +1,101 @@
+"""S10: what stops -> which alert -> within which time; each row is played to promtool, once broken and once healthy."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+RULES = Path(__file__).resolve().parents[2] / "deploy" / "prometheus" / "rules.yml"
+STAGES = ("stitcher", "attributor", "auditor", "sweeper", "trainer")
+FORWARDERS = ("forwarder-meta", "forwarder-ga4")
+
+
+def up(process: str, values: str, job: str = "attributary") -> tuple[str, str]:
+    return f'up{{job="{job}", process="{process}"}}', values
+
+
+# What stops, alert, minutes until it must fire, series.
+ROWS: list[tuple[str, str, int, list[tuple[str, str]]]] = [
+    *(
+        (f"{stage} is down", "AttributaryProcessDown", 4, [up(stage, "1 0x40")]) for stage in STAGES
+    ),
+    *(
+        (f"the target {stage} vanishes", "AttributaryProcessMissing", 12,
+         [up(other, "1x40") for other in STAGES if other != stage])
+        for stage in STAGES
+    ),
+    *(
+        (f"{name} dies", "AttributaryForwarderDown", 12, [up(name, "1x5 0x40", "attributary-forwarders")])
+        for name in FORWARDERS
+    ),
+    *(
+        (f"{name} starts again and again", "AttributaryCrashLoop", 12,
+         [(f'process_start_time_seconds{{job="{job}", process="{name}"}}', "0+120x40")])
+        for job, names in (("attributary", STAGES), ("attributary-forwarders", FORWARDERS)) for name in names
+    ),
+    *(
+        (f"{stage} hangs", "AttributaryStageHangs", 5, [(f'attribution_stalled_seconds{{stage="{stage}"}}', "0+60x40")])
+        for stage in STAGES
+    ),
+    ("events wait for the stitcher", "AttributaryInputWaits", 10,
+     [('attribution_oldest_unread_input_seconds{process="sweeper"}', "0+60x40")]),
+    ("a batch cannot be unpacked", "AttributaryUnreadableBatch", 3,
+     [('attribution_unreadable_batches_total{stage="stitcher", topic="t"}', "_ 1x40")]),
+    ("a group rewinds for ever", "AttributaryRewinds", 16,
+     [('attribution_batches_total{stage="stitcher", outcome="rewound"}', "0+1x40")]),
+    ("the first dead letters of a process", "AttributaryDeadLetters", 6,
+     [('attribution_dlq_records_total{stage="stitcher", topic="t", step="decode"}', "_x4 7x40")]),
+    ("one tenant floods the dead letters", "AttributaryDeadLettersMany", 10,
+     [('attribution_dlq_records_total{stage="stitcher", topic="t", step="decode"}', "0+500x40")]),
+    ("Postgres is away", "AttributaryPaused", 7, [('attribution_paused{stage="auditor"}', "1x40")]),
+]  # fmt: skip
+
+HEALTHY = [
+    *(up(stage, "1x90") for stage in STAGES),
+    # Never up: off for want of credentials.
+    *(up(name, "0x90", "attributary-forwarders") for name in FORWARDERS),
+    *((f'process_start_time_seconds{{job="attributary", process="{stage}"}}', "1x20 1000x70") for stage in STAGES),
+    *((f'attribution_stalled_seconds{{stage="{stage}"}}', "0.5x90") for stage in STAGES),
+    ('attribution_oldest_unread_input_seconds{process="sweeper"}', "2x90"),
+    ('attribution_dlq_records_total{stage="stitcher", topic="t", step="decode"}', "3x90"),
+]  # fmt: skip
+
+
+def play(series: list[tuple[str, str]], checks: list[dict[str, Any]], folder: Path) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool (Debian: prometheus) is not installed: no alert was tried")
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series],
+        "promql_expr_test": checks,
+    }
+    file = folder / "rows.test.yml"
+    file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": [test]}))
+    done = subprocess.run([promtool, "test", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("what", "alert", "minutes", "series"), ROWS, ids=[row[0] for row in ROWS])
+def test_s10_what_stops_is_told(
+    what: str, alert: str, minutes: int, series: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    assert what
+    firing = f'count(ALERTS{{alertname="{alert}", alertstate="firing"}}) > bool 0'
+    play(
+        series,
+        [{"expr": firing, "eval_time": f"{minutes}m", "exp_samples": [{"labels": "{}", "value": 1}]}],
+        tmp_path,
+    )
+
+
+def test_s10_nothing_is_told_of_a_healthy_installation(tmp_path: Path) -> None:
+    checks = [
+        {"expr": 'ALERTS{alertstate="firing"}', "eval_time": f"{minute}m", "exp_samples": []} for minute in (30, 60, 89)
+    ]
+    play(HEALTHY, checks, tmp_path)
