@@ -8,6 +8,7 @@ names the parameter. `Parameters.check` gives the submitter and the trainer the 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -43,6 +44,10 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
     "cancel": ("target_job_id",),
 }
 _FLAGS = {"true": True, "false": False}
+_AGO = re.compile(r"([0-9]{1,6})([smhd])")
+_UNIT_MICROS = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
+TIMES = ("from", "to", "split")
+"""Parameters that are times."""
 _MAX_VERSION = 999_999_999
 _MIN_DIGITS = 15  # of microseconds from 1973 on; fewer digits are another unit
 _MAX_MICROS = 7_258_118_400_000_000  # 2200-01-01 UTC; a later time is a typing error or another unit
@@ -235,13 +240,19 @@ class Parameters:
         return USER_PREFIX + user if user else ANONYMOUS_PREFIX + device if device else None
 
 
-def parse_time(text: str) -> int:
+def parse_time(text: str, now_micros: int | None = None) -> int:
     """Return the microseconds UTC of an ISO 8601 time with an offset, of a date (its midnight UTC), or of microseconds.
+
+    Args:
+        text: the time.
+        now_micros: present time, microseconds UTC; with it also ``30d``, ``2h``, ``15m``: so long ago. A job has none,
+            because its times must stay the same when it starts again.
 
     Raises:
         ValueError: it is none of these, or lies before 1970 or after 2200.
     """
-    micros = _micros(text)
+    ago = None if now_micros is None else _AGO.fullmatch(text)
+    micros = _micros(text) if ago is None else (now_micros or 0) - int(ago[1]) * _UNIT_MICROS[ago[2]]
     if not 0 <= micros <= _MAX_MICROS:
         raise ValueError("must lie between 1970 and 2200")
     return micros

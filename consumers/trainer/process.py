@@ -20,6 +20,7 @@ from attributary.schemas.codec import Codec
 from .idle_tasks import StateUpdater
 from .job_handlers import JobHandlers
 from .job_statuses import StatusPublisher
+from .memory import limit_memory
 from .stage import TrainerStage
 from .worker import HEARTBEAT_SECONDS, Worker, WorkerLimits, WorkerSessions
 
@@ -51,12 +52,21 @@ class TrainerSettings(Settings):
         description="How often an idle trainer updates the incremental state; seconds; 0: never.",
     )
 
+    memory_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        alias="TRAINER_MEMORY_BYTES",
+        description="A job that needs more memory fails; bytes; 0: no limit. Default: nine tenths of the limit of the "
+        "container (cgroup v2).",
+    )
+
 
 def make_stage(process: ProcessSettings) -> TrainerStage:
     """Build the stage from the environment."""
     kafka = KafkaSettings.load().client_config()
     dsn = stage_dsn(has_long_statements=True)
     settings, inactivity_micros = load(TrainerSettings), load(PolicySettings).policy().inactivity_micros
+    limit_memory(settings.memory_bytes)
     codec = make_codec(load(RegistrySettings))
     transport = KafkaTransport(kafka.pop("bootstrap.servers"), kafka)
     # Two codecs: the loop's thread and the worker's thread each use their own.

@@ -43,6 +43,7 @@ from .idle_tasks import StateUpdater
 from .job_handlers import JOB_ERRORS, JobHandlers
 from .job_requests import PARAMETERS
 from .job_statuses import StatusPublisher
+from .memory import MemoryLimitError
 
 register_points("trainer_before_finish", "trainer_after_finish")
 
@@ -260,7 +261,7 @@ class Worker:
             end = self._end(job, "cancelled")
         except ClaimLostError:
             end = _LOST
-        except JOB_ERRORS as error:
+        except (MemoryLimitError, *JOB_ERRORS) as error:
             end = self._end(job, "failed", str(error))
         finally:
             self._lease = None
@@ -268,8 +269,11 @@ class Worker:
         return _End(lease.outcome) if end is _LOST and lease.outcome else end
 
     def _complete(self, job: ClaimedJob, lease: JobLease) -> _End:
-        with map_errors():
-            decision = self._handlers.handle(job, lease)
+        try:
+            with map_errors():
+                decision = self._handlers.handle(job, lease)
+        except MemoryError:
+            raise MemoryLimitError from None
         crash_at("trainer_before_finish")
         with map_errors(), self._session.transaction() as connection:
             if heartbeat(connection, job, *lease.progress):

@@ -8,7 +8,7 @@ with touches, less the model's baseline, to the micro; what has no touch stays "
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,11 +24,12 @@ from attributary.consumers.store.models.timelines import Selection, TimelineRow,
 
 from .cohort import Cohort
 from .journey_analysis import select_converted, split_values
+from .journeys import pooled
+from .name_limits import OTHER, NameLimit, channel_limit, group_limit
 from .read_journeys import Progress, Window, converted_outcomes, no_progress, null_outcomes, read_journeys
 
 MAX_NAMES = 200
 """Names shown per dimension; the rest is summed up as "(other)", with the number of names."""
-_OTHER = "(other)"
 _DIMENSIONS = ("channel", "platform", "campaign")
 
 
@@ -68,6 +69,8 @@ class _Totals:
     conversions: int = 0
     with_touches: int = 0
     touches: int = 0
+    people_left_out: int = 0
+    pooled_names: dict[str, int] = field(default_factory=dict)
     net_micros: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     unattributed_micros: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     models: dict[str, dict[str, dict[str, _Sum]]] = field(default_factory=dict)
@@ -97,16 +100,26 @@ def analyze_batch(
         connection, Selection(window.tenant_id, since=window.since, until=window.until)
     )
     currency = next(iter(currencies), None)
-    totals, cohort = _Totals(), Cohort()
+    limits = {
+        "channel": channel_limit(connection, window.tenant_id),
+        "platform": group_limit(connection, window.tenant_id, "platform"),
+        "campaign": group_limit(connection, window.tenant_id, "campaign"),
+    }
+    totals, cohort = _Totals(pooled_names={f"{name}s": limit.pooled for name, limit in limits.items()}), Cohort()
     for journeys in read_journeys(connection, window, inactivity_micros, progress):
+        totals.people_left_out += journeys.left_out
         kept = chosen.keeps(journeys.converted, journeys.touches)
         batch, conversions, touches = select_converted(journeys, kept)
         if conversions:
-            _add(totals, batch, conversions, touches, models)
-        cohort.add(batch, converted_outcomes(conversions, currency))
+            _add(totals, batch, conversions, touches, models, limits)
+        cohort.add(pooled(batch, limits["channel"]), converted_outcomes(conversions, currency))
         lost = chosen.keeps(journeys.nulls, journeys.null_touches)
-        cohort.add(journeys.nulls.select(lost), null_outcomes(int(lost.sum())))
-    return _report(totals, models) | {"currency": currency} | cohort.report()
+        cohort.add(pooled(journeys.nulls.select(lost), limits["channel"]), null_outcomes(int(lost.sum())))
+    return (
+        _report(totals, models)
+        | {"currency": currency, "people_left_out": totals.people_left_out, "pooled_names": totals.pooled_names}
+        | cohort.report()
+    )
 
 
 def _add(
@@ -115,6 +128,7 @@ def _add(
     conversions: Sequence[TimelineRow],
     touches: Sequence[TimelineRow],
     models: ModelSet,
+    limits: Mapping[str, NameLimit],
 ) -> None:
     totals.conversions += len(conversions)
     totals.with_touches += int((batch.lengths > 0).sum())
@@ -126,9 +140,9 @@ def _add(
     journey = batch.journey_of_touch
     currencies = [conversions[place].group for place in journey.tolist()]
     names = {
-        "channel": [row.kind for row in touches],
-        "platform": [row.group for row in touches],
-        "campaign": [row.campaign for row in touches],
+        "channel": limits["channel"].names([row.kind for row in touches]),
+        "platform": limits["platform"].names([row.group for row in touches]),
+        "campaign": limits["campaign"].names([row.campaign for row in touches]),
     }
     for model in models.models:
         fallen = model.fallback(batch)
@@ -191,7 +205,11 @@ def _report(totals: _Totals, models: ModelSet) -> dict[str, Any]:
                     if model.name in totals.baselines
                     else None,
                     **{
-                        f"{dimension}s": _names(totals.models[model.name][dimension], totals.with_touches)
+                        f"{dimension}s": _names(
+                            totals.models[model.name][dimension],
+                            totals.with_touches,
+                            totals.pooled_names[f"{dimension}s"],
+                        )
                         for dimension in _DIMENSIONS
                     },
                 }
@@ -220,11 +238,13 @@ def _compare(models: Sequence[dict[str, Any]]) -> None:
                 row["spread_over_models"] = max(found) - min(found) if len(found) > 1 else None
 
 
-def _names(sums: dict[str, _Sum], number: int) -> list[dict[str, Any]]:
-    """Return the rows of a dimension, the largest credit first; beyond `MAX_NAMES` they are summed up."""
+def _names(sums: dict[str, _Sum], number: int, pooled_names: int) -> list[dict[str, Any]]:
+    """Return the rows of a dimension, the largest credit first; beyond `MAX_NAMES`, and pooled, they are summed up."""
     ranked = sorted(sums.items(), key=lambda entry: (-entry[1].credit, entry[0]))
+    pool = [each for each in ranked if pooled_names and each[0] == OTHER]
+    ranked = [each for each in ranked if each not in pool]
     rows = [_row(name, entry, number) for name, entry in ranked[:MAX_NAMES]]
-    if rest := ranked[MAX_NAMES:]:
+    if rest := ranked[MAX_NAMES:] + pool:
         micros: dict[str, int] = defaultdict(int)
         for _, entry in rest:
             for currency, value in entry.micros.items():
@@ -232,8 +252,8 @@ def _names(sums: dict[str, _Sum], number: int) -> list[dict[str, Any]]:
         credit = sum(entry.credit for _, entry in rest)
         rows.append(
             {
-                "name": _OTHER,
-                "names": len(rest),
+                "name": OTHER,
+                "names": len(rest) - len(pool) + pooled_names,
                 "credit": credit,
                 "share": credit / number,
                 "interval": None,

@@ -17,9 +17,18 @@ from attributary.attribution_core.models.posterior import dirichlet_removal, sum
 from attributary.attribution_core.models.shapley import simplified
 from attributary.attribution_core.statistics.state import JourneyState
 
-NO_CONVERSIONS = "unavailable: no conversions"
-ONLY_CONVERSIONS = "conversions only: removal effects say no more than presence"
-NO_SUPPORT = "insufficient data: no channel is in enough conversions, so every journey is credited by the fallback"
+NO_CONVERSIONS = (
+    "unavailable: no conversions with touchpoints in the window; choose a longer window, or import conversions"
+)
+ONLY_CONVERSIONS = (
+    "conversions only: nobody counts as not converting yet; if the data is complete (an import), train with closing "
+    "all (--closing all), else wait until the sweeper closes people"
+)
+NO_SUPPORT = (
+    "insufficient data: no channel is in enough conversions, so the fallback rule credits every journey; choose a "
+    "longer window, or a lower minimum_conversions"
+)
+"""Why a version is not good for crediting, each with its cure; what stands before the colon never changes."""
 OK = "ok"
 INSUFFICIENT = "insufficient data"
 

@@ -24,9 +24,12 @@ from attributary.consumers.store.models.timelines import Selection, conversions_
 
 from .channel_report import channel_report
 from .incremental_state import snapshot
+from .journeys import pooled
+from .name_limits import channel_limit, check_sets
 from .read_journeys import Closing, Progress, Window, converted_outcomes, no_progress, null_outcomes, read_journeys
 
 MAX_PATHS = 200_000
+_MAX_PATH_TOUCHES = 5_000_000  # of all distinct paths: 40 MB
 _DRAWS = 200
 
 Path = tuple[str, ...]
@@ -41,11 +44,16 @@ class Cohort:
     def __init__(self) -> None:
         self._state = JourneyState.empty()
         self._paths: dict[Path, list[int]] | None = {}
+        self._touches = 0  # of the distinct paths
         self._lags: list[Ints] = []  # microseconds from first touch to conversion
 
     def add(self, batch: JourneyBatch, outcomes: Outcomes) -> None:
-        """Add journeys."""
-        self._state = self._state.add(JourneyState.fit(batch, outcomes))
+        """Add journeys.
+
+        Raises:
+            TooLargeError: they have too many distinct sets of channels.
+        """
+        self._state = check_sets(self._state.add(JourneyState.fit(batch, outcomes)))
         if self._paths is None:
             return
         converted = (outcomes.conversions > 0) & (batch.lengths > 0)
@@ -54,10 +62,14 @@ class Cohort:
         offsets = batch.offsets.tolist()
         ends = zip(outcomes.conversions.tolist(), outcomes.nulls.tolist(), outcomes.value_micros.tolist(), strict=True)
         for place, counts in enumerate(ends):
-            entry = self._paths.setdefault(tuple(names[offsets[place] : offsets[place + 1]]), [0, 0, 0])
+            path = tuple(names[offsets[place] : offsets[place + 1]])
+            entry = self._paths.get(path)
+            if entry is None:
+                entry = self._paths[path] = [0, 0, 0]
+                self._touches += len(path)
             for kind, number in enumerate(counts):
                 entry[kind] += number
-        if len(self._paths) > MAX_PATHS:
+        if len(self._paths) > MAX_PATHS or self._touches > _MAX_PATH_TOUCHES:
             self._paths = None
             self._lags.clear()
 
@@ -134,8 +146,8 @@ def cohort_of(
     """
     selection = Selection(window.tenant_id, since=window.since, until=window.until)
     currency = next(iter(conversions_by_currency(connection, selection)), None)
-    cohort = Cohort()
+    cohort, limit = Cohort(), channel_limit(connection, window.tenant_id)
     for journeys in read_journeys(connection, window, inactivity_micros, progress):
-        cohort.add(journeys.converted, converted_outcomes(journeys.conversions, currency))
-        cohort.add(journeys.nulls, null_outcomes(len(journeys.nulls)))
+        cohort.add(pooled(journeys.converted, limit), converted_outcomes(journeys.conversions, currency))
+        cohort.add(pooled(journeys.nulls, limit), null_outcomes(len(journeys.nulls)))
     return cohort

@@ -92,15 +92,21 @@ def contributions_of(found: FinishedJourneys) -> dict[str, Contribution]:
     return contributed
 
 
+def by_period(journeys: Iterable[Journey]) -> dict[Period, list[Journey]]:
+    """Group journeys by period."""
+    found: dict[Period, list[Journey]] = {}
+    for journey in journeys:
+        found.setdefault(journey.period, []).append(journey)
+    return found
+
+
 def states_of(journeys: Iterable[Journey]) -> dict[Period, JourneyState]:
     """Sum journeys up by period."""
-    by_period: dict[Period, list[Journey]] = {}
-    for journey in journeys:
-        by_period.setdefault(journey.period, []).append(journey)
-    return {period: _state(found) for period, found in by_period.items()}
+    return {period: state_of(found) for period, found in by_period(journeys).items()}
 
 
-def _state(journeys: Sequence[Journey]) -> JourneyState:
+def state_of(journeys: Sequence[Journey]) -> JourneyState:
+    """Return the sums of journeys; memory grows with the square of their channels."""
     batch = JourneyBatch.of_paths([journey.path for journey in journeys])
     converted = np.fromiter((journey.currency != NULL for journey in journeys), np.bool_, len(journeys))
     values = np.fromiter((journey.value_micros for journey in journeys), np.int64, len(journeys))
@@ -112,16 +118,16 @@ class Change:
     """The difference between old and new contributions of some people.
 
     Attributes:
-        retracted: sums to subtract, by period.
-        added: sums to add, by period.
+        retracted: journeys to subtract, by period.
+        added: journeys to add, by period.
         people: how many more people.
         open_touches: how many more touches of journeys that are not finished.
         passed_over: how many more touches that count for no conversion although one followed.
         policies: how many more conversions by the policy that they pin.
     """
 
-    retracted: Mapping[Period, JourneyState]
-    added: Mapping[Period, JourneyState]
+    retracted: Mapping[Period, Sequence[Journey]]
+    added: Mapping[Period, Sequence[Journey]]
     people: int
     open_touches: int
     passed_over: int
@@ -138,8 +144,8 @@ def change(old: Iterable[StoredContribution], new: Iterable[StoredContribution])
         if journey.currency != NULL:
             policies[journey.policy] += number
     return Change(
-        states_of((-journeys).elements()),
-        states_of((+journeys).elements()),
+        by_period((-journeys).elements()),
+        by_period((+journeys).elements()),
         len(after) - len(before),
         sum(each.open_touches for each in after) - sum(each.open_touches for each in before),
         sum(each.passed_over for each in after) - sum(each.passed_over for each in before),

@@ -2,7 +2,8 @@
 
 There is one state a tenant. It counts all finished journeys, with the people that the sweeper closed as closed
 (`Closing.SWEPT`) and with the inactivity time of the policy in force. Another inactivity time rebuilds it. The sums are
-by day and currency, so they serve any currency and any half-life.
+by day and currency, so they serve any currency and any half-life. A tenant with more than `MAX_CHANNELS` channels on a
+day has no state: it is suspended, its changes are dropped, and `rebuild` tries again.
 
 Invariant: once no change is pending, the state equals a fresh reading of the store, bit by bit (`verify`). A step is
 one transaction over one snapshot: pending changes, contributions, sums and totals. It is bounded by people, and a
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import psycopg
+import structlog
 
 from attributary.attribution_core.statistics.state import JourneyState
 from attributary.consumers.runtime.crash_points import crash_at, register_points
@@ -31,6 +33,7 @@ from attributary.consumers.store.models.incremental_state import (
     Period,
     StoredContribution,
     Totals,
+    channels_of_periods,
     clear,
     contributions,
     count_contributions,
@@ -39,18 +42,27 @@ from attributary.consumers.store.models.incremental_state import (
     replace_periods,
     state_lock,
     store_totals,
+    stream_periods,
     totals_of,
 )
 from attributary.consumers.store.models.timelines import Selection, stored_policies, stream_timelines
 
-from .contributions import Change, change, contributions_of
-from .journeys import FinishRules, finished_journeys
+from .contributions import Change, change, contributions_of, state_of
+from .journeys import FinishRules, finished_journeys, parts_of_people
+from .name_limits import MAX_CHANNELS, OTHER, TooLargeError, check_cells
 from .read_journeys import Closing, Progress, ReadCounts, Window, WindowStatistics, no_progress, read_journeys
 
 register_points("trainer_in_state_step", "trainer_before_state_commit")
 
+_log = structlog.get_logger()
+
 STEP_PEOPLE = 2_000
 """Changed people a step; a job waits for one step at most."""
+
+
+TOO_MANY_CHANNELS = (
+    f"a day has more than {MAX_CHANNELS} channels; trainings read the store and pool rare channels as {OTHER}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,36 +137,47 @@ def step(connection: psycopg.Connection, tenant_id: str, inactivity_micros: int,
     if totals is None or totals.inactivity_micros != inactivity_micros:
         totals = start_anew(connection, tenant_id, inactivity_micros)
     people = take_changes(connection, tenant_id, limit)
-    if not people:
-        return Step(0, 0)
+    if not people or totals.suspended is not None:
+        return Step(len(people), 0)
     old = contributions(connection, tenant_id, people)
     new: dict[str, StoredContribution] = {}
     rules = FinishRules(stored_policies(connection), inactivity_micros)
     for rows in stream_timelines(connection, Selection(tenant_id, people=people)):
-        found = contributions_of(finished_journeys(rows, rules))
-        new |= {key: each.stored() for key, each in found.items()}
+        for part in parts_of_people(rows):
+            found = contributions_of(finished_journeys(part, rules))
+            new |= {key: each.stored() for key, each in found.items()}
     changed = [key for key in people if old.get(key) != new.get(key)]
     gone = [key for key in changed if key in old]
     come = {key: new[key] for key in changed if key in new}
     difference = change((old[key] for key in gone), come.values())
     replace_contributions(connection, tenant_id, gone, come)
     crash_at("trainer_in_state_step")
-    _replace_sums(connection, tenant_id, difference)
+    if not _replace_sums(connection, tenant_id, difference):
+        clear(connection, tenant_id)
+        store_totals(connection, tenant_id, Totals(inactivity_micros, 0, 0, 0, {}, 0, TOO_MANY_CHANNELS))
+        _log.warning("incremental state suspended", tenant=tenant_id, why=TOO_MANY_CHANNELS)
+        return Step(len(people), 0)
     store_totals(connection, tenant_id, _moved(totals, difference, len(changed)))
     crash_at("trainer_before_state_commit")
     return Step(len(people), len(changed))
 
 
-def _replace_sums(connection: psycopg.Connection, tenant_id: str, difference: Change) -> None:
+def _replace_sums(connection: psycopg.Connection, tenant_id: str, difference: Change) -> bool:
+    """Replace the sums of a change. Return False for a day with too many channels: then nothing more is done."""
     touched = sorted(set(difference.retracted) | set(difference.added))
     documents = periods(connection, tenant_id, touched)
     empty = JourneyState.empty()
     renewed: dict[Period, Mapping[str, object] | None] = {}
     for period in touched:
+        retracted, added = difference.retracted.get(period, ()), difference.added.get(period, ())
+        channels = {channel for journey in (*retracted, *added) for channel in journey.path}
+        if len(channels.union(documents.get(period, {}).get("channels", ()))) > MAX_CHANNELS:
+            return False
         before = JourneyState.from_document(documents[period]) if period in documents else empty
-        after = before.replace(difference.retracted.get(period, empty), difference.added.get(period, empty))
+        after = before.replace(state_of(retracted), state_of(added))
         renewed[period] = after.to_document() if after.sets else None
     replace_periods(connection, tenant_id, renewed)
+    return True
 
 
 def _moved(totals: Totals, difference: Change, replaced: int) -> Totals:
@@ -212,12 +235,31 @@ def current_statistics(
         progress: as for `catch_up`.
     """
     with snapshot(connection):
-        if totals_of(connection, tenant_id) is None:
+        totals = totals_of(connection, tenant_id)
+        if totals is None or totals.suspended is not None:
             return None
     catch_up(connection, tenant_id, inactivity_micros, progress)
     with state_lock(connection, wait=True), fresh_snapshot(connection):
         _apply_pending(connection, tenant_id, inactivity_micros)
-        return _statistics(connection, tenant_id, currency)
+        return _statistics(connection, tenant_id, currency) if _fits(connection, tenant_id) else None
+
+
+def _fits(connection: psycopg.Connection, tenant_id: str) -> bool:
+    """Tell whether the sums of a tenant are there, and small enough for one training."""
+    totals = totals_of(connection, tenant_id)
+    if totals is None or totals.suspended is not None:
+        return False
+    names, sizes = set[str](), list[int]()
+    for channels in channels_of_periods(connection, tenant_id):
+        names.update(channels)
+        sizes.append(len(channels))
+        if len(names) > MAX_CHANNELS:
+            return False
+    try:
+        check_cells(sizes)
+    except TooLargeError:
+        return False
+    return True
 
 
 def _apply_pending(connection: psycopg.Connection, tenant_id: str, inactivity_micros: int) -> None:
@@ -228,7 +270,7 @@ def _apply_pending(connection: psycopg.Connection, tenant_id: str, inactivity_mi
 def _statistics(connection: psycopg.Connection, tenant_id: str, currency: str | None) -> WindowStatistics:
     totals = totals_of(connection, tenant_id) or Totals(0, 0, 0, 0, {}, 0)
     states = {
-        period: JourneyState.from_document(document) for period, document in periods(connection, tenant_id).items()
+        period: JourneyState.from_document(document) for period, document in stream_periods(connection, tenant_id)
     }
     counts = ReadCounts(totals.people, totals.open_touches, totals.passed_over)
     return WindowStatistics.of_periods(states, counts, tuple(totals.policies), currency=currency, is_incremental=True)
@@ -250,6 +292,9 @@ def verify(
     catch_up(connection, tenant_id, inactivity_micros)
     with state_lock(connection, wait=True), fresh_snapshot(connection):
         _apply_pending(connection, tenant_id, inactivity_micros)
+        totals = totals_of(connection, tenant_id)
+        if totals is not None and totals.suspended is not None:
+            raise TooLargeError(f"tenant {tenant_id} has no incremental state: {totals.suspended}")
         return _compared(connection, tenant_id, inactivity_micros, progress)
 
 
@@ -264,7 +309,8 @@ def _compared(connection: psycopg.Connection, tenant_id: str, inactivity_micros:
         wrong += sum(stored.get(key) != each for key, each in everybody.items())
         difference = change((), everybody.values())
         expected = _moved(expected, difference, 0)
-        for period, state in difference.added.items():
+        for period, journeys in difference.added.items():
+            state = state_of(journeys)
             fresh[period] = fresh[period].add(state) if period in fresh else state
     kept = periods(connection, tenant_id)
     documents = {period: state.to_document() for period, state in fresh.items()}

@@ -14,20 +14,30 @@ A touchpoint of a person is in one of four places (touchpoints of robots are nev
   the inactivity time: the journey may still convert.
 
 Invariant: the journeys are a function of the timelines and the rules alone; cutting the timelines into chunks of whole
-people in another way gives the same journeys.
+people in another way gives the same journeys. Work and memory are bounded per person: a person with more than
+`MAX_PERSON_PAIRS` pairs is left out, and counted.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 
 import numpy as np
 
 from attributary.attribution_core.domain.journeys import ChannelIndex, Flags, Ints, JourneyBatch
 from attributary.attribution_core.domain.lookback import LookbackPolicy
 from attributary.consumers.store.models.timelines import TimelineRow
+
+from .name_limits import NameLimit
+
+MAX_PERSON_PAIRS = 100_000
+"""Pairs of a conversion and a touch in its longest window, of one person: with more the person is left out."""
+_MAX_PAIRS = 2_000_000  # conversions x touches of the people of a part, unless it is one person
 
 
 class UnknownPolicyError(LookupError):
@@ -75,6 +85,7 @@ class FinishedJourneys:
         open_rows: touches of journeys that are not finished.
         passed_over_rows: touches that count for no conversion although one followed.
         people: number of people.
+        left_out: of these, people with too many pairs of conversions and touches: none of their journeys is here.
     """
 
     converted: JourneyBatch
@@ -85,6 +96,7 @@ class FinishedJourneys:
     open_rows: Sequence[TimelineRow]
     passed_over_rows: Sequence[TimelineRow]
     people: int
+    left_out: int = 0
 
     @property
     def open_touches(self) -> int:
@@ -135,6 +147,36 @@ class _Reach:
     high: Ints
 
 
+def parts_of_people(rows: Sequence[TimelineRow], max_pairs: int = _MAX_PAIRS) -> Iterator[Sequence[TimelineRow]]:
+    """Split the timelines of whole people into parts of bounded work.
+
+    Args:
+        rows: a chunk of `stream_timelines`.
+        max_pairs: a part has at most so many conversions times touches, summed over people, or one person.
+    """
+    start, stop, pairs = 0, 0, 0
+    for _, timeline in groupby(rows, attrgetter("journey_key")):
+        is_conversion = [row.is_conversion for row in timeline]
+        conversions = sum(is_conversion)
+        more = conversions * (len(is_conversion) - conversions)
+        if pairs + more > max_pairs and stop > start:
+            yield rows[start:stop]
+            start, pairs = stop, 0
+        pairs += more
+        stop += len(is_conversion)
+    if stop > start:
+        yield rows[start:stop] if start else rows
+
+
+def pooled(batch: JourneyBatch, limit: NameLimit) -> JourneyBatch:
+    """Return journeys with the channels beyond a limit as "(other)"; direct stays direct."""
+    if limit.kept is None:
+        return batch
+    names = limit.names(batch.index.names)
+    index = ChannelIndex.of(names)
+    return replace(batch, channels=index.encode(names)[batch.channels], index=index)
+
+
 def finished_journeys(rows: Sequence[TimelineRow], rules: FinishRules) -> FinishedJourneys:
     """Cut the timelines of whole people into finished journeys.
 
@@ -150,6 +192,9 @@ def finished_journeys(rows: Sequence[TimelineRow], rules: FinishRules) -> Finish
     wanted = rules.conversion_types
     conversions = [row for row in rows if row.is_conversion and (wanted is None or row.kind in wanted)]
     reach = _reach(touches, conversions, person_of, rules)
+    if crowded := _crowded(conversions, reach):
+        found = finished_journeys([row for row in rows if row.journey_key not in crowded], rules)
+        return replace(found, people=len(person_of), left_out=len(crowded))
     conversion_of, place_of = _counting_pairs(touches, conversions, reach, rules)
     nulls, null_places, open_places, passed_over = _nulls(touches, reach, place_of, rules)
 
@@ -202,6 +247,17 @@ def _reach(
     return _Reach(places[0], places[1], places[2])
 
 
+def _crowded(conversions: Sequence[TimelineRow], reach: _Reach) -> set[str]:
+    """Return the journey keys of people with too many pairs."""
+    lengths = reach.high - reach.low
+    if int(lengths.sum()) <= MAX_PERSON_PAIRS:
+        return set()
+    pairs: Counter[str] = Counter()
+    for row, number in zip(conversions, lengths.tolist(), strict=True):
+        pairs[row.journey_key] += number
+    return {key for key, number in pairs.items() if number > MAX_PERSON_PAIRS}
+
+
 def _counting_pairs(
     touches: _Touches, conversions: Sequence[TimelineRow], reach: _Reach, rules: FinishRules
 ) -> tuple[Ints, Ints]:
@@ -221,14 +277,17 @@ def _counting_pairs(
     conversion_kinds, conversion_kind = _kinds([(row.detail, row.kind) for row in conversions])
     counts = np.zeros(conversion_of.size, dtype=np.bool_)
     no_robot = np.zeros(1, dtype=np.bool_)
-    for number, (version, conversion_type) in enumerate(conversion_kinds):
-        policy = rules.policies[version]
+    kind_of = conversion_kind[conversion_of]
+    order = np.argsort(kind_of, kind="stable")
+    bounds = np.searchsorted(kind_of[order], np.arange(len(conversion_kinds) + 1)).tolist()
+    for (version, conversion_type), low, high in zip(conversion_kinds, bounds[:-1], bounds[1:], strict=True):
+        policy, pairs = rules.policies[version], order[low:high]
+        met, of_pair = np.unique(touch_kind[place_of[pairs]], return_inverse=True)
+        kinds = [touch_kinds[kind] for kind in met.tolist()]
         windows = np.array(
-            [policy.window_micros(channel, conversion_type, how) for channel, how in touch_kinds], dtype=np.int64
+            [policy.window_micros(channel, conversion_type, how) for channel, how in kinds], dtype=np.int64
         )
-        pairs = np.flatnonzero(conversion_kind[conversion_of] == number)
-        window = windows[touch_kind[place_of[pairs]]]
-        counts[pairs] = policy.counts_many(ages[pairs], window, delays[pairs], no_robot)
+        counts[pairs] = policy.counts_many(ages[pairs], windows[of_pair], delays[pairs], no_robot)
     return conversion_of[counts], place_of[counts]
 
 

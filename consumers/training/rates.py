@@ -83,6 +83,8 @@ def _report(observed: ObservedExposures, free: PoissonFit, model: PoissonModel) 
             "conversions": conversions,
             "conversions_unwatched": observed.unwatched,
             "people": observed.people,
+            "people_left_out": observed.left_out,
+            "pooled_channels": observed.pooled,
             "sampled_share": 1 / 2**observed.halvings,
             "watched_days": float(counts.days.sum()),
             "distinct_exposures": len(counts.exposures),

@@ -15,7 +15,7 @@ the people is observed, chosen by a checksum of their key. The report has the sh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
@@ -36,9 +36,12 @@ from attributary.consumers.store.models.timelines import (
     stream_timelines,
 )
 
+from .journeys import MAX_PERSON_PAIRS, parts_of_people
+from .name_limits import NameLimit, channel_limit
 from .read_journeys import Progress, Window, no_progress
 
 _MAX_PATHS = 200_000
+_MAX_PATH_TOUCHES = 2_000_000  # of all paths: about 150 MB
 _MAX_SIZE = 40_000_000  # of `ExposureCounts.size`: half a gigabyte while the rates are fitted
 _REACH = AGE_BOUNDS[-1]
 
@@ -58,6 +61,9 @@ class ObservedExposures:
         unwatched: conversions of people without a touch before, or with touches that are too old: not in the counts.
         paths: conversions by the touches in their reach, for the totals of channels; at most 200,000 distinct ones.
         paths_left_out: conversions with a path beyond those.
+        left_out: people with more events than a person can have.
+        pooled: channels beyond the limit, counted as "(other)".
+        path_touches: touches of all distinct paths.
     """
 
     counts: ExposureCounts
@@ -67,6 +73,9 @@ class ObservedExposures:
     unwatched: int = 0
     paths: Counter[Path] = field(default_factory=Counter)
     paths_left_out: int = 0
+    left_out: int = 0
+    pooled: int = 0
+    path_touches: int = 0
 
 
 class _TooManyError(Exception):
@@ -98,19 +107,22 @@ def read_exposures(
     earliest = None if window.since is None else window.since - _REACH
     selection = Selection(window.tenant_id, person, earliest, until)
     total = count_people(connection, selection)
-    found = ObservedExposures(ExposureCounts.none(), until)
+    limit = channel_limit(connection, window.tenant_id)
+    found = ObservedExposures(ExposureCounts.none(), until, pooled=limit.pooled)
     while True:
-        counting, done = _Counting(max_size), 0
+        counting, done, large = _Counting(max_size), 0, list[str]()
         progress(done, total)
         try:
-            for rows in stream_timelines(connection, selection):
-                counting.add(_count(rows, replace(window, until=until), found))
+            for rows in stream_timelines(connection, selection, on_left_out=large.append):
+                for part in parts_of_people(rows):
+                    counting.add(_count(part, replace(window, until=until), limit, found))
                 done += sum(1 for _ in groupby(rows, attrgetter("journey_key")))
                 progress(done, total)
+            found.left_out += len(large)
             found.counts = counting.whole()
         except _TooManyError:
             # The share follows from the data alone, because it depends on all people of the window.
-            found = ObservedExposures(ExposureCounts.none(), until, found.halvings + 1)
+            found = ObservedExposures(ExposureCounts.none(), until, found.halvings + 1, pooled=limit.pooled)
         else:
             return found
 
@@ -141,7 +153,7 @@ class _Counting:
         return total
 
 
-def _count(rows: Sequence[TimelineRow], window: Window, found: ObservedExposures) -> ExposureCounts:
+def _count(rows: Sequence[TimelineRow], window: Window, limit: NameLimit, found: ObservedExposures) -> ExposureCounts:
     """Return the counts of a chunk; people, paths and left-out conversions are added to `found`."""
     until = window.until or 0
     since = until if window.since is None else window.since
@@ -150,17 +162,11 @@ def _count(rows: Sequence[TimelineRow], window: Window, found: ObservedExposures
     for key, timeline in groupby(rows, attrgetter("journey_key")):
         if crc32(key.encode()) & ((1 << found.halvings) - 1):
             continue
-        touches: list[TimelineRow] = []
-        ended: list[tuple[TimelineRow, int]] = []
-        for row in timeline:
-            if row.at >= until or (earliest is not None and row.at < earliest):
-                continue
-            if not row.is_conversion:
-                touches.append(row)
-            elif (window.since is None or row.at >= window.since) and (
-                not window.conversion_types or row.kind in window.conversion_types
-            ):
-                ended.append((row, len(touches)))
+        touches, ended = _events(timeline, window, earliest, until)
+        if sum(seen for _, seen in ended) > MAX_PERSON_PAIRS:
+            found.left_out += 1
+            continue
+        touches = _pooled(touches, limit)
         if touches:
             found.people += 1
             people.add(touches, until)
@@ -175,11 +181,39 @@ def _count(rows: Sequence[TimelineRow], window: Window, found: ObservedExposures
     return ExposureCounts.observe(people.batch(index), conversions.batch(index), begin, until)
 
 
+def _events(
+    timeline: Iterable[TimelineRow], window: Window, earliest: int | None, until: int
+) -> tuple[list[TimelineRow], list[tuple[TimelineRow, int]]]:
+    """Return the touches of a person, and the conversions with the number of touches before each."""
+    touches: list[TimelineRow] = []
+    ended: list[tuple[TimelineRow, int]] = []
+    for row in timeline:
+        if row.at >= until or (earliest is not None and row.at < earliest):
+            continue
+        if not row.is_conversion:
+            touches.append(row)
+        elif (window.since is None or row.at >= window.since) and (
+            not window.conversion_types or row.kind in window.conversion_types
+        ):
+            ended.append((row, len(touches)))
+    return touches, ended
+
+
+def _pooled(touches: list[TimelineRow], limit: NameLimit) -> list[TimelineRow]:
+    if limit.kept is None:
+        return touches
+    names = limit.names([row.kind for row in touches])
+    return [row._replace(kind=name) for row, name in zip(touches, names, strict=True)]
+
+
 def _remember(touches: Sequence[TimelineRow], at: int, found: ObservedExposures) -> None:
     classes = np.searchsorted(AGE_BOUNDS, [at - touch.at for touch in touches], side="right").tolist()
     path = tuple((touch.kind, age) for touch, age in zip(touches, classes, strict=True) if age < len(AGE_BOUNDS))
-    if path in found.paths or len(found.paths) < _MAX_PATHS:
+    if path in found.paths:
         found.paths[path] += 1
+    elif len(found.paths) < _MAX_PATHS and found.path_touches + len(path) <= _MAX_PATH_TOUCHES:
+        found.paths[path] = 1
+        found.path_touches += len(path)
     else:
         found.paths_left_out += 1
 

@@ -7,7 +7,7 @@ the size of the chunks changes nothing, and they can be built again at any time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
@@ -29,7 +29,8 @@ from attributary.consumers.store.models.timelines import (
 )
 
 from .contributions import NULL, contributions_of, in_currency, most_common_currency, states_of, summed
-from .journeys import FinishedJourneys, FinishRules, finished_journeys
+from .journeys import FinishedJourneys, FinishRules, finished_journeys, parts_of_people, pooled
+from .name_limits import NameLimit, channel_limit, check_cells, check_sets
 
 Progress = Callable[[int, int | None], None]
 
@@ -78,12 +79,16 @@ class ReadCounts:
 
     Attributes:
         people: number of people.
+        people_left_out: of these, people with more events than a person can have; not used.
+        pooled_channels: channels beyond the limit, counted as "(other)".
         open_touches: touches of journeys that are not finished; unused.
         passed_over: touches that count for no conversion although one followed; unused.
         foreign_currency: conversions in another currency than the statistics; they count without value.
     """
 
     people: int = 0
+    people_left_out: int = 0
+    pooled_channels: int = 0
     open_touches: int = 0
     passed_over: int = 0
     foreign_currency: int = 0
@@ -156,11 +161,16 @@ def read_journeys(
     total = count_people(connection, selection)
     done = 0
     progress(done, total)
-    for rows in stream_timelines(connection, selection):
-        journeys = finished_journeys(rows, rules)
-        done += journeys.people
-        yield journeys
+    large: list[str] = []
+    for rows in stream_timelines(connection, selection, on_left_out=large.append):
+        for part in parts_of_people(rows):
+            journeys = finished_journeys(part, rules)
+            done += journeys.people
+            yield journeys
         progress(done, total)
+    if large:
+        yield replace(finished_journeys((), rules), people=len(large), left_out=len(large))
+        progress(done + len(large), total)
 
 
 def _silent_since(connection: psycopg.Connection, window: Window, inactivity_micros: int) -> int | None:
@@ -193,10 +203,11 @@ def read_statistics(
     if currency is None:
         selection = Selection(window.tenant_id, since=window.since, until=window.until)
         currency = next(iter(conversions_by_currency(connection, selection)), None)
-    counts, policies = ReadCounts(), set[str]()
+    limit = channel_limit(connection, window.tenant_id)
+    counts, policies = ReadCounts(pooled_channels=limit.pooled), set[str]()
     state = JourneyState.empty()
     for journeys in _counted(read_journeys(connection, window, inactivity_micros, progress), counts, policies):
-        state = state.add(_fit(journeys, currency))
+        state = check_sets(state.add(_fit(journeys, currency, limit)))
         counts.foreign_currency += sum(row.group != currency for row in journeys.conversions)
     return WindowStatistics(state, currency, tuple(sorted(policies)), counts)
 
@@ -209,14 +220,28 @@ def read_daily_statistics(
     currency: str | None = None,
     progress: Progress = no_progress,
 ) -> WindowStatistics:
-    """Do as `learn` does, and keep the statistics of each day apart, which a training that forgets needs."""
-    counts, policies = ReadCounts(), set[str]()
+    """Build the statistics of a window by day and currency, for a training with a half-life.
+
+    Args:
+        connection: in a snapshot.
+        window: which journeys.
+        inactivity_micros: silence that ends a journey without conversion, microseconds.
+        currency: of the values; None: the most common one.
+        progress: as for `read_journeys`.
+
+    Raises:
+        TooLargeError: too many channels on too many days.
+    """
+    limit = channel_limit(connection, window.tenant_id)
+    counts, policies = ReadCounts(pooled_channels=limit.pooled), set[str]()
     states: dict[Period, JourneyState] = {}
     for journeys in _counted(read_journeys(connection, window, inactivity_micros, progress), counts, policies):
-        everybody = contributions_of(journeys)
+        converted, nulls = pooled(journeys.converted, limit), pooled(journeys.nulls, limit)
+        everybody = contributions_of(replace(journeys, converted=converted, nulls=nulls))
         chunk = states_of(journey for each in everybody.values() for journey in each.journeys)
         for period, state in chunk.items():
             states[period] = states[period].add(state) if period in states else state
+        check_cells(len(state.index) for state in states.values())
     return WindowStatistics.of_periods(states, counts, sorted(policies), currency=currency)
 
 
@@ -225,6 +250,7 @@ def _counted(chunks: Iterable[FinishedJourneys], counts: ReadCounts, policies: s
     for journeys in chunks:
         yield journeys
         counts.people += journeys.people
+        counts.people_left_out += journeys.left_out
         counts.open_touches += journeys.open_touches
         counts.passed_over += journeys.passed_over
         policies |= {row.detail for row in journeys.conversions}
@@ -243,6 +269,7 @@ def null_outcomes(number: int) -> Outcomes:
     return Outcomes.of(np.zeros(number, dtype=np.bool_), np.zeros(number, dtype=np.int64))
 
 
-def _fit(journeys: FinishedJourneys, currency: str | None) -> JourneyState:
-    converted = JourneyState.fit(journeys.converted, converted_outcomes(journeys.conversions, currency))
-    return converted.add(JourneyState.fit(journeys.nulls, null_outcomes(len(journeys.nulls))))
+def _fit(journeys: FinishedJourneys, currency: str | None, limit: NameLimit) -> JourneyState:
+    batch = pooled(journeys.converted, limit)
+    converted = JourneyState.fit(batch, converted_outcomes(journeys.conversions, currency))
+    return converted.add(JourneyState.fit(pooled(journeys.nulls, limit), null_outcomes(len(journeys.nulls))))

@@ -91,8 +91,8 @@ def check_usable(state: NewState) -> None:
     status = state.metadata["diagnostics"]["status"]
     if status != OK:
         raise TrainingError(
-            f"{state.model} was trained and not kept, because it was to be activated and its status is: {status}; to "
-            "look at it train it without activating it; to have it in force all the same: --force, in a job force=true"
+            f"{state.model} was trained, not activated and not kept, because its status is: {status}. To keep it for a "
+            "look, train without activation; to activate it all the same: --force, in a job force=true"
         )
 
 
@@ -211,6 +211,7 @@ def _train_rates(
         "window": _window(plan),
         "watched_until": observed.until,
         "n": observed.people,
+        "conversions": report["conversions"],
         "n_eff": float(observed.people),
         "currency": None,
         "policies": [],
@@ -237,6 +238,7 @@ def _metadata(plan: TrainingPlan, statistics: WindowStatistics, weighted: Forget
     found = {
         "window": _window(plan),
         "n": journeys,
+        "conversions": statistics.state.conversions,
         "n_eff": float(journeys) if weighted is None else weighted.n_eff,  # without a half-life every journey weighs 1
         "currency": statistics.currency,
         "policies": list(statistics.policies),

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 from attributary.schemas.topics import TOUCHPOINTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
     import psycopg
 
     from attributary.attribution_core.domain.lookback import LookbackPolicy
-    from attributary.producers.pathdata import Replay
 
 # Published for this data set: normalised exact removal effects of the first order, and simplified Shapley values, in
 # conversions.
@@ -35,7 +34,9 @@ _CONVERSIONS = (
 _JOURNEYS = "tenant_id, journey_key, first_event_us, last_event_us, last_received_us"
 
 
-def copy_replay(connection: psycopg.Connection, replay: Replay, policy: LookbackPolicy) -> None:
+def copy_replay(
+    connection: psycopg.Connection, replay: Iterable[tuple[str, bytes, Mapping[str, Any]]], policy: LookbackPolicy
+) -> None:
     """Store the events of a replay, each received when it happened, every person a journey of its own."""
     bounds: dict[tuple[str, str], list[int]] = {}
     touches: list[tuple[Any, ...]] = []

@@ -162,7 +162,9 @@ def test_writers_of_one_tenant_take_turns(database: str) -> None:
 def test_a_version_that_says_it_is_of_no_use_is_refused_unless_forced(connection: psycopg.Connection) -> None:
     good, poor = {"status": "ok"}, {"status": "conversions only: no"}
     save_states(connection, [new(diagnostics=good), new(diagnostics=poor), new("poisson", diagnostics=good)])
-    with pytest.raises(ModelStateError, match=r"because its status is: conversions only: no; --force"):
+    with pytest.raises(
+        ModelStateError, match=r"because its status is: conversions only: no. To activate it all the same: --force"
+    ):
         activate(connection, "acme", {"poisson": 1, "markov": 2})
     assert in_force(connection, "acme").model_set == 0  # neither of them
     assert activate(connection, "acme", {"markov": 1}).versions == {"markov": 1}

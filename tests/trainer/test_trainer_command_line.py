@@ -54,9 +54,10 @@ def test_versions_are_trained_compared_and_brought_into_force(shop: str) -> None
     trained = run("models", "train", *acme, "--closing", "all", "--setting", "minimum_conversions=1")
     assert trained.stdout.startswith("markov 1: 3 conversions and 3 journeys without, 2 channels")
     assert "status:" not in trained.stdout
+    assert trained.stdout.endswith("next: attributary models activate markov 1 --tenant acme\n")
     plain = ("--from", "1970-01-02", "--conversion-type", "purchase")
     refused = run("models", "train", *acme, *plain, "--activate", code=2).stderr
-    assert "was trained and not kept" in refused
+    assert "was trained, not activated and not kept" in refused
     assert "conversions only" in refused
     second = read("models", "train", *acme, *plain, "--activate", "--force")
     assert (second["version"], second["metadata"]["n"]) == (2, 3)
@@ -80,13 +81,15 @@ def test_versions_are_trained_compared_and_brought_into_force(shop: str) -> None
     assert changes["shares"]["markov"]["total_variation"] == 0
     assert "0.00% of all credit moved" in run("models", "diff", "markov", "1", "2", *acme).stdout
 
-    assert run("models", "activate", "markov", "1", *acme).stdout == "in force: markov 1 (model set 2)\n"
+    in_force = run("models", "activate", "markov", "1", *acme).stdout
+    assert in_force.startswith("in force: markov 1 (model set 2)\n")
+    assert "To recompute them: attributary refit --tenant acme --from 30d" in in_force
     assert run("models", "activate", "markov", "1", *acme).stdout == "in force already: markov 1 (model set 2)\n"
     assert "--force" in run("models", "activate", "markov", "2", *acme, code=2).stderr
     assert read("models", "activate", "markov", "2", *acme, "--force")["model_set"] == 3
     assert read("models", "rollback", "markov", *acme, "--from-version", "2")["versions"] == {"markov": 1}
     assert not read("models", "rollback", "markov", *acme, "--from-version", "2")["changed"]
-    assert run("models", "deactivate", "markov", *acme).stdout == "in force: no trained model (model set 5)\n"
+    assert run("models", "deactivate", "markov", *acme).stdout.startswith("in force: no trained model (model set 5)\n")
 
 
 @pytest.mark.postgres
@@ -97,7 +100,7 @@ def test_what_cannot_be_done_is_a_usage_error(shop: str, monkeypatch: pytest.Mon
     assert "no version 7" in run("models", "activate", "markov", "7", *acme, code=2).stderr
     assert "not active" in run("models", "rollback", "markov", *acme, code=2).stderr
     assert "not a trained model" in run("models", "train", *acme, "--model", "first", code=2).stderr
-    assert "no finished journey" in run("models", "train", "--tenant", "nobody", code=2).stderr
+    assert "no finished journey" in run("models", "train", *acme, "--to", "2000-01-01", code=2).stderr
     assert "unknown setting" in run("models", "train", *acme, "--setting", "x=1", code=2).stderr
     assert "no version 9999" in run("models", "activate", "markov", "9" * 26, *acme, code=2).stderr
     assert "set by the training" in run("models", "train", *acme, "--setting", "journeys_per_count=1", code=2).stderr

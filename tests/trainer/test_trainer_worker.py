@@ -107,9 +107,7 @@ def test_a_version_of_no_use_is_not_brought_into_force_unless_forced(trainer: Tr
         assert in_force(connection, "acme").model_set == 0
     assert trainer.run("train").state == "succeeded"  # to look at
     refused = trainer.run("activate", model="markov")
-    assert (refused.error or "").startswith(
-        "markov 1 is not brought into force, because its status is: conversions only"
-    )
+    assert (refused.error or "").startswith("markov 1 is not activated, because its status is: conversions only")
     assert trainer.run("activate", model="markov", force="true").state == "succeeded"
     good = trainer.run("train", closing="all", settings='{"minimum_conversions": 1}', activate="true")
     assert good.state == "succeeded"

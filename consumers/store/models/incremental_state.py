@@ -23,16 +23,17 @@ Period = tuple[int, str]
 _LOCK = 0x6174747A
 
 _TOTALS = """
-SELECT inactivity_micros, people, open_touches, passed_over, policies, replaced
+SELECT inactivity_micros, people, open_touches, passed_over, policies, replaced, suspended
 FROM attribution_training_upkeep WHERE tenant_id = %s
 """
 _STORE_TOTALS = """
 INSERT INTO attribution_training_upkeep AS u (
-    tenant_id, inactivity_micros, people, open_touches, passed_over, policies, replaced)
-VALUES (%s, %s, %s, %s, %s, %s, %s)
+    tenant_id, inactivity_micros, people, open_touches, passed_over, policies, replaced, suspended)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
 ON CONFLICT (tenant_id) DO UPDATE SET
     inactivity_micros = excluded.inactivity_micros, people = excluded.people, open_touches = excluded.open_touches,
-    passed_over = excluded.passed_over, policies = excluded.policies, replaced = excluded.replaced, updated_at = now()
+    passed_over = excluded.passed_over, policies = excluded.policies, replaced = excluded.replaced,
+    suspended = excluded.suspended, updated_at = now()
 """
 _CONTRIBUTIONS = """
 SELECT p.journey_key, p.journeys, p.open_touches, p.passed_over
@@ -46,6 +47,7 @@ _PERIODS = """
 SELECT day, currency, state FROM attribution_training_periods
 WHERE tenant_id = %s ORDER BY day, currency
 """
+_PERIOD_CHANNELS = "SELECT state -> 'channels' FROM attribution_training_periods WHERE tenant_id = %s"
 _SOME_PERIODS = """
 SELECT p.day, p.currency, p.state FROM unnest(%s::int4[], %s::text[]) AS k (day, currency)
 JOIN attribution_training_periods p ON p.tenant_id = %s AND p.day = k.day AND p.currency = k.currency
@@ -80,6 +82,7 @@ class Totals:
         passed_over: touches that count for no conversion although one followed.
         policies: conversions by the version of their lookback policy.
         replaced: replacements of contributions so far.
+        suspended: the reason why no state is kept for the tenant; None: one is kept.
     """
 
     inactivity_micros: int
@@ -88,6 +91,7 @@ class Totals:
     passed_over: int
     policies: Mapping[str, int]
     replaced: int
+    suspended: str | None = None
 
 
 @contextmanager
@@ -128,7 +132,9 @@ def store_totals(connection: psycopg.Connection, tenant_id: str, totals: Totals)
     """Store the totals of a tenant."""
     policies = Jsonb(dict(totals.policies))
     counts = (totals.people, totals.open_touches, totals.passed_over)
-    connection.execute(_STORE_TOTALS, (tenant_id, totals.inactivity_micros, *counts, policies, totals.replaced))
+    connection.execute(
+        _STORE_TOTALS, (tenant_id, totals.inactivity_micros, *counts, policies, totals.replaced, totals.suspended)
+    )
 
 
 def tenants_with_state(connection: psycopg.Connection) -> list[str]:
@@ -172,6 +178,23 @@ def replace_contributions(
             copy.set_types(["text", "text", "text", "int4", "int4"])
             for key in sorted(new):
                 copy.write_row((tenant_id, key, *new[key]))
+
+
+def channels_of_periods(connection: psycopg.Connection, tenant_id: str) -> Iterator[Sequence[str]]:
+    """Yield the channels of each sum of a tenant; the sums themselves stay in Postgres."""
+    with connection.cursor("attribution_period_channels") as cursor:
+        cursor.execute(_PERIOD_CHANNELS, (tenant_id,))
+        for row in cursor:
+            yield row[0]
+
+
+def stream_periods(connection: psycopg.Connection, tenant_id: str) -> Iterator[tuple[Period, Mapping[str, Any]]]:
+    """Yield all sums of a tenant as documents, in order, some at a time."""
+    with connection.cursor("attribution_periods") as cursor:
+        cursor.itersize = 20
+        cursor.execute(_PERIODS, (tenant_id,))
+        for row in cursor:
+            yield (row[0], row[1]), row[2]
 
 
 def periods(

@@ -254,8 +254,8 @@ def activate(
         summary, _ = show_state(connection, tenant_id, model, version)
         if not force and summary.status not in {None, OK}:
             raise ModelStateError(
-                f"{model} {version} is not brought into force, because its status is: {summary.status}; "
-                "--force, in a job force=true, does it all the same"
+                f"{model} {version} is not activated, because its status is: {summary.status}. To activate it all the "
+                "same: --force, in a job force=true"
             )
     current = in_force(connection, tenant_id)
     return _bring_into_force(connection, tenant_id, current, {**current.versions, **versions})

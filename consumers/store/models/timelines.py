@@ -8,14 +8,24 @@ owner.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple
 
 import psycopg
 
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, journey_key
 from attributary.attribution_core.domain.lookback import LookbackPolicy
+
+MAX_PERSON_ROWS = 50_000
+"""Events of a person beyond which the person is left out."""
+_journey_key = attrgetter("journey_key")
+
+
+def _ignore(_journey_key: str) -> None:
+    pass
 
 
 class TimelineRow(NamedTuple):
@@ -132,11 +142,24 @@ WHERE tenant_id = %(tenant)s AND version > 0
 GROUP BY currency ORDER BY count(*) DESC, currency
 """
 
+_NAMES = {
+    column: f"""
+SELECT {column}, count(*) OVER () FROM attribution_touchpoints WHERE tenant_id = %s AND NOT is_bot
+GROUP BY {column} ORDER BY count(*) DESC, {column} COLLATE "C" LIMIT %s
+"""
+    for column in ("channel", "platform", "campaign")
+}
+
 _POLICIES = "SELECT policy_version, document FROM attribution_policies WHERE tenant_id = '*' ORDER BY created_at DESC"
 
 
 def stream_timelines(
-    connection: psycopg.Connection, selection: Selection, *, chunk_rows: int = 50_000
+    connection: psycopg.Connection,
+    selection: Selection,
+    *,
+    chunk_rows: int = 50_000,
+    max_person_rows: int = MAX_PERSON_ROWS,
+    on_left_out: Callable[[str], None] = _ignore,
 ) -> Iterator[Sequence[TimelineRow]]:
     """Yield the timelines in chunks of whole people.
 
@@ -144,19 +167,43 @@ def stream_timelines(
         connection: in a snapshot (REPEATABLE READ), which stays open until the last chunk.
         selection: the people.
         chunk_rows: a chunk ends with the person that reaches so many rows.
+        max_person_rows: a person with more rows is left out: a kiosk or a test robot, no person.
+        on_left_out: called with the journey key of each person that is left out.
     """
     connection.execute(_STREAM_SETTINGS)
     with connection.cursor("attribution_timelines", binary=True) as cursor:
         cursor.execute(_TIMELINES, selection.parameters())
         kept: list[TimelineRow] = []
+        left_out = None  # the person that the rows to come may still be of
         while chunk := cursor.fetchmany(chunk_rows):
-            kept += map(TimelineRow._make, chunk)
+            kept += (row for row in map(TimelineRow._make, chunk) if row.journey_key != left_out)
+            end = len(kept)
+            for start, stop in _large_people(kept, max_person_rows):
+                if stop == end:
+                    left_out = kept[start].journey_key
+                on_left_out(kept[start].journey_key)
+                del kept[start:stop]
             cut = _last_person(kept)
-            if cut:
+            if cut > 0:
                 yield kept[:cut]
                 del kept[:cut]
         if kept:
             yield kept
+
+
+def _large_people(rows: Sequence[TimelineRow], max_rows: int) -> list[tuple[int, int]]:
+    """Return where the rows of people with too many rows begin and end, the last person first."""
+    found, start = [], 0
+    while start + max_rows < len(rows):
+        stop = start + 1
+        if rows[start + max_rows].journey_key == rows[start].journey_key:
+            stop = bisect_right(rows, rows[start].journey_key, start, key=_journey_key)
+            found.append((start, stop))
+        else:
+            while rows[stop].journey_key == rows[start].journey_key:
+                stop += 1
+        start = stop
+    return found[::-1]
 
 
 def _last_person(rows: Sequence[TimelineRow]) -> int:
@@ -171,6 +218,21 @@ def count_people(connection: psycopg.Connection, selection: Selection) -> int:
     """Return how many people the selection has."""
     row = connection.execute(_COUNT_PEOPLE, selection.parameters()).fetchone()
     return int(row[0]) if row else 0
+
+
+def count_names(
+    connection: psycopg.Connection, tenant_id: str, column: Literal["channel", "platform", "campaign"], limit: int
+) -> tuple[list[str], int]:
+    """Return the most frequent names of a column of a tenant's touchpoints, and the number of all its names.
+
+    Args:
+        connection: anywhere.
+        tenant_id: the tenant.
+        column: of which names.
+        limit: at most so many; equally frequent ones by name.
+    """
+    rows = connection.execute(_NAMES[column], (tenant_id, limit)).fetchall()
+    return [row[0] for row in rows], int(rows[0][1]) if rows else 0
 
 
 def conversions_by_currency(connection: psycopg.Connection, selection: Selection) -> dict[str, int]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from attributary.cli import exits
-from attributary.cli.model_options import AsJson, Tenant, progress_bar, usage_errors
+from attributary.cli.model_options import AnyTenant, AsJson, Tenant, progress_bar, usage_errors
 from attributary.cli.tables import count, number, print_json, print_table
 
 
@@ -25,7 +25,7 @@ def incremental_state_group() -> typer.Typer:
 
 
 def status(
-    tenant: Annotated[str | None, typer.Option("--tenant", help="This tenant only.")] = None,
+    tenant: AnyTenant = None,
     as_json: AsJson = False,
 ) -> None:
     """Show people, conversions and pending changes, and the time of the last search for new events.
@@ -35,9 +35,12 @@ def status(
     from attributary.cli.outcome import database
     from attributary.consumers.store.models.changed_people import last_search, pending_changes
     from attributary.consumers.store.models.incremental_state import tenants_with_state, totals_of
+    from attributary.consumers.store.tenants import check_tenant
 
     rows: list[dict[str, Any]] = []
-    with database("attributary-models") as connection, connection.transaction():
+    with database("attributary-models") as connection, usage_errors(), connection.transaction():
+        if tenant is not None:
+            check_tenant(connection, tenant)
         looked_at = last_search(connection)
         for name in [tenant] if tenant else tenants_with_state(connection):
             totals = totals_of(connection, name)
@@ -49,6 +52,7 @@ def status(
                     "conversions": sum(totals.policies.values()) if totals else None,
                     "open_touches": totals.open_touches if totals else None,
                     "replaced": totals.replaced if totals else None,
+                    "suspended": totals.suspended if totals else None,
                     "pending_changes": waiting,
                     "lag_seconds": age,
                 }
@@ -58,11 +62,14 @@ def status(
         return
     print(f"last search for new events: {f'{looked_at:%Y-%m-%d %H:%M:%S} UTC' if looked_at else 'never'}")
     columns = ("tenant", "people", "conversions", "open touches", "replaced", "pending changes", "oldest, s")
+    numbers = ("people", "conversions", "open_touches", "replaced", "pending_changes")
     cells = [
-        (row["tenant"], *(count(row[name]) for name in list(row)[1:-1]), number(row["lag_seconds"], ".0f"))
-        for row in rows
+        (row["tenant"], *(count(row[name]) for name in numbers), number(row["lag_seconds"], ".0f")) for row in rows
     ]
     print_table(columns, cells, numbers=range(1, 7))
+    for row in rows:
+        if row["suspended"]:
+            print(f"{row['tenant']} has no state: {row['suspended']}")
 
 
 def rebuild(*, tenant: Tenant) -> None:
@@ -76,10 +83,13 @@ def rebuild(*, tenant: Tenant) -> None:
     from attributary.consumers.adapters.policy_settings import PolicySettings
     from attributary.consumers.runtime.settings import load
     from attributary.consumers.store.models.incremental_state import totals_of
+    from attributary.consumers.store.tenants import check_tenant
     from attributary.consumers.training.incremental_state import rebuild as run
     from attributary.consumers.training.incremental_state import snapshot
 
     with database("attributary-models") as connection, usage_errors(), progress_bar() as progress:
+        check_tenant(connection, tenant)
+        connection.commit()
         run(connection, tenant, load(PolicySettings).policy().inactivity_micros, progress)
         with snapshot(connection):
             totals = totals_of(connection, tenant)
@@ -96,9 +106,12 @@ def verify(*, tenant: Tenant, as_json: AsJson = False) -> None:
     from attributary.cli.outcome import database
     from attributary.consumers.adapters.policy_settings import PolicySettings
     from attributary.consumers.runtime.settings import load
+    from attributary.consumers.store.tenants import check_tenant
     from attributary.consumers.training.incremental_state import verify as run
 
     with database("attributary-models") as connection, usage_errors(), progress_bar() as progress:
+        check_tenant(connection, tenant)
+        connection.commit()
         found = run(connection, tenant, load(PolicySettings).policy().inactivity_micros, progress)
     if as_json:
         print_json({"tenant": tenant, "equal": found.is_none} | asdict(found))

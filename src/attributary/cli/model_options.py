@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,13 +11,39 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attributary.cli import exits
+from attributary.cli.tables import safe
 
 if TYPE_CHECKING:
     from attributary.consumers.store.models.model_states import StateSummary
 
 _MICROS = 1_000_000
 
-Tenant = Annotated[str, typer.Option("--tenant", help="Tenant of the models.")]
+
+def _tenant(text: str | None) -> str | None:
+    from attributary.schemas.limits import is_tenant
+
+    if text is not None and not is_tenant(text):
+        raise typer.BadParameter("must be 1 to 64 characters of a-z, 0-9, dot, dash and underscore")
+    return text
+
+
+def _model(text: str | None) -> str | None:
+    from attributary.consumers.training.model_settings import check_model_name
+
+    try:
+        if text is not None:
+            check_model_name(text)
+    except ValueError as error:
+        raise typer.BadParameter(safe(str(error))) from None
+    return text
+
+
+Tenant = Annotated[str, typer.Option("--tenant", help="Tenant of the models.", callback=_tenant)]
+AnyTenant = Annotated[str | None, typer.Option("--tenant", help="This tenant only.", callback=_tenant)]
+JobTenant = Annotated[str, typer.Option("--tenant", help="Tenant of the job.", callback=_tenant)]
+Model = Annotated[str, typer.Argument(help="markov or poisson.", callback=_model)]
+ModelOption = Annotated[str, typer.Option("--model", help="markov, or the time-aware poisson.", callback=_model)]
+AnyModel = Annotated[str | None, typer.Option("--model", help="This model only.", callback=_model)]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON with all fields and full precision, instead of a table.")]
 
 Force = Annotated[bool, typer.Option("--force", help="Activate a version although its status is not ok.")]
@@ -25,12 +52,16 @@ Force = Annotated[bool, typer.Option("--force", help="Activate a version althoug
 @contextmanager
 def usage_errors() -> Iterator[None]:
     """Print the reason why something cannot be done; exit code 2."""
+    from attributary.consumers.store.tenants import UnknownTenantError
     from attributary.consumers.trainer.job_handlers import JOB_ERRORS
 
     try:
         yield
+    except UnknownTenantError as error:
+        sys.stderr.write(f"attributary: {safe(str(error))}\n")
+        raise typer.Exit(exits.FAILED) from None
     except JOB_ERRORS as error:
-        sys.stderr.write(f"attributary: {error}\n")
+        sys.stderr.write(f"attributary: {safe(str(error))}\n")
         raise typer.Exit(exits.USAGE) from None
 
 
@@ -43,7 +74,7 @@ def time_option(text: str | None, option: str) -> int | None:
     from attributary.consumers.trainer.job_requests import parse_time
 
     try:
-        return None if text is None else parse_time(text)
+        return None if text is None else parse_time(text, time.time_ns() // 1_000)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=option) from None
 

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from attributary.cli import exits
-from attributary.cli.model_options import AsJson, Tenant, progress_bar, usage_errors
+from attributary.cli.model_options import AsJson, Model, Tenant, progress_bar, usage_errors
 from attributary.cli.tables import count, number, print_json, print_table
 
 
 def insights(
-    model: Annotated[str, typer.Argument(help="markov or poisson.")],
+    model: Model,
     version: Annotated[int | None, typer.Argument(help="Default: the active one, else the newest.")] = None,
     *,
     tenant: Tenant,
@@ -67,7 +67,7 @@ def print_insights(found: Sequence[Mapping[str, Any]]) -> None:
 
 
 def calibrate(
-    model: Annotated[str, typer.Argument(help="markov or poisson.")],
+    model: Model,
     version: Annotated[int, typer.Argument(help="The version to calibrate; it stays as it is.")],
     *,
     tenant: Tenant,

@@ -7,17 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from attributary.cli.model_options import AsJson, Tenant, summary_document, usage_errors, window_text
-from attributary.cli.tables import count, number, print_json, print_table, share
+from attributary.cli.model_options import AsJson, Model, Tenant, summary_document, usage_errors, window_text
+from attributary.cli.tables import count, number, plural, print_json, print_table, share
 
 _MICROS = 1_000_000
 _TITLES = {"markov": "removal effects", "shapley": "Shapley values", "poisson": "the time-aware model"}
 
-_Model = Annotated[str, typer.Argument(help="markov or poisson.")]
-
 
 def show(
-    model: _Model,
+    model: Model,
     version: Annotated[int | None, typer.Argument(help="Default: the active one, else the newest.")] = None,
     *,
     tenant: Tenant,
@@ -25,8 +23,8 @@ def show(
 ) -> None:
     """Show a version: its window, its sample, and a row for every channel.
 
-    The interval is the precision of a share, not the truth of the model. "over models" is the spread of the shares of
-    several models; it is usually larger, and more data does not reduce it.
+    The interval is the precision of a share, not the truth of the model. The spread over several models is usually
+    larger, and more data does not reduce it.
 
     Example: attributary models show markov --tenant acme
     """
@@ -51,10 +49,15 @@ def show(
 
 def _show_chain(facts: Mapping[str, Any]) -> None:
     diagnostics = facts["diagnostics"]
-    print(
-        f"{count(diagnostics['conversions'])} conversions ({count(diagnostics['conversions_without_touches'])} of "
-        f"them without touches), {count(diagnostics['nulls'])} journeys without; status: {diagnostics['status']}"
+    forgetting = facts.get("forgetting")
+    form = ",.0f" if forgetting is None else ",.1f"
+    converted, bare, lost = (
+        number(diagnostics[name], form) for name in ("conversions", "conversions_without_touches", "nulls")
     )
+    if forgetting is not None:
+        print(f"{plural(facts['n'], 'journey')}; the numbers below are weighted: half after {_days(forgetting)}")
+    print(f"{converted} conversions ({bare} of them without touches), {lost} journeys without")
+    print(f"status: {diagnostics['status']}")
     value = diagnostics["value_micros"] / _MICROS
     print(
         f"value {value:,.2f} {facts['currency'] or ''}; window {window_text(facts['window'])}; "
@@ -75,10 +78,12 @@ def _show_chain(facts: Mapping[str, Any]) -> None:
         for channel in diagnostics["channels"]
     ]
     columns = (
-        "channel", "removal effect", "share [90 %]", "conversions", "Shapley share", "conversions", "over models",
-        "in", "",
+        "channel", "removal effect", "Markov share [90 %]", "Markov credit", "Shapley share", "Shapley credit",
+        "spread", "conversions with it", "",
     )  # fmt: skip
     print_table(columns, rows, numbers=range(1, 8))
+    print("credit: conversions by that share; spread: of the shares over Markov, Shapley and last touch")
+    _print_left_out(facts.get("read", {}).get("pooled_channels"), facts.get("read", {}).get("people_left_out"))
 
 
 def _show_rates(facts: Mapping[str, Any]) -> None:
@@ -86,8 +91,9 @@ def _show_rates(facts: Mapping[str, Any]) -> None:
     print(
         f"{count(diagnostics['people'])} people watched for {count(diagnostics['watched_days'])} days, "
         f"{count(diagnostics['conversions'])} conversions (and {count(diagnostics['conversions_unwatched'])} of people "
-        f"without a touch in reach); status: {diagnostics['status']}"
+        f"without a touch in reach)"
     )
+    print(f"status: {diagnostics['status']}")
     print(f"window {window_text(facts['window'])}; code {facts['code_version']}")
     ages = diagnostics["channels"][0]["rate_ratios"]
     rows = [
@@ -113,8 +119,22 @@ def _show_rates(facts: Mapping[str, Any]) -> None:
         )
     )  # fmt: skip
     titles = (f"rate x, day {age['from_days']} to {age['to_days']}" for age in ages)
-    columns = ("channel", "share [90 %]", "conversions", "over models", *titles, "in", "")
+    columns = ("channel", "share [90 %]", "credit", "spread", *titles, "conversions with it", "")
     print_table(columns, rows, numbers=range(1, 5 + len(ages)))
+    print("credit: conversions by that share; spread: of the shares over poisson, Shapley, first, last and linear")
+    _print_left_out(diagnostics.get("pooled_channels"), diagnostics.get("people_left_out"))
+
+
+def _days(forgetting: Mapping[str, Any]) -> str:
+    return f"{forgetting['half_life_days']:g} days"
+
+
+def _print_left_out(pooled_channels: int | None, people_left_out: int | None) -> None:
+    """Print what the limits of training pooled or left out, if anything."""
+    if pooled_channels:
+        print(f"{plural(pooled_channels, 'rare channel')} pooled as (other)")
+    if people_left_out:
+        print(f"left out: {count(people_left_out)} with more events than a person can have")
 
 
 def _show_calibration(diagnostics: Mapping[str, Any]) -> None:
@@ -162,7 +182,7 @@ def _status(channel: Mapping[str, Any]) -> str:
 
 
 def diff(
-    model: _Model,
+    model: Model,
     before: Annotated[int, typer.Argument(help="A version.")],
     after: Annotated[int, typer.Argument(help="Another version.")],
     *,
@@ -188,7 +208,7 @@ def diff(
 
 
 def drift(
-    model: _Model,
+    model: Model,
     *,
     tenant: Tenant,
     before: Annotated[int | None, typer.Option(help="A version. Default: the active one.")] = None,

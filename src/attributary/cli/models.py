@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from attributary.cli.incremental_state import incremental_state_group
 from attributary.cli.model_options import (
+    AnyModel,
+    AnyTenant,
     AsJson,
     Force,
+    Model,
+    ModelOption,
     Tenant,
     progress_bar,
     summary_document,
@@ -19,10 +23,12 @@ from attributary.cli.model_options import (
 )
 from attributary.cli.model_reports import calibrate, insights
 from attributary.cli.model_views import diff, drift, show
-from attributary.cli.tables import count, number, print_json, print_table
+from attributary.cli.tables import count, number, plural, print_json, print_table
 
 if TYPE_CHECKING:
-    from attributary.consumers.store.models.model_states import Activation
+    from attributary.consumers.store.models.model_states import Activation, StateSummary
+
+_REFIT = "Results that exist stay as they are. To recompute them: attributary refit --tenant {tenant} --from 30d"
 
 
 def register(app: typer.Typer) -> None:
@@ -40,8 +46,8 @@ def register(app: typer.Typer) -> None:
 
 
 def list_(
-    tenant: Annotated[str | None, typer.Option("--tenant", help="This tenant only.")] = None,
-    model: Annotated[str | None, typer.Option(help="This model only.")] = None,
+    tenant: AnyTenant = None,
+    model: AnyModel = None,
     as_json: AsJson = False,
 ) -> None:
     """List the versions, newest first, with their data and status.
@@ -50,14 +56,21 @@ def list_(
     """
     from attributary.cli.outcome import database
     from attributary.consumers.store.models.model_states import list_states
+    from attributary.consumers.store.tenants import check_tenant
 
-    with database("attributary-models") as connection:
+    with database("attributary-models") as connection, usage_errors():
         rows = list_states(connection, tenant, model)
+        if tenant is not None and not rows:
+            check_tenant(connection, tenant)
     if as_json:
         print_json([summary_document(row) for row in rows])
         return
+    if not rows:
+        print(f"no version yet; train one: attributary models train --tenant {tenant or 'TENANT'}")
+        return
     columns = (
-        "tenant", "model", "version", "", "trained at (UTC)", "journeys", "conversions", "confidence", "status", "code",
+        "tenant", "model", "version", "", "trained at (UTC)", "sample", "conversions", "half-life", "confidence",
+        "status", "code",
     )  # fmt: skip
     cells = []
     for row in rows:
@@ -70,25 +83,49 @@ def list_(
                 str(row.version),
                 "active" if row.is_active else "",
                 f"{row.trained_at:%Y-%m-%d %H:%M:%S}",
-                count(facts.get("n")),
-                count(diagnostics.get("conversions")),
+                plural(facts.get("n", 0), "person" if row.model == "poisson" else "journey").replace(
+                    "persons", "people"
+                ),
+                count(_conversions(facts)),
+                _half_life_text(facts),
                 number(diagnostics.get("confidence"), ".3f"),
                 (row.status or "").partition(":")[0],
                 str(facts.get("code_version", "")),
             )
         )
-    print_table(columns, cells, numbers=(2, 5, 6, 7))
+    print_table(columns, cells, numbers=(2, 5, 6, 8))
+    for row in _newest(rows):
+        if row.status not in {None, "ok"}:
+            print(f"{row.model} {row.version} of {row.tenant_id}: {row.status}")
+
+
+def _newest(rows: Sequence[StateSummary]) -> list[StateSummary]:
+    """Return the newest version of each model of each tenant."""
+    return list({(row.tenant_id, row.model): row for row in reversed(rows)}.values())
+
+
+def _conversions(facts: Mapping[str, Any]) -> int | None:
+    """Return the number of conversions, each counted once; versions of old code have it only without a half-life."""
+    if "conversions" in facts:
+        return int(facts["conversions"])
+    return None if "forgetting" in facts else facts.get("diagnostics", {}).get("conversions")
+
+
+def _half_life_text(facts: Mapping[str, Any]) -> str:
+    days = facts.get("forgetting", {}).get("half_life_days")
+    return "" if days is None else f"{days:g} d, worth {plural(facts['n_eff'], 'journey')}"
 
 
 def train(
     *,
     tenant: Tenant,
-    model: Annotated[str, typer.Option(help="markov, or the time-aware poisson.")] = "markov",
+    model: ModelOption = "markov",
     since: Annotated[
-        str | None, typer.Option("--from", help="Journeys that end at or after this time: ISO time, or date.")
+        str | None,
+        typer.Option("--from", help="Journeys that end at or after this time: ISO time, date, or 30d (ago)."),
     ] = None,
     until: Annotated[
-        str | None, typer.Option("--to", help="Journeys that end before this time: ISO time, or date.")
+        str | None, typer.Option("--to", help="Journeys that end before this time: ISO time, date, or 30d (ago).")
     ] = None,
     conversion_type: Annotated[
         list[str] | None, typer.Option(help="Conversions of this type only; may be repeated.")
@@ -123,13 +160,16 @@ def train(
     markov trains on finished journeys: those that converted, and those of people who are closed (--closing). poisson
     trains on all people with a touch and needs no --closing. A version has no effect before it is activated.
 
+    Example: attributary models train --tenant acme --closing all
+
     Example: attributary models train --tenant acme --from 2026-10-01 --to 2026-11-01
     """
     from attributary.cli.outcome import database
     from attributary.consumers.adapters.policy_settings import PolicySettings
     from attributary.consumers.runtime.settings import load
-    from attributary.consumers.store.models.model_states import OK, save_states
     from attributary.consumers.store.models.model_states import activate as bring_into_force
+    from attributary.consumers.store.models.model_states import save_states
+    from attributary.consumers.store.tenants import check_tenant
     from attributary.consumers.training.read_journeys import Closing, Window
     from attributary.consumers.training.train import TrainingPlan, check_usable, train_from_store
 
@@ -142,6 +182,8 @@ def train(
     )
     half_life_micros, settings = _half_life(half_life), _settings(setting or ())
     with database("attributary-models") as connection, usage_errors():
+        check_tenant(connection, tenant)
+        connection.commit()
         inactivity_micros = load(PolicySettings).policy().inactivity_micros
         plan = TrainingPlan(model, window, inactivity_micros, currency, settings, half_life_micros)
         with progress_bar() as progress:
@@ -155,19 +197,36 @@ def train(
     if as_json:
         print_json({"tenant": tenant, "model": model, "version": version, "metadata": dict(state.metadata)})
         return
-    facts = state.metadata["diagnostics"]
-    others = f"{count(facts['nulls'])} journeys without" if "nulls" in facts else f"{count(facts['people'])} people"
-    print(
-        f"{model} {version}{' (active)' if activate else ''}: {count(facts['conversions'])} conversions and "
-        f"{others}, {len(facts['channels'])} channels, "
-        f"{state.metadata['training_seconds']} s; see: attributary models show {model} {version} --tenant {tenant}"
+    _print_trained(tenant, f"{model} {version}", state.metadata, is_active=activate)
+
+
+def _print_trained(tenant: str, name: str, facts: Mapping[str, Any], *, is_active: bool) -> None:
+    """Print what a version was trained on, its status, and the next step."""
+    from attributary.consumers.store.models.model_states import OK
+
+    diagnostics, converted = facts["diagnostics"], facts["conversions"]
+    others = (
+        f"{plural(facts['n'] - converted, 'journey')} without"
+        if "nulls" in diagnostics
+        else f"{count(facts['n'])} people"
     )
-    if facts["status"] != OK:
-        print(f"status: {facts['status']}")
+    print(
+        f"{name}{' (active)' if is_active else ''}: {plural(converted, 'conversion')} and {others}, "
+        f"{plural(len(diagnostics['channels']), 'channel')}, {facts['training_seconds']} s; "
+        f"see: attributary models show {name} --tenant {tenant}"
+    )
+    if "forgetting" in facts:
+        print(f"half-life {_half_life_text(facts)}: weighted it is {diagnostics['conversions']:,.1f} conversions")
+    if diagnostics["status"] != OK:
+        print(f"status: {diagnostics['status']}")
+    elif not is_active:
+        print(f"next: attributary models activate {name} --tenant {tenant}")
+    else:
+        print(_REFIT.format(tenant=tenant))
 
 
 def activate(
-    model: Annotated[str, typer.Argument(help="markov or poisson.")],
+    model: Model,
     version: Annotated[int, typer.Argument(help="The version.")],
     *,
     tenant: Tenant,
@@ -183,26 +242,26 @@ def activate(
 
     with database("attributary-models") as connection, usage_errors():
         found = run(connection, tenant, {model: version}, force=force)
-    _print_activation(found, as_json=as_json)
+    _print_activation(tenant, found, as_json=as_json)
 
 
-def deactivate(
-    model: Annotated[str, typer.Argument(help="markov or poisson.")], *, tenant: Tenant, as_json: AsJson = False
-) -> None:
+def deactivate(model: Model, *, tenant: Tenant, as_json: AsJson = False) -> None:
     """Deactivate a model: its fallback rule credits new versions of conversions, and the results say so.
 
     Example: attributary models deactivate markov --tenant acme
     """
     from attributary.cli.outcome import database
     from attributary.consumers.store.models.model_states import deactivate as run
+    from attributary.consumers.store.tenants import check_tenant
 
     with database("attributary-models") as connection, usage_errors():
+        check_tenant(connection, tenant)
         found = run(connection, tenant, [model])
-    _print_activation(found, as_json=as_json)
+    _print_activation(tenant, found, as_json=as_json)
 
 
 def rollback(
-    model: Annotated[str, typer.Argument(help="markov or poisson.")],
+    model: Model,
     *,
     tenant: Tenant,
     from_version: Annotated[
@@ -219,7 +278,7 @@ def rollback(
 
     with database("attributary-models") as connection, usage_errors():
         found = roll_back(connection, tenant, model, from_version=from_version)
-    _print_activation(found, as_json=as_json)
+    _print_activation(tenant, found, as_json=as_json)
 
 
 def _settings(pairs: Sequence[str]) -> dict[str, Any]:
@@ -249,7 +308,7 @@ def _half_life(days: float | None) -> int | None:
         raise typer.BadParameter(str(error), param_hint="--half-life") from None
 
 
-def _print_activation(found: Activation, *, as_json: bool) -> None:
+def _print_activation(tenant: str, found: Activation, *, as_json: bool) -> None:
     if as_json:
         print_json({"model_set": found.model_set, "versions": dict(found.versions), "changed": found.changed})
         return
@@ -257,3 +316,5 @@ def _print_activation(found: Activation, *, as_json: bool) -> None:
         ", ".join(f"{model} {version}" for model, version in sorted(found.versions.items())) or "no trained model"
     )
     print(f"in force{'' if found.changed else ' already'}: {versions} (model set {found.model_set})")
+    if found.changed:
+        print(_REFIT.format(tenant=tenant))

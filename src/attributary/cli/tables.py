@@ -31,6 +31,11 @@ def money(micros: int) -> str:
     return f"{sign}{micros // 1_000_000}.{micros % 1_000_000 // 10_000:02d}"
 
 
+def plural(value: float, noun: str) -> str:
+    """Return a number with its noun: 1 journey, 2 journeys."""
+    return f"{count(value)} {noun}{'' if value == 1 else 's'}"
+
+
 def safe(text: str) -> str:
     """Return a text with its line ends, escape codes and other unprintable characters written out."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
