@@ -196,6 +196,7 @@ def test_the_table_is_as_wide_as_the_terminal(paths: Path) -> None:
     assert widest("60") <= 60 < widest("300")
 
 
+@pytest.mark.slow
 def test_an_output_that_cannot_hold_a_letter_gets_an_escape(paths: Path) -> None:
     def bytes_of(form: str) -> str:
         arguments = process(str(paths), "--model", "first", "--format", form, PYTHONIOENCODING="ascii")
@@ -235,6 +236,7 @@ def read_to_end(terminal: int) -> Iterator[bytes]:
             yield found
 
 
+@pytest.mark.slow
 def test_progress_is_shown_on_a_terminal_and_nowhere_else(paths: Path) -> None:
     options = [str(paths), "--model", "markov", "--intervals", "--draws", "3000"]
     ours, theirs = pty.openpty()

@@ -60,6 +60,7 @@ def test_numpy_is_loaded_after_it_is_told_to_use_one_thread(chosen: dict[str, st
     assert done.stdout.split() == ["False", threads]
 
 
+@pytest.mark.slow
 def test_one_that_cannot_start_ends_them_all() -> None:
     done = run("all", "--without", "trainer", "--without", "sweeper")
     assert done.returncode == 78

@@ -65,6 +65,7 @@ def test_a_channel_that_receives_nothing_borrows_nothing() -> None:
     assert (none.basis, none.factor, none.calibrated) == ("uncalibrated", 1.0, 0.0)
 
 
+@pytest.mark.slow
 def test_intervals_of_calibrated_channels_cover_the_truth() -> None:
     generator = np.random.default_rng(3)
     hits = np.zeros(2)

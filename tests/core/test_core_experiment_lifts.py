@@ -222,6 +222,7 @@ def test_an_interval_is_never_without_model_dependence_even_for_one_model() -> N
     assert analyze(PATHS, ["markov"])["markov"].channels[0]["spread_over_models"] is None
 
 
+@pytest.mark.slow
 def test_the_command_line_says_the_same(tmp_path: Path) -> None:
     file, lift = tmp_path / "paths.csv", tmp_path / "lift.csv"
     lines = [",".join(map(str, row)) for row in zip(*PATHS.values(), strict=True)]

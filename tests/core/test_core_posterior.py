@@ -73,6 +73,7 @@ def bootstrap_shares(estimator: Estimator, outcomes: Outcomes, draws: int, seed:
 
 
 @pytest.mark.parametrize("loyal", [0.0, 0.35])
+@pytest.mark.slow
 def test_ninety_percent_intervals_cover_the_truth_nine_times_in_ten(loyal: float) -> None:
     chain = world()
     if loyal:

@@ -54,6 +54,7 @@ def test_some_columns_and_some_matrices_at_a_time_give_the_same(monkeypatch: pyt
     assert np.abs(removal_effects(chain, "blocks").effects - wanted).max() < 1e-12
 
 
+@pytest.mark.slow
 def test_second_order_with_two_hundred_channels_takes_tens_of_sweeps() -> None:
     chain = drawn_chain(200, 20_000, 2)
     assert chain.start.size > 10_000

@@ -23,6 +23,7 @@ def scores() -> Mapping[str, tuple[float, ...]]:
     return scoreboard()
 
 
+@pytest.mark.slow
 def test_the_scoreboard_of_the_page_is_what_comes_out(scores: Mapping[str, tuple[float, ...]]) -> None:
     shown = {
         name: tuple(map(float, cells))

@@ -263,6 +263,7 @@ def test_usage_headers_slow_down_and_stop_before_the_limit(clock: SimulatedClock
         assert clock.slept > 1, "and slowed down before that"
 
 
+@pytest.mark.slow
 def test_an_hour_of_outage_ends_with_everything_in_order_of_age(clock: SimulatedClock, make_stage: MakeStage) -> None:
     start = clock.micros
     back = start + 3_600_000_000
@@ -287,6 +288,7 @@ def test_an_hour_of_outage_ends_with_everything_in_order_of_age(clock: Simulated
     assert len(transport.requests) < 400, "the destination is probed, not flooded"
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_while_a_destination_is_away(clock: SimulatedClock, make_stage: MakeStage) -> None:
     class Away:
         def send(self, request: Any) -> HttpResponse:  # noqa: ARG002

@@ -178,6 +178,7 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_process_ends_with_78_and_the_name_or_says_once_that_it_is_off() -> None:
     wrong = run("forwarder", "--destination", "meta", META_PIXEL_ID="1")
     assert wrong.returncode == 78
@@ -215,6 +216,7 @@ EVENTS = """\
 AT = "1795557600000000"  # 2026-11-24T22:00:00Z
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_the_bodies_and_the_reasons(tmp_path: Path) -> None:
     path = tmp_path / "conversions.jsonl"
     path.write_text(EVENTS)
