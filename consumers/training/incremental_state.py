@@ -272,7 +272,7 @@ def _statistics(connection: psycopg.Connection, tenant_id: str, currency: str | 
     states = {
         period: JourneyState.from_document(document) for period, document in stream_periods(connection, tenant_id)
     }
-    counts = ReadCounts(totals.people, totals.open_touches, totals.passed_over)
+    counts = ReadCounts(people=totals.people, open_touches=totals.open_touches, passed_over=totals.passed_over)
     return WindowStatistics.of_periods(states, counts, tuple(totals.policies), currency=currency, is_incremental=True)
 
 
