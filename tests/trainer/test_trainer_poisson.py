@@ -262,7 +262,7 @@ def test_the_command_line_trains_shows_compares_and_watches_it_drift(
     shown = command("models", "show", "poisson", *acme).stdout
     assert "(baseline)" in shown
     assert "rate x, day 0 to 1" in shown
-    assert "over models" in shown
+    assert "spread: of the shares over poisson" in shown
     assert "name another" in command("models", "drift", "poisson", *acme, code=2).stderr
     command("models", "train", *acme, "--model", "poisson", "--from", day(0))
     calm = json.loads(command("models", "drift", "poisson", *acme, "--json").stdout)
