@@ -64,6 +64,19 @@ def run_process(service: str, version: str, body: Callable[[ProcessSettings], No
     return EXIT_CLEAN
 
 
+def serve_health(stage: str, process: ProcessSettings, heartbeat: Heartbeat) -> None:
+    """Serve metrics and probes of a process, with the time since its loop last turned.
+
+    Args:
+        stage: the label of its metrics.
+        process: host and port.
+        heartbeat: told by the loop, read by the threads that serve.
+    """
+    metrics.stalled_seconds.labels(stage).set_function(heartbeat.silent_seconds)
+    port = serve(process.metrics_host, process.metrics_port, heartbeat)
+    _log.info("health and metrics", port=port)
+
+
 def run_stage(service: str, version: str, make_stage: MakeStage) -> int:
     """Run a consumer stage until it is asked to stop.
 
@@ -81,9 +94,7 @@ def run_stage(service: str, version: str, make_stage: MakeStage) -> int:
         kafka = KafkaSettings.load()
         stage = make_stage(process)
         heartbeat = Heartbeat(stage.is_ready)
-        metrics.stalled_seconds.labels(stage.name).set_function(heartbeat.silent_seconds)
-        port = serve(process.metrics_host, process.metrics_port, heartbeat)
-        _log.info("health and metrics", port=port)
+        serve_health(stage.name, process, heartbeat)
         loop = ConsumerLoop(stage, kafka, process, heartbeat)
         stop_on_signals(loop.stop, process.grace_seconds)
         loop.run()

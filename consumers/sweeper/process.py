@@ -22,8 +22,8 @@ from attributary.consumers.adapters.registry_settings import RegistrySettings, m
 from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.error_codes import TOPIC_REFUSED
 from attributary.consumers.runtime.errors import Fatal, Retry
-from attributary.consumers.runtime.health import Heartbeat, serve
-from attributary.consumers.runtime.run import run_process
+from attributary.consumers.runtime.health import Heartbeat
+from attributary.consumers.runtime.run import run_process, serve_health
 from attributary.consumers.runtime.settings import KafkaSettings, ProcessSettings, load
 from attributary.consumers.runtime.signals import stop_on_signals
 from attributary.consumers.store.events.policies import store_policy
@@ -239,8 +239,7 @@ def main(version: str) -> int:
         brokers = (UnreadAgeReader(kafka), producer)
         sweeper = Sweeper(load(SweeperSettings), load(PolicySettings).policy(), codec, session, brokers)
         heartbeat = Heartbeat(session.is_reachable)
-        port = serve(process.metrics_host, process.metrics_port, heartbeat)
-        _log.info("health and metrics", port=port)
+        serve_health("sweeper", process, heartbeat)
         stop_on_signals(sweeper.stop, process.grace_seconds)
         sweeper.run(heartbeat)
 

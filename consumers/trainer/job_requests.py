@@ -46,8 +46,6 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
 _FLAGS = {"true": True, "false": False}
 _AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _UNIT_MICROS = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
-TIMES = ("from", "to", "split")
-"""Parameters that are times."""
 _MAX_VERSION = 999_999_999
 _MIN_DIGITS = 15  # of microseconds from 1973 on; fewer digits are another unit
 _MAX_MICROS = 7_258_118_400_000_000  # 2200-01-01 UTC; a later time is a typing error or another unit

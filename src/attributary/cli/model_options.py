@@ -40,7 +40,6 @@ def _model(text: str | None) -> str | None:
 
 Tenant = Annotated[str, typer.Option("--tenant", help="Tenant of the models.", callback=_tenant)]
 AnyTenant = Annotated[str | None, typer.Option("--tenant", help="This tenant only.", callback=_tenant)]
-JobTenant = Annotated[str, typer.Option("--tenant", help="Tenant of the job.", callback=_tenant)]
 Model = Annotated[str, typer.Argument(help="markov or poisson.", callback=_model)]
 ModelOption = Annotated[str, typer.Option("--model", help="markov, or the time-aware poisson.", callback=_model)]
 AnyModel = Annotated[str | None, typer.Option("--model", help="This model only.", callback=_model)]
