@@ -128,7 +128,7 @@ def test_ga4_needs_a_stream() -> None:
 
 
 def test_ga4_app_streams(ga4_fake: Ga4Fake) -> None:
-    instance = "0123456789abcdef0123456789abcdef"
+    instance = "7d1f3b6a90c24e8885aa31c4de0b92f6"
     with (
         FakeServer(ga4_fake) as server,
         GA4Client(None, "secret", firebase_app_id="1:2:ios:3", base_url=server.url) as client,
