@@ -69,8 +69,8 @@ class AttributaryProducer:
         on_delivery: called for every outcome with the event id and the reason, None when it was delivered. With it,
             ``DeliveryFailed`` is raised no more: failures are yours. It runs inside publish, flush and close.
 
-    Example:
-        >>> from attributary.producers import AttributaryProducer, ProducerConfig, Touchpoint
+    Examples:
+        >>> from attributary import AttributaryProducer, ProducerConfig, Touchpoint
         >>> config = ProducerConfig(bootstrap="localhost:9092", source="shop", default_tenant="acme")
         >>> with AttributaryProducer(config) as producer:  # doctest: +SKIP
         ...     producer.publish(Touchpoint(...))

@@ -174,7 +174,7 @@ def test_the_commands_of_the_readme_run(paths: Path, events: Path, monkeypatch: 
     monkeypatch.chdir(paths.parent)
     assert events.parent == paths.parent
     text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    calls = [line for line in text.splitlines() if line.startswith("    attributary analyze ")]
+    calls = [line for line in text.splitlines() if line.startswith("attributary analyze ")]
     lines = [shlex.split(line, comments=True) for line in calls]
     assert len(lines) == 3
     for _, _, *arguments in lines:
