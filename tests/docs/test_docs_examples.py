@@ -168,10 +168,7 @@ def test_the_sql_answers_on_stored_results(database: str) -> None:
     )
     values = {"tenant": "acme", "day": "2099-01-01"}
     with psycopg.connect(database) as connection:
-        answers = [
-            connection.execute(re.sub(r":'(\w+)'", r"%(\1)s", text), values).fetchall()  # type: ignore[call-overload]
-            for text in statements()
-        ]
+        answers = [connection.execute(re.sub(r":'(\w+)'", r"%(\1)s", text), values).fetchall() for text in statements()]
     credit, reported, reasons, openers = answers
     linear = {channel: revenue for model, channel, _, _, revenue in credit if model == "linear"}
     assert linear == {"email": 5, "social": 5, "(unattributed)": 10}
@@ -185,7 +182,7 @@ def test_as_of_a_day_before_there_is_nothing(database: str) -> None:
     with psycopg.connect(database) as connection:
         text = re.sub(r":'(\w+)'", r"%(\1)s", statements()[1])
         values = {"tenant": "acme", "day": "2000-01-01"}
-        assert connection.execute(text, values).fetchall() == []  # type: ignore[call-overload]
+        assert connection.execute(text, values).fetchall() == []
 
 
 def test_the_analysis_prints_what_it_promises(capsys: pytest.CaptureFixture[str]) -> None:
