@@ -133,7 +133,7 @@ def touchpoint_from_landing(
         landing: from ``parse_landing``.
         occurred_at: the time of the click; also goes into ``fbc``, so it must not be the time of some later event.
         click_ids: more ids, for example the cookies ``_fbp`` and ``_fbc`` as ``fbp`` and ``fbc``; they win,
-        unless they are placeholders.
+            unless they are placeholders.
         others: any other field of ``Touchpoint``; ``anonymous_id`` or ``user_id`` is needed.
 
     Raises:
