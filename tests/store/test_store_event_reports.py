@@ -104,9 +104,7 @@ def test_b20_reports_say_when_there_is_nothing_and_when_there_is_more(database: 
 def test_ids_of_events_reach_the_terminal_escaped(database: str) -> None:
     bad = "\x1b]0;owned\x07\x9b31m"
     with InProcess(database) as stages:
-        stages.publish(
-            sale(bad), sale(bad, 1, value=30_000_000), sale("d", 1, conversion_id=bad), touch(bad, channel=bad)
-        )
+        stages.publish(sale(bad), sale(bad, 1, value=30_000_000), sale("d", 1, conversion_id=bad), touch(bad))
     for arguments in (("explain", bad, "--tenant", "acme"), ("events", "conflicts"), ("conversions", "ignored")):
         assert not set(command(database, *arguments)) & set("\x1b\x07\x9b")
 
