@@ -64,7 +64,7 @@ generate: $(READY) ## write the files that are made from code: settings and metr
 
 docs: $(READY) ## build the docs site into build/site; broken links and unknown references fail
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file deploy/site/mkdocs.yml
-	@echo "open build/site/index.html"
+	@echo "build/site/index.html; with search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site"
 
 soak: $(READY) ## a million mutated records; half an hour of load and faults (SOAK_SECONDS, SOAK_SEED, SOAK_RATE)
 	ATTRIBUTION_FUZZ_RECORDS=$${ATTRIBUTION_FUZZ_RECORDS:-1000000} $(BIN)/pytest tests/model/test_model_fuzz.py -s -k exactly
