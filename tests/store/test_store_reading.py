@@ -75,7 +75,7 @@ def test_touchpoints_by_person_and_time(database: str, connection: psycopg.Conne
 
 
 def test_an_anonymous_id_that_spells_a_user_is_another_person(database: str, connection: psycopg.Connection) -> None:
-    run(database, [[touch("t1", 1, who="a:x"), link("l", "device", "x"), touch("t2", 2, who="a:device")]])
+    run(database, [[touch("t1", 1, who="a:x"), link("l", "phone1", "x"), touch("t2", 2, who="a:phone1")]])
     people = [PersonAndTime("acme", "a:x"), PersonAndTime("acme", "u:x")]
     found = touchpoints_of_people(connection, people)
     assert [[touchpoint.event_id for touchpoint in one] for one in found] == [["t1"], ["t2"]]
