@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 .PHONY: help setup demo test quick check format generate docs soak bench up down lock release-check clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## create .venv with the pinned dependencies and Attributary itself
 
@@ -96,6 +96,9 @@ lock: $(READY) ## pin requirements/*.in into *.txt with hashes and without addre
 	$(COMPILE) requirements/dev.in -c requirements/embedded.txt -c requirements/image.txt -o requirements/dev.txt
 	$(COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 	@! grep -n '://' requirements/*.txt || { echo "the locked files must not name addresses" >&2; exit 1; }
+
+release-check: $(READY) ## build sdist and wheel, install the wheel in clean environments, run the demo from it
+	$(BIN)/python tests/checks/release.py
 
 clean: ## remove .venv, caches and the data of local stacks
 	rm -rf $(VENV) .attributary .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

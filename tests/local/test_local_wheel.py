@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -12,18 +13,32 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
-    (wheel,) = folder.glob("*.whl")
+def build(target: str, sources: Path, folder: Path) -> Path:
+    """Build an sdist or a wheel and return its file."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)]
+    subprocess.run(command, cwd=sources, check=True, capture_output=True)
+    (built,) = folder.glob("*.whl" if target == "wheel" else "*.tar.gz")
+    return built
+
+
+def listed(wheel: Path) -> set[str]:
     with zipfile.ZipFile(wheel) as archive:
         return set(archive.namelist())
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    return listed(build("wheel", ROOT, tmp_path_factory.mktemp("wheel")))
+
+
+@pytest.mark.slow
+def test_a_wheel_built_from_the_sdist_is_the_same(names: set[str], tmp_path: Path) -> None:
+    with tarfile.open(build("sdist", ROOT, tmp_path)) as archive:
+        members = archive.getnames()
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    assert len(members) == len(set(members))
+    (sources,) = (tmp_path / "unpacked").iterdir()
+    assert listed(build("wheel", sources, tmp_path)) == names
 
 
 @pytest.mark.slow
