@@ -119,11 +119,11 @@ def judge_events(events: Sequence[tuple[ConversionEvent, str]]) -> list[EventVer
     found[opening] = EventVerdict.OPENS
     corrections = []
     for place in order:
-        event, whose = events[place]
+        event, owner = events[place]
         if place == opening:
             continue
         if event.kind == Kind.CONVERSION:
-            found[place] = EventVerdict.REPEAT if whose == person else EventVerdict.OTHER_PERSON
+            found[place] = EventVerdict.REPEAT if owner == person else EventVerdict.OTHER_PERSON
         elif event.kind != Kind.CANCELLATION and event.currency != opened.currency:
             found[place] = EventVerdict.OTHER_CURRENCY
         else:

@@ -19,7 +19,7 @@ class OffsetStore:
     """The next offsets of one group.
 
     Args:
-        group: whose.
+        group: the consumer group.
         session: Postgres.
     """
 

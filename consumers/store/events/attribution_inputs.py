@@ -102,7 +102,7 @@ def touchpoints_in_reach(
 
     Args:
         connection: in a snapshot.
-        conversions: whose.
+        conversions: their keys.
         longest_windows_micros: for each conversion, how far back to look, microseconds.
     """
     if not conversions:

@@ -37,7 +37,7 @@ class EventFact(NamedTuple):
 
 
 class LinkFact(NamedTuple):
-    """A statement about whose an anonymous id is; ``decides`` when it is the one that counts."""
+    """A statement that an anonymous id belongs to a user; ``decides`` when it is the one that counts."""
 
     anonymous_id: str
     user_id: str
@@ -164,7 +164,7 @@ def explain(connection: psycopg.Connection, tenant_id: str, conversion_id: str) 
 
     Args:
         connection: in a transaction, best a repeatable one.
-        tenant_id: whose; nothing of another tenant is looked at.
+        tenant_id: the tenant; nothing of another tenant is looked at.
         conversion_id: which.
     """
     found = conversions_by_id(connection, [(tenant_id, conversion_id)])
@@ -174,13 +174,13 @@ def explain(connection: psycopg.Connection, tenant_id: str, conversion_id: str) 
     key = conversion.journey_key
     user = key.removeprefix(USER_PREFIX) if key.startswith(USER_PREFIX) else None
     anonymous = key.removeprefix(ANONYMOUS_PREFIX) if key.startswith(ANONYMOUS_PREFIX) else None
-    whose = {"tenant": tenant_id, "journey": key, "user": user, "anonymous": anonymous}
+    keys = {"tenant": tenant_id, "journey": key, "user": user, "anonymous": anonymous}
     policy = fetch_policy(connection, conversion.policy_version)
-    touches = [_touch(conversion, policy, row) for row in connection.execute(_TOUCHES, whose).fetchall()]
+    touches = [_touch(conversion, policy, row) for row in connection.execute(_TOUCHES, keys).fetchall()]
     more = {"conversion": conversion_id, "known": [touch.event_id for touch in touches]}
-    touches += [_gone(row) for row in connection.execute(_GONE, whose | more).fetchall()]
+    touches += [_gone(row) for row in connection.execute(_GONE, keys | more).fetchall()]
     events = _events(connection.execute(_EVENTS, (tenant_id, conversion_id)).fetchall())
-    links = [LinkFact(*row) for row in connection.execute(_LINKS, whose).fetchall()]
+    links = [LinkFact(*row) for row in connection.execute(_LINKS, keys).fetchall()]
     conflicts = conflicts_of_conversion(
         connection, tenant_id, conversion_id, events=[event.event_id for event in events],
         touches=[touch.event_id for touch in touches], links=[link.event_id for link in links],

@@ -82,7 +82,7 @@ def rebuild_journeys(connection: psycopg.Connection, people: Sequence[Key]) -> l
 
     Args:
         connection: in a snapshot, where others write.
-        people: whose. An anonymous id that belongs to a user has an empty journey: its events are the user's.
+        people: their keys. An anonymous id that belongs to a user has an empty journey: its events are the user's.
 
     Returns:
         One journey a person, in the order asked for.

@@ -45,7 +45,7 @@ def count_refit(connection: psycopg.Connection, tenant: str, period_us: tuple[in
 
     Args:
         connection: any.
-        tenant: whose.
+        tenant: the tenant.
         period_us: event time of the conversions, from (included) to (excluded), microseconds UTC.
         policy_version: the lookback policy in force.
     """
@@ -66,7 +66,7 @@ def refit(
 
     Args:
         connection: in a transaction.
-        tenant: whose.
+        tenant: the tenant.
         period_us: event time of the conversions, from (included) to (excluded), microseconds UTC.
         policy_version: the lookback policy in force; stored already.
         now_us: the time, microseconds UTC.

@@ -80,7 +80,7 @@ def reported(
 
     Args:
         connection: in a snapshot.
-        tenant_id: whose.
+        tenant_id: the tenant.
         model: which model's credits.
         period_us: event time of the conversions, from (included) to (excluded), microseconds UTC.
         as_of_us: the moment, microseconds UTC; versions that were computed later are not looked at.
