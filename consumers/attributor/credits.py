@@ -28,7 +28,9 @@ Record = dict[str, Any]
 # A record takes at most 1 MiB (schemas/codec.py, and what brokers accept); insights and the frame need the rest.
 _MOST_TOUCHPOINT_BYTES = 900_000
 _BYTES_BESIDE_NAMES = 60  # credit, micros, time and lengths of a touchpoint, and of its three roll-ups
-_SURELY_FITS = 20  # so many touchpoints with the longest ids and names that the rules allow, credited by eight models
+# So many touchpoints with the longest ids and names that the rules allow fit when eight models credit them: at most
+# 6,508 bytes a touchpoint and model, so with more models fewer touchpoints are sure to fit.
+_SURELY_FITS, _SURE_MODELS = 20, 8
 Group = tuple[str, str, list[int]]  # dimension, name, places of its touchpoints
 
 
@@ -79,14 +81,15 @@ def within_size(credited: CreditedTouchpoints, models: int) -> CreditedTouchpoin
         credited: what counts.
         models: how many models credit it.
     """
+    sure = min(_SURELY_FITS, _SURELY_FITS * _SURE_MODELS // max(models, 1))
     counts = np.diff(credited.offsets)
-    if counts.size == 0 or int(counts.max()) <= _SURELY_FITS:
+    if counts.size == 0 or int(counts.max()) <= sure:
         return credited
     kept: list[ReachedTouchpoint] = []
     for number, first in enumerate(credited.offsets[:-1].tolist()):
         start = last = int(credited.offsets[number + 1])
         left = _MOST_TOUCHPOINT_BYTES
-        if last - first <= _SURELY_FITS:
+        if last - first <= sure:
             start = first
         while start > first and (left := left - models * _bytes_of(credited.touchpoints[start - 1])) >= 0:
             start -= 1

@@ -12,7 +12,7 @@ from attributary.attribution_core.domain.journeys import JourneyBatch, Outcomes
 from attributary.attribution_core.domain.lookback import LookbackPolicy
 from attributary.attribution_core.models.model_set import MODELS, TrainedState, model_set
 from attributary.attribution_core.statistics.state import JourneyState
-from attributary.consumers.attributor.credits import by_model_set, results, within_policy
+from attributary.consumers.attributor.credits import by_model_set, results, within_policy, within_size
 from attributary.consumers.attributor.result_encoding import encode_result
 from attributary.consumers.auditor.checks import disagreement, imbalance
 from attributary.consumers.store.events.attribution_inputs import PendingConversion, ReachedTouchpoint
@@ -204,6 +204,22 @@ def test_whatever_surely_fits_is_kept_whole() -> None:
     (record,) = credit([pending(1)], touches)
     assert record["touchpoint_count"] == 20
     assert len(encode_result(codec(), record, 2**50)) < 2**20
+
+
+@pytest.mark.parametrize("models", [8, 9, 10, 12, 20])
+@pytest.mark.parametrize("count", [*range(8, 26), 40])
+def test_s3_the_longest_names_fit_however_many_models_credit_them(models: int, count: int) -> None:
+    wide = "\U0001f600"
+    names = {"campaign": wide * 500, "channel": wide * 99, "platform": wide * 99}
+    touches = [reached(0, f"{number:03d}" + wide * 197, 2 + number / 100, **names) for number in range(count)]
+    kept = within_size(within_policy([pending(1)], touches, POLICIES), models)
+    assert kept.touchpoints
+    (record,) = credit([pending(1)], kept.touchpoints)
+    assert record["touchpoint_count"] == len(kept.touchpoints)
+    one = max(record["models"], key=lambda model: len(str(model)))
+    record["models"] += [{**one, "model": f"model_{number}"} for number in range(8, models)]
+    assert len(encode_result(codec(), record, 2**50)) < 2**20
+    assert models > 8 or count > 20 or len(kept.touchpoints) == count
 
 
 def test_rollups_are_sums_by_name_in_order() -> None:
