@@ -1,8 +1,8 @@
 """Deliver again what stands open in the ledger: read the events from Kafka by their coordinates, send them now.
 
 Contract: `again` takes deliveries of one destination, opens them in the ledger and runs the stage on their records.
-Invariant: whatever the ledger says is sent is not sent again; an event that Kafka does not hold any more stays as it
-was and is reported.
+Invariant: whatever the ledger says is sent is not sent again; an event that Kafka does not hold any more, or whose
+account is not in the settings, stays as it was and is reported.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ _FAR = 10_000
 
 
 class Redelivery(NamedTuple):
-    """How many events were sent again, and which Kafka does not hold any more."""
+    """How many events were sent again, which Kafka does not hold any more, and how many have no account."""
 
     tried: int
     gone: tuple[str, ...]
+    without_account: int
 
 
 def again(
@@ -54,16 +55,18 @@ def again(
     Raises:
         Retry: the destination is away; run it again later.
     """
-    tried, gone = 0, []
+    tried, gone, without_account = 0, [], 0
     for start in range(0, len(deliveries), _BATCH):
-        part = [row for row in deliveries[start : start + _BATCH] if row.state is not DeliveryState.SENT]
+        known = [row for row in deliveries[start : start + _BATCH] if stage.has_account(row.key)]
+        without_account += len(deliveries[start : start + _BATCH]) - len(known)
+        part = [row for row in known if row.state is not DeliveryState.SENT]
         found = read(sorted({row.source for row in part}))
         gone += [row.key.event_id for row in part if row.source not in found]
         here = [row for row in part if row.source in found]
         ledger.reopen([row.key for row in here])
         tried += len(here)
         stage.handle([found[row.source] for row in here])
-    return Redelivery(tried, tuple(gone))
+    return Redelivery(tried, tuple(gone), without_account)
 
 
 def read_sources(kafka: KafkaSettings, sources: Sequence[Source]) -> dict[Source, Record]:

@@ -135,6 +135,11 @@ class ForwarderStage:
         """Give back connections and threads."""
         self._sender.close()
 
+    def has_account(self, key: DeliveryKey) -> bool:
+        """Tell whether the settings have the account of a delivery."""
+        accounts = self._route.credentials.accounts(key.tenant_id)
+        return any(account.ledger_name == key.destination for account in accounts)
+
     def handle(self, batch: Sequence[Record]) -> Outcome:
         """Forward a batch.
 

@@ -150,6 +150,12 @@ def test_dead_credentials_keep_events_and_retry_sends_them(fresh_topics: str, da
             wait_for(lambda: "events left pending" in log.read_text(), log)
         assert {pixel for pixel, _, _ in fake.received} == {"2"}
         assert "the access token is not valid" in ask(variables, "explain", mine[0]["event_id"]).stdout
+        without = tmp_path / "without.yaml"
+        without.write_text(json.dumps({"tenants": {"globex": document["tenants"]["globex"]}}))
+        refused = ask({**variables, "FORWARD_CREDENTIALS_FILE": str(without)}, "retry", "--destination", "meta")
+        assert refused.returncode == 78
+        assert "must name the account of 30 of these events" in refused.stderr
+        assert "now 30 pending" in refused.stdout
         document["tenants"]["acme"]["meta"]["access_token"] = "good"
         credentials.write_text(json.dumps(document))
         one = ask(variables, "retry", mine[0]["event_id"])

@@ -14,6 +14,7 @@ from attributary.consumers.destinations.credentials import AccountCredentials, C
 from attributary.consumers.destinations.destination import HttpResponse
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.destinations.sender import SenderOptions
+from attributary.consumers.forwarder.redelivery import Redelivery, again
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.store.connection import StoreUnavailable
 from attributary.consumers.store.deliveries.delivery import DeliveryKey, DeliveryState
@@ -362,6 +363,25 @@ def test_redelivery_ends_when_meta_would_not_see_the_copy(clock: SimulatedClock,
     assert stage.handle(batch).dead_letters == []
     (row,) = ledger.rows.values()
     assert row.state is DeliveryState.EXPIRED
+
+
+def test_f6_a_retry_without_the_account_changes_nothing(url: str, clock: SimulatedClock, make_stage: MakeStage) -> None:
+    ledger = MemoryLedger()
+    down = ScriptedTransport(lambda _: HttpResponse(0, fault="ReadTimeout", perhaps_sent=True))
+    stage = make_stage("meta", url, clock, ledger=ledger, transport=down, options=FAST)
+    (record,) = batch = records([conversion(clock.micros)], now_micros=clock.micros)
+    with pytest.raises(Retry):
+        stage.handle(batch)
+    before = dict(ledger.rows)
+    (row,) = before.values()
+    assert row.in_flight  # perhaps sent: the knowledge that must not be lost
+    nobody = make_stage("meta", url, clock, ledger=ledger, route={"credentials": Credentials("meta", None)})
+    elsewhere = Credentials("meta", None, {"globex": [AccountCredentials("1", "test-token", {})]})
+    other = make_stage("meta", url, clock, ledger=ledger, route={"credentials": elsewhere})
+    for without in (nobody, other):
+        found = again([row], ledger, without, lambda sources: dict.fromkeys(sources, record))
+        assert found == Redelivery(tried=0, gone=(), without_account=1)
+        assert ledger.rows == before
 
 
 def test_what_was_surely_not_taken_may_go_after_days(

@@ -256,8 +256,9 @@ def _retry(
 
 def _retry_one(name: str, rows: list[Delivery]) -> None:
     from attributary.cli.outcome import kafka_settings
-    from attributary.consumers.forwarder.process import NAMES, build_stage, open_ledger, read_setup
+    from attributary.consumers.forwarder.process import NAMES, VARIABLES, build_stage, open_ledger, read_setup
     from attributary.consumers.forwarder.redelivery import again, read_sources
+    from attributary.consumers.runtime.errors import ConfigError
 
     kafka = kafka_settings()
     ledger = open_ledger("attributary-forward")
@@ -275,3 +276,9 @@ def _retry_one(name: str, rows: list[Delivery]) -> None:
     print(f"{name}: {result.tried} tried; now {summary}")
     for event_id in result.gone:
         typer.echo(f"{event_id}: not in Kafka any more", err=True)
+    if result.without_account:
+        raise ConfigError(
+            VARIABLES[name],
+            f"must name the account of {result.without_account:,} of these events, or FORWARD_CREDENTIALS_FILE must; "
+            "they were left as they are",
+        )
