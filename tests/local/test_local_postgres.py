@@ -43,6 +43,31 @@ def test_data_of_a_chosen_folder_is_there_at_the_next_start(tmp_path: Path) -> N
 
 
 @pytest.mark.postgres
+def test_the_address_stays_over_a_restart_where_the_path_is_too_long_for_a_socket(tmp_path: Path) -> None:
+    data = tmp_path / ("long" * 20) / "data"
+    data.parent.mkdir()
+    with embedded_postgres(data) as postgres:
+        assert postgres.cluster is not None
+        address, port = postgres.dsn, postgres.cluster.port
+        assert str(data) not in address
+    with embedded_postgres(data, port=port) as postgres:
+        assert postgres.dsn == address
+
+
+@pytest.mark.postgres
+def test_a_socket_folder_that_somebody_else_put_there_is_not_used(tmp_path: Path) -> None:
+    data = tmp_path / ("long" * 20) / "data"
+    data.parent.mkdir()
+    note = data.parent / "data.sockets"
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "ours").symlink_to(tmp_path / "theirs")
+    note.write_text(str(tmp_path / "ours"))
+    with embedded_postgres(data):
+        assert note.read_text() != str(tmp_path / "ours")
+        assert not list((tmp_path / "theirs").iterdir())
+
+
+@pytest.mark.postgres
 def test_the_loopback_port_wants_the_password() -> None:
     with embedded_postgres(durable=False) as postgres:
         assert postgres.cluster is not None

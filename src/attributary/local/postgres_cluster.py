@@ -13,8 +13,9 @@ import os
 import secrets
 import shutil
 import signal
+import stat
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -197,15 +198,32 @@ class Cluster:
         return data.parent / f"{data.name}.password"
 
     def _socket_folder(self) -> Path:
-        """Inside the data folder when the path is short enough for a socket, else a temporary one."""
+        """Inside the data folder when the path is short enough for a socket, else a temporary one.
+
+        The temporary one is noted beside the data, so that a server keeps its address over a restart.
+        """
         if self._sockets is not None and self._sockets.is_dir():
             return self._sockets
         folder = self.data / "sockets"
         if len(str(folder)) > _SOCKET_FOLDER_LIMIT:
-            folder = Path(tempfile.mkdtemp(prefix="attributary-pg-"))
+            folder = self._temporary_folder()
         folder.mkdir(exist_ok=True, mode=0o700)
         if self._account is not None:
             os.chown(folder, self._account.uid, self._account.gid)
+        return folder
+
+    def _temporary_folder(self) -> Path:
+        """The one noted by an earlier start, made again when it is gone; a new one when somebody else has its name."""
+        note = self.data.parent / f"{self.data.name}.sockets"
+        if note.is_file():
+            folder = Path(note.read_text(encoding="utf-8"))
+            with suppress(FileExistsError):
+                folder.mkdir(mode=0o700)
+            owners = {os.getuid()} if self._account is None else {os.getuid(), self._account.uid}
+            if stat.S_ISDIR(folder.lstat().st_mode) and folder.lstat().st_uid in owners:
+                return folder
+        folder = Path(tempfile.mkdtemp(prefix="attributary-pg-"))
+        note.write_text(str(folder), encoding="utf-8")
         return folder
 
     def _command(self, program: str, *arguments: str) -> list[str]:
