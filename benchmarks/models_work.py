@@ -1,7 +1,7 @@
 """The journeys that the models are measured on, drawn once and kept as files, so that every side reads the same ones.
 
 Lengths are geometric with a mean of five touches, the k-th channel is drawn in proportion to 1 / k, and the chance of
-a conversion depends on the last channel. One row is one journey. Whoever reads `Work` holds its arrays alone:
+a conversion depends on the last channel. One row is one journey. The reader of `Work` holds its arrays alone:
 no temporaries of the drawing are in its memory.
 """
 

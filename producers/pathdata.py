@@ -1,8 +1,8 @@
 """The reference data set of path-based attribution, "PathData", as events.
 
 The file lists distinct paths, each with how many journeys along it converted, what they were worth together and how
-many ended without a conversion. It names neither people nor times, so every journey becomes a person of its own whose
-touches get rising times inside the lookback window.
+many ended without a conversion. It names neither people nor times, so every journey becomes a person of its own, and
+its touches get rising times inside the lookback window.
 
 Invariant: the events depend on the file, the choice of paths and the seed alone. Per channel path, touchpoints,
 conversions and journeys are exactly the file's. The value of all conversions is that of the chosen paths, rounded to

@@ -5,7 +5,7 @@ Contract of every transport (tests/producers/test_producers_transports.py runs i
 - ``send`` queues one message and returns at once. ``BufferError``: the queue is full, nothing was queued.
   ``Refused``: this message can never be sent.
 - ``on_done(error, message)`` is called exactly once for every queued message, from within ``poll``, ``flush`` or
-  ``discard``, with None when the log has acknowledged it, else with an error whose ``str`` is the reason.
+  ``discard``, with None when the log has acknowledged it, else with an error; its ``str`` is the reason.
 - ``flush`` returns how many messages still have no outcome when all are done or time is up.
 """
 

@@ -187,7 +187,7 @@ class Codec:
         raise DecodeError(f"the value is longer than {self._max_bytes} bytes")
 
     def _plan(self, name: str, value: bytes) -> _Plan:
-        """Find out how to read a value whose first bytes are new to this codec."""
+        """Find out how to read a value with first bytes that are new to this codec."""
         if value[:2] == SINGLE_OBJECT and len(value) >= _SINGLE_OBJECT_BYTES:
             other = known_schemas().get(value[2:10])
             if other is not None:

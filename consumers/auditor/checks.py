@@ -1,4 +1,4 @@
-"""What a result must satisfy, whoever wrote it: pure."""
+"""What every result must satisfy: pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TOUCHPOINT_FACTS = ("event_id", "channel", "platform", "campaign", "occurred_at
 
 
 def imbalance(result: Mapping[str, Any]) -> str | None:
-    """Return the first model whose credits do not sum to the net value, or None when all do.
+    """Return the first model with credits that do not sum to the net value, or None.
 
     Checked in integers: micros of the touchpoints plus the unattributed rest, and the same micros rolled up.
     """
@@ -45,7 +45,7 @@ def disagreement(result: Mapping[str, Any]) -> str | None:
 
 
 def result_row(result: Mapping[str, Any], record: Record) -> ResultRow:
-    """Return the row of a result whose models agree on the touchpoints: these are kept once, roll-ups not at all."""
+    """Return the row of a result. All models must agree on the touchpoints: they are kept once, roll-ups not at all."""
     models = result["models"]
     touchpoints = [
         {name: touch[name] for name in _TOUCHPOINT_FACTS} for touch in (models[0]["touchpoints"] if models else ())

@@ -5,6 +5,6 @@ from __future__ import annotations
 from attributary.consumers.runtime.metrics import counter
 
 results_stored = counter("attribution_results_stored", "Results stored, by outcome: new, repeated.", "outcome")
-credit_imbalance = counter("attribution_credit_imbalance", "Results whose credits do not sum to the net value.")
+credit_imbalance = counter("attribution_credit_imbalance", "Results with credits that do not sum to the net value.")
 result_conflicts = counter("attribution_result_conflicts", "Two results with one version and different content.")
 versions_out_of_order = counter("attribution_versions_out_of_order", "Results not above the version before.")

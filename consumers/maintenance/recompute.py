@@ -20,7 +20,7 @@ from attributary.schemas.limits import MINOR_UNIT_MICROS
 
 
 class WrongResult(NamedTuple):
-    """A conversion whose stored result is not what the stored events give."""
+    """A conversion with a stored result that differs from what the stored events give."""
 
     conversion: PendingConversion
     stored: str
@@ -28,11 +28,11 @@ class WrongResult(NamedTuple):
 
 
 def wrong_results(connection: psycopg.Connection, conversions: Sequence[PendingConversion]) -> Iterator[WrongResult]:
-    """Yield those of the conversions whose newest result is not stored as it must be.
+    """Yield the conversions with a newest result that is missing or wrong.
 
     Args:
         connection: in a snapshot.
-        conversions: whose newest version's result is stored, or should be.
+        conversions: the ones to check; the result of each newest version should be stored.
     """
     versions = {(c.tenant_id, c.conversion_id): c.version for c in conversions}
     stored = stored_results(connection, versions)

@@ -1,6 +1,6 @@
 """Reading a part of the log that is named by offsets: from here to there, without a group and without a trace.
 
-Invariant: exactly the committed records whose offsets lie in the ranges are yielded, in log order per partition, in
+Invariant: exactly the committed records with offsets in the ranges are yielded, in log order per partition, in
 batches that bound memory; nothing is committed. A log that lost its beginning meanwhile is an error, not a gap.
 """
 

@@ -94,7 +94,7 @@ class ConsumerLoop:
             "auto.offset.reset": "error",  # never skip or repeat silently: offsets.py decides where to start
             "isolation.level": "read_committed",
             "group.protocol": kafka.group_protocol,
-            # Also how long a rebalance waits for a member that is gone and whose session nobody watches: a coordinator
+            # Also how long a rebalance waits for a member that is gone, when nobody watches its session: a coordinator
             # that was elected twice while it loaded forgets to (docs/reference/reliability.md, Limits).
             "max.poll.interval.ms": kafka.max_poll_interval_ms,
             "fetch.wait.max.ms": 50,
@@ -331,7 +331,7 @@ class ConsumerLoop:
             self._trouble = error
         else:
             consumer.incremental_assign(starts)
-            # librdkafka remembers across a rebalance that a partition was paused, whoever had it meanwhile.
+            # librdkafka remembers across a rebalance that a partition was paused, also when another had it meanwhile.
             if partitions:
                 (consumer.pause if self._is_paused() else consumer.resume)(partitions)
             _log.info("assigned", stage=self._stage.name, partitions=[f"{t}[{p}]" for t, p in places])

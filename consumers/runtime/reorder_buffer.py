@@ -157,7 +157,7 @@ class OrderedReader:
         self._read_on(list(self._paused))
 
     def through(self, records: list[Record], *, is_full: bool) -> list[Record]:
-        """Return the records whose turn it is.
+        """Return the records that are next in order.
 
         Args:
             records: as they were read.

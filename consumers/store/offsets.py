@@ -1,7 +1,7 @@
 """What each consumer group has stored up to, kept beside the data it belongs to.
 
-Invariant: a stored offset falls only when Postgres itself lost commits (a failover to a replica that lagged); whoever
-remembers what it stored (``OffsetCache``) notices that before it commits anything on top of the gap.
+Invariant: a stored offset falls only when Postgres itself lost commits (a failover to a replica that lagged). A stage
+that remembers what it stored (``OffsetCache``) notices that before it commits anything on top of the gap.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WHERE tenant_id = '*' AND consumer_group = %s AND (topic, partition) IN
 
 
 class CommitsLostError(Exception):
-    """Postgres holds less than it confirmed: it lost commits. Whoever reads must start again from what it holds."""
+    """Postgres holds less than it confirmed: it lost commits. The reader must start again from what it holds."""
 
 
 class OffsetCache:

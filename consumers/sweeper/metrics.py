@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from attributary.consumers.runtime.metrics import counter, gauge
 
-unobserved_conversions = gauge("attribution_unobserved_conversions", "Conversions whose newest version has no result.")
+unobserved_conversions = gauge(
+    "attribution_unobserved_conversions", "Conversions without a result for the newest version."
+)
 oldest_unobserved_seconds = gauge("attribution_oldest_unobserved_seconds", "Age of the oldest of them.")
 commands_repaired = counter("attribution_commands_repaired", "Commands issued again by the sweeper.")
 oldest_unread_input_seconds = gauge(

@@ -143,10 +143,10 @@ class Identities:
 
     Attributes:
         anonymous: share of people who never become known.
-        signed_in: share of the known whose every event carries both ids.
-        linked_after: share of the linked whose link happens only after the conversion.
+        signed_in: share of the known with both ids on every event.
+        linked_after: share of the linked with a link only after the conversion.
         two_devices: share of people with a second device.
-        borrowed_device: share of the linked whose device somebody else later logs in on (the first link must win).
+        borrowed_device: share of the linked with a device that somebody else later uses (the first link must win).
         robots: share of touchpoints that are a robot's.
     """
 

@@ -61,7 +61,7 @@ SELECT occurred_at_us, event_id, kind, value_micros, currency FROM attribution_c
 WHERE tenant_id = %s AND conversion_id = %s
 """
 
-# A journey's row must be there for everybody whom an event names, and reach as far as the events do.
+# A journey's row must be there for each person that an event names, and reach as far as the events do.
 _NARROW_JOURNEYS = """
 WITH known AS (
     SELECT tenant_id, identity_key, min(occurred_at_us) AS first_us, max(occurred_at_us) AS last_us,
@@ -87,7 +87,7 @@ def differences(snapshot: psycopg.Connection, shadow: psycopg.Connection) -> Ite
     """Yield every event, owner and conversion that is not stored as the replay has it.
 
     Args:
-        snapshot: in the REPEATABLE READ transaction whose offsets the replay ended at.
+        snapshot: in the REPEATABLE READ transaction with the offsets at which the replay ended.
         shadow: the replay's.
     """
     for table in _TABLES:
@@ -107,7 +107,7 @@ def narrow_journeys(connection: psycopg.Connection) -> Iterator[tuple[Journey, s
 
 
 def _differing(snapshot: psycopg.Connection, shadow: psycopg.Connection, table: _Table) -> Iterator[tuple[str, str]]:
-    """Merge the two sorted streams of (tenant, key, digest of the row); yield the keys whose digests differ."""
+    """Merge the two sorted streams of (tenant, key, digest of the row); yield the keys with different digests."""
     stored, replayed = _stream(snapshot, table), _stream(shadow, table)
     one, other = next(stored, None), next(replayed, None)
     while one is not None or other is not None:
@@ -170,7 +170,7 @@ def _worth(row: dict[str, Any] | None) -> tuple[int, int]:
 
 
 def _is_withdrawn(shadow: psycopg.Connection, tenant: str, conversion_id: str) -> bool:
-    """Whether no stored event opens the conversion: whose it was then depends on what arrived first; its worth is 0."""
+    """Whether no stored event opens the conversion: its person then depends on what arrived first; its worth is 0."""
     rows = shadow.execute(_EVENTS_OF, (tenant, conversion_id)).fetchall()
     return fold(ConversionEvent(*row) for row in rows).opened_by is None
 

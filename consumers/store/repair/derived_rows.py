@@ -115,7 +115,7 @@ def conversion_page(connection: psycopg.Connection, tenant_id: str, after: Key, 
 
 
 def repair_owners(connection: psycopg.Connection, ids: Mapping[Key, int]) -> int:
-    """Decide anew whose anonymous ids are; return how many had another owner.
+    """Decide the owners of anonymous ids anew; return how many had another owner.
 
     Args:
         connection: with staging tables, outside a transaction.
@@ -127,7 +127,7 @@ def repair_owners(connection: psycopg.Connection, ids: Mapping[Key, int]) -> int
         with connection.transaction():
             transaction = StitchTransaction(connection, (), (), ())
             transaction.lock_people(keys)
-            # The ids are locked: nobody else can link them now. Whoever may own them must be locked as well.
+            # The ids are locked: nobody else can link them now. Every possible owner must be locked as well.
             more = set(transaction.users_linked(list(ids))) - keys.keys()
             if not more:
                 return len(transaction.recompute_owners(list(ids)))
@@ -212,7 +212,7 @@ def lift_versions(connection: psycopg.Connection, conversions: Sequence[Key]) ->
 
 
 def _people(transaction: StitchTransaction, page: Sequence[Key]) -> dict[Key, Bounds]:
-    """Return everybody whom the events of the conversions name, with the bounds of these events."""
+    """Return all people that the events of the conversions name, with the bounds of these events."""
     found: dict[Key, Bounds] = {}
     for events in transaction.events_of(page).values():
         for event, row in events:

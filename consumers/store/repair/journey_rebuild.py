@@ -124,7 +124,7 @@ def _identities(connection: psycopg.Connection, people: Sequence[Key]) -> list[s
 
 
 def _conversions(events: dict[str, list[Any]], identities: set[str]) -> list[RebuiltConversion]:
-    """Fold the events of each conversion; keep those whose opening event names one of the identities."""
+    """Fold the events of each conversion; keep those with an opening event that names one of the identities."""
     found = []
     for conversion_id, rows in events.items():
         state = fold(ConversionEvent(*row[3:]) for row in rows)

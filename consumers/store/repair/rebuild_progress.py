@@ -79,7 +79,7 @@ def take_up(connection: psycopg.Connection, tenant_id: str, first_step: str, *, 
 
     Args:
         connection: outside a transaction, or to be committed by the caller.
-        tenant_id: whose conversions; ``EVERYBODY`` for all.
+        tenant_id: the tenant of the conversions; ``EVERYBODY`` for all.
         first_step: where a new run begins.
         from_log: whether the log is read first.
     """

@@ -81,13 +81,13 @@ JOIN attribution_results r USING (tenant_id, conversion_id, version)
 
 
 def wrong_owners(connection: psycopg.Connection) -> Iterator[Difference]:
-    """Yield the anonymous ids whose stored owner is not that of their earliest link."""
+    """Yield the anonymous ids with a stored owner other than that of their earliest link."""
     for tenant, anonymous_id, stored, expected, _ in misplaced_ids(connection):
         yield Difference(tenant, f"anonymous id {anonymous_id}", str(stored), str(expected))
 
 
 def misplaced_ids(connection: psycopg.Connection) -> Iterator[tuple[str, str, str | None, str | None, int]]:
-    """Yield the anonymous ids whose stored owner is not that of their earliest link.
+    """Yield the anonymous ids with a stored owner other than that of their earliest link.
 
     Yields:
         Tenant, anonymous id, stored and true user, time of the deciding link in microseconds UTC.
@@ -99,7 +99,7 @@ def misplaced_ids(connection: psycopg.Connection) -> Iterator[tuple[str, str, st
 
 
 def wrong_conversions(connection: psycopg.Connection) -> Iterator[Difference]:
-    """Yield the conversions whose stored value, time or person is not what their events say."""
+    """Yield the conversions with a stored value, time or person that differs from their events."""
     with connection.cursor(name="verify_events") as cursor:
         cursor.itersize = _PAGE
         cursor.execute(_EVENTS)

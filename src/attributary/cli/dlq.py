@@ -20,7 +20,7 @@ _Topic = Annotated[
 _Group = Annotated[str | None, typer.Option("--group", help="Only what this consumer group gave up.")]
 _Stage = Annotated[str | None, typer.Option("--stage", help="Only what failed here: decode, validate, store or send.")]
 _Text = Annotated[
-    str | None, typer.Option("--match", help="Only letters whose reason, field or origin holds this text.")
+    str | None, typer.Option("--match", help="Only letters with this text in their reason, field or origin.")
 ]
 _Since = Annotated[str, typer.Option("--since", help="beginning, 15m / 2h / 3d ago, or an ISO time with offset.")]
 

@@ -62,7 +62,7 @@ def database(application_name: str, *, is_migrated: bool = True) -> Iterator[psy
 
 
 def kafka_settings() -> KafkaSettings:
-    """Return how to reach Kafka, after a broker has answered: whoever cannot reach one is told within seconds.
+    """Return how to reach Kafka, after a broker has answered. A user without a broker is told within seconds.
 
     Raises:
         Fatal: no broker answers; says which were tried and why.

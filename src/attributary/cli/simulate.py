@@ -40,7 +40,7 @@ def simulate(
     truth: Annotated[Path | None, typer.Option(help="Write the truth to this JSON file.")] = None,
     dry_run: Annotated[Path | None, typer.Option(help="Write the events to this JSONL file, publish nothing.")] = None,
 ) -> None:
-    """Publish marketing traffic whose causes are known.
+    """Publish marketing traffic with known causes.
 
     Channels have true causal effects, people have devices that become known before or after they buy, orders are
     refunded, and events arrive twice, late and out of order. The truth file says which channel caused how many

@@ -1,7 +1,7 @@
 """Free TCP ports on the loopback interface.
 
 Contract: a port that nobody listened on a moment ago. Between the answer and the use another program may
-take it, so whoever starts a server checks that it is its own server that answers.
+take it, so the caller who starts a server checks that it is its own server that answers.
 """
 
 from __future__ import annotations

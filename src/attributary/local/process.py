@@ -158,7 +158,7 @@ def spawn(
     stop_signal: signal.Signals = signal.SIGTERM,
     guarded: bool = True,
 ) -> ManagedProcess:
-    """Start a program whose output is appended to `log`.
+    """Start a program and append its output to `log`.
 
     Args:
         argv: The program and its arguments; no shell is involved.
