@@ -71,7 +71,7 @@ class Ground:
 def find_ground() -> Iterator[Ground]:
     """Start or find a broker and a server for the length of a `with` block."""
     folder = state_dir("bench")
-    with find_broker(REAL) as broker, find_postgres() as postgres:
+    with find_broker(REAL, optimise=True) as broker, find_postgres() as postgres:
         yield Ground(broker, postgres, folder)
 
 

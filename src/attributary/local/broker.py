@@ -1,7 +1,7 @@
 """Which broker this machine offers: a given one, Docker, Kafka's jars, or the mock, in that order.
 
-Contract: `find_broker()` yields the first that can be had and says why the better ones could not. Whoever
-needs the guarantees of a real broker leaves "mock" out of `kinds` and gets `BrokerUnavailableError` with
+Contract: `find_broker()` yields the first that can be had and says why the better ones could not. A
+caller that needs the guarantees of a real broker leaves "mock" out of `kinds` and gets `BrokerUnavailableError` with
 all the reasons; a broker that was named by KAFKA_BOOTSTRAP_SERVERS and does not answer is an error, never
 silently replaced by another.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from attributary.local.docker_broker import IMAGE, docker_broker, docker_obstacle
@@ -24,7 +25,8 @@ from attributary.local.mock_broker import LIMITS, mock_broker
 from attributary.local.process import ProcessFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 Kind = Literal["given", "docker", "jars", "mock"]
@@ -77,13 +79,16 @@ class Broker:
 
 
 @contextmanager
-def find_broker(kinds: Sequence[Kind] = ANY, *, folder: Path | None = None, nodes: int = 1) -> Iterator[Broker]:
+def find_broker(
+    kinds: Sequence[Kind] = ANY, *, folder: Path | None = None, nodes: int = 1, optimise: bool = False
+) -> Iterator[Broker]:
     """The first broker that can be had, for the length of a `with` block.
 
     Args:
         kinds: What is acceptable, best first.
         folder: Where Kafka's jars keep their data; a temporary folder when None.
         nodes: How many nodes are wanted; more than one only Kafka's jars can give.
+        optimise: Let Kafka's JVM compile for long runs at full load; a benchmark wants that.
 
     Raises:
         BrokerUnavailableError: when there is none, or a given one does not answer.
@@ -91,7 +96,7 @@ def find_broker(kinds: Sequence[Kind] = ANY, *, folder: Path | None = None, node
     missed: list[str] = []
     with ExitStack() as stack:
         for kind in kinds:
-            found = _try(kind, stack, missed, folder, nodes)
+            found = _try(kind, stack, missed, partial(kafka_cluster, nodes, folder, optimise=optimise), nodes)
             if found is not None:
                 break
         else:
@@ -99,7 +104,13 @@ def find_broker(kinds: Sequence[Kind] = ANY, *, folder: Path | None = None, node
         yield found
 
 
-def _try(kind: Kind, stack: ExitStack, missed: list[str], folder: Path | None, nodes: int) -> Broker | None:
+def _try(
+    kind: Kind,
+    stack: ExitStack,
+    missed: list[str],
+    jars: Callable[[], AbstractContextManager[KafkaCluster]],
+    nodes: int,
+) -> Broker | None:
     """Start or find one kind; None, and the reason in `missed`, when it cannot be had."""
     match kind:
         case "given":
@@ -112,7 +123,7 @@ def _try(kind: Kind, stack: ExitStack, missed: list[str], folder: Path | None, n
             return Broker(stack.enter_context(docker_broker()), "docker", missed=tuple(missed))
         case "jars":
             try:
-                cluster = stack.enter_context(kafka_cluster(nodes, folder))
+                cluster = stack.enter_context(jars())
             except ProcessFailedError as error:
                 missed.append(f"Kafka's jars: {error}")
                 return None

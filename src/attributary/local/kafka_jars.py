@@ -152,6 +152,7 @@ def make_cluster(
     ports: Sequence[Ports],
     short_sessions: bool = True,
     guarded: bool = True,
+    optimise: bool = False,
 ) -> KafkaCluster:
     """A cluster of `len(ports)` nodes below `folder`, not started yet; fetches the jars if need be.
 
@@ -160,8 +161,9 @@ def make_cluster(
         ports: Ports of each node.
         short_sessions: A dead broker is noticed after 3 s instead of 9 s; for tests.
         guarded: False lets the nodes outlive this process.
+        optimise: Compile for long runs at full load; see `Runtime`.
     """
-    runtime = Runtime(java(), fetch_jars(), heap_megabytes=512 if len(ports) == 1 else 384)
+    runtime = Runtime(java(), fetch_jars(), heap_megabytes=512 if len(ports) == 1 else 384, optimise=optimise)
     folder.mkdir(parents=True, exist_ok=True)
     nodes = [
         KafkaNode(number, own, folder / f"node-{number}", runtime, guarded) for number, own in enumerate(ports, start=1)
@@ -183,6 +185,7 @@ def kafka_cluster(
     *,
     ports: Sequence[Ports] | None = None,
     short_sessions: bool = True,
+    optimise: bool = False,
 ) -> Iterator[KafkaCluster]:
     """A running cluster for the length of a `with` block; a temporary folder is removed at its end.
 
@@ -191,11 +194,13 @@ def kafka_cluster(
         folder: Where data, settings and logs go.
         ports: Ports of each node; free ones when None.
         short_sessions: See `make_cluster`.
+        optimise: See `make_cluster`.
     """
     # Resolved: the broker works in a folder of its own.
     home = folder.resolve() if folder else Path(tempfile.mkdtemp(prefix="attributary-kafka-"))
     try:
-        cluster = make_cluster(home, ports=ports or free_node_ports(nodes), short_sessions=short_sessions)
+        where = ports or free_node_ports(nodes)
+        cluster = make_cluster(home, ports=where, short_sessions=short_sessions, optimise=optimise)
         cluster.start()
         try:
             yield cluster
