@@ -10,9 +10,9 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
-from attributary.producers.transport import Message, OnDone, Refused
+from attributary.producers.transport import Message, OnDone, Refused, TooLarge
 
 FIXED: Mapping[str, Any] = {
     "acks": "all",
@@ -83,7 +83,9 @@ class KafkaTransport:
         try:
             self._produce(topic, value, key, headers=headers, on_delivery=on_done)
         except KafkaException as error:
-            raise Refused(str(error.args[0])) from None
+            reason = error.args[0]
+            refused = TooLarge if reason.code() == KafkaError.MSG_SIZE_TOO_LARGE else Refused
+            raise refused(str(reason)) from None
 
     def poll(self, seconds: float) -> None:
         """Serve delivery reports."""

@@ -30,6 +30,10 @@ class Refused(Exception):
     """The transport can never send this message: too large, or the transport itself has failed for good."""
 
 
+class TooLarge(Refused):
+    """This message is larger than the log takes; others are not concerned."""
+
+
 class Transport(Protocol):
     """Carries messages to the log; see the contract above."""
 
