@@ -15,9 +15,9 @@ import psycopg
 
 from attributary.attribution_core.domain.lookback import LookbackPolicy
 from attributary.consumers.auditor.stage import GROUP as AUDITOR
+from attributary.consumers.maintenance.progress import Progress, no_progress
 from attributary.consumers.maintenance.recompute import wrong_results
 from attributary.consumers.maintenance.restore_from_log import restore_events, restore_results
-from attributary.consumers.maintenance.verify import progress
 from attributary.consumers.runtime.consumer_groups import members
 from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.errors import Retry
@@ -59,15 +59,23 @@ class Rebuilding:
         reader: another one, for looking while the first one writes.
         policy: the lookback policy in force.
         dry_run: change nothing, count all the same.
+        progress: shows how far each step is.
     """
 
     def __init__(
-        self, writer: psycopg.Connection, reader: psycopg.Connection, policy: LookbackPolicy, *, dry_run: bool
+        self,
+        writer: psycopg.Connection,
+        reader: psycopg.Connection,
+        policy: LookbackPolicy,
+        *,
+        dry_run: bool,
+        progress: Progress = no_progress,
     ) -> None:
         self._writer = writer
         self._reader = reader
         self._policy = policy
         self._dry_run = dry_run
+        self._progress = progress
         create_staging(writer)
         store_policy(writer, policy)
         writer.commit()
@@ -103,14 +111,18 @@ class Rebuilding:
             note(self._writer, run)
 
     def _topic(self, run: Rebuild) -> None:
-        run.count("results brought back from their topic", restore_results(self._writer, only_new=False))
+        run.count(
+            "results brought back from their topic",
+            restore_results(self._writer, only_new=False, progress=self._progress),
+        )
 
     def _log(self, run: Rebuild) -> None:
         before = self._events()
-        altered = restore_events(self._writer, self._policy)
+        altered = restore_events(self._writer, self._policy, self._progress)
         run.count("events altered since they were stored", altered)
         run.count("events brought back from the log", self._events() - before)
-        restore_results(self._writer, only_new=True)  # nothing was published meanwhile that is not looked at
+        # Nothing was published meanwhile that is not looked at.
+        restore_results(self._writer, only_new=True, progress=self._progress)
 
     def _events(self) -> int:
         row = self._writer.execute(
@@ -188,13 +200,12 @@ class Rebuilding:
             raise _DryRunError
 
     def _each_page(self, run: Rebuild, title: str) -> Iterator[list[tuple[str, str]]]:
-        with progress() as bars:
-            task = bars.add_task(title, total=None, completed=run.looked_at)
+        with self._progress(title, None, run.looked_at) as advance:
             while page := conversion_page(self._reader, run.tenant_id, run.after, _PAGE):
                 self._reader.commit()
                 yield page
                 run.after = page[-1]
-                bars.advance(task, len(page))
+                advance(len(page))
             self._reader.commit()
 
     def _looking(self, found: Iterable[tuple[Any, Any]]) -> Iterator[dict[Any, Any]]:

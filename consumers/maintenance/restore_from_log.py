@@ -15,8 +15,8 @@ from attributary.attribution_core.domain.lookback import LookbackPolicy
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
 from attributary.consumers.auditor.stage import GROUP as AUDITOR
 from attributary.consumers.auditor.stage import AuditorStage
+from attributary.consumers.maintenance.progress import Progress, no_progress
 from attributary.consumers.maintenance.replay import BATCH, Replay
-from attributary.consumers.maintenance.verify import progress
 from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.log_reader import LogReader, Partition, Range
 from attributary.consumers.runtime.records import Record
@@ -36,12 +36,13 @@ register_points("rebuild_after_batch")
 GROUP = "attribution.rebuild"
 
 
-def restore_results(writer: psycopg.Connection, *, only_new: bool) -> int:
+def restore_results(writer: psycopg.Connection, *, only_new: bool, progress: Progress = no_progress) -> int:
     """Store what the results topic holds, as the auditor does; return how many results were not stored before.
 
     Args:
         writer: tells what is stored.
         only_new: begin where the auditor's positions are; else at the beginning of the topic.
+        progress: shows how much of the topic is read.
     """
     log = LogReader(KafkaSettings.load())
     auditor = AuditorStage(load(DatabaseSettings).url.get_secret_value(), make_codec(load(RegistrySettings)), 1.0)
@@ -52,11 +53,10 @@ def restore_results(writer: psycopg.Connection, *, only_new: bool) -> int:
             place: Range(max(span.start, known.get(place, 0)), span.stop)
             for place, span in log.bounds(AuditorStage.topics).items()
         }
-        with progress() as bars:
-            task = bars.add_task("results topic", total=sum(span.stop - span.start for span in ranges.values()))
+        with progress("results topic", sum(span.stop - span.start for span in ranges.values())) as advance:
             for batch in log.read(ranges, AuditorStage.max_records):
                 auditor.handle(batch)
-                bars.advance(task, len(batch))
+                advance(len(batch))
     finally:
         auditor.close()
         log.close()
@@ -75,12 +75,13 @@ def _positions(connection: psycopg.Connection, group: str) -> dict[Partition, in
     return found
 
 
-def restore_events(writer: psycopg.Connection, policy: LookbackPolicy) -> int:
+def restore_events(writer: psycopg.Connection, policy: LookbackPolicy, progress: Progress = no_progress) -> int:
     """Stitch the log into what is stored, from where an earlier try came to; return how many events were altered.
 
     Args:
         writer: with staging tables; nobody else stitches.
         policy: the lookback policy in force.
+        progress: shows how much of the log is read.
     """
     log = LogReader(KafkaSettings.load())
     try:
@@ -94,8 +95,7 @@ def restore_events(writer: psycopg.Connection, policy: LookbackPolicy) -> int:
         ranges = {
             place: Range(max(span.start, come_to.get(place, 0)), span.stop) for place, span in spans.items()
         }  # fmt: skip
-        with progress() as bars:
-            task = bars.add_task("log", total=sum(span.stop - span.start for span in ranges.values()))
+        with progress("log", sum(span.stop - span.start for span in ranges.values())) as advance:
             for records in log.read(ranges, BATCH):
                 batch.positions = _next_offsets(records)
                 replay.records(records)
@@ -103,7 +103,7 @@ def restore_events(writer: psycopg.Connection, policy: LookbackPolicy) -> int:
                     record_positions(writer, STITCHER, batch.positions)
                     record_positions(writer, GROUP, batch.positions)
                 crash_at("rebuild_after_batch")
-                bars.advance(task, len(records))
+                advance(len(records))
     finally:
         log.close()
     with writer.transaction():

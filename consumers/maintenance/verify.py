@@ -6,16 +6,13 @@ holds, and no further. Memory is bounded: batches, streams, and of the differenc
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from attributary.consumers.adapters.policy_settings import IdentitySettings, PolicySettings
+from attributary.consumers.maintenance.progress import Progress, no_progress
 from attributary.consumers.maintenance.recompute import wrong_results
 from attributary.consumers.maintenance.replay import BATCH, REFUSALS, Replay, rows_of
 from attributary.consumers.runtime.consumer_groups import committed_offsets
@@ -91,16 +88,13 @@ class Findings:
         }
 
 
-@contextmanager
-def progress() -> Iterator[Progress]:
-    """Show progress on standard error, where somebody looks at it."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), disable=not sys.stderr.isatty()) as bars:
-        yield bars
-
-
 def check_log(
-    log: LogReader, snapshot: psycopg.Connection, codec: Codec, since_ms: int | None, found: Findings
+    log: LogReader,
+    snapshot: psycopg.Connection,
+    codec: Codec,
+    since_ms: int | None,
+    found: Findings,
+    progress: Progress = no_progress,
 ) -> dict[Partition, Range]:
     """Find records that are neither stored nor dead letters; returns the part of the log that was read."""
     stored = {(topic, number): offset for group, topic, number, offset in all_positions(snapshot) if group == GROUP}
@@ -120,12 +114,11 @@ def check_log(
         Decoder(codec, by_order=by_order, identities=identities),
         Decoder(codec, strict=True, by_order=by_order, identities=identities),
     )
-    with progress() as bars:
-        task = bars.add_task("log: stored or a dead letter", total=_size(ranges))
+    with progress("log: stored or a dead letter", _size(ranges)) as advance:
         for batch in log.read(ranges, BATCH):
             found.records += len(batch)
             found.add("log", _missing(snapshot, decoders, batch, letters, committed))
-            bars.advance(task, len(batch))
+            advance(len(batch))
     return ranges
 
 
@@ -195,24 +188,24 @@ def check_replay(
     codec: Codec,
     ranges: Mapping[Partition, Range],
     found: Findings,
+    progress: Progress = no_progress,
 ) -> None:
     """Stitch everything anew into the shadow, and find what is stored otherwise."""
     replay = Replay(shadow, codec)
     starts = {place: span.start for place, span in ranges.items()}
-    with progress() as bars:
-        older = bars.add_task("replay: stored events older than that", total=None)
+    with progress("replay: stored events older than that") as advance:
         for rows in older_events(snapshot, starts, BATCH):
             replay.rows(rows)
             _grew(shadow, found.older, len(rows))
             found.older += len(rows)
-            bars.advance(older, len(rows))
-        task = bars.add_task("replay: the log", total=_size(ranges))
-        found.replayed = 0
+            advance(len(rows))
+    found.replayed = 0
+    with progress("replay: the log", _size(ranges)) as advance:
         for batch in log.read(ranges, BATCH):
             replay.records(batch)
             _grew(shadow, found.replayed, len(batch))
             found.replayed += len(batch)
-            bars.advance(task, len(batch))
+            advance(len(batch))
     analyze_shadow(shadow)
     found.add("replay", differences(snapshot, shadow))
 
@@ -223,7 +216,7 @@ def _grew(shadow: psycopg.Connection, before: int, more: int) -> None:
         analyze_shadow(shadow)
 
 
-def check_stored(snapshot: psycopg.Connection, found: Findings) -> None:
+def check_stored(snapshot: psycopg.Connection, found: Findings, progress: Progress = no_progress) -> None:
     """Find what was derived otherwise than the stored events say, by queries that know nothing of the stitcher."""
     found.add("events", wrong_owners(snapshot))
     found.add("events", wrong_conversions(snapshot))
@@ -235,8 +228,7 @@ def check_stored(snapshot: psycopg.Connection, found: Findings) -> None:
         ),
     )
     prepare_reading(snapshot)  # from here on look-ups by key only
-    with progress() as bars:
-        task = bars.add_task("results: computed anew", total=None)
+    with progress("results: computed anew") as advance:
         for page in conversion_pages(snapshot):
             conversions = conversions_by_id(snapshot, page)
             settled = [conversion for conversion in conversions if conversion.observed_version >= conversion.version]
@@ -254,4 +246,4 @@ def check_stored(snapshot: psycopg.Connection, found: Findings) -> None:
                     for wrong in wrong_results(snapshot, settled)
                 ),
             )
-            bars.advance(task, len(conversions))
+            advance(len(conversions))

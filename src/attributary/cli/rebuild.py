@@ -34,6 +34,7 @@ def _rebuild(
     Example: attributary rebuild --dry-run
     """
     from attributary.cli.outcome import database
+    from attributary.cli.progress import progress_bar
     from attributary.consumers.adapters.policy_settings import PolicySettings
     from attributary.consumers.maintenance.rebuild import Rebuilding, check_stopped
     from attributary.consumers.runtime.settings import load
@@ -50,7 +51,7 @@ def _rebuild(
         if from_log and (running := check_stopped()):
             print(f"stop these first, they are members of their groups: {', '.join(running)}")
             raise typer.Exit(1)
-        work = Rebuilding(writer, reader, load(PolicySettings).policy(), dry_run=dry_run)
+        work = Rebuilding(writer, reader, load(PolicySettings).policy(), dry_run=dry_run, progress=progress_bar)
         run = work.run(tenant or EVERYBODY, from_log=from_log)
     if run.is_resumed:
         print(f"took up rebuild {run.number}, which had been cut short")

@@ -51,6 +51,7 @@ def _verify(
     Example: attributary verify --since 1d
     """
     from attributary.cli.outcome import kafka_settings
+    from attributary.cli.progress import progress_bar
     from attributary.cli.tables import print_json
     from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
     from attributary.consumers.maintenance.verify import Findings, check_log, check_replay, check_stored
@@ -70,12 +71,12 @@ def _verify(
         codec = make_codec(load(RegistrySettings))
         log = LogReader(kafka_settings())
         try:
-            ranges = check_log(log, snapshot, codec, since_ms, found)
+            ranges = check_log(log, snapshot, codec, since_ms, found, progress_bar)
             if shadow is not None:
-                check_replay(log, snapshot, shadow, codec, ranges, found)
+                check_replay(log, snapshot, shadow, codec, ranges, found, progress_bar)
         finally:
             log.close()
-        check_stored(snapshot, found)
+        check_stored(snapshot, found, progress_bar)
         if keep is not None and shadow is not None:
             keep_shadow(shadow, keep)
     if as_json:
