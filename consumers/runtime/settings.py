@@ -89,6 +89,17 @@ def load(cls: type[S]) -> S:
         raise ConfigError(variable, rule) from None
 
 
+class TenantSettings(Settings):
+    """What commands take for granted."""
+
+    tenant: str | None = Field(
+        default=None,
+        alias="ATTRIBUTION_TENANT",
+        description="Tenant of commands that need one and get no --tenant. Commands with a filter by tenant show all "
+        "tenants without --tenant.",
+    )
+
+
 class KafkaSettings(Settings):
     """How to reach Kafka."""
 

@@ -6,7 +6,6 @@ never disturb each other or a consumer group.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -86,24 +85,3 @@ def _starts(consumer: Consumer, topic: str, since_ms: int | None) -> list[TopicP
         return consumer.offsets_for_times(wanted, timeout=_TIMEOUT)
     except KafkaException as error:
         raise Fatal(f"Kafka does not answer: {error.args[0].name()}", EXIT_DEPENDENCY_DOWN) from None
-
-
-def parse_time(text: str) -> int | None:
-    """Return milliseconds since 1970-01-01 UTC: ``beginning`` is 0, ``end`` None, ``15m``/``2h``/``3d`` ago, or ISO.
-
-    Raises:
-        ValueError: anything else, or an ISO time without an offset.
-    """
-    from datetime import datetime  # noqa: PLC0415  # only people's commands come here
-
-    if text in {"beginning", "end"}:
-        return 0 if text == "beginning" else None
-    if text[-1:] in _UNITS and text[:-1].isdecimal():
-        return int((time.time() - int(text[:-1]) * _UNITS[text[-1]]) * 1_000)
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError("a time needs an offset, for example 2026-11-24T10:00:00+00:00")
-    return int(moment.timestamp() * 1_000)
-
-
-_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}

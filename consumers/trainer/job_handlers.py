@@ -87,7 +87,7 @@ class JobHandlers:
         handler = self._handlers.get(job.kind)
         if handler is None:
             raise JobParameterError(f"kind: the trainer has no handler for {job.kind}")
-        parameters = Parameters(job.kind, job.parameters)
+        parameters = Parameters(job.kind, job.parameters, job.submitted_at)
         parameters.check(job.tenant_id)
         return handler(job.tenant_id, parameters, progress)
 

@@ -1,6 +1,8 @@
 """The parameters of a job: texts, parsed and checked.
 
-Times are ISO 8601 with an offset, or microseconds UTC. Flags are true or false. Lists are separated by commas.
+Times are texts of `time_grammar`; relative ones count from the submission. Flags are true or false. Lists are
+separated by commas.
+
 Invariant: an unknown parameter or an invalid value fails the job before anything is read from the store, and the error
 names the parameter. `Parameters.check` gives the submitter and the trainer the same answer.
 """
@@ -8,12 +10,11 @@ names the parameter. `Parameters.check` gives the submitter and the trainer the 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, USER_PREFIX
+from attributary.attribution_core.domain.time_grammar import END, TimeError, parse_time
 from attributary.consumers.training.model_settings import (
     NOT_FOR_POISSON,
     check_model_name,
@@ -44,11 +45,7 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
     "cancel": ("target_job_id",),
 }
 _FLAGS = {"true": True, "false": False}
-_AGO = re.compile(r"([0-9]{1,6})([smhd])")
-_UNIT_MICROS = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 _MAX_VERSION = 999_999_999
-_MIN_DIGITS = 15  # of microseconds from 1973 on; fewer digits are another unit
-_MAX_MICROS = 7_258_118_400_000_000  # 2200-01-01 UTC; a later time is a typing error or another unit
 
 
 class JobParameterError(ValueError):
@@ -61,14 +58,16 @@ class Parameters:
     Args:
         kind: of the job.
         texts: as they were submitted.
+        submitted_at: when, microseconds UTC, so that ``30d`` means the same when the job starts again.
 
     Raises:
         JobParameterError: one of them is unknown to the kind.
     """
 
-    def __init__(self, kind: str, texts: Mapping[str, str]) -> None:
+    def __init__(self, kind: str, texts: Mapping[str, str], submitted_at: int | None = None) -> None:
         self._kind = kind
         self._texts = texts
+        self._submitted_at = submitted_at
         unknown = set(texts) - PARAMETERS[kind]
         if unknown:
             known = ", ".join(sorted(PARAMETERS[kind]))
@@ -92,7 +91,7 @@ class Parameters:
         for name in ("activate", "force"):
             self.flag(name)
         window, split = self.window(tenant_id), self.time("split")
-        if split is not None and not (window.since or 0) < split < (window.until or _MAX_MICROS):
+        if split is not None and not (window.since or 0) < split < (window.until or END):
             raise JobParameterError("split: must be between from and to")
         self.whole("version")
         self.currency()
@@ -159,16 +158,17 @@ class Parameters:
         return tuple(part.strip() for part in (self.text(name) or "").split(",") if part.strip())
 
     def time(self, name: str) -> int | None:
-        """Return a time, microseconds UTC; None when it is missing.
+        """Return a time, microseconds UTC; None when it is missing or sets no bound.
 
         Raises:
             JobParameterError: it is no time.
         """
         text = self.text(name)
         try:
-            return None if text is None else parse_time(text)
-        except ValueError as error:
+            micros = None if text is None else parse_time(text, self._submitted_at)
+        except TimeError as error:
             raise JobParameterError(f"{name}: {error}") from None
+        return None if micros in (0, END) else micros
 
     def currency(self) -> str | None:
         """Return a currency.
@@ -236,41 +236,6 @@ class Parameters:
         if user and device:
             raise JobParameterError("user_id, anonymous_id: only one may be given")
         return USER_PREFIX + user if user else ANONYMOUS_PREFIX + device if device else None
-
-
-def parse_time(text: str, now_micros: int | None = None) -> int:
-    """Return the microseconds UTC of an ISO 8601 time with an offset, of a date (its midnight UTC), or of microseconds.
-
-    Args:
-        text: the time.
-        now_micros: present time, microseconds UTC; with it also ``30d``, ``2h``, ``15m``: so long ago. A job has none,
-            because its times must stay the same when it starts again.
-
-    Raises:
-        ValueError: it is none of these, or lies before 1970 or after 2200.
-    """
-    ago = None if now_micros is None else _AGO.fullmatch(text)
-    micros = _micros(text) if ago is None else (now_micros or 0) - int(ago[1]) * _UNIT_MICROS[ago[2]]
-    if not 0 <= micros <= _MAX_MICROS:
-        raise ValueError("must lie between 1970 and 2200")
-    return micros
-
-
-def _micros(text: str) -> int:
-    if text.isascii() and text.isdigit() and len(text) > 8:
-        if len(text) < _MIN_DIGITS:
-            raise ValueError("looks like seconds or milliseconds; a number is microseconds since 1970")
-        return int(text) if len(text) <= len(str(_MAX_MICROS)) else _MAX_MICROS + 1
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError("must be an ISO 8601 time with an offset, a date, or microseconds UTC") from None
-    if moment.tzinfo is None:
-        if len(text) > len("2026-01-01"):
-            raise ValueError("must have an offset from UTC, for example Z or +02:00")
-        moment = moment.replace(tzinfo=UTC)
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def _number(text: str) -> float:

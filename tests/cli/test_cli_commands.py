@@ -84,7 +84,7 @@ def test_the_version() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["nonsense", "tail nonsense", "tail results --from yesterday", "tail --limit 0", "db", "demo --touchpoints 1",
+    ["nonsense", "tail nonsense", "tail results --from soon", "tail --limit 0", "db", "demo --touchpoints 1",
      "positions forget", "stitcher --unknown"],
 )  # fmt: skip
 def test_a_wrong_line_ends_with_2(line: str) -> None:

@@ -81,7 +81,7 @@ def test_results_for_people(tail: Any) -> None:
     lines = tail("results").stdout.splitlines()
     assert "v3 " in lines[0]
     assert " final " in lines[0]
-    assert "-1.23 EUR" in lines[0]
+    assert "-1.234567 EUR  7 touchpoints" in lines[0]
     assert lines[1].split() == ["markov", "email", "75%", "(by", "linear:", "too", "little", "data)"]
     assert lines[2].split() == ["linear", "unattributed"]
 

@@ -12,7 +12,7 @@ from confluent_kafka import Producer
 
 from attributary.consumers.runtime.errors import ConfigError, Fatal
 from attributary.consumers.runtime.settings import KafkaSettings
-from attributary.consumers.runtime.topic_reader import parse_time, read_topic
+from attributary.consumers.runtime.topic_reader import read_topic
 from attributary.local.mock_broker import mock_broker
 from tests.runtime.collector import collector_loop
 
@@ -96,30 +96,3 @@ def test_the_loop_refuses_the_mock_broker_in_production(kafka: KafkaSettings) ->
     _, loop = collector_loop(kafka, ATTRIBUTION_ENVIRONMENT="production")
     with pytest.raises(ConfigError, match="KAFKA_BOOTSTRAP_SERVERS"):
         loop.run()
-
-
-@pytest.mark.parametrize(
-    ("text", "ms"),
-    [
-        ("beginning", 0),
-        ("end", None),
-        ("2026-11-24T10:00:00+00:00", 1_795_514_400_000),
-        ("2026-11-24T10:00:00Z", 1_795_514_400_000),
-        ("2026-11-24T11:00:00.5+01:00", 1_795_514_400_500),
-    ],
-)
-def test_times_that_are_understood(text: str, ms: int | None) -> None:
-    assert parse_time(text) == ms
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("30s", 30), ("15m", 900), ("2h", 7_200), ("3d", 259_200)])
-def test_times_ago(text: str, seconds: int) -> None:
-    found = parse_time(text)
-    assert found is not None
-    assert abs(time.time() - seconds - found / 1000) < 5
-
-
-@pytest.mark.parametrize("text", ["", "yesterday", "m", "-5m", "5w", "\u00b2h", "2026-11-24T10:00:00", "2026-13-01"])
-def test_times_that_are_not(text: str) -> None:
-    with pytest.raises(ValueError, match=r"a time needs an offset|Invalid isoformat|month"):
-        parse_time(text)

@@ -153,7 +153,7 @@ def test_a_submission_is_checked_before_it_is_sent(monkeypatch: pytest.MonkeyPat
     ):  # fmt: skip
         assert "--set" in run("jobs", "submit", kind, *acme, "-s", text, code=2).stderr
     run("jobs", "submit", "analyze_journey", *acme, code=2)
-    assert "tenant_id" in run("jobs", "submit", "train", "--tenant", "Not A Tenant", code=2).stderr
+    assert "--tenant" in run("jobs", "submit", "train", "--tenant", "Not A Tenant", code=2).stderr
 
 
 def stored(dsn: str, *jobs: NewJob) -> ClaimedJob:
@@ -162,6 +162,7 @@ def stored(dsn: str, *jobs: NewJob) -> ClaimedJob:
         submit(connection, jobs)
         claimed = claim_next(connection, lease_seconds=60, max_attempts=3)
         assert claimed is not None
+        assert claimed.submitted_at == jobs[0].submitted_at  # what 30d in a parameter counts from
         heartbeat(connection, claimed, 3, 10)
     return claimed
 

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, timezone
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from attributary.consumers.trainer.job_requests import PARAMETERS, JobParameterError, Parameters, parse_time
+from attributary.consumers.trainer.job_requests import PARAMETERS, JobParameterError, Parameters
 from attributary.consumers.training.read_journeys import Closing, Window
 from attributary.schemas.limits import JOB_KINDS
 
 DAY = 86_400_000_000
 
 
-@given(st.integers(0, 84_006 * DAY), st.sampled_from([UTC, timezone(timedelta(hours=-7))]))
-def test_times_keep_every_microsecond(micros: int, zone: timezone) -> None:
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
-    assert parse_time(moment.astimezone(zone).isoformat()) == micros
-    assert parse_time(moment.isoformat().replace("+00:00", "Z")) == micros
-
-
-def test_dates_and_microseconds() -> None:
-    assert parse_time("1970-01-03") == parse_time("19700103") == 2 * DAY
-    assert parse_time("1790000000000000") == 1_790_000_000_000_000
-    for text in ("yesterday", "2026-11-24T10:00:00", "2026-13-01", "2026-11-24_10", ""):
-        with pytest.raises(ValueError, match="must"):
-            parse_time(text)
-    for text in ("1790000000", "1790000000000", "100000000"):
-        with pytest.raises(ValueError, match="looks like seconds or milliseconds"):
-            parse_time(text)
-    for text in ("9" * 26, "9" * 5_000, "7258118400000001", "1969-12-31", "2200-01-02", "0001-01-01T00:00:00+14:00"):
-        with pytest.raises(ValueError, match="must lie between 1970 and 2200"):
-            parse_time(text)
+def test_times_that_a_person_types_count_from_the_submission() -> None:
+    submitted = 20_500 * DAY + 7 * 3_600_000_000
+    found = Parameters("backtest", {"from": "30d", "split": "yesterday", "to": "now"}, submitted)
+    found.check("acme")
+    assert found.window("acme") == Window("acme", submitted - 30 * DAY, submitted)
+    assert found.time("split") == 20_499 * DAY
+    assert Parameters("train", {"from": "beginning", "to": "end"}).window("acme") == Window("acme")
+    with pytest.raises(JobParameterError, match=r"^from: '30d' needs a present moment"):
+        Parameters("train", {"from": "30d"}).check("acme")
+    with pytest.raises(JobParameterError, match=r"^from: '5min' is no time; it must be a date"):
+        Parameters("train", {"from": "5min"}, submitted).check("acme")
 
 
 def test_a_window_of_all_parameters() -> None:

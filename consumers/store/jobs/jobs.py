@@ -40,13 +40,14 @@ class NewJob(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ClaimedJob:
-    """A job that a worker has claimed; ``claim`` is the token that its writes must show."""
+    """A job that a worker has claimed; ``claim`` is the token that its writes must show, times are microseconds UTC."""
 
     tenant_id: str
     job_id: str
     kind: str
     parameters: Mapping[str, str]
     claim: int
+    submitted_at: int
 
 
 class Submission(NamedTuple):
@@ -151,7 +152,7 @@ UPDATE attribution_batch_jobs AS j SET
     state = 'running', claim = j.claim + 1, attempts = j.attempts + 1, started_at = COALESCE(j.started_at, now()),
     heartbeat_at = now(), done = 0, total = NULL, updated_at = now(), status_number = j.status_number + 1
 FROM next n WHERE j.tenant_id = n.tenant_id AND j.job_id = n.job_id
-RETURNING j.tenant_id, j.job_id, j.kind, j.parameters, j.claim
+RETURNING j.tenant_id, j.job_id, j.kind, j.parameters, j.claim, (extract(epoch FROM j.submitted_at) * 1000000)::int8
 """
 
 _MINE = "tenant_id = %(tenant)s AND job_id = %(job)s AND claim = %(claim)s AND state = 'running'"

@@ -22,7 +22,9 @@ _Stage = Annotated[str | None, typer.Option("--stage", help="Only what failed he
 _Text = Annotated[
     str | None, typer.Option("--match", help="Only letters with this text in their reason, field or origin.")
 ]
-_Since = Annotated[str, typer.Option("--since", help="beginning, 15m / 2h / 3d ago, or an ISO time with offset.")]
+_Since = Annotated[
+    str, typer.Option("--since", help="Letters from this time on: 1d, 2026-11-01, ... (docs/reference/times.md).")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -148,13 +150,10 @@ def _letters(topic: str | None, group: str | None, stage: str | None, text: str 
 
 def _read(topics: list[str], since: str) -> list[Letter]:
     from attributary.cli.outcome import exit_codes, kafka_settings
+    from attributary.cli.times import log_time
     from attributary.consumers.runtime.redrive import read_letters
-    from attributary.consumers.runtime.topic_reader import parse_time
 
-    try:
-        since_ms = parse_time(since)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--since") from None
+    since_ms = log_time(since, "--since")
     with exit_codes():
         return read_letters(kafka_settings(), topics, since_ms)
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from attributary.cli.tenant_option import AnyTenant
+
 if TYPE_CHECKING:
     import psycopg
 
-_Tenant = Annotated[str | None, typer.Option(help="Only of this tenant. Default: of all.")]
 _Limit = Annotated[int, typer.Option(min=1, help="Show so many at most.")]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object, money in micros, times in microseconds UTC.")]
 
@@ -28,7 +29,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(conversions, name="conversions")
 
 
-def _conflicts(*, tenant: _Tenant = None, limit: _Limit = 200, as_json: _Json = False) -> None:
+def _conflicts(*, tenant: AnyTenant = None, limit: _Limit = 200, as_json: _Json = False) -> None:
     """Show event ids that came with several contents, and which record is kept.
 
     The first record in the log is the event: log-append time, then topic, partition and offset decide. What came later
@@ -55,7 +56,7 @@ def _conflicts(*, tenant: _Tenant = None, limit: _Limit = 200, as_json: _Json = 
     )  # fmt: skip
 
 
-def _ignored(*, tenant: _Tenant = None, limit: _Limit = 200, as_json: _Json = False) -> None:
+def _ignored(*, tenant: AnyTenant = None, limit: _Limit = 200, as_json: _Json = False) -> None:
     """Show events about conversions that change nothing, each with the reason.
 
     repeat: a further conversion event of the same person. other_person: a further one of somebody else; the first
@@ -82,7 +83,7 @@ def _ignored(*, tenant: _Tenant = None, limit: _Limit = 200, as_json: _Json = Fa
     )  # fmt: skip
 
 
-def _orders(*, tenant: _Tenant = None, limit: _Limit = 200, as_json: _Json = False) -> None:
+def _orders(*, tenant: AnyTenant = None, limit: _Limit = 200, as_json: _Json = False) -> None:
     """Show orders that came under several conversions: each of them counts.
 
     With ATTRIBUTION_DUPLICATE_ORDERS=first an order is one conversion, and its first event counts. Needs DATABASE_URL.
@@ -132,6 +133,6 @@ def _show(
 
 
 def _worth(micros: int | None, currency: str | None) -> str:
-    from attributary.cli.tables import money
+    from attributary.cli.tables import amount
 
-    return "" if micros is None else f"{money(micros)} {currency}"
+    return "" if micros is None else amount(micros, currency or "")

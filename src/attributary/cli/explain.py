@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from attributary.cli.tenant_option import Tenant
+
 if TYPE_CHECKING:
     from attributary.consumers.store.events.explain import Explanation
 
@@ -17,9 +19,13 @@ def register(app: typer.Typer) -> None:
 
 def _explain(
     conversion_id: Annotated[str, typer.Argument(help="The conversion's id.")],
-    tenant: Annotated[str, typer.Option(help="The tenant that it belongs to.")],
+    *,
+    tenant: Tenant = "",
     as_of: Annotated[
-        str, typer.Option("--as-of", help="Mark the version that was reported then: 3d ago, or an ISO time.")
+        str,
+        typer.Option(
+            "--as-of", help="Mark the version that was reported then: 3d, 2026-11-01, ... (docs/reference/times.md)."
+        ),
     ] = "end",
     as_json: Annotated[bool, typer.Option("--json", help="Everything as one JSON object.")] = False,
 ) -> None:
@@ -31,13 +37,10 @@ def _explain(
     """
     from attributary.cli.outcome import database
     from attributary.cli.tables import print_json, safe
-    from attributary.consumers.runtime.topic_reader import parse_time
+    from attributary.cli.times import optional_time
     from attributary.consumers.store.events.explain import explain
 
-    try:
-        moment = parse_time(as_of)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--as-of") from None
+    moment = optional_time(as_of, "--as-of")
     with database("attributary-explain") as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         found = explain(connection, tenant, conversion_id)
@@ -60,13 +63,13 @@ def _document(found: Explanation) -> dict[str, object]:
     }
 
 
-def _reported(found: Explanation, moment_ms: int) -> int | None:
-    """Return the version that was the newest at a moment (milliseconds UTC); None: there was none yet."""
-    return max((v.version for v in found.versions if v.computed_at <= moment_ms * 1_000), default=None)
+def _reported(found: Explanation, moment: int) -> int | None:
+    """Return the version that was the newest at a moment (microseconds UTC); None: there was none yet."""
+    return max((v.version for v in found.versions if v.computed_at <= moment), default=None)
 
 
-def _print(found: Explanation, moment_ms: int | None) -> None:
-    from attributary.cli.tables import money, print_table, safe
+def _print(found: Explanation, moment: int | None) -> None:
+    from attributary.cli.tables import amount, money, print_table, safe
 
     c = found.conversion
     if found.is_waiting:
@@ -74,8 +77,9 @@ def _print(found: Explanation, moment_ms: int | None) -> None:
         print("It gets a person, a value and a result when its conversion event arrives.\n")
     else:
         print(
-            f"{safe(c.conversion_type)} {safe(c.conversion_id)} of {c.tenant_id}: {money(c.net_value_micros)} "
-            f"{c.currency} net, {money(c.gross_value_micros)} gross, converted {_time(c.converted_at)}"
+            f"{safe(c.conversion_type)} {safe(c.conversion_id)} of {c.tenant_id}: "
+            f"{amount(c.net_value_micros, c.currency)} net, {amount(c.gross_value_micros, c.currency)} gross, "
+            f"converted {_time(c.converted_at)}"
         )
         print(f"person {safe(c.journey_key)}")
         print(f"policy {c.policy_version}, model set {c.model_set}")
@@ -85,7 +89,7 @@ def _print(found: Explanation, moment_ms: int | None) -> None:
     print_table(
         ("event", "kind", "occurred", "value", "verdict", "record"),
         [
-            (e.event_id, e.kind, _time(e.occurred_at), f"{money(e.value_micros)} {e.currency}", e.verdict, e.place)
+            (e.event_id, e.kind, _time(e.occurred_at), amount(e.value_micros, e.currency), e.verdict, e.place)
             for e in found.events
         ],
         (3,),
@@ -97,7 +101,7 @@ def _print(found: Explanation, moment_ms: int | None) -> None:
             [
                 (
                     k.record, k.event_id, k.stored, k.set_aside,
-                    "" if k.value_micros is None else f"{money(k.value_micros)} {k.currency}",
+                    "" if k.value_micros is None else amount(k.value_micros, k.currency or ""),
                     k.conversion_id or "",
                 )
                 for k in found.conflicts
@@ -130,17 +134,17 @@ def _print(found: Explanation, moment_ms: int | None) -> None:
         ],
         (),
     )
-    if moment_ms is not None:
-        version = _reported(found, moment_ms)
+    if moment is not None:
+        version = _reported(found, moment)
         told = "nothing yet" if version is None else f"version {version}"
-        print(f"Reported at {_time(moment_ms * 1_000)}: {told}")
+        print(f"Reported at {_time(moment)}: {told}")
     print("Published versions")
     print_table(
         ("version", "because", "net", "change", "touches", "policy", "computed", "models"),
         [
             (
-                f"{v.version}{' final' if v.is_final else ''}", v.reason, money(v.net_value_micros),
-                money(v.delta_micros), str(v.touchpoint_count), v.policy_version, _time(v.computed_at),
+                f"{v.version}{' final' if v.is_final else ''}", v.reason, money(v.net_value_micros, c.currency),
+                money(v.delta_micros, c.currency), str(v.touchpoint_count), v.policy_version, _time(v.computed_at),
                 ", ".join(v.models),
             )
             for v in found.versions

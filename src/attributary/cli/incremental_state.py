@@ -8,8 +8,9 @@ from typing import Any
 import typer
 
 from attributary.cli import exits
-from attributary.cli.model_options import AnyTenant, AsJson, Tenant, progress_bar, usage_errors
+from attributary.cli.model_options import AsJson, progress_bar, usage_errors
 from attributary.cli.tables import count, number, print_json, print_table
+from attributary.cli.tenant_option import AnyTenant, Tenant
 
 
 def incremental_state_group() -> typer.Typer:
@@ -72,7 +73,7 @@ def status(
             print(f"{row['tenant']} has no state: {row['suspended']}")
 
 
-def rebuild(*, tenant: Tenant) -> None:
+def rebuild(*, tenant: Tenant = "") -> None:
     """Rebuild the state of a tenant from the store, in steps; the trainer may run meanwhile.
 
     Needed after rows were deleted by hand: a deletion is no event.
@@ -96,7 +97,7 @@ def rebuild(*, tenant: Tenant) -> None:
     print(f"{tenant}: {count(totals.people if totals else 0)} people")
 
 
-def verify(*, tenant: Tenant, as_json: AsJson = False) -> None:
+def verify(*, tenant: Tenant = "", as_json: AsJson = False) -> None:
     """Compare the state with a fresh reading of the same snapshot; exit code 1 if they differ.
 
     Example: attributary models state verify --tenant acme

@@ -15,6 +15,7 @@ import typer
 from attributary.cli import exits
 from attributary.cli.job_tables import fields, print_job, print_jobs
 from attributary.cli.tables import print_json, safe
+from attributary.cli.tenant_option import AnyTenant, Tenant
 
 if TYPE_CHECKING:
     from attributary.consumers.store.jobs.job_views import JobRow
@@ -23,7 +24,6 @@ _POLL_SECONDS = 0.5
 _SEND_SECONDS = 15.0
 _JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
-_Tenant = Annotated[str, typer.Option("--tenant", help="Tenant of the job.")]
 _Json = Annotated[bool, typer.Option("--json", help="JSON with all fields, instead of a table.")]
 
 
@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
 def submit(
     kind: Annotated[str, typer.Argument(help="train, activate, rollback, backtest, analyze_journey or analyze_batch.")],
     *,
-    tenant: _Tenant,
+    tenant: Tenant = "",
     parameter: Annotated[
         list[str] | None,
         typer.Option(
@@ -72,7 +72,7 @@ def submit(
         known = ", ".join(sorted(set(PARAMETERS) - {"cancel"}))
         raise typer.BadParameter(f"must be one of {known}", param_hint="KIND")
     try:
-        Parameters(kind, texts).check(tenant)
+        Parameters(kind, texts, time.time_ns() // 1_000).check(tenant)
     except JobParameterError as error:
         raise typer.BadParameter(str(error), param_hint="--set") from None
     if job_id is not None and not _JOB_ID.fullmatch(job_id):
@@ -93,7 +93,7 @@ def submit(
         print(name)
 
 
-def cancel(job_id: Annotated[str, typer.Argument(help="Id of the job to cancel.")], *, tenant: _Tenant) -> None:
+def cancel(job_id: Annotated[str, typer.Argument(help="Id of the job to cancel.")], *, tenant: Tenant = "") -> None:
     """Cancel a job: at once if it waits, within seconds if it runs. A cancelled job writes nothing.
 
     With DATABASE_URL it checks the job first: exit code 1 if the job has ended already.
@@ -119,7 +119,7 @@ def cancel(job_id: Annotated[str, typer.Argument(help="Id of the job to cancel."
 def status(
     job_id: Annotated[str, typer.Argument(help="Id of the job.")],
     *,
-    tenant: _Tenant,
+    tenant: Tenant = "",
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the end; exit code 1 if the job did not succeed.")
     ] = False,
@@ -140,7 +140,7 @@ def status(
 
 
 def list_(
-    tenant: Annotated[str | None, typer.Option("--tenant", help="This tenant only.")] = None,
+    tenant: AnyTenant = None,
     state: Annotated[
         str | None, typer.Option(help="This state only: submitted, running, succeeded, failed or cancelled.")
     ] = None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,14 +18,6 @@ if TYPE_CHECKING:
 _MICROS = 1_000_000
 
 
-def _tenant(text: str | None) -> str | None:
-    from attributary.schemas.limits import is_tenant
-
-    if text is not None and not is_tenant(text):
-        raise typer.BadParameter("must be 1 to 64 characters of a-z, 0-9, dot, dash and underscore")
-    return text
-
-
 def _model(text: str | None) -> str | None:
     from attributary.consumers.training.model_settings import check_model_name
 
@@ -38,8 +29,6 @@ def _model(text: str | None) -> str | None:
     return text
 
 
-Tenant = Annotated[str, typer.Option("--tenant", help="Tenant of the models.", callback=_tenant)]
-AnyTenant = Annotated[str | None, typer.Option("--tenant", help="This tenant only.", callback=_tenant)]
 Model = Annotated[str, typer.Argument(help="markov or poisson.", callback=_model)]
 ModelOption = Annotated[str, typer.Option("--model", help="markov, or the time-aware poisson.", callback=_model)]
 AnyModel = Annotated[str | None, typer.Option("--model", help="This model only.", callback=_model)]
@@ -62,20 +51,6 @@ def usage_errors() -> Iterator[None]:
     except JOB_ERRORS as error:
         sys.stderr.write(f"attributary: {safe(str(error))}\n")
         raise typer.Exit(exits.USAGE) from None
-
-
-def time_option(text: str | None, option: str) -> int | None:
-    """Return the microseconds UTC of a time.
-
-    Raises:
-        typer.BadParameter: it is none.
-    """
-    from attributary.consumers.trainer.job_requests import parse_time
-
-    try:
-        return None if text is None else parse_time(text, time.time_ns() // 1_000)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 @contextmanager

@@ -10,15 +10,16 @@ from typing import Annotated, Any
 import typer
 
 from attributary.cli import exits
-from attributary.cli.model_options import AsJson, Model, Tenant, progress_bar, usage_errors
+from attributary.cli.model_options import AsJson, Model, progress_bar, usage_errors
 from attributary.cli.tables import count, number, print_json, print_table
+from attributary.cli.tenant_option import Tenant
 
 
 def insights(
     model: Model,
     version: Annotated[int | None, typer.Argument(help="Default: the active one, else the newest.")] = None,
     *,
-    tenant: Tenant,
+    tenant: Tenant = "",
     before: Annotated[
         int | None, typer.Option(help="An earlier version with other journeys, to find shifts of shares.")
     ] = None,
@@ -70,7 +71,7 @@ def calibrate(
     model: Model,
     version: Annotated[int, typer.Argument(help="The version to calibrate; it stays as it is.")],
     *,
-    tenant: Tenant,
+    tenant: Tenant = "",
     experiments: Annotated[
         Path,
         typer.Option(

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from attributary.cli.model_options import AsJson, Model, Tenant, summary_document, usage_errors, window_text
+from attributary.cli.model_options import AsJson, Model, summary_document, usage_errors, window_text
 from attributary.cli.tables import count, number, plural, print_json, print_table, share
+from attributary.cli.tenant_option import Tenant
 
 _MICROS = 1_000_000
 _TITLES = {"markov": "removal effects", "shapley": "Shapley values", "poisson": "the time-aware model"}
@@ -18,7 +19,7 @@ def show(
     model: Model,
     version: Annotated[int | None, typer.Argument(help="Default: the active one, else the newest.")] = None,
     *,
-    tenant: Tenant,
+    tenant: Tenant = "",
     as_json: AsJson = False,
 ) -> None:
     """Show a version: its window, its sample, and a row for every channel.
@@ -186,7 +187,7 @@ def diff(
     before: Annotated[int, typer.Argument(help="A version.")],
     after: Annotated[int, typer.Argument(help="Another version.")],
     *,
-    tenant: Tenant,
+    tenant: Tenant = "",
     as_json: AsJson = False,
 ) -> None:
     """Compare the channel shares of two versions.
@@ -210,7 +211,7 @@ def diff(
 def drift(
     model: Model,
     *,
-    tenant: Tenant,
+    tenant: Tenant = "",
     before: Annotated[int | None, typer.Option(help="A version. Default: the active one.")] = None,
     after: Annotated[int | None, typer.Option(help="A version. Default: the newest.")] = None,
     as_json: AsJson = False,

@@ -10,20 +10,19 @@ import typer
 from attributary.cli.incremental_state import incremental_state_group
 from attributary.cli.model_options import (
     AnyModel,
-    AnyTenant,
     AsJson,
     Force,
     Model,
     ModelOption,
-    Tenant,
     progress_bar,
     summary_document,
-    time_option,
     usage_errors,
 )
 from attributary.cli.model_reports import calibrate, insights
 from attributary.cli.model_views import diff, drift, show
 from attributary.cli.tables import count, number, plural, print_json, print_table
+from attributary.cli.tenant_option import AnyTenant, Tenant
+from attributary.cli.times import SINCE_HELP, UNTIL_HELP, optional_time
 
 if TYPE_CHECKING:
     from attributary.consumers.store.models.model_states import Activation, StateSummary
@@ -118,15 +117,13 @@ def _half_life_text(facts: Mapping[str, Any]) -> str:
 
 def train(
     *,
-    tenant: Tenant,
+    tenant: Tenant = "",
     model: ModelOption = "markov",
     since: Annotated[
         str | None,
-        typer.Option("--from", help="Journeys that end at or after this time: ISO time, date, or 30d (ago)."),
+        typer.Option("--from", help=f"Journeys by their end. {SINCE_HELP}"),
     ] = None,
-    until: Annotated[
-        str | None, typer.Option("--to", help="Journeys that end before this time: ISO time, date, or 30d (ago).")
-    ] = None,
+    until: Annotated[str | None, typer.Option("--to", help=f"Journeys by their end. {UNTIL_HELP}")] = None,
     conversion_type: Annotated[
         list[str] | None, typer.Option(help="Conversions of this type only; may be repeated.")
     ] = None,
@@ -175,8 +172,8 @@ def train(
 
     window = Window(
         tenant,
-        time_option(since, "--from"),
-        time_option(until, "--to"),
+        optional_time(since, "--from"),
+        optional_time(until, "--to"),
         frozenset(conversion_type or ()),
         closing=Closing(closing),
     )
@@ -229,7 +226,7 @@ def activate(
     model: Model,
     version: Annotated[int, typer.Argument(help="The version.")],
     *,
-    tenant: Tenant,
+    tenant: Tenant = "",
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -245,7 +242,7 @@ def activate(
     _print_activation(tenant, found, as_json=as_json)
 
 
-def deactivate(model: Model, *, tenant: Tenant, as_json: AsJson = False) -> None:
+def deactivate(model: Model, *, tenant: Tenant = "", as_json: AsJson = False) -> None:
     """Deactivate a model: its fallback rule credits new versions of conversions, and the results say so.
 
     Example: attributary models deactivate markov --tenant acme
@@ -263,7 +260,7 @@ def deactivate(model: Model, *, tenant: Tenant, as_json: AsJson = False) -> None
 def rollback(
     model: Model,
     *,
-    tenant: Tenant,
+    tenant: Tenant = "",
     from_version: Annotated[
         int | None, typer.Option(help="Only if this version is in force, so that a second call changes nothing.")
     ] = None,

@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from attributary.cli.tenant_option import Tenant
+from attributary.cli.times import SINCE_HELP, UNTIL_HELP, period_options
+
 _BATCH = 5_000
-_FOREVER = 2**62
 
 
 def register(app: typer.Typer) -> None:
@@ -16,11 +18,10 @@ def register(app: typer.Typer) -> None:
 
 
 def _refit(
-    tenant: Annotated[str, typer.Option(help="Whose conversions.")],
-    since: Annotated[
-        str, typer.Option("--from", help="Conversions since: 15m / 2h / 3d ago, or an ISO time.")
-    ] = "beginning",
-    until: Annotated[str, typer.Option("--to", help="Conversions before.")] = "end",
+    *,
+    tenant: Tenant = "",
+    since: Annotated[str, typer.Option("--from", help=f"Conversions. {SINCE_HELP}")] = "beginning",
+    until: Annotated[str, typer.Option("--to", help=f"Conversions. {UNTIL_HELP}")] = "end",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
 ) -> None:
     """Raise the versions of conversions that other models or another policy credited, with the reason model_refit.
@@ -37,15 +38,10 @@ def _refit(
     from attributary.cli.outcome import database
     from attributary.consumers.adapters.policy_settings import PolicySettings
     from attributary.consumers.runtime.settings import load
-    from attributary.consumers.runtime.topic_reader import parse_time
     from attributary.consumers.store.events.policies import store_policy
     from attributary.consumers.store.repair.version_raise import count_refit, refit
 
-    try:
-        start, end = parse_time(since), parse_time(until)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--from, --to") from None
-    period = ((start or 0) * 1_000, _FOREVER if end is None else end * 1_000)
+    period = period_options(since, until)
     with database("attributary-refit") as connection:
         policy = load(PolicySettings).policy()
         total = count_refit(connection, tenant, period, policy.version)

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-_FOREVER = 2**62
+from attributary.cli.tenant_option import Tenant
+from attributary.cli.times import SINCE_HELP, UNTIL_HELP, period_options, time_option
 
 
 def register(app: typer.Typer) -> None:
@@ -16,14 +17,12 @@ def register(app: typer.Typer) -> None:
 
 def _results(
     *,
-    tenant: Annotated[str, typer.Option(help="Whose conversions.")],
+    tenant: Tenant = "",
     model: Annotated[str, typer.Option(help="Whose credits: first, last, linear, markov, ...")] = "linear",
-    since: Annotated[
-        str, typer.Option("--from", help="Conversions since: 15m / 2h / 3d ago, or an ISO time.")
-    ] = "beginning",
-    until: Annotated[str, typer.Option("--to", help="Conversions before.")] = "end",
+    since: Annotated[str, typer.Option("--from", help=f"Conversions. {SINCE_HELP}")] = "beginning",
+    until: Annotated[str, typer.Option("--to", help=f"Conversions. {UNTIL_HELP}")] = "end",
     as_of: Annotated[
-        str, typer.Option("--as-of", help="As it was reported then: 3d ago, or an ISO time; end is now.")
+        str, typer.Option("--as-of", help="As it was reported then: 3d, 2026-11-01, ... Default: as it is now.")
     ] = "end",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, money in micros.")] = False,
 ) -> None:
@@ -36,24 +35,19 @@ def _results(
     Example: attributary results --tenant acme --from 30d --as-of 2026-11-01T00:00:00+00:00
     """
     from attributary.cli.outcome import database
-    from attributary.cli.tables import money, print_json, print_table
-    from attributary.consumers.runtime.topic_reader import parse_time
+    from attributary.cli.tables import amount, money, print_json, print_table
     from attributary.consumers.store.results.versions import reported
 
-    try:
-        start, end, moment = parse_time(since), parse_time(until), parse_time(as_of)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--from, --to, --as-of") from None
-    period = ((start or 0) * 1_000, _FOREVER if end is None else end * 1_000)
+    period, moment = period_options(since, until), time_option(as_of, "--as-of")
     with database("attributary-results") as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        totals, channels = reported(connection, tenant, model, period, _FOREVER if moment is None else moment * 1_000)
+        totals, channels = reported(connection, tenant, model, period, moment)
     if as_json:
         print_json({"totals": [t._asdict() for t in totals], "channels": [c._asdict() for c in channels]})
         return
-    rows = [(c.channel, str(c.conversions), money(c.value_micros), c.currency) for c in channels]
+    rows = [(c.channel, str(c.conversions), money(c.value_micros, c.currency), c.currency) for c in channels]
     print_table(("channel", "conversions", model, ""), rows, (1, 2))
     for total in totals:
-        print(f"{total.conversions} conversions, {money(total.net_micros)} {total.currency} net")
+        print(f"{total.conversions} conversions, {amount(total.net_micros, total.currency)} net")
     if not totals:
         print("no result of this tenant, period and moment")

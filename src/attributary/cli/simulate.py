@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,7 +35,7 @@ def simulate(
     seed: Annotated[int, typer.Option(help="The same seed and --now give the same bytes.")] = 0,
     days: Annotated[float, typer.Option(help="Days over which journeys end.")] = 30.0,
     people: Annotated[int | None, typer.Option(help="Persons; fewer than journeys: some come back.")] = None,
-    now: Annotated[float | None, typer.Option(help="End of simulated time, Unix seconds. Default: now.")] = None,
+    now: Annotated[str, typer.Option(help="End of simulated time: 2026-11-01, ..., or Unix seconds.")] = "now",
     truth: Annotated[Path | None, typer.Option(help="Write the truth to this JSON file.")] = None,
     dry_run: Annotated[Path | None, typer.Option(help="Write the events to this JSONL file, publish nothing.")] = None,
 ) -> None:
@@ -59,7 +58,7 @@ def simulate(
         raise typer.BadParameter("must not be negative", param_hint="--rate")
     try:
         config = SimulatorConfig(
-            now_micros=int((time.time() if now is None else now) * _MICROS),
+            now_micros=_moment(now),
             seed=seed,
             volume=Volume(touchpoints, conversions, tenants, people, days),
             disorder=Disorder(duplicates=duplicates, late=late, shuffle_seconds=shuffle),
@@ -75,6 +74,16 @@ def simulate(
     else:
         _publish(events)
     _report(traffic)
+
+
+def _moment(text: str) -> int:
+    """Return the microseconds UTC of a time, or of Unix seconds."""
+    from attributary.cli.times import time_option
+
+    try:
+        return int(float(text) * _MICROS) if len(text) < len("1790000000000") else time_option(text, "--now")
+    except (ValueError, OverflowError):
+        return time_option(text, "--now")
 
 
 def _write(events: Iterable[Event], file: Path) -> None:

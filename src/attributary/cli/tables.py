@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import shutil
+import sys
 from collections.abc import Sequence
 from typing import Any
+
+_MICROS = 1_000_000
+_MIN_WIDTH, _WHOLE_LINES = 20, 10_000
+_DECIMALS = {10 ** (6 - decimals): decimals for decimals in range(7)}
 
 
 def share(part: float | None, interval: Sequence[float | None] | None = None) -> str:
@@ -25,10 +33,28 @@ def count(value: float | None) -> str:
     return number(value, ",.0f")
 
 
-def money(micros: int) -> str:
-    """Return an amount of micros in units of its currency, with two decimals."""
-    sign, micros = ("-", -micros) if micros < 0 else ("", micros)
-    return f"{sign}{micros // 1_000_000}.{micros % 1_000_000 // 10_000:02d}"
+def money(micros: int, currency: str, *, group: bool = True) -> str:
+    """Return an amount in units of its currency: exact, with the decimals that the currency has, and more if need be.
+
+    Args:
+        micros: the amount.
+        currency: ISO 4217: JPY has no decimals, EUR two, KWD three; one that prices nothing has none.
+        group: with commas between thousands.
+    """
+    from attributary.schemas.limits import MINOR_UNIT_MICROS
+
+    decimals = _DECIMALS[MINOR_UNIT_MICROS.get(currency, _MICROS)]
+    units, rest = divmod(abs(micros), _MICROS)
+    part = f"{rest:06d}"
+    part = part[:decimals] + part[decimals:].rstrip("0")
+    return f"{'-' if micros < 0 else ''}{units:{',' if group else ''}}{'.' if part else ''}{part}"
+
+
+def amount(micros: int, currency: str) -> str:
+    """Return an amount with its currency; "no value" of an event without one (XXX in ISO 4217)."""
+    from attributary.schemas.limits import NO_CURRENCY
+
+    return "no value" if currency in {NO_CURRENCY, ""} else f"{money(micros, currency)} {currency}"
 
 
 def plural(value: float, noun: str) -> str:
@@ -47,24 +73,34 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int]) -> None:
-    """Print rows as a table, as wide as the terminal; a pipe gets whole lines.
+    """Print rows as a table, as wide as the terminal or as COLUMNS says; without both, a pipe gets whole lines.
+
+    No cell is cut: what does not fit goes on in the next line.
 
     Args:
         columns: titles.
         rows: cells.
         numbers: places of the columns that are set to the right.
     """
-    from rich.box import SIMPLE
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="")
     for place, name in enumerate(columns):
-        table.add_column(name, justify="right" if place in numbers else "left", no_wrap=place in numbers)
+        is_number = place in numbers
+        table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
     for row in rows:
         table.add_row(*(Text(safe(cell)) for cell in row))  # ids and names come from events
-    console = Console()
-    if not console.is_terminal:
-        console.width = 200  # a pipe has no width to fit
-    console.print(table)
+    lines = io.StringIO()
+    Console(file=lines, width=width() or _WHOLE_LINES, color_system=None).print(table)
+    print("\n".join(line.rstrip() for line in lines.getvalue().splitlines()))
+
+
+def width() -> int | None:
+    """Return how many columns there are: COLUMNS, else the terminal's; None in a pipe, which has no width to fit."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isascii() and columns.isdigit() and int(columns) > 0:
+        return max(int(columns), _MIN_WIDTH)
+    return max(shutil.get_terminal_size().columns, _MIN_WIDTH) if sys.stdout.isatty() else None

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from attributary.cli.tables import safe
+from attributary.cli.tables import amount, plural, safe
+from attributary.cli.tenant_option import AnyTenant
 
 _KINDS = {
     "results": "result",
@@ -31,9 +32,9 @@ def _tail(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a line, all fields, micros as integers.")
     ] = False,
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    tenant: AnyTenant = None,
     since: Annotated[
-        str, typer.Option("--from", help="beginning, end, 15m / 2h / 3d ago, or an ISO time with offset.")
+        str, typer.Option("--from", help="Records from this time on: 15m, beginning, ... (docs/reference/times.md).")
     ] = "end",
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
     until_end: Annotated[
@@ -49,17 +50,15 @@ def _tail(
     import sys
 
     from attributary.cli.outcome import exit_codes, kafka_settings
+    from attributary.cli.times import log_time
     from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
     from attributary.consumers.runtime.settings import load
-    from attributary.consumers.runtime.topic_reader import parse_time, read_topic
+    from attributary.consumers.runtime.topic_reader import read_topic
     from attributary.schemas.codec import DecodeError
 
     if what not in _KINDS:
         raise typer.BadParameter(f"one of {', '.join(_KINDS)}", param_hint="WHAT")
-    try:
-        since_ms = parse_time(since)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--from") from None
+    since_ms = log_time(since, "--from")
     shown = 0
     with exit_codes():
         codec = make_codec(load(RegistrySettings))
@@ -89,7 +88,8 @@ def _line(what: str, fields: Mapping[str, Any]) -> str:
     head = (
         f"{fields['tenant_id']}  {fields['conversion_id']}  v{fields['version']} {fields['version_reason']}"
         f"{' final' if fields['is_final'] else ''}  {fields['conversion_type']}"
-        f"  {_money(fields['net_value_micros'])} {fields['currency']}  {fields['touchpoint_count']} touchpoints"
+        f"  {amount(fields['net_value_micros'], fields['currency'])}"
+        f"  {plural(fields['touchpoint_count'], 'touchpoint')}"
     )
     lines = [head]
     for model in fields["models"]:
@@ -104,8 +104,3 @@ def _line(what: str, fields: Mapping[str, Any]) -> str:
         note = f"  (by {model['fallback']}: too little data)" if model["fallback"] else ""
         lines.append(f"    {model['model']:<16}{channels or 'unattributed'}{note}")
     return "\n".join(map(safe, lines))
-
-
-def _money(micros: int) -> str:
-    sign, micros = ("-", -micros) if micros < 0 else ("", micros)
-    return f"{sign}{micros // 1_000_000}.{micros % 1_000_000 // 10_000:02d}"

@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 def _verify(
     *,
     since: Annotated[
-        str, typer.Option("--since", help="How much of the log to read: beginning, 2h / 3d ago, or an ISO time.")
+        str, typer.Option("--since", help="Read the log from this time: 1d, 2026-11-01, ... (docs/reference/times.md).")
     ] = "beginning",
     replay: Annotated[
         bool, typer.Option("--replay/--no-replay", help="Stitch everything again, or only query what is stored.")
@@ -53,17 +53,14 @@ def _verify(
     from attributary.cli.outcome import kafka_settings
     from attributary.cli.progress import progress_bar
     from attributary.cli.tables import print_json
+    from attributary.cli.times import log_time
     from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
     from attributary.consumers.maintenance.verify import Findings, check_log, check_replay, check_stored
     from attributary.consumers.runtime.log_reader import LogReader
     from attributary.consumers.runtime.settings import load
-    from attributary.consumers.runtime.topic_reader import parse_time
     from attributary.consumers.store.repair.shadow_tables import keep_shadow
 
-    try:
-        since_ms = parse_time(since)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--since") from None
+    since_ms = log_time(since, "--since")
     if keep is not None and not replay:
         raise typer.BadParameter("there is no shadow to keep without the replay", param_hint="--keep")
     found = Findings(limit)

@@ -1,0 +1,39 @@
+"""The option `--tenant`: named, or taken from the setting ATTRIBUTION_TENANT."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+_RULE = "must be 1 to 64 characters of a-z, 0-9, dot, dash and underscore"
+
+
+def _checked(text: str | None) -> str | None:
+    from attributary.schemas.limits import is_tenant
+
+    if text is not None and not is_tenant(text):
+        raise typer.BadParameter(_RULE)
+    return text
+
+
+def _named(text: str) -> str:
+    """Return the tenant that the option or else the setting names."""
+    from attributary.cli.outcome import exit_codes
+    from attributary.consumers.runtime.errors import ConfigError
+    from attributary.consumers.runtime.settings import TenantSettings, load
+    from attributary.schemas.limits import is_tenant
+
+    if text:
+        return _checked(text) or ""
+    with exit_codes():
+        tenant = load(TenantSettings).tenant
+        if tenant is not None and not is_tenant(tenant):
+            raise ConfigError("ATTRIBUTION_TENANT", _RULE)
+    if tenant is None:
+        raise typer.BadParameter("must be given, or ATTRIBUTION_TENANT set")
+    return tenant
+
+
+Tenant = Annotated[str, typer.Option("--tenant", help="The tenant. Default: ATTRIBUTION_TENANT.", callback=_named)]
+AnyTenant = Annotated[str | None, typer.Option("--tenant", help="This tenant only.", callback=_checked)]
