@@ -22,6 +22,9 @@ FOLDER = Path(__file__).parent
 PUBLISHED = FOLDER / "published"
 NAMES = ("touchpoint", "conversion", "identity_link", "command", "result", "job", "job_status", "dead_letter")
 
+MAX_PARTS = 10_000
+"""Of one value of a schema, records within records counted each time that they are named."""
+
 _LEFT_OUT = frozenset({"logicalType", "doc"})
 
 
@@ -50,7 +53,7 @@ def runtime_form(schema: Any) -> Any:
         UnsafeSchemaError: when it is recursive or has arrays of items that take no bytes.
     """
     plain = _without(schema)
-    _refuse_unsafe(plain, ())
+    refuse_unsafe(plain)
     return fastavro.parse_schema(plain)
 
 
@@ -62,13 +65,40 @@ def _without(node: Any) -> Any:
     return node
 
 
+def refuse_unsafe(schema: Any) -> None:
+    """Refuse a schema with which a few bytes take all memory or overflow the stack.
+
+    Raises:
+        UnsafeSchemaError: it is recursive, has arrays of items that take no bytes, or names records within records so
+            often that one value has more than ``MAX_PARTS`` parts.
+    """
+    _refuse_unsafe(schema, ())
+    _count_parts(schema, {})
+
+
+def _count_parts(node: Any, named: dict[str, int]) -> int:
+    """Return how many parts a value has, arrays and maps with one item each; a name counts as what it stands for.
+
+    Ten records, each of which names the next one ten times, mean ten thousand million parts.
+    """
+    if isinstance(node, str):
+        return named.get(node.rpartition(".")[2], 1)
+    inner = [_count_parts(part, named) for part in _parts(node)]
+    parts = 1 + (max(inner, default=0) if isinstance(node, list) else sum(inner))
+    if parts > MAX_PARTS:
+        raise UnsafeSchemaError(f"a value of the schema has more than {MAX_PARTS} parts")
+    if isinstance(node, dict) and "name" in node:
+        named[str(node["name"]).rpartition(".")[2]] = parts
+    return parts
+
+
 def _refuse_unsafe(node: Any, inside: tuple[str, ...]) -> None:
     """Refuse recursion (fastavro's C stack has no guard) and arrays of nothing (a count of 2**60 in ten bytes)."""
     if isinstance(node, str):
         if node.rpartition(".")[2] in inside:
             raise UnsafeSchemaError(f"the schema is recursive in {node}")
         return
-    if isinstance(node, dict) and node.get("type") == "array" and not _takes_bytes(node["items"]):
+    if isinstance(node, dict) and node.get("type") == "array" and not takes_bytes(node["items"]):
         raise UnsafeSchemaError("the schema has an array of items without bytes")
     within = inside
     if isinstance(node, dict) and "fields" in node:
@@ -87,7 +117,7 @@ def _parts(node: Any) -> list[Any]:
     return inner + ([node["type"]] if isinstance(node.get("type"), dict | list) else [])
 
 
-def _takes_bytes(node: Any) -> bool:
+def takes_bytes(node: Any) -> bool:
     """Tell whether every value of a schema takes at least one byte; named references count as not."""
     if isinstance(node, list):
         return True  # the branch's index
@@ -95,10 +125,10 @@ def _takes_bytes(node: Any) -> bool:
         return node in {"boolean", "int", "long", "float", "double", "bytes", "string"}
     kind = node.get("type")
     if kind == "record":
-        return any(_takes_bytes(field["type"]) for field in node["fields"])
+        return any(takes_bytes(field["type"]) for field in node["fields"])
     if kind == "fixed":
         return bool(node["size"] > 0)
-    return kind in {"array", "map", "enum"} or _takes_bytes(kind)
+    return kind in {"array", "map", "enum"} or takes_bytes(kind)
 
 
 def bundle(name: str, source: Any) -> BundledSchema:

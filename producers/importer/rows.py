@@ -1,7 +1,8 @@
 """Rows of a file, one at a time: CSV, JSON lines, Avro containers.
 
-Invariant: memory does not grow with the file. A line that is no row comes out as a row with a ``fault``, and reading
-goes on behind it; only an Avro block that cannot be decoded ends the file, because nothing behind it can be found.
+Invariant: memory does not grow with the file, nor with what a packed file unpacks to; time is linear in it. A line that
+is no row comes out as a row with a ``fault``, and reading goes on behind it; only an Avro block that cannot be decoded,
+and a row past the limits below, end the file.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import csv
 import gzip
 import io
 import json
-import struct
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, BinaryIO, Literal, NamedTuple, Self, cast
 
-import fastavro
+from .avro_container import AvroContainer, AvroError
 
 Format = Literal["csv", "tsv", "jsonl", "avro"]
 
@@ -29,13 +29,12 @@ FORMATS: Mapping[str, Format] = {
 MOST_CHARACTERS = 1 << 20
 """Longest cell of CSV and longest line of JSON; a longer one is refused, not read into memory by parts."""
 
-_LONGEST_LINE = 8 << 20
-_MOST_COLUMNS = 2_000
-_AVRO_CODECS = ("null", "deflate")
-
-_BROKEN_AVRO = (
-    ValueError, TypeError, LookupError, EOFError, OverflowError, MemoryError, struct.error, zlib.error,
-)  # fmt: skip
+_MAX_ROW_CHARACTERS = 8 << 20  # of a row of CSV, all its lines
+_MAX_SKIPPED_CHARACTERS = 64 << 20  # of a line of JSON that is too long to be read: behind that the file ends
+_MAX_COLUMNS = 2_000
+_MAX_LINES_ABOVE = 1_000  # empty lines above the header
+_MAX_EMPTY_LINES = 2_000_000  # one behind the other; a sheet of Excel has 1,048,576 lines
+_SHOWN = 50  # characters of a name in a message
 
 
 class Row(NamedTuple):
@@ -147,62 +146,68 @@ class SourceFile:
     def _open_csv(self, text: IO[str]) -> Iterator[Row]:
         csv.field_size_limit(MOST_CHARACTERS)
         name = self._name
-        reader = csv.reader(_bounded_lines(text, name), delimiter=self._delimiter, strict=True)
+        lines = _BoundedLines(text, name)
+        reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
         header: list[str] = []
         try:
             while not any(header):  # empty lines above the header, as Excel leaves them
+                lines.begin_row()
+                if lines.number > _MAX_LINES_ABOVE:
+                    raise FileError(f"{name}: the first {_MAX_LINES_ABOVE} lines are empty: no header of columns")
                 header = [column.strip() for column in next(reader)]
         except StopIteration:
             raise FileError(f"{name}: the file is empty: its first line must name the columns") from None
-        except (csv.Error, OSError, EOFError, zlib.error) as error:
-            raise FileError(f"{name}: the first line is no header of columns: {error}") from None
-        if len(header) > _MOST_COLUMNS:
-            raise FileError(f"{name}: the header has {len(header)} columns, {_MOST_COLUMNS} at most are read")
+        except (csv.Error, OSError, EOFError, zlib.error, UnicodeError) as error:
+            raise FileError(f"{name}: the first line is no header of columns: {_reason(error)}") from None
+        if len(header) > _MAX_COLUMNS:
+            raise FileError(f"{name}: the header has {len(header)} columns, {_MAX_COLUMNS} at most are read")
         while not header[-1]:  # a trailing separator names no column
             header.pop()
         twice = sorted(column for column, count in Counter(filter(None, header)).items() if count > 1)
         if twice:
-            raise FileError(f"{name}: two columns have the name {twice[0]}")
+            raise FileError(f"{name}: two columns have the name {twice[0][:_SHOWN]}")
         if any("\0" in column for column in header):
             raise FileError(f"{name}: the file is binary, or of another encoding: {_hint(header[0])}")
         self.columns = tuple(filter(None, header))
-        return _csv_rows(reader, header)
+        return _csv_rows(reader, header, lines)
 
     def _open_avro(self) -> Iterator[Row]:
         try:
-            reader = fastavro.reader(self._bytes)
-            schema, codec = reader.writer_schema, str(reader.codec)
-        except _BROKEN_AVRO as error:
-            if "codec" in str(error):
-                raise FileError(f"{self._name}: {error}") from None
-            raise FileError(f"{self._name}: the file is not an Avro container file") from None
-        if codec not in _AVRO_CODECS:
-            known = " or ".join(_AVRO_CODECS)
-            raise FileError(f"{self._name}: codec {codec[:20]!r} is not supported; write the file with {known}")
-        if not isinstance(schema, dict) or schema.get("type") != "record":
-            raise FileError("the records of the Avro file are not records with fields")
-        self.columns = tuple(field["name"] for field in schema["fields"])
-        return _avro_rows(reader)
+            container = AvroContainer(self._bytes)
+        except AvroError as error:
+            raise FileError(f"{self._name}: {error}") from None
+        if len(container.columns) > _MAX_COLUMNS:
+            raise FileError(
+                f"{self._name}: the schema has {len(container.columns)} fields, {_MAX_COLUMNS} at most are read"
+            )
+        self.columns = container.columns
+        return _avro_rows(container, self._name)
 
 
-def _csv_rows(reader: Any, header: list[str]) -> Iterator[Row]:
-    columns = len(header)
+def _csv_rows(reader: Any, header: list[str], lines: _BoundedLines) -> Iterator[Row]:
+    columns, empty = len(header), 0
     while True:
         line = reader.line_num + 1
+        lines.begin_row()
         try:
             cells = next(reader, None)
         except csv.Error as error:
             upto = f" (up to line {reader.line_num})" if reader.line_num > line else ""
             yield Row(line, {}, f"is no row of CSV: {error}{upto}")
             continue
-        except (EOFError, OSError, zlib.error) as error:
-            raise FileError(f"line {line}: the compressed file is damaged: {error}") from None
+        except (EOFError, OSError, zlib.error, UnicodeError) as error:
+            raise FileError(f"line {line}: the rest cannot be read: {_reason(error)}") from None
         if cells is None:
             return
         if not any(map(str.strip, cells)):
+            empty = _next_empty(empty, line)
             continue
+        empty = 0
         while len(cells) > columns and not cells[-1].strip():  # Excel's empty cells behind the last column
             cells.pop()
+        if len(cells) > _MAX_COLUMNS:
+            yield Row(line, {}, f"has {len(cells)} columns, the header has {columns}")
+            continue
         missing = [cell for column, cell in zip(header, cells, strict=False) if not column and cell.strip()]
         if len(cells) == columns and not missing:
             yield Row(line, {column: cell for column, cell in zip(header, cells, strict=True) if column})
@@ -213,14 +218,44 @@ def _csv_rows(reader: Any, header: list[str]) -> Iterator[Row]:
         yield Row(line, named | more, "has a value in a column without a name" if missing else fault)
 
 
-def _bounded_lines(text: IO[str], name: str) -> Iterator[str]:
-    """Yield the lines of a file; a line without an end must not fill the memory."""
-    line = 0
-    while written := text.readline(_LONGEST_LINE + 1):
-        line += 1
-        if len(written) > _LONGEST_LINE:
-            raise FileError(f"{name}: line {line} is longer than {_LONGEST_LINE} characters; has it one row a line?")
-        yield written
+def _next_empty(empty: int, line: int) -> int:
+    if empty >= _MAX_EMPTY_LINES:
+        raise FileError(f"line {line}: {_MAX_EMPTY_LINES} empty lines are above it; cut them off the file")
+    return empty + 1
+
+
+class _BoundedLines:
+    """The lines of a file, as the reader of CSV takes them: a line or a quoted row without an end fills no memory."""
+
+    def __init__(self, text: IO[str], name: str) -> None:
+        self._text, self._name = text, name
+        self._left = _MAX_ROW_CHARACTERS
+        self.number = 0
+
+    def begin_row(self) -> None:
+        """Count the characters of the row that begins now."""
+        self._left = _MAX_ROW_CHARACTERS
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        written = self._text.readline(self._left + 1)
+        if not written:
+            raise StopIteration
+        self.number += 1
+        self._left -= len(written)
+        if self._left < 0:
+            raise FileError(
+                f"{self._name}: line {self.number} is longer than {_MAX_ROW_CHARACTERS} characters, or belongs to a "
+                "row that is; has the file one row a line, and does each quotation mark close?"
+            )
+        return written
+
+
+def _reason(error: Exception) -> str:
+    """Say what is wrong without a value of the file."""
+    return f"it is not {error.encoding} from there on" if isinstance(error, UnicodeDecodeError) else str(error)
 
 
 def _hint(first: str) -> str:
@@ -228,25 +263,37 @@ def _hint(first: str) -> str:
 
 
 def _json_rows(text: IO[str]) -> Iterator[Row]:
-    line = 0
+    line = empty = 0
     while True:
         line += 1
         try:
             written = text.readline(MOST_CHARACTERS + 1)
-        except (EOFError, OSError, zlib.error) as error:
-            raise FileError(f"line {line}: the compressed file is damaged: {error}") from None
+        except (EOFError, OSError, zlib.error, UnicodeError) as error:
+            raise FileError(f"line {line}: the rest cannot be read: {_reason(error)}") from None
         if not written:
             return
         if len(written) > MOST_CHARACTERS:
-            _skip_line(text, written)
+            _skip_line(text, written, line)
             yield Row(line, {}, f"is longer than {MOST_CHARACTERS} characters")
         elif written.strip():
+            empty = 0
             yield _json_row(line, written)
+        else:
+            empty = _next_empty(empty, line)
 
 
-def _skip_line(text: IO[str], written: str) -> None:
+def _skip_line(text: IO[str], written: str, line: int) -> None:
+    skipped = 0
     while written and not written.endswith("\n"):
-        written = text.readline(MOST_CHARACTERS)
+        skipped += len(written)
+        if skipped > _MAX_SKIPPED_CHARACTERS:
+            raise FileError(
+                f"line {line} is longer than {_MAX_SKIPPED_CHARACTERS} characters; has the file one object a line?"
+            )
+        try:
+            written = text.readline(MOST_CHARACTERS)
+        except (EOFError, OSError, zlib.error, UnicodeError) as error:
+            raise FileError(f"line {line}: the rest cannot be read: {_reason(error)}") from None
 
 
 class _NamedTwiceError(ValueError):
@@ -272,14 +319,9 @@ def _json_row(line: int, written: str) -> Row:
     return Row(line, cells)
 
 
-def _avro_rows(reader: Any) -> Iterator[Row]:
-    number = 0
-    while True:
-        number += 1
-        try:
-            record = next(reader, None)
-        except _BROKEN_AVRO:
-            raise FileError(f"record {number}: the Avro file is damaged from here on") from None
-        if record is None:
-            return
-        yield Row(number, record)
+def _avro_rows(container: AvroContainer, name: str) -> Iterator[Row]:
+    try:
+        for number, record in enumerate(container.records(), 1):
+            yield Row(number, record)
+    except AvroError as error:
+        raise FileError(f"{name}: {error}") from None

@@ -130,7 +130,7 @@ def test_avro_rows(write: WriteFile, tmp_path: Path) -> None:
         ("a.csv", "", "file is empty"),
         ("a.csv", "a,a\n", "two columns have the name a"),
         ("a.avro", "not avro", "not an Avro container"),
-        ("a.jsonl.gz", b"\x1f\x8bbroken", "damaged"),
+        ("a.jsonl.gz", b"\x1f\x8bbroken", "rest cannot be read"),
         ("a.xlsx", "", "ending says no format"),
     ],
 )
