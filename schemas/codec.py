@@ -24,6 +24,7 @@ from fastavro.schema import SchemaParseException, UnknownType
 
 from .compiled_reader import IRREGULAR, Reader
 from .compiled_writer import NOT_PLAIN
+from .refused_ids import RefusedIds
 from .schema_catalog import (
     BundledSchema,
     UnsafeSchemaError,
@@ -107,10 +108,18 @@ class Codec:
     Args:
         resolver: when given, `encode` writes the Confluent wire format and `decode` understands it.
         max_bytes: longer values are refused before they are looked at.
+        refused: the ids that the registry did not have, or whose schema is of no use.
     """
 
-    def __init__(self, resolver: SchemaResolver | None = None, *, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self,
+        resolver: SchemaResolver | None = None,
+        *,
+        max_bytes: int = MAX_BYTES,
+        refused: RefusedIds | None = None,
+    ) -> None:
         self._resolver = resolver
+        self._refused = refused or RefusedIds()
         self._max_bytes = max_bytes
         self._current = current_schemas()
         self._plans: dict[str, dict[bytes, _Plan]] = {name: {} for name in self._current}
@@ -194,7 +203,14 @@ class Codec:
                 raise DecodeError(f"the value is a {other.name} record, expected {name}")
             raise DecodeError(f"unknown schema fingerprint {value[2:10].hex()} (CRC-64, little-endian)")
         if value[:1] == CONFLUENT and len(value) >= _CONFLUENT_BYTES:
-            plan = self._registered_plan(name, int.from_bytes(value[1:5], "big"))
+            schema_id = int.from_bytes(value[1:5], "big")
+            if reason := self._refused.reason(name, schema_id):
+                raise DecodeError(reason)
+            try:
+                plan = self._registered_plan(name, schema_id)
+            except DecodeError as error:
+                self._refused.add(name, schema_id, error.rule)
+                raise
             self._plans[name][value[:5]] = plan
             return plan
         raise DecodeError("neither Avro single-object encoding (C3 01) nor Confluent wire format (00)")

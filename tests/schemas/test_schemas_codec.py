@@ -18,6 +18,7 @@ from attributary.schemas.codec import (
     EncodeError,
     RegistryUnavailableError,
 )
+from attributary.schemas.refused_ids import RefusedIds
 from attributary.schemas.samples import sample
 from attributary.schemas.schema_catalog import NAMES, UnsafeSchemaError, current_schemas, runtime_form
 
@@ -193,13 +194,16 @@ def test_a_schema_of_the_registry_that_does_not_fit_is_named(text: str, rule: st
 
 
 def test_an_unknown_schema_id_is_the_records_fault_and_a_silent_registry_is_not() -> None:
-    shelf = Shelf()
-    codec = Codec(shelf)
+    shelf, seconds = Shelf(), [0.0]
+    codec = Codec(shelf, refused=RefusedIds(lambda: seconds[0]))
     with pytest.raises(DecodeError, match="unknown schema id 7"):
         codec.decode("touchpoint", b"\0\0\0\0\x07abc")
     with pytest.raises(EncodeError, match="the touchpoint schema is not registered"):
         codec.encode("touchpoint", TOUCHPOINT)
     shelf.away = True
+    with pytest.raises(DecodeError, match="unknown schema id 7"):  # remembered
+        codec.decode("touchpoint", b"\0\0\0\0\x07abc")
+    seconds[0] = 60.0
     with pytest.raises(RegistryUnavailableError):
         codec.decode("touchpoint", b"\0\0\0\0\x07abc")
     with pytest.raises(RegistryUnavailableError):
