@@ -104,6 +104,11 @@ def decimal_with_comma(cell: Any) -> Decimal:
     return decimal(cell)
 
 
+def amount_reader(plan: ImportPlan) -> Callable[[Any], Decimal]:
+    """Return the reader of amounts of money."""
+    return decimal_with_comma if plan.decimal_comma else decimal
+
+
 def mapping(cell: Any) -> Mapping[str, Any]:
     """Return a mapping, from a mapping or a JSON object."""
     found = parsed(cell)

@@ -6,7 +6,6 @@ Invariant: the readers follow schemas/*.avsc; a field that is added there can be
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 
 from attributary.producers.importer import cells
@@ -33,7 +32,7 @@ class FieldReaders:
     def __init__(self, plan: ImportPlan) -> None:
         self._types = schema_types(plan.kind)
         self._instant = cells.instant_reader(plan)
-        self._amount: cells.Reader = cells.decimal_with_comma if plan.decimal_comma else cells.decimal
+        self._amount = cells.amount_reader(plan)
 
     def reader(self, name: str) -> cells.Reader:
         """Return the reader of a field, or of a part of one: ``click_ids``, ``click_ids.gclid``, ``value``."""
@@ -44,12 +43,16 @@ class FieldReaders:
             return self._amount
         if outer not in self._types:
             return cells.text
+        if name == "items.price":
+            return self._price
         avro = self._types[outer]
         return self._of_type(self._inner_type(avro, inner) if inner else avro)
 
     def _inner_type(self, avro: Mapping[str, Any], inner: str) -> Any:
         if avro["type"] == "map":
             return avro["values"]
+        if avro["type"] == "array":
+            avro = avro["items"]
         return next(each["type"] for each in avro["fields"] if each["name"] == inner)
 
     def _of_type(self, avro: Any) -> cells.Reader:
@@ -71,14 +74,19 @@ class FieldReaders:
                 if cells.is_missing(value):
                     continue
                 if name == "price" and "price_micros" in readers:
-                    found["price_micros"] = _exact_micros(self._amount(value))
+                    found["price_micros"] = _named(name, self._price, value)
                 elif name not in readers:
                     raise ValueError(f"must have no other parts than {', '.join(sorted(readers))}")
                 else:
                     found[name] = _named(name, readers[name], value)
+            if "item_id" in readers and "item_id" not in found:
+                raise ValueError("item_id must be set")
             return found
 
         return read
+
+    def _price(self, cell: Any) -> int:
+        return exact_micros(self._amount(cell))
 
 
 def _map_reader(read_value: cells.Reader) -> cells.Reader:
@@ -100,10 +108,3 @@ def _named(name: str, read: cells.Reader, value: Any) -> Any:
         return read(value)
     except ValueError as error:
         raise ValueError(f"{name} {error}") from None
-
-
-def _exact_micros(price: Decimal) -> int:
-    try:
-        return exact_micros(price)
-    except ValueError as error:
-        raise ValueError(f"price {error}") from None

@@ -1,51 +1,68 @@
-"""A row of a file becomes a record, under a plan.
+"""An order of a file becomes records, under a plan.
 
-Invariant: the record depends on the row, its line and the plan only, so the same file gives the same records with the
-same event ids. A file that names no event ids gets them from the row's content, its line and the kind of record: two
-equal rows of one file are two events, the same row of the same file imported twice is one.
+Invariant: the records depend on the rows, their lines and the plan only, so the same file gives the same records with
+the same event ids. A file that names no event ids gets them from the order number, else from the row's content, its
+line and the kind of record: two equal rows of one file are two events, the same row of the same file imported twice is
+one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from attributary.producers.errors import InvalidRecord
-from attributary.producers.importer import cells
-from attributary.producers.importer.fields import FieldReaders
-from attributary.producers.importer.plan import EXTRA_FIELDS, ImportPlan, PlanError, schema_types
+from attributary.producers.importer import cells, columns
+from attributary.producers.importer.orders import Order, grouped, single_rows
+from attributary.producers.importer.plan import ImportPlan
 from attributary.producers.importer.rows import Row
+from attributary.producers.importer.worth import check_stated, items_differ, value_micros
 from attributary.producers.landing import UTM_FIELDS, is_robot, parse_landing, touchpoint_from_landing
-from attributary.producers.money import to_micros as money_to_micros
+from attributary.schemas.limits import RuleViolation
 from attributary.schemas.schema_catalog import defaults
 
 _FINGERPRINT_BYTES = 16
-_NO_CURRENCY = "XXX"
+_MICROS = "value_micros"
+_SHOWN = frozenset(
+    {
+        "occurred_at", "linked_at", "value", "value_micros", "currency", "kind", "conversion_type", "channel",
+        "platform", "interaction", "items", "items_total", "action_source", "is_bot", "opt_out", "tenant_id",
+    }
+)  # fmt: skip
+"""Fields of which a cell may be shown: none of them names a person."""
 
 
 class RowRefused(ValueError):
-    """The row cannot become a record; ``field`` and ``rule`` hold nothing of the row."""
+    """The row cannot become a record; ``field`` and ``rule`` hold nothing of the row.
 
-    def __init__(self, field: str, rule: str) -> None:
+    Attributes:
+        field: the field of the record.
+        rule: what it must be.
+        column: the column of the file, where one is at fault.
+        line: where the row begins, where it is not the first of its order.
+    """
+
+    def __init__(self, field: str, rule: str, column: str | None = None, line: int | None = None) -> None:
         super().__init__(f"{field}: {rule}")
         self.field = field
         self.rule = rule
+        self.column = column
+        self.line = line
 
 
 class NoTouchpoint(Exception):  # no error: the row is right, and says that a visit went on
     """The row is a page view inside a visit: the referrer is an own domain, or a payment or sign-in page."""
 
 
-class _Step(NamedTuple):
-    """One cell on its way into a field."""
+class Mapped(NamedTuple):
+    """What an order became."""
 
-    name: str
-    column: str
-    outer: str
-    inner: str
-    read: cells.Reader
+    records: list[dict[str, Any]]
+    remarks: list[str]  # what is odd about it, without a value of the file
+    refused: RowRefused | None = None  # it has an id, but may not be published; a repeat of another is said as such
 
 
 class RowMapper:
@@ -59,20 +76,23 @@ class RowMapper:
         PlanError: the plan names a column that the file does not have, or a constant that its field cannot be.
     """
 
-    def __init__(self, plan: ImportPlan, columns: Sequence[str] | None = None) -> None:
+    def __init__(self, plan: ImportPlan, file_columns: Sequence[str] | None = None) -> None:
         self._plan = plan
-        self._columns = columns
+        self._columns = file_columns
         self._defaults = dict(defaults(plan.kind))
-        readers = FieldReaders(plan)
-        sources = _sources(plan, columns)
-        self._steps = [_Step(name, column, *_parts(name), readers.reader(name)) for name, column in sources.items()]
-        self._constants = [
-            (*_parts(name), _constant(name, text, readers.reader(name))) for name, text in plan.constants.items()
-        ]
+        steps = columns.steps(plan, file_columns)
+        columns.require(file_columns, filter(None, (plan.group_by, *plan.items_total)))
+        self._steps = [step for step in steps if step.outer != "items" or not step.inner]
+        self._item_steps = [step for step in steps if step.outer == "items" and step.inner]
+        self._constants = columns.constants(plan)
+        self._amount = cells.amount_reader(plan)
 
     def unused_columns(self) -> list[str]:
         """Return the columns of the file from which nothing is taken."""
-        return sorted(set(self._columns or ()) - {step.column for step in self._steps})
+        steps = (*self._steps, *self._item_steps)
+        used = {column.partition(".")[0] for step in steps for column in (*step.columns, *self._plan.items_total)}
+        used |= {column for step in steps for column in step.columns} | {self._plan.group_by or ""}
+        return sorted(set(self._columns or ()) - used)
 
     @property
     def names_event_ids(self) -> bool:
@@ -85,35 +105,154 @@ class RowMapper:
         names = {step.name for step in self._steps}
         return self._plan.kind == "touchpoint" and {"landing_url", "referrer"} <= names and "channel" not in names
 
+    @property
+    def key_column(self) -> str | None:
+        """The column of the order number, under a plan that groups."""
+        return self._plan.group_by
+
+    @property
+    def order_column(self) -> str | None:
+        """The column of the order number, under a plan that does not group and where no row is a correction."""
+        names = {step.name: step.columns[0] for step in self._steps}
+        if self._plan.group_by is not None or self._plan.kind != "conversion" or "kind" in names:
+            return None
+        return names.get("event_id", names.get("order_id"))
+
+    def orders(self, rows: Iterator[Row]) -> Iterator[Order]:
+        """Return the rows of a file as orders; without grouping each row for itself."""
+        if self._plan.group_by is None:
+            return single_rows(rows)
+        return grouped(rows, self.read_key, self.is_continuation)
+
+    def read_key(self, row: Row) -> str:
+        """Return the order number of a row, under a plan that groups; empty where it names none."""
+        found = columns.cell(row.cells, self._plan.group_by or "")
+        return "" if cells.is_missing(found) or isinstance(found, dict | list) else str(found).strip()
+
+    def is_continuation(self, row: Row) -> bool:
+        """Tell whether a row without an order number holds nothing but a line of the order above it."""
+        return any(step.find(row)[1] is not None for step in self._item_steps) and all(
+            step.find(row)[1] is None for step in self._steps
+        )
+
+    def column_of(self, field: str) -> str | None:
+        """Return the column that a field of a record is read from, where there is one."""
+        outer, _ = columns.parts(field)
+        for wanted in (field, *(("value",) if outer == _MICROS else ()), outer):
+            for step in (*self._steps, *self._item_steps):
+                there = self._columns is None or step.columns[0].partition(".")[0] in self._columns
+                if there and wanted in {step.name, step.outer}:
+                    return step.columns[0] if self._columns is not None or step.name in self._plan.columns else None
+        return None
+
+    def shown_cell(self, row: Row, column: str | None, field: str) -> str | None:
+        """Return a cell as an example; None for what may name a person, and where there is nothing to show."""
+        found = None if column is None or columns.parts(field)[0] not in _SHOWN else columns.cell(row.cells, column)
+        return None if found is None or isinstance(found, dict | list) else str(found)
+
     def record(self, row: Row) -> dict[str, Any]:
-        """Return the record of a row.
+        """Return the record of a single row; see ``mapped``."""
+        found = self.mapped(Order((row,)))
+        if found.refused is not None:
+            raise found.refused
+        return found.records[0]
+
+    def mapped(self, order: Order) -> Mapped:
+        """Return the records of an order.
 
         Raises:
-            RowRefused: names the field and the rule.
+            RowRefused: names the field, the column and the rule.
             NoTouchpoint: the row is a page view inside a visit.
         """
-        if row.fault is not None:
-            raise RowRefused("(row)", row.fault)
+        rows, key = order.rows, order.key
+        if (fault := order.fault or rows[0].fault) is not None:
+            raise RowRefused("(row)", fault, self._plan.group_by if order.fault else None)
+        given = self._given(rows)
+        refused = None
+        if self._plan.kind == "touchpoint":
+            _read_landing(given, self._plan.own_domains)
+        elif self._plan.kind == "conversion":
+            refused = self._read_worth(given, rows)
+        if key is not None:
+            given = {"event_id": key, "order_id": key, **given}
+        if "event_id" not in given:
+            given["event_id"] = row_event_id(self._plan.kind, rows[0])
+        return Mapped([{**self._defaults, **given}], self._remarks(given, rows), refused)
+
+    def _given(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Return what the rows and the constants say."""
         given: dict[str, Any] = {}
-        for name, column, outer, inner, read in self._steps:
-            cell = _cell(row.cells, column)
-            if cells.is_missing(cell):
-                continue
-            try:
-                value = read(cell)
-            except ValueError as error:
-                raise RowRefused(name, str(error)) from None
-            _put(given, outer, inner, value)
+        for step in self._steps:
+            value = self._value(step, rows)
+            if value is not None:
+                _put(given, step.outer, step.inner, value)
+        if items := [item for row in rows if (item := self._item(row))]:
+            given["items"] = [*given.get("items", ()), *items]
         for outer, inner, value in self._constants:
             if (inner not in given.get(outer, ())) if inner else (outer not in given):
                 _put(given, outer, inner, value)
-        if self._plan.kind == "touchpoint":
-            _read_landing(given, self._plan.own_domains)
-        elif "value" in given:
-            given["value_micros"] = _value_micros(given)
-        if "event_id" not in given:
-            given["event_id"] = row_event_id(self._plan.kind, row)
-        return {**self._defaults, **given}
+        return given
+
+    def _value(self, step: columns.Step, rows: Sequence[Row]) -> Any:
+        """Return the value of a field: the first that the rows of an order state, and none may state another."""
+        found: Any = None
+        first_line = 0
+        for row in rows:
+            column, cell = step.find(row)
+            if cell is None:
+                continue
+            value = _read(step, column, cell, row)
+            if found is None:
+                found, first_line = value, row.line
+            elif step.name == "value" and self._plan.sum_values:
+                found += value
+            elif found != value:
+                more = "; --sum-values adds them up" if step.name == "value" else ""
+                rule = f"is another one than that of line {first_line} of the same order{more}"
+                raise RowRefused(step.name, rule, column, row.line)
+        return found
+
+    def _item(self, row: Row) -> dict[str, Any] | None:
+        """Return the line of the order that a row holds; None where it holds none, or nothing of it was bought."""
+        item: dict[str, Any] = {}
+        for step in self._item_steps:
+            column, cell = step.find(row)
+            if cell is not None:
+                item["price_micros" if step.inner == "price" else step.inner] = _read(step, column, cell, row)
+        if not item or item.get("quantity") == 0:
+            return None
+        if "item_id" not in item:
+            raise RowRefused("items.item_id", "must be set", self.column_of("items.item_id"), row.line)
+        return item
+
+    def _read_worth(self, given: dict[str, Any], rows: Sequence[Row]) -> RowRefused | None:
+        if "value" not in given:
+            stated = {step.outer for step in self._steps if self._is_stated(step, rows)}
+            return self._refused(check_stated(given, stated))
+        if refused := self._refused(value_micros(given)):
+            raise refused
+        return None
+
+    def _refused(self, broken: RuleViolation | None) -> RowRefused | None:
+        return None if broken is None else RowRefused(broken.field, broken.rule, self.column_of(broken.field))
+
+    def _is_stated(self, step: columns.Step, rows: Sequence[Row]) -> bool:
+        """Tell whether the file has a place for a field: a column, or in JSON the name."""
+        if self._columns is not None or step.name in self._plan.columns:
+            return True
+        return any(step.columns[0] in row.cells for row in rows)
+
+    def _remarks(self, given: dict[str, Any], rows: Sequence[Row]) -> list[str]:
+        if not self._plan.items_total:
+            return []
+        total = Decimal(0)
+        for column in self._plan.items_total:
+            found = [columns.cell(row.cells, column) for row in rows]
+            try:
+                total += next((self._amount(cell) for cell in found if not cells.is_missing(cell)), Decimal(0))
+            except ValueError as error:
+                raise RowRefused("items_total", str(error), column) from None
+        return [f"the items do not cost what {' + '.join(self._plan.items_total)} says"] * items_differ(given, total)
 
 
 def row_event_id(kind: str, row: Row) -> str:
@@ -122,53 +261,11 @@ def row_event_id(kind: str, row: Row) -> str:
     return "import-" + hashlib.blake2b(content.encode(), digest_size=_FINGERPRINT_BYTES).hexdigest()
 
 
-def _sources(plan: ImportPlan, columns: Sequence[str] | None) -> dict[str, str]:
-    """Return the column of every field: what the plan says, and columns that have the name of a field."""
-    mapped = set(plan.columns.values())
-    if columns is not None and (missing := sorted(_first_names(mapped, columns) - set(columns))):
-        raise PlanError(f"column {missing[0]}: the file has no such column; it has {', '.join(columns)}")
-    types = schema_types(plan.kind)
-    sources = dict(plan.columns)
-    for name in (*types, *EXTRA_FIELDS[plan.kind]):
-        if name not in sources and name not in mapped and (columns is None or name in columns):
-            sources[name] = name
-    for column in columns or ():  # dotted columns name parts of maps by themselves
-        outer, dot, inner = column.partition(".")
-        if dot and inner and column not in mapped and isinstance(types.get(outer), dict):
-            sources.setdefault(column, column)
-    # Whole maps first, then their parts, so that a part is added to the map and wins.
-    return dict(sorted(sources.items(), key=lambda entry: "." in entry[0]))
-
-
-def _first_names(mapped: set[str], columns: Sequence[str]) -> set[str]:
-    """Return the columns that must exist; a path into a record (Avro) needs its first name only."""
-    return {name if name in columns else name.partition(".")[0] for name in mapped}
-
-
-def _parts(name: str) -> tuple[str, str]:
-    outer, _, inner = name.partition(".")
-    return outer, inner
-
-
-def _constant(name: str, text: str, read: cells.Reader) -> Any:
+def _read(step: columns.Step, column: str, cell: Any, row: Row) -> Any:
     try:
-        return read(text)
+        return step.read(cell)
     except ValueError as error:
-        raise PlanError(f"constant {name}: {error}") from None
-
-
-def _cell(row: Mapping[str, Any], column: str) -> Any:
-    """Return a cell; a column with dots is a path into the objects of JSON and Avro."""
-    if column in row:
-        return row[column]
-    if "." not in column:
-        return None
-    found: Any = row
-    for name in column.split("."):
-        if not isinstance(found, Mapping):
-            return None
-        found = found.get(name)
-    return found
+        raise RowRefused(step.name, str(error), column, row.line) from None
 
 
 def _put(given: dict[str, Any], outer: str, inner: str, value: Any) -> None:
@@ -176,21 +273,6 @@ def _put(given: dict[str, Any], outer: str, inner: str, value: Any) -> None:
         given.setdefault(outer, {})[inner] = value
     else:
         given[outer] = value
-
-
-def _value_micros(given: dict[str, Any]) -> int:
-    """Take the value in units out and return it in micros."""
-    value, currency = given.pop("value"), given.get("currency", _NO_CURRENCY)
-    if "value_micros" in given:
-        raise RowRefused("value", "must not be given beside value_micros")
-    if currency == _NO_CURRENCY:
-        raise RowRefused(
-            "currency", "must be set beside a value, by a column or for all rows (--constant currency=EUR)"
-        )
-    try:
-        return money_to_micros(value, currency)
-    except ValueError as error:
-        raise RowRefused("value", str(error)) from None
 
 
 def _read_landing(given: dict[str, Any], own_domains: tuple[str, ...]) -> None:

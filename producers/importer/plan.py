@@ -28,8 +28,12 @@ EXTRA_FIELDS: Mapping[RecordName, tuple[str, ...]] = {
 
 TIME_UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 _DOCUMENT = frozenset(
-    {"map", "constant", "time_format", "timezone", "decimal_comma", "kind", "tenant", "region", "own_domains"}
-)
+    {
+        "map", "constant", "time_format", "timezone", "decimal_comma", "kind", "tenant", "region", "own_domains",
+        "group_by", "sum_values", "items_total",
+    }
+)  # fmt: skip
+_FLAGS = ("decimal_comma", "sum_values")
 
 
 class PlanError(ValueError):
@@ -42,22 +46,28 @@ class ImportPlan:
 
     Attributes:
         kind: touchpoint, conversion or identity_link.
-        columns: our field -> their column. Fields inside maps and records have dots: ``click_ids.gclid``. Columns with
-            the name of a field need no entry.
+        columns: our field -> their column, or columns of which the first that is not empty counts. Fields inside maps
+            and records have dots: ``click_ids.gclid``, ``items.price``. Columns with the name of a field need no entry.
         constants: our field -> text, for every row in which the file has no value.
         time_format: ``iso``; ``s``, ``ms`` or ``us`` since 1970; or a pattern of strptime.
         timezone: of times that name none; without it they are refused.
         decimal_comma: amounts are written 19,99.
         own_domains: domains that are yours beside that of the landing page; views that come from them are internal.
+        group_by: column of the order number: adjacent rows with one number are one conversion. See ``orders``.
+        sum_values: the value of an order is the sum over its rows; otherwise one row states it, or all say the same.
+        items_total: columns that together are what the items of an order cost; an order that differs is remarked.
     """
 
     kind: RecordName
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     constants: Mapping[str, str] = field(default_factory=dict)
     time_format: str = "iso"
     timezone: ZoneInfo | None = None
     decimal_comma: bool = False
     own_domains: tuple[str, ...] = ()
+    group_by: str | None = None
+    sum_values: bool = False
+    items_total: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         try:
@@ -67,6 +77,10 @@ class ImportPlan:
             raise PlanError(str(error)) from None
         for name in (*self.columns, *self.constants):
             check_field(self.kind, name)
+        if self.kind != "conversion" and (self.group_by or self.items_total):
+            raise PlanError("group_by: only conversions have several rows an order (--kind conversion)")
+        if self.sum_values and not self.group_by:
+            raise PlanError("sum_values: needs the column of the order number (--group-by)")
         if self.time_format not in {"iso", *TIME_UNITS} and not _is_pattern(self.time_format):
             raise PlanError("time format: must be iso, s, ms, us, or a pattern such as %d.%m.%Y %H:%M:%S")
 
@@ -89,6 +103,12 @@ def schema_types(kind: str) -> dict[str, Any]:
     return types
 
 
+def item_parts() -> tuple[str, ...]:
+    """Return what a column may say of one line of an order."""
+    fields = schema_types("conversion")["items"]["items"]["fields"]
+    return (*(each["name"] for each in fields if each["name"] != "properties"), "price")
+
+
 def check_field(kind: RecordName, name: str) -> None:
     """Refuse a field that records of this kind do not have.
 
@@ -109,6 +129,8 @@ def check_field(kind: RecordName, name: str) -> None:
     if shape == "map" and inner:
         return
     if shape == "record" and inner in {each["name"] for each in avro["fields"]}:
+        return
+    if outer == "items" and inner in item_parts():
         return
     raise PlanError(f"{name}: {outer} has no part {inner or '(empty)'}")
 
@@ -162,10 +184,16 @@ def read_mapping_file(path: Path) -> dict[str, Any]:
         raise PlanError(f"{path.name}: {unknown[0]} is not known; expected {', '.join(sorted(_DOCUMENT))}")
     for part in ("map", "constant"):
         entries = document.setdefault(part, {})
-        if not isinstance(entries, dict) or not all(isinstance(value, str | int | float) for value in entries.values()):
+        if not isinstance(entries, dict) or not all(_is_entry(part, value) for value in entries.values()):
             raise PlanError(f"{path.name}: {part} must hold our_field: text")
         document[part] = {str(key): _as_text(value) for key, value in entries.items()}
     return document
+
+
+def _is_entry(part: str, value: Any) -> bool:
+    if part == "map" and isinstance(value, list):
+        return bool(value) and all(isinstance(each, str) for each in value)
+    return isinstance(value, str | int | float)
 
 
 def plan_from(document: Mapping[str, Any], command_line: Mapping[str, Any]) -> ImportPlan:
@@ -188,17 +216,21 @@ def plan_from(document: Mapping[str, Any], command_line: Mapping[str, Any]) -> I
         constants=document.get("constant", {}) | parse_pairs("--constant", command_line.get("constant") or ()),
         time_format=str(part["time_format"] or "iso"),
         timezone=parse_timezone(part["timezone"]),
-        decimal_comma=part["decimal_comma"] is True,
-        own_domains=_domains(part["own_domains"]),
+        own_domains=_texts("own_domains", part["own_domains"], "host names"),
+        group_by=None if part["group_by"] is None else str(part["group_by"]),
+        items_total=_texts("items_total", part["items_total"], "columns"),
+        **{name: part[name] is True for name in _FLAGS},
     )
 
 
-def _domains(given: Any) -> tuple[str, ...]:
-    domains = [given] if isinstance(given, str) else list(given or ())
-    if not all(isinstance(domain, str) for domain in domains):
-        raise PlanError("own_domains: must be a list of host names")
-    return tuple(domains)
+def _texts(name: str, given: Any, what: str) -> tuple[str, ...]:
+    texts = [given] if isinstance(given, str) else list(given or ())
+    if not all(isinstance(text, str) for text in texts):
+        raise PlanError(f"{name}: must be a list of {what}")
+    return tuple(texts)
 
 
-def _as_text(value: str | float | bool) -> str:
+def _as_text(value: str | float | bool | list[str]) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,9 +1,9 @@
 """The import of one file: read, map, publish; put aside what cannot be published, and carry on.
 
 Invariant: every row that was read is published (or, in a dry run, could have been), is counted as a page view inside a
-visit, or is in the rejects file; ``rows == accepted + rejected + internal``. ``resume_at`` rows are in the log or
-put aside: an import that was broken off goes on behind them without losing one. What is published a second time has the
-same event id, and counts once.
+visit, or is in the rejects file; ``orders == accepted + rejected + internal``, where without grouping every row is an
+order. ``resume_at`` rows are in the log or put aside, and end with an order: an import that was broken off goes on
+behind them without losing one. What is published a second time has the same event id, and counts once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from attributary.producers.errors import InvalidRecord
+from attributary.producers.importer.cells import is_missing
+from attributary.producers.importer.columns import cell
 from attributary.producers.importer.mapping import NoTouchpoint, RowMapper, RowRefused
+from attributary.producers.importer.orders import Order
+from attributary.producers.importer.reasons import Reason, Reasons
+from attributary.producers.importer.repeats import Repeats
 from attributary.producers.importer.rows import Row
 
 CHECKPOINT_ROWS = 20_000
@@ -44,34 +49,40 @@ class Progress:
     """How far an import is."""
 
     rows: int = 0  # read, without the ones that were skipped
+    orders: int = 0  # what the rows were grouped into; without grouping as many as rows
     accepted: int = 0
     rejected: int = 0
+    repeated: int = 0  # rows with the order number of the row above, where nothing is grouped
     internal: int = 0  # page views inside a visit, which are no touchpoints
     resume_at: int = 0  # rows of the file, the skipped ones among them, that need not be read again
 
 
 class RejectsFile:
-    """Rows that were not imported, one JSON object a line: line, field, rule, row. Made with the first of them.
+    """Rows that were not imported, one JSON object a line: file, line, column, field, rule, row.
 
-    Only its owner can read it: a row may hold personal data.
+    The file is made with the first of them. Only its owner can read it: a row may hold personal data.
 
     Args:
         path: where.
         append: keep what is there, because the import goes on; otherwise an old file is removed.
+        source: the name of the file that the rows come from.
     """
 
-    def __init__(self, path: Path, *, append: bool = False) -> None:
+    def __init__(self, path: Path, *, append: bool = False, source: str = "") -> None:
         self.path = path
+        self._source = source
         self._file: Any = None
         if not append:
             path.unlink(missing_ok=True)
 
-    def add(self, row: Row, field: str, rule: str) -> None:
+    def add(self, row: Row, field: str, rule: str, column: str | None = None) -> None:
         """Write one row, as the file has it, and why it was refused."""
         if self._file is None:
             handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             self._file = os.fdopen(handle, "a", encoding="utf-8")
-        line = {"line": row.line, "field": field, "rule": rule, "row": row.cells}
+        line = {
+            "file": self._source, "line": row.line, "column": column, "field": field, "rule": rule, "row": row.cells
+        }  # fmt: skip
         try:
             text = json.dumps(line, default=str, allow_nan=False)
         except ValueError:  # NaN and the like, which are no JSON
@@ -101,7 +112,7 @@ class FileImport:
         kind: the kind of the records.
         sink: takes them.
         rejects: takes the rows that are refused.
-        on_progress: called after every row.
+        on_progress: called after every order.
     """
 
     def __init__(
@@ -113,15 +124,19 @@ class FileImport:
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
         self.progress = Progress()
-        self._seen: dict[int, tuple[int, int]] = {}  # by event id: its first line, and a hash of its content
+        self.repeats = Repeats()
+        self.reasons = Reasons()
+        self.remarks = Reasons()
         self._mapper = mapper
         self._kind = kind
         self._sink = sink
         self._rejects = rejects
         self._on_progress = on_progress
+        self.order_column = mapper.order_column
+        self._last_order: Any = None
 
     def run(self, rows: Iterator[Row], *, skip: int = 0, limit: int | None = None) -> Progress:
-        """Import rows to the end, or ``limit`` of them.
+        """Import rows to the end, or ``limit`` of them; of an order all rows or none.
 
         Args:
             rows: the rows of the file.
@@ -134,43 +149,69 @@ class FileImport:
         """
         progress = self.progress
         progress.resume_at = sum(1 for _ in islice(rows, skip))
-        for row in islice(rows, limit):
-            self._import(row)
+        checked = 0
+        for order in self._mapper.orders(rows):
+            if limit is not None and progress.rows + len(order.rows) > limit:
+                break
+            self._import(order)
             if self._on_progress is not None:
                 self._on_progress(progress)
-            if progress.rows % CHECKPOINT_ROWS == 0:
+            if progress.rows - checked >= CHECKPOINT_ROWS:
                 self._checkpoint(skip)
+                checked = progress.rows
         self._checkpoint(skip)
         return progress
 
-    def _import(self, row: Row) -> None:
+    def _import(self, order: Order) -> None:
         progress = self.progress
+        if self.order_column is not None:
+            number = cell(order.rows[0].cells, self.order_column)
+            progress.repeated += number == self._last_order and not is_missing(number)
+            self._last_order = number
         try:
-            record = self._mapper.record(row)
-            self._check_repeat(record, row)
-            self._sink.publish_mapping(self._kind, record)
+            found = self._mapper.mapped(order)
+            self._check_repeat(found.records[0], order)
+            if found.refused is not None:
+                raise found.refused
+            for record in found.records:
+                self._sink.publish_mapping(self._kind, record)
             progress.accepted += 1
+            for remark in found.remarks:
+                self.remarks.add(Reason(remark), order.rows[0].line)
         except NoTouchpoint:
             progress.internal += 1
         except (RowRefused, InvalidRecord) as error:
-            self._rejects.add(row, error.field, error.rule)
-            progress.rejected += 1
-        progress.rows += 1
+            self._reject(order, error)
+        progress.rows += len(order.rows)
+        progress.orders += 1
 
-    def _check_repeat(self, record: dict[str, Any], row: Row) -> None:
-        """Refuse a row that repeats the event id of another one of this file with other content.
+    def _reject(self, order: Order, error: RowRefused | InvalidRecord) -> None:
+        column = error.column if isinstance(error, RowRefused) else self._mapper.column_of(error.field)
+        line = (error.line if isinstance(error, RowRefused) else None) or order.rows[0].line
+        row = next((row for row in order.rows if row.line == line), order.rows[0])
+        self.reasons.add(
+            Reason(error.rule, error.field, column), line, self._mapper.shown_cell(row, column, error.field)
+        )
+        for row in order.rows:
+            self._rejects.add(row, error.field, error.rule, column)
+        self.progress.rejected += 1
 
-        About a hundred bytes of memory for each row with an event id of its own.
-        """
-        if not self._mapper.names_event_ids:
-            return
-        content = hash(json.dumps(record, sort_keys=True, default=str))
-        key = hash((record.get("tenant_id"), record["event_id"]))
-        first_line, known = self._seen.setdefault(key, (row.line, content))
-        if known != content:
-            raise RowRefused(
-                "event_id", f"repeats the id of line {first_line} with other content; the first row is the event"
-            )
+    def _check_repeat(self, record: dict[str, Any], order: Order) -> None:
+        """Refuse a row or an order that repeats an id of this file with other content."""
+        line = order.rows[0].line
+        if order.key is not None:
+            first = self.repeats.first_line(order.key, record, line)
+            if first is not None:
+                rule = f"has the order number of line {first} with other content; sort the file by that column"
+                raise RowRefused("(row)", rule, self._mapper.key_column)
+        elif self._mapper.names_event_ids:
+            first = self.repeats.first_line((record.get("tenant_id"), record["event_id"]), record, line)
+            if first is not None:
+                raise RowRefused(
+                    "event_id",
+                    f"repeats the id of line {first} with other content; the first row is the event",
+                    self._mapper.column_of("event_id"),
+                )
 
     def _checkpoint(self, skip: int) -> None:
         self._sink.flush()

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from attributary.cli import produce, publishing
 from attributary.producers import MemoryTransport
-from attributary.producers.importer.mapping import RowMapper
-from attributary.producers.importer.rows import Row
+from attributary.producers.importer.mapping import Mapped, RowMapper
+from attributary.producers.importer.orders import Order
 from attributary.schemas.codec import Codec
 from attributary.schemas.topics import CONVERSIONS, TOUCHPOINTS
 
@@ -119,14 +119,14 @@ def test_an_interrupt_is_130_and_delivers_what_was_queued(orders: Path, monkeypa
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
     monkeypatch.setattr(publishing, "require_topics", lambda _: None)
     monkeypatch.setattr("attributary.producers.client.KafkaTransport", lambda *_: transport)
-    record = RowMapper.record
+    mapped = RowMapper.mapped
 
-    def interrupted(self: RowMapper, row: Row) -> dict[str, Any]:
-        if row.line > 2:
+    def interrupted(self: RowMapper, order: Order) -> Mapped:
+        if order.rows[0].line > 2:
             raise KeyboardInterrupt
-        return record(self, row)
+        return mapped(self, order)
 
-    monkeypatch.setattr(RowMapper, "record", interrupted)
+    monkeypatch.setattr(RowMapper, "mapped", interrupted)
     result = run(str(orders), *ORDER_OPTIONS)
     assert result.exit_code == 130
     assert "stopped; go on with --skip 0" in result.stderr

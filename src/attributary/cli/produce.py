@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from attributary.cli import exits
+from attributary.cli.import_report import print_report
 from attributary.cli.publishing import open_producer
+from attributary.cli.tables import safe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,6 +54,15 @@ def produce(
         list[str] | None,
         typer.Option(help="A domain of yours; may be repeated. Views that come from it are no touch."),
     ] = None,
+    group_by: Annotated[
+        str | None, typer.Option(help="Column of the order number: adjacent rows with one number are one conversion.")
+    ] = None,
+    sum_values: Annotated[
+        bool, typer.Option("--sum-values", help="With --group-by: the value of an order is the sum over its rows.")
+    ] = False,
+    items_total: Annotated[
+        list[str] | None, typer.Option(help="Column of what the items cost; several are added. A difference is said.")
+    ] = None,
     region: Annotated[str | None, typer.Option(help="Country of phone numbers without a country code: DE.")] = None,
     file_format: Annotated[Format | None, typer.Option("--format", help="Default: by the file's name.")] = None,
     delimiter: Annotated[str | None, typer.Option(help="Between the cells of CSV. Default: comma.")] = None,
@@ -85,6 +96,9 @@ def produce(
         "timezone": timezone,
         "decimal_comma": decimal_comma,
         "own_domains": own_domain,
+        "group_by": group_by,
+        "sum_values": sum_values,
+        "items_total": items_total,
     }
     with ExitStack() as opened:
         try:
@@ -93,26 +107,23 @@ def produce(
             source = opened.enter_context(SourceFile(file, file_format, delimiter, encoding))
             mapper = RowMapper(plan, source.columns)
         except (PlanError, FileError) as error:
-            typer.echo(_shown(str(error)), err=True)
+            typer.echo(safe(str(error)), err=True)
             raise typer.Exit(exits.USAGE) from None
         if unused := mapper.unused_columns():
-            typer.echo(f"columns that are not used: {', '.join(map(_shown, unused))}", err=True)
+            typer.echo(f"columns that are not used: {', '.join(map(safe, unused))}", err=True)
         if mapper.reads_referrers and not plan.own_domains:
             typer.echo("no --own-domain: only referrers of the landing page's own domain count as internal", err=True)
         producer = _open_producer(
             tenant or str(document.get("tenant", "")), region or document.get("region"), dry_run=dry_run
         )
-        rejects = opened.enter_context(RejectsFile(file.with_name(file.name + ".rejects.jsonl"), append=skip > 0))
+        rejects = opened.enter_context(
+            RejectsFile(file.with_name(file.name + ".rejects.jsonl"), append=skip > 0, source=file.name)
+        )
         show = opened.enter_context(_progress(source, file.name))
         job = FileImport(mapper, plan.kind, producer, rejects, show)
         status = _run(job, source, producer, skip=skip, limit=limit)
-    _report(job.progress, rejects.path, dry_run=dry_run)
+    print_report(job, file, rejects.path, dry_run=dry_run, key_column=plan.group_by)
     raise typer.Exit(status or (EXIT_SOME_REJECTED if job.progress.rejected else 0))
-
-
-def _shown(name: str) -> str:
-    """Return a name of a file as a terminal may show it, without control characters."""
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in name)
 
 
 def _open_producer(tenant: str, region: str | None, *, dry_run: bool) -> AttributaryProducer:
@@ -149,7 +160,7 @@ def _run(job: FileImport, source: SourceFile, producer: AttributaryProducer, *, 
         typer.echo(f"stopped; go on with --skip {job.progress.resume_at}", err=True)
         return exits.INTERRUPTED
     except FileError as error:
-        typer.echo(str(error), err=True)
+        typer.echo(safe(str(error)), err=True)
         return exits.USAGE
     except ProducerError as error:
         typer.echo(f"{error}; go on with --skip {job.progress.resume_at}", err=True)
@@ -184,12 +195,3 @@ def _progress(source: SourceFile, name: str) -> Iterator[Callable[[Progress], No
 
         yield show
         bar.update(task, completed=source.position())
-
-
-def _report(progress: Progress, rejects: Path, *, dry_run: bool) -> None:
-    verb = "could be published" if dry_run else "published"
-    typer.echo(f"{progress.rows:,} rows: {progress.accepted:,} {verb}, {progress.rejected:,} rejected")
-    if progress.internal:
-        typer.echo(f"{progress.internal:,} of them are page views inside a visit, which are no touchpoints")
-    if progress.rejected:
-        typer.echo(f"see {rejects}: line, field, rule and the row itself")

@@ -1,0 +1,69 @@
+"""The end of an import: what became of the rows, and why some were refused.
+
+Invariant: nothing of the file reaches the terminal unescaped, and no cell that may name a person is shown.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from attributary.cli.tables import safe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from attributary.producers.importer.reasons import Count, Reason, Reasons
+    from attributary.producers.importer.run import FileImport
+
+_MOST_REASONS = 10
+_LONGEST_EXAMPLE = 40
+
+
+def print_report(job: FileImport, file: Path, rejects: Path, *, dry_run: bool, key_column: str | None) -> None:
+    """Print counts, reasons and what to do next.
+
+    Args:
+        job: an import that has ended.
+        file: its file.
+        rejects: where the refused rows are.
+        dry_run: nothing was published.
+        key_column: the column of the order numbers, when rows were grouped.
+    """
+    progress = job.progress
+    verb = "could be published" if dry_run else "published"
+    orders = f", {progress.orders:,} orders" if key_column is not None else ""
+    typer.echo(f"{progress.rows:,} rows{orders}: {progress.accepted:,} {verb}, {progress.rejected:,} rejected")
+    if progress.internal:
+        typer.echo(f"{progress.internal:,} of them are page views inside a visit, which are no touchpoints")
+    for line in _reasons(job.reasons, file.name):
+        typer.echo(line)
+    for remark, count in job.remarks.most_common():
+        typer.echo(f"{count.times:,} published all the same: {safe(remark.rule)} (first: line {count.line})")
+    if progress.rejected:
+        typer.echo(f"see {safe(str(rejects))}: file, line, column, field, rule and the row itself")
+    if job.repeats.forgotten:
+        typer.echo(f"only the last {job.repeats.most:,} ids of the file were compared for repeats", err=True)
+    column = job.order_column
+    if progress.repeated and column is not None:
+        name = safe(column)
+        typer.echo(
+            f"{progress.repeated:,} rows have the {name} of the row above: if an order has several rows, "
+            f"--group-by '{name}' makes one conversion of them",
+            err=True,
+        )
+
+
+def _reasons(reasons: Reasons, name: str) -> list[str]:
+    counts = reasons.most_common()
+    lines = [_reason(reason, count, name) for reason, count in counts[:_MOST_REASONS]]
+    others = reasons.others + sum(count.times for _, count in counts[_MOST_REASONS:])
+    return [*lines, f"  {others:,} x for other reasons"] if others else lines
+
+
+def _reason(reason: Reason, count: Count, name: str) -> str:
+    column = f" column {safe(reason.column)}," if reason.column is not None else ""
+    field = "" if reason.field == "(row)" else f" {safe(reason.field)}:"
+    example = "" if count.example is None else f": '{safe(count.example[:_LONGEST_EXAMPLE])}'"
+    return f"  {count.times:,} x{column}{field} {safe(reason.rule)} (first: {safe(name)} line {count.line}{example})"
