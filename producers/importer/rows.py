@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import IO, Any, BinaryIO, Literal, NamedTuple, Self, cast
 
 from .avro_container import AvroContainer, AvroError
+from .signatures import AVRO, HEAD_BYTES, binary_kind, encoding_of_mark, looks_binary
 
 Format = Literal["csv", "tsv", "jsonl", "avro"]
 
@@ -70,7 +71,7 @@ class SourceFile:
         path: the file; CSV and JSON lines may be compressed by gzip.
         file_format: its format; by its name when not given.
         delimiter: between the cells of CSV.
-        encoding: of CSV and JSON lines.
+        encoding: of CSV and JSON lines; by its byte order mark, else UTF-8, when not given.
 
     Raises:
         FileError: it cannot be opened, or is not of its format at all.
@@ -81,7 +82,7 @@ class SourceFile:
         path: Path,
         file_format: Format | None = None,
         delimiter: str | None = None,
-        encoding: str = "utf-8-sig",
+        encoding: str | None = None,
     ) -> None:
         self.format = file_format or format_of(path)
         self._name = path.name
@@ -133,8 +134,18 @@ class SourceFile:
         self.close()
 
     def _open(self) -> Iterator[Row]:
+        head = self._head()
         if self.format == "avro":
+            if not head.startswith(AVRO):
+                raise FileError(f"{self._name}: the file is {binary_kind(head) or 'not an Avro container file'}")
             return self._open_avro()
+        marked = encoding_of_mark(head)
+        if kind := binary_kind(head):
+            raise FileError(f"{self._name}: the file is {kind}")
+        if self._encoding is None:
+            if marked is None and (kind := looks_binary(head)):
+                raise FileError(f"{self._name}: the file is {kind} (--encoding)")
+            self._encoding = marked or "utf-8-sig"
         # Bytes that the encoding does not know become half surrogate pairs, which the rules refuse row by row.
         try:
             text = io.TextIOWrapper(self._bytes, encoding=self._encoding, errors="surrogateescape", newline="")
@@ -142,6 +153,14 @@ class SourceFile:
             raise FileError(f"encoding {self._encoding}: is not known") from None
         self._text = text
         return _json_rows(text) if self.format == "jsonl" else self._open_csv(text)
+
+    def _head(self) -> bytes:
+        """Return the first bytes without reading on; none of a damaged file, which is said at its first row."""
+        peeked = cast("io.BufferedReader", self._bytes)
+        try:
+            return peeked.peek(HEAD_BYTES)[:HEAD_BYTES]
+        except (EOFError, OSError, zlib.error):
+            return b""
 
     def _open_csv(self, text: IO[str]) -> Iterator[Row]:
         csv.field_size_limit(MOST_CHARACTERS)
@@ -167,7 +186,7 @@ class SourceFile:
         if twice:
             raise FileError(f"{name}: two columns have the name {twice[0][:_SHOWN]}")
         if any("\0" in column for column in header):
-            raise FileError(f"{name}: the file is binary, or of another encoding: {_hint(header[0])}")
+            raise FileError(f"{name}: the file is binary, or of another encoding (--encoding)")
         self.columns = tuple(filter(None, header))
         return _csv_rows(reader, header, lines)
 
@@ -256,10 +275,6 @@ class _BoundedLines:
 def _reason(error: Exception) -> str:
     """Say what is wrong without a value of the file."""
     return f"it is not {error.encoding} from there on" if isinstance(error, UnicodeDecodeError) else str(error)
-
-
-def _hint(first: str) -> str:
-    return "save it as CSV in UTF-8" if first[:2] in {"PK", "\udcd0\udccf"} else "UTF-16 is --encoding utf-16"
 
 
 def _json_rows(text: IO[str]) -> Iterator[Row]:

@@ -137,11 +137,38 @@ def test_b6_a_number_that_lost_digits_is_no_id(tmp_path: Path) -> None:
     assert "loses digits" in rejects[0]["rule"]
 
 
-def test_b27_a_binary_file_is_named_as_such(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("head", "named"),
+    [
+        (b"PK\x03\x04\x14\x00", "Excel workbook"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "old Excel workbook"),
+        (b"%PDF-1.7 a,b", "PDF document"),
+        (b"\x1f\x8b\x08", "gzip"),
+        (b"\x28\xb5\x2f\xfd", "zstd"),
+        (b"BZh91AY", "bzip2"),
+        (b"PAR1", "Parquet"),
+        (b"Obj\x01", "Avro"),
+        (b"SQLite format 3\x00", "SQLite"),
+        (b"  <!DOCTYPE html><p>sign in</p>", "web page"),
+        (b"\xef\xbb\xbf<?xml version='1.0'?>", "XML"),
+        (b"user_id\x00,value\nu1,5\n", "binary"),
+        ("user_id,value\nu1,5\n".encode("utf-16-le"), "UTF-16 text without a byte order mark"),
+        (b"\x00\x01\x02" * 300, "binary"),
+    ],
+)
+def test_b27_a_binary_file_is_named_as_such(tmp_path: Path, head: bytes, named: str) -> None:
     path = tmp_path / "orders.csv"
-    path.write_bytes("user_id,value\nu1,5\n".encode("utf-16"))
-    with pytest.raises(FileError, match=r"orders\.csv: .*encoding"):
+    path.write_bytes(head)
+    with pytest.raises(FileError, match=rf"orders\.csv: the file is .*{named}"):
         SourceFile(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_b27_a_byte_order_mark_names_the_encoding(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "orders.csv"
+    path.write_bytes(f"user_id,value,occurred_at\nJosé,5,{NOON}\n".encode(encoding))
+    records, rejects = imported(path)
+    assert (rejects, [each["user_id"] for each in records]) == ([], ["José"])
 
 
 def test_b30_control_characters_of_a_header_do_not_reach_the_terminal(tmp_path: Path) -> None:

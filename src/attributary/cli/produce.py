@@ -66,7 +66,10 @@ def produce(
     region: Annotated[str | None, typer.Option(help="Country of phone numbers without a country code: DE.")] = None,
     file_format: Annotated[Format | None, typer.Option("--format", help="Default: by the file's name.")] = None,
     delimiter: Annotated[str | None, typer.Option(help="Between the cells of CSV. Default: comma.")] = None,
-    encoding: Annotated[str, typer.Option(help="Of CSV and JSON lines, e.g. cp1252.")] = "utf-8-sig",
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="Of CSV and JSON lines, e.g. cp1252. Default: by its byte order mark, else UTF-8."),
+    ] = None,
     skip: Annotated[int, typer.Option(min=0, help="Rows to leave out at the start: go on behind them.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Import so many rows at most.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every row, publish nothing.")] = False,
