@@ -155,12 +155,12 @@ class SourceFile:
         return _json_rows(text) if self.format == "jsonl" else self._open_csv(text)
 
     def _head(self) -> bytes:
-        """Return the first bytes without reading on; none of a damaged file, which is said at its first row."""
+        """Return the first bytes without reading on."""
         peeked = cast("io.BufferedReader", self._bytes)
         try:
             return peeked.peek(HEAD_BYTES)[:HEAD_BYTES]
-        except (EOFError, OSError, zlib.error):
-            return b""
+        except (EOFError, OSError, zlib.error) as error:
+            raise FileError(f"{self._name}: line 1: the rest cannot be read: {_reason(error)}") from None
 
     def _open_csv(self, text: IO[str]) -> Iterator[Row]:
         csv.field_size_limit(MOST_CHARACTERS)
