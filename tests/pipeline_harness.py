@@ -16,7 +16,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from attributary.consumers.runtime.records import Outbound
+    from attributary.consumers.runtime.stage import Stage
     from tests.factories.samples import SampleEvent
+
+
+def handle_all(stage: Stage, batch: Sequence[Record]) -> list[Outbound]:
+    """Let a stage process a batch, in parts where it takes only a part, as the loop does; returns its messages."""
+    messages: list[Outbound] = []
+    while batch:
+        outcome = stage.handle(batch)
+        assert not outcome.dead_letters, [letter.reason for letter in outcome.dead_letters]
+        messages += outcome.messages
+        batch = batch[len(batch) if outcome.taken is None else outcome.taken :]
+    return messages
 
 
 class InProcess:
@@ -53,15 +65,12 @@ class InProcess:
 
     def read(self, batch: Sequence[Record]) -> None:
         """Let the stitcher process records as they are; its commands wait."""
-        outcome = self.stitcher.handle(batch)
-        assert not outcome.dead_letters, [letter.reason for letter in outcome.dead_letters]
-        self.commands += [self._read(message, "commands") for message in outcome.messages]
+        self.commands += [self._read(message, "commands") for message in handle_all(self.stitcher, batch)]
 
     def answer(self) -> list[dict[str, Any]]:
         """Let attributor and auditor process the commands that wait; returns the results."""
         commands, self.commands = self.commands, []
-        messages = self.attributor.handle(commands).messages if commands else []
-        read = [self._read(message, "results") for message in messages]
+        read = [self._read(message, "results") for message in handle_all(self.attributor, commands)]
         if read:
             self.auditor.handle(read)
         found = [codec().decode("result", record.value) for record in read]

@@ -14,9 +14,13 @@ from attributary.schemas.codec import Codec, DecodeError
 
 @dataclass(slots=True)
 class Commands:
-    """The distinct conversions of a batch, with version and publishing time (microseconds UTC) of their command."""
+    """The distinct conversions of a batch, with version and publishing time (microseconds UTC) of their command.
+
+    ``places`` holds where in the batch each was named first; the order of both is that of the batch.
+    """
 
     wanted: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    places: dict[tuple[str, str], int] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     repeated: int = 0
 
@@ -24,7 +28,7 @@ class Commands:
 def decode_commands(codec: Codec, records: Sequence[Record]) -> Commands:
     """Decode a batch of commands."""
     out = Commands()
-    for record in records:
+    for place, record in enumerate(records):
         try:
             fields = codec.decode("command", record.value)
         except DecodeError as error:
@@ -39,5 +43,7 @@ def decode_commands(codec: Codec, records: Sequence[Record]) -> Commands:
         if key in out.wanted:
             out.repeated += 1
             command = max(command, out.wanted[key])
+        else:
+            out.places[key] = place
         out.wanted[key] = command
     return out

@@ -41,6 +41,15 @@ class CreditedTouchpoints:
     touchpoints: Sequence[ReachedTouchpoint]
     offsets: np.ndarray[Any, np.dtype[np.int64]]
 
+    def of(self, conversions: Sequence[int]) -> CreditedTouchpoints:
+        """Return those of some conversions alone, by index."""
+        offsets = self.offsets.tolist()
+        parts = [self.touchpoints[offsets[number] : offsets[number + 1]] for number in conversions]
+        counts = np.fromiter(map(len, parts), np.int64, len(parts))
+        return CreditedTouchpoints(
+            [touch for part in parts for touch in part], np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+        )
+
 
 def within_policy(
     conversions: Sequence[PendingConversion],

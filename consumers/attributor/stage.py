@@ -3,6 +3,10 @@
 Invariant: a result is emitted only for the version that the conversion has at this moment (``command.version ==
 row.version``): of two attributors, or of a replay and a newer batch, at most one speaks for a version, and an older
 version never follows a newer one from this code. Whatever slips past (a transaction torn by a broker) the auditor sees.
+
+Bounds: a batch is cut to its first commands where more than ``MAX_READ`` touchpoints would be read or results of more
+than ``_MAX_RESULT_BYTES`` written at once. What is done about the commands that are left does not depend on those that
+were cut off, so a batch leads to the same results whole or in parts.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from operator import ne
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,7 +29,9 @@ from attributary.consumers.runtime.errors import Fatal
 from attributary.consumers.runtime.metrics import timed
 from attributary.consumers.runtime.records import Outbound, Outcome, Record
 from attributary.consumers.store.events.attribution_inputs import (
+    MAX_REACHED,
     PendingConversion,
+    ReachedTouchpoint,
     conversions_by_id,
     prepare_reading,
     touchpoints_in_reach,
@@ -38,7 +44,7 @@ from attributary.schemas.limits import MINOR_UNIT_MICROS
 from attributary.schemas.topics import COMMANDS, RESULTS, VERSION_RAISED_AT, conversion_key
 
 from . import metrics
-from .commands import decode_commands
+from .commands import Commands, decode_commands
 from .credits import CreditedTouchpoints, by_model_set, results, within_policy
 from .recent_results import RecentResults
 from .result_encoding import encode_result
@@ -49,10 +55,32 @@ _log = structlog.get_logger()
 
 GROUP = "attribution.attributor"
 _MODEL_SETS_KEPT = 256
+_MAX_RESULT_BYTES = 32 << 20  # of one Kafka transaction; librdkafka holds them a second time
+
+Wanted = Mapping[tuple[str, str], tuple[int, int]]
 
 
 def _minor_unit_micros(currency: str) -> int:
     return int(MINOR_UNIT_MICROS.get(currency, 1))  # XXX, no currency, has no minor unit and no value
+
+
+def _at_limit(touchpoints: Sequence[ReachedTouchpoint]) -> set[int]:
+    """Return the conversions of which older touchpoints may exist than those that were read."""
+    if len(touchpoints) < MAX_REACHED:
+        return set()
+    counts = Counter(touch.conversion for touch in touchpoints)
+    return {number for number, count in counts.items() if count >= MAX_REACHED}
+
+
+@dataclass(slots=True)
+class _Done:
+    """The answer to a batch; ``records`` stand as ``pending`` does."""
+
+    pending: Sequence[PendingConversion]
+    records: list[dict[str, Any]] = field(default_factory=list)
+    messages: list[Outbound] = field(default_factory=list)
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    journeys_cut: set[int] = field(default_factory=set)
 
 
 class AttributorStage:
@@ -68,7 +96,7 @@ class AttributorStage:
     group = GROUP
     topics = (COMMANDS,)
     output_topics = (RESULTS,)
-    max_records = 1_000  # a result is some kilobytes: bounds memory and the size of a transaction
+    max_records = 1_000  # a result is some kilobytes; where it is more, a batch is cut
 
     def __init__(self, dsn: str, codec: Codec, max_poison_share: float) -> None:
         self._codec = codec
@@ -83,77 +111,90 @@ class AttributorStage:
             self._session.connection()
 
     def handle(self, batch: Sequence[Record]) -> Outcome:
-        """Compute the results that the commands ask for; writes nothing to Postgres."""
+        """Compute the results that the commands ask for, or the first of them; writes nothing to Postgres."""
         with map_errors(), timed(self.name, "decode"):
             commands = decode_commands(self._codec, batch)
         check_poison_share(commands.dead_letters, len(batch), self._max_poison_share)
+        taken = len(batch)
+        while not isinstance(done := self._answer(commands), _Done):
+            taken = commands.places[done]
+            with map_errors(), timed(self.name, "decode"):
+                commands = decode_commands(self._codec, batch[:taken])
         metrics.commands_skipped.labels("repeated").inc(commands.repeated)
+        for why, number in done.skipped.items():
+            metrics.commands_skipped.labels(why).inc(number)
+        self._published.remember(done.pending)
+        self._count(done, commands.wanted)
+        return Outcome(done.messages, commands.dead_letters, taken if taken < len(batch) else None)
+
+    def _answer(self, commands: Commands) -> _Done | tuple[str, str]:
+        """Return the results, or the first conversion that is too much beside those before it."""
         with map_errors(), timed(self.name, "journey"), self._session.snapshot() as connection:
             stored = conversions_by_id(connection, list(commands.wanted))
-            pending = self._pending(stored, commands.wanted)
+            pending, skipped = self._pending(stored, commands.wanted)
             for version in {conversion.policy_version for conversion in pending} - set(self._policies):
                 self._policies[version] = self._known(version, fetch_policy(connection, version))
-            windows = [self._policies[conversion.policy_version].longest_window_micros for conversion in pending]
-            touchpoints = touchpoints_in_reach(connection, pending, windows)
+            touchpoints, complete = touchpoints_in_reach(connection, pending, self._policies)
+            if complete < len(pending):
+                return pending[complete][:2]
             wanted = {(c.tenant_id, c.model_set) for c in pending} - set(self._model_sets)
             states = fetch_model_sets(connection, sorted(wanted))
         crash_at("attributor_after_read")
         with timed(self.name, "credit"):
             for key in wanted:
                 self._model_sets[key] = self._built(key, states.get(key, {}))
-            credited = within_policy(pending, touchpoints, self._policies)
-            records = self._records(pending, credited)
+            done = self._credited(pending, within_policy(pending, touchpoints, self._policies))
+            done.journeys_cut |= _at_limit(touchpoints)
+        done.skipped = skipped
         with timed(self.name, "encode"):
             computed_at = time.time_ns() // 1_000
-            messages = [
-                self._message(record, encode_result(self._codec, record, computed_at), conversion.raised_at)
-                for record, conversion in zip(records, pending, strict=True)
-            ]
-        self._published.remember(pending)
-        self._count(pending, commands.wanted, records)
-        return Outcome(messages, commands.dead_letters)
+            size = 0
+            for conversion, record in zip(pending, done.records, strict=True):
+                value = encode_result(self._codec, record, computed_at)
+                size += len(value)
+                if size > _MAX_RESULT_BYTES and done.messages:
+                    return conversion[:2]
+                done.messages.append(self._message(record, value, conversion.raised_at))
+        return done
 
     def _pending(
-        self, stored: Sequence[PendingConversion], wanted: Mapping[tuple[str, str], tuple[int, int]]
-    ) -> list[PendingConversion]:
-        """Keep the conversions whose version is the command's; sorted, so that a batch's order decides nothing."""
-        pending, stale, seen, lately, ahead = [], 0, 0, 0, len(wanted) - len(stored)
+        self, stored: Sequence[PendingConversion], wanted: Wanted
+    ) -> tuple[list[PendingConversion], Mapping[str, int]]:
+        """Keep the conversions whose version is the command's, in the order of the commands; count why others go."""
+        skipped = {"stale": 0, "observed": 0, "published": 0, "unknown": len(wanted) - len(stored)}
+        pending = {}
         for conversion in stored:
-            version = wanted[conversion.tenant_id, conversion.conversion_id][0]
+            version = wanted[conversion[:2]][0]
             if conversion.observed_version >= version:
-                seen += 1  # its result is in the topic and was stored: a command of the sweeper or a replay
+                skipped["observed"] += 1  # its result is in the topic and was stored: a sweeper's command or a replay
             elif version == conversion.version and self._published.has(conversion):
-                lately += 1  # in the topic, and not stored yet
+                skipped["published"] += 1  # in the topic, and not stored yet
             elif version == conversion.version:
-                pending.append(conversion)
+                pending[conversion[:2]] = conversion
             elif version < conversion.version:
-                stale += 1
+                skipped["stale"] += 1
             else:
-                ahead += 1  # Postgres lost commits: the replay raises the version again
-        metrics.commands_skipped.labels("stale").inc(stale)
-        metrics.commands_skipped.labels("observed").inc(seen)
-        metrics.commands_skipped.labels("published").inc(lately)
-        metrics.commands_skipped.labels("unknown").inc(ahead)
-        return [conversion for group in by_model_set(pending) for conversion in group]
+                skipped["unknown"] += 1  # Postgres lost commits: the replay raises the version again
+        return [pending[key] for key in wanted if key in pending], skipped
 
-    def _records(self, pending: Sequence[PendingConversion], credited: CreditedTouchpoints) -> list[dict[str, Any]]:
-        """Credit the conversions, one batch per pinned model set; ``pending`` is grouped by it."""
-        records: list[dict[str, Any]] = []
-        start = 0
+    def _credited(self, pending: Sequence[PendingConversion], credited: CreditedTouchpoints) -> _Done:
+        """Credit the conversions, one batch per tenant and pinned model set."""
+        done = _Done(pending)
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        places = {conversion[:2]: place for place, conversion in enumerate(pending)}
         for group in by_model_set(pending):
-            stop = start + len(group)
-            first, last = int(credited.offsets[start]), int(credited.offsets[stop])
-            part = CreditedTouchpoints(credited.touchpoints[first:last], credited.offsets[start : stop + 1] - first)
+            part = credited.of([places[conversion[:2]] for conversion in group])
             models = self._model_sets[group[0].tenant_id, group[0].model_set]
-            found = results(group, part, models, _minor_unit_micros)
-            metrics.journeys_cut.inc(
-                sum(map(ne, np.diff(part.offsets).tolist(), (r["touchpoint_count"] for r in found)))
-            )
-            records += found
-            start = stop
+            records = results(group, part, models, _minor_unit_micros)
+            counts = np.diff(part.offsets).tolist()
+            for conversion, record, count in zip(group, records, counts, strict=True):
+                found[conversion[:2]] = record
+                if record["touchpoint_count"] != count:
+                    done.journeys_cut.add(places[conversion[:2]])
+        done.records = [found[conversion[:2]] for conversion in pending]
         while len(self._model_sets) > _MODEL_SETS_KEPT:  # the oldest go first; they can be read again
             self._model_sets.pop(next(iter(self._model_sets)))
-        return records
+        return done
 
     @staticmethod
     def _built(pin: tuple[str, int], states: Mapping[str, TrainedState]) -> ModelSet:
@@ -192,17 +233,14 @@ class AttributorStage:
         return policy
 
     @staticmethod
-    def _count(
-        pending: Sequence[PendingConversion],
-        wanted: Mapping[tuple[str, str], tuple[int, int]],
-        records: Sequence[Mapping[str, Any]],
-    ) -> None:
+    def _count(done: _Done, wanted: Wanted) -> None:
         now = time.time()
-        for conversion in pending:
+        for conversion in done.pending:
             metrics.results_emitted.labels(conversion.version_reason).inc()
-            published_us = wanted[conversion.tenant_id, conversion.conversion_id][1]
+            published_us = wanted[conversion[:2]][1]
             metrics.end_to_end_seconds.labels(conversion.version_reason).observe(max(0.0, now - published_us / 1e6))
-        fallen = Counter((model["model"], model["fallback"]) for record in records for model in record["models"])
+        metrics.journeys_cut.inc(len(done.journeys_cut))
+        fallen = Counter((model["model"], model["fallback"]) for record in done.records for model in record["models"])
         for (model, fallback), journeys in fallen.items():
             if fallback is not None:
                 metrics.model_fallbacks.labels(model, fallback).inc(journeys)

@@ -5,14 +5,19 @@ Invariant: the computation is the attributor's own, in the caller's snapshot; no
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psycopg
 
+from attributary.attribution_core.domain.lookback import LookbackPolicy
 from attributary.attribution_core.models.model_set import lenient_model_set
 from attributary.consumers.attributor.credits import by_model_set, results, within_policy
-from attributary.consumers.store.events.attribution_inputs import PendingConversion, touchpoints_in_reach
+from attributary.consumers.store.events.attribution_inputs import (
+    PendingConversion,
+    ReachedTouchpoint,
+    touchpoints_in_reach,
+)
 from attributary.consumers.store.events.policies import fetch_policies
 from attributary.consumers.store.models.model_states import fetch_model_sets
 from attributary.consumers.store.repair.verify_reads import stored_results
@@ -40,9 +45,8 @@ def wrong_results(connection: psycopg.Connection, conversions: Sequence[PendingC
     for conversion in conversions:
         if conversion.policy_version not in policies:
             yield WrongResult(conversion, f"pins policy {conversion.policy_version}", "a policy that is stored")
-    for group in by_model_set([c for c in conversions if c.policy_version in policies]):
-        windows = [policies[conversion.policy_version].longest_window_micros for conversion in group]
-        credited = within_policy(group, touchpoints_in_reach(connection, group, windows), policies)
+    for group, touchpoints in _parts(connection, [c for c in conversions if c.policy_version in policies], policies):
+        credited = within_policy(group, touchpoints, policies)
         pin = (group[0].tenant_id, group[0].model_set)
         models, _ = lenient_model_set(fetch_model_sets(connection, [pin]).get(pin, {}))
         records = results(group, credited, models, lambda currency: MINOR_UNIT_MICROS.get(currency, 1))
@@ -52,6 +56,18 @@ def wrong_results(connection: psycopg.Connection, conversions: Sequence[PendingC
             known = None if there is None else _stored_essence(there)
             if known != expected:
                 yield WrongResult(conversion, str(known), str(expected))
+
+
+def _parts(
+    connection: psycopg.Connection, conversions: Sequence[PendingConversion], policies: Mapping[str, LookbackPolicy]
+) -> Iterator[tuple[Sequence[PendingConversion], list[ReachedTouchpoint]]]:
+    """Yield conversions of one model set each with their touchpoints, so many at once as may be read at once."""
+    for group in by_model_set(conversions):
+        done = 0
+        while done < len(group):
+            touchpoints, complete = touchpoints_in_reach(connection, group[done:], policies)
+            yield group[done : done + complete], touchpoints
+            done += complete
 
 
 def _essence(record: dict[str, Any]) -> tuple[Any, ...]:

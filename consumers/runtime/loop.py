@@ -13,7 +13,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -44,21 +44,6 @@ _LONGEST_PAUSE_SECONDS = 30.0
 _MOCK_CLUSTER = "mockCluster"  # how the cluster id of librdkafka's test.mock.num.brokers begins
 
 
-def run_guarded(body: Callable[[], None]) -> None:
-    """Run the body of a process; what it does not expect is a bug, told with its stack and ended with exit code 70.
-
-    Raises:
-        AttributaryError: the body's own, or ``Fatal`` in place of anything else.
-    """
-    try:
-        body()
-    except AttributaryError:
-        raise
-    except Exception as error:
-        _log.exception("stopped by a bug")
-        raise Fatal(f"a bug: {type(error).__name__}, see the stack in the log") from error
-
-
 class ConsumerLoop:
     """Runs one stage until it is asked to stop or must.
 
@@ -80,6 +65,7 @@ class ConsumerLoop:
         self._retries = 0
         self._last_lag = 0.0
         self._last_look_back = time.monotonic()
+        self._turn_seconds_max = kafka.max_poll_interval_ms / 4_000
         self._is_leaving = False
         self._consumer = Consumer(self._consumer_config(kafka))
         self._reader = OrderedReader(self._consumer, 10 * process.batch_size, is_ordered=len(stage.topics) > 1)
@@ -187,9 +173,17 @@ class ConsumerLoop:
             self._look_back()
             return
         metrics.stage_seconds.labels(self._stage.name, "consume").observe(time.monotonic() - started)
-        for start in range(0, len(records), self._max_records):
-            if not self._process_batch(records[start : start + self._max_records]):
+        for topic, count in Counter(record.topic for record in records).items():
+            metrics.records_consumed.labels(self._stage.name, topic).inc(count)
+        while records:
+            done = self._process_batch(records[: self._max_records])
+            if not done:
                 return  # rewound or paused: the rest is read again
+            records = records[done:]
+            self._heartbeat.beat()
+            if records and time.monotonic() - started > self._turn_seconds_max:
+                self._rewind()  # costly batches: the group must hear from us before max.poll.interval.ms
+                return
 
     def _read(self) -> list[Message]:
         """Wait for a first record, then a short while for company: quick when idle, large batches under load."""
@@ -202,16 +196,17 @@ class ConsumerLoop:
         # A partition given away between the two reads is its new owner's: its offset must not be committed by us.
         return [message for message in first if (message.topic(), message.partition()) not in self._revoked] + rest
 
-    def _process_batch(self, records: Sequence[Record]) -> bool:
-        """Process and commit one batch; False when it was given up."""
+    def _process_batch(self, records: Sequence[Record]) -> int:
+        """Process and commit one batch, or as much of it as the stage takes; returns how many records, 0: given up."""
         name = self._stage.name
         started = time.monotonic()
-        nexts = {(record.topic, record.partition): record.offset + 1 for record in records}
-        for topic, count in Counter(record.topic for record in records).items():
-            metrics.records_consumed.labels(name, topic).inc(count)
         try:
             crash_at("loop_after_consume")
             outcome = self._stage.handle(records)
+            if outcome.taken is not None:
+                records = records[: outcome.taken]
+                metrics.batches.labels(name, "cut").inc()
+            nexts = {(record.topic, record.partition): record.offset + 1 for record in records}
             messages = [dead_letter_message(letter, name, self._stage.group) for letter in outcome.dead_letters]
             crash_at("loop_before_transaction")
             with metrics.timed(name, "commit"):
@@ -232,8 +227,8 @@ class ConsumerLoop:
             self._retries = 0
             metrics.batches.labels(name, "committed").inc()
             metrics.batch_seconds.labels(name).observe(time.monotonic() - started)
-            return True
-        return False
+            return len(records)
+        return 0
 
     def _membership(self) -> Any:
         """Return what the broker checks the offsets against.

@@ -79,7 +79,12 @@ def timed(stage: str, step: str) -> Iterator[None]:
 # Process life
 build_info = gauge("attribution_build_info", "Always 1; the labels say what runs.", "service", "version")
 records_consumed = counter("attribution_records_consumed", "Records read, by topic.", "stage", "topic")
-batches = counter("attribution_batches", "Batches, by outcome: committed, rewound, retried.", "stage", "outcome")
+batches = counter(
+    "attribution_batches",
+    "Batches, by outcome: committed, rewound, retried; cut: too costly at once, committed in parts.",
+    "stage",
+    "outcome",
+)
 batch_seconds = histogram("attribution_processing_seconds", "Time from a batch's reading to its commit.", "stage")
 stage_seconds = histogram("attribution_stage_seconds", "Time of one step of a batch.", "stage", "step")
 dead_letters = counter("attribution_dlq_records", "Records sent to a dead-letter topic.", "stage", "topic", "step")

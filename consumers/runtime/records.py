@@ -65,7 +65,12 @@ class DeadLetter:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a stage decided about a batch: all of it goes into one Kafka transaction with the source offsets."""
+    """What a stage decided about a batch: all of it goes into one Kafka transaction with the source offsets.
+
+    ``taken`` is set where the batch costs too much at once: only so many of its first records were processed, at least
+    one, as if the others had not been read. The loop commits these and hands the others over again.
+    """
 
     messages: list[Outbound] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    taken: int | None = None

@@ -14,10 +14,10 @@ import structlog
 
 from . import metrics
 from .crash_points import check_armed
-from .errors import EXIT_CLEAN, AttributaryError
+from .errors import EXIT_CLEAN, AttributaryError, Fatal
 from .health import Heartbeat, serve
 from .logging import configure_logging
-from .loop import ConsumerLoop, run_guarded
+from .loop import ConsumerLoop
 from .settings import KafkaSettings, ProcessSettings, load
 from .signals import stop_on_signals
 from .stage import Stage
@@ -25,6 +25,21 @@ from .stage import Stage
 _log = structlog.get_logger()
 
 MakeStage = Callable[[ProcessSettings], Stage]
+
+
+def run_guarded(body: Callable[[], None]) -> None:
+    """Run the body of a process; what it does not expect is a bug, told with its stack and ended with exit code 70.
+
+    Raises:
+        AttributaryError: the body's own, or ``Fatal`` in place of anything else.
+    """
+    try:
+        body()
+    except AttributaryError:
+        raise
+    except Exception as error:
+        _log.exception("stopped by a bug")
+        raise Fatal(f"a bug: {type(error).__name__}, see the stack in the log") from error
 
 
 def quiet_collector() -> None:

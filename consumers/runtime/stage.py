@@ -39,6 +39,8 @@ class Stage(Protocol):
     def handle(self, batch: Sequence[Record]) -> Outcome:
         """Process a batch and decide. May block on Postgres or HTTP; called again with the same records after a fault.
 
+        A stage that finds a batch too costly processes its first records alone and says so by ``Outcome.taken``.
+
         Raises:
             Retry: something outside is away; nothing was decided, the loop tries the same records again.
             Fatal: going on could lose something; the process stops.

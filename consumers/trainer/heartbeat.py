@@ -20,7 +20,7 @@ import structlog
 
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.runtime.errors import AttributaryError, Retry
-from attributary.consumers.runtime.loop import run_guarded
+from attributary.consumers.runtime.run import run_guarded
 from attributary.consumers.store.jobs.jobs import ClaimedJob, ClaimLostError, finish, give_back, heartbeat
 from attributary.consumers.store.session import StoreSession
 

@@ -24,7 +24,7 @@ import structlog
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.errors import EXIT_CONFIG, AttributaryError, Fatal, Retry
-from attributary.consumers.runtime.loop import run_guarded
+from attributary.consumers.runtime.run import run_guarded
 from attributary.consumers.store.jobs.jobs import (
     ClaimedJob,
     ClaimLostError,

@@ -166,10 +166,11 @@ def _reads_alike(session: StoreSession, memory: MemoryStore) -> None:
         there = sorted(attribution_reads.conversions_by_id(connection, [*keys, ("t1", "no such conversion")]))
         here = sorted(memory.conversions_by_id([*keys, ("t1", "no such conversion")]))
         assert [row._replace(raised_at=0) for row in there] == [row._replace(raised_at=0) for row in here]
-        windows = [policy().longest_window_micros] * len(here)
-        assert attribution_reads.touchpoints_in_reach(connection, here, windows) == memory.touchpoints_in_reach(
-            here, windows
-        )
+        policies = {conversion.policy_version: policy() for conversion in here}
+        for most in (attribution_reads.MAX_READ, 9, 3):
+            assert attribution_reads.touchpoints_in_reach(
+                connection, here, policies, most
+            ) == memory.touchpoints_in_reach(here, policies, most)
 
 
 def _results_alike(chance: random.Random, session: StoreSession, memory: MemoryStore) -> None:

@@ -6,14 +6,20 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from attributary.consumers.store.events.attribution_inputs import PendingConversion, ReachedTouchpoint
+from attributary.consumers.store.events.attribution_inputs import (
+    MAX_REACHED,
+    MAX_READ,
+    PendingConversion,
+    ReachedTouchpoint,
+)
 from attributary.consumers.store.events.sweep import Backlog
 from attributary.consumers.store.results.results import ResultRow, Stored, judge
 from tests.model.memory_transaction import NOBODY, MemoryTransaction, Tables
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from attributary.attribution_core.domain.lookback import LookbackPolicy
     from attributary.consumers.store.events.rows import ConversionEventRow, LinkRow, RaisedVersion, TouchpointRow
     from tests.model.memory_transaction import Key
 
@@ -80,20 +86,30 @@ class MemoryStore:
         return found
 
     def touchpoints_in_reach(
-        self, conversions: Sequence[PendingConversion], longest_windows_micros: Sequence[int]
-    ) -> list[ReachedTouchpoint]:
+        self, conversions: Sequence[PendingConversion], policies: Mapping[str, LookbackPolicy], max_read: int = MAX_READ
+    ) -> tuple[list[ReachedTouchpoint], int]:
+        found: list[ReachedTouchpoint] = []
+        for number, conversion in enumerate(conversions):
+            touches = self._reached(number, conversion, policies[conversion.policy_version])
+            found += touches[-MAX_REACHED:]
+            if len(found) >= max_read:
+                return [touch for touch in found if touch.conversion != number], number
+        return found, len(conversions)
+
+    def _reached(self, number: int, conversion: PendingConversion, rules: LookbackPolicy) -> list[ReachedTouchpoint]:
         found = [
             ReachedTouchpoint(
                 number, touch.event_id, touch.occurred_at, touch.received_at, touch.platform, touch.channel,
                 touch.interaction, touch.campaign, touch.is_bot,
             )
-            for number, (conversion, window) in enumerate(zip(conversions, longest_windows_micros, strict=True))
             for touch in self.tables.touchpoints.values()
             if touch.tenant_id == conversion.tenant_id
-            and conversion.converted_at - window <= touch.occurred_at <= conversion.converted_at
+            and 0 <= conversion.converted_at - touch.occurred_at <= rules.longest_window_micros
+            and touch.received_at <= conversion.received_at + rules.lateness_micros
+            and not touch.is_bot
             and self.tables.person(touch.tenant_id, touch.identity_key) == conversion.journey_key
         ]  # fmt: skip
-        return sorted(found, key=lambda touch: (touch.conversion, touch.occurred_at, touch.event_id))
+        return sorted(found, key=lambda touch: (touch.occurred_at, touch.event_id))
 
     # What the auditor writes, in a transaction.
 

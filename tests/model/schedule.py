@@ -199,8 +199,7 @@ class Schedule:
             self._rewind(worker)  # loop.py's look back when idle
             return worker.positions != before
         generation = self.groups[worker.name].generation
-        offsets = {(record.topic, record.partition): record.offset + 1 for record in batch}
-        worker.positions |= offsets
+        worker.positions |= _nexts(batch)
         if wild and self.chance.random() < self.plan.faults:
             self._arm(worker)
         try:
@@ -215,7 +214,13 @@ class Schedule:
             self._rewind(worker)
             return True
         dead = [self._dead_letter(letter.record) for letter in outcome.dead_letters]
-        worker.pending = Pending(outcome.messages + dead, offsets, generation)
+        if outcome.taken is not None:  # the others are the next batch
+            self.fired["batch cut"] += 1
+            rest = batch[outcome.taken :]
+            batch = batch[: outcome.taken]
+            for record in reversed(rest):
+                worker.positions[record.topic, record.partition] = record.offset
+        worker.pending = Pending(outcome.messages + dead, _nexts(batch), generation)
         self._tell(f"{worker.name}-{worker.number}: handles {_places(batch)}, {len(outcome.messages)} messages")
         return True
 
@@ -436,6 +441,10 @@ class Schedule:
             },
             dict(tables.results),
         )
+
+
+def _nexts(batch: list[Record]) -> dict[TopicPartition, int]:
+    return {(record.topic, record.partition): record.offset + 1 for record in batch}
 
 
 def _places(batch: list[Record]) -> str:

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from tests.model.memory_transaction import MemoryTransaction
 
 
+MAX_RESULT_BYTES = 500  # one or two results: the attributor's batches are cut
+
+
 class Crashed(BaseException):
     """The process died here. Not an Exception: nothing may catch it."""
 
@@ -160,6 +163,7 @@ def stages_on_memory(crash_at: Callable[[str], None], store: Callable[[], Memory
                     "crash_at": crash_at,
                     "conversions_by_id": ask("conversions_by_id"),
                     "touchpoints_in_reach": ask("touchpoints_in_reach"),
+                    "_MAX_RESULT_BYTES": MAX_RESULT_BYTES,
                     "fetch_model_sets": _model_sets,
                     "lenient_model_set": lambda _states: (models(), ()),
                 },

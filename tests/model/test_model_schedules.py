@@ -27,7 +27,7 @@ FIRST_SEED = 1_000_000
 # Every one of these must have happened, or the model proves less than it says.
 FAULTS = (
     "duplicate", "poison", "rebalance", "crash", "zombie fenced", "finalise", "postgres lost commits",
-    "sweeper asked again", "asked again blindly", "finalising held",
+    "sweeper asked again", "asked again blindly", "finalising held", "batch cut",
     "healed by the sweeper", "fall back noticed", "postgres answer lost", "aborted",
     "answer lost: done", "answer lost: aborted", "torn: records only", "torn: offsets only",
     "crash before the transaction ends", "crash after the transaction", "crash: stitcher_in_store",

@@ -275,6 +275,32 @@ def test_no_batch_is_larger_than_asked_for(bench: Bench) -> None:
     assert bench.stage.batches[2] == [8]
 
 
+def test_a_batch_that_a_stage_takes_in_parts_is_committed_in_parts(bench: Bench) -> None:
+    def take_two(batch: Sequence[Record]) -> Outcome:
+        bench.stage.batches.append([record.offset for record in batch])
+        return Outcome(taken=2 if len(batch) > 2 else None)
+
+    bench.stage.handle = take_two  # type: ignore[method-assign]
+    bench.turn(messages(3, 4) + messages(8, 9, part=1) + messages(5))
+    assert bench.stage.batches == [[3, 4, 8, 9, 5], [8, 9, 5], [5]]
+    assert [offsets for _, offsets in bench.session.commits] == [{0: 5}, {1: 10}, {0: 6}]
+    assert bench.consumer.calls == []
+
+
+def test_costly_batches_let_the_group_hear_of_the_consumer(bench: Bench) -> None:
+    """Parts are committed until a quarter of max.poll.interval.ms is over; the others are read again."""
+
+    def slow(batch: Sequence[Record]) -> Outcome:
+        bench.now += 20.0
+        return Outcome(taken=1 if len(batch) > 1 else None)
+
+    bench.stage.handle = slow  # type: ignore[method-assign]
+    bench.consumer.committed_offsets = {0: 5}
+    bench.turn(messages(3, 4, 5, 6))
+    assert [offsets for _, offsets in bench.session.commits] == [{0: 4}, {0: 5}]
+    assert bench.consumer.calls == ["seek 0@5"]
+
+
 def test_an_idle_turn_commits_nothing(bench: Bench) -> None:
     bench.turn()
     assert (bench.stage.batches, bench.session.commits) == ([], [])

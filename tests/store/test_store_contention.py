@@ -31,6 +31,7 @@ from attributary.consumers.store.repair.version_raise import refit
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.sweeper.sweep import UnreadAges, sweep
 from tests.factories.samples import START_US, codec, link, records, sale, touch
+from tests.pipeline_harness import handle_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -91,7 +92,7 @@ class Contention:
             if not commands:
                 time.sleep(0.005)
                 continue
-            answers = attributor.handle(commands).messages
+            answers = handle_all(attributor, commands)
             results = [Record(each.topic, 0, read + n, each.key, each.value, 0) for n, each in enumerate(answers)]
             read += len(results)
             if results:

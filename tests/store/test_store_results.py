@@ -205,11 +205,14 @@ def test_the_attributor_reads_a_person_over_all_devices_inside_the_window(
     assert conversions_by_id(connection, []) == []
     found = sorted(conversions_by_id(connection, [("acme", "c1"), ("acme", "c2"), ("else", "c1")]), key=lambda c: c[1])
     assert [conversion.journey_key for conversion in found] == ["u:jane", "a:jane"]
-    touches = touchpoints_in_reach(connection, found, [46 * HOUR_US, DAY_US])
-    assert [(one.conversion, one.event_id) for one in touches] == [(0, "t2")]
-    touches = touchpoints_in_reach(connection, found, [47 * HOUR_US, DAY_US])
-    assert [(one.conversion, one.event_id) for one in touches] == [(0, "t1"), (0, "t2")]
-    assert touchpoints_in_reach(connection, [], []) == []
+    for hours, expected in ((46, [(0, "t2")]), (47, [(0, "t1"), (0, "t2")])):
+        rules = LookbackPolicy.parse(
+            {"name": "p", "lateness_days": 7, "inactivity_days": 30, "windows": [{"days": hours / 24}]}
+        )
+        touches, complete = touchpoints_in_reach(connection, found, {each.policy_version: rules for each in found})
+        assert [(one.conversion, one.event_id) for one in touches] == expected
+        assert complete == 2
+    assert touchpoints_in_reach(connection, [], {}) == ([], 0)
 
 
 def test_the_credit_that_analysts_see_sums_to_net_revenue(database: str, connection: psycopg.Connection) -> None:

@@ -1,14 +1,25 @@
 """What the attributor reads: the conversions of a batch of commands with their versions, people and touchpoints.
 
-Invariant: all of it is read in one snapshot, so the touchpoints are those of the version that the row shows.
+Invariants: all of it is read in one snapshot, so the touchpoints are those of the version that the row shows. Of one
+conversion at most ``MAX_REACHED`` touchpoints are read, the newest ones, and of many at most ``MAX_READ`` in one call:
+what a person or a batch holds does not decide how much memory a reader takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import psycopg
+
+from attributary.attribution_core.domain.lookback import LookbackPolicy
+
+# Of one conversion so many of the newest touchpoints are looked at. A result holds far fewer, because it must fit into
+# a record (attributor/credits.py): this decides only where windows differ by channel or interaction and thousands of
+# touchpoints lie in the longest window and in none of their own.
+MAX_REACHED = 5_000
+# So many are read at once; more than one conversion can have. About 25 MB of rows and 100 MB of results.
+MAX_READ = 40_000
 
 
 class PendingConversion(NamedTuple):
@@ -34,7 +45,7 @@ class PendingConversion(NamedTuple):
 
 
 class ReachedTouchpoint(NamedTuple):
-    """A touchpoint of the conversion's person inside the longest window before it."""
+    """A touchpoint of the conversion's person inside the longest window before it, in time and no robot's."""
 
     conversion: int  # index of the conversion
     event_id: str
@@ -47,9 +58,11 @@ class ReachedTouchpoint(NamedTuple):
     is_bot: bool
 
 
-# Small result sets from big tables: look-ups by index are always right, whatever the planner's statistics say.
+# Small result sets from big tables: look-ups by index are always right, whatever the planner's statistics say. Memoize
+# kept all touchpoints of a tenant and compared them with each device of a person: quadratic.
 READ_SETTINGS = """
 SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off; SET jit = off;
+SET enable_memoize = off;
 SET join_collapse_limit = 1; SET from_collapse_limit = 1; SET plan_cache_mode = force_custom_plan;
 """
 
@@ -70,15 +83,28 @@ IDENTITIES_OF_PERSON = """CROSS JOIN LATERAL (
     WHERE w.journey_key > 'a;' COLLATE "C" AND i.tenant_id = w.tenant_id AND i.user_id = substr(w.journey_key, 3)
 ) AS person"""
 
+# The order of the innermost rows is nearly the index's, so a person of many touchpoints costs no more than the limit.
+# With ORDINALITY the planner knows that the conversions come in order: it stops at the last limit.
 _TOUCHPOINTS = f"""
-SELECT w.seq, t.event_id, t.occurred_at_us, t.received_at_us, t.platform, t.channel, t.interaction, t.campaign, t.is_bot
-FROM unnest(%s::int4[], %s::text[], %s::text[], %s::int8[], %s::int8[])
-     AS w (seq, tenant_id, journey_key, earliest_us, converted_us)
-{IDENTITIES_OF_PERSON}
-JOIN attribution_touchpoints t
-  ON t.tenant_id = w.tenant_id AND t.identity_key = person.identity_key COLLATE "C"
- AND t.occurred_at_us BETWEEN w.earliest_us AND w.converted_us
+SELECT w.seq::int4 - 1, t.*
+FROM unnest(%(tenants)s::text[], %(journeys)s::text[], %(earliest)s::int8[], %(latest)s::int8[], %(in_time)s::int8[])
+     WITH ORDINALITY AS w (tenant_id, journey_key, earliest_us, converted_us, in_time_us, seq)
+CROSS JOIN LATERAL (
+    SELECT n.* FROM (SELECT) AS one
+    {IDENTITIES_OF_PERSON}
+    CROSS JOIN LATERAL (
+        SELECT t.event_id, t.occurred_at_us, t.received_at_us, t.platform, t.channel, t.interaction, t.campaign,
+               t.is_bot
+        FROM attribution_touchpoints t
+        WHERE t.tenant_id = w.tenant_id AND t.identity_key = person.identity_key COLLATE "C"
+          AND t.occurred_at_us BETWEEN w.earliest_us AND w.converted_us
+          AND t.received_at_us <= w.in_time_us AND NOT t.is_bot
+        ORDER BY t.occurred_at_us DESC, t.event_id DESC LIMIT %(newest)s
+    ) AS n
+    ORDER BY n.occurred_at_us DESC, n.event_id DESC LIMIT %(newest)s
+) AS t
 ORDER BY w.seq, t.occurred_at_us, t.event_id
+LIMIT %(most)s
 """
 
 
@@ -96,25 +122,42 @@ def conversions_by_id(connection: psycopg.Connection, keys: Sequence[tuple[str, 
 
 
 def touchpoints_in_reach(
-    connection: psycopg.Connection, conversions: Sequence[PendingConversion], longest_windows_micros: Sequence[int]
-) -> list[ReachedTouchpoint]:
-    """Return the touchpoints of each conversion's person, by conversion, then time, then event id.
+    connection: psycopg.Connection,
+    conversions: Sequence[PendingConversion],
+    policies: Mapping[str, LookbackPolicy],
+    max_read: int = MAX_READ,
+) -> tuple[list[ReachedTouchpoint], int]:
+    """Return touchpoints of the conversions' people, by conversion, then time, then event id.
+
+    They are no robot's, lie in the longest window of the policy and arrived in time; windows by channel and
+    interaction are not looked at. Of each conversion the newest ``MAX_REACHED`` are returned.
 
     Args:
         connection: in a snapshot.
         conversions: their keys.
-        longest_windows_micros: for each conversion, how far back to look, microseconds.
+        policies: by version; every conversion's is among them.
+        max_read: no more in all; above ``MAX_REACHED``, so that the first conversion is always complete.
+
+    Returns:
+        The touchpoints, and of how many of the first conversions all that there is to return was read.
     """
     if not conversions:
-        return []
-    columns = (
-        list(range(len(conversions))),
-        [conversion.tenant_id for conversion in conversions],
-        [conversion.journey_key for conversion in conversions],
-        [
-            conversion.converted_at - window
-            for conversion, window in zip(conversions, longest_windows_micros, strict=True)
+        return [], 0
+    pinned = [policies[conversion.policy_version] for conversion in conversions]
+    columns = {
+        "tenants": [conversion.tenant_id for conversion in conversions],
+        "journeys": [conversion.journey_key for conversion in conversions],
+        "earliest": [
+            c.converted_at - policy.longest_window_micros for c, policy in zip(conversions, pinned, strict=True)
         ],
-        [conversion.converted_at for conversion in conversions],
-    )
-    return [ReachedTouchpoint(*row) for row in connection.execute(_TOUCHPOINTS, columns).fetchall()]
+        "latest": [conversion.converted_at for conversion in conversions],
+        "in_time": [c.received_at + policy.lateness_micros for c, policy in zip(conversions, pinned, strict=True)],
+    }
+    limits = {"newest": MAX_REACHED, "most": max_read}
+    found = [ReachedTouchpoint(*row) for row in connection.execute(_TOUCHPOINTS, columns | limits).fetchall()]
+    if len(found) < max_read:
+        return found, len(conversions)
+    complete = found[-1].conversion  # perhaps not all of the last one
+    while found and found[-1].conversion == complete:
+        found.pop()
+    return found, complete
