@@ -20,6 +20,7 @@ import structlog
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from . import metrics
+from .consumer_config import consumer_config, is_eager
 from .crash_points import crash_at, register_points
 from .dead_letters import dead_letter_message, dead_letter_topic
 from .error_codes import AWAY, LOST_ASSIGNMENT, OFFSET_OUT_OF_RANGE, UNREADABLE
@@ -67,35 +68,11 @@ class ConsumerLoop:
         self._last_look_back = time.monotonic()
         self._turn_seconds_max = kafka.max_poll_interval_ms / 4_000
         self._is_leaving = False
-        self._consumer = Consumer(self._consumer_config(kafka))
+        # With `range` all partitions are given back and dealt out anew at each rebalance; the others move only some.
+        self._is_eager = is_eager(kafka, stage)
+        self._consumer = Consumer(consumer_config(kafka, stage, process))
         self._reader = OrderedReader(self._consumer, 10 * process.batch_size, is_ordered=len(stage.topics) > 1)
         self._session = TransactionSession(kafka, f"{stage.group}-{process.instance}", stage.name)
-
-    def _consumer_config(self, kafka: KafkaSettings) -> dict[str, Any]:
-        config: dict[str, Any] = {
-            "group.id": self._stage.group,
-            "client.id": f"{self._stage.group}-{self._process.instance}",
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            "auto.offset.reset": "error",  # never skip or repeat silently: offsets.py decides where to start
-            "isolation.level": "read_committed",
-            "group.protocol": kafka.group_protocol,
-            # Also how long a rebalance waits for a member that is gone, when nobody watches its session: a coordinator
-            # that was elected twice while it loaded forgets to (docs/reference/reliability.md, Limits).
-            "max.poll.interval.ms": kafka.max_poll_interval_ms,
-            "fetch.wait.max.ms": 50,
-            "fetch.error.backoff.ms": 50,
-            "queued.max.messages.kbytes": 65_536,
-            # Small portions of many partitions, so that a backlog comes roughly in the order of log time.
-            "max.partition.fetch.bytes": 262_144,
-        }
-        if kafka.group_protocol == "classic":
-            config |= {
-                "partition.assignment.strategy": "cooperative-sticky",
-                "session.timeout.ms": kafka.session_timeout_ms,
-                "heartbeat.interval.ms": max(300, kafka.session_timeout_ms // 10),
-            }
-        return kafka.client_config() | config
 
     def stop(self) -> None:
         """Ask the loop to stop after the batch in hand. May be called by any thread or signal handler."""
@@ -138,9 +115,23 @@ class ConsumerLoop:
         missing, deadline = self._missing_topics(cluster), time.monotonic() + _TOPICS_SECONDS
         while missing and time.monotonic() < deadline and not self._stop.wait(0.25):
             # Brokers learn of a topic a moment after its creation was confirmed.
-            missing = self._missing_topics(self._cluster())
+            cluster = self._cluster()
+            missing = self._missing_topics(cluster)
         if missing:
             raise Fatal(f"topics are missing: {', '.join(missing)}; run `attributary topics apply`", EXIT_CONFIG)
+        if len(self._stage.topics) > 1:
+            self._check_partitions(cluster)
+
+    def _check_partitions(self, cluster: Any) -> None:
+        counts = {topic: len(cluster.topics[topic].partitions) for topic in self._stage.topics}
+        if len(set(counts.values())) > 1:
+            said = ", ".join(f"{topic} {count}" for topic, count in counts.items())
+            raise Fatal(
+                f"the topics that {self._stage.name} reads differ in their number of partitions ({said}). One person's "
+                "events must have the same partition number in all of them; make the numbers equal with `attributary "
+                "topics apply --add-partitions`",
+                EXIT_CONFIG,
+            )
 
     def _cluster(self) -> Any:
         try:
@@ -325,7 +316,7 @@ class ConsumerLoop:
         except AttributaryError as error:
             self._trouble = error
         else:
-            consumer.incremental_assign(starts)
+            self._assign(consumer, starts)
             # librdkafka remembers across a rebalance that a partition was paused, also when another had it meanwhile.
             if partitions:
                 (consumer.pause if self._is_paused() else consumer.resume)(partitions)
@@ -337,14 +328,20 @@ class ConsumerLoop:
         self._pause(error)
 
     def _assign_unread(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        consumer.incremental_assign([TopicPartition(place.topic, place.partition, OFFSET_END) for place in partitions])
+        self._assign(consumer, [TopicPartition(place.topic, place.partition, OFFSET_END) for place in partitions])
+
+    def _assign(self, consumer: Consumer, starts: list[TopicPartition]) -> None:
+        (consumer.assign if self._is_eager else consumer.incremental_assign)(starts)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         metrics.rebalances.labels(self._stage.name, "revoked").inc()
         given_away = [(place.topic, place.partition) for place in partitions]
         self._revoked.update(given_away)
         self._reader.forget(given_away)
-        consumer.incremental_unassign(partitions)
+        if self._is_eager:
+            consumer.unassign()
+        else:
+            consumer.incremental_unassign(partitions)
 
     def _record(self, message: Message) -> Record:
         timestamp_ms = message.timestamp()[1]

@@ -118,7 +118,7 @@ class KafkaSettings(Settings):
     group_protocol: Literal["classic", "consumer"] = Field(
         default="classic",
         alias="KAFKA_GROUP_PROTOCOL",
-        description="classic (with cooperative-sticky) or consumer (KIP-848).",
+        description="classic or consumer (KIP-848). A stage of several topics uses the assignor range.",
     )
     session_timeout_ms: int = Field(
         default=45_000,
