@@ -8,22 +8,30 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from attributary.attribution_core.domain.amounts import plain_decimal
-from attributary.producers.importer.plan import TIME_UNITS, ImportPlan
 from attributary.producers.times import to_micros
 
+if TYPE_CHECKING:
+    from attributary.producers.importer.plan import ImportPlan
+
+TIME_UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 Reader = Callable[[Any], Any]
 
 _TRUE = frozenset({"true", "t", "yes", "y", "1"})
 _FALSE = frozenset({"false", "f", "no", "n", "0"})
 _EXACT_DOUBLES = 2**53
 _NAMED_UTC = re.compile(r"\s*\b(UTC|GMT|Z)\s*$", re.IGNORECASE)
+_IANA = re.compile(
+    r"\s+((?:Africa|America|Antarctica|Arctic|Asia|Atlantic|Australia|Europe|Indian|Pacific|Etc)/[\w+/-]+)$"
+)
+_UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}
 _LONGEST_NUMBER = 19  # digits before the point, as many as a long has
 
 
@@ -95,20 +103,6 @@ def decimal(cell: Any) -> Decimal:
     return number
 
 
-def decimal_with_comma(cell: Any) -> Decimal:
-    """Return a number that is written with a decimal comma: 19,99."""
-    if isinstance(cell, str):
-        if "." in cell:
-            raise ValueError("must be a number with a decimal comma and no points")
-        return decimal(cell.replace(",", "."))
-    return decimal(cell)
-
-
-def amount_reader(plan: ImportPlan) -> Callable[[Any], Decimal]:
-    """Return the reader of amounts of money."""
-    return decimal_with_comma if plan.decimal_comma else decimal
-
-
 def mapping(cell: Any) -> Mapping[str, Any]:
     """Return a mapping, from a mapping or a JSON object."""
     found = parsed(cell)
@@ -136,9 +130,10 @@ def parsed(cell: Any) -> Any:
 
 
 def instant_reader(plan: ImportPlan) -> Reader:
-    """Return the reader of times: microseconds UTC, exactly."""
-    unit = TIME_UNITS.get(plan.time_format)
-    pattern = None if unit or plan.time_format == "iso" else plan.time_format
+    """Return the reader of times: microseconds UTC, exactly. Of several formats the first that fits counts."""
+    formats = (plan.time_format,) if isinstance(plan.time_format, str) else plan.time_format
+    unit = TIME_UNITS.get(formats[0])
+    patterns = [None if each == "iso" else each for each in formats]
 
     def read(cell: Any) -> int:
         if isinstance(cell, date) and not isinstance(cell, datetime):
@@ -146,28 +141,58 @@ def instant_reader(plan: ImportPlan) -> Reader:
         if isinstance(cell, datetime):
             return _located(cell, plan)
         if unit is not None:
-            number = decimal(cell)
-            if number.adjusted() > _LONGEST_NUMBER:
-                raise ValueError("must be a time between the years 1 and 9999")
-            return int(number * unit // 1)
+            return _since_1970(cell, formats[0], unit)
         if isinstance(cell, int) and not isinstance(cell, bool):
             return cell  # a number in JSON or Avro is what the schema says: microseconds
-        return _located(_moment(text(cell).strip(), pattern), plan)
+        return _located(_moment(text(cell).strip(), patterns), plan)
 
     return read
 
 
-def _moment(written: str, pattern: str | None) -> datetime:
-    """Read a time; the zone names UTC and GMT count, others mean several zones and are refused."""
+def _since_1970(cell: Any, name: str, unit: int) -> int:
+    try:
+        number = decimal(cell)
+    except ValueError:
+        raise ValueError(f"must be a number of {_UNIT_NAMES[name]} since 1970 (--time-format {name})") from None
+    if number.adjusted() > _LONGEST_NUMBER:
+        raise ValueError("must be a time between the years 1 and 9999")
+    return int(number * unit // 1)
+
+
+def _moment(written: str, patterns: Sequence[str | None]) -> datetime:
+    """Read a time by the first pattern that fits; None is ISO 8601.
+
+    The zone names UTC and GMT count, and names of the IANA database behind a time (``Europe/Berlin``); others, such as
+    CET and PST, mean several zones and are refused.
+    """
+    for pattern in patterns:
+        try:
+            return _of_pattern(written, pattern)
+        except _NotOfPatternError:
+            continue
+    wanted = " or ".join(
+        f"the format {each}" if each else "ISO 8601, such as 2026-11-28T10:01:00+01:00" for each in patterns
+    )
+    raise ValueError(f"must be a time in {wanted}; --time-format names another")
+
+
+class _NotOfPatternError(Exception):
+    pass
+
+
+def _of_pattern(written: str, pattern: str | None) -> datetime:
     named = _NAMED_UTC.search(written)
+    region = None if named or pattern is not None else _IANA.search(written)
     try:
         if pattern is None:
-            moment = datetime.fromisoformat(_NAMED_UTC.sub("", written) if named else written)
+            bare = written[: region.start()] if region else _NAMED_UTC.sub("", written) if named else written
+            moment = datetime.fromisoformat(bare)
         else:
             moment = datetime.strptime(written, pattern)  # noqa: DTZ007
     except ValueError:
-        wanted = f"the format {pattern}" if pattern else "ISO 8601, or name another format (--time-format)"
-        raise ValueError(f"must be a time in {wanted}") from None
+        raise _NotOfPatternError from None
+    if region is not None:
+        return _in_zone(moment, region[1])
     if named and (pattern is None or "%Z" in pattern):
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     if pattern is not None and "%Z" in pattern:
@@ -175,12 +200,27 @@ def _moment(written: str, pattern: str | None) -> datetime:
     return moment
 
 
+def _in_zone(moment: datetime, name: str) -> datetime:
+    """Place a time in a zone that its text names."""
+    try:
+        zone = ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("names a time zone that the IANA database does not have") from None
+    if moment.tzinfo is not None:
+        raise ValueError("has an offset and the name of a zone: one of them is enough")
+    return _placed(moment, zone)
+
+
+def _placed(moment: datetime, zone: ZoneInfo) -> datetime:
+    placed = moment.replace(tzinfo=zone)
+    if placed.astimezone(UTC).astimezone(zone).replace(tzinfo=None) != moment:
+        raise ValueError(f"is a time that {zone} never had: clocks were set forward over it")
+    return placed
+
+
 def _located(moment: datetime, plan: ImportPlan) -> int:
     if moment.utcoffset() is None:
         if plan.timezone is None:
             raise ValueError("has no time zone: name the one it is written in (--timezone)")
-        placed = moment.replace(tzinfo=plan.timezone)
-        if placed.astimezone(UTC).astimezone(plan.timezone).replace(tzinfo=None) != moment:
-            raise ValueError(f"is a time that {plan.timezone} never had: clocks were set forward over it")
-        moment = placed
+        moment = _placed(moment, plan.timezone)
     return to_micros(moment)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from attributary.producers.importer import cells
+from attributary.producers.importer.amounts import amount_reader
 from attributary.producers.importer.plan import ImportPlan, schema_types
 from attributary.producers.money import exact_micros
 
@@ -32,7 +33,7 @@ class FieldReaders:
     def __init__(self, plan: ImportPlan) -> None:
         self._types = schema_types(plan.kind)
         self._instant = cells.instant_reader(plan)
-        self._amount = cells.amount_reader(plan)
+        self._amount = amount_reader(plan)
 
     def reader(self, name: str) -> cells.Reader:
         """Return the reader of a field, or of a part of one: ``click_ids``, ``click_ids.gclid``, ``value``."""

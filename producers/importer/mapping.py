@@ -16,8 +16,11 @@ from typing import Any, NamedTuple
 
 from attributary.producers.errors import InvalidRecord
 from attributary.producers.importer import cells, columns
+from attributary.producers.importer.amounts import amount_reader
+from attributary.producers.importer.conditions import holds
 from attributary.producers.importer.orders import Order, grouped, single_rows
 from attributary.producers.importer.plan import ImportPlan
+from attributary.producers.importer.refunds import restatement
 from attributary.producers.importer.rows import Row
 from attributary.producers.importer.worth import check_stated, items_differ, value_micros
 from attributary.producers.landing import UTM_FIELDS, is_robot, parse_landing, touchpoint_from_landing
@@ -29,7 +32,8 @@ _MICROS = "value_micros"
 _SHOWN = frozenset(
     {
         "occurred_at", "linked_at", "value", "value_micros", "currency", "kind", "conversion_type", "channel",
-        "platform", "interaction", "items", "items_total", "action_source", "is_bot", "opt_out", "tenant_id",
+        "platform", "interaction", "items", "items_total", "refunded", "refunded_at", "action_source", "is_bot",
+        "opt_out", "tenant_id",
     }
 )  # fmt: skip
 """Fields of which a cell may be shown: none of them names a person."""
@@ -57,6 +61,10 @@ class NoTouchpoint(Exception):  # no error: the row is right, and says that a vi
     """The row is a page view inside a visit: the referrer is an own domain, or a payment or sign-in page."""
 
 
+class NotWanted(Exception):  # no error: the plan leaves such rows out
+    """The row does not meet the conditions of the plan."""
+
+
 class Mapped(NamedTuple):
     """What an order became."""
 
@@ -81,18 +89,21 @@ class RowMapper:
         self._columns = file_columns
         self._defaults = dict(defaults(plan.kind))
         steps = columns.steps(plan, file_columns)
-        columns.require(file_columns, filter(None, (plan.group_by, *plan.items_total)))
+        conditions = (each.column for each in (*plan.where, *plan.refunded_when))
+        beside = (plan.group_by, plan.refunded, plan.refunded_at, *plan.items_total, *conditions)
+        columns.require(file_columns, filter(None, beside))
+        self._beside = frozenset(filter(None, beside))
         self._steps = [step for step in steps if step.outer != "items" or not step.inner]
         self._item_steps = [step for step in steps if step.outer == "items" and step.inner]
         self._constants = columns.constants(plan)
-        self._amount = cells.amount_reader(plan)
+        self._amount = amount_reader(plan)
+        self._instant = cells.instant_reader(plan)
 
     def unused_columns(self) -> list[str]:
         """Return the columns of the file from which nothing is taken."""
         steps = (*self._steps, *self._item_steps)
-        used = {column.partition(".")[0] for step in steps for column in (*step.columns, *self._plan.items_total)}
-        used |= {column for step in steps for column in step.columns} | {self._plan.group_by or ""}
-        return sorted(set(self._columns or ()) - used)
+        named = {column for step in steps for column in step.columns} | self._beside
+        return sorted(set(self._columns or ()) - named - {column.partition(".")[0] for column in named})
 
     @property
     def names_event_ids(self) -> bool:
@@ -163,10 +174,13 @@ class RowMapper:
         Raises:
             RowRefused: names the field, the column and the rule.
             NoTouchpoint: the row is a page view inside a visit.
+            NotWanted: the plan leaves it out.
         """
         rows, key = order.rows, order.key
         if (fault := order.fault or rows[0].fault) is not None:
             raise RowRefused("(row)", fault, self._plan.group_by if order.fault else None)
+        if self._plan.where and not holds(self._plan.where, lambda column: _first(rows, column)):
+            raise NotWanted
         given = self._given(rows)
         refused = None
         if self._plan.kind == "touchpoint":
@@ -177,7 +191,35 @@ class RowMapper:
             given = {"event_id": key, "order_id": key, **given}
         if "event_id" not in given:
             given["event_id"] = row_event_id(self._plan.kind, rows[0])
-        return Mapped([{**self._defaults, **given}], self._remarks(given, rows), refused)
+        record = {**self._defaults, **given}
+        restated = self._restatement(record, rows) if refused is None else None
+        return Mapped([record, restated] if restated else [record], self._remarks(given, rows), refused)
+
+    def _restatement(self, record: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any] | None:
+        """Return what is left of an order of which something was refunded."""
+        plan = self._plan
+        if not (plan.refunded or plan.refunded_when) or record["kind"] != "conversion":
+            return None
+        column = plan.refunded
+        cell = None if column is None else _first(rows, column)
+        try:
+            if not cells.is_missing(cell):
+                amount = self._amount(cell)
+            elif plan.refunded_when and holds(plan.refunded_when, lambda name: _first(rows, name)):
+                amount = None
+            else:
+                return None
+            when = None if plan.refunded_at is None else _first(rows, plan.refunded_at)
+        except ValueError as error:
+            raise RowRefused("refunded", str(error), column) from None
+        try:
+            refunded_at = None if cells.is_missing(when) else self._instant(when)
+        except ValueError as error:
+            raise RowRefused("refunded_at", str(error), plan.refunded_at) from None
+        try:
+            return restatement(record, amount, refunded_at)
+        except ValueError as error:
+            raise RowRefused("refunded", str(error), column) from None
 
     def _given(self, rows: Sequence[Row]) -> dict[str, Any]:
         """Return what the rows and the constants say."""
@@ -247,12 +289,21 @@ class RowMapper:
             return []
         total = Decimal(0)
         for column in self._plan.items_total:
-            found = [columns.cell(row.cells, column) for row in rows]
+            found = _first(rows, column)
             try:
-                total += next((self._amount(cell) for cell in found if not cells.is_missing(cell)), Decimal(0))
+                total += Decimal(0) if found is None else self._amount(found)
             except ValueError as error:
                 raise RowRefused("items_total", str(error), column) from None
         return [f"the items do not cost what {' + '.join(self._plan.items_total)} says"] * items_differ(given, total)
+
+
+def _first(rows: Sequence[Row], column: str) -> Any:
+    """Return the first cell of a column that says something; None where none does."""
+    for row in rows:
+        found = columns.cell(row.cells, column)
+        if not cells.is_missing(found):
+            return found
+    return None
 
 
 def row_event_id(kind: str, row: Row) -> str:

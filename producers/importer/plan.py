@@ -15,6 +15,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 
+from attributary.producers.importer.cells import TIME_UNITS
+from attributary.producers.importer.conditions import Condition, parse_condition
 from attributary.producers.records import RecordName
 from attributary.producers.sites import own_domain
 from attributary.schemas.schema_catalog import current_schemas
@@ -26,14 +28,14 @@ EXTRA_FIELDS: Mapping[RecordName, tuple[str, ...]] = {
 }
 """Not in the schema: ``value`` is money in units; ``user_agent`` of a touchpoint only says whether it is a robot."""
 
-TIME_UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 _DOCUMENT = frozenset(
     {
         "map", "constant", "time_format", "timezone", "decimal_comma", "kind", "tenant", "region", "own_domains",
-        "group_by", "sum_values", "items_total",
+        "group_by", "sum_values", "items_total", "where", "refunded", "refunded_at", "refunded_when", "thousands",
+        "assumed_thousands",
     }
 )  # fmt: skip
-_FLAGS = ("decimal_comma", "sum_values")
+_THOUSANDS = (",", ".", "'", "_", "space", " ")
 
 
 class PlanError(ValueError):
@@ -49,25 +51,37 @@ class ImportPlan:
         columns: our field -> their column, or columns of which the first that is not empty counts. Fields inside maps
             and records have dots: ``click_ids.gclid``, ``items.price``. Columns with the name of a field need no entry.
         constants: our field -> text, for every row in which the file has no value.
-        time_format: ``iso``; ``s``, ``ms`` or ``us`` since 1970; or a pattern of strptime.
+        time_format: ``iso``; ``s``, ``ms`` or ``us`` since 1970; a pattern of strptime; or several of iso and patterns.
         timezone: of times that name none; without it they are refused.
         decimal_comma: amounts are written 19,99.
         own_domains: domains that are yours beside that of the landing page; views that come from them are internal.
         group_by: column of the order number: adjacent rows with one number are one conversion. See ``orders``.
         sum_values: the value of an order is the sum over its rows; otherwise one row states it, or all say the same.
+        where: conditions of the rows that count; the others are left out.
+        refunded: column of what was refunded so far; the order is then restated. See ``refunds``.
+        refunded_at: column of the time of the refund.
+        refunded_when: conditions under which an order without an amount in ``refunded`` was refunded as a whole.
+        thousands: separator of thousands in amounts: a comma, a point, an apostrophe or a blank.
+        assumed_thousands: the same, as a preset has it: amounts that could mean something else are refused.
         items_total: columns that together are what the items of an order cost; an order that differs is remarked.
     """
 
     kind: RecordName
     columns: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     constants: Mapping[str, str] = field(default_factory=dict)
-    time_format: str = "iso"
+    time_format: str | tuple[str, ...] = "iso"
     timezone: ZoneInfo | None = None
     decimal_comma: bool = False
     own_domains: tuple[str, ...] = ()
     group_by: str | None = None
     sum_values: bool = False
     items_total: tuple[str, ...] = ()
+    where: tuple[Condition, ...] = ()
+    refunded: str | None = None
+    refunded_at: str | None = None
+    refunded_when: tuple[Condition, ...] = ()
+    thousands: str | None = None
+    assumed_thousands: str | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -79,9 +93,17 @@ class ImportPlan:
             check_field(self.kind, name)
         if self.kind != "conversion" and (self.group_by or self.items_total):
             raise PlanError("group_by: only conversions have several rows an order (--kind conversion)")
+        if self.kind != "conversion" and (self.refunded or self.refunded_when):
+            raise PlanError("refunded: only conversions have refunds (--kind conversion)")
+        if self.thousands is not None and self.thousands not in _THOUSANDS:
+            raise PlanError("thousands: must be one of , . ' _ space")
+        if self.thousands == ("," if self.decimal_comma else "."):
+            raise PlanError(f"thousands: {self.thousands} is the decimal mark (--decimal-comma changes it)")
         if self.sum_values and not self.group_by:
             raise PlanError("sum_values: needs the column of the order number (--group-by)")
-        if self.time_format not in {"iso", *TIME_UNITS} and not _is_pattern(self.time_format):
+        formats = (self.time_format,) if isinstance(self.time_format, str) else self.time_format
+        known = {"iso"} if len(formats) > 1 else {"iso", *TIME_UNITS}
+        if not formats or not all(each in known or _is_pattern(each) for each in formats):
             raise PlanError("time format: must be iso, s, ms, us, or a pattern such as %d.%m.%Y %H:%M:%S")
 
 
@@ -214,13 +236,35 @@ def plan_from(document: Mapping[str, Any], command_line: Mapping[str, Any]) -> I
         kind=kind,
         columns=document.get("map", {}) | parse_pairs("--map", command_line.get("map") or ()),
         constants=document.get("constant", {}) | parse_pairs("--constant", command_line.get("constant") or ()),
-        time_format=str(part["time_format"] or "iso"),
+        time_format=_formats(part["time_format"]),
         timezone=parse_timezone(part["timezone"]),
         own_domains=_texts("own_domains", part["own_domains"], "host names"),
-        group_by=None if part["group_by"] is None else str(part["group_by"]),
+        where=_conditions(part["where"]),
+        refunded_when=_conditions(part["refunded_when"]),
+        group_by=_text(part["group_by"]),
+        refunded=_text(part["refunded"]),
+        refunded_at=_text(part["refunded_at"]),
+        thousands=_text(part["thousands"]),
+        assumed_thousands=_text(part["assumed_thousands"]),
         items_total=_texts("items_total", part["items_total"], "columns"),
-        **{name: part[name] is True for name in _FLAGS},
+        sum_values=part["sum_values"] is True,
+        decimal_comma=part["decimal_comma"] is True,
     )
+
+
+def _formats(given: Any) -> str | tuple[str, ...]:
+    return tuple(map(str, given)) if isinstance(given, list) else str(given or "iso")
+
+
+def _text(given: Any) -> str | None:
+    return None if given is None else str(given)
+
+
+def _conditions(given: Any) -> tuple[Condition, ...]:
+    try:
+        return tuple(map(parse_condition, _texts("where", given, "COLUMN=VALUE")))
+    except ValueError as error:
+        raise PlanError(str(error)) from None
 
 
 def _texts(name: str, given: Any, what: str) -> tuple[str, ...]:

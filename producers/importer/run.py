@@ -1,9 +1,10 @@
 """The import of one file: read, map, publish; put aside what cannot be published, and carry on.
 
 Invariant: every row that was read is published (or, in a dry run, could have been), is counted as a page view inside a
-visit, or is in the rejects file; ``orders == accepted + rejected + internal``, where without grouping every row is an
-order. ``resume_at`` rows are in the log or put aside, and end with an order: an import that was broken off goes on
-behind them without losing one. What is published a second time has the same event id, and counts once.
+visit or not wanted, or is in the rejects file; ``orders == accepted + rejected + internal + unwanted``, where without
+grouping every row is an order. ``resume_at`` rows are in the log or put aside, and end with an order: an import that
+was broken off goes on behind them without losing one. What is published a second time has the same event id, and counts
+once.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, Protocol, Self
 from attributary.producers.errors import InvalidRecord
 from attributary.producers.importer.cells import is_missing
 from attributary.producers.importer.columns import cell
-from attributary.producers.importer.mapping import NoTouchpoint, RowMapper, RowRefused
+from attributary.producers.importer.mapping import NoTouchpoint, NotWanted, RowMapper, RowRefused
 from attributary.producers.importer.orders import Order
 from attributary.producers.importer.reasons import Reason, Reasons
 from attributary.producers.importer.repeats import Repeats
@@ -53,6 +54,8 @@ class Progress:
     accepted: int = 0
     rejected: int = 0
     repeated: int = 0  # rows with the order number of the row above, where nothing is grouped
+    corrections: int = 0  # restatements that were published beside their orders
+    unwanted: int = 0  # left out by the plan's conditions
     internal: int = 0  # page views inside a visit, which are no touchpoints
     resume_at: int = 0  # rows of the file, the skipped ones among them, that need not be read again
 
@@ -178,8 +181,11 @@ class FileImport:
             progress.accepted += 1
             for remark in found.remarks:
                 self.remarks.add(Reason(remark), order.rows[0].line)
+            progress.corrections += len(found.records) - 1
         except NoTouchpoint:
             progress.internal += 1
+        except NotWanted:
+            progress.unwanted += 1
         except (RowRefused, InvalidRecord) as error:
             self._reject(order, error)
         progress.rows += len(order.rows)

@@ -35,6 +35,10 @@ def print_report(job: FileImport, file: Path, rejects: Path, *, dry_run: bool, k
     verb = "could be published" if dry_run else "published"
     orders = f", {progress.orders:,} orders" if key_column is not None else ""
     typer.echo(f"{progress.rows:,} rows{orders}: {progress.accepted:,} {verb}, {progress.rejected:,} rejected")
+    if progress.corrections:
+        typer.echo(f"{progress.corrections:,} orders were restated for what was refunded")
+    if progress.unwanted:
+        typer.echo(f"{progress.unwanted:,} were left out by --where or the preset")
     if progress.internal:
         typer.echo(f"{progress.internal:,} of them are page views inside a visit, which are no touchpoints")
     for line in _reasons(job.reasons, file.name):

@@ -60,6 +60,14 @@ def produce(
     sum_values: Annotated[
         bool, typer.Option("--sum-values", help="With --group-by: the value of an order is the sum over its rows.")
     ] = False,
+    where: Annotated[
+        list[str] | None, typer.Option(help="COLUMN=VALUE or COLUMN!=VALUE: rows that count. May be repeated.")
+    ] = None,
+    refunded: Annotated[str | None, typer.Option(help="Column of what was refunded: the order is restated.")] = None,
+    refunded_at: Annotated[str | None, typer.Option(help="Column of the time of the refund.")] = None,
+    thousands: Annotated[
+        str | None, typer.Option(help="Separator of thousands in amounts: a comma, a point, an apostrophe, or: space.")
+    ] = None,
     items_total: Annotated[
         list[str] | None, typer.Option(help="Column of what the items cost; several are added. A difference is said.")
     ] = None,
@@ -102,6 +110,10 @@ def produce(
         "group_by": group_by,
         "sum_values": sum_values,
         "items_total": items_total,
+        "where": where,
+        "refunded": refunded,
+        "refunded_at": refunded_at,
+        "thousands": thousands,
     }
     with ExitStack() as opened:
         try:
