@@ -1,0 +1,174 @@
+"""Signatures of webhook deliveries, over the raw bytes of the body.
+
+Contract: ``broken_*`` returns None when one of the secrets signed the delivery, else the reason: a word for a metric's
+label, never a value. It raises nothing for any header and any body. Every comparison takes constant time, and a
+timestamp is compared both ways: a delivery from the future is as wrong as an old one.
+
+Several secrets stand for a rotation: the old one counts until it is taken out of the settings. An empty secret signs
+nothing. WooCommerce and others send a signature with an empty secret too, which everybody can make.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+_Form = Callable[[bytes], bytes]
+
+TOLERANCE_SECONDS = 300.0
+MISSING = "signature_missing"
+MALFORMED = "signature_malformed"
+WRONG = "signature_wrong"
+OUT_OF_TIME = "timestamp_out_of_tolerance"
+NO_SECRET = "no_secret"  # noqa: S105 - a reason
+
+_SECONDS = re.compile(r"[0-9]{1,12}")
+_PREFIX = "whsec_"
+_MOST_SIGNATURES = 20  # of one header: a rotation has two
+# WordPress stores a secret with these characters escaped and signs with the decoded text (wp_specialchars_decode).
+_ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&#039;", "'"), ("&#39;", "'"), ("&amp;", "&"))
+
+
+def digest(secret: bytes, signed: bytes) -> bytes:
+    """Return the HMAC-SHA256 of signed bytes."""
+    return hmac.new(secret, signed, hashlib.sha256).digest()
+
+
+def broken_base64(secrets: Iterable[str], body: bytes, signature: str | None) -> str | None:
+    """Check base64 of the body's HMAC, as Shopify signs: the key is the secret's text."""
+    return _compared([secret.encode() for secret in secrets if secret], body, signature, _base64)
+
+
+def broken_hex(secrets: Iterable[str], body: bytes, signature: str | None, prefix: str = "sha256=") -> str | None:
+    """Check a prefix and hex digits of the body's HMAC, as Meta and GitHub sign; digits count without case."""
+    if signature is None:
+        return MISSING
+    given = signature.strip()
+    if not given.startswith(prefix):
+        return MALFORMED
+    return _compared([secret.encode() for secret in secrets if secret], body, given[len(prefix) :].lower(), _hex)
+
+
+def broken_woocommerce(secrets: Iterable[str], body: bytes, signature: str | None) -> str | None:
+    """Check WooCommerce's signature; a secret with escaped characters counts in both forms."""
+    keys = {form.encode() for secret in secrets if secret for form in (secret, _unescaped(secret)) if form}
+    return _compared(sorted(keys), body, signature, _base64)
+
+
+def broken_stripe(
+    secrets: Iterable[str], body: bytes, header: str | None, now: float, tolerance: float = TOLERANCE_SECONDS
+) -> str | None:
+    """Check ``Stripe-Signature``: hex over ``t.body``; the key is the whole text of the secret with its prefix."""
+    if header is None:
+        return MISSING
+    parts = [part.strip().partition("=") for part in header.split(",")[: _MOST_SIGNATURES + 2]]
+    stamps = [value for name, _, value in parts if name == "t"]
+    given = [value for name, _, value in parts if name == "v1"]
+    if len(stamps) != 1 or not given or _SECONDS.fullmatch(stamps[0]) is None:
+        return MALFORMED
+    signed = b"%b.%b" % (stamps[0].encode(), body)
+    broken = _compared([secret.encode() for secret in secrets if secret], signed, given, _hex)
+    return broken or _out_of_time(stamps[0], now, tolerance)
+
+
+def broken_standard(
+    secrets: Iterable[str], body: bytes, headers: Mapping[str, str], now: float, tolerance: float = TOLERANCE_SECONDS
+) -> str | None:
+    """Check a delivery under the Standard Webhooks specification; Svix's older header names count too.
+
+    The key is what the base64 behind ``whsec_`` means. Only ``v1`` (HMAC) is checked; ``v1a`` (ed25519) is passed over.
+    """
+    for prefix in ("webhook-", "svix-"):
+        found = [headers.get(prefix + name) for name in ("id", "timestamp", "signature")]
+        if None not in found:
+            break
+    identity, stamp, signature = found
+    if identity is None or stamp is None or signature is None:
+        return MISSING
+    given = [text for version, _, text in (part.partition(",") for part in signature.split()) if version == "v1"]
+    if not given or not identity or _SECONDS.fullmatch(stamp) is None:
+        return MALFORMED
+    keys = [key for secret in secrets if (key := standard_key(secret))]
+    signed = b"%b.%b.%b" % (identity.encode("utf-8", "replace"), stamp.encode(), body)
+    return _compared(keys, signed, given[:_MOST_SIGNATURES], _base64) or _out_of_time(stamp, now, tolerance)
+
+
+def standard_key(secret: str) -> bytes:
+    """Return the key that a ``whsec_`` text means; empty when it means none."""
+    try:
+        return base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+
+
+def broken_timestamped(
+    secrets: Iterable[str],
+    body: bytes,
+    signature: str | None,
+    stamp: str | None,
+    now: float,
+    *,
+    prefix: str,
+    in_base64: bool,
+    tolerance: float = TOLERANCE_SECONDS,
+) -> str | None:
+    """Check hex or base64 over ``timestamp.body``, with the timestamp in a header of its own."""
+    if signature is None or stamp is None:
+        return MISSING
+    given = signature.strip()
+    if not given.startswith(prefix) or _SECONDS.fullmatch(stamp.strip()) is None:
+        return MALFORMED
+    keys = [secret.encode() for secret in secrets if secret]
+    text = given[len(prefix) :]
+    signed = b"%b.%b" % (stamp.strip().encode(), body)
+    broken = _compared(keys, signed, text if in_base64 else text.lower(), _base64 if in_base64 else _hex)
+    return broken or _out_of_time(stamp.strip(), now, tolerance)
+
+
+def broken_shared_key(secrets: Iterable[str], given: object) -> str | None:
+    """Compare a key that the body itself carries, as Google's lead forms do."""
+    if not isinstance(given, str) or not given:
+        return MISSING
+    keys = [secret for secret in secrets if secret]
+    if not keys:
+        return NO_SECRET
+    text = _bytes(given)
+    matches = [hmac.compare_digest(_bytes(key), text) for key in keys]
+    return None if any(matches) else WRONG
+
+
+def _compared(keys: Sequence[bytes], signed: bytes, given: str | Sequence[str] | None, form: _Form) -> str | None:
+    """Tell whether one of the keys made one of the signatures; all are tried, whatever the first says."""
+    if given is None:
+        return MISSING
+    if not keys:
+        return NO_SECRET
+    texts = [_bytes(text.strip()) for text in ([given] if isinstance(given, str) else given)]
+    matches = [hmac.compare_digest(form(digest(key, signed)), text) for key in keys for text in texts]
+    return None if any(matches) else WRONG
+
+
+def _out_of_time(stamp: str, now: float, tolerance: float) -> str | None:
+    return None if abs(now - int(stamp)) <= tolerance else OUT_OF_TIME
+
+
+def _unescaped(secret: str) -> str:
+    for entity, letter in _ENTITIES:
+        secret = secret.replace(entity, letter)
+    return secret
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
+
+
+def _base64(mac: bytes) -> bytes:
+    return base64.b64encode(mac)
+
+
+def _hex(mac: bytes) -> bytes:
+    return mac.hex().encode()
