@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from attributary.consumers.adapters.error_mapping import map_errors
-from attributary.consumers.store.offsets import OffsetCache, record_positions, stored_positions
+from attributary.consumers.store.offsets import (
+    OffsetCache,
+    keep_topic_ids,
+    record_positions,
+    restart_positions,
+    stored_positions,
+    stored_topic_ids,
+)
 from attributary.consumers.store.session import StoreSession
 
 Place = tuple[str, int]
@@ -40,6 +47,22 @@ class OffsetStore:
         """Store where partitions begin that Postgres knows nothing about."""
         with map_errors(), self._session.transaction() as connection:
             record_positions(connection, self._group, starts)
+        self._memory.committed(starts)
+
+    def stored_ids(self, places: Iterable[Place]) -> Mapping[Place, str]:
+        """Return Kafka's ids of the topics that the offsets belong to, where they are known."""
+        with map_errors(), self._session.transaction() as connection:
+            return stored_topic_ids(connection, self._group, places)
+
+    def keep_ids(self, ids: Mapping[Place, str]) -> None:
+        """Store ids of topics beside the offsets."""
+        with map_errors(), self._session.transaction() as connection:
+            keep_topic_ids(connection, self._group, ids)
+
+    def restart_at(self, starts: Mapping[Place, int]) -> None:
+        """Store where partitions of topics that were made anew begin."""
+        with map_errors(), self._session.transaction() as connection:
+            restart_positions(connection, self._group, starts)
         self._memory.committed(starts)
 
     def check(self, before: Mapping[Place, int]) -> None:

@@ -136,6 +136,11 @@ class AuditorStage:
         """Store where partitions begin that Postgres knows nothing about."""
         self._positions.begin_at(starts)
 
+    @property
+    def topic_ids(self) -> OffsetStore:
+        """The ids of topics beside the offsets."""
+        return self._positions
+
     def is_ready(self) -> bool:
         """Tell whether Postgres answered last time."""
         return self._session.is_reachable()

@@ -17,20 +17,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import structlog
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaException, Message, TopicPartition
 
 from . import metrics
 from .consumer_config import consumer_config, is_eager
 from .crash_points import crash_at, register_points
 from .dead_letters import dead_letter_message, dead_letter_topic
-from .error_codes import AWAY, LOST_ASSIGNMENT, OFFSET_OUT_OF_RANGE, UNREADABLE
 from .errors import EXIT_CONFIG, EXIT_DEPENDENCY_DOWN, AttributaryError, ConfigError, Fatal, Fenced, Retry
+from .fetched import is_error, record_of
 from .health import Heartbeat
-from .offsets import starting_offsets
+from .offset_marks import OffsetMark
 from .records import Record
 from .reorder_buffer import OrderedReader
 from .settings import KafkaSettings, ProcessSettings
-from .stage import Stage, StoresOffsets
+from .stage import Stage
+from .start_places import StartPlaces, by_place
+from .topic_ids import TopicIds
 from .transaction import TransactionSession
 
 register_points("loop_after_consume", "loop_before_transaction", "loop_after_kafka_commit")
@@ -72,6 +74,8 @@ class ConsumerLoop:
         self._is_eager = is_eager(kafka, stage)
         self._consumer = Consumer(consumer_config(kafka, stage, process))
         self._reader = OrderedReader(self._consumer, 10 * process.batch_size, is_ordered=len(stage.topics) > 1)
+        self._topic_ids = TopicIds(kafka)
+        self._start_places = StartPlaces(stage, self._topic_ids, process.first_start, process.recreated_topic)
         self._session = TransactionSession(kafka, f"{stage.group}-{process.instance}", stage.name)
 
     def stop(self) -> None:
@@ -111,6 +115,7 @@ class ConsumerLoop:
                     "KAFKA_BOOTSTRAP_SERVERS",
                     "names librdkafka's mock broker, which keeps no promise; production needs an Apache Kafka",
                 )
+            self._topic_ids.is_off = True
             _log.warning("librdkafka's mock broker: good for a look around, not for guarantees")
         missing, deadline = self._missing_topics(cluster), time.monotonic() + _TOPICS_SECONDS
         while missing and time.monotonic() < deadline and not self._stop.wait(0.25):
@@ -157,9 +162,10 @@ class ConsumerLoop:
         if self._trouble is not None:
             trouble, self._trouble = self._trouble, None
             raise trouble
-        records = [self._record(message) for message in messages if not self._is_error(message)]
+        records = [record_of(message) for message in messages if not is_error(message, self._stage.name)]
         records = self._reader.through(records, is_full=len(messages) >= self._max_records)
         self._report_lag()
+        self._topic_ids.watch()
         if not records:
             self._look_back()
             return
@@ -203,7 +209,10 @@ class ConsumerLoop:
             with metrics.timed(name, "commit"):
                 self._session.commit(
                     outcome.messages + messages,
-                    [TopicPartition(topic, partition, offset) for (topic, partition), offset in nexts.items()],
+                    [
+                        TopicPartition(topic, partition, offset, OffsetMark(self._topic_ids.id_of(topic)).text())
+                        for (topic, partition), offset in nexts.items()
+                    ],
                     self._membership(),
                 )
             crash_at("loop_after_kafka_commit")
@@ -257,13 +266,8 @@ class ConsumerLoop:
             _log.warning("the group's offsets cannot be settled now", stage=self._stage.name, why=str(error))
 
     def _starts(self, consumer: Consumer, places: list[TopicPartition]) -> list[TopicPartition]:
-        stored = self._stage.stored_positions([(place.topic, place.partition) for place in places])
-        starts = starting_offsets(consumer, places, stored, self._process.first_start)
-        new = {(start.topic, start.partition): start.offset for start in starts}
-        self._reader.start_at(new)
-        new = {place: offset for place, offset in new.items() if place not in stored}
-        if new and isinstance(self._stage, StoresOffsets):
-            self._stage.begin_at(new)
+        starts = self._start_places.find(consumer, places)
+        self._reader.start_at(by_place(starts))
         return starts
 
     def _look_back(self) -> None:
@@ -283,7 +287,9 @@ class ConsumerLoop:
     def _wait(self) -> None:
         """Keep polling while paused, so that the group keeps us; then rewind and go on."""
         for message in self._consumer.consume(1, 0.1):
-            if not self._is_error(message):  # a partition assigned while paused: rewinding brings the record back
+            if not is_error(
+                message, self._stage.name
+            ):  # a partition assigned while paused: rewinding brings the record back
                 self._consumer.pause([TopicPartition(message.topic() or "", message.partition() or 0)])
         if self._trouble is not None:
             trouble, self._trouble = self._trouble, None
@@ -342,41 +348,6 @@ class ConsumerLoop:
             consumer.unassign()
         else:
             consumer.incremental_unassign(partitions)
-
-    def _record(self, message: Message) -> Record:
-        timestamp_ms = message.timestamp()[1]
-        return Record(
-            message.topic() or "",
-            message.partition() or 0,
-            message.offset() or 0,
-            message.key(),
-            message.value(),
-            timestamp_ms,
-            message.headers,  # type: ignore[arg-type]  # its type has dicts, which come in only
-        )
-
-    def _is_error(self, message: Message) -> bool:
-        error = message.error()
-        if error is None:
-            return False
-        code = error.code()
-        if code in OFFSET_OUT_OF_RANGE:
-            raise Fatal(
-                f"{message.topic()}[{message.partition()}]: the next offset is not in the log any more: records were "
-                "removed before they were read. Raise the topic's retention; to go on without them, reset the group."
-            )
-        if code in UNREADABLE:
-            metrics.unreadable_batches.labels(self._stage.name, message.topic()).inc()
-            raise Fatal(
-                f"{message.topic()}[{message.partition()}]@{message.offset()}: the batch that begins there cannot be "
-                f"unpacked ({error.name()}); kafka-dump-log shows it. To go on without it, stop the group and set its "
-                "offset behind it (kafka-consumer-groups --reset-offsets)."
-            )
-        if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise Fatal(f"{message.topic()}: the topic is gone", 78)
-        if code not in AWAY and code not in LOST_ASSIGNMENT:
-            _log.warning("consumer error", stage=self._stage.name, error=error.name())
-        return True
 
     def _report_lag(self) -> None:
         now = time.monotonic()

@@ -8,11 +8,12 @@ means that the log lost records or another cluster answers: stop.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from .errors import ConfigError, Fatal
+from .offset_marks import OffsetMark
 
 _TIMEOUT = 20.0
 
@@ -22,6 +23,8 @@ def starting_offsets(
     partitions: Iterable[TopicPartition],
     stored: Mapping[tuple[str, int], int],
     first_start: str | None,
+    is_anew: Callable[[tuple[str, int], str | None], bool] = lambda _place, _metadata: False,
+    topic_ids: Mapping[str, str] | None = None,
 ) -> list[TopicPartition]:
     """Return the partitions with the offsets to start from.
 
@@ -30,6 +33,9 @@ def starting_offsets(
         partitions: newly assigned.
         stored: next offsets by (topic, partition) that the stage's store holds.
         first_start: earliest or latest, for partitions without any stored offset.
+        is_anew: tells, by a partition and the metadata of its committed offset, whether it starts at its beginning
+            because its topic was made anew; raises where that must be decided by a person.
+        topic_ids: Kafka's ids by topic, written beside the offsets that are committed here.
 
     Raises:
         ConfigError: no offset is stored and ``ATTRIBUTION_FIRST_START`` is not set.
@@ -46,6 +52,10 @@ def starting_offsets(
             raise KafkaException(committed.error)
         where = (committed.topic, committed.partition)
         low, high = consumer.get_watermark_offsets(TopicPartition(*where), timeout=_TIMEOUT)
+        if is_anew(where, committed.metadata):
+            starts.append(TopicPartition(*where, low))
+            fresh.append(starts[-1])
+            continue
         ours = stored.get(where)
         if ours is not None and ours > high:
             raise Fatal(
@@ -74,5 +84,7 @@ def starting_offsets(
             starts.append(place)
             fresh.append(place)
     if fresh:
-        consumer.commit(offsets=fresh, asynchronous=False)
+        marks = {topic: OffsetMark(topic_id).text() for topic, topic_id in (topic_ids or {}).items()}
+        marked = [TopicPartition(each.topic, each.partition, each.offset, marks.get(each.topic, "")) for each in fresh]
+        consumer.commit(offsets=marked, asynchronous=False)
     return starts

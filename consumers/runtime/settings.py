@@ -237,6 +237,12 @@ class ProcessSettings(Settings):
         alias="ATTRIBUTION_FIRST_START",
         description="Where a group without stored offsets begins. Needed on the first start only, on purpose.",
     )
+    recreated_topic: Literal["stop", "earliest"] = Field(
+        default="stop",
+        alias="ATTRIBUTION_RECREATED_TOPIC",
+        description="What to do when a topic was deleted and made anew, or the cluster is another one: stored offsets "
+        "mean nothing in its log. stop: refuse to start. earliest: read the new log from its beginning.",
+    )
     batch_size: int = Field(
         default=5_000, ge=1, le=100_000, alias="ATTRIBUTION_BATCH_SIZE", description="Most records in a batch."
     )

@@ -70,3 +70,27 @@ class StoresOffsets(Protocol):
         Otherwise a store that lost the first commit of a partition would look like one that never met it.
         """
         ...
+
+
+class TopicIdStore(Protocol):
+    """Ids of topics beside stored offsets."""
+
+    def stored_ids(self, places: Iterable[TopicPartition]) -> Mapping[TopicPartition, str]:
+        """Return the ids of the topics that stored offsets belong to, where they are known."""
+        ...
+
+    def keep_ids(self, ids: Mapping[TopicPartition, str]) -> None:
+        """Store ids beside the offsets that are there."""
+
+    def restart_at(self, starts: Mapping[TopicPartition, int]) -> None:
+        """Store where partitions begin again, also further back: their topic was made anew."""
+
+
+@runtime_checkable
+class StoresTopicIds(Protocol):
+    """What a stage with a store of its own offers besides: to know a topic again."""
+
+    @property
+    def topic_ids(self) -> TopicIdStore:
+        """The ids beside its offsets."""
+        ...

@@ -6,7 +6,7 @@ that remembers what it stored (``OffsetCache``) notices that before it commits a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import psycopg
 
@@ -29,6 +29,25 @@ _STORED = """
 SELECT topic, partition, next_offset FROM attribution_positions
 WHERE tenant_id = '*' AND consumer_group = %s AND (topic, partition) IN
       (SELECT * FROM unnest(%s::text[], %s::int4[]))
+"""
+
+
+_IDS = """
+SELECT topic, partition, topic_id FROM attribution_positions
+WHERE tenant_id = '*' AND consumer_group = %s AND topic_id IS NOT NULL AND (topic, partition) IN
+      (SELECT * FROM unnest(%s::text[], %s::int4[]))
+"""
+
+_KEEP_IDS = """
+UPDATE attribution_positions AS p SET topic_id = n.topic_id, updated_at = now()
+FROM unnest(%s::text[], %s::int4[], %s::text[]) AS n (topic, partition, topic_id)
+WHERE p.tenant_id = '*' AND p.consumer_group = %s AND (p.topic, p.partition) = (n.topic, n.partition)
+"""
+
+_RESTART = """
+UPDATE attribution_positions AS p SET next_offset = n.next_offset, topic_id = NULL, updated_at = now()
+FROM unnest(%s::text[], %s::int4[], %s::int8[]) AS n (topic, partition, next_offset)
+WHERE p.tenant_id = '*' AND p.consumer_group = %s AND (p.topic, p.partition) = (n.topic, n.partition)
 """
 
 
@@ -91,6 +110,30 @@ def stored_positions(
     return {(topic, partition): offset for topic, partition, offset in rows}
 
 
+def stored_topic_ids(
+    connection: psycopg.Connection, group: str, places: Iterable[tuple[str, int]]
+) -> dict[tuple[str, int], str]:
+    """Return Kafka's ids of the topics that stored offsets belong to, for those that are known."""
+    wanted = sorted(places)
+    columns = ([topic for topic, _ in wanted], [number for _, number in wanted])
+    rows = connection.execute(_IDS, (group, *columns)).fetchall()
+    return {(topic, partition): topic_id for topic, partition, topic_id in rows}
+
+
+def keep_topic_ids(connection: psycopg.Connection, group: str, ids: Mapping[tuple[str, int], str]) -> None:
+    """Store ids of topics beside the offsets that are there."""
+    places = sorted(ids)
+    columns = ([topic for topic, _ in places], [number for _, number in places], [ids[place] for place in places])
+    connection.execute(_KEEP_IDS, (*columns, group))
+
+
+def restart_positions(connection: psycopg.Connection, group: str, starts: Positions) -> None:
+    """Set offsets back to where partitions of a new log begin; the ids beside them are not known any more."""
+    places = sorted(starts)
+    columns = ([topic for topic, _ in places], [number for _, number in places], [starts[place] for place in places])
+    connection.execute(_RESTART, (*columns, group))
+
+
 def forget_positions(connection: psycopg.Connection, group: str) -> int:
     """Delete the stored offsets of a group; Kafka's alone count then. Returns how many partitions were forgotten."""
     return connection.execute(
@@ -103,3 +146,11 @@ def all_positions(connection: psycopg.Connection) -> list[tuple[str, str, int, i
     return connection.execute(
         "SELECT consumer_group, topic, partition, next_offset FROM attribution_positions ORDER BY 1, 2, 3"
     ).fetchall()
+
+
+def all_topic_ids(connection: psycopg.Connection) -> dict[tuple[str, str, int], str]:
+    """Return Kafka's ids of topics by (group, topic, partition), where they are known."""
+    rows = connection.execute(
+        "SELECT consumer_group, topic, partition, topic_id FROM attribution_positions WHERE topic_id IS NOT NULL"
+    ).fetchall()
+    return {(group, topic, partition): topic_id for group, topic, partition, topic_id in rows}

@@ -48,6 +48,7 @@ class Committed:
     offset: int
     error: KafkaError | None
     topic: str = TOPIC
+    metadata: str = ""
 
 
 def start(broker: BrokerStub, stored: dict[int, int] | None = None, first_start: str | None = None) -> dict[int, int]:

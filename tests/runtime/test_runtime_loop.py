@@ -206,6 +206,22 @@ class StubSession:
         self.closed += 1
 
 
+class StubTopicIds:
+    """Ids that never change."""
+
+    def __init__(self, _kafka: KafkaSettings) -> None:
+        self.is_off = False
+
+    def of(self, topics: Iterable[str]) -> dict[str, str]:
+        return {topic: f"id-of-{topic}" for topic in topics}
+
+    def id_of(self, topic: str) -> str:
+        return f"id-of-{topic}"
+
+    def watch(self) -> None:
+        pass
+
+
 @dataclass
 class Bench:
     """A loop on stubs, and a clock that only moves when told."""
@@ -240,6 +256,7 @@ def make_bench(monkeypatch: pytest.MonkeyPatch, **process: object) -> Bench:
     monkeypatch.setattr(loop_module, "Consumer", consumer)
     monkeypatch.setattr(loop_module, "TransactionSession", session)
     monkeypatch.setattr(loop_module, "_TOPICS_SECONDS", 0.0)
+    monkeypatch.setattr(loop_module, "TopicIds", StubTopicIds)
     kafka = KafkaSettings(KAFKA_BOOTSTRAP_SERVERS="x:1")
     settings = ProcessSettings.model_validate({"ATTRIBUTION_BATCH_SIZE": 5, **process})
     loop = ConsumerLoop(stage, kafka, settings, Heartbeat(stage.is_ready))

@@ -20,9 +20,13 @@ from attributary.consumers.store.offsets import (
     CommitsLostError,
     OffsetCache,
     all_positions,
+    all_topic_ids,
     forget_positions,
+    keep_topic_ids,
     record_positions,
+    restart_positions,
     stored_positions,
+    stored_topic_ids,
 )
 from attributary.consumers.store.results.results import ResultRow, create_result_staging, judge, store_results
 from tests.factories.samples import DAY_US, HOUR_US, START_US, link, sale, touch
@@ -168,6 +172,19 @@ def test_positions_only_rise(connection: psycopg.Connection) -> None:
     assert all_positions(connection) == [("g", "t", 0, 5), ("g", "t", 1, 7), ("other", "t", 0, 1)]
     assert forget_positions(connection, "g") == 2
     assert all_positions(connection) == [("other", "t", 0, 1)]
+
+
+def test_ids_of_topics_stand_beside_positions(connection: psycopg.Connection) -> None:
+    record_positions(connection, "g", {("t", 0): 5, ("t", 1): 7})
+    places = [("t", 0), ("t", 1), ("t", 9)]
+    assert stored_topic_ids(connection, "g", places) == {}  # as an earlier version left them
+    keep_topic_ids(connection, "g", {("t", 0): "id-1", ("t", 9): "id-1"})
+    record_positions(connection, "g", {("t", 0): 6})
+    assert stored_topic_ids(connection, "g", places) == {("t", 0): "id-1"}
+    assert all_topic_ids(connection) == {("g", "t", 0): "id-1"}
+    restart_positions(connection, "g", {("t", 0): 2})
+    assert stored_positions(connection, "g", places) == {("t", 0): 2, ("t", 1): 7}
+    assert stored_topic_ids(connection, "g", places) == {}
 
 
 def test_a_postgres_that_fell_back_is_noticed_once() -> None:

@@ -16,13 +16,17 @@ def register(app: typer.Typer) -> None:
 
 
 def _show() -> None:
-    """Show group, topic, partition and next offset."""
+    """Show group, topic, partition, next offset, and Kafka's id of the topic that the offset belongs to.
+
+    "-" in place of an id: the offset was stored by an earlier version and its stage has not started since.
+    """
     from attributary.cli.outcome import database
-    from attributary.consumers.store.offsets import all_positions
+    from attributary.consumers.store.offsets import all_positions, all_topic_ids
 
     with database("attributary-cli") as connection:
+        ids = all_topic_ids(connection)
         for group, topic, partition, next_offset in all_positions(connection):
-            print(f"{group}  {topic}[{partition}]  {next_offset}")
+            print(f"{group}  {topic}[{partition}]  {next_offset}  {ids.get((group, topic, partition), '-')}")
 
 
 def _forget(

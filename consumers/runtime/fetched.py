@@ -1,0 +1,59 @@
+"""A message of the consumer: a record, or an error that says what became of the partition."""
+
+from __future__ import annotations
+
+import structlog
+from confluent_kafka import KafkaError, Message
+
+from . import metrics
+from .error_codes import AWAY, LOST_ASSIGNMENT, OFFSET_OUT_OF_RANGE, UNREADABLE
+from .errors import EXIT_CONFIG, Fatal
+from .records import Record
+
+_log = structlog.get_logger()
+
+
+def record_of(message: Message) -> Record:
+    """Return the record of a message without an error."""
+    return Record(
+        message.topic() or "",
+        message.partition() or 0,
+        message.offset() or 0,
+        message.key(),
+        message.value(),
+        message.timestamp()[1],
+        message.headers,  # type: ignore[arg-type]  # its type has dicts, which come in only
+    )
+
+
+def is_error(message: Message, stage: str) -> bool:
+    """Tell whether a message is an error instead of a record.
+
+    Args:
+        message: as the consumer returned it.
+        stage: name of the stage, for metrics and logs.
+
+    Raises:
+        Fatal: reading on would lose records, or is not possible.
+    """
+    error = message.error()
+    if error is None:
+        return False
+    code = error.code()
+    if code in OFFSET_OUT_OF_RANGE:
+        raise Fatal(
+            f"{message.topic()}[{message.partition()}]: the next offset is not in the log any more: records were "
+            "removed before they were read. Raise the topic's retention; to go on without them, reset the group."
+        )
+    if code in UNREADABLE:
+        metrics.unreadable_batches.labels(stage, message.topic()).inc()
+        raise Fatal(
+            f"{message.topic()}[{message.partition()}]@{message.offset()}: the batch that begins there cannot be "
+            f"unpacked ({error.name()}); kafka-dump-log shows it. To go on without it, stop the group and set its "
+            "offset behind it (kafka-consumer-groups --reset-offsets)."
+        )
+    if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
+        raise Fatal(f"{message.topic()}: the topic is gone", EXIT_CONFIG)
+    if code not in AWAY and code not in LOST_ASSIGNMENT:
+        _log.warning("consumer error", stage=stage, error=error.name())
+    return True
