@@ -12,7 +12,7 @@ from confluent_kafka import Producer
 
 from attributary.consumers.runtime.errors import ConfigError, Fatal
 from attributary.consumers.runtime.settings import KafkaSettings
-from attributary.consumers.runtime.topic_reader import read_topic
+from attributary.consumers.runtime.topic_reader import _what_is_there, read_topic
 from attributary.local.mock_broker import mock_broker
 from tests.runtime.collector import collector_loop
 
@@ -62,6 +62,26 @@ def test_a_reader_waits_for_more_until_it_is_stopped(kafka: KafkaSettings) -> No
     reading.close()  # type: ignore[attr-defined]  # a generator
     asked = iter([False, True])
     assert len(list(read_topic(kafka, "late", stopped=lambda: next(asked)))) <= 1
+
+
+class SlowToFill:
+    """A consumer that waits its whole timeout when fewer messages are there than asked for, as librdkafka's does."""
+
+    def __init__(self, there: int) -> None:
+        self.there, self.waited = there, 0.0
+
+    def consume(self, most: int, timeout: float) -> list[str]:
+        taken = min(most, self.there)
+        self.there -= taken
+        self.waited += timeout if taken < most else 0.0
+        return ["message"] * taken
+
+
+@pytest.mark.parametrize(("there", "read", "waited"), [(0, 0, 0.2), (1, 1, 0.0), (3, 3, 0.0), (700, 500, 0.0)])
+def test_what_is_there_is_returned_without_waiting_for_more(there: int, read: int, waited: float) -> None:
+    consumer = SlowToFill(there)
+    assert len(_what_is_there(consumer)) == read  # type: ignore[arg-type]  # as much of a consumer as is called
+    assert consumer.waited == waited
 
 
 def test_a_broker_that_does_not_answer_is_a_dependency_that_is_down(
