@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.results.versions import expire_versions, reported
+from attributary.consumers.store.results.credit_report import ReportQuery, read_report
+from attributary.consumers.store.results.versions import expire_versions
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.sweeper.retention import RetentionSettings, VersionRetention
 
@@ -36,7 +37,9 @@ def store(connection: psycopg.Connection, conversion: str, versions: list[tuple[
     for number, (days_ago, net, is_final) in enumerate(versions, 1):
         touches = [{"event_id": "t1", "channel": "search"}, {"event_id": "t2", "channel": "social"}] if net else []
         micros = [net - net // 2, net // 2] if net else []
-        models = [{"model": "linear", "micros": micros, "unattributed_micros": 0}]
+        models = [
+            {"model": "linear", "credits": [0.5, 0.5][: len(touches)], "micros": micros, "unattributed_micros": 0}
+        ]
         connection.execute(
             "INSERT INTO attribution_results VALUES ('acme', %s, %s, 'new', %s, 'purchase', 1, 'u:ann', %s, %s, %s, "
             "'EUR', 'p', %s, %s, %s, '[]', %s, '', 0, 0)",
@@ -62,12 +65,13 @@ def test_a_report_of_an_earlier_day_is_answered_as_it_was(connection: psycopg.Co
     store(connection, "order-1", [(10, 100, False), (5, 60, False), (1, 0, False)])
     store(connection, "order-2", [(4, 40, False)])
     for days_ago, net, conversions in ((11, 0, 0), (9, 100, 1), (4.5, 60, 1), (2, 100, 2), (0, 40, 2)):
-        totals, channels = reported(connection, "acme", "linear", EVER, NOW - int(days_ago * DAY))
-        assert sum(total.net_micros for total in totals) == net
-        assert sum(total.conversions for total in totals) == conversions
-        assert sum(channel.value_micros for channel in channels) == net
-    assert {channel.channel for channel in channels} == {"search", "social", "(unattributed)"}
-    assert reported(connection, "other", "linear", EVER, NOW) == ([], [])
+        query = ReportQuery("acme", ["linear"], ["channel"], EVER, NOW - int(days_ago * DAY))
+        report = read_report(connection, query)
+        assert sum(total.net_micros for total in report.totals) == net
+        assert sum(total.conversions for total in report.totals) == conversions
+        assert sum(row.value_micros for row in report.rows) == net
+    assert {row.keys for row in report.rows} == {("search",), ("social",), ("(unattributed)",)}
+    assert read_report(connection, ReportQuery("other", ["linear"], ["channel"], EVER, NOW)) == ([], [], [])
     shown = connection.execute(
         "SELECT sum(net_value * 1000000) FROM reporting.result_versions WHERE reported_from <= to_timestamp(%(at)s) "
         "AND (reported_until > to_timestamp(%(at)s) OR reported_until IS NULL)",

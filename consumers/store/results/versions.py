@@ -1,4 +1,4 @@
-"""The versions of results through time: what was reported at a moment, and which versions are kept.
+"""The versions of results through time: which are kept.
 
 Invariant: of every conversion the newest version stays for good, so does its newest final one, and so does every
 version that was the newest at any moment since the time from which on versions are kept.
@@ -6,52 +6,7 @@ version that was the newest at any moment since the time from which on versions 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import psycopg
-
-
-class Reported(NamedTuple):
-    """What one channel got in a report: money in micros of the currency."""
-
-    currency: str
-    channel: str
-    conversions: int
-    value_micros: int
-
-
-class ReportedTotal(NamedTuple):
-    """What a report is about: conversions and their net value in micros."""
-
-    currency: str
-    conversions: int
-    net_micros: int
-
-
-_AS_OF = """
-WITH reported AS (
-    SELECT DISTINCT ON (r.conversion_id) r.conversion_id, r.currency, r.net_value_micros, r.touchpoints, r.models
-    FROM attribution_results r
-    WHERE r.tenant_id = %(tenant)s AND r.converted_at_us >= %(from_us)s AND r.converted_at_us < %(to_us)s
-      AND r.computed_at_us <= %(as_of_us)s
-    ORDER BY r.conversion_id, r.version DESC
-)
-"""
-_TOTALS = f"{_AS_OF} SELECT currency, count(*), sum(net_value_micros)::int8 FROM reported GROUP BY currency ORDER BY 1"
-_CHANNELS = f"""{_AS_OF}, parts AS (
-    SELECT r.currency, r.conversion_id, r.touchpoints -> (m.number::int - 1) ->> 'channel' AS channel,
-           (m.micros #>> '{{}}')::int8 AS micros
-    FROM reported r, jsonb_array_elements(r.models) AS model (document),
-         jsonb_array_elements(model.document -> 'micros') WITH ORDINALITY AS m (micros, number)
-    WHERE model.document ->> 'model' = %(model)s
-    UNION ALL
-    SELECT r.currency, r.conversion_id, '(unattributed)', (model.document ->> 'unattributed_micros')::int8
-    FROM reported r, jsonb_array_elements(r.models) AS model (document)
-    WHERE model.document ->> 'model' = %(model)s AND jsonb_array_length(r.touchpoints) = 0
-)
-SELECT currency, channel, count(DISTINCT conversion_id), sum(micros)::int8 FROM parts
-GROUP BY currency, channel ORDER BY currency, sum(micros) DESC, channel
-"""
 
 _PAGE = """
 SELECT tenant_id, conversion_id FROM attribution_conversions
@@ -71,25 +26,6 @@ WHERE r.tenant_id = k.tenant_id AND r.conversion_id = k.conversion_id
       SELECT FROM attribution_results l
       WHERE l.tenant_id = r.tenant_id AND l.conversion_id = r.conversion_id AND l.version > r.version AND l.is_final))
 """
-
-
-def reported(
-    connection: psycopg.Connection, tenant_id: str, model: str, period_us: tuple[int, int], as_of_us: int
-) -> tuple[list[ReportedTotal], list[Reported]]:
-    """Return what a report on a period said at a moment: totals, and each channel's part.
-
-    Args:
-        connection: in a snapshot.
-        tenant_id: the tenant.
-        model: which model's credits.
-        period_us: event time of the conversions, from (included) to (excluded), microseconds UTC.
-        as_of_us: the moment, microseconds UTC; versions that were computed later are not looked at.
-    """
-    parameters = {
-        "tenant": tenant_id, "model": model, "from_us": period_us[0], "to_us": period_us[1], "as_of_us": as_of_us,
-    }  # fmt: skip
-    totals = [ReportedTotal(*row) for row in connection.execute(_TOTALS, parameters).fetchall()]
-    return totals, [Reported(*row) for row in connection.execute(_CHANNELS, parameters).fetchall()]
 
 
 def expire_versions(

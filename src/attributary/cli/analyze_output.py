@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from attributary.cli import exits
+from attributary.cli.tables import csv_cell
 
 if TYPE_CHECKING:
     from attributary.attribution_core.analysis.result import Analysis
 
 Format = Literal["table", "json", "csv"]
-# How spreadsheets know a formula, in full width too; names of channels come from files.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def show(found: Analysis, output: Format) -> None:
@@ -66,8 +65,7 @@ def _text(found: Analysis, output: Format) -> str:
 
 
 def _cell(value: object) -> object:
-    """Return a cell that no spreadsheet takes for a formula: text that begins like one gets an apostrophe in front."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    return csv_cell(value) if isinstance(value, str) else value  # names of channels come from files
 
 
 def _forget_the_rest() -> None:

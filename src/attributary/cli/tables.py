@@ -67,6 +67,15 @@ def safe(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+# How spreadsheets know a formula, in full width too.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+def csv_cell(text: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula: one that begins like it gets an apostrophe in front."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
 def print_json(value: Any) -> None:
     """Print JSON of full precision."""
     print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
