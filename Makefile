@@ -27,7 +27,7 @@ $(READY): requirements/dev.txt pyproject.toml
 demo: $(READY) ## run the whole pipeline on real data, on this machine, in about a minute (ARGS="--keep" leaves it running)
 	$(BIN)/attributary demo $(ARGS)
 
-# -n auto: one process more than there are cores (tests/fixtures/parallel.py); ARGS="-n 0" runs all in one.
+# -n auto: two processes more than there are cores (tests/fixtures/parallel.py); ARGS="-n 0" runs all in one.
 test: $(READY) ## every test, on a real Postgres and a real Kafka (REQUIRE_KAFKA=1: never without one)
 	$(BIN)/pytest -n auto $(ARGS)
 
