@@ -15,11 +15,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
+from attributary.producers.collector.access import Access
 from attributary.producers.collector.answers import Refusal, json_answer, problem
 from attributary.producers.collector.config import CollectorConfig
+from attributary.producers.collector.edge import Edge, failed
 from attributary.producers.collector.intake import Intake
+from attributary.producers.collector.keys import KeyRing
+from attributary.producers.collector.pixel import Pixel
+from attributary.producers.collector.tracking import Tracking
 
 API = "/api/v1/attribution"
+ENDPOINTS = ("/track/event", "/track/conversion", "/pixel.gif", "/redirect", "/health")
+"""Names of paths in metrics; further edges pass their own."""
 
 
 @dataclass(slots=True)
@@ -28,22 +35,35 @@ class Collector:
 
     config: CollectorConfig
     intake: Intake
+    access: Access
+    keys: KeyRing
 
 
-def create_app(collector: Collector, routes: Sequence[BaseRoute] = ()) -> Starlette:
+def create_app(collector: Collector, routes: Sequence[BaseRoute] = (), endpoints: Sequence[str] = ()) -> Edge:
     """Return the application.
 
     Args:
         collector: settings and the parts that handlers use.
         routes: routes of further edges, below the collector's prefix.
+        endpoints: ends of their paths, as metrics name them.
     """
-    own: list[BaseRoute] = [Route(f"{API}/health", _health, methods=["GET"])]
-    every = [*own, *routes]
-    app = Starlette(routes=[Mount(collector.config.prefix, routes=every)] if collector.config.prefix else every)
+    tracking, pixel = Tracking(collector), Pixel(collector)
+    every: list[BaseRoute] = [
+        Route(f"{API}/track/event", tracking.event, methods=["POST"]),
+        Route(f"{API}/track/conversion", tracking.conversion, methods=["POST"]),
+        Route(f"{API}/pixel.gif", pixel.pixel, methods=["GET"]),  # Starlette adds HEAD
+        Route(f"{API}/redirect", pixel.redirect, methods=["GET"]),
+        Route(f"{API}/health", _health, methods=["GET"]),
+        *routes,
+    ]
+    prefix = collector.config.prefix
+    app = Starlette(routes=[Mount(prefix, routes=every)] if prefix else every)
+    app.router.redirect_slashes = False
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(404, _not_found)
     app.add_exception_handler(405, _not_allowed)
-    return app
+    app.add_exception_handler(Exception, _failed)
+    return Edge(app, collector.keys, collector.config.max_concurrency, (*ENDPOINTS, *endpoints))
 
 
 async def _health(_request: Request) -> Response:
@@ -55,9 +75,13 @@ async def _refused(_request: Request, error: Exception) -> Response:
     return problem(error)
 
 
+async def _failed(_request: Request, _error: Exception) -> Response:
+    return failed()  # Starlette raises the error again, so that `Edge` logs it
+
+
 async def _not_found(_request: Request, _error: Exception) -> Response:
     return problem(Refusal(404, "There is nothing at this path."))
 
 
-async def _not_allowed(_request: Request, _error: Exception) -> Response:
-    return problem(Refusal(405, "The path does not take this method."))
+async def _not_allowed(_request: Request, error: Exception) -> Response:
+    return problem(Refusal(405, "The path does not take this method.", getattr(error, "headers", None)))

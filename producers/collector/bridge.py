@@ -11,6 +11,7 @@ single records a second.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ _POLL_SECONDS = 0.1
 PROBE_SECONDS = 1.0
 """While the log is away one message in so long finds out whether it is back."""
 
+logger = logging.getLogger("attributary.collector")
 
 _OF_THE_RECORD = frozenset({"MSG_SIZE_TOO_LARGE", "INVALID_RECORD", "INVALID_MSG"})
 
@@ -78,6 +80,7 @@ class LogBridge:
         """Note that a request's deadline passed without an acknowledgement."""
         if self._away_since is None:
             self._away_since = time.monotonic()
+            logger.warning("the log did not acknowledge in time: records go to the spool until it does")
 
     def send(self, message: Message) -> asyncio.Future[None]:
         """Queue one message; see the contract of the module.
@@ -132,9 +135,12 @@ class LogBridge:
         for future, error in done:
             self.in_flight -= 1
             if error is None:
+                if self._away_since is not None:
+                    logger.info("the log acknowledges again after %.1f s", time.monotonic() - self._away_since)
                 self._away_since = None
             elif self._away_since is None and not is_of_the_record(error):
                 self._away_since = time.monotonic()
+                logger.warning("the log does not acknowledge: %s", error)
             if error is not None and self._on_fatal is not None and _is_fatal(error):
                 self._on_fatal(error)
             if not future.done():

@@ -62,3 +62,22 @@ class CollectorConfig:
     redirect_hosts: tuple[str, ...] = ()
     redirect_secret: str = ""
     cookie_name: str = "_atb"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """How the process lives.
+
+    Attributes:
+        spool_folder: where the spool stands; None: none, then 503 while the log is away.
+        spool_bytes: most bytes of this process's spool.
+        drain_records_per_second: most records a second from the spool to the log.
+        drain_seconds: so long requests are served after the signal to stop.
+        stop_seconds: so long requests in hand may take after that.
+    """
+
+    spool_folder: Path | None = None
+    spool_bytes: int = 1 << 30
+    drain_records_per_second: float = 2_000.0
+    drain_seconds: float = 3.0
+    stop_seconds: float = 15.0

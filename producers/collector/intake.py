@@ -20,11 +20,14 @@ bytes, so a repeated call with the same records gives the same bytes.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from attributary.producers.client import AttributaryProducer
+from attributary.producers.collector import metrics
 from attributary.producers.collector.bridge import DeliveryError, LogBridge, is_of_the_record
+from attributary.producers.collector.crash_points import crash_at
 from attributary.producers.errors import InvalidRecord
 from attributary.producers.records import PublishedRecord, RecordName
 from attributary.producers.transport import Message, Refused, TooLarge
@@ -84,6 +87,7 @@ class Intake:
         self._sealer = sealer
         self._bridge = bridge
         self._spool = spool
+        self._spool_failed = False
 
     async def take(
         self, submissions: Sequence[Submission], tenant: str, *, seconds: float, traceparent: str | None = None
@@ -124,6 +128,8 @@ class Intake:
         outcomes: dict[str, RecordAnswer] = {}
         left: list[str] = []
         if waiting := self._send(sealed, outcomes, left):
+            crash_at("collector_sent")
+            started = time.perf_counter()
             _, late = await asyncio.wait(waiting.values(), timeout=seconds)
             if late:
                 self._bridge.note_deadline()
@@ -139,6 +145,8 @@ class Intake:
                     left.append(event_id)
                 else:
                     outcomes[event_id] = RecordAnswer(event_id, "accepted")
+            metrics.ack_seconds.observe(time.perf_counter() - started)
+            crash_at("collector_acknowledged")
         if left:
             kept: Outcome = "spooled" if await self._spooled([(each, sealed[each]) for each in left]) else "retry"
             outcomes.update((event_id, RecordAnswer(event_id, kept)) for event_id in left)
@@ -148,7 +156,8 @@ class Intake:
         self, sealed: Mapping[str, Message], outcomes: dict[str, RecordAnswer], left: list[str]
     ) -> dict[str, asyncio.Future[None]]:
         """Queue messages; add those too large to ``outcomes``, those for the spool to ``left``."""
-        if self._bridge.is_away and (self._spool is not None or not self._bridge.may_probe()):
+        may_spool = self._spool is not None and not self._spool_failed
+        if self._bridge.is_away and (may_spool or not self._bridge.may_probe()):
             left.extend(sealed)
             return {}
         waiting: dict[str, asyncio.Future[None]] = {}
@@ -167,7 +176,9 @@ class Intake:
         try:
             await self._spool.append(messages)
         except SpoolUnavailable:
+            self._spool_failed = True
             return False
+        self._spool_failed = False
         return True
 
 

@@ -28,6 +28,10 @@ _UNITS = (
     "_held",
     "_info",
     "_paused",
+    "_bytes",
+    "_messages",
+    "_connections",
+    "_stale",
 )
 _NAME = re.compile(r"attribution(_[a-z0-9]+)+")
 _FORBIDDEN_LABELS = {"tenant", "tenant_id", "conversion_id", "event_id", "url", "user_id", "campaign", "path"}

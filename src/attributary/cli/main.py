@@ -34,6 +34,7 @@ COMMANDS = (
     "positions",
     "refit",
     "produce",
+    "collect",
     "simulate",
     "analyze",
     "models",

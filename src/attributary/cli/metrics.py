@@ -58,12 +58,13 @@ def _metrics(
 
 
 def all_metrics() -> list[MetricDefinition]:
-    """Return the metrics of all processes: those that each has, then those that the stages register."""
-    from attributary.consumers.runtime.metrics import CATALOGUE
+    """Return the metrics of all processes: those that each has, those that the stages register, the collector's."""
+    from attributary.consumers.runtime.metrics import CATALOGUE, MetricDefinition
+    from attributary.producers.collector.metrics import METRICS
 
     for module in _REGISTERING:
         importlib.import_module(f"attributary.consumers.{module}.metrics")
-    return CATALOGUE
+    return [*CATALOGUE, *(MetricDefinition(*metric) for metric in METRICS)]
 
 
 def _page() -> str:

@@ -47,11 +47,14 @@ def _settings(
 
 
 def _classes() -> Iterator[type[Any]]:
-    from attributary import consumers
+    from attributary import cli, consumers
     from attributary.consumers.runtime.settings import Settings
 
     for module in pkgutil.walk_packages(consumers.__path__, "attributary.consumers."):
         if module.name.rpartition(".")[2].endswith(("settings", "process")):
+            importlib.import_module(module.name)
+    for module in pkgutil.iter_modules(cli.__path__, "attributary.cli."):
+        if module.name.endswith("_settings"):
             importlib.import_module(module.name)
     found: list[type[Any]] = []
     queue = list(Settings.__subclasses__())

@@ -1,0 +1,191 @@
+"""`attributary collect`: the HTTP collector; `collect keys`, `collect link` and `collect check` beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+import typer
+
+from attributary import __version__
+from attributary.cli import exits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from attributary.cli.collect_settings import CollectSettings
+    from attributary.consumers.runtime.settings import ProcessSettings
+    from attributary.producers.client import AttributaryProducer
+    from attributary.producers.transport import Transport
+
+_EXTRA = ("starlette", "uvicorn", "httptools", "msgspec")
+# Each module has ``register(group)``.
+_BESIDE = ("collect_keys", "collect_check")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group `collect`."""
+    group = typer.Typer(invoke_without_command=True, no_args_is_help=False, rich_help_panel="Processes")
+    group.callback()(_collect)
+    for name in _BESIDE:
+        if importlib.util.find_spec(f"attributary.cli.{name}"):
+            importlib.import_module(f"attributary.cli.{name}").register(group)
+    app.add_typer(group, name="collect")
+
+
+def _collect(context: typer.Context) -> None:
+    """Take events over HTTP: from pages, servers, mails and shops (extra `collect`).
+
+    A record is answered "accepted" after Kafka's acknowledgement, "spooled" after fsync in COLLECT_SPOOL. Needs
+    KAFKA_BOOTSTRAP_SERVERS, COLLECT_KEYS_FILE and COLLECT_SPOOL; Kafka may be away at the start. All settings:
+    docs/reference/settings.md. The public listener is COLLECT_PORT (8080).
+
+    Serves /metrics, /livez and /readyz on METRICS_PORT (9464), which must not be public. SIGTERM: answer what is in
+    hand, stop; twice: at once. Exit codes: 0 asked to stop, 69 the schema registry is away, 78 a setting is wrong.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    need_extra()
+    from attributary.consumers.runtime import crash_points
+    from attributary.consumers.runtime.run import run_process
+    from attributary.producers.collector import crash_points as passed
+
+    crash_points.register_points(*passed.POINTS)
+    passed.connect(crash_points.crash_at)
+    raise typer.Exit(run_process("collector", __version__, _run))
+
+
+def need_extra() -> None:
+    """End the command with a sentence when the packages of the extra are not installed."""
+    if missing := [name for name in _EXTRA if importlib.util.find_spec(name) is None]:
+        typer.echo(f"{missing[0]} is not installed: pip install 'attributary[collect]'", err=True)
+        raise typer.Exit(exits.CONFIG)
+
+
+def _run(process: ProcessSettings) -> None:
+    """Run the collector until it is asked to stop.
+
+    Raises:
+        ConfigError: a setting is missing or wrong.
+        Retry: the schema registry is away.
+    """
+    from attributary.cli.collect_settings import CollectSettings
+    from attributary.consumers.runtime.errors import ConfigError
+    from attributary.consumers.runtime.health import Heartbeat
+    from attributary.consumers.runtime.run import serve_health
+    from attributary.consumers.runtime.settings import load
+    from attributary.producers.collector.keys import KeysError
+    from attributary.producers.collector.server import CollectorServer
+
+    _log_to_structlog()
+    settings = load(CollectSettings)
+    sealer, transport = _log_of(settings)
+    listener = _bound(settings.host, settings.port)
+    heartbeat = Heartbeat(lambda: server.is_ready)
+    heartbeat.started = True
+    try:
+        server = CollectorServer(settings.config(), settings.options(), sealer, transport, heartbeat.beat)
+    except KeysError as error:
+        raise ConfigError("COLLECT_KEYS_FILE", str(error)) from None
+    except OSError as error:
+        raise ConfigError("COLLECT_SPOOL", f"the folder cannot be used ({error.strerror})") from None
+    serve_health("collector", process, heartbeat)
+    logging.getLogger("attributary.collector").info("listening on port %d", listener.getsockname()[1])
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(server.run(listener))
+
+
+def _log_of(settings: CollectSettings) -> tuple[AttributaryProducer, Transport]:
+    """Return what seals records, and what carries them to Kafka. Kafka need not answer yet; a registry must.
+
+    Raises:
+        ConfigError: a setting is missing or wrong.
+        Retry: the schema registry is away.
+    """
+    from confluent_kafka import KafkaException
+
+    from attributary.consumers.adapters.policy_settings import IdentitySettings
+    from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
+    from attributary.consumers.runtime.errors import ConfigError, Retry
+    from attributary.consumers.runtime.kafka_errors import refused_setting
+    from attributary.consumers.runtime.settings import KafkaSettings, load
+    from attributary.producers.client import AttributaryProducer
+    from attributary.producers.collector.server import LOG_SETTINGS
+    from attributary.producers.config import ProducerConfig
+    from attributary.producers.kafka import KafkaTransport
+    from attributary.producers.memory_transport import CheckOnly
+    from attributary.schemas.codec import EncodeError, RegistryUnavailableError
+
+    kafka = KafkaSettings.load()
+    shared = kafka.client_config()
+    bootstrap = str(shared.pop("bootstrap.servers"))
+    codec = make_codec(load(RegistrySettings))
+    for name in ("touchpoint", "conversion", "identity_link"):  # the registry is asked now, not inside a request
+        try:
+            codec.encode(name, {})
+        except RegistryUnavailableError as error:
+            raise Retry(f"the schema registry does not answer: {error}") from None
+        except EncodeError as error:
+            if "regist" in error.rule:
+                raise ConfigError("SCHEMA_REGISTRY_URL", error.rule) from None
+    sealer = AttributaryProducer(
+        ProducerConfig(
+            source="attributary-collector",
+            default_region=settings.default_region,
+            identities=load(IdentitySettings).rules(),
+            codec=codec,
+        ),
+        transport=CheckOnly(),  # it only seals
+    )
+    try:
+        transport = KafkaTransport(bootstrap, {"client.id": "attributary-collector", **LOG_SETTINGS, **shared})
+    except KafkaException as error:
+        raise refused_setting(error, frozenset(kafka.extra)) from None
+    except ValueError as error:
+        raise ConfigError("KAFKA_EXTRA", str(error)) from None
+    return sealer, transport
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Return the public listener's socket.
+
+    Raises:
+        ConfigError: the address cannot be listened on.
+    """
+    from attributary.consumers.runtime.errors import ConfigError
+
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigError("COLLECT_PORT", f"cannot listen on port {port} ({error.strerror}); 0 takes any") from None
+    return listener
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if importlib.util.find_spec("uvloop") is None:
+        return None
+    return importlib.import_module("uvloop").new_event_loop  # type: ignore[no-any-return]  # uvloop is optional
+
+
+def _log_to_structlog() -> None:
+    """Write what the producers' loggers say as JSON, as every process does."""
+    import structlog
+
+    log = structlog.get_logger()
+
+    class Forward(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            log.log(record.levelno, record.getMessage())
+
+    for name in ("attributary", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.addHandler(Forward())
+        logger.setLevel(logging.INFO if name == "attributary" else logging.ERROR)
+        logger.propagate = False
