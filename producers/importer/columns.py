@@ -23,12 +23,13 @@ class Step(NamedTuple):
     outer: str
     inner: str
     read: cells.Reader
+    empty: frozenset[str] = frozenset()  # texts that say nothing
 
     def find(self, row: Row) -> tuple[str, Any]:
         """Return the column that says something in a row, and its cell; the cell is None where none does."""
         for column in self.columns:
             found = cell(row.cells, column)
-            if not cells.is_missing(found):
+            if not cells.is_missing(found) and not (isinstance(found, str) and found in self.empty):
                 return column, found
         return self.columns[0], None
 
@@ -45,8 +46,25 @@ def steps(plan: ImportPlan, columns: Sequence[str] | None) -> list[Step]:
     """
     readers = FieldReaders(plan)
     return [
-        Step(name, found, *parts(name), readers.reader(name)) for name, found in _sources(plan, columns).items()
-    ]  # fmt: skip
+        Step(name, found, *parts(name), _prepared(plan, name, readers.reader(name)), plan.empty)
+        for name, found in _sources(plan, columns).items()
+    ]
+
+
+def _prepared(plan: ImportPlan, name: str, read: cells.Reader) -> cells.Reader:
+    """Return a reader that first cuts off the prefix of the plan, and lowers the case where it says so."""
+    prefix = plan.prefixes.get(name)
+    lower = name in plan.lowercase
+    if prefix is None and not lower:
+        return read
+
+    def prepare(given: Any) -> Any:
+        if isinstance(given, str):
+            given = given.removeprefix(prefix or "").strip()
+            given = given.lower() if lower else given
+        return read(given)
+
+    return prepare
 
 
 def constants(plan: ImportPlan) -> list[tuple[str, str, Any]]:
@@ -87,9 +105,20 @@ def cell(row: Mapping[str, Any], column: str) -> Any:
         return None
     found: Any = row
     for name in column.split("."):
-        if not isinstance(found, Mapping):
+        if isinstance(found, list):
+            found = _of_pairs(found, name)
+        elif isinstance(found, Mapping):
+            found = found.get(name)
+        else:
             return None
-        found = found.get(name)
+    return found
+
+
+def _of_pairs(pairs: list[Any], name: str) -> Any:
+    """Return a value of a list of keys and values, as GA4's export has them: the one value that is not null."""
+    found = next((pair.get("value") for pair in pairs if isinstance(pair, Mapping) and pair.get("key") == name), None)
+    if isinstance(found, Mapping):
+        return next((value for value in found.values() if value is not None), None)
     return found
 
 
@@ -100,10 +129,10 @@ def _sources(plan: ImportPlan, columns: Sequence[str] | None) -> dict[str, tuple
     require(columns, mapped)
     types = schema_types(plan.kind)
     sources = dict(named)
-    for name in (*types, *EXTRA_FIELDS[plan.kind]):
+    for name in () if plan.only_mapped else (*types, *EXTRA_FIELDS[plan.kind]):
         if name not in sources and name not in mapped and (columns is None or name in columns):
             sources[name] = (name,)
-    for column in columns or ():  # dotted columns name parts of maps by themselves
+    for column in () if plan.only_mapped else columns or ():  # dotted columns name parts of maps by themselves
         outer, dot, inner = column.partition(".")
         if dot and inner and column not in mapped and isinstance(types.get(outer), dict):
             sources.setdefault(column, (column,))

@@ -18,7 +18,9 @@ from attributary.producers.errors import InvalidRecord
 from attributary.producers.importer import cells, columns
 from attributary.producers.importer.amounts import amount_reader
 from attributary.producers.importer.conditions import holds
+from attributary.producers.importer.item_lists import ItemLists
 from attributary.producers.importer.orders import Order, grouped, single_rows
+from attributary.producers.importer.outcomes import NoTouchpoint, NotWanted, RowRefused
 from attributary.producers.importer.plan import ImportPlan
 from attributary.producers.importer.refunds import restatement
 from attributary.producers.importer.rows import Row
@@ -26,6 +28,8 @@ from attributary.producers.importer.worth import check_stated, items_differ, val
 from attributary.producers.landing import UTM_FIELDS, is_robot, parse_landing, touchpoint_from_landing
 from attributary.schemas.limits import RuleViolation
 from attributary.schemas.schema_catalog import defaults
+
+__all__ = ["Mapped", "NoTouchpoint", "NotWanted", "RowMapper", "RowRefused", "row_event_id"]
 
 _FINGERPRINT_BYTES = 16
 _MICROS = "value_micros"
@@ -37,32 +41,6 @@ _SHOWN = frozenset(
     }
 )  # fmt: skip
 """Fields of which a cell may be shown: none of them names a person."""
-
-
-class RowRefused(ValueError):
-    """The row cannot become a record; ``field`` and ``rule`` hold nothing of the row.
-
-    Attributes:
-        field: the field of the record.
-        rule: what it must be.
-        column: the column of the file, where one is at fault.
-        line: where the row begins, where it is not the first of its order.
-    """
-
-    def __init__(self, field: str, rule: str, column: str | None = None, line: int | None = None) -> None:
-        super().__init__(f"{field}: {rule}")
-        self.field = field
-        self.rule = rule
-        self.column = column
-        self.line = line
-
-
-class NoTouchpoint(Exception):  # no error: the row is right, and says that a visit went on
-    """The row is a page view inside a visit: the referrer is an own domain, or a payment or sign-in page."""
-
-
-class NotWanted(Exception):  # no error: the plan leaves such rows out
-    """The row does not meet the conditions of the plan."""
 
 
 class Mapped(NamedTuple):
@@ -90,9 +68,10 @@ class RowMapper:
         self._defaults = dict(defaults(plan.kind))
         steps = columns.steps(plan, file_columns)
         conditions = (each.column for each in (*plan.where, *plan.refunded_when))
-        beside = (plan.group_by, plan.refunded, plan.refunded_at, *plan.items_total, *conditions)
+        beside = (plan.group_by, plan.refunded, plan.refunded_at, *plan.items_total, *plan.event_id_of, *conditions)
         columns.require(file_columns, filter(None, beside))
-        self._beside = frozenset(filter(None, beside))
+        self._item_lists = ItemLists(plan, file_columns)
+        self._beside = frozenset(filter(None, beside)) | frozenset(self._item_lists.columns)
         self._steps = [step for step in steps if step.outer != "items" or not step.inner]
         self._item_steps = [step for step in steps if step.outer == "items" and step.inner]
         self._constants = columns.constants(plan)
@@ -190,10 +169,17 @@ class RowMapper:
         if key is not None:
             given = {"event_id": key, "order_id": key, **given}
         if "event_id" not in given:
-            given["event_id"] = row_event_id(self._plan.kind, rows[0])
+            given["event_id"] = self._event_id(rows[0])
         record = {**self._defaults, **given}
         restated = self._restatement(record, rows) if refused is None else None
         return Mapped([record, restated] if restated else [record], self._remarks(given, rows), refused)
+
+    def _event_id(self, row: Row) -> str:
+        """Return the event id of a row that names none: of the columns that the plan says, else of the whole row."""
+        names = self._plan.event_id_of
+        if not names:
+            return row_event_id(self._plan.kind, row)
+        return row_event_id(self._plan.kind, Row(0, {name: columns.cell(row.cells, name) for name in names}))
 
     def _restatement(self, record: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any] | None:
         """Return what is left of an order of which something was refunded."""
@@ -228,7 +214,10 @@ class RowMapper:
             value = self._value(step, rows)
             if value is not None:
                 _put(given, step.outer, step.inner, value)
-        if items := [item for row in rows if (item := self._item(row))]:
+        items = [item for row in rows if (item := self._item(row))] if self._item_steps else []
+        if self._item_lists.columns:
+            items += self._item_lists.items(rows)
+        if items:
             given["items"] = [*given.get("items", ()), *items]
         for outer, inner, value in self._constants:
             if (inner not in given.get(outer, ())) if inner else (outer not in given):

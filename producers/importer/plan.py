@@ -32,9 +32,11 @@ _DOCUMENT = frozenset(
     {
         "map", "constant", "time_format", "timezone", "decimal_comma", "kind", "tenant", "region", "own_domains",
         "group_by", "sum_values", "items_total", "where", "refunded", "refunded_at", "refunded_when", "thousands",
-        "assumed_thousands",
+        "assumed_thousands", "item_lists", "item_parts", "event_id_of", "prefixes", "lowercase", "empty",
+        "only_mapped", "preset", "delimiter", "encoding", "skip_lines",
     }
 )  # fmt: skip
+LINE_TOTAL = "line_total"
 _THOUSANDS = (",", ".", "'", "_", "space", " ")
 
 
@@ -63,6 +65,13 @@ class ImportPlan:
         refunded_when: conditions under which an order without an amount in ``refunded`` was refunded as a whole.
         thousands: separator of thousands in amounts: a comma, a point, an apostrophe or a blank.
         assumed_thousands: the same, as a preset has it: amounts that could mean something else are refused.
+        only_mapped: columns with the name of a field are read only where ``columns`` says so.
+        item_lists: columns (or patterns) of which each holds lines of the order. See ``item_lists``.
+        item_parts: our field of an item -> their names for it in those lists; ``line_total`` is the price of a line.
+        event_id_of: columns from which the event id is made where the file names none; otherwise the whole row.
+        prefixes: our field -> text that is cut off in front of its cells.
+        lowercase: fields read in small letters.
+        empty: texts that say nothing, such as ``(not set)``.
         items_total: columns that together are what the items of an order cost; an order that differs is remarked.
     """
 
@@ -82,6 +91,13 @@ class ImportPlan:
     refunded_when: tuple[Condition, ...] = ()
     thousands: str | None = None
     assumed_thousands: str | None = None
+    only_mapped: bool = False
+    item_lists: tuple[str, ...] = ()
+    item_parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    event_id_of: tuple[str, ...] = ()
+    prefixes: Mapping[str, str] = field(default_factory=dict)
+    lowercase: tuple[str, ...] = ()
+    empty: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         try:
@@ -91,20 +107,30 @@ class ImportPlan:
             raise PlanError(str(error)) from None
         for name in (*self.columns, *self.constants):
             check_field(self.kind, name)
-        if self.kind != "conversion" and (self.group_by or self.items_total):
-            raise PlanError("group_by: only conversions have several rows an order (--kind conversion)")
-        if self.kind != "conversion" and (self.refunded or self.refunded_when):
-            raise PlanError("refunded: only conversions have refunds (--kind conversion)")
-        if self.thousands is not None and self.thousands not in _THOUSANDS:
-            raise PlanError("thousands: must be one of , . ' _ space")
-        if self.thousands == ("," if self.decimal_comma else "."):
-            raise PlanError(f"thousands: {self.thousands} is the decimal mark (--decimal-comma changes it)")
-        if self.sum_values and not self.group_by:
-            raise PlanError("sum_values: needs the column of the order number (--group-by)")
+        self._check_orders()
+        self._check_amounts()
         formats = (self.time_format,) if isinstance(self.time_format, str) else self.time_format
         known = {"iso"} if len(formats) > 1 else {"iso", *TIME_UNITS}
         if not formats or not all(each in known or _is_pattern(each) for each in formats):
             raise PlanError("time format: must be iso, s, ms, us, or a pattern such as %d.%m.%Y %H:%M:%S")
+
+    def _check_orders(self) -> None:
+        for name in self.item_parts:
+            if name not in {*item_parts(), LINE_TOTAL}:
+                known = ", ".join((*item_parts(), LINE_TOTAL))
+                raise PlanError(f"item_parts: an item has no part {name}; it has {known}")
+        if self.kind != "conversion" and (self.group_by or self.items_total or self.item_lists):
+            raise PlanError("group_by: only conversions have several rows an order (--kind conversion)")
+        if self.kind != "conversion" and (self.refunded or self.refunded_when):
+            raise PlanError("refunded: only conversions have refunds (--kind conversion)")
+        if self.sum_values and not self.group_by:
+            raise PlanError("sum_values: needs the column of the order number (--group-by)")
+
+    def _check_amounts(self) -> None:
+        if self.thousands is not None and self.thousands not in _THOUSANDS:
+            raise PlanError("thousands: must be one of , . ' _ space")
+        if self.thousands == ("," if self.decimal_comma else "."):
+            raise PlanError(f"thousands: {self.thousands} is the decimal mark (--decimal-comma changes it)")
 
 
 def _is_pattern(text: str) -> bool:
@@ -246,8 +272,15 @@ def plan_from(document: Mapping[str, Any], command_line: Mapping[str, Any]) -> I
         refunded_at=_text(part["refunded_at"]),
         thousands=_text(part["thousands"]),
         assumed_thousands=_text(part["assumed_thousands"]),
+        item_lists=_texts("item_lists", part["item_lists"], "columns"),
+        item_parts={name: _texts("item_parts", names, "names") for name, names in (part["item_parts"] or {}).items()},
+        event_id_of=_texts("event_id_of", part["event_id_of"], "columns"),
+        prefixes=part["prefixes"] or {},
+        lowercase=_texts("lowercase", part["lowercase"], "fields"),
+        empty=frozenset(_texts("empty", part["empty"], "texts")),
         items_total=_texts("items_total", part["items_total"], "columns"),
         sum_values=part["sum_values"] is True,
+        only_mapped=part["only_mapped"] is True,
         decimal_comma=part["decimal_comma"] is True,
     )
 

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import IO, Any, BinaryIO, Literal, NamedTuple, Self, cast
 
 from .avro_container import AvroContainer, AvroError
+from .header import delimiter_of, read_above
 from .signatures import AVRO, HEAD_BYTES, binary_kind, encoding_of_mark, looks_binary
 
 Format = Literal["csv", "tsv", "jsonl", "avro"]
@@ -70,7 +71,8 @@ class SourceFile:
     Args:
         path: the file; CSV and JSON lines may be compressed by gzip.
         file_format: its format; by its name when not given.
-        delimiter: between the cells of CSV.
+        delimiter: between the cells of CSV: a character, ``tab``, or ``auto``; see ``header``.
+        skip_lines: how many lines above the header to leave out.
         encoding: of CSV and JSON lines; by its byte order mark, else UTF-8, when not given.
 
     Raises:
@@ -83,13 +85,18 @@ class SourceFile:
         file_format: Format | None = None,
         delimiter: str | None = None,
         encoding: str | None = None,
+        skip_lines: int = 0,
     ) -> None:
         self.format = file_format or format_of(path)
         self._name = path.name
-        self._delimiter = delimiter or ("\t" if self.format == "tsv" else ",")
         self._encoding = encoding
-        if len(self._delimiter) != 1:
-            raise FileError("the delimiter must be one character")
+        self._skip_lines = skip_lines
+        self.timezone: str | None = None
+        """The zone of times without one, when the file names it above its header."""
+        try:
+            self._delimiter = delimiter_of(delimiter)
+        except ValueError as error:
+            raise FileError(str(error)) from None
         try:
             self.size = path.stat().st_size
             self._raw: BinaryIO = path.open("rb")
@@ -166,7 +173,14 @@ class SourceFile:
         csv.field_size_limit(MOST_CHARACTERS)
         name = self._name
         lines = _BoundedLines(text, name)
-        reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
+        try:
+            usual = "\t" if self.format == "tsv" else ","
+            above = read_above(lines.next_line, self._delimiter, usual, self._skip_lines)
+        except (OSError, EOFError, zlib.error, UnicodeError) as error:
+            raise FileError(f"{name}: line 1: the rest cannot be read: {_reason(error)}") from None
+        self.timezone = above.timezone
+        lines.push(above.first)
+        reader = csv.reader(lines, delimiter=above.delimiter, strict=True)
         header: list[str] = []
         try:
             while not any(header):  # empty lines above the header, as Excel leaves them
@@ -188,7 +202,7 @@ class SourceFile:
         if any("\0" in column for column in header):
             raise FileError(f"{name}: the file is binary, or of another encoding (--encoding)")
         self.columns = tuple(filter(None, header))
-        return _csv_rows(reader, header, lines)
+        return _csv_rows(reader, header, lines, above.lines)
 
     def _open_avro(self) -> Iterator[Row]:
         try:
@@ -203,15 +217,16 @@ class SourceFile:
         return _avro_rows(container, self._name)
 
 
-def _csv_rows(reader: Any, header: list[str], lines: _BoundedLines) -> Iterator[Row]:
+def _csv_rows(reader: Any, header: list[str], lines: _BoundedLines, above: int) -> Iterator[Row]:
     columns, empty = len(header), 0
     while True:
-        line = reader.line_num + 1
+        line = above + reader.line_num + 1
         lines.begin_row()
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            upto = f" (up to line {reader.line_num})" if reader.line_num > line else ""
+            last = above + reader.line_num
+            upto = f" (up to line {last})" if last > line else ""
             yield Row(line, {}, f"is no row of CSV: {error}{upto}")
             continue
         except (EOFError, OSError, zlib.error, UnicodeError) as error:
@@ -250,6 +265,16 @@ class _BoundedLines:
         self._text, self._name = text, name
         self._left = _MAX_ROW_CHARACTERS
         self.number = 0
+        self._pushed = ""
+
+    def push(self, line: str) -> None:
+        """Give a line back, to be read again."""
+        self._pushed = line
+
+    def next_line(self) -> str:
+        """Return the next line, empty at the end of the file; each counts as a row."""
+        self.begin_row()
+        return next(self, "")
 
     def begin_row(self) -> None:
         """Count the characters of the row that begins now."""
@@ -259,6 +284,9 @@ class _BoundedLines:
         return self
 
     def __next__(self) -> str:
+        if self._pushed:
+            written, self._pushed = self._pushed, ""
+            return written
         written = self._text.readline(self._left + 1)
         if not written:
             raise StopIteration

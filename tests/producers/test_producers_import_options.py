@@ -87,7 +87,7 @@ def test_rows_that_are_left_out_are_counted(tmp_path: Path) -> None:
                  "--constant", "currency=EUR"]  # fmt: skip
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    assert "3 rows: 1 could be published, 0 rejected\n2 were left out by --where" in result.stdout
+    assert "3 rows: 1 could be published, 0 rejected\n2 left out by --where" in result.stdout
     result = CliRunner().invoke(app, [*arguments, "--where", "State=paid"])
     assert result.exit_code == 2
     assert "column State: the file has no such column" in result.stderr

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from attributary.cli.tables import safe
+from attributary.cli.tables import plural, safe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,9 +36,9 @@ def print_report(job: FileImport, file: Path, rejects: Path, *, dry_run: bool, k
     orders = f", {progress.orders:,} orders" if key_column is not None else ""
     typer.echo(f"{progress.rows:,} rows{orders}: {progress.accepted:,} {verb}, {progress.rejected:,} rejected")
     if progress.corrections:
-        typer.echo(f"{progress.corrections:,} orders were restated for what was refunded")
+        typer.echo(f"{plural(progress.corrections, 'restatement')} beside them, for what was refunded")
     if progress.unwanted:
-        typer.echo(f"{progress.unwanted:,} were left out by --where or the preset")
+        typer.echo(f"{progress.unwanted:,} left out by --where or the preset")
     if progress.internal:
         typer.echo(f"{progress.internal:,} of them are page views inside a visit, which are no touchpoints")
     for line in _reasons(job.reasons, file.name):

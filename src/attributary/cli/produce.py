@@ -4,12 +4,30 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from attributary.cli import exits
 from attributary.cli.import_report import print_report
+from attributary.cli.mapping_options import (
+    ConstantOption,
+    DecimalCommaOption,
+    DelimiterOption,
+    EncodingOption,
+    FormatOption,
+    GroupByOption,
+    Kind,
+    MapOption,
+    MappingOption,
+    PresetOption,
+    SkipLinesOption,
+    ThousandsOption,
+    TimeFormatOption,
+    TimezoneOption,
+    WhereOption,
+    command_line,
+)
 from attributary.cli.publishing import open_producer
 from attributary.cli.tables import safe
 
@@ -23,9 +41,6 @@ if TYPE_CHECKING:
 EXIT_SOME_REJECTED = 3
 _PROGRESS_ROWS = 500
 
-Kind = Literal["touchpoint", "conversion", "identity_link"]
-Format = Literal["csv", "tsv", "jsonl", "avro"]
-
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -35,49 +50,35 @@ def register(app: typer.Typer) -> None:
 def produce(
     file: Annotated[Path, typer.Argument(help="CSV, TSV, JSON lines (each also .gz) or an Avro container.")],
     *,
-    kind: Annotated[Kind | None, typer.Option(help="What a row is. Default: touchpoint.")] = None,
+    kind: Annotated[Kind | None, typer.Option(help="What a row is. Default: touchpoint, or the preset's.")] = None,
     tenant: Annotated[str, typer.Option(help="Tenant of rows that name none.")] = "",
-    map_: Annotated[
-        list[str] | None,
-        typer.Option("--map", help="our_field=their_column; may be repeated. See docs/how-to/publish.md."),
+    preset: PresetOption = None,
+    map_: MapOption = None,
+    constant: ConstantOption = None,
+    mapping: MappingOption = None,
+    where: WhereOption = None,
+    time_format: TimeFormatOption = None,
+    timezone: TimezoneOption = None,
+    decimal_comma: DecimalCommaOption = False,
+    thousands: ThousandsOption = None,
+    group_by: GroupByOption = None,
+    sum_values: Annotated[
+        bool, typer.Option("--sum-values", help="With --group-by: the value of an order is the sum over its rows.")
+    ] = False,
+    items_total: Annotated[
+        list[str] | None, typer.Option(help="Column of what the items cost; several are added. A difference is said.")
     ] = None,
-    constant: Annotated[
-        list[str] | None, typer.Option(help="our_field=text for rows that have no value; may be repeated.")
-    ] = None,
-    mapping: Annotated[Path | None, typer.Option(help="YAML file with map, constant, time_format, ...")] = None,
-    time_format: Annotated[
-        str | None, typer.Option(help="iso, s, ms, us (since 1970), or a pattern: '%d.%m.%Y %H:%M'. Default: iso.")
-    ] = None,
-    timezone: Annotated[str | None, typer.Option(help="Zone of times that name none, e.g. Europe/Berlin.")] = None,
-    decimal_comma: Annotated[bool, typer.Option("--decimal-comma", help="Amounts are written 19,99.")] = False,
+    refunded: Annotated[str | None, typer.Option(help="Column of what was refunded: the order is restated.")] = None,
+    refunded_at: Annotated[str | None, typer.Option(help="Column of the time of the refund.")] = None,
     own_domain: Annotated[
         list[str] | None,
         typer.Option(help="A domain of yours; may be repeated. Views that come from it are no touch."),
     ] = None,
-    group_by: Annotated[
-        str | None, typer.Option(help="Column of the order number: adjacent rows with one number are one conversion.")
-    ] = None,
-    sum_values: Annotated[
-        bool, typer.Option("--sum-values", help="With --group-by: the value of an order is the sum over its rows.")
-    ] = False,
-    where: Annotated[
-        list[str] | None, typer.Option(help="COLUMN=VALUE or COLUMN!=VALUE: rows that count. May be repeated.")
-    ] = None,
-    refunded: Annotated[str | None, typer.Option(help="Column of what was refunded: the order is restated.")] = None,
-    refunded_at: Annotated[str | None, typer.Option(help="Column of the time of the refund.")] = None,
-    thousands: Annotated[
-        str | None, typer.Option(help="Separator of thousands in amounts: a comma, a point, an apostrophe, or: space.")
-    ] = None,
-    items_total: Annotated[
-        list[str] | None, typer.Option(help="Column of what the items cost; several are added. A difference is said.")
-    ] = None,
     region: Annotated[str | None, typer.Option(help="Country of phone numbers without a country code: DE.")] = None,
-    file_format: Annotated[Format | None, typer.Option("--format", help="Default: by the file's name.")] = None,
-    delimiter: Annotated[str | None, typer.Option(help="Between the cells of CSV. Default: comma.")] = None,
-    encoding: Annotated[
-        str | None,
-        typer.Option(help="Of CSV and JSON lines, e.g. cp1252. Default: by its byte order mark, else UTF-8."),
-    ] = None,
+    file_format: FormatOption = None,
+    delimiter: DelimiterOption = None,
+    encoding: EncodingOption = None,
+    skip_lines: SkipLinesOption = 0,
     skip: Annotated[int, typer.Option(min=0, help="Rows to leave out at the start: go on behind them.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Import so many rows at most.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every row, publish nothing.")] = False,
@@ -94,36 +95,24 @@ def produce(
     Example: attributary produce orders.csv --kind conversion --tenant acme --map value=total --map order_id=number
     --map occurred_at=date --timezone Europe/Berlin --constant currency=EUR --constant conversion_type=purchase
     """
-    from attributary.producers.importer.mapping import RowMapper
-    from attributary.producers.importer.plan import PlanError, plan_from, read_mapping_file
-    from attributary.producers.importer.rows import FileError, SourceFile
+    from attributary.producers.importer.opening import open_file
+    from attributary.producers.importer.plan import PlanError
+    from attributary.producers.importer.rows import FileError
     from attributary.producers.importer.run import FileImport, RejectsFile
 
-    command_line = {
-        "kind": kind,
-        "map": map_,
-        "constant": constant,
-        "time_format": time_format,
-        "timezone": timezone,
-        "decimal_comma": decimal_comma,
-        "own_domains": own_domain,
-        "group_by": group_by,
-        "sum_values": sum_values,
-        "items_total": items_total,
-        "where": where,
-        "refunded": refunded,
-        "refunded_at": refunded_at,
-        "thousands": thousands,
-    }
+    options = command_line(
+        map_, kind=kind, preset=preset, constant=constant, mapping=mapping, where=where, time_format=time_format,
+        timezone=timezone, decimal_comma=decimal_comma, thousands=thousands, group_by=group_by, sum_values=sum_values,
+        items_total=items_total, refunded=refunded, refunded_at=refunded_at, own_domains=own_domain,
+        delimiter=delimiter, encoding=encoding, skip_lines=skip_lines,
+    )  # fmt: skip
     with ExitStack() as opened:
         try:
-            document = read_mapping_file(mapping) if mapping else {}
-            plan = plan_from(document, command_line)
-            source = opened.enter_context(SourceFile(file, file_format, delimiter, encoding))
-            mapper = RowMapper(plan, source.columns)
+            source, plan, mapper, document = open_file(file, options, file_format)
         except (PlanError, FileError) as error:
             typer.echo(safe(str(error)), err=True)
             raise typer.Exit(exits.USAGE) from None
+        opened.callback(source.close)
         if unused := mapper.unused_columns():
             typer.echo(f"columns that are not used: {', '.join(map(safe, unused))}", err=True)
         if mapper.reads_referrers and not plan.own_domains:

@@ -1,0 +1,71 @@
+"""A file is opened under a preset, a mapping file and a command line: one way for every command that takes files.
+
+Invariant: what the command line says goes before the mapping file, that before the preset; a time zone that the file
+names itself goes before those of a mapping file and a preset, but not before the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from attributary.producers.importer.mapping import RowMapper
+from attributary.producers.importer.plan import ImportPlan, PlanError, plan_from, read_mapping_file
+from attributary.producers.importer.presets import fitted, merged, preset
+from attributary.producers.importer.rows import FileError, Format, SourceFile
+
+
+class OpenFile(NamedTuple):
+    """A file that is ready to be read; close ``source``."""
+
+    source: SourceFile
+    plan: ImportPlan
+    mapper: RowMapper
+    document: dict[str, Any]  # the mapping that counts, with tenant and region
+
+
+def open_file(path: Path, command_line: Mapping[str, Any], file_format: Format | None = None) -> OpenFile:
+    """Open a file.
+
+    Args:
+        path: the file.
+        command_line: parts of a mapping file as options give them, and ``mapping``, the path of a mapping file; None or
+            empty: not given.
+        file_format: its format; by its name when not given.
+
+    Raises:
+        PlanError: the mapping cannot be used.
+        FileError: the file cannot be read.
+    """
+    given = command_line.get("mapping")
+    written = read_mapping_file(Path(given)) if given else {}
+    name = command_line.get("preset") or written.get("preset")
+    kind = command_line.get("kind") or written.get("kind")
+    below = preset(str(name), kind) if name else {}
+
+    def part(wanted: str) -> Any:
+        return command_line.get(wanted) or written.get(wanted) or below.get(wanted)
+
+    skip_lines = part("skip_lines") or 0
+    if not isinstance(skip_lines, int) or skip_lines < 0:
+        raise PlanError("skip_lines: must be a number of lines")
+    source = SourceFile(path, file_format, part("delimiter"), part("encoding"), skip_lines)
+    try:
+        document = merged(fitted(below, source.columns), written) if name else dict(written)
+        if source.timezone is not None and not command_line.get("timezone"):
+            document["timezone"] = source.timezone
+        plan = plan_from(document, _conditions_merged(document, command_line))
+        return OpenFile(source, plan, RowMapper(plan, source.columns), document)
+    except (PlanError, FileError):
+        source.close()
+        raise
+
+
+def _conditions_merged(document: Mapping[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the command line with the conditions of the mapping on columns that it does not name."""
+    try:
+        where = merged({"where": document.get("where")}, {"where": command_line.get("where")})["where"]
+    except ValueError as error:
+        raise PlanError(str(error)) from None
+    return {**command_line, "where": where}
