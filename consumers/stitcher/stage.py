@@ -3,12 +3,16 @@
 Invariant (architecture, "Stitcher batch"): every record of a batch is stored in Postgres or handed on as a dead letter
 before its offset is committed; a replay of any part of the batch stores nothing twice and issues a command again only
 for the versions that the replayed records themselves raised.
+
+Bounds: a batch of more than 64 MiB, or whose touchpoints are in reach of too many conversions (``Limits``), is cut to
+its first records, and the others are the next batch.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import structlog
 
@@ -34,8 +38,8 @@ from attributary.schemas.topics import COMMANDS, CONVERSIONS, IDENTITIES, TOUCHP
 
 from . import metrics
 from .decode import Decoder, StitchBatch
-from .stitch import Stitched, stitch
-from .transaction import Bounds, Key, LockSetGrewError
+from .stitch import Limits, Stitched, stitch
+from .transaction import BatchTooCostlyError, Bounds, Key, LockSetGrewError
 
 register_points("stitcher_in_store", "stitcher_before_pg_commit", "stitcher_after_pg_commit")
 
@@ -44,6 +48,17 @@ _log = structlog.get_logger()
 GROUP = "attribution.stitcher"
 _MAX_TRIES = 10
 _SHOWN = 5  # of many, in a log line
+_MAX_BYTES = 64 << 20  # of the values of a batch; decoded and copied they take several times as much
+
+
+def _within_bytes(batch: Sequence[Record]) -> int:
+    """Return how many of the first records may be processed at once: at least one."""
+    total = 0
+    for number, record in enumerate(batch):
+        total += len(record.value or b"")
+        if total > _MAX_BYTES and number:
+            return number
+    return len(batch)
 
 
 class StitcherStage:
@@ -67,6 +82,7 @@ class StitcherStage:
     topics = (TOUCHPOINTS, CONVERSIONS, IDENTITIES)
     output_topics = (COMMANDS,)
     max_records = 100_000
+    _limits = Limits()
 
     def __init__(
         self,
@@ -91,22 +107,35 @@ class StitcherStage:
             self._pinned = fetch_policies(connection)
 
     def handle(self, batch: Sequence[Record]) -> Outcome:
-        """Store the batch in one transaction and return its commands and dead letters."""
+        """Store the batch, or the first records of one that costs too much, in one transaction."""
+        taken = _within_bytes(batch)
+        while True:
+            try:
+                outcome = self._handle(batch[:taken], None if taken == 1 else self._limits)
+            except BatchTooCostlyError:
+                taken //= 2
+            else:
+                outcome.taken = taken if taken < len(batch) else None
+                return outcome
+
+    def _handle(self, batch: Sequence[Record], limits: Limits | None) -> Outcome:
         with map_errors(), timed(self.name, "decode"):
             decoded = self._decoder.decode(batch)
         check_poison_share(decoded.dead_letters, len(batch), self._max_poison_share)
         try:
-            stitched = self._stitch(decoded, batch)
+            stitched = self._stitch(decoded, batch, limits)
         except UNSTORABLE:
-            decoded = self._without_unstorable(batch)
+            decoded = self._without_unstorable(batch, limits)
             check_poison_share(decoded.dead_letters, len(batch), self._max_poison_share)
-            stitched = self._stitch(decoded, batch)
+            stitched = self._stitch(decoded, batch, limits)
         self._count(stitched)
         with timed(self.name, "commands"):
             messages = [self._command(version) for version in stitched.versions]
         return Outcome(messages, decoded.dead_letters)
 
-    def _stitch(self, decoded: StitchBatch, batch: Sequence[Record], *, is_trial: bool = False) -> Stitched:
+    def _stitch(
+        self, decoded: StitchBatch, batch: Sequence[Record], limits: Limits | None, *, is_trial: bool = False
+    ) -> Stitched:
         more_keys: dict[Key, Bounds] = {}
         positions = {(record.topic, record.partition): record.offset + 1 for record in batch}
         events = (decoded.touchpoints, decoded.conversion_events, decoded.links)
@@ -114,7 +143,7 @@ class StitcherStage:
             try:
                 with map_errors(), timed(self.name, "store"), self._store.transaction(*events) as transaction:
                     crash_at("stitcher_in_store")
-                    stitched = stitch(transaction, decoded, self._policy, more_keys, self._pinned)
+                    stitched = stitch(transaction, decoded, self._policy, more_keys, self._pinned, limits)
                     if is_trial:
                         raise TrialDoneError  # noqa: TRY301  # the way to roll back a transaction block
                     self._positions.check(transaction.record_positions(GROUP, positions))
@@ -129,18 +158,18 @@ class StitcherStage:
                 return stitched
         raise Retry("other writers kept changing the same events", 0.1)
 
-    def _without_unstorable(self, batch: Sequence[Record]) -> StitchBatch:
+    def _without_unstorable(self, batch: Sequence[Record], limits: Limits | None) -> StitchBatch:
         """Decode without the records that Postgres refuses: found by rule, then, what the rules miss, by trial."""
         with map_errors():
-            rejected = bisect_rejected(batch, self._trial)
+            rejected = bisect_rejected(batch, partial(self._trial, limits=limits))
             places = {letter.record.place for letter in rejected}
             decoded = self._strict_decoder.decode([record for record in batch if record.place not in places])
         decoded.dead_letters += rejected
         return decoded
 
-    def _trial(self, records: Sequence[Record]) -> Exception | None:
+    def _trial(self, records: Sequence[Record], limits: Limits | None) -> Exception | None:
         try:
-            self._stitch(self._strict_decoder.decode(records), records, is_trial=True)
+            self._stitch(self._strict_decoder.decode(records), records, limits, is_trial=True)
         except UNSTORABLE as error:
             return error
         return None

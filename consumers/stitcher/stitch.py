@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -39,9 +41,22 @@ from attributary.consumers.store.events.rows import (
 from .contents import Settled, settle
 from .decode import StitchBatch, link_candidates
 from .policies import Policies
-from .transaction import LOCKS_ONLY, Bounds, Key, LockSetGrewError, Transaction
+from .transaction import LOCKS_ONLY, BatchTooCostlyError, Bounds, Key, LockSetGrewError, Transaction
 
 Row = TypeVar("Row", bound=EventRow)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a batch of more than one record may cost; above it the stage stitches fewer records at once.
+
+    Attributes:
+        conversions: in reach of the batch's new touchpoints.
+        pairs: touchpoints of a person times conversions in their reach, summed over the people.
+    """
+
+    conversions: int = 20_000
+    pairs: int = 20_000_000
 
 
 @dataclass(slots=True)
@@ -67,6 +82,7 @@ def stitch(
     policy: LookbackPolicy,
     more_keys: Mapping[Key, Bounds],
     pinned: Mapping[str, LookbackPolicy] = MappingProxyType({}),
+    limits: Limits | None = None,
 ) -> Stitched:
     """Stitch one batch inside a transaction.
 
@@ -76,8 +92,10 @@ def stitch(
         policy: the lookback policy in force.
         more_keys: people to lock beyond those of the batch, from a try before.
         pinned: policies that versions may pin, by version.
+        limits: what the batch may cost; None: whatever it costs.
 
     Raises:
+        BatchTooCostlyError: stitch a smaller batch in a new transaction.
         LockSetGrewError: try again in a new transaction, with its keys added to ``more_keys``.
     """
     out = Stitched()
@@ -120,7 +138,7 @@ def stitch(
     causes = _Causes()
     _by_moves(transaction, moves, fresh_rows, causes)
     _by_displacement(transaction, touches.displaced, causes)
-    _by_touchpoints(transaction, batch.touchpoints, touches, Policies(policy, pinned), causes, out)
+    _by_touchpoints(transaction, batch.touchpoints, touches, Policies(policy, pinned), causes, out, limits)
     fresh_events = _pick(batch.conversion_events, events.fresh)
     latest = _latest(fresh_events)
     about = latest.keys() | changed_conversions
@@ -249,17 +267,30 @@ def _by_touchpoints(
     policies: Policies,
     causes: _Causes,
     out: Stitched,
+    limits: Limits | None,
 ) -> None:
     """A new touchpoint changes the conversions of its person that it counts for.
 
     Conversions that this batch moves to the person are causes by their move already.
+
+    Raises:
+        BatchTooCostlyError: more than ``limits`` allow.
     """
-    for found in transaction.conversions_touched(policies.longest_window_micros, touches.idle):
-        row = rows[found.touch]
-        if policies.may_count(row, found):
-            causes.add((row.tenant_id, found.conversion_id), "late_touchpoint", row)
-        elif policies.is_too_late(row, found):
-            out.too_late += 1
+    window = policies.longest_window_micros
+    people = transaction.people_touched(window, touches.idle)
+    if limits is not None and (
+        sum(person.conversions for person in people) > limits.conversions
+        or sum(person.conversions * len(person.touches) for person in people) > limits.pairs
+    ):
+        raise BatchTooCostlyError
+    found = transaction.conversions_touched(people, window)
+    for number, conversions in groupby(found, key=attrgetter("person")):
+        person = people[number]
+        newest_first = sorted((rows[seq] for seq in person.touches), key=_arrival, reverse=True)
+        counting, too_late = policies.counting(newest_first, list(conversions))
+        out.too_late += too_late
+        for conversion, row in counting:
+            causes.add((person.tenant_id, conversion.conversion_id), "late_touchpoint", row)
 
 
 def _latest(rows: Sequence[ConversionEventRow]) -> dict[Key, ConversionEventRow]:

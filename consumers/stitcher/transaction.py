@@ -21,6 +21,7 @@ from attributary.consumers.store.events.rows import (
     RaisedVersion,
     StoredEvent,
     TouchedConversion,
+    TouchedPerson,
 )
 
 Key = tuple[str, str]
@@ -49,7 +50,10 @@ class Transaction(Protocol):
     def users_linked(self, anonymous_ids: Sequence[Key]) -> list[Key]: ...  # noqa: D102
     def apply_links(self, candidates: Sequence[LinkCandidate]) -> list[IdentityMove]: ...  # noqa: D102
     def recompute_owners(self, anonymous_ids: Sequence[Key]) -> list[IdentityMove]: ...  # noqa: D102
-    def conversions_touched(self, longest_window_micros: int, skip: Collection[int]) -> list[TouchedConversion]: ...  # noqa: D102
+    def people_touched(self, longest_window_micros: int, skip: Collection[int]) -> list[TouchedPerson]: ...  # noqa: D102
+    def conversions_touched(  # noqa: D102
+        self, people: Sequence[TouchedPerson], longest_window_micros: int
+    ) -> list[TouchedConversion]: ...
     def conversions_of_people(self, keys: Collection[Key]) -> list[Key]: ...  # noqa: D102
     def conversions_of_identities(self, keys: Collection[Key]) -> list[Key]: ...  # noqa: D102
     def lock_conversions(self, opening: Collection[Key], others: Collection[Key]) -> None: ...  # noqa: D102
@@ -69,3 +73,7 @@ class LockSetGrewError(Exception):
     def __init__(self, keys: Mapping[Key, Bounds]) -> None:
         super().__init__(f"{len(keys)} more people to lock")
         self.keys = keys
+
+
+class BatchTooCostlyError(Exception):
+    """The batch's touchpoints are in reach of too many conversions: roll back and stitch a smaller batch."""

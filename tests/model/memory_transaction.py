@@ -24,6 +24,7 @@ from attributary.consumers.store.events.rows import (
     RaisedVersion,
     StoredEvent,
     TouchedConversion,
+    TouchedPerson,
     TouchpointRow,
 )
 
@@ -261,27 +262,33 @@ class MemoryTransaction:
         self._write(store)
         return [move for move in moves if (move.old_user_id or "") != move.new_user_id]
 
-    def conversions_touched(self, longest_window_micros: int, skip: Collection[int]) -> list[TouchedConversion]:
-        tables, found, skipped = self._read(), [], set(skip)
+    def people_touched(self, longest_window_micros: int, skip: Collection[int]) -> list[TouchedPerson]:
+        tables, found, skipped = self._read(), dict[Key, list[int]](), set(skip)
         for seq, touch in enumerate(self._touchpoints):
-            if seq in skipped or touch.is_bot:
-                continue
-            person = tables.person(touch.tenant_id, touch.identity_key)
-            for (tenant, conversion_id), row in sorted(tables.conversions.items()):
-                state = row.state
-                in_reach = touch.occurred_at <= state.converted_at <= touch.occurred_at + longest_window_micros
-                if tenant == touch.tenant_id and state.journey_key == person and in_reach:
-                    found.append(
-                        TouchedConversion(
-                            seq,
-                            conversion_id,
-                            state.conversion_type,
-                            state.converted_at,
-                            state.received_at,
-                            row.policy_version,
-                        )
-                    )
-        return found
+            if seq not in skipped and not touch.is_bot:
+                person = (touch.tenant_id, tables.person(touch.tenant_id, touch.identity_key))
+                found.setdefault(person, []).append(seq)
+        people = []
+        for key, seqs in found.items():
+            times = [self._touchpoints[seq].occurred_at for seq in seqs]
+            touched = TouchedPerson(*key, min(times), max(times), seqs, 0)
+            if reached := self.conversions_touched([touched], longest_window_micros):
+                people.append(touched._replace(conversions=len(reached)))
+        return people
+
+    def conversions_touched(
+        self, people: Sequence[TouchedPerson], longest_window_micros: int
+    ) -> list[TouchedConversion]:
+        return [
+            TouchedConversion(
+                number, conversion_id, row.state.conversion_type, row.state.converted_at, row.state.received_at,
+                row.policy_version,
+            )
+            for number, person in enumerate(people)
+            for (tenant, conversion_id), row in sorted(self._read().conversions.items())
+            if (tenant, row.state.journey_key) == (person.tenant_id, person.journey_key)
+            and person.first_at <= row.state.converted_at <= person.last_at + longest_window_micros
+        ]  # fmt: skip
 
     def conversions_of_people(self, keys: Collection[Key]) -> list[Key]:
         wanted = set(keys)

@@ -22,6 +22,7 @@ from attributary.consumers.auditor import stage as auditing
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.stitcher import stage as stitching
 from attributary.consumers.stitcher.decode import Decoder
+from attributary.consumers.stitcher.stitch import Limits
 from attributary.consumers.sweeper import sweep as sweeping
 from tests.expected_results import codec
 from tests.model.events import models, policy
@@ -72,6 +73,8 @@ class Session:
 
 class ModelStitcher(stitching.StitcherStage):
     """The stitcher without a connection to open."""
+
+    _limits = Limits(conversions=1, pairs=2)  # small, so that batches are cut
 
     def __init__(self, session: Session) -> None:
         self._codec = codec()

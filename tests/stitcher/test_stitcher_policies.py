@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from attributary.attribution_core.domain.lookback import LookbackPolicy
+from attributary.consumers.stitcher import policies as policies_module
 from attributary.consumers.stitcher.decode import Decoder
 from attributary.consumers.stitcher.policies import Policies
 from attributary.consumers.store.events.rows import TouchedConversion
@@ -55,3 +60,54 @@ def test_which_policies_are_asked(pinned: int, known: tuple[int, ...], *, expect
     policies = Policies(policy(7), {policy(days).version: policy(days) for days in known})
     assert policies.may_count(row, found) is expected
     assert policies.longest_window_micros == max(7, *known, 0) * DAY_US
+
+
+POLICIES = [
+    LookbackPolicy.parse(
+        {"name": "p", "lateness_days": lateness, "inactivity_days": 30, "windows": [{"days": days}, *more]}
+    )
+    for days, lateness, more in (
+        (7, 2, [{"interaction": "view", "days": 1}]),
+        (3, 4, [{"conversion_type": "signup", "days": 9}, {"channel": "email", "days": 0}]),
+    )
+]
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_many_pairs_are_decided_as_few_are(data: st.DataObject) -> None:
+    days = st.integers(0, 20).map(lambda half: START_US + half * DAY_US // 2)
+    (blank,) = Decoder(codec()).decode(records([touch("t1", 0)])).touchpoints
+    rows = [
+        blank._replace(occurred_at=at, received_at=at + delay, channel=channel, interaction=interaction)
+        for at, delay, channel, interaction in data.draw(
+            st.lists(
+                st.tuples(
+                    days, st.sampled_from([0, DAY_US, 5 * DAY_US]), st.sampled_from(["email", "direct"]),
+                    st.sampled_from(["click", "view"]),
+                ),
+                min_size=1, max_size=6,
+            )
+        )
+    ]  # fmt: skip
+    versions = [POLICIES[0].version, POLICIES[1].version, "unknown"]
+    conversions = [
+        TouchedConversion(0, f"c{number}", kind, at, at + delay, version)
+        for number, (kind, at, delay, version) in enumerate(
+            data.draw(
+                st.lists(
+                    st.tuples(
+                        st.sampled_from(["purchase", "signup", "other"]), days, st.sampled_from([0, DAY_US]),
+                        st.sampled_from(versions),
+                    ),
+                    max_size=6,
+                )
+            )
+        )
+    ]  # fmt: skip
+    policies = Policies(POLICIES[0], {POLICIES[1].version: POLICIES[1]})
+    few = policies.counting(rows, conversions)
+    with patch.object(policies_module, "_FEW_PAIRS", -1), patch.object(policies_module, "_MAX_CELLS", 8):
+        many = policies.counting(rows, conversions)
+    assert sorted(many[0]) == sorted(few[0])
+    assert many[1] == few[1]

@@ -5,7 +5,7 @@ Times are integer microseconds UTC. ``Place`` is where a record stands in Kafka.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, USER_PREFIX
@@ -148,10 +148,21 @@ class IdentityMove(NamedTuple):
         return USER_PREFIX + self.new_user_id if self.new_user_id else ANONYMOUS_PREFIX + self.anonymous_id
 
 
-class TouchedConversion(NamedTuple):
-    """A conversion in reach of a new touchpoint."""
+class TouchedPerson(NamedTuple):
+    """A person with new touchpoints and with conversions in their reach."""
 
-    touch: int  # index of the touchpoint in the batch
+    tenant_id: str
+    journey_key: str
+    first_at: int  # event times of the earliest and the latest of the touchpoints
+    last_at: int
+    touches: Sequence[int]  # indexes of the touchpoints in the batch
+    conversions: int  # how many
+
+
+class TouchedConversion(NamedTuple):
+    """A conversion in reach of new touchpoints of its person."""
+
+    person: int  # index of the person
     conversion_id: str
     conversion_type: str
     converted_at: int

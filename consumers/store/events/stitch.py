@@ -40,6 +40,7 @@ from .rows import (
     RaisedVersion,
     StoredEvent,
     TouchedConversion,
+    TouchedPerson,
     TouchpointRow,
 )
 from .staging import copy_into
@@ -201,8 +202,8 @@ class StitchTransaction:
         self._connection.execute(sql.STORE_OWNERS_ANEW, parameters)
         return moves
 
-    def conversions_touched(self, longest_window_micros: int, skip: Collection[int]) -> list[TouchedConversion]:
-        """Return the conversions whose person and time are in reach of the staged touchpoints.
+    def people_touched(self, longest_window_micros: int, skip: Collection[int]) -> list[TouchedPerson]:
+        """Return the people of the staged touchpoints that have conversions in their reach.
 
         Args:
             longest_window_micros: no window is longer, microseconds.
@@ -210,7 +211,28 @@ class StitchTransaction:
         """
         if not self._counts[0]:
             return []
-        rows = self._connection.execute(sql.CONVERSIONS_TOUCHED, (longest_window_micros, list(skip))).fetchall()
+        parameters = {"window": longest_window_micros, "skip": list(skip)}
+        return [TouchedPerson(*row) for row in self._connection.execute(sql.PEOPLE_TOUCHED, parameters).fetchall()]
+
+    def conversions_touched(
+        self, people: Sequence[TouchedPerson], longest_window_micros: int
+    ) -> list[TouchedConversion]:
+        """Return the conversions of people in reach of their new touchpoints, by person.
+
+        Args:
+            people: as ``people_touched`` returned them.
+            longest_window_micros: as it was asked there.
+        """
+        if not people:
+            return []
+        parameters = {
+            "window": longest_window_micros,
+            "tenants": [person.tenant_id for person in people],
+            "keys": [person.journey_key for person in people],
+            "first": [person.first_at for person in people],
+            "last": [person.last_at for person in people],
+        }
+        rows = self._connection.execute(sql.CONVERSIONS_TOUCHED, parameters).fetchall()
         return [TouchedConversion(*row) for row in rows]
 
     def conversions_of_people(self, keys: Collection[Key]) -> list[Key]:

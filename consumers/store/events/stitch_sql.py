@@ -236,17 +236,31 @@ ON CONFLICT (tenant_id, anonymous_id) DO UPDATE SET
 """
 
 # "+ 0" keeps the time out of the choice of an index: without statistics the planner would look through all conversions
-# of a month instead of those of one person.
-CONVERSIONS_TOUCHED = """
-SELECT s.seq, c.conversion_id, c.conversion_type, c.converted_at_us, c.received_at_us, c.policy_version
-FROM stg_touch s
-LEFT JOIN attribution_identities i
-  ON s.identity_key < 'a;' AND i.tenant_id = s.tenant_id AND i.anonymous_id = substr(s.identity_key, 3)
-JOIN attribution_conversions c
-  ON c.tenant_id = s.tenant_id
- AND c.journey_key = CASE WHEN i.user_id IS NULL THEN s.identity_key ELSE 'u:' || i.user_id END
- AND c.converted_at_us + 0 BETWEEN s.occurred_at_us AND s.occurred_at_us + %s
-WHERE NOT s.is_bot AND s.seq <> ALL (%s::int4[])
+# of a month instead of those of one person. A row a person, and then a row a conversion, never one a pair of the two.
+_IN_REACH = """attribution_conversions c
+  {join} c.tenant_id = p.tenant_id AND c.journey_key = p.journey_key COLLATE "C"
+ AND c.converted_at_us + 0 BETWEEN p.first_us AND p.last_us + %(window)s"""
+PEOPLE_TOUCHED = f"""
+SELECT p.tenant_id, p.journey_key, p.first_us, p.last_us, p.seqs, c.conversions
+FROM (
+    SELECT s.tenant_id, CASE WHEN i.user_id IS NULL THEN s.identity_key ELSE 'u:' || i.user_id END AS journey_key,
+           min(s.occurred_at_us) AS first_us, max(s.occurred_at_us) AS last_us, array_agg(s.seq) AS seqs
+    FROM stg_touch s
+    LEFT JOIN attribution_identities i
+      ON s.identity_key < 'a;' AND i.tenant_id = s.tenant_id AND i.anonymous_id = substr(s.identity_key, 3)
+    WHERE NOT s.is_bot AND s.seq <> ALL (%(skip)s::int4[])
+    GROUP BY 1, 2
+) AS p
+CROSS JOIN LATERAL (SELECT count(*)::int4 AS conversions FROM {_IN_REACH.format(join="WHERE")}) AS c
+WHERE c.conversions > 0
+"""
+
+CONVERSIONS_TOUCHED = f"""
+SELECT p.seq::int4 - 1, c.conversion_id, c.conversion_type, c.converted_at_us, c.received_at_us, c.policy_version
+FROM unnest(%(tenants)s::text[], %(keys)s::text[], %(first)s::int8[], %(last)s::int8[])
+     WITH ORDINALITY AS p (tenant_id, journey_key, first_us, last_us, seq)
+JOIN {_IN_REACH.format(join="ON")}
+ORDER BY p.seq
 """
 
 CONVERSIONS_OF_PEOPLE = """
