@@ -9,10 +9,11 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
+from attributary.consumers.destinations.attempts import SenderOptions
 from attributary.consumers.destinations.destination import Moment, NotSent
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.destinations.prepare import prepare
-from attributary.consumers.destinations.sender import BatchSender, SenderOptions
+from attributary.consumers.destinations.sender import BatchSender, Shipment
 from attributary.consumers.destinations.transport import HttpTransport
 from attributary.consumers.store.deliveries.delivery import DeliveryKey, DeliveryState, NewDelivery, Source
 from attributary.producers.errors import InvalidRecord
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 TENANT = "client"
 _NOWHERE = Source("", 0, 0)
+# A client has few events, and its caller sees every rejection: only many without a delivery are doubted.
+_CREDIBLE_REJECTIONS = 19
 
 
 class EventFields(TypedDict, total=False):
@@ -105,7 +108,8 @@ class ClientSession:
         self._lock = threading.Lock()
         self._codec = Codec()
         self.transport = transport or HttpTransport()
-        self._sender = BatchSender(destination, self.transport, self._ledger, SenderOptions(budget=30.0), clock)
+        options = SenderOptions(budget=30.0, unproven=_CREDIBLE_REJECTIONS)
+        self._sender = BatchSender(destination, self.transport, self._ledger, options, clock)
 
     def close(self) -> None:
         """Close the connections."""
@@ -159,7 +163,7 @@ class ClientSession:
             self._ledger.claim(
                 [NewDelivery(keys[e.event_id], DeliveryState.PENDING, None, e.occurred_at, _NOWHERE) for e in events]
             )
-            settled = self._sender.deliver(self._account, events)
+            settled = self._sender.deliver([Shipment(self._account, events)])
         return {
             s.key.event_id: Receipt(s.key.event_id, s.state, s.reason, s.response_code, s.trace_id) for s in settled
         }

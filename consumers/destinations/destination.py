@@ -85,6 +85,9 @@ class PreparedEvent:
         resend_safe: True when the destination removes a second copy by itself.
         match_keys: names of the match keys in the event.
         remark: what was left out on the way, for the ledger; None when nothing was.
+        name: of the event at the destination.
+        order_key: ties a correction to what it corrects; empty: nothing is ever corrected.
+        is_correction: True for a correction: it goes after the other event of its key.
     """
 
     event_id: str
@@ -94,6 +97,9 @@ class PreparedEvent:
     resend_safe: bool = True
     match_keys: tuple[str, ...] = ()
     remark: str | None = None
+    name: str = ""
+    order_key: str = ""
+    is_correction: bool = False
 
 
 def joined_remarks(remarks: Iterable[str]) -> str | None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from attributary.consumers.store.deliveries.delivery import Count, Delivery, DeliveryKey, DeliveryState
+from attributary.consumers.store.deliveries.delivery import Count, Delivery, DeliveryKey, DeliveryState, Queue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from attributary.consumers.store.deliveries.delivery import DeliveryOutcome, NewDelivery
+    from attributary.consumers.store.deliveries.delivery import DeliveryOutcome, NewDelivery, Positions
 
 
 class MemoryLedger:
@@ -76,14 +76,22 @@ class MemoryLedger:
         rows.sort(key=lambda row: (row.occurred_at, row.key.tenant_id, row.key.event_id))
         return rows[:limit]
 
-    def reopen(self, keys: Sequence[DeliveryKey]) -> int:
-        """Make deliveries pending again."""
-        present = [row for row in self._present(keys) if row.state is not DeliveryState.SENT]
-        for row in present:
-            self.rows[row.key] = dataclasses.replace(
-                row, state=DeliveryState.PENDING, reason="opened again", in_flight=False, first_sent_at=None
-            )
-        return len(present)
+    def left_behind(self, destination: str, positions: Positions) -> Sequence[Queue]:
+        """Give the queues of a destination with pending deliveries that Kafka will not bring again."""
+        rows = (row for row in self._behind(positions) if row.key.destination.partition(":")[0] == destination)
+        return sorted({Queue(row.key.tenant_id, row.key.destination) for row in rows})
+
+    def queued(self, queue: Queue, positions: Positions, *, limit: int, newest: bool = False) -> Sequence[Delivery]:
+        """Give the pending deliveries of one queue that Kafka will not bring again: the oldest, or the newest."""
+        rows = [row for row in self._behind(positions) if row.key[:2] == queue]
+        rows.sort(key=lambda row: (row.occurred_at, row.key.event_id))
+        return rows[-limit:] if newest else rows[:limit]
+
+    def _behind(self, positions: Positions) -> Iterable[Delivery]:
+        for row in self.rows.values():
+            position = positions.get((row.source.topic, row.source.partition))
+            if row.state is DeliveryState.PENDING and position is not None and row.source.offset < position:
+                yield row
 
     def counts(self) -> Sequence[Count]:
         """Count deliveries by destination, state and reason."""

@@ -27,6 +27,11 @@ forward_channels_stopped = gauge(
     "Accounts stopped by wrong credentials or settings; their events are kept.",
     "destination",
 )
+forward_left_behind_tenants = gauge(
+    "attribution_forward_left_behind_tenants",
+    "Tenants (counted at each account) with events that were left pending; they come back by the ledger.",
+    "destination",
+)
 forward_usage_percent = gauge(
     "attribution_forward_usage_percent",
     "Share of the destination's rate limit in use, by its own headers.",

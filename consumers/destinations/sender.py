@@ -6,29 +6,37 @@ what the ledger raises. Invariants:
 - an event is in flight in the ledger before any request that carries it, and until its answer is known;
 - an event that the destination would count twice is never sent again after an ambiguous answer, unless the operator
   chose so; it ends uncertain;
-- a permanent rejection is halved down to the one culprit: 1 of 1,000 costs at most 21 requests; but when everything is
-  rejected the account stops, because then it is not the events that are wrong.
+- a permanent rejection is halved down to the one culprit: 1 of 1,000 costs at most 21 requests;
+- a rejection counts only beside a delivery (`rate_limiter`). Before everything of an account waits as refused, other
+  events are tried alone: the newest, those of other names, others by chance;
+- a rejected event stays pending in the ledger: who dead-letters it settles it, so that no dead letter is lost;
+- a correction goes after the event that it corrects, and waits when that one waits.
 """
 
 from __future__ import annotations
 
 import random
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
-from attributary.consumers.destinations.destination import DeliveryResponse, ResponseClass
+from attributary.consumers.destinations.attempts import (
+    OTHERS_FIRST,
+    Attempts,
+    Run,
+    SenderOptions,
+    delivery_key,
+    outcomes_of,
+)
 from attributary.consumers.destinations.prepare import batches
 from attributary.consumers.destinations.rate_limiter import RateLimiter
 from attributary.consumers.runtime.crash_points import crash_at, register_points
-from attributary.consumers.store.deliveries.delivery import DeliveryKey, DeliveryOutcome, DeliveryState
-
-from . import metrics
+from attributary.consumers.store.deliveries.delivery import DeliveryOutcome, DeliveryState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from attributary.consumers.destinations.destination import (
         Account,
@@ -39,49 +47,29 @@ if TYPE_CHECKING:
     )
     from attributary.consumers.destinations.rate_limiter import Hold
     from attributary.consumers.destinations.transport import Clock, Transport
-    from attributary.consumers.store.deliveries.delivery import Ledger
+    from attributary.consumers.store.deliveries.delivery import DeliveryKey, Ledger
 
 register_points("forwarder_before_send", "forwarder_after_send", "forwarder_after_answer")
 
 _log = structlog.get_logger()
 
+REFUSES_EVERYTHING = "the destination refuses everything: look at the settings"
 _WAVE_BATCHES = 16  # batches a thread gets between two writes to the ledger
-_THREAD_WAIT_SECONDS_MAX = 5.0  # a longer wish of the destination pauses the account instead of a thread
-# When the first so many culprits of a batch come without one delivery, the settings are wrong, not the events.
-_MIN_REJECTED = 20
+_MIN_SHARE_SECONDS = 1.0  # of an account in a turn with many
 
 
-@dataclass(frozen=True, slots=True)
-class SenderOptions:
-    """How hard to try.
+class Shipment(NamedTuple):
+    """The events of one tenant for one account.
 
     Attributes:
-        concurrency: most requests at once.
-        attempts: tries of a request before the account is held.
-        first_backoff: seconds before the second try; doubles, with jitter.
-        max_backoff: seconds.
-        budget: seconds that one turn of the loop may take before the rest is left for the next.
-        uncertain: what to do with an event that was perhaps sent and would count twice.
+        account: where the events go.
+        events: built for that account's destination.
+        doubtful: ids of events that an earlier turn may have delivered; they stay in doubt until they are sent.
     """
 
-    concurrency: int = 4
-    attempts: int = 4
-    first_backoff: float = 0.25
-    max_backoff: float = 5.0
-    budget: float = 20.0  # below the grace of a stop, which comes after the turn
-    uncertain: Literal["hold", "resend"] = "hold"
-
-
-@dataclass(slots=True)
-class _Run:
-    """One batch on its way through attempts and halves."""
-
     account: Account
-    limiter: RateLimiter
-    deadline: float
-    doubtful: frozenset[str] = frozenset()  # ids of events that an earlier turn may have delivered
-    delivered: int = 0
-    culprits: int = 0
+    events: Sequence[PreparedEvent]
+    doubtful: frozenset[str] = frozenset()
 
 
 class BatchSender:
@@ -103,12 +91,13 @@ class BatchSender:
         self._ledger = ledger
         self._options = options
         self._clock = clock
+        self._attempts = Attempts(destination, transport, options, clock)
         self._limiters: dict[tuple[str, str], RateLimiter] = {}
         self._pool = ThreadPoolExecutor(options.concurrency, thread_name_prefix=f"forward-{destination.name}")
 
     def limiter(self, account: Account) -> RateLimiter:
         """Give the state of an account; tenants that share an account share it."""
-        return self._limiters.setdefault((account.account_id, account.fingerprint), RateLimiter())
+        return self._limiters.setdefault((account.account_id, account.fingerprint), RateLimiter(self._options.unproven))
 
     def hold(self) -> Hold | None:
         """Give the longest hold of all accounts, None when all are free."""
@@ -129,204 +118,152 @@ class BatchSender:
         """Give the monotonic second at which a turn of the loop must end, so that Kafka does not give us up."""
         return self._clock.monotonic() + self._options.budget
 
-    def deliver(
-        self,
-        account: Account,
-        events: Sequence[PreparedEvent],
-        deadline: float | None = None,
-        doubtful: frozenset[str] = frozenset(),
-    ) -> list[DeliveryOutcome]:
-        """Send events, oldest first; give what became of each.
+    def deliver(self, shipments: Sequence[Shipment], deadline: float | None = None) -> list[DeliveryOutcome]:
+        """Send events; give what became of each.
+
+        Accounts that were quick last time go first, and each has a share of the time, so that a slow one delays none.
 
         Args:
-            account: where the events go.
-            events: built for that account's destination.
+            shipments: the events of each account.
             deadline: monotonic second after which the rest is left pending; None: the budget from now.
-            doubtful: ids of events that an earlier turn may have delivered; they stay in doubt until they are sent.
 
         Raises:
             StoreUnavailable: the ledger is away; what was in flight stays so in the ledger.
         """
-        run = _Run(account, self.limiter(account), self.turn_ends() if deadline is None else deadline, doubtful)
+        end = self.turn_ends() if deadline is None else deadline
+        waiting = sorted(shipments, key=lambda shipment: self.limiter(shipment.account).seconds)
+        outcomes: dict[DeliveryKey, DeliveryOutcome] = {}
+        is_second_round = False
+        while waiting:
+            cut: list[Shipment] = []
+            for number, shipment in enumerate(waiting):
+                limiter, now = self.limiter(shipment.account), self._clock.monotonic()
+                mine = now + max(_MIN_SHARE_SECONDS, (end - now) / (len(waiting) - number))
+                run = Run(shipment.account, limiter, min(end, mine), shipment.doubtful)
+                found = {outcome.key: outcome for outcome in self._ship(run, shipment.events)}
+                limiter.seconds = self._clock.monotonic() - now
+                outcomes |= found
+                left = [
+                    e for e in shipment.events if found[delivery_key(shipment.account, e)].reason == REFUSES_EVERYTHING
+                ]
+                if left and not is_second_round:
+                    cut.append(shipment._replace(events=left))
+            # Another tenant's delivery may have shown meanwhile that the account works.
+            now = self._clock.monotonic()
+            waiting = [shipment for shipment in cut if not self.limiter(shipment.account).is_in_doubt(now)]
+            is_second_round = True
+        return self._judged(outcomes, [shipment.account for shipment in shipments])
+
+    def _judged(
+        self, outcomes: dict[DeliveryKey, DeliveryOutcome], accounts: Iterable[Account]
+    ) -> list[DeliveryOutcome]:
+        """Take back the rejections of accounts of which none counts."""
+        now, name = self._clock.monotonic(), self._destination.name
+        refused: set[tuple[str, str]] = set()
+        for account in accounts:
+            limiter = self.limiter(account)
+            mine = [o for key, o in outcomes.items() if key[:2] == (account.tenant_id, account.ledger_name)]
+            if not any(o.state is DeliveryState.REJECTED or o.reason == REFUSES_EVERYTHING for o in mine):
+                continue
+            if limiter.rejections_count(now):
+                continue
+            if (account.account_id, account.fingerprint) not in refused:
+                refused.add((account.account_id, account.fingerprint))
+                limiter.refuse()
+                _log.error("account stopped", destination=name, account=account.account_id, why=REFUSES_EVERYTHING)
+            taken = [o for o in mine if o.state is DeliveryState.REJECTED]
+            taken = [
+                replace(o, state=DeliveryState.PENDING, reason=f"{REFUSES_EVERYTHING} ({o.reason})") for o in taken
+            ]
+            self._ledger.settle(taken)
+            outcomes |= {o.key: o for o in taken}
+        return list(outcomes.values())
+
+    def _ship(self, run: Run, events: Sequence[PreparedEvent]) -> list[DeliveryOutcome]:
+        """Send the events of one account; corrections after what they correct."""
+        originals = {event.order_key for event in events if event.order_key and not event.is_correction}
+        later = [event for event in events if event.is_correction and event.order_key in originals]
+        if not later:
+            return self._ship_all(run, events)
+        first = [event for event in events if not (event.is_correction and event.order_key in originals)]
+        settled = self._ship_all(run, first)
+        waiting = {outcome.key.event_id for outcome in settled if outcome.state is DeliveryState.PENDING}
+        stuck = {event.order_key for event in first if event.event_id in waiting}
+        settled += self._ship_all(run, [event for event in later if event.order_key not in stuck])
+        behind = [event for event in later if event.order_key in stuck]
+        return settled + self._left(run, behind, "waits for the event that it corrects")
+
+    def _ship_all(self, run: Run, events: Sequence[PreparedEvent]) -> list[DeliveryOutcome]:
         waiting = list(batches(events, self._destination.limits))
         settled: list[DeliveryOutcome] = []
         while waiting:
-            if reason := self._obstacle(run):
-                settled += [s for batch in waiting for s in _all(run, batch, DeliveryState.PENDING, reason)]
-                break
+            reason = self._attempts.obstacle(run)
+            if reason is None and run.limiter.is_in_doubt(self._clock.monotonic()):
+                settled += self._try_samples(run, waiting)
+                waiting = self._without(waiting, settled)
+                reason = self._attempts.obstacle(run)
+                if reason is None and run.limiter.is_in_doubt(self._clock.monotonic()):
+                    reason = REFUSES_EVERYTHING
+            if reason:
+                return settled + [outcome for batch in waiting for outcome in self._left(run, batch, reason)]
             size = self._options.concurrency * _WAVE_BATCHES if run.limiter.pause_seconds() == 0 else 1
-            wave, waiting = waiting[:size], waiting[size:]
-            settled += self._wave(run, wave)
+            found = self._wave(run, waiting[:size])
+            settled += [outcome for outcome in found if outcome.reason != OTHERS_FIRST]
+            postponed = [outcome for outcome in found if outcome.reason == OTHERS_FIRST]
+            if not postponed:
+                waiting = waiting[size:]
+                continue
+            perhaps = frozenset(outcome.key.event_id for outcome in postponed if outcome.in_flight)
+            run = replace(run, doubtful=run.doubtful | perhaps)
+            waiting = self._without(waiting, settled)
         return settled
 
-    def _obstacle(self, run: _Run) -> str | None:
-        now = self._clock.monotonic()
-        if hold := run.limiter.hold_at(now):
-            return hold.reason
-        return "out of time for this turn" if now >= run.deadline else None
+    def _without(
+        self, waiting: Sequence[Sequence[PreparedEvent]], settled: Sequence[DeliveryOutcome]
+    ) -> list[Sequence[PreparedEvent]]:
+        """Return new batches of the events that are not settled."""
+        done = {outcome.key.event_id for outcome in settled}
+        rest = [event for batch in waiting for event in batch if event.event_id not in done]
+        return list(batches(rest, self._destination.limits))
 
-    def _wave(self, whole: _Run, wave: Sequence[Sequence[PreparedEvent]]) -> list[DeliveryOutcome]:
-        keys = [_key(whole.account, event) for batch in wave for event in batch]
+    def _left(self, run: Run, batch: Sequence[PreparedEvent], reason: str) -> list[DeliveryOutcome]:
+        return list(outcomes_of(run, batch, DeliveryState.PENDING, reason))
+
+    def _try_samples(self, run: Run, waiting: Sequence[Sequence[PreparedEvent]]) -> list[DeliveryOutcome]:
+        """Send other events alone until one is delivered."""
+        settled: list[DeliveryOutcome] = []
+        sample = replace(run, is_sample=True)
+        for event in _samples([event for batch in waiting for event in batch], run.limiter.samples):
+            if self._attempts.obstacle(run) or not run.limiter.is_in_doubt(self._clock.monotonic()):
+                break
+            settled += self._wave(sample, [[event]])
+        return settled
+
+    def _wave(self, run: Run, wave: Sequence[Sequence[PreparedEvent]]) -> list[DeliveryOutcome]:
+        keys = [delivery_key(run.account, event) for batch in wave for event in batch]
         self._ledger.begin(keys, now_micros=self._clock.now_micros())
         crash_at("forwarder_before_send")
-        runs = [_Run(whole.account, whole.limiter, whole.deadline, whole.doubtful) for _ in wave]
         if self._options.concurrency == 1 or len(wave) == 1:
-            answers = [self._guarded(run, batch) for run, batch in zip(runs, wave, strict=True)]
+            answers = [list(self._attempts.settle(run, batch)) for batch in wave]
         else:
-            answers = list(self._pool.map(self._guarded, runs, wave))
+            answers = list(self._pool.map(lambda batch: list(self._attempts.settle(run, batch)), wave))
         settled = [outcome for outcomes in answers for outcome in outcomes]
         crash_at("forwarder_after_send")
-        self._ledger.settle(settled)
+        self._ledger.settle(
+            [replace(o, state=DeliveryState.PENDING) if o.state is DeliveryState.REJECTED else o for o in settled]
+        )
         crash_at("forwarder_after_answer")
         return settled
-
-    def _guarded(self, run: _Run, batch: Sequence[PreparedEvent]) -> list[DeliveryOutcome]:
-        """Send a batch; take back its rejections when everything was rejected."""
-        settled = list(self._settle(run, batch))
-        if not self._all_wrong(run):
-            return settled
-        reason = "the destination refuses everything: look at the settings"
-        run.limiter.stop(reason, self._clock.monotonic() + 60.0, stopped=True)
-        _log.error("account stopped", destination=self._destination.name, account=run.account.account_id, why=reason)
-        return [
-            DeliveryOutcome(s.key, DeliveryState.PENDING, reason, response_code=s.response_code)
-            if s.state is DeliveryState.REJECTED
-            else s
-            for s in settled
-        ]
-
-    def _all_wrong(self, run: _Run) -> bool:
-        return run.culprits >= _MIN_REJECTED and run.delivered == 0
-
-    def _settle(self, run: _Run, batch: Sequence[PreparedEvent]) -> Iterator[DeliveryOutcome]:
-        """Send a batch until it is settled or has to wait."""
-        perhaps_sent = False
-        for attempt in range(1, self._options.attempts + 1):
-            reason = "the destination refuses everything" if self._all_wrong(run) else None
-            reason = reason or self._obstacle(run)
-            if reason:
-                yield from _all(run, batch, DeliveryState.PENDING, reason, in_flight=perhaps_sent)
-                return
-            request, answer = self._send(run, batch)
-            if answer.response_class is ResponseClass.DELIVERED:
-                run.delivered += len(batch)
-                yield from _all(run, batch, DeliveryState.SENT, None, request=request, answer=answer)
-                return
-            if answer.response_class is ResponseClass.REJECTED or (attempt > 1 and answer.code == "200/partial"):
-                yield from self._bisect(run, batch, request, answer)
-                return
-            if answer.response_class in {ResponseClass.THROTTLED, ResponseClass.ACCOUNT_STOPPED}:
-                yield from self._wait(run, batch, request, answer, perhaps_sent=perhaps_sent)
-                return
-            if answer.response_class is ResponseClass.AMBIGUOUS:
-                perhaps_sent = True
-                held = [] if self._options.uncertain == "resend" else [e for e in batch if not e.resend_safe]
-                yield from _all(run, held, DeliveryState.UNCERTAIN, answer.reason, request=request, answer=answer)
-                batch = [event for event in batch if event not in held] if held else batch
-                if not batch:
-                    return
-            if not self._back_off(run, attempt, answer):
-                break
-        yield from self._wait(run, batch, request, answer, perhaps_sent=perhaps_sent)
-
-    def _send(self, run: _Run, batch: Sequence[PreparedEvent]) -> tuple[HttpRequest, DeliveryResponse]:
-        if delay := run.limiter.pause_seconds():
-            self._clock.sleep(delay)
-        request = self._destination.request(run.account, batch)
-        started = self._clock.monotonic()
-        response = self._transport.send(request)
-        answer = self._destination.classify(response, len(batch))
-        self._note(run, batch, answer, self._clock.monotonic() - started)
-        return request, answer
-
-    def _note(self, run: _Run, batch: Sequence[PreparedEvent], answer: DeliveryResponse, seconds: float) -> None:
-        name = self._destination.name
-        run.limiter.observe(answer, self._clock.monotonic())
-        metrics.forward_attempts.labels(name, answer.response_class.value).inc()
-        metrics.forward_request_seconds.labels(name).observe(seconds)
-        if answer.usage_percent is not None:
-            metrics.forward_usage_percent.labels(name).set(answer.usage_percent)
-        if answer.response_class is not ResponseClass.DELIVERED:
-            log = _log.error if answer.response_class is ResponseClass.ACCOUNT_STOPPED else _log.warning
-            log(
-                "not delivered",
-                destination=name,
-                tenant_id=run.account.tenant_id,
-                account=run.account.account_id,
-                response_class=answer.response_class.value,
-                code=answer.code,
-                why=answer.reason,
-                events=len(batch),
-                trace_id=answer.trace_id,
-            )
-
-    def _bisect(
-        self, run: _Run, batch: Sequence[PreparedEvent], request: HttpRequest, answer: DeliveryResponse
-    ) -> Iterator[DeliveryOutcome]:
-        if len(batch) == 1:
-            run.culprits += 1
-            yield from _all(run, batch, DeliveryState.REJECTED, answer.reason, request=request, answer=answer)
-            return
-        middle = len(batch) // 2
-        yield from self._settle(run, batch[:middle])
-        yield from self._settle(run, batch[middle:])
-
-    def _wait(
-        self,
-        run: _Run,
-        batch: Sequence[PreparedEvent],
-        request: HttpRequest,
-        answer: DeliveryResponse,
-        *,
-        perhaps_sent: bool,
-    ) -> Iterator[DeliveryOutcome]:
-        if answer.response_class in {ResponseClass.RETRY, ResponseClass.AMBIGUOUS}:
-            run.limiter.back_off(answer, self._clock.monotonic(), self._options.max_backoff)
-        yield from _all(
-            run,
-            batch,
-            DeliveryState.PENDING,
-            answer.reason,
-            in_flight=perhaps_sent,
-            request=request,
-            answer=answer,
-        )
-
-    def _back_off(self, run: _Run, attempt: int, answer: DeliveryResponse) -> bool:
-        """Sleep before the next try; False when there is none or the wait is for the account, not for a thread."""
-        if attempt == self._options.attempts or answer.wait_seconds > _THREAD_WAIT_SECONDS_MAX:
-            return False
-        longest = min(self._options.max_backoff, self._options.first_backoff * 2 ** (attempt - 1))
-        wait = max(answer.wait_seconds, longest * random.uniform(0.5, 1.0))  # noqa: S311  # jitter
-        if self._clock.monotonic() + wait >= run.deadline:
-            return False
-        self._clock.sleep(wait)
-        return True
 
     def ask(self, request: HttpRequest) -> HttpResponse:
         """Send a request outside any delivery, for probes."""
         return self._transport.send(request)
 
 
-def _key(account: Account, event: PreparedEvent) -> DeliveryKey:
-    return DeliveryKey(account.tenant_id, account.ledger_name, event.event_id)
-
-
-def _all(
-    run: _Run,
-    batch: Sequence[PreparedEvent],
-    state: DeliveryState,
-    reason: str | None,
-    *,
-    in_flight: bool = False,
-    request: HttpRequest | None = None,
-    answer: DeliveryResponse | None = None,
-) -> Iterator[DeliveryOutcome]:
-    """Give the same outcome for every event of a batch; what was left out of a sent event is its remark."""
-    digest = request.digest if request else None
-    code = answer.code if answer else None
-    trace = answer.trace_id if answer else None
-    for event in batch:
-        remark = event.remark if state is DeliveryState.SENT else reason
-        doubt = state is DeliveryState.PENDING and (in_flight or event.event_id in run.doubtful)
-        yield DeliveryOutcome(_key(run.account, event), state, remark, doubt, digest, code, trace)
+def _samples(events: Sequence[PreparedEvent], number: int) -> Sequence[PreparedEvent]:
+    """Return different events: the newest, the newest of each other name, then any."""
+    newest = sorted(events, key=lambda event: event.occurred_at, reverse=True)
+    chosen = list({event.name: event for event in reversed(newest)}.values())
+    chosen = [newest[0], *(event for event in chosen if event is not newest[0])][: max(1, number // 2)]
+    others = [event for event in newest if all(event is not one for one in chosen)]
+    return chosen + random.sample(others, min(len(others), number - len(chosen)))

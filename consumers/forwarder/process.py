@@ -15,6 +15,7 @@ import structlog
 from attributary.consumers.adapters.database import stage_dsn
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
+from attributary.consumers.destinations.attempts import SenderOptions
 from attributary.consumers.destinations.credentials import (
     Credentials,
     ga4_credentials,
@@ -23,7 +24,7 @@ from attributary.consumers.destinations.credentials import (
 )
 from attributary.consumers.destinations.ga4.destination import Ga4Destination, Ga4Options
 from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions, is_old_version
-from attributary.consumers.destinations.sender import BatchSender, SenderOptions
+from attributary.consumers.destinations.sender import BatchSender
 from attributary.consumers.destinations.settings import (
     ForwardSettings,
     Ga4Settings,
@@ -33,15 +34,16 @@ from attributary.consumers.destinations.settings import (
 )
 from attributary.consumers.destinations.transport import HttpTransport, SystemClock
 from attributary.consumers.destinations.validation_probe import ValidationProbe
+from attributary.consumers.forwarder.record_reader import KafkaRecordReader
 from attributary.consumers.forwarder.stage import ForwarderStage, Route
 from attributary.consumers.runtime.run import run_process, run_stage
-from attributary.consumers.runtime.settings import ProcessSettings, load
-from attributary.consumers.store.deliveries.delivery import DeliveryState
+from attributary.consumers.runtime.settings import KafkaSettings, ProcessSettings, load
 from attributary.consumers.store.deliveries.ledger import PostgresLedger
 from attributary.consumers.store.session import StoreSession
 
 if TYPE_CHECKING:
     from attributary.consumers.destinations.destination import Destination
+    from attributary.consumers.forwarder.record_reader import RecordReader
     from attributary.consumers.store.deliveries.delivery import Ledger
 
 _log = structlog.get_logger()
@@ -116,7 +118,7 @@ def _warn_about_meta(meta: MetaSettings, environment: str) -> None:
         _log.warning("META_API_VERSION is near its end or past it", version=meta.api_version)
 
 
-def build_stage(setup: Setup, ledger: Ledger, max_poison_share: float = 1.0) -> ForwarderStage:
+def build_stage(setup: Setup, ledger: Ledger, reader: RecordReader, max_poison_share: float = 1.0) -> ForwarderStage:
     """Build the stage of a destination on a ledger."""
     shared, clock = setup.shared, SystemClock()
     concurrency = shared.concurrency or _CONCURRENCY[setup.destination.name]
@@ -131,8 +133,9 @@ def build_stage(setup: Setup, ledger: Ledger, max_poison_share: float = 1.0) -> 
         shared.uncertain,
         shared.batch_size or _BATCH_SIZE[setup.destination.name],
         max_poison_share,
+        make_codec(load(RegistrySettings)),
     )
-    return ForwarderStage(route, sender, ledger, clock, validation_probe, make_codec(load(RegistrySettings)))
+    return ForwarderStage(route, sender, ledger, clock, validation_probe, reader)
 
 
 def open_ledger(application_name: str) -> PostgresLedger:
@@ -146,18 +149,6 @@ def open_ledger(application_name: str) -> PostgresLedger:
     with map_errors():
         session.connection()
     return PostgresLedger(session)
-
-
-def _tell_of_pending(name: Name, ledger: Ledger) -> None:
-    """Say at the start that a tenant's events wait; with several accounts nothing but a person fetches them."""
-    waiting = ledger.open_deliveries(name, DeliveryState.PENDING, limit=1)
-    if waiting:
-        _log.warning(
-            "events are pending, perhaps left behind by dead credentials",
-            destination=name,
-            tenant_id=waiting[0].key.tenant_id,
-            fetch_them_by=f"attributary forward retry --destination {name} --state pending",
-        )
 
 
 def main(name: Name, version: str) -> int:
@@ -175,9 +166,7 @@ def main(name: Name, version: str) -> int:
     os.environ.setdefault("ATTRIBUTION_LINGER_MS", str(setup.shared.linger_ms))
 
     def make(process: ProcessSettings) -> ForwarderStage:
-        ledger = open_ledger(f"attributary-{service}")
-        if not setup.credentials.serves_one_account:
-            _tell_of_pending(name, ledger)
-        return build_stage(setup, ledger, process.max_poison_share)
+        ledger, reader = open_ledger(f"attributary-{service}"), KafkaRecordReader(KafkaSettings.load())
+        return build_stage(setup, ledger, reader, process.max_poison_share)
 
     return run_stage(service, version, make)

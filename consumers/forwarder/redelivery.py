@@ -1,33 +1,35 @@
 """Deliver again what stands open in the ledger: read the events from Kafka by their coordinates, send them now.
 
-Contract: `again` takes deliveries of one destination, opens them in the ledger and runs the stage on their records.
-Invariant: whatever the ledger says is sent is not sent again; an event that Kafka does not hold any more, or whose
-account is not in the settings, stays as it was and is reported.
+Contract: `again` takes deliveries of one destination and runs the stage on their records. Invariants: whatever the
+ledger says is sent is not sent again; an event that Kafka does not hold any more, that has no account in the settings,
+or that cannot be sent now, stays as it was and is reported; an event that is rejected now is dead-lettered, and settled
+only when its dead letter is acknowledged.
 """
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict, deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import KafkaException, Message, Producer
 
-from attributary.consumers.runtime.error_codes import PARTITION_END
-from attributary.consumers.runtime.errors import EXIT_DEPENDENCY_DOWN, Fatal
-from attributary.consumers.runtime.records import Record
-from attributary.consumers.store.deliveries.delivery import DeliveryState, Source
+from attributary.consumers.runtime.dead_letters import MAX_LETTER_BYTES, dead_letter_message
+from attributary.consumers.runtime.errors import Retry
+from attributary.consumers.store.deliveries.delivery import DeliveryState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
+    from confluent_kafka import KafkaError
+
+    from attributary.consumers.forwarder.record_reader import RecordReader
     from attributary.consumers.forwarder.stage import ForwarderStage
+    from attributary.consumers.runtime.records import Outbound
     from attributary.consumers.runtime.settings import KafkaSettings
-    from attributary.consumers.store.deliveries.delivery import Delivery, Ledger
+    from attributary.consumers.store.deliveries.delivery import Delivery
 
-_SECONDS = 15.0
 _BATCH = 1_000
-_FAR = 10_000
+_SECONDS = 600.0  # to read a batch: its records may lie far apart
+_FLUSH_SECONDS = 30.0
 
 
 class Redelivery(NamedTuple):
@@ -40,91 +42,60 @@ class Redelivery(NamedTuple):
 
 def again(
     deliveries: Sequence[Delivery],
-    ledger: Ledger,
     stage: ForwarderStage,
-    read: Callable[[Sequence[Source]], dict[Source, Record]],
+    reader: RecordReader,
+    publish: Callable[[Sequence[Outbound]], None],
 ) -> Redelivery:
     """Send deliveries again; oldest first, as given.
 
     Args:
         deliveries: rows that are not sent.
-        ledger: where they are.
         stage: of their destination.
-        read: gives the records at coordinates; those that are gone are missing.
+        reader: reads their records.
+        publish: writes dead letters, and returns when they are acknowledged.
 
     Raises:
-        Retry: the destination is away; run it again later.
+        Retry: the destination or Kafka is away; run it again later.
     """
     tried, gone, without_account = 0, [], 0
     for start in range(0, len(deliveries), _BATCH):
-        known = [row for row in deliveries[start : start + _BATCH] if stage.has_account(row.key)]
-        without_account += len(deliveries[start : start + _BATCH]) - len(known)
-        part = [row for row in known if row.state is not DeliveryState.SENT]
-        found = read(sorted({row.source for row in part}))
-        gone += [row.key.event_id for row in part if row.source not in found]
-        here = [row for row in part if row.source in found]
-        ledger.reopen([row.key for row in here])
+        part = [row for row in deliveries[start : start + _BATCH] if row.state is not DeliveryState.SENT]
+        known = [row for row in part if stage.has_account(row.key)]
+        without_account += len(part) - len(known)
+        found = reader.read([row.source for row in known], _SECONDS)
+        gone += [row.key.event_id for row in known if row.source not in found.records]
+        here = [row for row in known if row.source in found.records]
         tried += len(here)
-        stage.handle([found[row.source] for row in here])
+        outcome = stage.redeliver(here, [found.records[source] for source in sorted(found.records)])
+        publish([dead_letter_message(letter, stage.name, stage.group) for letter in outcome.dead_letters])
+        if outcome.on_committed is not None:
+            outcome.on_committed()
     return Redelivery(tried, tuple(gone), without_account)
 
 
-def read_sources(kafka: KafkaSettings, sources: Sequence[Source]) -> dict[Source, Record]:
-    """Read records by their coordinates, in no group, committing nothing.
+def publish_letters(kafka: KafkaSettings, messages: Sequence[Outbound]) -> None:
+    """Write dead letters and wait for their acknowledgement.
 
     Raises:
-        Fatal: Kafka does not answer.
+        Retry: Kafka did not take all of them.
     """
-    config = {
-        "group.id": "attributary.redelivery",  # needed by the client, never used
-        "enable.auto.commit": False,
-        "enable.partition.eof": True,
-        "isolation.level": "read_committed",
-        "auto.offset.reset": "earliest",
-        "fetch.wait.max.ms": 50,
-    }
-    wanted: dict[tuple[str, int], list[int]] = defaultdict(list)
-    for source in sources:
-        wanted[source.topic, source.partition].append(source.offset)
-    consumer = Consumer(kafka.client_config() | config)
+    if not messages:
+        return
+    failed: list[str] = []
+
+    def delivered(error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            failed.append(error.name())
+
+    producer = Producer(
+        kafka.client_config() | {"enable.idempotence": True, "message.max.bytes": MAX_LETTER_BYTES + 100_000}
+    )
     try:
-        return {
-            Source(topic, partition, record.offset): record
-            for (topic, partition), offsets in wanted.items()
-            for record in _read_partition(consumer, topic, partition, offsets)
-        }
+        for message in messages:
+            headers: list[tuple[str, str | bytes | None]] = list(message.headers)
+            producer.produce(message.topic, message.value, message.key, headers=headers, on_delivery=delivered)
+        left = producer.flush(_FLUSH_SECONDS)
     except KafkaException as error:
-        raise Fatal(f"Kafka does not answer: {error.args[0].name()}", EXIT_DEPENDENCY_DOWN) from None
-    finally:
-        consumer.close()
-
-
-def _read_partition(consumer: Consumer, topic: str, partition: int, offsets: Sequence[int]) -> Iterator[Record]:
-    """Read forward through a partition and give the wanted records; those that are not there any more are left out."""
-    low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_SECONDS, cached=False)
-    left = deque(sorted(offset for offset in offsets if low <= offset < high))
-    while left:
-        # A far jump is quicker than reading all that lies between.
-        consumer.assign([TopicPartition(topic, partition, left[0])])
-        stop = left[0] + _FAR
-        deadline = time.monotonic() + _SECONDS
-        while left and left[0] <= stop:
-            # A short wait: `consume` comes back early only with all of the 500.
-            messages = consumer.consume(500, 0.2)
-            if messages:
-                deadline = time.monotonic() + _SECONDS
-            elif time.monotonic() > deadline:
-                raise Fatal(f"Kafka does not answer: no records of {topic}", EXIT_DEPENDENCY_DOWN)
-            for message in messages:
-                error = message.error()
-                if error is not None:
-                    if error.code() == PARTITION_END:
-                        return
-                    raise KafkaException(error)
-                at = message.offset() or 0
-                while left and left[0] < at:
-                    left.popleft()
-                if left and left[0] == at:
-                    left.popleft()
-                    yield Record(topic, partition, at, message.key(), message.value(), message.timestamp()[1])
-                stop = max(stop, at + _FAR)
+        raise Retry(f"Kafka does not take the dead letters: {error.args[0].name()}") from None
+    if left or failed:
+        raise Retry(f"Kafka does not take the dead letters: {failed[0] if failed else 'no answer'}")

@@ -1,90 +1,73 @@
 """The forwarder as a stage: conversions from Kafka to one destination, one consumer group a destination.
 
-Contract (`runtime.stage.Stage`): a batch is decoded, validated, written into the ledger, sent, and its rejected records
-given back as dead letters. Invariants:
+Contract (`runtime.stage.Stage`, `LeavesBehind`): a batch is decoded, validated, written into the ledger, sent, and its
+rejected records given back as dead letters. Invariants:
 
 - the ledger is written before anything is sent, so a crash or a replay sends nothing twice that the destination would
   count twice;
 - what is wrong outside the record (an outage, a rate limit, dead credentials, Postgres away) is never dead-lettered:
-  the records stay in Kafka and come again;
+  the records stay in Kafka and come again, or stay pending in the ledger and are read again by their coordinates;
+- no account holds up another: what must wait is left behind (`backlog`), in its order. Only where one account serves
+  everybody does the partition wait for it;
+- an event that is refused is dead-lettered only when the account delivers others (`rate_limiter`);
 - every event ends in the ledger in exactly one state, with the reason.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import structlog
 
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.destinations import metrics
-from attributary.consumers.destinations.destination import Moment, NotSent, PreparedEvent
-from attributary.consumers.destinations.prepare import prepare
+from attributary.consumers.destinations.destination import NotSent, PreparedEvent
+from attributary.consumers.destinations.sender import REFUSES_EVERYTHING, Shipment
+from attributary.consumers.forwarder.backlog import Backlog
+from attributary.consumers.forwarder.tasks import (
+    FINAL,
+    Route,
+    Tasks,
+    as_before,
+    dead_letters,
+    gone,
+    new_delivery,
+    source_of,
+)
 from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.errors import Retry
-from attributary.consumers.runtime.records import DeadLetter, Outcome
+from attributary.consumers.runtime.records import Outcome
 from attributary.consumers.store.connection import StoreUnavailable
-from attributary.consumers.store.deliveries.delivery import (
-    DeliveryKey,
-    DeliveryOutcome,
-    DeliveryState,
-    NewDelivery,
-    Source,
-)
-from attributary.schemas.codec import Codec, DecodeError
-from attributary.schemas.rules import check_conversion
+from attributary.consumers.store.deliveries.delivery import DeliveryKey, DeliveryOutcome, DeliveryState, Queue
 from attributary.schemas.topics import CONVERSIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from attributary.consumers.destinations.credentials import Credentials
-    from attributary.consumers.destinations.destination import Account, Conversion, Destination
-    from attributary.consumers.destinations.prepare import Unknown
+    from attributary.consumers.destinations.destination import Account
     from attributary.consumers.destinations.sender import BatchSender
     from attributary.consumers.destinations.transport import Clock
     from attributary.consumers.destinations.validation_probe import ValidationProbe
+    from attributary.consumers.forwarder.record_reader import RecordReader
+    from attributary.consumers.forwarder.tasks import Task
     from attributary.consumers.runtime.records import Record
-    from attributary.consumers.store.deliveries.delivery import Delivery, Ledger
+    from attributary.consumers.store.deliveries.delivery import Delivery, Ledger, Source
+
+__all__ = ["ForwarderStage", "Route"]
 
 register_points("forwarder_after_ledger", "forwarder_before_kafka_commit")
 
 _log = structlog.get_logger()
 
-_FINAL = frozenset(DeliveryState) - {DeliveryState.PENDING}
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Where events go and what is asked of them first.
-
-    Attributes:
-        destination: the rules of the destination.
-        credentials: the accounts of each tenant.
-        consent_unknown: what to do when a purpose was never asked about.
-        uncertain: what to do with an event that was perhaps sent and would count twice.
-        max_records: events taken from Kafka at once.
-        max_poison_share: stop when more of a batch than this share cannot even be read.
-    """
-
-    destination: Destination
-    credentials: Credentials
-    consent_unknown: Unknown = "skip"
-    uncertain: str = "hold"
-    max_records: int = 5_000
-    max_poison_share: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """One event for one account."""
-
-    record: Record
-    account: Account
-    conversion: Conversion
-    prepared: PreparedEvent | NotSent
+# What was left behind gets so much of a turn: little beside new events, more when there are none.
+_SHARE_SECONDS = 1.0
+_IDLE_SHARE_SECONDS = 5.0
+_READ_SECONDS, _MAX_READ_SECONDS = 2.0, 15.0
+_PORTION = 2_000  # deliveries
+_REFUSED_SECONDS = 60.0
+_UNKNOWN_ACCOUNT_SECONDS = 3_600.0
 
 
 class ForwarderStage:
@@ -96,7 +79,7 @@ class ForwarderStage:
         ledger: what became of them.
         clock: where time comes from.
         validation_probe: probes of new shapes of events and of changed secrets; None without.
-        codec: of the topic's records.
+        reader: reads records again by their coordinates; None: what is left behind stays so.
     """
 
     topics: Sequence[str] = (CONVERSIONS,)
@@ -109,14 +92,17 @@ class ForwarderStage:
         ledger: Ledger,
         clock: Clock,
         validation_probe: ValidationProbe | None = None,
-        codec: Codec | None = None,
+        reader: RecordReader | None = None,
     ) -> None:
         self._route = route
         self._sender = sender
         self._ledger = ledger
         self._clock = clock
         self._validation_probe = validation_probe
-        self._codec = codec or Codec()
+        self._reader = reader
+        self._tasks = Tasks(route)
+        self._backlog = Backlog(ledger, route.destination.name)
+        self._read_seconds = _READ_SECONDS
         self._ready = True
         self._oldest_waiting: int | None = None
         self.name = f"forwarder_{route.destination.name}"
@@ -127,6 +113,10 @@ class ForwarderStage:
         """The ledger remembers events, not offsets; Kafka's own are the position."""
         return {}
 
+    def read_from(self, starts: Mapping[tuple[str, int], int]) -> None:
+        """Note where partitions are read from: what is pending before comes by the ledger."""
+        self._backlog.read_from(starts)
+
     def is_ready(self) -> bool:
         """Tell whether the ledger answered last time. A destination that is away does not make us unready."""
         return self._ready
@@ -134,11 +124,16 @@ class ForwarderStage:
     def close(self) -> None:
         """Give back connections and threads."""
         self._sender.close()
+        if self._reader is not None:
+            self._reader.close()
 
     def has_account(self, key: DeliveryKey) -> bool:
         """Tell whether the settings have the account of a delivery."""
-        accounts = self._route.credentials.accounts(key.tenant_id)
-        return any(account.ledger_name == key.destination for account in accounts)
+        return self._account(Queue(key.tenant_id, key.destination)) is not None
+
+    def _account(self, queue: Queue) -> Account | None:
+        accounts = self._route.credentials.accounts(queue.tenant_id)
+        return next((account for account in accounts if account.ledger_name == queue.destination), None)
 
     def handle(self, batch: Sequence[Record]) -> Outcome:
         """Forward a batch.
@@ -149,152 +144,240 @@ class ForwarderStage:
         if self._route.credentials.serves_one_account and (hold := self._sender.hold()):
             self._show_waiting()
             raise Retry(f"{self._route.destination.name}: {hold.reason}", hold.seconds)
+        with self._answering_ledger():
+            return self._forward(batch)
+
+    @contextmanager
+    def _answering_ledger(self) -> Iterator[None]:
         with map_errors():
             try:
-                outcome = self._forward(batch)
+                yield
             except StoreUnavailable:
                 self._ready = False
                 raise
         self._ready = True
-        return outcome
 
     def _forward(self, batch: Sequence[Record]) -> Outcome:
+        self._backlog.load(self._clock.monotonic())
         outcome = Outcome()
-        tasks = self._read(batch, outcome)
+        tasks = self._tasks.read(batch, outcome, self._clock.now_micros())
         check_poison_share(outcome.dead_letters, len(batch), self._route.max_poison_share)
-        known = self._ledger.claim([_entry(key, task) for key, task in tasks.items()])
+        behind = {key for key in tasks if self._backlog.has(key)}
+        known = self._ledger.claim([new_delivery(key, task, waits=key in behind) for key, task in tasks.items()])
         crash_at("forwarder_after_ledger")
-        settled = self._settle_without_sending(tasks, known)
+        settled = self._tasks.settled_unsent(tasks, known, self._clock.now_micros())
         self._ledger.settle(settled)
-        done = {outcome.key for outcome in settled}
-        to_send: dict[int, list[PreparedEvent]] = {}
-        accounts: dict[int, Account] = {}
-        for key, task in tasks.items():
-            row = known.get(key)
-            if key in done or not isinstance(task.prepared, PreparedEvent) or (row is not None and row.state in _FINAL):
-                continue
-            to_send.setdefault(id(task.account), []).append(task.prepared)
-            accounts[id(task.account)] = task.account
-        deadline = self._sender.turn_ends()
-        doubtful = frozenset(key.event_id for key, row in known.items() if row.in_flight)
-        for number, events in to_send.items():
-            if self._validation_probe is not None:
-                self._validation_probe.probe(accounts[number], events)
-            settled += self._sender.deliver(accounts[number], events, deadline, doubtful)
+        done = {outcome.key for outcome in settled} | {key for key, row in known.items() if row.state in FINAL}
+        settled += self._send(
+            {key: tasks[key] for key in tasks.keys() - done - behind}, known, self._sender.turn_ends()
+        )
+        self._ledger.settle([outcome for outcome in settled if outcome.state is DeliveryState.REJECTED])
         self._report(tasks, known, settled)
-        outcome.dead_letters += self._dead_letters(tasks, known, settled)
-        self._wait_for_the_rest(tasks, settled)
+        outcome.dead_letters += dead_letters(tasks, known, settled)
+        self._wait_or_leave(tasks, settled)
+        self._backlog.wake({tasks[key].queue for key in behind - done}, self._clock.monotonic())
+        self._backlog.passed({(record.topic, record.partition): record.offset + 1 for record in batch})
+        self._show_waiting()
         crash_at("forwarder_before_kafka_commit")
         return outcome
 
-    def _read(self, batch: Sequence[Record], outcome: Outcome) -> dict[DeliveryKey, _Task]:
-        """Decode, validate and prepare; the first record of an event counts, copies in the batch do not."""
-        now = self._clock.now_micros()
-        tasks: dict[DeliveryKey, _Task] = {}
-        for record in batch:
-            try:
-                conversion = self._codec.decode("conversion", record.value)
-            except DecodeError as error:
-                outcome.dead_letters.append(DeadLetter(record, "decode", None, error.rule))
-                continue
-            broken = check_conversion(conversion, now_micros=now)
-            if broken is not None or "\0" in conversion["event_id"]:
-                field, rule = broken or ("event_id", "must not hold a NUL character")
-                outcome.dead_letters.append(DeadLetter(record, "validate", field, rule))
-                continue
-            moment = Moment(now, record.timestamp_ms * 1_000 if record.timestamp_ms > 0 else now)
-            accounts = self._route.credentials.accounts(conversion["tenant_id"])
-            if not accounts:
-                metrics.forward_events.labels(self._route.destination.name, "off").inc()
-            for account in accounts:
-                key = DeliveryKey(account.tenant_id, account.ledger_name, conversion["event_id"])
-                if key in tasks:
-                    metrics.forward_events.labels(self._route.destination.name, "duplicate").inc()
-                    continue
-                tasks[key] = _Task(record, account, conversion, self._prepare(conversion, account, moment))
-        return tasks
-
-    def _prepare(self, conversion: Conversion, account: Account, moment: Moment) -> PreparedEvent | NotSent:
-        return prepare(self._route.destination, conversion, account, moment, unknown=self._route.consent_unknown)
-
-    def _settle_without_sending(
-        self, tasks: Mapping[DeliveryKey, _Task], known: Mapping[DeliveryKey, Delivery]
+    def _send(
+        self, tasks: Mapping[DeliveryKey, Task], known: Mapping[DeliveryKey, Delivery], deadline: float
     ) -> list[DeliveryOutcome]:
-        """Settle rows of an earlier turn that must not be sent now: too late, refused by now, perhaps sent."""
-        now = self._clock.now_micros()
-        settled = []
-        for key, row in known.items():
-            if row.state is not DeliveryState.PENDING:
-                continue
-            prepared = tasks[key].prepared
-            if isinstance(prepared, NotSent):
-                settled.append(DeliveryOutcome(key, prepared.state, prepared.reason))
-            elif row.in_flight and not prepared.resend_safe and self._route.uncertain == "hold":
-                settled.append(DeliveryOutcome(key, DeliveryState.UNCERTAIN, "perhaps sent before a crash"))
-            elif row.first_sent_at is not None:
-                ends = self._route.destination.redelivery_ends(row.first_sent_at)
-                if ends is not None and now > ends:
-                    reason = "first tried too long ago: the destination would not see that it comes twice"
-                    settled.append(DeliveryOutcome(key, DeliveryState.EXPIRED, reason))
-        return settled
-
-    def _dead_letters(
-        self,
-        tasks: Mapping[DeliveryKey, _Task],
-        known: Mapping[DeliveryKey, Delivery],
-        settled: Sequence[DeliveryOutcome],
-    ) -> list[DeadLetter]:
-        """Give the records that this batch must dead-letter; again on a replay, never for a copy of the event."""
-        rejected = {outcome.key: outcome for outcome in settled if outcome.state is DeliveryState.REJECTED}
-        letters: dict[tuple[str, int, int], DeadLetter] = {}
+        """Send what can be sent; give what became of it."""
+        events: dict[Queue, list[PreparedEvent]] = {}
+        accounts: dict[Queue, Account] = {}
+        doubtful: dict[Queue, set[str]] = {}
         for key, task in tasks.items():
-            row, fresh = known.get(key), rejected.get(key)
-            place = _source(task.record)
-            prepared = task.prepared
-            field = None
-            if fresh is not None:
-                reason, stage = fresh.reason, "validate" if isinstance(prepared, NotSent) else "send"
-            elif row is None and isinstance(prepared, NotSent) and prepared.state is DeliveryState.REJECTED:
-                reason, stage, field = prepared.reason, "validate", prepared.field
-            elif row is not None and row.state is DeliveryState.REJECTED and row.source == place:
-                reason, stage = row.reason, "send" if row.attempts else "validate"
-            else:
-                continue
-            attempts = max(1, row.attempts if row else 1)
-            letters[place] = DeadLetter(task.record, stage, field, reason or "refused", attempts)
-        return list(letters.values())
+            if isinstance(task.prepared, PreparedEvent):
+                events.setdefault(task.queue, []).append(task.prepared)
+                accounts[task.queue] = task.account
+                if (row := known.get(key)) is not None and row.in_flight:
+                    doubtful.setdefault(task.queue, set()).add(key.event_id)
+        if self._validation_probe is not None:
+            for queue, found in events.items():
+                self._validation_probe.probe(accounts[queue], found)
+        shipments = [
+            Shipment(accounts[queue], found, frozenset(doubtful.get(queue, ()))) for queue, found in events.items()
+        ]
+        return self._sender.deliver(shipments, deadline)
 
-    def _wait_for_the_rest(self, tasks: Mapping[DeliveryKey, _Task], settled: Sequence[DeliveryOutcome]) -> None:
-        """Ask the loop to come again for what must wait.
+    def _wait_or_leave(self, tasks: Mapping[DeliveryKey, Task], settled: Sequence[DeliveryOutcome]) -> None:
+        """Leave behind what must wait.
 
-        With one account the partition waits for it. With several, an account that needs a person is left behind, its
-        events pending in the ledger, so that it holds up nobody else; `attributary forward retry` fetches them.
+        Where one account serves everybody the partition waits for it instead, unless it refuses everything: then good
+        events may lie behind the refused ones.
+
+        Raises:
+            Retry: the partition must wait.
         """
-        name = self._route.destination.name
         waiting = [outcome for outcome in settled if outcome.state is DeliveryState.PENDING]
-        self._oldest_waiting = min((tasks[outcome.key].conversion["occurred_at"] for outcome in waiting), default=None)
-        self._show_waiting()
-        seconds, reason = 0.0, None
-        for account in {id(tasks[o.key].account): tasks[o.key].account for o in waiting}.values():
-            hold = self._sender.limiter(account).hold_at(self._clock.monotonic())
-            if hold is not None and hold.stopped and not self._route.credentials.serves_one_account:
-                _log.error("events left pending", destination=name, tenant_id=account.tenant_id, why=hold.reason)
-                continue
-            seconds = max(seconds, hold.seconds if hold else 0.1)
+        leaves_all = not self._route.credentials.serves_one_account
+        left = [o for o in waiting if leaves_all or (o.reason or "").startswith(REFUSES_EVERYTHING)]
+        left_keys = {outcome.key for outcome in left}
+        queues = {tasks[outcome.key].queue for outcome in left}
+        stay = [o for o in waiting if o.key not in left_keys and tasks[o.key].queue not in queues]
+        self._leave([outcome for outcome in waiting if tasks[outcome.key].queue in queues], tasks)
+        self._oldest_waiting = min((tasks[outcome.key].conversion["occurred_at"] for outcome in stay), default=None)
+        if stay:
+            self._show_waiting()
+            hold = self._sender.limiter(tasks[stay[0].key].account).hold_at(self._clock.monotonic())
             reason = hold.reason if hold else "out of time for this turn"
-        if reason is not None:
-            raise Retry(f"{name}: {reason}", seconds)
+            raise Retry(f"{self._route.destination.name}: {reason}", hold.seconds if hold else 0.1)
+
+    def _leave(self, outcomes: Sequence[DeliveryOutcome], tasks: Mapping[DeliveryKey, Task]) -> None:
+        """Leave deliveries behind, each with its reason in the ledger."""
+        self._ledger.settle(outcomes)
+        now = self._clock.monotonic()
+        for queue in dict.fromkeys(tasks[outcome.key].queue for outcome in outcomes):
+            mine = [outcome for outcome in outcomes if tasks[outcome.key].queue == queue]
+            hold = self._sender.limiter(tasks[mine[0].key].account).hold_at(now)
+            is_refused = any((outcome.reason or "").startswith(REFUSES_EVERYTHING) for outcome in mine)
+            seconds = max(hold.seconds if hold else 0.0, _REFUSED_SECONDS if is_refused else 0.0)
+            oldest = min(tasks[outcome.key].conversion["occurred_at"] for outcome in mine)
+            self._backlog.leave(queue, now, seconds, oldest)
+            _log.warning(
+                "events left pending",
+                destination=self._route.destination.name,
+                tenant_id=queue.tenant_id,
+                events=len(mine),
+                why=mine[0].reason,
+                seconds=round(seconds, 1),
+            )
+
+    def catch_up(self, partitions: Sequence[tuple[str, int]], *, is_idle: bool) -> Outcome:
+        """Send some of what these partitions have left behind, the queue that waits longest first.
+
+        Raises:
+            Retry: the ledger or Kafka is away.
+        """
+        outcome = Outcome()
+        one_account = self._route.credentials.serves_one_account
+        if self._reader is None or (one_account and self._sender.hold()):
+            return outcome
+        with self._answering_ledger():
+            now = self._clock.monotonic()
+            self._backlog.load(now)
+            end = now + (_IDLE_SHARE_SECONDS if is_idle else _SHARE_SECONDS)
+            rejected: list[DeliveryOutcome] = []
+            while now < end and (queue := self._backlog.next_due(now, {Queue(*o.key[:2]) for o in rejected})):
+                rejected += self._catch_up_queue(queue, partitions, end, outcome)
+                now = self._clock.monotonic()
+        if rejected:
+            outcome.on_committed = lambda: self._settle(rejected)
+        self._show_waiting()
+        return outcome
+
+    def _settle(self, outcomes: Sequence[DeliveryOutcome]) -> None:
+        with self._answering_ledger():
+            self._ledger.settle(outcomes)
+
+    def _catch_up_queue(
+        self, queue: Queue, partitions: Sequence[tuple[str, int]], end: float, outcome: Outcome
+    ) -> list[DeliveryOutcome]:
+        """Send a portion of a queue; return its rejections, which are settled after their dead letters."""
+        account, now = self._account(queue), self._clock.monotonic()
+        if account is None:
+            self._backlog.leave(queue, now, _UNKNOWN_ACCOUNT_SECONDS)
+            return []
+        limiter = self._sender.limiter(account)
+        if hold := limiter.hold_at(now):
+            self._backlog.leave(queue, now, hold.seconds)
+            return []
+        rows = self._backlog.deliveries(queue, partitions, _PORTION, is_refused=limiter.is_stopped)
+        if not rows:
+            self._backlog.forget(queue)
+            return []
+        tasks, known, settled = self._read_again(rows, outcome)
+        if not tasks and not settled:
+            self._read_seconds = min(2 * self._read_seconds, _MAX_READ_SECONDS)
+            self._backlog.leave(queue, now, 1.0, rows[0].occurred_at)
+            return []
+        self._read_seconds = _READ_SECONDS
+        settled += self._tasks.settled_unsent(tasks, known, self._clock.now_micros())
+        self._ledger.settle([outcome for outcome in settled if outcome.state is not DeliveryState.REJECTED])
+        done = {outcome.key for outcome in settled}
+        settled += self._send({key: tasks[key] for key in tasks.keys() - done}, known, max(end, now + _SHARE_SECONDS))
+        self._report(tasks, known, settled)
+        outcome.dead_letters += dead_letters(tasks, known, settled)
+        if waiting := [outcome for outcome in settled if outcome.state is DeliveryState.PENDING]:
+            self._leave(waiting, tasks)
+        else:
+            self._backlog.leave(queue, now, 0.0)
+        return [outcome for outcome in settled if outcome.state is DeliveryState.REJECTED]
+
+    def _read_again(
+        self, rows: Sequence[Delivery], outcome: Outcome
+    ) -> tuple[dict[DeliveryKey, Task], dict[DeliveryKey, Delivery], list[DeliveryOutcome]]:
+        """Read the records of deliveries; settle those that Kafka does not hold any more."""
+        if self._reader is None:  # pragma: no cover  # the callers have looked
+            return {}, {}, []
+        found = self._reader.read((row.source for row in rows), self._read_seconds)
+        unreadable = Outcome()
+        records = [found.records[source] for source in sorted(found.records)]
+        read = self._tasks.read(records, unreadable, self._clock.now_micros())
+        known = {row.key: row for row in rows}
+        tasks = {key: task for key, task in read.items() if key in known}
+        broken: dict[Source, str] = {source_of(letter.record): letter.reason for letter in unreadable.dead_letters}
+        # In a topic that was made anew another record lies at the place.
+        lost = found.gone | {row.source for row in rows if row.source in found.records and row.key not in tasks}
+        settled = [gone(row) for row in rows if row.source in lost and row.source not in broken]
+        settled += [
+            DeliveryOutcome(row.key, DeliveryState.REJECTED, broken[row.source]) for row in rows if row.source in broken
+        ]
+        outcome.dead_letters += unreadable.dead_letters
+        return tasks, known, settled
+
+    def redeliver(self, rows: Sequence[Delivery], records: Sequence[Record]) -> Outcome:
+        """Send deliveries now, whatever their state, because a person asks for it; what is sent is not sent again.
+
+        A delivery that cannot be sent now stays as it was.
+
+        Args:
+            rows: deliveries that are not sent, with an account in the settings.
+            records: theirs.
+
+        Raises:
+            Retry: the destination takes nothing now.
+        """
+        with self._answering_ledger():
+            before = {row.key: row for row in rows}
+            outcome = Outcome()
+            read = self._tasks.read(records, outcome, self._clock.now_micros())
+            tasks = {key: task for key, task in read.items() if key in before}
+            settled = self._tasks.settled_unsent(tasks, before, self._clock.now_micros())
+            for key, task in tasks.items():
+                changes = before[key].state not in {DeliveryState.PENDING, DeliveryState.UNCERTAIN}
+                if changes and isinstance(task.prepared, NotSent):
+                    settled.append(DeliveryOutcome(key, task.prepared.state, task.prepared.reason))
+            self._ledger.settle([o for o in settled if o.state is not DeliveryState.REJECTED])
+            done = {outcome.key for outcome in settled}
+            sent = self._send({key: tasks[key] for key in tasks.keys() - done}, before, self._sender.turn_ends())
+            waiting = [outcome for outcome in sent if outcome.state is DeliveryState.PENDING]
+            self._ledger.settle([as_before(outcome, before[outcome.key]) for outcome in waiting])
+            settled += sent
+            self._report(tasks, before, settled)
+            new = [o for o in settled if before[o.key].state is not DeliveryState.REJECTED]
+            outcome.dead_letters += dead_letters({o.key: tasks[o.key] for o in new}, {}, new)
+            rejected = [o for o in settled if o.state is DeliveryState.REJECTED]
+            outcome.on_committed = lambda: self._settle(rejected)
+        if waiting and not rejected:
+            hold = self._sender.hold()
+            raise Retry(f"{self._route.destination.name}: {hold.reason if hold else waiting[0].reason}")
+        return outcome
 
     def _show_waiting(self) -> None:
         """Set the gauges; also while an account is on hold, or the age of the oldest would stand still."""
         name, now = self._route.destination.name, self._clock.now_micros()
-        age = 0 if self._oldest_waiting is None else max(0, now - self._oldest_waiting)
+        known = [at for at in (self._oldest_waiting, self._backlog.oldest()) if at is not None]
+        age = max(0, now - min(known)) if known else 0
         metrics.forward_oldest_pending_seconds.labels(name).set(age / 1e6)
         metrics.forward_channels_stopped.labels(name).set(self._sender.stopped_accounts())
+        metrics.forward_left_behind_tenants.labels(name).set(len(self._backlog))
 
     def _report(
         self,
-        tasks: Mapping[DeliveryKey, _Task],
+        tasks: Mapping[DeliveryKey, Task],
         known: Mapping[DeliveryKey, Delivery],
         settled: Sequence[DeliveryOutcome],
     ) -> None:
@@ -304,21 +387,10 @@ class ForwarderStage:
             counts[outcome.state.value] = counts.get(outcome.state.value, 0) + 1
         for key, task in tasks.items():
             row = known.get(key)
-            if row is not None and row.state in _FINAL:
+            if row is not None and row.state in FINAL:
                 # The same record again is a replay; another record with the same event id is a duplicate.
-                counts["duplicate"] = counts.get("duplicate", 0) + (row.source != _source(task.record))
+                counts["duplicate"] = counts.get("duplicate", 0) + (row.source != source_of(task.record))
             elif row is None and isinstance(task.prepared, NotSent):
                 counts[task.prepared.state.value] = counts.get(task.prepared.state.value, 0) + 1
         for state, count in counts.items():
             metrics.forward_events.labels(name, state).inc(count)
-
-
-def _source(record: Record) -> Source:
-    return Source(record.topic, record.partition, record.offset)
-
-
-def _entry(key: DeliveryKey, task: _Task) -> NewDelivery:
-    prepared, at = task.prepared, task.conversion["occurred_at"]
-    if isinstance(prepared, NotSent):
-        return NewDelivery(key, prepared.state, prepared.reason, at, _source(task.record))
-    return NewDelivery(key, DeliveryState.PENDING, None, at, _source(task.record), prepared.match_keys)

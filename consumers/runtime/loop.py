@@ -27,10 +27,10 @@ from .errors import EXIT_CONFIG, EXIT_DEPENDENCY_DOWN, AttributaryError, ConfigE
 from .fetched import is_error, record_of
 from .health import Heartbeat
 from .offset_marks import OffsetMark
-from .records import Record
+from .records import Outcome, Record
 from .reorder_buffer import OrderedReader
 from .settings import KafkaSettings, ProcessSettings
-from .stage import Stage
+from .stage import LeavesBehind, Stage
 from .start_places import StartPlaces, by_place
 from .topic_ids import TopicIds
 from .transaction import TransactionSession
@@ -168,6 +168,7 @@ class ConsumerLoop:
         self._topic_ids.watch()
         if not records:
             self._look_back()
+            self._catch_up(is_idle=True)
             return
         metrics.stage_seconds.labels(self._stage.name, "consume").observe(time.monotonic() - started)
         for topic, count in Counter(record.topic for record in records).items():
@@ -181,6 +182,32 @@ class ConsumerLoop:
             if records and time.monotonic() - started > self._turn_seconds_max:
                 self._rewind()  # costly batches: the group must hear from us before max.poll.interval.ms
                 return
+        self._catch_up(is_idle=False)
+
+    def _catch_up(self, *, is_idle: bool) -> None:
+        """Let a stage do some of what it has left behind; its dead letters go in a transaction of their own."""
+        if not isinstance(self._stage, LeavesBehind) or self._is_paused():
+            return
+        try:
+            places = [(place.topic, place.partition) for place in self._consumer.assignment()]
+            self._commit(self._stage.catch_up(places, is_idle=is_idle), [])
+        except Retry as error:
+            self._pause(error)
+        except Fenced as error:
+            _log.warning("catching up given up", stage=self._stage.name, why=str(error))
+            self._rewind()
+
+    def _commit(self, outcome: Outcome, offsets: list[TopicPartition]) -> None:
+        """Commit what a stage decided, and the offsets, in one transaction; then let it note what hung on it."""
+        name = self._stage.name
+        messages = [dead_letter_message(letter, name, self._stage.group) for letter in outcome.dead_letters]
+        crash_at("loop_before_transaction")
+        if outcome.messages or messages or offsets:
+            with metrics.timed(name, "commit"):
+                self._session.commit(outcome.messages + messages, offsets, self._membership())
+        crash_at("loop_after_kafka_commit")
+        if outcome.on_committed is not None:
+            outcome.on_committed()
 
     def _read(self) -> list[Message]:
         """Wait for a first record, then a short while for company: quick when idle, large batches under load."""
@@ -204,18 +231,11 @@ class ConsumerLoop:
                 records = records[: outcome.taken]
                 metrics.batches.labels(name, "cut").inc()
             nexts = {(record.topic, record.partition): record.offset + 1 for record in records}
-            messages = [dead_letter_message(letter, name, self._stage.group) for letter in outcome.dead_letters]
-            crash_at("loop_before_transaction")
-            with metrics.timed(name, "commit"):
-                self._session.commit(
-                    outcome.messages + messages,
-                    [
-                        TopicPartition(topic, partition, offset, OffsetMark(self._topic_ids.id_of(topic)).text())
-                        for (topic, partition), offset in nexts.items()
-                    ],
-                    self._membership(),
-                )
-            crash_at("loop_after_kafka_commit")
+            marked = [
+                TopicPartition(topic, partition, offset, OffsetMark(self._topic_ids.id_of(topic)).text())
+                for (topic, partition), offset in nexts.items()
+            ]
+            self._commit(outcome, marked)
         except Retry as error:
             metrics.batches.labels(name, "retried").inc()
             self._pause(error)
@@ -268,6 +288,8 @@ class ConsumerLoop:
     def _starts(self, consumer: Consumer, places: list[TopicPartition]) -> list[TopicPartition]:
         starts = self._start_places.find(consumer, places)
         self._reader.start_at(by_place(starts))
+        if isinstance(self._stage, LeavesBehind):
+            self._stage.read_from(by_place(starts))
         return starts
 
     def _look_back(self) -> None:

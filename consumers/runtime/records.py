@@ -69,8 +69,11 @@ class Outcome:
 
     ``taken`` is set where the batch costs too much at once: only so many of its first records were processed, at least
     one, as if the others had not been read. The loop commits these and hands the others over again.
+
+    ``on_committed`` is called after the commit: for what may be noted only when a dead letter is there.
     """
 
     messages: list[Outbound] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     taken: int | None = None
+    on_committed: Callable[[], None] | None = None

@@ -94,3 +94,21 @@ class StoresTopicIds(Protocol):
     def topic_ids(self) -> TopicIdStore:
         """The ids beside its offsets."""
         ...
+
+
+@runtime_checkable
+class LeavesBehind(Protocol):
+    """What a stage offers besides that leaves work behind in its own store, so that its batches need not wait."""
+
+    def read_from(self, starts: Mapping[TopicPartition, int]) -> None:
+        """Note where partitions are read from: told at every assignment and after every rewind."""
+
+    def catch_up(self, partitions: Sequence[TopicPartition], *, is_idle: bool) -> Outcome:
+        """Do some of what was left behind of these partitions, which are all that are ours.
+
+        Called after every batch, and when nothing was read; quick when there is nothing to do.
+
+        Raises:
+            Retry: something outside is away.
+        """
+        ...

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from attributary.consumers.destinations.sender import SenderOptions
+from attributary.consumers.destinations.attempts import SenderOptions
 from attributary.consumers.destinations.transport import HttpTransport, SystemClock
 from attributary.consumers.runtime.run import quiet_collector
 from attributary.local.fakes import Fault, Ga4Fake, MetaFake

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from attributary.consumers.destinations.sender import SenderOptions
+from attributary.consumers.destinations.attempts import SenderOptions
 from attributary.consumers.destinations.transport import SystemClock
 from attributary.consumers.store.deliveries.ledger import PostgresLedger
 from attributary.consumers.store.session import StoreSession

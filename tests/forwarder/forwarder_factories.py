@@ -6,24 +6,28 @@ import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
+from attributary.consumers.destinations.attempts import SenderOptions
 from attributary.consumers.destinations.credentials import AccountCredentials, Credentials
 from attributary.consumers.destinations.destination import Account, HttpResponse, Moment, NotSent, PreparedEvent
 from attributary.consumers.destinations.ga4.destination import Ga4Destination, Ga4Options
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions
 from attributary.consumers.destinations.prepare import prepare
-from attributary.consumers.destinations.sender import BatchSender, SenderOptions
+from attributary.consumers.destinations.sender import BatchSender
 from attributary.consumers.destinations.transport import HttpTransport
+from attributary.consumers.forwarder.record_reader import Found
 from attributary.consumers.forwarder.stage import ForwarderStage, Route
+from attributary.consumers.forwarder.tasks import source_of
 from attributary.consumers.runtime.records import Record
 from attributary.schemas.codec import Codec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from attributary.consumers.destinations.destination import HttpRequest
     from attributary.consumers.destinations.transport import Transport
-    from attributary.consumers.store.deliveries.delivery import Ledger
+    from attributary.consumers.forwarder.record_reader import RecordReader
+    from attributary.consumers.store.deliveries.delivery import Ledger, Source
 
 CODEC = Codec()
 TOPIC = "attribution.conversions.v1"
@@ -63,6 +67,27 @@ class ScriptedTransport:
     def send(self, request: HttpRequest) -> HttpResponse:
         self.requests.append(request)
         return self.answer(request)
+
+    def close(self) -> None:
+        pass
+
+
+class MemoryReader:
+    """Kafka's log as a dictionary; what is not there is gone."""
+
+    def __init__(self, held: Sequence[Record] = ()) -> None:
+        self.held = {source_of(record): record for record in held}
+        self.asked = 0
+
+    def add(self, held: Sequence[Record]) -> list[Record]:
+        self.held |= {source_of(record): record for record in held}
+        return list(held)
+
+    def read(self, sources: Iterable[Source], seconds: float) -> Found:  # noqa: ARG002
+        wanted = list(sources)
+        self.asked += len(wanted)
+        found = {source: self.held[source] for source in wanted if source in self.held}
+        return Found(found, frozenset(source for source in wanted if source not in self.held))
 
     def close(self) -> None:
         pass
@@ -120,6 +145,7 @@ def stage_for(
     transport: Transport | None = None,
     options: SenderOptions | None = None,
     route: dict[str, Any] | None = None,
+    reader: RecordReader | None = None,
 ) -> ForwarderStage:
     """A stage on a fake, with one account for every tenant unless `route` says otherwise."""
     destination: Any
@@ -131,7 +157,7 @@ def stage_for(
     options = options or SenderOptions(concurrency=1)
     sender = BatchSender(destination, transport or HttpTransport(answer_seconds=3.0), ledger, options, clock)
     wanted: dict[str, Any] = {"credentials": Credentials(name, account), "uncertain": options.uncertain} | (route or {})
-    return ForwarderStage(Route(destination, **wanted), sender, ledger, clock)
+    return ForwarderStage(Route(destination, **wanted), sender, ledger, clock, reader=reader)
 
 
 def prepared(name: str, destination: Any = None, **changes: Any) -> PreparedEvent | NotSent:

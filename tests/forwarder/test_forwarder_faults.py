@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from attributary.consumers.destinations.attempts import SenderOptions
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
-from attributary.consumers.destinations.sender import SenderOptions
 from attributary.consumers.forwarder import stage as _stage  # noqa: F401  # registers the points that it passes
 from attributary.consumers.runtime.crash_points import crash_points
 from attributary.consumers.runtime.errors import Retry

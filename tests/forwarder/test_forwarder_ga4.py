@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attributary.consumers.destinations.attempts import SenderOptions
 from attributary.consumers.destinations.destination import HttpResponse, Moment, NotSent, PreparedEvent, ResponseClass
 from attributary.consumers.destinations.ga4.destination import EU_BASE_URL, Ga4Destination, Ga4Options
 from attributary.consumers.destinations.ga4.event import client_id, session_id
 from attributary.consumers.destinations.ga4.rules import check_envelope, check_event, check_request
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
-from attributary.consumers.destinations.sender import SenderOptions
 from attributary.consumers.destinations.validation_probe import ValidationProbe
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.store.deliveries.delivery import DeliveryState

@@ -170,6 +170,37 @@ def test_dead_credentials_keep_events_and_retry_sends_them(fresh_topics: str, da
 @pytest.mark.kafka
 @pytest.mark.postgres
 @pytest.mark.fault
+def test_s7_what_an_account_left_behind_comes_by_the_ledger(fresh_topics: str, database: str, tmp_path: Path) -> None:
+    now = time.time_ns() // 1_000
+    fake, log = MetaFake(tokens=["good"]), tmp_path / "log"
+    credentials = tmp_path / "credentials.yaml"
+    accounts = {
+        "acme": {"meta": {"pixel_id": "1", "access_token": "expired"}},
+        "globex": {"meta": {"pixel_id": "2", "access_token": "good"}},
+    }
+    credentials.write_text(json.dumps({"tenants": accounts}))
+    mine = [conversion(now) for _ in range(30)]
+    fake.poison.add(mine[7]["event_id"])
+    with FakeServer(fake) as server:
+        variables = environment(fresh_topics, database, server.url, FORWARD_CREDENTIALS_FILE=str(credentials))
+        with forwarder(variables, log):
+            produce(fresh_topics, encoded([*mine, *(conversion(now, tenant_id="globex") for _ in range(30))]))
+            wait_for(lambda: len(fake.received) == 30, log)
+            wait_for(lambda: "events left pending" in log.read_text(), log)
+        assert {pixel for pixel, _, _ in fake.received} == {"2"}
+        credentials.write_text(json.dumps({"tenants": accounts}).replace("expired", "good"))
+        with forwarder(variables, log):  # no record comes: everything was committed
+            wait_for(lambda: len(fake.received) == 59, log)
+            (letter,) = dead_letters(fresh_topics)
+            assert letter["__connect.errors.stage"] == "send"
+            wait_for(lambda: "rejected" in ask(variables, "explain", mine[7]["event_id"]).stdout, log)
+    assert fake.duplicates == 0
+    assert json.loads(ask(variables, "status", "--json").stdout.splitlines()[0])["state"] in {"sent", "rejected"}
+
+
+@pytest.mark.kafka
+@pytest.mark.postgres
+@pytest.mark.fault
 def test_a_rate_limit_pauses_the_partition_not_the_process(fresh_topics: str, database: str, tmp_path: Path) -> None:
     now = time.time_ns() // 1_000
     fake, log = MetaFake(tokens=["good"]), tmp_path / "log"

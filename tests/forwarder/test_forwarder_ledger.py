@@ -15,6 +15,7 @@ from attributary.consumers.store.deliveries.delivery import (
     DeliveryOutcome,
     DeliveryState,
     NewDelivery,
+    Queue,
     Source,
 )
 from attributary.consumers.store.deliveries.ledger import PostgresLedger
@@ -97,18 +98,36 @@ def test_an_attempt_is_in_flight_until_it_is_settled(ledger: Ledger) -> None:
     assert ledger.find("unknown") == []
 
 
-def test_open_deliveries_come_oldest_first_and_can_be_opened_again(ledger: Ledger) -> None:
+def test_open_deliveries_come_oldest_first(ledger: Ledger) -> None:
     ledger.claim([new("a"), new("bb"), new("ccc"), new("x", destination="ga4"), new("y", destination="meta:2")])
     open_rows = ledger.open_deliveries("meta", DeliveryState.PENDING, limit=3)
     assert [row.key.event_id for row in open_rows] == ["ccc", "bb", "a"]
     everywhere = ledger.open_deliveries("meta", DeliveryState.PENDING, limit=9)
     assert {row.key.destination for row in everywhere} == {"meta", "meta:2"}
-    keys = [row.key for row in open_rows[:2]]
-    ledger.begin(keys, now_micros=NOW)
-    ledger.settle([DeliveryOutcome(key, DeliveryState.UNCERTAIN, "timeout") for key in keys])
-    assert ledger.reopen([*keys, DeliveryKey("acme", "meta", "unknown")]) == 2
-    (row,) = ledger.find("ccc")
-    assert (row.state, row.attempts, row.first_sent_at) == (DeliveryState.PENDING, 1, None)
+
+
+def test_a_queue_is_what_kafka_will_not_bring_again(ledger: Ledger) -> None:
+    def at(event: str, offset: int, *, tenant: str = "acme", destination: str = "meta", partition: int = 0) -> None:
+        source = Source("t", partition, offset)
+        key = DeliveryKey(tenant, destination, event)
+        ledger.claim([NewDelivery(key, DeliveryState.PENDING, None, NOW + offset, source)])
+
+    for offset in range(5):
+        at(f"e{offset}", offset)
+    at("other-account", 1, destination="meta:2")
+    at("other-tenant", 2, tenant="globex")
+    at("other-partition", 3, partition=9, tenant="initech")
+    at("other-destination", 0, destination="ga4", tenant="hooli")
+    at("to-come", 7, tenant="umbrella")
+    ledger.settle([DeliveryOutcome(DeliveryKey("acme", "meta", "e1"), DeliveryState.SENT)])
+    assert ledger.left_behind("meta", {}) == []
+    positions = {("t", 0): 4, ("t", 1): 9}
+    queues = [Queue("acme", "meta"), Queue("acme", "meta:2"), Queue("globex", "meta")]
+    assert ledger.left_behind("meta", positions) == queues
+    assert [row.key.event_id for row in ledger.queued(queues[0], positions, limit=9)] == ["e0", "e2", "e3"]
+    assert [row.key.event_id for row in ledger.queued(queues[0], positions, limit=2)] == ["e0", "e2"]
+    assert [row.key.event_id for row in ledger.queued(queues[0], positions, limit=2, newest=True)] == ["e2", "e3"]
+    assert ledger.queued(Queue("acme", "ga4"), positions, limit=9) == []
 
 
 def test_what_is_sent_stays_sent(ledger: Ledger) -> None:
@@ -117,7 +136,6 @@ def test_what_is_sent_stays_sent(ledger: Ledger) -> None:
     ledger.settle([DeliveryOutcome(key, DeliveryState.UNCERTAIN, "perhaps")])
     ledger.settle([DeliveryOutcome(key, DeliveryState.SENT, None, response_code="200")])
     ledger.settle([DeliveryOutcome(key, DeliveryState.UNCERTAIN, "a process that lost its partition")])
-    assert ledger.reopen([key]) == 0
     (row,) = ledger.find("a")
     assert (row.state, row.reason) == (DeliveryState.SENT, None)
 
@@ -133,7 +151,6 @@ def test_counts(ledger: Ledger) -> None:
 def test_empty_calls_do_nothing(ledger: Ledger) -> None:
     ledger.begin([], now_micros=NOW)
     ledger.settle([])
-    assert ledger.reopen([]) == 0
     assert ledger.counts() == []
 
 

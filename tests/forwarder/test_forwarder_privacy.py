@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import generate_latest
 
+from attributary.consumers.destinations.attempts import SenderOptions
 from attributary.consumers.destinations.destination import HttpResponse
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
-from attributary.consumers.destinations.sender import SenderOptions
 from attributary.consumers.runtime.dead_letters import dead_letter_message
 from attributary.consumers.runtime.errors import Retry
 from attributary.local.fakes import Fault, MetaFake
@@ -60,7 +60,7 @@ def events(now: int) -> list[dict[str, Any]]:
 def test_nothing_personal_leaves_by_any_other_door(
     capsys: pytest.CaptureFixture[str], clock: SimulatedClock, make_stage: MakeStage
 ) -> None:
-    options = SenderOptions(concurrency=1, attempts=2, first_backoff=0.001, max_backoff=0.002)
+    options = SenderOptions(concurrency=1, attempts=2, first_backoff=0.001, max_backoff=0.002, unproven=19)
     letters: list[DeadLetter] = []
     texts: list[str] = []
     quoting = HttpResponse(

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from attributary.consumers.destinations import metrics
+from attributary.consumers.destinations.attempts import SenderOptions
 from attributary.consumers.destinations.credentials import AccountCredentials, Credentials
 from attributary.consumers.destinations.destination import HttpResponse
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
-from attributary.consumers.destinations.sender import SenderOptions
 from attributary.consumers.forwarder.redelivery import Redelivery, again
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.store.connection import StoreUnavailable
@@ -21,6 +21,7 @@ from attributary.consumers.store.deliveries.delivery import DeliveryKey, Deliver
 from attributary.local.fakes import Fault, MetaFake
 from attributary.local.fakes.server import FakeServer
 from tests.forwarder.forwarder_factories import (
+    MemoryReader,
     ScriptedTransport,
     SimulatedClock,
     conversion,
@@ -112,25 +113,6 @@ def test_several_culprits_are_found(clock: SimulatedClock, make_stage: MakeStage
     assert (row.response_code, row.trace_id, row.attempts) == ("200", "T1", 1)
     assert row.request_hash
     assert row.match_keys == ("client_ip_address", "client_user_agent", "em", "external_id", "fbc", "fbp")
-
-
-def test_when_everything_is_refused_the_account_stops_and_nothing_is_dead_lettered(
-    clock: SimulatedClock, make_stage: MakeStage
-) -> None:
-    events = [conversion(clock.micros) for _ in range(100)]
-    ledger = MemoryLedger()
-    transport = ScriptedBad(*(event["event_id"] for event in events))
-    stage = make_stage("meta", "http://x", clock, ledger=ledger, transport=transport, options=FAST)
-    with pytest.raises(Retry, match="refuses everything"):
-        stage.handle(records(events, now_micros=clock.micros))
-    assert states(ledger) == {"pending": 100}
-    asked = len(transport.requests)
-    with pytest.raises(Retry):
-        stage.handle(records(events, now_micros=clock.micros))
-    assert len(transport.requests) == asked, "a stopped account is not asked again at once"
-    transport.bad.clear()
-    assert not until_done(stage, records(events, now_micros=clock.micros), clock).dead_letters
-    assert states(ledger) == {"sent": 100}
 
 
 @pytest.mark.parametrize(
@@ -369,7 +351,7 @@ def test_f6_a_retry_without_the_account_changes_nothing(url: str, clock: Simulat
     ledger = MemoryLedger()
     down = ScriptedTransport(lambda _: HttpResponse(0, fault="ReadTimeout", perhaps_sent=True))
     stage = make_stage("meta", url, clock, ledger=ledger, transport=down, options=FAST)
-    (record,) = batch = records([conversion(clock.micros)], now_micros=clock.micros)
+    batch = records([conversion(clock.micros)], now_micros=clock.micros)
     with pytest.raises(Retry):
         stage.handle(batch)
     before = dict(ledger.rows)
@@ -379,7 +361,7 @@ def test_f6_a_retry_without_the_account_changes_nothing(url: str, clock: Simulat
     elsewhere = Credentials("meta", None, {"globex": [AccountCredentials("1", "test-token", {})]})
     other = make_stage("meta", url, clock, ledger=ledger, route={"credentials": elsewhere})
     for without in (nobody, other):
-        found = again([row], ledger, without, lambda sources: dict.fromkeys(sources, record))
+        found = again([row], without, MemoryReader(batch), print)
         assert found == Redelivery(tried=0, gone=(), without_account=1)
         assert ledger.rows == before
 

@@ -129,6 +129,9 @@ class Ga4Destination:
             resend_safe=event["name"] == "purchase" and not app,
             match_keys=tuple(sorted(envelope.keys() - {"consent", "user_properties"})),
             remark=joined_remarks(remarks),
+            name=event["name"],
+            order_key=event["params"].get("transaction_id", ""),
+            is_correction=event["name"] == "refund",
         )
 
     def _encoded(self, event: dict[str, Any], envelope: dict[str, Any], remarks: list[str]) -> tuple[bytes, bytes]:

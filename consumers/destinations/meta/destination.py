@@ -120,8 +120,8 @@ class MetaDestination:
     def build(self, conversion: Conversion, account: Account, moment: Moment) -> PreparedEvent | NotSent:
         """Build the server event."""
         names = account.event_names or self._options.event_names
-        kind = conversion["conversion_type"]
-        name = names.get(kind) or EVENT_NAMES.get(kind, kind)
+        kind: str = conversion["conversion_type"]
+        name = names.get(kind) or EVENT_NAMES.get(kind) or kind
         if name == "Purchase" and conversion["currency"] == "XXX":
             return NotSent(DeliveryState.REJECTED, "a purchase needs a value and a currency", "currency")
         remarks: list[str] = []
@@ -151,6 +151,7 @@ class MetaDestination:
             to_json(event),
             match_keys=tuple(sorted(keys)),
             remark=joined_remarks(remarks),
+            name=name,
         )
 
     def _hashes(self, conversion: Conversion, remarks: list[str]) -> dict[str, list[str]]:

@@ -20,6 +20,8 @@ THROTTLED = frozenset((4, 17, 32, 613, *range(80000, 80015)))
 # 190 and 102: token; 3, 10, 200-299: permission; 2635, 12: the API version is gone.
 STOPPED = frozenset((3, 10, 12, 102, 190, 2635, *range(200, 300)))
 PIXEL_GONE = (100, 33)
+# Meta answers a wrong signature with the code of a wrong event; only its text tells them apart.
+_PROOF = "appsecret_proof"
 
 KNOWN_SUBCODES = {
     2804001: "click id incorrectly formatted",
@@ -63,8 +65,10 @@ def _error(status: int, error: Mapping[str, Any], wait: float, usage: float | No
     trace = _text(error.get("fbtrace_id"))
     if code in THROTTLED or (code is None and status == 429):
         return DeliveryResponse(ResponseClass.THROTTLED, names, "rate limit", wait or _THROTTLE_SECONDS, trace, usage)
-    if code in STOPPED or (code, subcode) == PIXEL_GONE:
-        return DeliveryResponse(ResponseClass.ACCOUNT_STOPPED, names, _stopped_reason(code), 0.0, trace, usage)
+    is_unsigned = _PROOF in str(error.get("message"))
+    if code in STOPPED or (code, subcode) == PIXEL_GONE or is_unsigned:
+        reason = "the signature is wrong: look at META_APP_SECRET" if is_unsigned else _stopped_reason(code)
+        return DeliveryResponse(ResponseClass.ACCOUNT_STOPPED, names, reason, 0.0, trace, usage)
     if code in TRANSIENT or error.get("is_transient") is True:
         return DeliveryResponse(ResponseClass.RETRY, names, "temporary error", wait, trace, usage)
     if code is None:

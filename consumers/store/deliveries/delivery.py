@@ -8,15 +8,16 @@ keep; one set of tests runs on both.
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 
 class DeliveryState(enum.StrEnum):
-    """How far a delivery has come. All but `PENDING` are final; `attributary forward retry` opens one again."""
+    """How far a delivery has come. All but `PENDING` are final; `attributary forward retry` tries one again."""
 
     PENDING = "pending"
     SENT = "sent"
@@ -32,6 +33,13 @@ class DeliveryKey(NamedTuple):
     tenant_id: str
     destination: str
     event_id: str
+
+
+class Queue(NamedTuple):
+    """All deliveries of one tenant to one account; `destination` as in `DeliveryKey`."""
+
+    tenant_id: str
+    destination: str
 
 
 class Source(NamedTuple):
@@ -103,6 +111,10 @@ class DeliveryOutcome:
     trace_id: str | None = None
 
 
+Positions = Mapping[tuple[str, int], int]
+"""The next offset to be read of each (topic, partition)."""
+
+
 class Count(NamedTuple):
     """How many deliveries of a destination are in a state, for one reason; times are event times in microseconds."""
 
@@ -136,8 +148,20 @@ class Ledger(Protocol):
         """Give deliveries in a state, oldest event first."""
         ...
 
-    def reopen(self, keys: Sequence[DeliveryKey]) -> int:
-        """Make deliveries that are not sent pending again as if never tried, keep their attempts; gives how many."""
+    def left_behind(self, destination: str, positions: Positions) -> Sequence[Queue]:
+        """Give the queues of a destination with pending deliveries that Kafka will not bring again.
+
+        Args:
+            destination: with all its accounts.
+            positions: the next offset to be read of each partition; deliveries of other partitions do not count.
+        """
+        ...
+
+    def queued(self, queue: Queue, positions: Positions, *, limit: int, newest: bool = False) -> Sequence[Delivery]:
+        """Give the pending deliveries of one queue that Kafka will not bring again: the oldest events, or the newest.
+
+        Either way the oldest event comes first.
+        """
         ...
 
     def counts(self) -> Sequence[Count]:

@@ -11,12 +11,19 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, Any
 
-from attributary.consumers.store.deliveries.delivery import Count, Delivery, DeliveryKey, DeliveryState, Source
+from attributary.consumers.store.deliveries.delivery import (
+    Count,
+    Delivery,
+    DeliveryKey,
+    DeliveryState,
+    Queue,
+    Source,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from attributary.consumers.store.deliveries.delivery import DeliveryOutcome, NewDelivery
+    from attributary.consumers.store.deliveries.delivery import DeliveryOutcome, NewDelivery, Positions
     from attributary.consumers.store.session import StoreSession
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -74,12 +81,23 @@ JOIN locked USING (tenant_id, destination, event_id)
 WHERE (d.tenant_id, d.destination, d.event_id) = (n.tenant_id, n.destination, n.event_id)
   AND (d.state <> 'sent' OR n.state = 'sent')
 """
-_REOPEN = f"""{_LOCK}
-UPDATE attribution_deliveries d
-SET state = 'pending', reason = 'opened again', in_flight = false, first_sent_at = NULL, updated_at = now()
-FROM locked
-WHERE (d.tenant_id, d.destination, d.event_id) = (locked.tenant_id, locked.destination, locked.event_id)
-  AND d.state <> 'sent'
+_POSITIONS = """
+JOIN unnest(%(topics)s::text[], %(partitions)s::int[], %(offsets)s::bigint[]) AS p (topic, part, next)
+  ON (d.source_topic, d.source_partition) = (p.topic, p.part) AND d.source_offset < p.next"""
+_LEFT_BEHIND = f"""
+SELECT DISTINCT d.tenant_id, d.destination FROM attribution_deliveries d {_POSITIONS}
+WHERE (d.destination = %(destination)s OR starts_with(d.destination, %(destination)s || ':')) AND d.state = 'pending'
+ORDER BY d.tenant_id, d.destination
+"""
+_QUEUED = f"""
+SELECT {_COLUMNS} FROM attribution_deliveries d {_POSITIONS}
+WHERE d.destination = %(destination)s AND d.state = 'pending' AND d.tenant_id = %(tenant)s
+ORDER BY d.occurred_at, d.event_id LIMIT %(limit)s
+"""
+_QUEUED_NEWEST = f"""
+SELECT {_COLUMNS} FROM attribution_deliveries d {_POSITIONS}
+WHERE d.destination = %(destination)s AND d.state = 'pending' AND d.tenant_id = %(tenant)s
+ORDER BY d.occurred_at DESC, d.event_id DESC LIMIT %(limit)s
 """
 _FIND = f"""
 SELECT {_COLUMNS} FROM attribution_deliveries d
@@ -177,9 +195,19 @@ class PostgresLedger:
             found = connection.execute(_OPEN, values).fetchall()
         return [_delivery(row) for row in found]
 
-    def reopen(self, keys: Sequence[DeliveryKey]) -> int:
-        """Make deliveries pending again."""
-        return self._write(_REOPEN, _keys(keys))
+    def left_behind(self, destination: str, positions: Positions) -> Sequence[Queue]:
+        """Give the queues of a destination with pending deliveries that Kafka will not bring again."""
+        with self._session.transaction() as connection:
+            found = connection.execute(_LEFT_BEHIND, _places(positions) | {"destination": destination}).fetchall()
+        return [Queue(*row) for row in found]
+
+    def queued(self, queue: Queue, positions: Positions, *, limit: int, newest: bool = False) -> Sequence[Delivery]:
+        """Give the pending deliveries of one queue that Kafka will not bring again: the oldest, or the newest."""
+        more = {"tenant": queue.tenant_id, "destination": queue.destination, "limit": limit}
+        with self._session.transaction() as connection:
+            statement = _QUEUED_NEWEST if newest else _QUEUED
+            found = connection.execute(statement, _places(positions) | more).fetchall()
+        return [_delivery(row) for row in (reversed(found) if newest else found)]
 
     def counts(self) -> Sequence[Count]:
         """Count deliveries by destination, state and reason."""
@@ -208,6 +236,14 @@ def _keys(keys: Sequence[DeliveryKey]) -> dict[str, Any]:
         "tenants": [key.tenant_id for key in keys],
         "destinations": [key.destination for key in keys],
         "events": [key.event_id for key in keys],
+    }
+
+
+def _places(positions: Positions) -> dict[str, Any]:
+    return {
+        "topics": [topic for topic, _ in positions],
+        "partitions": [partition for _, partition in positions],
+        "offsets": list(positions.values()),
     }
 
 

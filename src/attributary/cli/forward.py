@@ -257,14 +257,16 @@ def _retry(
 def _retry_one(name: str, rows: list[Delivery]) -> None:
     from attributary.cli.outcome import kafka_settings
     from attributary.consumers.forwarder.process import NAMES, VARIABLES, build_stage, open_ledger, read_setup
-    from attributary.consumers.forwarder.redelivery import again, read_sources
+    from attributary.consumers.forwarder.record_reader import KafkaRecordReader
+    from attributary.consumers.forwarder.redelivery import again, publish_letters
     from attributary.consumers.runtime.errors import ConfigError
 
     kafka = kafka_settings()
     ledger = open_ledger("attributary-forward")
-    stage = build_stage(read_setup(next(known for known in NAMES if known == name)), ledger)
+    reader = KafkaRecordReader(kafka)
+    stage = build_stage(read_setup(next(known for known in NAMES if known == name)), ledger, reader)
     try:
-        result = again(rows, ledger, stage, lambda sources: read_sources(kafka, sources))
+        result = again(rows, stage, reader, lambda letters: publish_letters(kafka, letters))
     finally:
         stage.close()
     states: dict[str, int] = {}

@@ -1,0 +1,221 @@
+"""One batch on its way to a destination: attempts, waits, halves.
+
+Contract: `Attempts.settle` gives one outcome for every event of a batch and never raises for what the network or the
+destination does. It writes nothing down: the ledger is the sender's.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import structlog
+
+from attributary.consumers.destinations.destination import DeliveryResponse, ResponseClass
+from attributary.consumers.store.deliveries.delivery import DeliveryKey, DeliveryOutcome, DeliveryState
+
+from . import metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from attributary.consumers.destinations.destination import Account, Destination, HttpRequest, PreparedEvent
+    from attributary.consumers.destinations.rate_limiter import RateLimiter
+    from attributary.consumers.destinations.transport import Clock, Transport
+
+_log = structlog.get_logger()
+
+_THREAD_WAIT_SECONDS_MAX = 5.0  # a longer wish of the destination pauses the account instead of a thread
+OUT_OF_TIME = "out of time for this turn"
+OTHERS_FIRST = "rejected, and nothing was delivered: others are tried first"
+
+
+@dataclass(frozen=True, slots=True)
+class SenderOptions:
+    """How hard to try.
+
+    Attributes:
+        concurrency: most requests at once.
+        attempts: tries of a request before the account is held.
+        first_backoff: seconds before the second try; doubles, with jitter.
+        max_backoff: seconds.
+        budget: seconds that one turn of the loop may take before the rest is left for the next.
+        uncertain: what to do with an event that was perhaps sent and would count twice.
+        unproven: how many rejections count of an account that has delivered nothing yet.
+    """
+
+    concurrency: int = 4
+    attempts: int = 4
+    first_backoff: float = 0.25
+    max_backoff: float = 5.0
+    budget: float = 20.0  # below the grace of a stop, which comes after the turn
+    uncertain: Literal["hold", "resend"] = "hold"
+    unproven: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A shipment on its way through attempts and halves."""
+
+    account: Account
+    limiter: RateLimiter
+    deadline: float
+    doubtful: frozenset[str] = frozenset()
+    is_sample: bool = False
+
+
+class Attempts:
+    """Sends batches of one destination.
+
+    Args:
+        destination: its rules.
+        transport: its connections.
+        options: how hard to try.
+        clock: where time comes from.
+    """
+
+    def __init__(self, destination: Destination, transport: Transport, options: SenderOptions, clock: Clock) -> None:
+        self._destination = destination
+        self._transport = transport
+        self._options = options
+        self._clock = clock
+
+    def obstacle(self, run: Run) -> str | None:
+        """Return why nothing can be sent now, None when it can."""
+        now = self._clock.monotonic()
+        if hold := run.limiter.hold_at(now):
+            return hold.reason
+        return OUT_OF_TIME if now >= run.deadline else None
+
+    def settle(self, run: Run, batch: Sequence[PreparedEvent]) -> Iterator[DeliveryOutcome]:
+        """Send a batch until it is settled or has to wait."""
+        perhaps_sent = False
+        for attempt in range(1, self._options.attempts + 1):
+            reason = self.obstacle(run)
+            if not run.is_sample and run.limiter.is_in_doubt(self._clock.monotonic()):
+                reason = reason or OTHERS_FIRST
+            if reason:
+                yield from outcomes_of(run, batch, DeliveryState.PENDING, reason, in_flight=perhaps_sent)
+                return
+            request, answer = self._send(run, batch)
+            if answer.response_class is ResponseClass.DELIVERED:
+                yield from outcomes_of(run, batch, DeliveryState.SENT, None, request=request, answer=answer)
+                return
+            if answer.response_class is ResponseClass.REJECTED or (attempt > 1 and answer.code == "200/partial"):
+                yield from self._bisect(run, batch, request, answer)
+                return
+            if answer.response_class in {ResponseClass.THROTTLED, ResponseClass.ACCOUNT_STOPPED}:
+                yield from self._wait(run, batch, request, answer, perhaps_sent=perhaps_sent)
+                return
+            if answer.response_class is ResponseClass.AMBIGUOUS:
+                perhaps_sent = True
+                held = [] if self._options.uncertain == "resend" else [e for e in batch if not e.resend_safe]
+                yield from outcomes_of(
+                    run, held, DeliveryState.UNCERTAIN, answer.reason, request=request, answer=answer
+                )
+                batch = [event for event in batch if event not in held] if held else batch
+                if not batch:
+                    return
+            if not self._back_off(run, attempt, answer):
+                break
+        yield from self._wait(run, batch, request, answer, perhaps_sent=perhaps_sent)
+
+    def _send(self, run: Run, batch: Sequence[PreparedEvent]) -> tuple[HttpRequest, DeliveryResponse]:
+        if delay := run.limiter.pause_seconds():
+            self._clock.sleep(delay)
+        request = self._destination.request(run.account, batch)
+        started = self._clock.monotonic()
+        response = self._transport.send(request)
+        answer = self._destination.classify(response, len(batch))
+        self._note(run, batch, answer, self._clock.monotonic() - started)
+        return request, answer
+
+    def _note(self, run: Run, batch: Sequence[PreparedEvent], answer: DeliveryResponse, seconds: float) -> None:
+        name = self._destination.name
+        run.limiter.observe(answer, self._clock.monotonic())
+        metrics.forward_attempts.labels(name, answer.response_class.value).inc()
+        metrics.forward_request_seconds.labels(name).observe(seconds)
+        if answer.usage_percent is not None:
+            metrics.forward_usage_percent.labels(name).set(answer.usage_percent)
+        if answer.response_class is not ResponseClass.DELIVERED:
+            log = _log.error if answer.response_class is ResponseClass.ACCOUNT_STOPPED else _log.warning
+            log(
+                "not delivered",
+                destination=name,
+                tenant_id=run.account.tenant_id,
+                account=run.account.account_id,
+                response_class=answer.response_class.value,
+                code=answer.code,
+                why=answer.reason,
+                events=len(batch),
+                trace_id=answer.trace_id,
+            )
+
+    def _bisect(
+        self, run: Run, batch: Sequence[PreparedEvent], request: HttpRequest, answer: DeliveryResponse
+    ) -> Iterator[DeliveryOutcome]:
+        if len(batch) == 1:
+            run.limiter.reject()
+            yield from outcomes_of(run, batch, DeliveryState.REJECTED, answer.reason, request=request, answer=answer)
+            return
+        middle = len(batch) // 2
+        yield from self.settle(run, batch[:middle])
+        yield from self.settle(run, batch[middle:])
+
+    def _wait(
+        self,
+        run: Run,
+        batch: Sequence[PreparedEvent],
+        request: HttpRequest,
+        answer: DeliveryResponse,
+        *,
+        perhaps_sent: bool,
+    ) -> Iterator[DeliveryOutcome]:
+        if answer.response_class in {ResponseClass.RETRY, ResponseClass.AMBIGUOUS}:
+            run.limiter.back_off(answer, self._clock.monotonic(), self._options.max_backoff)
+        yield from outcomes_of(
+            run,
+            batch,
+            DeliveryState.PENDING,
+            answer.reason,
+            in_flight=perhaps_sent,
+            request=request,
+            answer=answer,
+        )
+
+    def _back_off(self, run: Run, attempt: int, answer: DeliveryResponse) -> bool:
+        """Sleep before the next try; False when there is none or the wait is for the account, not for a thread."""
+        if attempt == self._options.attempts or answer.wait_seconds > _THREAD_WAIT_SECONDS_MAX:
+            return False
+        longest = min(self._options.max_backoff, self._options.first_backoff * 2 ** (attempt - 1))
+        wait = max(answer.wait_seconds, longest * random.uniform(0.5, 1.0))  # noqa: S311  # jitter
+        if self._clock.monotonic() + wait >= run.deadline:
+            return False
+        self._clock.sleep(wait)
+        return True
+
+
+def delivery_key(account: Account, event: PreparedEvent) -> DeliveryKey:
+    """Return the row of an event in the ledger."""
+    return DeliveryKey(account.tenant_id, account.ledger_name, event.event_id)
+
+
+def outcomes_of(
+    run: Run,
+    batch: Sequence[PreparedEvent],
+    state: DeliveryState,
+    reason: str | None,
+    *,
+    in_flight: bool = False,
+    request: HttpRequest | None = None,
+    answer: DeliveryResponse | None = None,
+) -> Iterator[DeliveryOutcome]:
+    """Give the same outcome for every event of a batch; what was left out of a sent event is its remark."""
+    digest = request.digest if request else None
+    code = answer.code if answer else None
+    trace = answer.trace_id if answer else None
+    for event in batch:
+        remark = event.remark if state is DeliveryState.SENT else reason
+        doubt = state is DeliveryState.PENDING and (in_flight or event.event_id in run.doubtful)
+        yield DeliveryOutcome(delivery_key(run.account, event), state, remark, doubt, digest, code, trace)
