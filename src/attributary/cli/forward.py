@@ -5,11 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from attributary import __version__
+from attributary.cli.mapping_options import (
+    ConstantOption,
+    DecimalCommaOption,
+    DelimiterOption,
+    EncodingOption,
+    GroupByOption,
+    MapOption,
+    MappingOption,
+    PresetOption,
+    SkipLinesOption,
+    ThousandsOption,
+    TimeFormatOption,
+    TimezoneOption,
+    WhereOption,
+    command_line,
+)
 
 if TYPE_CHECKING:
     from attributary.consumers.store.deliveries.delivery import Delivery
@@ -62,11 +78,24 @@ def _dry_run(
     at: Annotated[
         int | None, typer.Option(help="The time now, microseconds since 1970 UTC. Default: the real one.")
     ] = None,
+    preset: PresetOption = None,
+    map_: MapOption = None,
+    constant: ConstantOption = None,
+    mapping: MappingOption = None,
+    where: WhereOption = None,
+    time_format: TimeFormatOption = None,
+    timezone: TimezoneOption = None,
+    decimal_comma: DecimalCommaOption = False,
+    thousands: ThousandsOption = None,
+    group_by: GroupByOption = None,
+    delimiter: DelimiterOption = None,
+    encoding: EncodingOption = None,
+    skip_lines: SkipLinesOption = 0,
 ) -> None:
     """Print the exact body of every request that would be sent, one JSON a line; no network, no credentials needed.
 
     What would not be sent goes to standard error with its reason; exit code 3 when there is any. The file holds
-    conversions in the form of docs/how-to/publish.md: JSON lines, CSV or Avro.
+    conversions as `attributary produce` takes them, with the same options: JSON lines, CSV or Avro.
 
     Example: attributary forward --dry-run meta --input conversions.jsonl
     """
@@ -75,16 +104,22 @@ def _dry_run(
     if dry_run is None or file is None:
         typer.echo(context.get_help())
         raise typer.Exit(_USAGE)
+    from attributary.cli.conversion_file import read_conversions
     from attributary.cli.outcome import exit_codes
     from attributary.consumers.destinations.dry_run import DryRun
     from attributary.consumers.forwarder.process import read_setup
 
+    options = command_line(
+        map_, preset=preset, constant=constant, mapping=mapping, where=where, time_format=time_format,
+        timezone=timezone, decimal_comma=decimal_comma, thousands=thousands, group_by=group_by, delimiter=delimiter,
+        encoding=encoding, skip_lines=skip_lines,
+    )  # fmt: skip
     with exit_codes():
         setup = read_setup(dry_run)
         now = at if at is not None else time.time_ns() // 1_000
         run = DryRun(setup.destination, setup.shared.consent_unknown, now)
         broken: list[str] = []
-        for body in run.bodies(_conversions(file, broken)):
+        for body in run.bodies(read_conversions(file, options, broken)):
             print(body.decode())
     for line in broken:
         typer.echo(line, err=True)
@@ -95,25 +130,6 @@ def _dry_run(
         typer.echo(f"{event_id}: sent, but {remark}", err=True)
     if run.refusals or broken:
         raise typer.Exit(_SOME_REFUSED)
-
-
-def _conversions(file: Path, broken: list[str]) -> Iterator[dict[str, Any]]:
-    """Read conversions as `attributary produce` does, of columns with the fields' names."""
-    from attributary.producers.importer.mapping import RowMapper, RowRefused
-    from attributary.producers.importer.plan import ImportPlan, PlanError
-    from attributary.producers.importer.rows import FileError, SourceFile
-
-    try:
-        with SourceFile(file) as source:
-            mapper = RowMapper(ImportPlan(kind="conversion"), source.columns)
-            for row in source.rows():
-                try:
-                    yield mapper.record(row)
-                except RowRefused as error:
-                    broken.append(f"line {row.line}: {error.field}: {error.rule}")
-    except (FileError, PlanError) as error:
-        typer.echo(f"--input: {error}", err=True)
-        raise typer.Exit(_USAGE) from None
 
 
 def _status(

@@ -67,7 +67,7 @@ def _reasons(reasons: Reasons, name: str) -> list[str]:
 
 
 def _reason(reason: Reason, count: Count, name: str) -> str:
-    column = f" column {safe(reason.column)}," if reason.column is not None else ""
+    column = "" if reason.column is None or reason.column == reason.field else f" column {safe(reason.column)},"
     field = "" if reason.field == "(row)" else f" {safe(reason.field)}:"
     example = "" if count.example is None else f": '{safe(count.example[:_LONGEST_EXAMPLE])}'"
     return f"  {count.times:,} x{column}{field} {safe(reason.rule)} (first: {safe(name)} line {count.line}{example})"

@@ -1,0 +1,51 @@
+"""Conversions of a file, read as `attributary produce` reads them, for commands that publish nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from attributary.cli import exits
+from attributary.cli.tables import safe
+
+
+def read_conversions(
+    file: Path, options: Mapping[str, Any], broken: list[str], option_name: str = "--input"
+) -> Iterator[dict[str, Any]]:
+    """Yield the records of a file.
+
+    Args:
+        file: its path.
+        options: as ``mapping_options.command_line`` returns them; the kind is conversion.
+        broken: gets a line for each row that is none: file, line, column, field and rule.
+        option_name: the option that named the file.
+
+    Raises:
+        typer.Exit: 2 when the file or the mapping cannot be used; said on standard error.
+    """
+    from attributary.producers.importer.mapping import NotWanted, RowRefused
+    from attributary.producers.importer.opening import open_file
+    from attributary.producers.importer.plan import PlanError
+    from attributary.producers.importer.rows import FileError
+
+    try:
+        source, _, mapper, _ = open_file(file, {**options, "kind": "conversion"})
+        with source:
+            for order in mapper.orders(source.rows()):
+                try:
+                    found = mapper.mapped(order)
+                    if found.refused is not None:
+                        raise found.refused
+                    yield from found.records
+                except NotWanted:
+                    continue
+                except RowRefused as error:
+                    column = "" if error.column in {None, error.field} else f" column {error.column}:"
+                    line = error.line or order.rows[0].line
+                    broken.append(safe(f"{file.name} line {line}:{column} {error.field}: {error.rule}"))
+    except (FileError, PlanError) as error:
+        typer.echo(safe(f"{option_name}: {error}"), err=True)
+        raise typer.Exit(exits.USAGE) from None
