@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psycopg
 from psycopg.errors import DeadlockDetected
 
 from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.errors import EXIT_CONFIG, ConfigError, Fatal, Fenced, Retry
 from attributary.consumers.store.connection import DsnError, StoreUnavailable
+from attributary.consumers.store.events.rejected_values import UNSTORABLE
 from attributary.consumers.store.migrate import MigrationError
 from attributary.consumers.store.models.model_states import ModelStateError
 from attributary.consumers.store.offsets import CommitsLostError
@@ -25,10 +27,14 @@ def map_errors() -> Iterator[None]:
     Raises:
         Retry: Postgres or the registry is away; nothing was decided.
         Fenced: Postgres lost commits; the loop goes back to what it holds.
-        Fatal: the schema and the code do not fit (exit code 78), or a pinned model state is missing.
+        Fatal: the schema and the code do not fit (exit code 78), a pinned model state is missing, or Postgres refuses a
+            statement: a missing grant, a dropped column. That is never a record's fault; a value that Postgres cannot
+            hold (``UNSTORABLE``) passes as it is.
     """
     try:
         yield
+    except UNSTORABLE:
+        raise
     except StoreUnavailable as error:
         if isinstance(error.__cause__, DeadlockDetected):
             metrics.deadlocks.inc()
@@ -44,3 +50,8 @@ def map_errors() -> Iterator[None]:
         raise Fatal(str(error)) from error
     except MigrationError as error:
         raise Fatal(str(error), EXIT_CONFIG) from error
+    except psycopg.Error as error:  # its text quotes values
+        raise Fatal(
+            f"Postgres refuses a statement ({type(error).__name__}, SQLSTATE {error.sqlstate or 'none'}). Compare the "
+            "role's grants with deploy/postgres/least_privilege.sql, and the tables with `attributary db status`"
+        ) from error

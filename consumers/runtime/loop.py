@@ -21,16 +21,16 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaException, Message, Topic
 
 from . import metrics
 from .consumer_config import consumer_config, is_eager
+from .crash_loop import CarefulBatches, CrashLoop
 from .crash_points import crash_at, register_points
 from .dead_letters import dead_letter_message, dead_letter_topic
 from .errors import EXIT_CONFIG, EXIT_DEPENDENCY_DOWN, AttributaryError, ConfigError, Fatal, Fenced, Retry
 from .fetched import is_error, record_of
 from .health import Heartbeat
-from .offset_marks import OffsetMark
 from .records import Outcome, Record
 from .reorder_buffer import OrderedReader
 from .settings import KafkaSettings, ProcessSettings
-from .stage import LeavesBehind, Stage
+from .stage import LeavesBehind, Stage, StoresOffsets
 from .start_places import StartPlaces, by_place
 from .topic_ids import TopicIds
 from .transaction import TransactionSession
@@ -76,6 +76,8 @@ class ConsumerLoop:
         self._reader = OrderedReader(self._consumer, 10 * process.batch_size, is_ordered=len(stage.topics) > 1)
         self._topic_ids = TopicIds(kafka)
         self._start_places = StartPlaces(stage, self._topic_ids, process.first_start, process.recreated_topic)
+        self._crash_loop = CrashLoop(stage.name, stage.topics, process.quarantine_starts, 2 * self._max_records)
+        self._careful = CarefulBatches(self._crash_loop, stage, self._consumer, self._process_batch, self._pause)
         self._session = TransactionSession(kafka, f"{stage.group}-{process.instance}", stage.name)
 
     def stop(self) -> None:
@@ -98,6 +100,10 @@ class ConsumerLoop:
             while not self._stop.is_set():
                 self._heartbeat.beat()
                 self._turn()
+            self._careful.end_in_order()
+        except AttributaryError:
+            self._careful.end_in_order()
+            raise
         finally:
             self._is_leaving = True
             with contextlib.ExitStack() as last:  # a stage that fails to close must not keep us in the group
@@ -174,7 +180,8 @@ class ConsumerLoop:
         for topic, count in Counter(record.topic for record in records).items():
             metrics.records_consumed.labels(self._stage.name, topic).inc(count)
         while records:
-            done = self._process_batch(records[: self._max_records])
+            process = self._careful.process if self._crash_loop.is_careful else self._process_batch
+            done = process(records[: self._max_records])
             if not done:
                 return  # rewound or paused: the rest is read again
             records = records[done:]
@@ -230,12 +237,13 @@ class ConsumerLoop:
             if outcome.taken is not None:
                 records = records[: outcome.taken]
                 metrics.batches.labels(name, "cut").inc()
-            nexts = {(record.topic, record.partition): record.offset + 1 for record in records}
-            marked = [
-                TopicPartition(topic, partition, offset, OffsetMark(self._topic_ids.id_of(topic)).text())
-                for (topic, partition), offset in nexts.items()
-            ]
-            self._commit(outcome, marked)
+            held = self._crash_loop.held_offsets()
+            nexts = held | {(record.topic, record.partition): record.offset + 1 for record in records}
+            outcome.dead_letters += self._crash_loop.letters()
+            if held and isinstance(self._stage, StoresOffsets):
+                self._stage.begin_at(held)
+            marks = self._crash_loop.marks_behind(nexts, self._topic_ids.id_of)
+            self._commit(outcome, [TopicPartition(*place, nexts[place], mark) for place, mark in marks.items()])
         except Retry as error:
             metrics.batches.labels(name, "retried").inc()
             self._pause(error)
@@ -245,6 +253,7 @@ class ConsumerLoop:
             self._rewind()
         else:
             self._retries = 0
+            self._crash_loop.committed(nexts)
             metrics.batches.labels(name, "committed").inc()
             metrics.batch_seconds.labels(name).observe(time.monotonic() - started)
             return len(records)
@@ -270,6 +279,7 @@ class ConsumerLoop:
             self._session.open()  # first: committed offsets are final only when nothing of ours is in flight any more
             for start in self._starts(self._consumer, places):
                 self._consumer.seek(start)
+            self._crash_loop.rewound(self._start_places.marks)
         except KafkaException as error:
             if self._retries:  # not the first try: perhaps it waits for offsets that nobody will ever settle
                 self._settle(places)
@@ -344,6 +354,7 @@ class ConsumerLoop:
         except AttributaryError as error:
             self._trouble = error
         else:
+            self._careful.started(starts, self._start_places.marks)
             self._assign(consumer, starts)
             # librdkafka remembers across a rebalance that a partition was paused, also when another had it meanwhile.
             if partitions:
@@ -366,6 +377,7 @@ class ConsumerLoop:
         given_away = [(place.topic, place.partition) for place in partitions]
         self._revoked.update(given_away)
         self._reader.forget(given_away)
+        self._crash_loop.forget(given_away)
         if self._is_eager:
             consumer.unassign()
         else:

@@ -99,6 +99,13 @@ unreadable_batches = counter(
     "attribution_unreadable_batches", "Batches of the log that cannot be unpacked; the stage stops at them.",
     "stage", "topic",
 )  # fmt: skip
+quarantined = counter(
+    "attribution_quarantined_records", "Records at which the process ended again and again, set aside.",
+    "stage", "topic",
+)  # fmt: skip
+quarantine_held = gauge(
+    "attribution_quarantine_held", "Records at which the stage ends, held until it handles another one.", "stage"
+)
 stalled_seconds = gauge(
     "attribution_stalled_seconds", "Time since the loop last turned, told by another thread than the loop's.", "stage"
 )

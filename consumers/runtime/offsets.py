@@ -23,7 +23,7 @@ def starting_offsets(
     partitions: Iterable[TopicPartition],
     stored: Mapping[tuple[str, int], int],
     first_start: str | None,
-    is_anew: Callable[[tuple[str, int], str | None], bool] = lambda _place, _metadata: False,
+    is_anew: Callable[[TopicPartition], bool] = lambda _committed: False,
     topic_ids: Mapping[str, str] | None = None,
 ) -> list[TopicPartition]:
     """Return the partitions with the offsets to start from.
@@ -33,8 +33,8 @@ def starting_offsets(
         partitions: newly assigned.
         stored: next offsets by (topic, partition) that the stage's store holds.
         first_start: earliest or latest, for partitions without any stored offset.
-        is_anew: tells, by a partition and the metadata of its committed offset, whether it starts at its beginning
-            because its topic was made anew; raises where that must be decided by a person.
+        is_anew: tells, by the committed offset of a partition, whether it starts at its beginning because its topic
+            was made anew; raises where that must be decided by a person.
         topic_ids: Kafka's ids by topic, written beside the offsets that are committed here.
 
     Raises:
@@ -52,7 +52,7 @@ def starting_offsets(
             raise KafkaException(committed.error)
         where = (committed.topic, committed.partition)
         low, high = consumer.get_watermark_offsets(TopicPartition(*where), timeout=_TIMEOUT)
-        if is_anew(where, committed.metadata):
+        if is_anew(committed):
             starts.append(TopicPartition(*where, low))
             fresh.append(starts[-1])
             continue

@@ -53,7 +53,7 @@ class Outbound:
 class DeadLetter:
     """A record that can never be processed, with the reason; no personal data in ``reason``.
 
-    ``stage`` is decode, validate, store or send; ``field`` the field that broke the rule, if one did.
+    ``stage`` is decode, validate, store, send or quarantine; ``field`` the field that broke the rule, if one did.
     """
 
     record: Record

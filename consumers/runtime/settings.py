@@ -237,6 +237,13 @@ class ProcessSettings(Settings):
         alias="ATTRIBUTION_FIRST_START",
         description="Where a group without stored offsets begins. Needed on the first start only, on purpose.",
     )
+    quarantine_starts: int = Field(
+        default=3,
+        ge=0,
+        alias="ATTRIBUTION_QUARANTINE_STARTS",
+        description="After so many starts without progress a stage looks for the one record at which it ends, and sets "
+        "it aside as a dead letter (stage quarantine); 0: never.",
+    )
     recreated_topic: Literal["stop", "earliest"] = Field(
         default="stop",
         alias="ATTRIBUTION_RECREATED_TOPIC",

@@ -7,13 +7,14 @@ beside them; they are taken to belong to the topic of today, and get its id at o
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 import structlog
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import OFFSET_INVALID, Consumer, TopicPartition
 
 from .errors import EXIT_CONFIG, Fatal
-from .offset_marks import read_mark
+from .offset_marks import OffsetMark, read_mark
 from .offsets import starting_offsets
 from .stage import Stage, StoresOffsets, StoresTopicIds
 from .topic_ids import ADVICE, TopicIds
@@ -41,6 +42,8 @@ class StartPlaces:
         recreated: Literal["stop", "earliest"],
     ) -> None:
         self._stage, self._ids, self._first_start, self._recreated = stage, ids, first_start, recreated
+        self.marks: dict[Place, OffsetMark] = {}
+        """What stands in Kafka beside the offsets of the partitions found last, of those that begin there."""
 
     def find(self, consumer: Consumer, places: list[TopicPartition]) -> list[TopicPartition]:
         """Return partitions with the offsets to start from; what the stage's store lacks is stored now.
@@ -60,14 +63,24 @@ class StartPlaces:
         store = self._stage.topic_ids if isinstance(self._stage, StoresTopicIds) else None
         kept = store.stored_ids(wanted) if store else {}
         anew: set[Place] = set()
+        marks: dict[Place, tuple[int, OffsetMark]] = {}
 
-        def is_anew(place: Place, metadata: str | None) -> bool:
-            if self._is_anew(place, now.get(place[0]), (kept.get(place), read_mark(metadata).topic_id)):
+        def is_anew(committed: TopicPartition) -> bool:
+            place, mark = (committed.topic, committed.partition), read_mark(committed.metadata)
+            if self._is_anew(place, now.get(place[0]), (kept.get(place), mark.topic_id)):
                 anew.add(place)
+            else:
+                marks[place] = (committed.offset, mark)
             return place in anew
 
         starts = starting_offsets(consumer, places, stored, self._first_start, is_anew, now)
-        found = {(start.topic, start.partition): start.offset for start in starts}
+        found = dict(by_place(starts))
+        # A mark of another offset than the start says nothing about it.
+        self.marks = {
+            place: replace(mark, topic_id=now.get(place[0]))
+            for place, (offset, mark) in marks.items()
+            if offset in {found[place], OFFSET_INVALID}
+        }
         if store and anew:
             store.restart_at({place: found[place] for place in anew})
         new = {place: offset for place, offset in found.items() if place not in stored}

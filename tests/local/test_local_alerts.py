@@ -52,6 +52,10 @@ ROWS: list[tuple[str, str, int, list[tuple[str, str]]]] = [
      [('attribution_dlq_records_total{stage="stitcher", topic="t", step="decode"}', "_x4 7x40")]),
     ("one tenant floods the dead letters", "AttributaryDeadLettersMany", 10,
      [('attribution_dlq_records_total{stage="stitcher", topic="t", step="decode"}', "0+500x40")]),
+    ("a record ends the process again and again", "AttributaryQuarantine", 3,
+     [('attribution_quarantined_records_total{stage="stitcher", topic="t"}', "0 1x40")]),
+    ("the stage ends at each record", "AttributaryQuarantine", 1,
+     [('attribution_quarantine_held{stage="stitcher"}', "3x40")]),
     ("Postgres is away", "AttributaryPaused", 7, [('attribution_paused{stage="auditor"}', "1x40")]),
 ]  # fmt: skip
 
@@ -63,6 +67,8 @@ HEALTHY = [
     *((f'attribution_stalled_seconds{{stage="{stage}"}}', "0.5x90") for stage in STAGES),
     ('attribution_oldest_unread_input_seconds{process="sweeper"}', "2x90"),
     ('attribution_dlq_records_total{stage="stitcher", topic="t", step="decode"}', "3x90"),
+    ('attribution_quarantined_records_total{stage="stitcher", topic="t"}', "0x90"),
+    ('attribution_quarantine_held{stage="stitcher"}', "0x90"),
 ]  # fmt: skip
 
 

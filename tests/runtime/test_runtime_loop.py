@@ -129,6 +129,10 @@ class StubConsumer:
         for place in places:
             del self.assigned[place.partition]
 
+    def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> None:
+        assert not asynchronous
+        assert [place.offset for place in offsets] == [self.committed_offsets[place.partition] for place in offsets]
+
     def memberid(self) -> str:
         return self.member
 
