@@ -88,6 +88,8 @@ class AuditorStage:
                 reason = f"result: models: {model} names other touchpoints than the first model"
                 dead_letters.append(DeadLetter(record, "validate", "models", reason))
                 continue
+            if result["net_value_micros"] < 0 and result["delta_micros"] < 0 <= result["gross_value_micros"]:
+                metrics.over_refunded.inc()
             rows.append((record, result_row(result, record)))
         return rows, dead_letters
 

@@ -16,7 +16,7 @@ import pytest
 import typer.main
 import yaml
 
-from attributary.consumers.runtime.metrics import CATALOGUE
+from attributary.cli.metrics import all_metrics
 from attributary.local.kafka_jars import KAFKA_VERSION
 from attributary.local.kafka_maven import POM
 from attributary.local.postgres_install import find_install
@@ -45,9 +45,10 @@ DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
 
 def known_metrics() -> set[str]:
     """Names as Prometheus stores them."""
-    names = {metric.name for metric in CATALOGUE}
+    catalogue = all_metrics()
+    names = {metric.name for metric in catalogue}
     series = ("bucket", "sum", "count")
-    return names | {f"{one.name}_{part}" for one in CATALOGUE if one.kind == "histogram" for part in series}
+    return names | {f"{one.name}_{part}" for one in catalogue if one.kind == "histogram" for part in series}
 
 
 def metrics_in(expression: str) -> set[str]:
@@ -100,7 +101,7 @@ def test_alerts_name_known_metrics() -> None:
 def test_every_metric_has_a_panel_and_no_panel_an_unknown_one() -> None:
     shown = {name for panel in panels() for target in panel["targets"] for name in metrics_in(target.get("expr", ""))}
     assert shown <= known_metrics()
-    assert {metric.name for metric in CATALOGUE} <= shown | {name.removesuffix("_bucket") for name in shown}
+    assert {metric.name for metric in all_metrics()} <= shown | {name.removesuffix("_bucket") for name in shown}
 
 
 def test_dashboards_are_up_to_date() -> None:

@@ -61,6 +61,26 @@ class TouchFact(NamedTuple):
     verdict: str
 
 
+class ModelCredit(NamedTuple):
+    """What one model credits in a version: to each touch of the version a share and micros, and to nobody the rest."""
+
+    model: str
+    model_version: str
+    fallback: str | None
+    confidence: float | None
+    shares: Sequence[float]
+    micros: Sequence[int]
+    unattributed_micros: int
+
+
+class CreditedTouch(NamedTuple):
+    """A touch that a version credits."""
+
+    event_id: str
+    channel: str
+    campaign: str
+
+
 class VersionFact(NamedTuple):
     """A published version."""
 
@@ -73,6 +93,8 @@ class VersionFact(NamedTuple):
     policy_version: str
     models: Sequence[str]
     computed_at: int
+    touches: Sequence[CreditedTouch]
+    credits: Sequence[ModelCredit]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +175,8 @@ ORDER BY n.event_id, n.version DESC
 """
 
 _VERSIONS = """
-SELECT version, version_reason, is_final, net_value_micros, delta_micros, touchpoint_count, policy_version, models,
-       computed_at_us
+SELECT version, version_reason, is_final, net_value_micros, delta_micros, touchpoint_count, policy_version,
+       computed_at_us, touchpoints, models
 FROM attribution_results WHERE tenant_id = %s AND conversion_id = %s ORDER BY version
 """
 
@@ -207,9 +229,17 @@ def _events(rows: Sequence[tuple[Any, ...]]) -> list[EventFact]:
 
 
 def _version(row: tuple[Any, ...]) -> VersionFact:
-    *facts, models, computed_at = row
+    *facts, computed_at, touchpoints, models = row
     names = [f"{model['model']} {model['model_version']}".strip() for model in models]
-    return VersionFact._make([*facts, names, computed_at])
+    touches = [CreditedTouch(t["event_id"], t["channel"], t.get("campaign") or "") for t in touchpoints]
+    credits_ = [
+        ModelCredit(
+            m["model"], m["model_version"], m.get("fallback"), m.get("confidence"), m["credits"], m["micros"],
+            m["unattributed_micros"],
+        )
+        for m in models
+    ]  # fmt: skip
+    return VersionFact._make([*facts, names, computed_at, touches, credits_])
 
 
 def _touch(conversion: PendingConversion, policy: LookbackPolicy | None, row: tuple[Any, ...]) -> TouchFact:

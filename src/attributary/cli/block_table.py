@@ -87,7 +87,15 @@ def _name_widths(widths: list[int], room: int) -> list[int]:
 
 
 def _folded(text: str, width: int) -> list[str]:
-    return [text] if cell_len(text) <= width else chop_cells(text, width)
+    """Return a text in lines that fit: cut between words, and where a word is too long inside it."""
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}".lstrip(" ")
+        if cell_len(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines += chop_cells(word, width)
+    return [line for line in lines if line] or [""]
 
 
 def _lines(cells: Sequence[Sequence[str]], widths: Sequence[int], names: int) -> Iterator[str]:
