@@ -11,6 +11,10 @@ commands_skipped = counter(
 journeys_cut = counter(
     "attribution_journeys_cut", "Results of the newest touchpoints only, because all would not fit into a record."
 )
+people_cut = counter(
+    "attribution_people_cut",
+    "Results of the devices alone that were linked last, because the user has more than ATTRIBUTION_MAX_DEVICES.",
+)
 model_fallbacks = counter("attribution_model_fallbacks", "Journeys answered by a fallback model.", "model", "fallback")
 model_versions_unusable = counter(
     "attribution_model_versions_unusable",

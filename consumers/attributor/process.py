@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attributary.consumers.adapters.database import stage_dsn
+from attributary.consumers.adapters.people_settings import PeopleSettings
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
 from attributary.consumers.runtime.run import run_stage
 from attributary.consumers.runtime.settings import ProcessSettings, load
@@ -16,6 +17,6 @@ def main(version: str) -> int:
     def make(process: ProcessSettings) -> AttributorStage:
         codec = make_codec(load(RegistrySettings))
         dsn = stage_dsn()
-        return AttributorStage(dsn, codec, process.max_poison_share)
+        return AttributorStage(dsn, codec, process.max_poison_share, load(PeopleSettings).max_devices)
 
     return run_stage("attributor", version, make)

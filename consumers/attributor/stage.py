@@ -29,6 +29,7 @@ from attributary.consumers.runtime.errors import Fatal
 from attributary.consumers.runtime.metrics import timed
 from attributary.consumers.runtime.records import Outbound, Outcome, Record
 from attributary.consumers.store.events.attribution_inputs import (
+    MAX_DEVICES,
     MAX_REACHED,
     PendingConversion,
     ReachedTouchpoint,
@@ -90,6 +91,7 @@ class AttributorStage:
         dsn: where Postgres is.
         codec: reads commands, writes results.
         max_poison_share: stop when more of a batch than this share is poison.
+        max_devices: so many of a user's anonymous ids count, those that were linked last.
     """
 
     name = "attributor"
@@ -98,8 +100,9 @@ class AttributorStage:
     output_topics = (RESULTS,)
     max_records = 1_000  # a result is some kilobytes; where it is more, a batch is cut
 
-    def __init__(self, dsn: str, codec: Codec, max_poison_share: float) -> None:
+    def __init__(self, dsn: str, codec: Codec, max_poison_share: float, max_devices: int = MAX_DEVICES) -> None:
         self._codec = codec
+        self._max_devices = max_devices
         self._max_poison_share = max_poison_share
         self._session = StoreSession(dsn, "attributary-attributor", prepare_reading)
         self._policies: dict[str, LookbackPolicy] = {}
@@ -124,17 +127,18 @@ class AttributorStage:
         for why, number in done.skipped.items():
             metrics.commands_skipped.labels(why).inc(number)
         self._published.remember(done.pending)
+        metrics.people_cut.inc(sum(conversion.devices > self._max_devices for conversion in done.pending))
         self._count(done, commands.wanted)
         return Outcome(done.messages, commands.dead_letters, taken if taken < len(batch) else None)
 
     def _answer(self, commands: Commands) -> _Done | tuple[str, str]:
         """Return the results, or the first conversion that is too much beside those before it."""
         with map_errors(), timed(self.name, "journey"), self._session.snapshot() as connection:
-            stored = conversions_by_id(connection, list(commands.wanted))
+            stored = conversions_by_id(connection, list(commands.wanted), self._max_devices)
             pending, skipped = self._pending(stored, commands.wanted)
             for version in {conversion.policy_version for conversion in pending} - set(self._policies):
                 self._policies[version] = self._known(version, fetch_policy(connection, version))
-            touchpoints, complete = touchpoints_in_reach(connection, pending, self._policies)
+            touchpoints, complete = touchpoints_in_reach(connection, pending, self._policies, self._max_devices)
             if complete < len(pending):
                 return pending[complete][:2]
             wanted = {(c.tenant_id, c.model_set) for c in pending} - set(self._model_sets)

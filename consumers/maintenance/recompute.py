@@ -12,7 +12,9 @@ import psycopg
 
 from attributary.attribution_core.domain.lookback import LookbackPolicy
 from attributary.attribution_core.models.model_set import lenient_model_set
+from attributary.consumers.adapters.people_settings import PeopleSettings
 from attributary.consumers.attributor.credits import by_model_set, results, within_policy
+from attributary.consumers.runtime.settings import load
 from attributary.consumers.store.events.attribution_inputs import (
     PendingConversion,
     ReachedTouchpoint,
@@ -62,10 +64,11 @@ def _parts(
     connection: psycopg.Connection, conversions: Sequence[PendingConversion], policies: Mapping[str, LookbackPolicy]
 ) -> Iterator[tuple[Sequence[PendingConversion], list[ReachedTouchpoint]]]:
     """Yield conversions of one model set each with their touchpoints, so many at once as may be read at once."""
+    max_devices = load(PeopleSettings).max_devices
     for group in by_model_set(conversions):
         done = 0
         while done < len(group):
-            touchpoints, complete = touchpoints_in_reach(connection, group[done:], policies)
+            touchpoints, complete = touchpoints_in_reach(connection, group[done:], policies, max_devices)
             yield group[done : done + complete], touchpoints
             done += complete
 

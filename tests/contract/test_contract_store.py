@@ -167,10 +167,13 @@ def _reads_alike(session: StoreSession, memory: MemoryStore) -> None:
         here = sorted(memory.conversions_by_id([*keys, ("t1", "no such conversion")]))
         assert [row._replace(raised_at=0) for row in there] == [row._replace(raised_at=0) for row in here]
         policies = {conversion.policy_version: policy() for conversion in here}
-        for most in (attribution_reads.MAX_READ, 9, 3):
+        for limits in ((2_000, attribution_reads.MAX_READ), (1, 9), (2, 3)):
             assert attribution_reads.touchpoints_in_reach(
-                connection, here, policies, most
-            ) == memory.touchpoints_in_reach(here, policies, most)
+                connection, here, policies, *limits
+            ) == memory.touchpoints_in_reach(here, policies, *limits)
+        for most in (1, 2):
+            devices = {row[:2]: row.devices for row in attribution_reads.conversions_by_id(connection, keys, most)}
+            assert devices == {row[:2]: row.devices for row in memory.conversions_by_id(keys, most)}
 
 
 def _results_alike(chance: random.Random, session: StoreSession, memory: MemoryStore) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from attributary.consumers.store.events.attribution_inputs import (
+    MAX_DEVICES,
     MAX_REACHED,
     MAX_READ,
     PendingConversion,
@@ -70,7 +71,16 @@ class MemoryStore:
 
     # What the attributor reads.
 
-    def conversions_by_id(self, keys: Collection[Key]) -> list[PendingConversion]:
+    def devices(self, person: Key) -> list[str]:
+        """Identity keys of a user's anonymous ids, those linked last first."""
+        found = [
+            (owner.linked_at, anonymous_id)
+            for (tenant, anonymous_id), owner in self.tables.identities.items()
+            if (tenant, f"u:{owner.user_id}") == person
+        ]
+        return [f"a:{anonymous_id}" for _, anonymous_id in sorted(found, reverse=True)]
+
+    def conversions_by_id(self, keys: Collection[Key], max_devices: int = MAX_DEVICES) -> list[PendingConversion]:
         found = []
         for key in keys:
             row = self.tables.conversions.get(key)
@@ -81,22 +91,31 @@ class MemoryStore:
                         *key, state.conversion_type, state.journey_key, state.converted_at, state.received_at,
                         state.gross_value_micros, state.net_value_micros, row.previous_net, state.currency,
                         row.version, row.reason, row.is_final, row.policy_version, 0, row.observed, row.raised_at,
+                        min(max_devices + 1, len(self.devices((key[0], state.journey_key)))),
                     )
                 )  # fmt: skip
         return found
 
     def touchpoints_in_reach(
-        self, conversions: Sequence[PendingConversion], policies: Mapping[str, LookbackPolicy], max_read: int = MAX_READ
+        self,
+        conversions: Sequence[PendingConversion],
+        policies: Mapping[str, LookbackPolicy],
+        max_devices: int = MAX_DEVICES,
+        max_read: int = MAX_READ,
     ) -> tuple[list[ReachedTouchpoint], int]:
         found: list[ReachedTouchpoint] = []
         for number, conversion in enumerate(conversions):
-            touches = self._reached(number, conversion, policies[conversion.policy_version])
+            touches = self._reached(number, conversion, policies[conversion.policy_version], max_devices)
             found += touches[-MAX_REACHED:]
             if len(found) >= max_read:
                 return [touch for touch in found if touch.conversion != number], number
         return found, len(conversions)
 
-    def _reached(self, number: int, conversion: PendingConversion, rules: LookbackPolicy) -> list[ReachedTouchpoint]:
+    def _reached(
+        self, number: int, conversion: PendingConversion, rules: LookbackPolicy, max_devices: int
+    ) -> list[ReachedTouchpoint]:
+        person = (conversion.tenant_id, conversion.journey_key)
+        people = {conversion.journey_key, *self.devices(person)[:max_devices]}
         found = [
             ReachedTouchpoint(
                 number, touch.event_id, touch.occurred_at, touch.received_at, touch.platform, touch.channel,
@@ -107,7 +126,7 @@ class MemoryStore:
             and 0 <= conversion.converted_at - touch.occurred_at <= rules.longest_window_micros
             and touch.received_at <= conversion.received_at + rules.lateness_micros
             and not touch.is_bot
-            and self.tables.person(touch.tenant_id, touch.identity_key) == conversion.journey_key
+            and touch.identity_key in people
         ]  # fmt: skip
         return sorted(found, key=lambda touch: (touch.occurred_at, touch.event_id))
 

@@ -23,6 +23,7 @@ from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.stitcher import stage as stitching
 from attributary.consumers.stitcher.decode import Decoder
 from attributary.consumers.stitcher.stitch import Limits
+from attributary.consumers.store.events.attribution_inputs import MAX_DEVICES
 from attributary.consumers.sweeper import sweep as sweeping
 from tests.expected_results import codec
 from tests.model.events import models, policy
@@ -98,6 +99,7 @@ class ModelAttributor(attributing.AttributorStage):
         self._policies = {policy().version: policy()}
         self._model_sets = {}
         self._published = RecentResults()
+        self._max_devices = MAX_DEVICES
 
     def forget_at_once(self) -> None:
         """Remember nothing that was published."""

@@ -114,9 +114,12 @@ SELECT w.seq, {_TOUCHPOINT}
 FROM unnest(%s::int4[], %s::text[], %s::text[], %s::int8[], %s::int8[])
      AS w (seq, tenant_id, journey_key, since_us, until_us)
 {IDENTITIES_OF_PERSON}
-JOIN attribution_touchpoints t
-  ON t.tenant_id = w.tenant_id AND t.identity_key = person.identity_key COLLATE "C"
- AND t.occurred_at_us >= w.since_us AND t.occurred_at_us < w.until_us
+CROSS JOIN LATERAL (
+    SELECT t.* FROM attribution_touchpoints t
+    WHERE t.tenant_id = w.tenant_id AND t.identity_key = person.identity_key COLLATE "C"
+      AND t.occurred_at_us >= w.since_us AND t.occurred_at_us < w.until_us
+    OFFSET 0  -- a look-up a device: joined, Memoize compares each device with all touchpoints of the tenant
+) AS t
 WHERE NOT EXISTS (
     SELECT FROM attribution_identities o
     WHERE w.journey_key < 'a;' COLLATE "C" AND o.tenant_id = w.tenant_id

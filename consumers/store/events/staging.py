@@ -35,6 +35,7 @@ CREATE TEMP TABLE stg_key (
 SET enable_hashjoin = off;
 SET enable_mergejoin = off;
 SET enable_seqscan = off;
+SET enable_memoize = off;
 SET jit = off;
 SET join_collapse_limit = 1;
 SET from_collapse_limit = 1;

@@ -64,6 +64,7 @@ CREATE TEMP TABLE stg_result (
     computed_at_us bigint, content_hash text, source_partition integer, source_offset bigint, raised_at_us bigint
 ) ON COMMIT DELETE ROWS;
 SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off; SET jit = off;
+SET enable_memoize = off;
 SET join_collapse_limit = 1; SET from_collapse_limit = 1; SET plan_cache_mode = force_custom_plan;
 SET idle_in_transaction_session_timeout = '20s';  -- see staging.py
 """

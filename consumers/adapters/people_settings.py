@@ -1,0 +1,21 @@
+"""How much of one person counts. Apart from the policy's settings: the clients that read those know no store."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from attributary.consumers.runtime.settings import Settings
+from attributary.consumers.store.events.attribution_inputs import MAX_DEVICES, MAX_LOOKUPS
+
+
+class PeopleSettings(Settings):
+    """How much of one person counts: set alike for attributor, verify and rebuild."""
+
+    max_devices: int = Field(
+        default=MAX_DEVICES,
+        ge=1,
+        le=MAX_LOOKUPS // 2,
+        alias="ATTRIBUTION_MAX_DEVICES",
+        description="Most anonymous ids of a user that count in results: those linked last. Touchpoints of the others "
+        "are stored and get no credit; attribution_people_cut_total counts such results.",
+    )
