@@ -8,16 +8,32 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from attributary.cli import exits
 from attributary.cli.analyze_output import Format
+from attributary.cli.mapping_options import (
+    ConstantOption,
+    DecimalCommaOption,
+    DelimiterOption,
+    EncodingOption,
+    MapOption,
+    MappingOption,
+    PresetOption,
+    SkipLinesOption,
+    ThousandsOption,
+    TimeFormatOption,
+    TimezoneOption,
+    WhereOption,
+    command_line,
+)
 from attributary.cli.tables import safe
 
 if TYPE_CHECKING:
     from attributary.attribution_core.models.rules import RuleSettings
+    from attributary.attribution_core.tables.paths import JourneyTable
 
 _SECONDS_PER_DAY = 86_400
 _MICROS_PER_DAY = 86_400_000_000
@@ -89,12 +105,30 @@ def analyze(
         ),
     ] = None,
     output: Annotated[Format, typer.Option("--format", help="How to print.")] = "table",
+    map_: MapOption = None,
+    constant: ConstantOption = None,
+    mapping: MappingOption = None,
+    preset: PresetOption = None,
+    where: WhereOption = None,
+    time_format: TimeFormatOption = None,
+    timezone: TimezoneOption = None,
+    decimal_comma: DecimalCommaOption = False,
+    thousands: ThousandsOption = None,
+    delimiter: DelimiterOption = None,
+    encoding: EncodingOption = None,
+    skip_lines: SkipLinesOption = 0,
+    own_domain: Annotated[
+        list[str] | None, typer.Option(help="With --preset ga4: a domain of yours; may be repeated.")
+    ] = None,
 ) -> None:
     """Show what each channel receives, by several models side by side.
 
     A table of paths has the columns path (channels joined by ' > '), total_conversions, and, if known,
     total_conversion_value and total_null. A table of events has user, time, channel, and, if known, conversion, value
     and event_id, which orders equal times. See docs/models.md for which model answers which question.
+
+    Other names and forms: --map user=customer_id --map time=visit_time --delimiter ';' --time-format '%d.%m.%Y %H:%M',
+    or the --mapping file of attributary produce. --preset ga4 reads GA4's events as BigQuery exports them.
 
     "spread" is how far the models are from each other on a channel: usually more than an interval is wide.
 
@@ -114,7 +148,7 @@ def analyze(
     from attributary.attribution_core.tables.transforms import known_transforms
     from attributary.cli.analyze_output import show
     from attributary.cli.model_options import progress_bar
-    from attributary.cli.table_files import read_experiments, read_journeys
+    from attributary.cli.table_files import read_experiments
 
     if insights and output == "csv":
         raise typer.BadParameter("sentences have no place in CSV; use --format json", param_hint="--insights")
@@ -124,7 +158,12 @@ def analyze(
     lookback = None if lookback_days is None else _micros(lookback_days)
     experiments = []
     with _blaming(file, calibrate):
-        table = read_journeys(file, lookback)
+        options = command_line(
+            map_, constant=constant, mapping=mapping, preset=preset, where=where, time_format=time_format,
+            timezone=timezone, decimal_comma=decimal_comma, thousands=thousands, delimiter=delimiter,
+            encoding=encoding, skip_lines=skip_lines, own_domains=own_domain,
+        )  # fmt: skip
+        table, notes = _table(file, lookback, options)
         if calibrate is not None:
             experiments = read_experiments(calibrate)
     with _blaming(file, calibrate), progress_bar() as told:
@@ -145,9 +184,28 @@ def analyze(
             insights=insights,
             experiments=tuple(experiments),
         )
-    for note in found.models[0].diagnostics["notes"]:
+    for note in (*notes, *found.models[0].diagnostics["notes"]):
         sys.stderr.write(f"attributary: note: {safe(_as_given(note))}\n")
     show(found, output)
+
+
+def _table(file: Path, lookback: int | None, options: dict[str, Any]) -> tuple[JourneyTable, list[str]]:
+    """Return the journeys of a file, and notes on how the options were taken."""
+    from attributary.attribution_core.tables.journey_table import read_table
+    from attributary.cli.event_exports import event_columns
+    from attributary.cli.table_files import read_journeys
+    from attributary.cli.table_mapping import table_mapping
+
+    if options["preset"]:
+        columns, notes = event_columns(file, options)
+        return read_table(columns, lookback_micros=lookback), notes
+    if not any(options.values()):
+        return read_journeys(file, lookback), []
+    mapping = table_mapping(options)
+    unused = ", ".join(mapping.unused)
+    return read_journeys(file, lookback, mapping), [f"parts of the mapping without a place here: {unused}"] * bool(
+        unused
+    )
 
 
 def _as_given(note: str) -> str:

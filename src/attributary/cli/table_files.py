@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import itertools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,16 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attributary.cli.table_mapping import mapped
+
 if TYPE_CHECKING:
     from attributary.attribution_core.tables.experiments import Experiment
     from attributary.attribution_core.tables.paths import JourneyTable
+    from attributary.cli.table_mapping import TableMapping
 
 _PARQUET = b"PAR1"
 _OTHER = (
     (b"\x1f\x8b", "compressed by gzip; unpack it first"),
     (b"PK\x03\x04", "a ZIP archive or an Excel workbook; save the table as CSV"),
-    (b"\xff\xfe", "UTF-16 text; save the file as UTF-8"),
-    (b"\xfe\xff", "UTF-16 text; save the file as UTF-8"),
 )
 _SEPARATORS = ";\t|"
 _HEAD = 4_096  # bytes that tell UTF-16 from a damaged file
@@ -51,19 +53,23 @@ class FileColumns:
     lines: list[int] | None = None
 
 
-def read_journeys(file: Path, lookback_micros: int | None = None) -> JourneyTable:
+def read_journeys(file: Path, lookback_micros: int | None = None, mapping: TableMapping | None = None) -> JourneyTable:
     """Return the journeys of a file of paths or of events.
 
     Args:
         file: its path, or `-` for standard input.
         lookback_micros: for events, touches earlier than this before their journey's end do not count.
+        mapping: how its columns are named and written; None: as `analyze` names them.
 
     Raises:
         FileError: it cannot be read.
     """
     from attributary.attribution_core.tables.journey_table import read_table
 
-    found = read_columns(file)
+    found = read_columns(file, mapping)
+    with _naming_lines(file, found.lines):
+        if mapping is not None:
+            found = mapped(found, mapping)
     with _naming_lines(file, found.lines):
         return read_table(found.columns, lookback_micros=lookback_micros)
 
@@ -98,11 +104,12 @@ def _naming_lines(file: Path, lines: list[int] | None) -> Iterator[None]:
         raise FileError(file, f"line {lines[error.row - 1]}: {error.rule}") from error
 
 
-def read_columns(file: Path) -> FileColumns:
-    """Return the columns of a file.
+def read_columns(file: Path, mapping: TableMapping | None = None) -> FileColumns:
+    """Return the columns of a file, as it names them.
 
     Args:
         file: its path, or `-` for standard input.
+        mapping: says how a text file is separated and encoded.
 
     Raises:
         FileError: it cannot be read.
@@ -113,8 +120,8 @@ def read_columns(file: Path) -> FileColumns:
         parquet_folder = file.suffix.lower() in {".parquet", ".pq"} and file.is_dir()
         data = b"" if parquet_folder else sys.stdin.buffer.read() if _is_stdin(file) else file.read_bytes()
         if data.startswith(_PARQUET) or file.suffix.lower() in {".parquet", ".pq"}:
-            return FileColumns(_parquet(file if parquet_folder else data))
-        return _csv(data)
+            return FileColumns(_parquet(file if parquet_folder else data, mapping))
+        return _csv(data, mapping)
     except OSError as error:
         raise FileError(file, error.strerror or str(error)) from error
     except TableError as error:
@@ -125,25 +132,31 @@ def _is_stdin(file: Path) -> bool:
     return str(file) == "-"
 
 
-def _csv(data: bytes) -> FileColumns:
+def _csv(data: bytes, mapping: TableMapping | None) -> FileColumns:
     from attributary.attribution_core.tables.cells import TableError, check_once
+    from attributary.producers.importer.header import read_above
 
-    reader = csv.reader(io.StringIO(_text(data), newline=""), strict=True)
+    text = io.StringIO(_text(data, None if mapping is None else mapping.encoding), newline="")
+    delimiter, skip_lines = (None, 0) if mapping is None else (mapping.delimiter, mapping.skip_lines)
+    above = read_above(text.readline, delimiter, ",", skip_lines)
+    reader = csv.reader(itertools.chain([above.first], text), delimiter=above.delimiter, strict=True)
     rows: list[list[str]] = []
     lines: list[int] = []
-    begin = 1
+    first = above.lines + 1
+    begin = first
     try:
         names = [name.strip() for name in next(reader, [])]
-        begin = reader.line_num + 1
+        begin = first + reader.line_num
         for row in reader:
             if row:
                 rows.append(row)
                 lines.append(begin)
-            begin = reader.line_num + 1
+            begin = first + reader.line_num
     except csv.Error as error:
         raise TableError(f"line {begin}: {error}") from error
     if len(names) == 1 and (other := next((mark for mark in _SEPARATORS if mark in names[0]), None)):
-        raise TableError(f"line 1: the columns look separated by {other!r}; they must be by ','")
+        said = f"the columns look separated by {other!r}; they must be by {above.delimiter!r}"
+        raise TableError(f"line {first}: {said}, or named by --delimiter {other!r}")
     check_once(name for name in names if name)
     for row, line in zip(rows, lines, strict=True):
         if len(row) != len(names):
@@ -152,12 +165,19 @@ def _csv(data: bytes) -> FileColumns:
     return FileColumns({name: list(column) for name, column in zip(names, cells, strict=True)}, lines)
 
 
-def _text(data: bytes) -> str:
+def _text(data: bytes, encoding: str | None = None) -> str:
     from attributary.attribution_core.tables.cells import TableError
+    from attributary.producers.importer.signatures import HEAD_BYTES, binary_kind, encoding_of_mark
 
     for begin, rule in _OTHER:
         if data.startswith(begin):
             raise TableError(rule)
+    if kind := binary_kind(data[:HEAD_BYTES]):
+        raise TableError(f"the file is {kind}")
+    if encoding is not None:
+        return _decoded(data, encoding)
+    if encoding_of_mark(data):
+        raise TableError("UTF-16 text; save the file as UTF-8, or name its encoding (--encoding utf-16)")
     try:
         data = data.removeprefix(codecs.BOM_UTF8)
         text, wrong = data.decode("utf-8"), data.find(b"\0")
@@ -176,9 +196,22 @@ def _text(data: bytes) -> str:
     return text
 
 
-def _parquet(source: Path | bytes) -> dict[str, list[Any]]:
+def _decoded(data: bytes, encoding: str) -> str:
+    from attributary.attribution_core.tables.cells import TableError
+
+    try:
+        return data.decode(encoding).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise TableError(f"line {data.count(10, 0, error.start) + 1}: no {encoding} text") from None
+    except LookupError:
+        raise TableError(f"the encoding {encoding} is not known") from None
+
+
+def _parquet(source: Path | bytes, mapping: TableMapping | None) -> dict[str, list[Any]]:
     from attributary.attribution_core.tables.cells import TableError, check_once
 
+    if mapping is not None and mapping.is_of_text:
+        raise TableError("a Parquet file has no delimiter, encoding or lines to skip")
     try:
         from pyarrow import ArrowException, BufferReader, parquet
     except ImportError as error:
