@@ -305,7 +305,7 @@ def clock_skew(sent_at: str | int | None, now_micros: int) -> int:
     if sent_at is None:
         return 0
     skew = now_micros - read_instant(sent_at, "sent_at")
-    return 0 if abs(skew) < SKEW_MICROS else round(skew / _MINUTE) * _MINUTE
+    return 0 if abs(skew) < SKEW_MICROS else (skew + _MINUTE // 2) // _MINUTE * _MINUTE
 
 
 def _value_micros(body: ConversionBody, currency: str, event_id: str) -> int:

@@ -42,7 +42,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._answer_timer: asyncio.TimerHandle | None = None
         self._in_headers = True
         self._head_bytes = 0
-        self._head_fields = 0
+        self._ended = 0  # requests that were read whole
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin, with the deadline of the first request's headers."""
@@ -64,9 +64,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """Take bytes; the headers' bytes are counted before the parser holds them."""
         if self._in_headers and self._timer is None:  # the first bytes of a further request, or blank lines
             self._start_timer(self.limits.header_seconds)
+        ended_before = self._ended
         super().data_received(data)
         if self._in_headers and not self.transport.is_closing():
-            self._head_bytes += len(data)
+            # After the end of a request the rest of these bytes is counted from the next ones on: one read at most.
+            self._head_bytes += len(data) if self._ended == ended_before else 0
             if self._head_bytes > self.limits.header_bytes:
                 self._refuse(431, "header")
 
@@ -74,7 +76,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Begin to read a request."""
         super().on_message_begin()
         self._in_headers = True
-        self._head_bytes = self._head_fields = 0
+        self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
         """Judge the headers, then hand the request to the application."""
@@ -102,6 +104,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """End the reading of a request; from now on its answer has a deadline."""
         self._in_headers = True
         self._head_bytes = 0
+        self._ended += 1
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
