@@ -74,13 +74,17 @@ class Drain:
             left = kept + left[len(some) :]
             await asyncio.sleep(AWAY_SECONDS if kept else self._pause)
         crash_at("collector_drain_acknowledged")
-        if damage.corrupt or refused:
+        keep_aside = bool(damage.corrupt or damage.torn_bytes or refused)
+        if keep_aside:
             logger.error(
-                "a segment of the spool is kept aside: %d frames damaged, %d records that the log refuses",
+                "segment %s of the spool is kept in quarantine: %d frames damaged, a tail of %d bytes cut short, "
+                "%d records that the log refuses",
+                segment.name,
                 damage.corrupt,
+                damage.torn_bytes,
                 refused,
             )
-        await asyncio.to_thread(self._spool.remove, segment, keep_aside=bool(damage.corrupt or refused))
+        await asyncio.to_thread(self._spool.remove, segment, keep_aside=keep_aside)
         metrics.spool_records.labels("drained").inc(total - refused)
         metrics.spool_records.labels("undeliverable").inc(refused)
         metrics.spool_records.labels("corrupt").inc(damage.corrupt)

@@ -70,9 +70,7 @@ def read_segment(path: Path, damage: Damage) -> Iterator[Spooled]:
     data = path.read_bytes()  # a segment is small by its limit
     position = len(MAGIC)
     if data[:position] != MAGIC:
-        if len(data) >= position:
-            damage.corrupt += 1
-        position = 0 if len(data) > len(MAGIC) else len(data)
+        position = 0  # the frames behind it are found by their marks
     while position < len(data):
         payload = _payload_at(data, position)
         if payload is not None and (found := _spooled(payload)) is not None:
