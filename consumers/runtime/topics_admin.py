@@ -64,7 +64,7 @@ class TopicsAdmin:
         topics = {
             name: FoundTopic(
                 partitions=len(metadata.topics[name].partitions),
-                replicas=max((len(part.replicas) for part in metadata.topics[name].partitions.values()), default=0),
+                replicas=min((len(part.replicas) for part in metadata.topics[name].partitions.values()), default=0),
                 config=configs[name],
             )
             for name in present

@@ -11,6 +11,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 _MIN_IN_SYNC = "min.insync.replicas"
+_UNCLEAN = "unclean.leader.election.enable"
+_MAX_BYTES = "max.message.bytes"
+_KAFKAS_MAX_BYTES = "1048588"  # Kafka's own default: a cluster with a smaller one refuses records that we may write
+_AT_LEAST = frozenset({_MAX_BYTES})  # settings of which a larger value is fine
+
+PRODUCTION_REPLICAS = 3
+"""Below that an acknowledged record can stand on one disk only."""
+
 _LIST_SETTINGS = frozenset({"cleanup.policy"})
 
 
@@ -22,6 +30,7 @@ class Verb(StrEnum):
     CHANGE_CONFIG = "change config"
     ADD_PARTITIONS = "add partitions"
     CANNOT = "cannot change"
+    TOO_FEW_REPLICAS = "too few replicas"
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,7 @@ def plan(
     *,
     replicas: int,
     partitions: int | None = None,
+    replicas_min: int = 1,
 ) -> list[Action]:
     """Compare a catalogue with a cluster.
 
@@ -77,6 +87,7 @@ def plan(
         found: the cluster's topics by name; others than those wanted are left alone.
         replicas: replication factor of topics to create.
         partitions: in place of the catalogue's numbers, for small clusters.
+        replicas_min: a found topic with fewer is named; adding some is for kafka-reassign-partitions.
 
     Returns:
         At least one action a wanted topic, in the catalogue's order.
@@ -88,12 +99,19 @@ def plan(
             actions.append(_creation(topic, number, replicas))
         else:
             actions += _changes(topic, number, found[topic.name])
+            actions += _missing_replicas(topic.name, found[topic.name], replicas_min)
     return actions
 
 
 def differs(actions: Iterable[Action]) -> bool:
     """Tell whether a plan has anything but topics that are as wanted."""
     return any(action.verb is not Verb.OK for action in actions)
+
+
+def _missing_replicas(name: str, found: FoundTopic, replicas_min: int) -> Iterator[Action]:
+    if found.replicas < replicas_min:
+        detail = f"{found.replicas} replicas, production needs {replicas_min}: add them with kafka-reassign-partitions"
+        yield Action(Verb.TOO_FEW_REPLICAS, name, detail)
 
 
 def _creation(topic: WantedTopic, partitions: int, replicas: int) -> Action:
@@ -107,7 +125,7 @@ def _changes(topic: WantedTopic, partitions: int, found: FoundTopic) -> Iterator
     changed = {
         key: value
         for key, value in _with_safety(topic.config, found.replicas).items()
-        if _normal(key, found.config.get(key)) != _normal(key, value)
+        if _differs(key, found.config.get(key), value)
     }
     if changed:
         detail = ", ".join(f"{key} {found.config.get(key)} -> {value}" for key, value in sorted(changed.items()))
@@ -123,8 +141,15 @@ def _changes(topic: WantedTopic, partitions: int, found: FoundTopic) -> Iterator
 
 
 def _with_safety(config: Mapping[str, str], replicas: int) -> dict[str, str]:
-    """Add how many replicas must have a record before it counts: 2 of three, so that losing a broker loses nothing."""
-    return {_MIN_IN_SYNC: "2" if replicas >= 3 else "1", **config}
+    """Add what keeps an acknowledged record: 2 of three replicas have it, and no replica without it becomes leader."""
+    in_sync = "2" if replicas >= PRODUCTION_REPLICAS else "1"
+    return {_MIN_IN_SYNC: in_sync, _UNCLEAN: "false", _MAX_BYTES: _KAFKAS_MAX_BYTES, **config}
+
+
+def _differs(key: str, found: str | None, wanted: str) -> bool:
+    if key in _AT_LEAST and found is not None and found.isdigit():
+        return int(found) < int(wanted)
+    return _normal(key, found) != _normal(key, wanted)
 
 
 def _normal(key: str, value: str | None) -> str | None:

@@ -94,3 +94,22 @@ def test_a_broker_that_is_away_is_a_dependency_that_is_down(run: Run, monkeypatc
     missing = run("plan")
     assert missing.exit_code == 78
     assert "KAFKA_BOOTSTRAP_SERVERS" in missing.output
+
+
+def test_s22_production_refuses_topics_on_one_disk(
+    run: Run, fresh_topics: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("apply").exit_code == 0  # in development one replica is enough
+    before = set(AdminClient({"bootstrap.servers": fresh_topics}).list_topics(timeout=20).topics)
+    monkeypatch.setenv("ATTRIBUTION_ENVIRONMENT", "production")
+    planned = run("plan", "--check")
+    assert planned.exit_code == 1
+    assert "too few replicas" in planned.output
+    assert "1 replicas, production needs 3" in planned.output
+    refused = run("apply")
+    assert refused.exit_code == 78
+    assert "nothing was changed" in refused.output
+    assert set(AdminClient({"bootstrap.servers": fresh_topics}).list_topics(timeout=20).topics) == before
+    assert run("apply", "--no-production").exit_code == 0
+    monkeypatch.delenv("ATTRIBUTION_ENVIRONMENT")
+    assert run("apply", "--production").exit_code == 78

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from attributary.consumers.runtime.topics_plan import Action, FoundTopic, Verb, WantedTopic, differs, plan
 
 WANTED = WantedTopic("events", 12, {"cleanup.policy": "delete", "retention.ms": "1000"})
-FOUND = FoundTopic(12, 3, {"cleanup.policy": "delete", "retention.ms": "1000", "min.insync.replicas": "2"})
+SAFE = {"unclean.leader.election.enable": "false", "max.message.bytes": "1048588"}
+FOUND = FoundTopic(12, 3, {"cleanup.policy": "delete", "retention.ms": "1000", "min.insync.replicas": "2", **SAFE})
 
 
 def only(found: FoundTopic, **options: int) -> list[Action]:
@@ -19,7 +20,7 @@ def only(found: FoundTopic, **options: int) -> list[Action]:
 def test_a_missing_topic_is_created_so_that_a_lost_broker_loses_nothing() -> None:
     (action,) = plan([WANTED], {}, replicas=3)
     assert (action.verb, action.partitions, action.replicas) == (Verb.CREATE, 12, 3)
-    assert action.config == {"cleanup.policy": "delete", "retention.ms": "1000", "min.insync.replicas": "2"}
+    assert action.config == {"cleanup.policy": "delete", "retention.ms": "1000", "min.insync.replicas": "2", **SAFE}
 
 
 def test_a_single_replica_must_not_wait_for_a_second() -> None:
@@ -63,7 +64,7 @@ def test_settings_and_partitions_are_two_actions() -> None:
 
 def test_the_order_of_a_list_is_no_difference() -> None:
     wanted = WantedTopic("events", 1, {"cleanup.policy": "compact,delete"})
-    found = FoundTopic(1, 1, {"cleanup.policy": "delete, compact", "min.insync.replicas": "1"})
+    found = FoundTopic(1, 1, {"cleanup.policy": "delete, compact", "min.insync.replicas": "1", **SAFE})
     assert not differs(plan([wanted], {"events": found}, replicas=1))
 
 
@@ -93,3 +94,24 @@ def test_a_plan_that_was_carried_out_leaves_nothing_to_do(
     left = {action.verb for action in plan([WANTED], cluster, replicas=replicas)}
     assert left <= {Verb.OK, Verb.CANNOT}
     assert (Verb.CANNOT in left) == (exists and partitions > WANTED.partitions)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "differs_"),
+    [
+        ("unclean.leader.election.enable", "true", True),
+        ("max.message.bytes", "500000", True),
+        ("max.message.bytes", "1048588", False),
+        ("max.message.bytes", "5000000", False),
+    ],
+)
+def test_a_topic_that_could_lose_or_refuse_records_is_changed(key: str, value: str, differs_: bool) -> None:
+    assert differs(only(dataclasses.replace(FOUND, config={**FOUND.config, key: value}))) == differs_
+
+
+@pytest.mark.parametrize(("replicas", "verbs"), [(1, 1), (2, 1), (3, 0)])
+def test_production_names_topics_with_fewer_than_three_replicas(replicas: int, verbs: int) -> None:
+    found = dataclasses.replace(FOUND, replicas=replicas)
+    said = [action.verb for action in plan([WANTED], {"events": found}, replicas=3, replicas_min=3)]
+    assert said.count(Verb.TOO_FEW_REPLICAS) == verbs
+    assert Verb.TOO_FEW_REPLICAS not in {action.verb for action in only(found)}

@@ -19,6 +19,13 @@ _Replicas = Annotated[
 _Partitions = Annotated[
     int | None, typer.Option("--partitions-override", min=1, help="So many partitions in every topic; small clusters.")
 ]
+_Production = Annotated[
+    bool | None,
+    typer.Option(
+        "--production/--no-production",
+        help="Demand three replicas of every topic. Default: ATTRIBUTION_ENVIRONMENT is production.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -31,18 +38,20 @@ def show_plan(
     *,
     replication_factor: _Replicas = None,
     partitions_override: _Partitions = None,
+    production: _Production = None,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 when anything differs.")] = False,
 ) -> None:
     """Show what `apply` would do with the topics of Kafka, and change nothing.
 
     The catalogue is schemas/topics.yaml: partitions, retention, cleanup policy, and a dead-letter topic
-    (TOPIC.GROUP.dlq) for every group that reads a topic. Kafka is the one that KAFKA_BOOTSTRAP_SERVERS names.
+    (TOPIC.GROUP.dlq) for every group that reads a topic. Kafka is the one that KAFKA_BOOTSTRAP_SERVERS names. In
+    production a topic with fewer than three replicas is a difference, too.
 
     Example: attributary topics plan --check
     """
     from attributary.consumers.runtime.topics_plan import differs
 
-    _, actions = _planned(replication_factor, partitions_override)
+    _, actions = _planned(replication_factor, partitions_override, is_production=_is_production(production))
     _print(actions)
     if check and differs(actions):
         raise typer.Exit(1)
@@ -53,6 +62,7 @@ def apply_plan(
     *,
     replication_factor: _Replicas = None,
     partitions_override: _Partitions = None,
+    production: _Production = None,
     add_partitions: Annotated[
         bool, typer.Option("--add-partitions", help="Also add partitions: keys move to other partitions.")
     ] = False,
@@ -61,13 +71,17 @@ def apply_plan(
 
     Nothing is deleted. Partitions are added only with --add-partitions, because keys then move: results stay right,
     but for a while one person's events are spread over two partitions. From three replicas on, min.insync.replicas
-    is 2, so that the loss of a broker loses nothing.
+    is 2, so that the loss of a broker loses nothing. A replica that lacks acknowledged records never becomes the
+    leader. In production topics with fewer than three replicas are refused: exit code 78, nothing is changed.
 
     Example: attributary topics apply --replication-factor 3
     """
     from attributary.consumers.runtime.errors import AttributaryError
 
-    admin, actions = _planned(replication_factor, partitions_override)
+    is_production = _is_production(production)
+    admin, actions = _planned(replication_factor, partitions_override, is_production=is_production)
+    if is_production:
+        _refuse_few_replicas(actions)
     try:
         done = admin.apply(actions, add_partitions=add_partitions)
     except AttributaryError as error:
@@ -75,7 +89,7 @@ def apply_plan(
         raise typer.Exit(error.exit_code) from None
     _print(done)
     typer.echo(f"{len(done)} changes made")
-    left = [action for action in actions if action not in done and action.verb in {"add partitions", "cannot change"}]
+    left = [action for action in actions if action not in done and action.verb not in {"ok", "create", "change config"}]
     if left:
         typer.echo("left as it is:")
         _print(left)
@@ -89,11 +103,42 @@ def _wanted() -> list[WantedTopic]:
     return [WantedTopic(topic.name, topic.partitions, dict(topic.config)) for topic in topics]
 
 
-def _planned(replicas: int | None, partitions: int | None) -> tuple[TopicsAdmin, list[Action]]:
+def _is_production(production: bool | None) -> bool:
+    from attributary.cli.outcome import exit_codes
+    from attributary.consumers.runtime.settings import ProcessSettings, load
+
+    if production is not None:
+        return production
+    with exit_codes():
+        return load(ProcessSettings).environment == "production"
+
+
+def _refuse_few_replicas(actions: Iterable[Action]) -> None:
+    from attributary.consumers.runtime.errors import EXIT_CONFIG
+    from attributary.consumers.runtime.topics_plan import PRODUCTION_REPLICAS, Verb
+
+    few = [
+        action
+        for action in actions
+        if action.verb is Verb.TOO_FEW_REPLICAS
+        or (action.verb is Verb.CREATE and action.replicas < PRODUCTION_REPLICAS)
+    ]
+    if few:
+        _print(few)
+        typer.echo(
+            f"attributary topics: {len(few)} topics have or would get fewer than {PRODUCTION_REPLICAS} replicas; "
+            "nothing was changed. Give --replication-factor 3 for new ones, add replicas to the others, or, where the "
+            "loss of a disk may lose events, --no-production.",
+            err=True,
+        )
+        raise typer.Exit(EXIT_CONFIG)
+
+
+def _planned(replicas: int | None, partitions: int | None, *, is_production: bool) -> tuple[TopicsAdmin, list[Action]]:
     from attributary.cli.outcome import kafka_settings
     from attributary.consumers.runtime.errors import AttributaryError
     from attributary.consumers.runtime.topics_admin import TopicsAdmin
-    from attributary.consumers.runtime.topics_plan import plan
+    from attributary.consumers.runtime.topics_plan import PRODUCTION_REPLICAS, plan
 
     wanted = _wanted()
     try:
@@ -103,7 +148,8 @@ def _planned(replicas: int | None, partitions: int | None) -> tuple[TopicsAdmin,
         typer.echo(f"attributary topics: {error}", err=True)
         raise typer.Exit(error.exit_code) from None
     factor = _factor(replicas, cluster)
-    return admin, plan(wanted, cluster.topics, replicas=factor, partitions=partitions)
+    replicas_min = PRODUCTION_REPLICAS if is_production else 1
+    return admin, plan(wanted, cluster.topics, replicas=factor, partitions=partitions, replicas_min=replicas_min)
 
 
 def _factor(replicas: int | None, cluster: Cluster) -> int:
