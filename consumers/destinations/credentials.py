@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from attributary.consumers.destinations.destination import Account
+from attributary.consumers.destinations.settings import is_printable_ascii
 from attributary.consumers.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -193,6 +194,8 @@ def _account(place: str, fields: Any, destination: str) -> AccountCredentials:
         raise ConfigError(_VARIABLE, f"{place}: {' or '.join(names)} must be set")
     if secret_name not in values:
         raise ConfigError(_VARIABLE, f"{place}: {secret_name} or {secret_name}_file must be set")
+    if not is_printable_ascii(values[secret_name]):
+        raise ConfigError(_VARIABLE, f"{place}: {secret_name} must be printable ASCII without spaces")
     options = {name: values[name] for name in more if name in values}
     if destination == "ga4":
         options |= streams

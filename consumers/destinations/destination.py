@@ -140,6 +140,7 @@ class HttpResponse:
         headers: lower-case names.
         fault: class of the transport's error.
         perhaps_sent: True when the destination may have taken the request before the fault.
+        is_complete: False when the body broke off, did not end in time or is too long.
     """
 
     status: int
@@ -147,6 +148,7 @@ class HttpResponse:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     fault: str | None = None
     perhaps_sent: bool = False
+    is_complete: bool = True
 
 
 class ResponseClass(enum.Enum):

@@ -6,10 +6,12 @@ missing variable. Secrets are also read from NAME_FILE. Credentials never come f
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, SecretStr
+import httpx
+from pydantic import AfterValidator, Field, SecretStr
 
 from attributary.consumers.destinations.ga4.destination import DEFAULT_BASE_URL as GA4_URL
 from attributary.consumers.destinations.ga4.destination import EU_BASE_URL
@@ -21,8 +23,76 @@ from attributary.consumers.runtime.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_HOST_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _EVENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,49}")
-_URL = r"^https?://[^\s/?#]+(/[^\s?#]*[^\s?#/])?/?$"
+_LOOPBACK_NAMES = frozenset(("localhost", "ip6-localhost"))
+_MAX_PORT = 65_535
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine, without asking any name server."""
+    name = host.strip("[]").rstrip(".").lower()
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name in _LOOPBACK_NAMES or name.endswith(".localhost")
+
+
+def _checked_url(text: str | None) -> str | None:
+    """Return a base URL; raise ValueError when no request could be made of it."""
+    if text is None:
+        return None
+    rule = "must be a web address such as https://proxy.example/path, without user, query and fragment"
+    try:
+        url = httpx.URL(text)
+        port = url.port
+    except (httpx.InvalidURL, ValueError):
+        raise ValueError(rule) from None
+    odd = (
+        url.userinfo or url.query or url.fragment or "#" in text or "?" in text or not text.isprintable() or " " in text
+    )
+    if url.scheme not in {"http", "https"} or not url.host or odd or (port is not None and not 0 < port <= _MAX_PORT):
+        raise ValueError(rule)
+    try:
+        ipaddress.ip_address(url.host)
+    except ValueError:
+        labels = url.raw_host.decode("ascii").removesuffix(".").split(".")
+        if not all(_HOST_LABEL.fullmatch(label) for label in labels):
+            raise ValueError(rule) from None
+    if url.scheme == "http" and not is_loopback(url.host):
+        raise ValueError("must begin with https://: secrets and personal data would travel in clear")
+    return text
+
+
+def _checked_proxy(secret: SecretStr | None) -> SecretStr | None:
+    """Return the proxy; raise ValueError when it is no address of one."""
+    if secret is None:
+        return None
+    try:
+        url = httpx.URL(secret.get_secret_value())
+        good = url.scheme in {"http", "https"} and bool(url.host) and (url.port is None or 0 < url.port <= _MAX_PORT)
+    except (httpx.InvalidURL, ValueError):
+        good = False
+    if not good:
+        raise ValueError("must be the address of an HTTP proxy, such as http://user:password@proxy.example:3128")
+    return secret
+
+
+def _checked_secret(secret: SecretStr | None) -> SecretStr | None:
+    """Return a secret that can stand in a header; raise ValueError for any other."""
+    if secret is not None and not is_printable_ascii(secret.get_secret_value()):
+        raise ValueError("must be printable ASCII without spaces")
+    return secret
+
+
+def is_printable_ascii(text: str) -> bool:
+    """Return whether a text can stand in a header: printable ASCII without spaces."""
+    return text.isascii() and text.isprintable() and " " not in text
+
+
+_Url = Annotated[str | None, AfterValidator(_checked_url)]
+_Token = Annotated[SecretStr | None, AfterValidator(_checked_secret)]
+_Proxy = Annotated[SecretStr | None, AfterValidator(_checked_proxy)]
 
 
 class MetaSettings(Settings):
@@ -34,7 +104,7 @@ class MetaSettings(Settings):
         pattern=r"^[0-9]{1,30}$",
         description="Pixel or data set to send to; digits.",
     )
-    access_token: SecretStr | None = Field(
+    access_token: _Token = Field(
         default=None, alias="META_ACCESS_TOKEN", description="Access token of the Conversions API; needed with a pixel."
     )
     test_event_code: str | None = Field(
@@ -52,8 +122,10 @@ class MetaSettings(Settings):
     app_secret: SecretStr | None = Field(
         default=None, alias="META_APP_SECRET", description="App secret: every request is then signed (appsecret_proof)."
     )
-    base_url: str = Field(
-        default=META_URL, alias="META_BASE_URL", pattern=_URL, description="Scheme and host, for a fake or a proxy."
+    base_url: Annotated[str, AfterValidator(_checked_url)] = Field(
+        default=META_URL,
+        alias="META_BASE_URL",
+        description="Scheme and host, for a fake or a relay; https, on this machine http too.",
     )
     external_id: Literal["hashed", "raw", "both"] = Field(
         default="hashed",
@@ -95,11 +167,13 @@ class Ga4Settings(Settings):
         pattern=r"^[0-9]+:[0-9]+:[a-z]+:[0-9a-f]+$",
         description="App stream to send events with an app instance id to.",
     )
-    api_secret: SecretStr | None = Field(
+    api_secret: _Token = Field(
         default=None, alias="GA4_API_SECRET", description="API secret of the stream; needed with a stream."
     )
-    base_url: str | None = Field(
-        default=None, alias="GA4_BASE_URL", pattern=_URL, description="Scheme and host, for a fake or a proxy."
+    base_url: _Url = Field(
+        default=None,
+        alias="GA4_BASE_URL",
+        description="Scheme and host, for a fake or a relay; https, on this machine http too.",
     )
     eu: bool = Field(default=False, alias="GA4_EU", description="Send to Google's endpoint in the EU.")
     event_names: str = Field(
@@ -171,7 +245,17 @@ class ForwardSettings(Settings):
         description="Tries of a request before the partition is paused.",
     )
     timeout_seconds: float = Field(
-        default=10.0, gt=0, le=60, alias="FORWARD_TIMEOUT_SECONDS", description="How long to wait for an answer."
+        default=10.0,
+        gt=0,
+        le=60,
+        alias="FORWARD_TIMEOUT_SECONDS",
+        description="How long a request and its whole answer may take.",
+    )
+    proxy: _Proxy = Field(
+        default=None,
+        alias="FORWARD_PROXY_URL",
+        description="HTTP proxy to the destinations, http://user:password@host:port. HTTP_PROXY, HTTPS_PROXY and netrc "
+        "are not used.",
     )
     consent_unknown: Literal["skip", "send"] = Field(
         default="skip",

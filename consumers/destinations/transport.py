@@ -1,27 +1,48 @@
 """The world outside: HTTP and time, both replaceable in tests.
 
-Contract: `send` gives a `HttpResponse`, with status 0 and the name of the fault when nothing came back; `perhaps_sent`
-tells a connection that was never made from one that broke after the request had left. Invariant: neither URLs nor
-bodies are logged (httpx's own log lines carry URLs with secrets and are switched off here).
+Contract: `send` gives a `HttpResponse` and never raises for what the network, the destination or a malformed request
+does. Status 0 with the name of the fault: nothing came back; `perhaps_sent` tells a connection that was never made from
+one that broke after the request had left. A status without `is_complete`: the body broke, was too long or did not end.
+
+Invariants:
+
+- a request takes at most the seconds that it was given, and an answer at most 64 KiB of memory, whatever the other side
+  sends: a byte a second, headers without end, a compressed bomb;
+- nothing is taken from the environment: no proxy, no netrc; only SSL_CERT_FILE and SSL_CERT_DIR name other authorities;
+- neither URLs nor bodies are logged.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from typing import TYPE_CHECKING, Protocol, Self
+import zlib
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
+import httpcore
 import httpx
 
 from attributary.consumers.destinations.destination import HttpResponse
 
 if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterable
     from types import TracebackType
 
     from attributary.consumers.destinations.destination import HttpRequest
 
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.ProxyError)
+_NOT_SENT = (
+    httpcore.ConnectError,
+    httpcore.ConnectTimeout,
+    httpcore.PoolTimeout,
+    httpcore.ProxyError,
+    httpcore.UnsupportedProtocol,
+    httpcore.LocalProtocolError,
+)
 _MAX_ANSWER_BYTES = 65_536  # bytes kept of an answer; Meta's are a few hundred
+_PIECE_BYTES = 16_384  # written at once, so that a slow reader meets the time limit
+_GZIP_OR_ZLIB = 47  # zlib's window bits: look at the header
 # Idle connections are closed by us before servers do it: a request on a connection that the server has just closed
 # is an ambiguous outcome.
 _IDLE_SECONDS = 4.0
@@ -72,39 +93,80 @@ class Transport(Protocol):
 
 
 class HttpTransport:
-    """HTTP/1.1 with keep-alive.
+    """HTTP/1.1 with keep-alive; redirects are answers, never followed.
 
     Args:
         connections: most connections at once.
         connect_seconds: time to connect.
-        answer_seconds: time to wait for an answer; Meta advises 1.5 s for a browser's sake, a batch may take longer.
+        answer_seconds: time for a whole request and its answer; Meta advises 1.5 s for a browser's sake, a batch may
+            take longer.
+        proxy: URL of an HTTP proxy, with user and password if it wants them; None: straight to the destination.
     """
 
-    def __init__(self, *, connections: int = 8, connect_seconds: float = 5.0, answer_seconds: float = 10.0) -> None:
-        for name in ("httpx", "httpcore"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        self._client = httpx.Client(
-            limits=httpx.Limits(
-                max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=_IDLE_SECONDS
-            ),
-            timeout=httpx.Timeout(answer_seconds, connect=connect_seconds),
-            follow_redirects=False,
+    def __init__(
+        self,
+        *,
+        connections: int = 8,
+        connect_seconds: float = 5.0,
+        answer_seconds: float = 10.0,
+        proxy: str | None = None,
+    ) -> None:
+        logging.getLogger("httpcore").setLevel(logging.WARNING)
+        self._connect_seconds = connect_seconds
+        self._answer_seconds = answer_seconds
+        self._network = _TimedNetwork()
+        shared: dict[str, Any] = {
+            "ssl_context": httpx.create_ssl_context(),
+            "max_connections": connections,
+            "max_keepalive_connections": connections,
+            "keepalive_expiry": _IDLE_SECONDS,
+            "network_backend": self._network,
+        }
+        self._pool: httpcore.ConnectionPool = (
+            httpcore.HTTPProxy(**_proxy_of(proxy), **shared) if proxy else httpcore.ConnectionPool(**shared)
         )
 
     def send(self, request: HttpRequest) -> HttpResponse:
-        """Send; never raises for what the network or the destination does."""
-        headers = {"content-type": "application/json", **request.headers}
+        """Send; never raises for what the network, the destination or a malformed request does."""
+        self._network.deadline = time.monotonic() + self._answer_seconds
+        seconds = {"connect": self._connect_seconds, "pool": self._answer_seconds}
+        seconds |= dict.fromkeys(("read", "write"), self._answer_seconds)
+        status, headers = 0, dict[str, str]()
+        body = bytearray()
         try:
-            answer = self._client.post(request.url, content=request.body, headers=headers)
-        except _NOT_SENT as error:
+            url, fields = _prepared(request)
+        except (ValueError, TypeError, httpx.InvalidURL) as error:
             return HttpResponse(0, fault=type(error).__name__)
-        except httpx.TransportError as error:
-            return HttpResponse(0, fault=type(error).__name__, perhaps_sent=True)
-        return HttpResponse(answer.status_code, answer.content[:_MAX_ANSWER_BYTES], dict(answer.headers))
+        try:
+            with self._pool.stream(
+                "POST", url, headers=fields, content=request.body, extensions={"timeout": seconds}
+            ) as answer:
+                status = answer.status
+                headers = {name.decode("latin-1").lower(): text.decode("latin-1") for name, text in answer.headers}
+                for piece in answer.iter_stream():
+                    body += piece[: _MAX_ANSWER_BYTES + 1 - len(body)]
+                    if len(body) > _MAX_ANSWER_BYTES:
+                        break
+        except _NOT_SENT as error:
+            if not status:
+                return HttpResponse(0, fault=type(error).__name__)
+            return self._answer(status, headers, bytes(body), is_whole=False)
+        except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
+            if not status:
+                return HttpResponse(0, fault=type(error).__name__, perhaps_sent=True)
+            return self._answer(status, headers, bytes(body), is_whole=False)
+        return self._answer(status, headers, bytes(body), is_whole=len(body) <= _MAX_ANSWER_BYTES)
+
+    def _answer(self, status: int, headers: dict[str, str], body: bytes, *, is_whole: bool) -> HttpResponse:
+        coding = headers.get("content-encoding", "identity").strip().lower()
+        if coding not in {"", "identity"}:  # we ask for none; some proxies compress all the same
+            body, is_decoded = _decompressed(body) if coding in {"gzip", "x-gzip", "deflate"} else (b"", False)
+            is_whole = is_whole and is_decoded
+        return HttpResponse(status, body[:_MAX_ANSWER_BYTES], headers, is_complete=is_whole)
 
     def close(self) -> None:
         """Close all connections."""
-        self._client.close()
+        self._pool.close()
 
     def __enter__(self) -> Self:
         return self
@@ -113,3 +175,99 @@ class HttpTransport:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _prepared(request: HttpRequest) -> tuple[httpcore.URL, list[tuple[bytes, bytes]]]:
+    """Return URL and headers as they travel.
+
+    Raises:
+        ValueError, httpx.InvalidURL: no request can be made of them.
+    """
+    parsed = httpx.URL(request.url)
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        raise httpx.InvalidURL("no web address")
+    url = httpcore.URL(scheme=parsed.raw_scheme, host=parsed.raw_host, port=parsed.port, target=parsed.raw_path)
+    fields = {
+        "host": parsed.netloc.decode("ascii"),
+        "content-type": "application/json",
+        "content-length": str(len(request.body)),
+        "accept": "*/*",
+        "accept-encoding": "identity",
+        "user-agent": "attributary",
+        **request.headers,
+    }
+    return url, [(name.encode("ascii"), text.encode("ascii")) for name, text in fields.items()]
+
+
+def _decompressed(body: bytes) -> tuple[bytes, bool]:
+    """Decompress as much as may be kept; say whether that is all."""
+    reader = zlib.decompressobj(_GZIP_OR_ZLIB)
+    try:
+        return reader.decompress(body, _MAX_ANSWER_BYTES), reader.eof
+    except zlib.error:
+        return b"", False
+
+
+def _proxy_of(text: str) -> dict[str, Any]:
+    url = httpx.URL(text)
+    found: dict[str, Any] = {
+        "proxy_url": httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=b"/")
+    }
+    if url.username or url.password:
+        found["proxy_auth"] = (url.username.encode(), url.password.encode())
+    return found
+
+
+class _TimedNetwork(httpcore.SyncBackend, threading.local):
+    """Sockets on which no request of a thread goes on beyond the thread's deadline.
+
+    httpcore's own limits hold for one read or write: an answer of a byte a second would never meet them.
+    """
+
+    deadline = 0.0
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        left = self.left(timeout, httpcore.ConnectTimeout)
+        return _TimedStream(super().connect_tcp(host, port, left, local_address, socket_options), self)
+
+    def left(self, timeout: float | None, fault: type[Exception]) -> float:
+        """Return the seconds that an operation may take."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise fault
+        return left if timeout is None else min(left, timeout)
+
+
+class _TimedStream(httpcore.NetworkStream):
+    """A socket with the deadline of the thread that uses it."""
+
+    def __init__(self, stream: httpcore.NetworkStream, network: _TimedNetwork) -> None:
+        self._stream = stream
+        self._network = network
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, self._network.left(timeout, httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        for start in range(0, len(buffer), _PIECE_BYTES):
+            left = self._network.left(timeout, httpcore.WriteTimeout)
+            self._stream.write(buffer[start : start + _PIECE_BYTES], left)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        left = self._network.left(timeout, httpcore.ConnectTimeout)
+        return _TimedStream(self._stream.start_tls(ssl_context, server_hostname, left), self._network)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)

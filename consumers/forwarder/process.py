@@ -123,7 +123,8 @@ def build_stage(setup: Setup, ledger: Ledger, reader: RecordReader, max_poison_s
     shared, clock = setup.shared, SystemClock()
     concurrency = shared.concurrency or _CONCURRENCY[setup.destination.name]
     options = SenderOptions(concurrency=concurrency, attempts=shared.attempts, uncertain=shared.uncertain)
-    transport = HttpTransport(connections=concurrency, answer_seconds=shared.timeout_seconds)
+    proxy = shared.proxy.get_secret_value() if shared.proxy else None
+    transport = HttpTransport(connections=concurrency, answer_seconds=shared.timeout_seconds, proxy=proxy)
     sender = BatchSender(setup.destination, transport, ledger, options, clock)
     validation_probe = ValidationProbe(setup.destination, sender, ledger, clock) if setup.probe else None
     route = Route(

@@ -16,6 +16,7 @@ rejected records given back as dead letters. Invariants:
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -352,7 +353,9 @@ class ForwarderStage:
                     settled.append(DeliveryOutcome(key, task.prepared.state, task.prepared.reason))
             self._ledger.settle([o for o in settled if o.state is not DeliveryState.REJECTED])
             done = {outcome.key for outcome in settled}
-            sent = self._send({key: tasks[key] for key in tasks.keys() - done}, before, self._sender.turn_ends())
+            # What was handed over at any time before stays in doubt until it is sent.
+            doubts = {key: replace(row, in_flight=row.first_sent_at is not None) for key, row in before.items()}
+            sent = self._send({key: tasks[key] for key in tasks.keys() - done}, doubts, self._sender.turn_ends())
             waiting = [outcome for outcome in sent if outcome.state is DeliveryState.PENDING]
             self._ledger.settle([as_before(outcome, before[outcome.key]) for outcome in waiting])
             settled += sent

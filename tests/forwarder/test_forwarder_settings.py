@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -234,3 +235,63 @@ def test_a_dry_run_prints_the_bodies_and_the_reasons(tmp_path: Path) -> None:
     assert again.stdout == ga4.stdout, "the same input gives the same bytes"
     assert run("forward", "--dry-run", "meta", "--input", str(tmp_path / "nothing.jsonl")).returncode == 2
     assert run("forward").returncode == 2
+
+
+NO_ADDRESSES = [
+    "http://[::1/", "https://a b", "https://graph.example:99999", "https://graph.example:0", "https://u:p@graph.example",
+    "https://graph.example?x=1", "https://graph.example#x", "ftp://graph.example", "https://", "https:///v1",
+    "https://-bad-.example", "https://a..b", "//graph.example", "https://graph.example/\x7f", "https://" + "a" * 64,
+]  # fmt: skip
+IN_CLEAR = [
+    "http://graph.facebook.com", "http://fakes:9801", "http://10.0.0.1", "http://127.0.0.1.evil.example",
+    "http://[2001:db8::1]:80", "http://0.0.0.0:80", "http://localhost.evil.example",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("url", NO_ADDRESSES + IN_CLEAR)
+@pytest.mark.parametrize(("name", "variable", "good"), [("meta", "META", GOOD_META), ("ga4", "GA4", GOOD_GA4)])
+def test_s12_s30_a_base_url_that_cannot_be_used_safely_ends_the_start(
+    name: Any, variable: str, good: dict[str, str], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_all(monkeypatch, good | {f"{variable}_BASE_URL": url})
+    with pytest.raises(ConfigError) as caught:
+        read_setup(name)
+    assert (caught.value.variable, caught.value.exit_code) == (f"{variable}_BASE_URL", 78)
+    assert ("in clear" in str(caught.value)) is (url in IN_CLEAR)
+    assert url == "https://" or url not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://graph.example", "https://graph.example/relay/", "https://graph.example:8443", "http://127.0.0.1:9801",
+        "http://localhost:9801", "http://[::1]:9801", "http://meta.localhost", "https://b\u00fccher.example",
+        "https://my_relay:444",
+    ],
+)  # fmt: skip
+def test_s30_a_good_base_url_is_taken(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, GOOD_META | {"META_BASE_URL": url})
+    assert read_setup("meta").destination.name == "meta"
+
+
+@pytest.mark.parametrize("proxy", ["proxy", "socks5://p:1", "http://", "http://p:99999", "http://[::1"])
+def test_s29_a_proxy_that_is_none_ends_the_start(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, GOOD_META | {"FORWARD_PROXY_URL": proxy})
+    with pytest.raises(ConfigError) as caught:
+        read_setup("meta")
+    assert caught.value.variable == "FORWARD_PROXY_URL"
+
+
+@pytest.mark.parametrize("secret", ["a b", "a\nb", "\u00fc", "a\tb", "a\x7f"])
+def test_s12_a_secret_that_cannot_travel_in_a_header_ends_the_start(
+    secret: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    set_all(monkeypatch, GOOD_META | {"META_ACCESS_TOKEN": secret})
+    with pytest.raises(ConfigError) as caught:
+        read_setup("meta")
+    assert caught.value.variable == "META_ACCESS_TOKEN"
+    path = tmp_path / "credentials.json"
+    path.write_text(json.dumps({"tenants": {"acme": {"meta": {"pixel_id": "1", "access_token": secret}}}}))
+    with pytest.raises(ConfigError, match="printable ASCII") as caught:
+        load_credentials("meta", None, str(path))
+    assert caught.value.variable == "FORWARD_CREDENTIALS_FILE"

@@ -32,6 +32,8 @@ _THROTTLE_SECONDS = 60.0  # when Meta gives no estimate
 _SERVER_ERROR = 500
 # Timeout, conflict, precondition, locked, too early: an unknown code beside them says nothing about the event.
 _TEMPORARY = frozenset((408, 409, 412, 423, 425))
+# Of these the status alone says enough.
+_PLAIN = frozenset((401, 403, 404, 407, 408, 409, 412, 413, 423, 425, 429))
 
 
 def classify(response: HttpResponse, events: int) -> DeliveryResponse:
@@ -39,7 +41,7 @@ def classify(response: HttpResponse, events: int) -> DeliveryResponse:
     if response.status == 0:
         response_class = ResponseClass.AMBIGUOUS if response.perhaps_sent else ResponseClass.RETRY
         return DeliveryResponse(response_class, f"0/{response.fault}", f"no answer: {response.fault}")
-    document = from_json(response.body)
+    document = from_json(response.body) if response.is_complete else None
     usage, wait = read_usage(response.headers)
     wait = max(wait, retry_after_seconds(response.headers))
     if isinstance(document, dict):
@@ -56,6 +58,10 @@ def classify(response: HttpResponse, events: int) -> DeliveryResponse:
             return DeliveryResponse(
                 ResponseClass.AMBIGUOUS, "200/partial", "fewer events received than sent", wait, trace, usage
             )
+    if not response.is_complete and 400 <= response.status < 500 and response.status not in _PLAIN:
+        return DeliveryResponse(
+            ResponseClass.RETRY, f"{response.status}/cut", "the answer broke off", wait, None, usage
+        )
     return _without_code(response.status, wait, usage)
 
 
