@@ -41,4 +41,7 @@ def check_tenant(connection: psycopg.Connection, tenant_id: str) -> None:
         UnknownTenantError: nothing is.
     """
     if not connection.execute(_KNOWN, {"tenant": tenant_id}).fetchall()[0][0]:
-        raise UnknownTenantError(f"tenant {tenant_id} is unknown: no event, job or model of it is stored")
+        known = ", ".join(known_tenants(connection)[:12]) or "none"
+        raise UnknownTenantError(
+            f"tenant {tenant_id} is unknown: no event, job or model of it is stored; tenants with results: {known}"
+        )

@@ -238,7 +238,7 @@ def test_results_are_shown_in_short_and_without_control_characters(shop: str) ->
     rows = [{"name": name, "share": 0.5, "interval": [0.4, 0.6]} for name in (evil, *(f"c{n}" for n in range(500)))]
     result = {
         "conversions": 7,
-        "net_value_micros": {"EUR": 5},
+        "net_value_micros": {"EUR": 19_990_000, "JPY": 7_029_000_000, "XXX": 0},
         "insights": [{"text": "x"}] * 40,
         "models": [{"model": name, "channels": rows} for name in ("first", "last")],
     }
@@ -250,11 +250,12 @@ def test_results_are_shown_in_short_and_without_control_characters(shop: str) ->
     assert "\x1b" not in text
     assert "\x1b" not in run("jobs", "list").stdout
     assert "conversions: 7\n" in text
-    assert "net_value_micros.EUR: 5\n" in text
-    assert "insights: 40 entries\n" in text
+    assert "net value: 19.99 EUR, 7,029 JPY\n" in text
+    assert "insights:\n- x\n- x\n" in text
+    assert "and 30 insights more\n" in text
     assert "and 481 channels more" in text
     assert text.endswith("all fields: --json\n")
-    assert len(text.splitlines()) < 50
+    assert len(text.splitlines()) < 60
     assert re.search(r"mail\\x1b\[2J\\n +50.00% +50.00%", text)
     assert read("jobs", "status", f"id{evil}", "--tenant", "acme")["result"] == result
 

@@ -6,15 +6,17 @@ and `--json` has all of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attributary.cli.tables import count, number, print_table, safe, share
+from attributary.cli.tables import amount, count, number, plural, print_table, safe, share
+from attributary.schemas.limits import NO_CURRENCY
 
 if TYPE_CHECKING:
     from attributary.consumers.store.jobs.job_views import JobRow
 
 _MAX_ROWS = 20
+_MAX_INSIGHTS = 10
 
 
 def done(row: JobRow) -> str:
@@ -76,8 +78,12 @@ def _state(row: JobRow) -> str:
 
 
 def _print_result(row: JobRow, result: Mapping[str, Any]) -> None:
-    for line in _facts(result):
+    for line in [
+        *_money(result),
+        *_facts({name: value for name, value in result.items() if not _is_money(name, value)}),
+    ]:
         print(line)
+    _print_insights(result.get("insights"))
     if row.kind == "analyze_batch" and result.get("models"):
         _print_channels([(each["model"], each["channels"]) for each in result["models"]])
     elif row.kind == "analyze_journey" and result.get("models"):
@@ -94,10 +100,35 @@ def _print_result(row: JobRow, result: Mapping[str, Any]) -> None:
     print("all fields: --json")
 
 
+def _is_money(name: str, value: Any) -> bool:
+    return name.endswith("_micros") and isinstance(value, Mapping) and all(isinstance(v, int) for v in value.values())
+
+
+def _money(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line for each amount by currency: net value: 7,029 JPY, 19.99 EUR."""
+    for name, value in result.items():
+        if _is_money(name, value):
+            worth = [amount(micros, currency) for currency, micros in value.items() if currency != NO_CURRENCY]
+            yield f"{safe(name.removesuffix('_micros').replace('_', ' '))}: {safe(', '.join(worth)) or 'none'}"
+
+
+def _print_insights(insights: Any) -> None:
+    """Print the findings that passed their test, each a sentence."""
+    texts = [each["text"] for each in insights or () if isinstance(each, Mapping) and each.get("text")]
+    if texts:
+        print("insights:")
+    for text in texts[:_MAX_INSIGHTS]:
+        print(f"- {safe(text)}")
+    if len(texts) > _MAX_INSIGHTS:
+        print(f"and {plural(len(texts) - _MAX_INSIGHTS, 'insight')} more")
+
+
 def _facts(result: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Return a line for every plain value, two levels deep; what is larger is named and counted."""
     lines, larger = [], []
     for name, value in result.items():
+        if name == "insights" and not prefix:
+            continue  # shown as sentences
         if isinstance(value, Mapping) and not prefix:
             inner = _facts(value, f"{name}.")
             lines += inner if len(inner) <= _MAX_ROWS else [f"{name}: {len(value)} entries"]

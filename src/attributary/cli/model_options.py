@@ -45,10 +45,7 @@ def usage_errors() -> Iterator[None]:
 
     try:
         yield
-    except UnknownTenantError as error:
-        sys.stderr.write(f"attributary: {safe(str(error))}\n")
-        raise typer.Exit(exits.FAILED) from None
-    except JOB_ERRORS as error:
+    except (UnknownTenantError, *JOB_ERRORS) as error:
         sys.stderr.write(f"attributary: {safe(str(error))}\n")
         raise typer.Exit(exits.USAGE) from None
 

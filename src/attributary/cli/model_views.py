@@ -56,7 +56,10 @@ def _show_chain(facts: Mapping[str, Any]) -> None:
         number(diagnostics[name], form) for name in ("conversions", "conversions_without_touches", "nulls")
     )
     if forgetting is not None:
-        print(f"{plural(facts['n'], 'journey')}; the numbers below are weighted: half after {_days(forgetting)}")
+        print(
+            f"{plural(facts['n'], 'journey')}. All numbers below are weighted, a journey counts half after "
+            f"{_days(forgetting)}; plain numbers are in attributary models list."
+        )
     print(f"{converted} conversions ({bare} of them without touches), {lost} journeys without")
     print(f"status: {diagnostics['status']}")
     value = diagnostics["value_micros"] / _MICROS
@@ -83,7 +86,11 @@ def _show_chain(facts: Mapping[str, Any]) -> None:
         "spread", "conversions with it", "",
     )  # fmt: skip
     print_table(columns, rows, numbers=range(1, 8))
-    print("credit: conversions by that share; spread: of the shares over Markov, Shapley and last touch")
+    print(
+        "removal effect: share of conversions that is lost without the channel; credit: conversions by the share; "
+        "spread: of the shares over Markov, Shapley and last touch; conversions with it: with at least one touchpoint "
+        "of the channel"
+    )
     _print_left_out(facts.get("read", {}).get("pooled_channels"), facts.get("read", {}).get("people_left_out"))
 
 
@@ -122,7 +129,11 @@ def _show_rates(facts: Mapping[str, Any]) -> None:
     titles = (f"rate x, day {age['from_days']} to {age['to_days']}" for age in ages)
     columns = ("channel", "share [90 %]", "credit", "spread", *titles, "conversions with it", "")
     print_table(columns, rows, numbers=range(1, 5 + len(ages)))
-    print("credit: conversions by that share; spread: of the shares over poisson, Shapley, first, last and linear")
+    print(
+        "credit: conversions by the share; spread: of the shares over poisson, Shapley, first, last and linear; "
+        "rate x: how many times as often people convert so many days after a touchpoint; conversions with it: with at "
+        "least one touchpoint of the channel"
+    )
     _print_left_out(diagnostics.get("pooled_channels"), diagnostics.get("people_left_out"))
 
 

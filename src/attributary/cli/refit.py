@@ -35,19 +35,27 @@ def _refit(
 
     from rich.progress import Progress
 
+    from attributary.cli.model_options import usage_errors
     from attributary.cli.outcome import database
+    from attributary.cli.tables import plural
     from attributary.consumers.adapters.policy_settings import PolicySettings
     from attributary.consumers.runtime.settings import load
     from attributary.consumers.store.events.policies import store_policy
     from attributary.consumers.store.repair.version_raise import count_refit, refit
+    from attributary.consumers.store.tenants import check_tenant
 
     period = period_options(since, until)
-    with database("attributary-refit") as connection:
+    with database("attributary-refit") as connection, usage_errors():
+        check_tenant(connection, tenant)
         policy = load(PolicySettings).policy()
         total = count_refit(connection, tenant, period, policy.version)
         if dry_run or total == 0:
-            print(f"{total} conversion(s) of {tenant} would get a new version" if dry_run else "nothing to do")
+            outcome = f"{plural(total, 'conversion')} of {tenant} would get a new version"
+            if not dry_run:
+                outcome = f"Nothing to do: models and policy in force credit every conversion of {tenant} already."
+            print(outcome)
             return
+        connection.commit()  # so that each batch below is a transaction of its own
         done = 0
         with Progress() as bars:
             task = bars.add_task("refit", total=total)
@@ -60,4 +68,7 @@ def _refit(
                 bars.update(task, completed=done)
                 if raised < _BATCH:
                     break
-    print(f"raised the versions of {done} conversion(s); the sweeper asks for their results")
+    print(
+        f"{plural(done, 'conversion')} of {tenant} get a new version: the sweeper asks for the results, within "
+        f"SWEEP_REPAIR_AFTER_SECONDS. See them: attributary results --tenant {tenant}"
+    )
