@@ -179,7 +179,7 @@ class AttributaryProducer:
         undelivered = self._transport.flush(seconds)
         self._raise_unreported()
         if undelivered:
-            raise FlushTimeout(undelivered, seconds)
+            raise FlushTimeout(undelivered, seconds, reason=self._trouble())
 
     def close(self) -> None:
         """Wait for all acknowledgements, then free everything. A second call does nothing.
@@ -199,8 +199,11 @@ class AttributaryProducer:
         self._transport.close()
         if undelivered:
             event_ids = [event_id for event_id, _ in self._take_unreported()]
-            raise FlushTimeout(undelivered, self._config.flush_timeout_seconds, event_ids)
+            raise FlushTimeout(undelivered, self._config.flush_timeout_seconds, event_ids, self._trouble())
         self._raise_unreported()
+
+    def _trouble(self) -> str:
+        return self._transport.trouble if isinstance(self._transport, KafkaTransport) else ""
 
     def __enter__(self) -> Self:
         return self

@@ -74,10 +74,13 @@ class FlushTimeout(ProducerError, TimeoutError):
         undelivered: how many records have no acknowledgement; those in flight may still arrive.
         event_ids: from ``close``, which gives them up: the ids of all records that were not acknowledged and that no
             earlier error named. Publish them again; consumers drop the doubles.
+        reason: why, when the transport knows.
     """
 
-    def __init__(self, undelivered: int, seconds: float, event_ids: Sequence[str] = ()) -> None:
+    def __init__(self, undelivered: int, seconds: float, event_ids: Sequence[str] = (), reason: str = "") -> None:
+        self.reason = reason
         self.undelivered = undelivered
         self.seconds = seconds
         self.event_ids = tuple(event_ids)
-        super().__init__(f"{undelivered} records were not delivered within {seconds:g} s")
+        records = "1 record was" if undelivered == 1 else f"{undelivered} records were"
+        super().__init__(f"{records} not delivered within {seconds:g} s{f': {reason}' if reason else ''}")

@@ -7,6 +7,8 @@ settings that say so (acks, idempotence, partitioner) cannot be changed.
 from __future__ import annotations
 
 import logging
+import re
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +31,30 @@ COMPRESSIONS = ("lz4", "zstd", "none")
 """Tried in this order: a librdkafka may be built without some."""
 
 logger = logging.getLogger("attributary.producers")
+
+_QUIET_SECONDS = 60.0
+
+
+class _OncePerMinute(logging.Filter):
+    """Lets each line of librdkafka through once a minute: it repeats the same 20 times a second while Kafka is away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether to log a line."""
+        said = re.sub(r"\d+", "", record.getMessage().rpartition("]: ")[2])
+        now = time.monotonic()
+        if now - self._said.get(said, -_QUIET_SECONDS) < _QUIET_SECONDS:
+            return False
+        if len(self._said) > 100:
+            self._said.clear()
+        self._said[said] = now
+        return True
+
+
+logger.addFilter(_OncePerMinute())
 
 
 def settings(bootstrap: str, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,8 +100,15 @@ class KafkaTransport:
     """
 
     def __init__(self, bootstrap: str, extra: Mapping[str, Any]) -> None:
-        self._producer = _open(settings(bootstrap, extra))
+        self.trouble = ""
+        """Why nothing is acknowledged, as far as librdkafka told; empty while brokers answer."""
+        self._bootstrap = bootstrap
+        self._producer = _open({"error_cb": self._hear, **settings(bootstrap, extra)})
         self._produce = self._producer.produce
+
+    def _hear(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  # librdkafka's local codes are named so
+            self.trouble = f"no broker answers at {self._bootstrap}"
 
     def send(self, message: Message, on_done: OnDone) -> None:
         """Queue one message; see the contract of ``Transport``."""

@@ -36,6 +36,7 @@ class ConfluentRegistry:
         make_schema: makes the library's schema object of a JSON text.
         failures: exceptions of the transport, when nothing answers.
         register: register a schema that is not there yet. Off: only look up.
+        place: host and port of the registry, for messages.
     """
 
     def __init__(
@@ -45,8 +46,10 @@ class ConfluentRegistry:
         failures: tuple[type[Exception], ...] = (OSError,),
         *,
         register: bool = False,
+        place: str = "",
     ) -> None:
         self._client, self._make_schema, self._failures, self._register = client, make_schema, failures, register
+        self._name = f"the schema registry at {place}" if place else "the schema registry"
 
     def schema(self, schema_id: int) -> str:
         """Return the JSON text of a schema; see `SchemaResolver`."""
@@ -67,7 +70,7 @@ class ConfluentRegistry:
             if status in _NOT_THERE:
                 raise LookupError(f"{what}: the registry refused with {status}") from None
             told = f"answered {status}" if status else f"does not answer ({type(error).__name__})"
-            raise RegistryUnavailableError(f"the schema registry {told}") from None
+            raise RegistryUnavailableError(f"{self._name} {told}") from None
 
 
 def connect(settings: Mapping[str, Any], *, register: bool = False) -> ConfluentRegistry:
@@ -91,4 +94,11 @@ def connect(settings: Mapping[str, Any], *, register: bool = False) -> Confluent
     transports = [importlib.import_module(name) for name in ("httpx2", "httpx") if importlib.util.find_spec(name)]
     failures = (library.SchemaRegistryError, OSError, *(transport.TransportError for transport in transports))
     client = library.SchemaRegistryClient.new_client({"timeout": _SECONDS, **settings})
-    return ConfluentRegistry(client, lambda text: library.Schema(text, "AVRO"), failures, register=register)
+    return ConfluentRegistry(
+        client, lambda text: library.Schema(text, "AVRO"), failures, register=register, place=_place(settings["url"])
+    )
+
+
+def _place(url: str) -> str:
+    """Return host and port of an address, without user and password."""
+    return str(url).partition("://")[2].partition("/")[0].rpartition("@")[2]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+import re
+
+from pydantic import Field, SecretStr, field_validator
 
 from attributary.consumers.runtime.errors import ConfigError
 from attributary.consumers.runtime.settings import Settings
 from attributary.schemas import registry
 from attributary.schemas.codec import Codec
+
+_URL = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?(/[^@\s]*)?")
 
 
 class RegistrySettings(Settings):
@@ -26,6 +30,17 @@ class RegistrySettings(Settings):
         alias="SCHEMA_REGISTRY_AUTO_REGISTER",
         description="Whether a missing schema is registered; off in production, where that is done on purpose.",
     )
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, value: str | None) -> str | None:
+        # Several may be given, by commas. A password in the address would be shown by whoever shows the address.
+        for each in (value or "").split(","):
+            if value is not None and not _URL.fullmatch(each.strip()):
+                raise ValueError(
+                    "must be http://host:port or https://host:port; user and password go to SCHEMA_REGISTRY_CREDENTIALS"
+                )
+        return value
 
 
 def make_codec(settings: RegistrySettings) -> Codec:

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from .errors import ConfigError
-from .kafka_errors import refused_setting
+from .kafka_errors import check_servers, refused_setting
 
 S = TypeVar("S", bound="Settings")
 
@@ -144,6 +144,11 @@ class KafkaSettings(Settings):
         alias="KAFKA_EXTRA",
         description="Further librdkafka settings for every client, a JSON object.",
     )
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _check_servers(cls, value: str) -> str:
+        return check_servers(value)
 
     @field_validator("extra", mode="before")
     @classmethod

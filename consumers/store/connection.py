@@ -59,12 +59,24 @@ _REASONS: tuple[tuple[str, str, bool], ...] = (
     ("password authentication failed", "the server refuses the user or the password", True),
     ("no password supplied", "the server wants a password", True),
     ("no pg_hba.conf entry", "the server does not let this client in (pg_hba.conf)", True),
-    ("does not exist", "the server answers, but has no such database or user", True),
+    ("is not permitted to log in", "the server answers, but the user may not log in", True),
+    ('role "', "the server answers, but has no such user", True),
+    ("does not exist", "the server answers, but has no such database", True),
+    ("permission denied for database", "the server answers, but the user may not open this database", True),
+    ("not currently accepting connections", "the server lets nobody into this database", True),
+    ("too many connections for", "the database or the user has no free connection", False),
     ("could not translate host name", "the name of the host is unknown", True),
+    ("failed to resolve host", "the name of the host is unknown", True),
+    ("invalid response to SSL negotiation", "what listens there is no Postgres", True),
+    ("expected authentication request", "what listens there is no Postgres", True),
     ("SSL", "TLS cannot be agreed on (sslmode)", True),
     ("Connection refused", "nothing listens there", False),
     ("No such file or directory", "nothing listens there", False),
     ("timeout", f"no answer within {CONNECT_SECONDS} s", False),
+    ("closed the connection unexpectedly", "what listens there hangs up", False),
+    ("No route to host", "no route to that host", False),
+    ("Network is unreachable", "the network is unreachable", False),
+    ("remaining connection slots", "the server has no free connection", False),
     ("too many clients", "the server has no free connection", False),
     ("starting up", "the server is starting up", False),
     ("shutting down", "the server is shutting down", False),
@@ -89,6 +101,8 @@ def check_dsn(dsn: str) -> dict[str, str]:
             f"{rule}; host, port or database hold a character that they cannot have: is one of @ / : ? # % in user or "
             "password not percent-encoded?"
         )
+    if not all(0 < int(port) < 65_536 for port in parts.get("port", "").split(",") if port):
+        raise DsnError(f"{rule}, with a port from 1 to 65535")
     return parts
 
 
@@ -139,7 +153,7 @@ def _reason(error: psycopg.OperationalError) -> tuple[str, bool]:
     for words, reason, is_setting in _REASONS:
         if words in text:
             return reason, is_setting
-    return f"it does not answer ({_sqlstate(error)})", False
+    return f"it does not answer, or not to us ({_sqlstate(error)})", False
 
 
 @contextmanager

@@ -119,6 +119,6 @@ def test_newcomer_5_and_6_an_empty_or_wrong_database_is_told_with_the_cure(datab
     wrong = psycopg.conninfo.make_conninfo(database, dbname="newcomer_nope")
     code, said, _ = run("results", "--tenant", "acme", DATABASE_URL=wrong)
     assert code == 78
-    assert "database newcomer_nope: the server answers, but has no such database or user" in said
+    assert "database newcomer_nope: the server answers, but has no such database" in said
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("DROP DATABASE newcomer_empty")

@@ -213,7 +213,7 @@ def test_an_error_inside_the_block_is_not_hidden_by_the_exit() -> None:
     with pytest.raises(KeyError) as caught, opened(transport) as producer:  # noqa: PT012 - the exit is what is tested
         producer.publish(touchpoint())
         raise KeyError("the service's own")
-    assert caught.value.__notes__ == ["while closing the producer: 1 records were not delivered within 30 s"]
+    assert caught.value.__notes__ == ["while closing the producer: 1 record was not delivered within 30 s"]
 
 
 def test_a_message_that_the_transport_refuses_is_named() -> None:

@@ -47,7 +47,9 @@ def register(app: typer.Typer) -> None:
     group.command("retry")(_retry)
     group.command("explain")(_explain)
     group.command("prune")(_prune)
-    app.add_typer(group, name="forward")
+    app.add_typer(
+        group, name="forward", short_help="Deliveries to destinations: dry run, status, explain, retry, prune."
+    )
 
 
 def _forwarder(

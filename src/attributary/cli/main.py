@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from attributary import __version__
+from attributary.cli.command_line import CommandGroup, CommandLine
 
 # Numpy's BLAS reads it when it is loaded. Matrices here are small, and its threads wait for each other by spinning: on
 # busy cores an inverse takes 30 times as long with two threads as with one. Nor should the last bit of a credit, and so
@@ -47,8 +48,10 @@ COMMANDS = (
 
 app = typer.Typer(
     name="attributary",
+    cls=CommandLine,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain text wraps once, at the terminal's width, and is the same in a pipe
     help="Marketing touchpoints and conversions in, attribution results out, every unit of revenue accounted for.\n\n"
     "Start with `attributary demo`, or see docs/ for each task.",
 )
@@ -72,6 +75,17 @@ def _main(
 for _name in COMMANDS:
     if importlib.util.find_spec(f"attributary.cli.{_name}"):
         importlib.import_module(f"attributary.cli.{_name}").register(app)
+
+
+def _show_alike(group: typer.Typer) -> None:
+    """Let every group below this one show its commands in the same way."""
+    for each in group.registered_groups:
+        if each.typer_instance is not None:
+            each.typer_instance.info.cls = CommandGroup
+            _show_alike(each.typer_instance)
+
+
+_show_alike(app)
 
 
 def run() -> None:

@@ -1,0 +1,124 @@
+"""The group of all commands: help in groups, and one place where every failure becomes a sentence and an exit code.
+
+Contract: a failure is one line on standard error, ``attributary: ...``, and nothing of it is on standard output. Exit
+codes: see ``exits``. A reader of a pipe that goes away (``| head``) ends the command silently with 141, as SIGPIPE
+would; Ctrl-C ends it silently with 130. A failure that ``outcome.explain`` does not know keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from typer.core import TyperGroup
+
+from attributary.cli import exits
+
+GROUPS: Mapping[str, Sequence[str]] = {
+    "Start": ("demo", "up", "down", "status", "doctor"),
+    "Publish": ("produce", "simulate"),
+    "Read": ("results", "explain", "tail", "conversions", "events", "analyze"),
+    "Models and jobs": ("models", "refit", "jobs"),
+    "Operate": ("db", "topics", "schemas", "dlq", "forward", "positions", "verify", "rebuild"),
+    "Look up": ("settings", "metrics"),
+    "Processes": ("stitcher", "attributor", "auditor", "sweeper", "trainer", "forwarder", "all", "fake-destinations"),
+}
+_OTHERS = "More"
+_COMPLETION = "_ATTRIBUTARY_COMPLETE"
+
+
+class CommandGroup(TyperGroup):
+    """A group of commands; its help has the whole first sentence of each."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands in groups, each with the first sentence of its help."""
+        group_of = {name: group for group, names in self.groups().items() for name in names}
+        rows: dict[str, list[tuple[str, str]]] = {group: [] for group in self.groups()}
+        for name in (*group_of, *(each for each in self.list_commands(ctx) if each not in group_of)):
+            command = self.get_command(ctx, name)
+            if command is not None and not command.hidden:
+                rows.setdefault(group_of.get(name, _OTHERS), []).append((name, _first_sentence(command)))
+        for group, found in rows.items():
+            if found:
+                with formatter.section(group if self.groups() else "Commands"):
+                    formatter.write_dl(found)
+
+    def groups(self) -> Mapping[str, Sequence[str]]:
+        """Return the names of the commands by group, in the order of the help."""
+        return {}
+
+
+class CommandLine(CommandGroup):
+    """The top of the command line."""
+
+    def groups(self) -> Mapping[str, Sequence[str]]:
+        """Return the names of the commands by group, in the order of the help."""
+        return GROUPS
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command and end the process with its exit code."""
+        if not kwargs.get("standalone_mode", True) or _COMPLETION in os.environ:
+            return super().main(*args, **kwargs)
+        sys.exit(self._code(*args, **kwargs))
+
+    def _code(self, *args: Any, **kwargs: Any) -> int | str | None:
+        try:
+            code = super().main(*args, **{**kwargs, "standalone_mode": False})
+            sys.stdout.flush()
+        except BrokenPipeError:
+            return _reader_left()
+        except SystemExit as ending:
+            # rich turns a reader that went away into an ending of its own.
+            return _reader_left() if isinstance(ending.__context__, BrokenPipeError) else ending.code
+        except KeyboardInterrupt:
+            return exits.INTERRUPTED
+        except Exception as error:
+            code = _told(error)
+            if code is None:
+                raise
+        return code if isinstance(code, int) else 0
+
+
+def _first_sentence(command: Any) -> str:
+    text = " ".join((command.short_help or command.help or "").split("\n\n")[0].split())
+    return text.partition(". ")[0].rstrip(".")
+
+
+def _told(error: Exception) -> int | None:
+    """Say what went wrong; return the exit code, or None for what nobody but this program can be blamed for."""
+    from attributary.cli.outcome import explain, say
+
+    # By their shape: the library's own exceptions moved between its versions.
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+        return _wrong_usage(error)
+    if type(error).__name__ == "Abort":
+        say("nothing was done")
+        return exits.FAILED
+    failure = explain(error)
+    if failure is None:
+        return None
+    say(failure.text)
+    return failure.code
+
+
+def _wrong_usage(error: Any) -> int:
+    from attributary.cli.outcome import say
+
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return int(error.exit_code)
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "attributary"
+    text = " ".join(str(error.format_message()).split()).removeprefix("Invalid value for ").rstrip(".")
+    say(f"{text}; see {path} --help")
+    return int(error.exit_code)
+
+
+def _reader_left() -> int:
+    """Let nothing more be written where nobody reads."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return exits.PIPE

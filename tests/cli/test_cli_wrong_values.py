@@ -1,0 +1,283 @@
+"""Every command with every kind of wrong value: never a traceback, one line on standard error, the exit code of its kind.
+
+The cases are made from the commands themselves, so that a new command or option is tried without anybody's care.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import psycopg
+import psycopg.conninfo
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from attributary.cli.main import app
+from attributary.local.mock_broker import mock_broker
+from attributary.local.ports import free_port
+from attributary.schemas.topics import catalogue, dead_letter_topics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+COMMAND = typer.main.get_command(app)
+SECRET = "hunter2"
+# Processes and whole stacks run until they are stopped; what stops their start is tested with them.
+RUN_ON = {
+    "stitcher", "attributor", "auditor", "sweeper", "trainer", "forwarder", "all", "up", "down", "demo",
+    "fake-destinations", "reporter", "collector", "api", "report",
+}  # fmt: skip
+CODES = {1, 2, 3, 69, 70, 74, 78}
+VALUES = {
+    "kind": "train", "model": "markov", "version": "1", "older": "1", "newer": "2", "name": "touchpoint",
+    "place": "attribution.conversions.v1.attribution.stitcher.dlq[0]@0", "group": "attribution.stitcher",
+    "tenant": "acme",
+}  # fmt: skip
+ALWAYS = {
+    ("tail",): ["--until-end", "--from", "beginning"],
+    ("positions", "forget"): ["--yes"],
+    ("simulate",): ["--touchpoints", "10", "--conversions", "1"],
+    ("forward", "retry"): ["no-such"],
+    ("models", "train"): ["--closing", "all"],
+}
+TIMES = {"since", "until", "as_of", "from", "to"}
+WRONG_TIMES = ["5min", "yesterdayy", "2026-13-45", "2026-02-30", "-3d", "99999999999999d", "", "3 d", "nan"]
+WRONG_TENANTS = ["nobody", "NO BODY", "", "a" * 200, "x' OR 1=1 --"]
+WRONG_TEXTS = ["no-such-thing", "", "a\x1b[31m\n", "\udcff", "x" * 5_000]
+WRONG_NUMBERS = ["x", "", "1e400", "nan"]
+PLAIN_FLAGS = {"help", "version"}
+
+
+class Case(NamedTuple):
+    path: tuple[str, ...]
+    command: Any
+
+    @property
+    def name(self) -> str:
+        return " ".join(self.path)
+
+
+def cases(command: Any = COMMAND, path: tuple[str, ...] = ()) -> Iterator[Case]:
+    children = getattr(command, "commands", {})
+    for name, child in children.items():
+        if not child.hidden and (path or name not in RUN_ON):
+            yield from cases(child, (*path, name))
+    if path and not children:
+        yield Case(path, command)
+
+
+CASES = list(cases())
+
+
+class Ran(NamedTuple):
+    line: Sequence[str]
+    code: int
+    out: str
+    err: str
+    failed: BaseException | None
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "paths.csv").write_text("path,total_conversions\na > b,3\n")
+    (folder / "empty.csv").write_text("")
+    (folder / "binary.csv").write_bytes(bytes(range(256)) * 8)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def services(module_database: str) -> Iterator[dict[str, str]]:
+    from confluent_kafka import Producer
+
+    with mock_broker() as bootstrap:
+        producer = Producer({"bootstrap.servers": bootstrap, "log_level": 0})
+        for topic in (*catalogue(), *dead_letter_topics()):
+            producer.list_topics(topic.name, timeout=10)  # makes it
+        yield {"KAFKA_BOOTSTRAP_SERVERS": bootstrap, "DATABASE_URL": module_database}
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def base(case: Case, files: Path, without: str = "") -> list[str]:
+    """Return a line that is right as far as can be told from the names of the parameters."""
+    words = list(ALWAYS.get(case.path, []))
+    for option in case.command.params:
+        if not option.required or option.name == without:
+            continue
+        file = option.name in {"file", "files"} or option.type_descriptor.is_path
+        value = str(files / "paths.csv") if file else VALUES.get(option.name, "no-such")
+        words += [value] if option.param_type_name == "argument" else [option.opts[0], value]
+    return words
+
+
+def run(path: Sequence[str], words: Sequence[str], variables: dict[str, str | None]) -> Ran:
+    done = CliRunner().invoke(app, [*path, *words], env=variables, input="")
+    failed = done.exception if not isinstance(done.exception, SystemExit) else None
+    return Ran([*path, *words], done.exit_code, done.stdout, done.stderr, failed)
+
+
+def faults(ran: Ran, *codes: int, says: str = "") -> list[str]:
+    """Return what is wrong with an ending: a traceback, no sentence, several, an odd code, something on stdout."""
+    said = ran.err.strip().splitlines()
+    both = ran.out + ran.err
+    broken = {
+        "a traceback": ran.failed is not None or "Traceback" in both,
+        "an odd code": ran.code not in (codes or (0, *CODES)),
+        "no sentence": ran.code != 0 and not (said and said[-1].startswith("attributary: ")),
+        "too many lines": ran.code != 0 and len(said) > 3,
+        "something on stdout": ran.code not in {0, 1, 3} and bool(ran.out.strip()),
+        "a secret": SECRET in both,
+        "escape codes": "\x1b" in both,
+        f"it does not say {says}": says not in ran.err,
+    }
+    told = f"{type(ran.failed).__name__} {ran.failed}" if ran.failed else f"{ran.out[-200:]!r} {ran.err[-300:]!r}"
+    words = [word if len(word) < 100 else f"{word[:20]}..." for word in ran.line]
+    return [f"{words!r}: {what} ({ran.code}): {told}" for what, is_so in broken.items() if is_so]
+
+
+def is_number(option: Any) -> bool:
+    return option.type_descriptor.annotation in {int, float} or option.type_descriptor.is_ranged
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_no_wrong_value_of_an_option_is_a_traceback_or_taken(
+    case: Case, services: dict[str, str], files: Path
+) -> None:
+    found: list[str] = []
+    for option in case.command.params:
+        if option.name in PLAIN_FLAGS or getattr(option, "is_flag", False):
+            continue
+        words = base(case, files, without=option.name)
+        put = [] if option.param_type_name == "argument" else [option.opts[0]]
+        kind = option.type_descriptor
+        values, must = list(WRONG_TEXTS), False
+        if option.name in TIMES:
+            values, must = WRONG_TIMES, True
+        elif option.name == "tenant":
+            values, must = WRONG_TENANTS, case.path not in {("produce",), ("jobs", "submit"), ("jobs", "cancel")}
+        elif is_number(option):
+            values, must = WRONG_NUMBERS, not (kind.annotation is float)
+        elif kind.is_choice:
+            values, must = ["nonsense", ""], True
+        elif kind.is_path or option.name in {"file", "files"}:
+            values = [str(files / "nowhere.csv"), str(files), str(files / "empty.csv"), str(files / "binary.csv"), ""]
+        for value in values:
+            if option.param_type_name == "argument" and value.startswith("-"):
+                continue
+            ran = run(case.path, [*words, *put, value], dict(services))
+            found += faults(ran, *((1, 2) if must else ()))
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_an_option_that_is_not_there_is_told(case: Case, services: dict[str, str], files: Path) -> None:
+    found = faults(run(case.path, [*base(case, files), "--no-such-option"], dict(services)), 2, says="--no-such-option")
+    if any(option.required for option in case.command.params):
+        found += faults(run(case.path, [], dict(services)), 2, says="Missing")
+    assert not found, "\n".join(found)
+
+
+def needing(variable: str, services: dict[str, str], files: Path) -> list[Case]:
+    """Return the commands that cannot do without a variable: they say so."""
+    found = []
+    for case in CASES:
+        ran = run(case.path, base(case, files), {**services, variable: None})
+        if variable in ran.err:
+            assert faults(ran, 78) == []
+            found.append(case)
+    return found
+
+
+@pytest.mark.postgres
+def test_every_command_tells_why_postgres_is_not_reached(
+    services: dict[str, str], files: Path, blank_database: str
+) -> None:
+    port, nowhere = free_port(), "postgresql://a:hunter2@127.0.0.1"
+    wrong = {
+        "hello": (78, "must be postgresql://"),
+        f"jdbc:postgresql://a:{SECRET}@db/x": (78, "must be postgresql://"),
+        f"mysql://a:{SECRET}@db/x": (78, "must be postgresql://"),
+        f"{nowhere}:99999/x": (78, "a port from 1 to 65535"),
+        f"postgresql://a:{SECRET}@host.invalid/x": (78, "the name of the host is unknown"),
+        f"{nowhere}:{port}/shop": (69, f"Postgres at 127.0.0.1:{port}, database shop: nothing listens there"),
+        psycopg.conninfo.make_conninfo(services["DATABASE_URL"], dbname="nope"): (78, "has no such database"),
+        psycopg.conninfo.make_conninfo(services["DATABASE_URL"], user="nobody_here"): (78, "DATABASE_URL"),
+        blank_database: (78, "run `attributary db migrate`"),
+    }
+    found = needing("DATABASE_URL", services, files)
+    assert len(found) > 20
+    wrongs: list[str] = []
+    for case in found:
+        for dsn, (code, said) in wrong.items():
+            if dsn == blank_database and case.path[0] == "db":
+                continue
+            wrongs += faults(run(case.path, base(case, files), {**services, "DATABASE_URL": dsn}), code, says=said)
+    assert not wrongs, "\n".join(wrongs)
+
+
+@pytest.mark.postgres
+def test_every_command_takes_or_refuses_a_newer_database(
+    services: dict[str, str], files: Path, database: str
+) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO attribution_migrations (number, name, sha256) VALUES (9999, '9999_later.sql', 'x')"
+        )
+        connection.execute("ALTER TABLE attribution_results RENAME TO results_of_later")
+        connection.execute("ALTER TABLE attribution_journeys RENAME TO journeys_of_later")
+    wrongs: list[str] = []
+    for case in needing("DATABASE_URL", services, files):
+        wrongs += faults(run(case.path, base(case, files), {**services, "DATABASE_URL": database}))
+    assert not wrongs, "\n".join(wrongs)
+
+
+@pytest.mark.postgres
+def test_every_command_tells_why_kafka_is_not_reached(services: dict[str, str], files: Path) -> None:
+    port = free_port()
+    wrong = {
+        "http://localhost:9092": (78, "KAFKA_BOOTSTRAP_SERVERS: must be host:port"),
+        "127.0.0.1:99999": (78, "KAFKA_BOOTSTRAP_SERVERS: must be host:port"),
+        "localhost:kafka": (78, "KAFKA_BOOTSTRAP_SERVERS: must be host:port"),
+        "host.invalid:9092": (69, "the name of the host is unknown"),
+        f"127.0.0.1:{port}": (69, f"no Kafka broker answers at 127.0.0.1:{port}: nothing listens there"),
+    }
+    found = needing("KAFKA_BOOTSTRAP_SERVERS", services, files)
+    assert len(found) >= 7
+    wrongs: list[str] = []
+    for case in found:
+        for servers, (code, said) in wrong.items():
+            ran = run(case.path, base(case, files), {**services, "KAFKA_BOOTSTRAP_SERVERS": servers})
+            wrongs += faults(ran, code, says=said)
+    assert not wrongs, "\n".join(wrongs)
+
+
+@pytest.mark.parametrize("url", ["hello", "ftp://registry:8081", f"http://a:{SECRET}@registry:8081", "http://"])
+def test_a_wrong_address_of_the_registry_is_told(url: str, services: dict[str, str]) -> None:
+    ran = run(["tail"], ["results", "--until-end"], {**services, "SCHEMA_REGISTRY_URL": url})
+    assert faults(ran, 78, says="SCHEMA_REGISTRY_URL: must be http://host:port") == []
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_json_is_json_or_nothing(case: Case, services: dict[str, str], files: Path) -> None:
+    if not any("--json" in option.opts for option in case.command.params):
+        pytest.skip("has no --json")
+    ran = run(case.path, [*base(case, files), "--json"], dict(services))
+    text = ran.out.strip()
+    if ran.code == 0 and text:
+        try:
+            json.loads(text, parse_constant=lambda name: math.nan if name == "" else pytest.fail(f"{name} is no JSON"))
+        except ValueError:
+            assert all(json.loads(line) for line in text.splitlines()), ran
