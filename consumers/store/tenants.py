@@ -7,6 +7,7 @@ import psycopg
 _KNOWN = """
 SELECT EXISTS (SELECT FROM attribution_journeys WHERE tenant_id = %(tenant)s)
     OR EXISTS (SELECT FROM attribution_conversion_events WHERE tenant_id = %(tenant)s)
+    OR EXISTS (SELECT FROM attribution_touchpoints WHERE tenant_id = %(tenant)s)
     OR EXISTS (SELECT FROM attribution_batch_jobs WHERE tenant_id = %(tenant)s)
     OR EXISTS (SELECT FROM attribution_model_states WHERE tenant_id = %(tenant)s)
 """

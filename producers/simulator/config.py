@@ -5,6 +5,7 @@ Invariant: a `SimulatorConfig` that could be made can be simulated; impossible w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -243,6 +244,8 @@ class SimulatorConfig:
 
 
 def _check_volume(volume: Volume) -> None:
+    if not math.isfinite(volume.span_days):
+        raise SimulatorConfigError("span_days: must be a number")
     if volume.touchpoints < 1 or volume.conversions < 0 or volume.tenants < 1:
         raise SimulatorConfigError("volume: at least 1 touchpoint, 0 conversions and 1 tenant are wanted")
     if volume.conversions > volume.touchpoints:
@@ -255,6 +258,8 @@ def _check_volume(volume: Volume) -> None:
 
 def _check_shares(fields: Mapping[str, float]) -> None:
     for name, value in fields.items():
+        if not math.isfinite(value):
+            raise SimulatorConfigError(f"{name}: must be a number")
         if value < 0:
             raise SimulatorConfigError(f"{name}: must not be negative")
         if value > 1 and not name.endswith("_seconds"):

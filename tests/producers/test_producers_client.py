@@ -369,3 +369,18 @@ def test_b6_the_client_sends_ids_in_normal_form_and_refuses_what_a_tenant_lists(
     (record,) = transport.records("touchpoint")
     assert (record["anonymous_id"], record["user_id"]) == ("a1", "12345")
     assert transport.messages[0].key == b"acme|a1"
+
+
+def test_newcomer_1_a_broker_that_is_away_is_one_line_in_the_log_and_named_in_the_error(
+    caplog: pytest.LogCaptureFixture, free_port: int
+) -> None:
+    config = ProducerConfig(bootstrap=f"127.0.0.1:{free_port}", source="test", default_tenant="acme")
+    producer = AttributaryProducer(config)
+    producer.publish(touchpoint())
+    with pytest.raises(FlushTimeout, match=f"no broker answers at 127.0.0.1:{free_port}$"):
+        producer.flush(3.0)
+    producer._transport.discard()
+    with pytest.raises(DeliveryFailed):
+        producer.close()
+    refused = [record for record in caplog.records if "Connection refused" in record.getMessage()]
+    assert len(refused) <= 1  # librdkafka says it some 20 times a second

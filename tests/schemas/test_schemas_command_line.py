@@ -37,7 +37,7 @@ def test_the_check_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compatibility, "problems", lambda: ["job, field kind: broken"])
     checked = runner.invoke(app, ["schemas", "check"])
     assert checked.exit_code == 1
-    assert "schemas: job, field kind: broken" in checked.output
+    assert checked.stderr == "attributary: job, field kind: broken\n"
 
 
 def test_a_record_is_decoded_from_a_file_and_from_standard_input(tmp_path: Path) -> None:

@@ -18,11 +18,11 @@ from typer.core import TyperGroup
 from attributary.cli import exits
 
 GROUPS: Mapping[str, Sequence[str]] = {
-    "Start": ("demo", "up", "down", "status", "doctor"),
+    "Start": ("demo", "up", "down"),
     "Publish": ("produce", "simulate"),
     "Read": ("results", "explain", "tail", "conversions", "events", "analyze"),
     "Models and jobs": ("models", "refit", "jobs"),
-    "Operate": ("db", "topics", "schemas", "dlq", "forward", "positions", "verify", "rebuild"),
+    "Operate": ("status", "doctor", "db", "topics", "schemas", "dlq", "forward", "positions", "verify", "rebuild"),
     "Look up": ("settings", "metrics"),
     "Processes": ("stitcher", "attributor", "auditor", "sweeper", "trainer", "forwarder", "all", "fake-destinations"),
 }
@@ -113,6 +113,7 @@ def _wrong_usage(error: Any) -> int:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "attributary"
     text = " ".join(str(error.format_message()).split()).removeprefix("Invalid value for ").rstrip(".")
+    text = text.replace("Value error, ", "")  # pydantic's words
     say(f"{text}; see {path} --help")
     return int(error.exit_code)
 

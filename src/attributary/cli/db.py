@@ -23,12 +23,13 @@ def _migrate(
     Example: DATABASE_URL=postgresql://owner@localhost/attribution attributary db migrate
     """
     from attributary.cli.outcome import database
+    from attributary.cli.tables import plural
     from attributary.consumers.store.migrate import migrate, status
 
     with database("attributary-db", is_migrated=False) as conn:
         names = status(conn).pending if dry_run else migrate(conn)
         verb = "would apply" if dry_run else "applied"
-        print(f"{verb} {len(names)} migration(s)" + "".join(f"\n  {name}" for name in names))
+        print(f"{verb} {plural(len(names), 'migration')}" + "".join(f"\n  {name}" for name in names))
 
 
 def _status() -> None:

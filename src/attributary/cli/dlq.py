@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from attributary.cli.outcome import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from attributary.consumers.runtime.redrive import Letter
+
+Stage = Literal["decode", "validate", "store", "send"]
 
 _PLACE = re.compile(r"(?P<topic>.+)\[(?P<partition>\d+)\]@(?P<offset>\d+)")
 
@@ -18,7 +22,7 @@ _Topic = Annotated[
     str | None, typer.Option("--topic", help="Only records of this topic, for example attribution.conversions.v1.")
 ]
 _Group = Annotated[str | None, typer.Option("--group", help="Only what this consumer group gave up.")]
-_Stage = Annotated[str | None, typer.Option("--stage", help="Only what failed here: decode, validate, store or send.")]
+_Stage = Annotated[Stage | None, typer.Option("--stage", help="Only what failed here.")]
 _Text = Annotated[
     str | None, typer.Option("--match", help="Only letters with this text in their reason, field or origin.")
 ]
@@ -79,7 +83,7 @@ def _show(
         raise typer.BadParameter("must look like TOPIC[PARTITION]@OFFSET", param_hint="PLACE")
     letter = next((each for each in _read([found["topic"]], "beginning") if each.place == place), None)
     if letter is None:
-        print(f"{place}: no such letter, or a later one supersedes it")
+        say(f"{place}: no such letter, or a later one supersedes it; see: attributary dlq list")
         raise typer.Exit(1)
     facts = {
         "reason": letter.reason,

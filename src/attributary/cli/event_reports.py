@@ -52,7 +52,7 @@ def _conflicts(*, tenant: AnyTenant = None, limit: _Limit = 200, as_json: _Json 
     columns = ("tenant", "record", "event", "kept", "kept value", "set aside", "its value", "its conversion")
     _show(
         lambda connection: event_conflicts(connection, tenant, limit + 1), "conflicts", columns, rows,
-        "no event id came with several contents", limit=limit, as_json=as_json, numbers=(4, 6),
+        "no event id came with several contents", limit=limit, as_json=as_json, tenant=tenant, numbers=(4, 6),
     )  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def _ignored(*, tenant: AnyTenant = None, limit: _Limit = 200, as_json: _Json = 
     columns = ("tenant", "conversion", "event", "kind", "value", "why", "opened by", "record")
     _show(
         lambda connection: list(islice(ignored_events(connection, tenant), limit + 1)), "ignored", columns, rows,
-        "every event about a conversion counts", limit=limit, as_json=as_json, numbers=(4,),
+        "every event about a conversion counts", limit=limit, as_json=as_json, tenant=tenant, numbers=(4,),
     )  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def _orders(*, tenant: AnyTenant = None, limit: _Limit = 200, as_json: _Json = F
     _show(
         lambda connection: shared_orders(connection, tenant, limit + 1), "orders",
         ("tenant", "order", "conversions", "net together"), rows, "no order came under several conversions",
-        limit=limit, as_json=as_json, numbers=(3,),
+        limit=limit, as_json=as_json, tenant=tenant, numbers=(3,),
     )  # fmt: skip
 
 
@@ -113,12 +113,13 @@ def _show(
     *,
     limit: int,
     as_json: bool,
+    tenant: str | None,
     numbers: Sequence[int],
 ) -> None:
     from attributary.cli.outcome import database
     from attributary.cli.tables import print_json, print_table
 
-    with database(f"attributary-{name}") as connection:
+    with database(f"attributary-{name}", tenant=tenant) as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         found = read(connection)
     shown, more = found[:limit], len(found) > limit

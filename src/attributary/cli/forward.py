@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -26,9 +27,12 @@ from attributary.cli.mapping_options import (
     WhereOption,
     command_line,
 )
+from attributary.cli.outcome import say
+from attributary.cli.tenant_option import AnyTenant
 
 if TYPE_CHECKING:
     from attributary.consumers.store.deliveries.delivery import Delivery
+    from attributary.consumers.store.deliveries.ledger import PostgresLedger
 
 Name = Literal["meta", "ga4"]
 State = Literal["pending", "uncertain", "rejected", "expired", "skipped"]
@@ -134,6 +138,19 @@ def _dry_run(
         raise typer.Exit(_SOME_REFUSED)
 
 
+@contextmanager
+def _ledger() -> Iterator[PostgresLedger]:
+    from attributary.cli.outcome import exit_codes
+    from attributary.consumers.forwarder.process import open_ledger
+
+    with exit_codes():
+        ledger = open_ledger("attributary-forward")
+        try:
+            yield ledger
+        finally:
+            ledger.close()
+
+
 def _status(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
@@ -143,15 +160,10 @@ def _status(
     """
     import json
 
-    from attributary.cli.outcome import exit_codes
-    from attributary.consumers.forwarder.process import open_ledger
-
-    with exit_codes():
-        counts = [
-            count for count in open_ledger("attributary-forward").counts() if not count.destination.endswith(".secret")
-        ]
+    with _ledger() as ledger:
+        counts = [count for count in ledger.counts() if not count.destination.endswith(".secret")]
     now = time.time_ns() // 1_000
-    if not counts:
+    if not counts and not as_json:
         print("the ledger is empty")
     for count in counts:
         hours = (now - count.oldest_at) / 3.6e9
@@ -164,19 +176,16 @@ def _status(
 
 def _explain(
     event_id: Annotated[str, typer.Argument(help="The event.")],
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    tenant: AnyTenant = None,
 ) -> None:
     """Tell what became of an event at every destination, and what can be done. Exit 1 when it is not in the ledger.
 
     Example: attributary forward explain order-1001
     """
-    from attributary.cli.outcome import exit_codes
-    from attributary.consumers.forwarder.process import open_ledger
-
-    with exit_codes():
-        found = open_ledger("attributary-forward").find(event_id, tenant_id=tenant)
+    with _ledger() as ledger:
+        found = ledger.find(event_id, tenant_id=tenant)
     if not found:
-        typer.echo(f"{event_id}: not in the ledger: not forwarded yet, or its tenant has no destination", err=True)
+        say(f"{event_id}: not in the ledger: not forwarded yet, or its tenant has no destination")
         raise typer.Exit(_NOT_FOUND)
     for row in found:
         print("\n".join(_explained(row)))
@@ -219,12 +228,8 @@ def _prune(
 
     Example: attributary forward prune --days 90
     """
-    from attributary.cli.outcome import exit_codes
-    from attributary.consumers.forwarder.process import open_ledger
-
     total, before = 0, time.time_ns() // 1_000 - days * 86_400_000_000
-    with exit_codes():
-        ledger = open_ledger("attributary-forward")
+    with _ledger() as ledger:
         while deleted := ledger.prune(before):
             total += deleted
     print(f"deleted {total:,} deliveries of events older than {days} days")
@@ -234,7 +239,7 @@ def _retry(
     event_id: Annotated[str | None, typer.Argument(help="One event; without it, all in a state.")] = None,
     destination: Annotated[Name | None, typer.Option(help="meta or ga4; needed without an event.")] = None,
     state: Annotated[State, typer.Option(help="Which deliveries, without an event.")] = "pending",
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    tenant: AnyTenant = None,
     limit: Annotated[int, typer.Option(min=1, help="So many at most.")] = 10_000,
 ) -> None:
     """Send events again that are not sent: reads them from Kafka, where the ledger says that they are.
@@ -249,12 +254,9 @@ def _retry(
     """
     if event_id is None and destination is None:
         raise typer.BadParameter("say which: an event, or --destination", param_hint="EVENT_ID")
-    from attributary.cli.outcome import exit_codes
-    from attributary.consumers.forwarder.process import open_ledger
     from attributary.consumers.store.deliveries.delivery import DeliveryState
 
-    with exit_codes():
-        ledger = open_ledger("attributary-forward")
+    with _ledger() as ledger:
         if event_id is not None:
             rows = [row for row in ledger.find(event_id, tenant_id=tenant) if row.source.topic]
         else:
@@ -266,21 +268,23 @@ def _retry(
         wanted = {row.key.destination.partition(":")[0] for row in rows} & (
             {destination} if destination else {"meta", "ga4"}
         )
+        if not rows and event_id is not None:
+            say(f"{event_id}: not in the ledger: not forwarded yet, or its tenant has no destination")
+            raise typer.Exit(_NOT_FOUND)
         if not wanted:
             print("nothing to send again")
         for name in sorted(wanted):
-            _retry_one(name, [row for row in rows if row.key.destination.partition(":")[0] == name])
+            _retry_one(ledger, name, [row for row in rows if row.key.destination.partition(":")[0] == name])
 
 
-def _retry_one(name: str, rows: list[Delivery]) -> None:
+def _retry_one(ledger: PostgresLedger, name: str, rows: list[Delivery]) -> None:
     from attributary.cli.outcome import kafka_settings
-    from attributary.consumers.forwarder.process import NAMES, VARIABLES, build_stage, open_ledger, read_setup
+    from attributary.consumers.forwarder.process import NAMES, VARIABLES, build_stage, read_setup
     from attributary.consumers.forwarder.record_reader import KafkaRecordReader
     from attributary.consumers.forwarder.redelivery import again, publish_letters
     from attributary.consumers.runtime.errors import ConfigError
 
     kafka = kafka_settings()
-    ledger = open_ledger("attributary-forward")
     reader = KafkaRecordReader(kafka)
     stage = build_stage(read_setup(next(known for known in NAMES if known == name)), ledger, reader)
     try:

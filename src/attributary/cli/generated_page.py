@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from attributary.cli import exits
+from attributary.cli.outcome import say
 
 
 def print_page(page: str) -> None:
@@ -25,7 +26,7 @@ def compare_page(page: str, file: Path, command: str) -> None:
     Raises:
         typer.Exit: 1 when they differ.
     """
-    if not file.exists() or file.read_text(encoding="utf-8") != page:
-        typer.echo(f"{file} is out of date: run `{command} > {file}`", err=True)
+    if not file.exists() or file.read_bytes() != page.encode():
+        say(f"{file} is out of date: run `{command} > {file}`")
         raise typer.Exit(exits.FAILED)
     print(f"{file} is up to date")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +14,7 @@ import typer
 
 from attributary.cli import exits
 from attributary.cli.job_tables import fields, print_job, print_jobs
+from attributary.cli.outcome import say
 from attributary.cli.tables import print_json, safe
 from attributary.cli.tenant_option import AnyTenant, Tenant
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.5
 _SEND_SECONDS = 15.0
+_NOTICE_SECONDS = 15.0  # a trainer that runs takes a job within seconds
 _JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 _Json = Annotated[bool, typer.Option("--json", help="JSON with all fields, instead of a table.")]
@@ -84,7 +86,8 @@ def submit(
         _check_database()  # before anything is submitted
     _publish(tenant, name, kind, texts)
     if wait:
-        row = _wait(tenant, name)
+        row = _wait(tenant, name, is_submitted=True)
+        assert row is not None  # noqa: S101  # only a job that nobody submitted is given up
         _check_same(row, kind, texts)
         _show(row, as_json=as_json, ends=True)
     elif as_json:
@@ -129,7 +132,7 @@ def status(
 
     Example: attributary jobs status train-3f2a --tenant acme --json
     """
-    row = _wait(tenant, job_id) if wait else _read(tenant, job_id)
+    row = _wait(tenant, job_id, is_submitted=False) if wait else _read(tenant, job_id)
     if row is None:
         _fail(
             f"tenant {tenant} has no job {job_id}. A trainer stores a new job when it reads it; "
@@ -157,7 +160,7 @@ def list_(
 
     if state is not None and state not in STATES:
         raise typer.BadParameter(f"must be one of {', '.join(STATES)}", param_hint="--state")
-    with database("attributary-jobs") as connection:
+    with database("attributary-jobs", tenant=tenant) as connection:
         rows = list_jobs(connection, tenant_id=tenant, state=state, limit=limit)
     if as_json:
         print_json([fields(row) for row in rows])
@@ -298,14 +301,24 @@ def _check_same(row: JobRow, kind: str, texts: Mapping[str, str]) -> None:
 
 
 def _fail(why: str, code: int) -> NoReturn:
-    sys.stderr.write(f"attributary: {safe(why)}\n")
+    say(why)
     raise typer.Exit(code)
 
 
-def _wait(tenant: str, job_id: str) -> JobRow:
+def _wait(tenant: str, job_id: str, *, is_submitted: bool) -> JobRow | None:
+    """Wait for the end of a job; None: nobody knows it. Says once when no trainer takes a submitted one."""
     from attributary.consumers.store.jobs.jobs import FINISHED
 
+    noticed = time.monotonic() + _NOTICE_SECONDS
     while (row := _read(tenant, job_id)) is None or row.state not in FINISHED:
+        if row is None and time.monotonic() > noticed:
+            if not is_submitted:
+                return None
+            say(
+                f"no trainer has taken job {job_id} for {_NOTICE_SECONDS:.0f} s; still waiting. Is one running? "
+                "See: attributary status"
+            )
+            noticed = math.inf
         time.sleep(_POLL_SECONDS)
     return row
 

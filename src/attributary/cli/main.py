@@ -33,6 +33,7 @@ COMMANDS = (
     "rebuild",
     "results",
     "positions",
+    "status",
     "refit",
     "produce",
     "collect",

@@ -6,6 +6,10 @@ from typing import Annotated
 
 import typer
 
+from attributary.cli import exits
+from attributary.cli.outcome import say
+from attributary.cli.tables import plural
+
 
 def register(app: typer.Typer) -> None:
     """Add the group `positions`."""
@@ -46,4 +50,8 @@ def _forget(
     if not yes:
         typer.confirm(f"Forget the stored offsets of {group}?", abort=True)
     with database("attributary-cli") as connection:
-        print(f"forgot {forget_positions(connection, group)} partition(s) of {group}")
+        forgotten = forget_positions(connection, group)
+        if not forgotten:
+            say(f"no offset of a group {group} is stored; see: attributary positions show")
+            raise typer.Exit(exits.FAILED)
+        print(f"forgot {plural(forgotten, 'partition')} of {group}")

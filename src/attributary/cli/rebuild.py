@@ -6,6 +6,10 @@ from typing import Annotated
 
 import typer
 
+from attributary.cli import exits
+from attributary.cli.outcome import say
+from attributary.cli.tenant_option import AnyTenant
+
 
 def register(app: typer.Typer) -> None:
     """Add the command `rebuild`."""
@@ -14,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 def _rebuild(
     *,
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant's; not with --from-log.")] = None,
+    tenant: AnyTenant = None,
     from_log: Annotated[
         bool, typer.Option("--from-log", help="Read events and results from the log first. The stages must be stopped.")
     ] = False,
@@ -38,19 +42,15 @@ def _rebuild(
     from attributary.consumers.adapters.policy_settings import PolicySettings
     from attributary.consumers.maintenance.rebuild import Rebuilding, check_stopped
     from attributary.consumers.runtime.settings import load
-    from attributary.consumers.store.repair.rebuild_progress import EVERYBODY, RebuildRunsError, hold
+    from attributary.consumers.store.repair.rebuild_progress import EVERYBODY, hold
 
     if from_log and (tenant is not None or dry_run):
         raise typer.BadParameter("the log is read for everybody, and in earnest", param_hint="--from-log")
-    with database("attributary-rebuild") as writer, database("attributary-rebuild-reader") as reader:
-        try:
-            hold(writer)
-        except RebuildRunsError as error:
-            print(error)
-            raise typer.Exit(1) from None
+    with database("attributary-rebuild", tenant=tenant) as writer, database("attributary-rebuild-reader") as reader:
+        hold(writer)
         if from_log and (running := check_stopped()):
-            print(f"stop these first, they are members of their groups: {', '.join(running)}")
-            raise typer.Exit(1)
+            say(f"stop these first, they are members of their groups: {', '.join(running)}")
+            raise typer.Exit(exits.FAILED)
         work = Rebuilding(writer, reader, load(PolicySettings).policy(), dry_run=dry_run, progress=progress_bar)
         run = work.run(tenant or EVERYBODY, from_log=from_log)
     if run.is_resumed:

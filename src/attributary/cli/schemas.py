@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from attributary.cli import exits
+from attributary.cli.outcome import say
 
 schemas_app = typer.Typer(no_args_is_help=True, help="Show and check the Avro schemas, and read records.")
 
@@ -56,7 +57,7 @@ def check_schemas() -> None:
 
     found = problems()
     for problem in found:
-        typer.echo(f"schemas: {problem}", err=True)
+        say(problem)
     if found:
         raise typer.Exit(exits.FAILED)
     typer.echo("all schemas are readable both ways")
@@ -79,7 +80,7 @@ def decode_file(
     """
     import json
 
-    from attributary.schemas.codec import Codec, DecodeError, RegistryUnavailableError
+    from attributary.schemas.codec import Codec, DecodeError
     from attributary.schemas.registry import RegistryExtraMissingError, connect
 
     value = sys.stdin.buffer.read() if file == "-" else _bytes_of(file)
@@ -87,14 +88,11 @@ def decode_file(
         codec = Codec(connect({"url": registry}) if registry and value[:1] == b"\0" else None)
         record = codec.decode(_known(name) if name else _named(value), value)
     except DecodeError as error:
-        typer.echo(f"attributary schemas: {error.rule}", err=True)
+        say(error.rule)
         raise typer.Exit(exits.FAILED) from None
     except RegistryExtraMissingError as error:
-        typer.echo(f"attributary schemas: {error}", err=True)
+        say(str(error))
         raise typer.Exit(exits.CONFIG) from None
-    except RegistryUnavailableError as error:
-        typer.echo(f"attributary schemas: {error}", err=True)
-        raise typer.Exit(exits.DEPENDENCY_DOWN) from None
     typer.echo(json.dumps(record, indent=2, ensure_ascii=False, default=bytes.hex))
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from attributary.cli.tables import plural
+
 if TYPE_CHECKING:
     from attributary.consumers.runtime.topics_admin import Cluster, TopicsAdmin
     from attributary.consumers.runtime.topics_plan import Action, WantedTopic
@@ -76,19 +78,13 @@ def apply_plan(
 
     Example: attributary topics apply --replication-factor 3
     """
-    from attributary.consumers.runtime.errors import AttributaryError
-
     is_production = _is_production(production)
     admin, actions = _planned(replication_factor, partitions_override, is_production=is_production)
     if is_production:
         _refuse_few_replicas(actions)
-    try:
-        done = admin.apply(actions, add_partitions=add_partitions)
-    except AttributaryError as error:
-        typer.echo(f"attributary topics: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None
+    done = admin.apply(actions, add_partitions=add_partitions)
     _print(done)
-    typer.echo(f"{len(done)} changes made")
+    typer.echo(f"{plural(len(done), 'change')} made")
     left = [action for action in actions if action not in done and action.verb not in {"ok", "create", "change config"}]
     if left:
         typer.echo("left as it is:")
@@ -136,17 +132,12 @@ def _refuse_few_replicas(actions: Iterable[Action]) -> None:
 
 def _planned(replicas: int | None, partitions: int | None, *, is_production: bool) -> tuple[TopicsAdmin, list[Action]]:
     from attributary.cli.outcome import kafka_settings
-    from attributary.consumers.runtime.errors import AttributaryError
     from attributary.consumers.runtime.topics_admin import TopicsAdmin
     from attributary.consumers.runtime.topics_plan import PRODUCTION_REPLICAS, plan
 
     wanted = _wanted()
-    try:
-        admin = TopicsAdmin(kafka_settings())
-        cluster = admin.describe(topic.name for topic in wanted)
-    except AttributaryError as error:
-        typer.echo(f"attributary topics: {error}", err=True)
-        raise typer.Exit(error.exit_code) from None
+    admin = TopicsAdmin(kafka_settings())
+    cluster = admin.describe(topic.name for topic in wanted)
     factor = _factor(replicas, cluster)
     replicas_min = PRODUCTION_REPLICAS if is_production else 1
     return admin, plan(wanted, cluster.topics, replicas=factor, partitions=partitions, replicas_min=replicas_min)
