@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from attributary.producers.importer import cells
 from attributary.producers.importer.fields import FieldReaders
-from attributary.producers.importer.plan import EXTRA_FIELDS, ImportPlan, PlanError, schema_types
+from attributary.producers.importer.plan import EXTRA_FIELDS, ImportPlan, MissingColumnError, PlanError, schema_types
 from attributary.producers.importer.rows import Row
 
 
@@ -88,7 +88,7 @@ def require(columns: Sequence[str] | None, needed: Iterable[str]) -> None:
     there = set(columns)
     missing = sorted(name for name in needed if name not in there and name.partition(".")[0] not in there)
     if missing:
-        raise PlanError(f"column {missing[0]}: the file has no such column; it has {', '.join(columns)}")
+        raise MissingColumnError(missing[0], columns)
 
 
 def parts(name: str) -> tuple[str, str]:

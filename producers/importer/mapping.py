@@ -84,6 +84,15 @@ class RowMapper:
         named = {column for step in steps for column in step.columns} | self._beside
         return sorted(set(self._columns or ()) - named - {column.partition(".")[0] for column in named})
 
+    def given_fields(self) -> set[str]:
+        """Return the fields that columns of the file give; without a header all that may be."""
+        return {step.outer for step in (*self._steps, *self._item_steps)}
+
+    @property
+    def has_header(self) -> bool:
+        """Whether the file names all its columns at its start."""
+        return self._columns is not None
+
     @property
     def names_event_ids(self) -> bool:
         """Whether the file says the event ids itself."""

@@ -6,12 +6,21 @@ names itself goes before those of a mapping file and a preset, but not before th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from attributary.producers.importer.hints import fitting_options, has_fields, missing_field, near_column
 from attributary.producers.importer.mapping import RowMapper
-from attributary.producers.importer.plan import ImportPlan, PlanError, plan_from, read_mapping_file
+from attributary.producers.importer.plan import (
+    ImportPlan,
+    MissingColumnError,
+    PlanError,
+    listed,
+    plan_from,
+    read_mapping_file,
+)
 from attributary.producers.importer.presets import fitted, merged, preset
 from attributary.producers.importer.rows import FileError, Format, SourceFile
 
@@ -52,14 +61,55 @@ def open_file(path: Path, command_line: Mapping[str, Any], file_format: Format |
         raise PlanError("skip_lines: must be a number of lines")
     source = SourceFile(path, file_format, part("delimiter"), part("encoding"), skip_lines)
     try:
-        document = merged(fitted(below, source.columns), written) if name else dict(written)
+        with _hinting(source, path, file_format, part("encoding"), _requires(below)):
+            document = merged(fitted(below, source.columns), written) if name else dict(written)
         if source.timezone is not None and not command_line.get("timezone"):
             document["timezone"] = source.timezone
         plan = plan_from(document, _conditions_merged(document, command_line))
-        return OpenFile(source, plan, RowMapper(plan, source.columns), document)
+        with _hinting(source, path, file_format, part("encoding"), _mapped(plan)):
+            mapper = RowMapper(plan, source.columns)
+            _check_needed(mapper, plan, source)
+        return OpenFile(source, plan, mapper, document)
     except (PlanError, FileError):
         source.close()
         raise
+
+
+def _check_needed(mapper: RowMapper, plan: ImportPlan, source: SourceFile) -> None:
+    """Refuse a header that gives no record, instead of every row below it."""
+    missing = missing_field(plan, mapper.given_fields()) if source.columns is not None else None
+    if missing is not None:
+        near = near_column(missing, source.columns or ())
+        hint = f"; '{near}' looks like it: --map {missing}='{near}'" if near else f"; name it: --map {missing}=COLUMN"
+        raise PlanError(f"no column gives {missing}{hint}; the file has {listed(source.columns or ())}")
+
+
+@contextmanager
+def _hinting(
+    source: SourceFile, path: Path, file_format: Format | None, encoding: str | None, fits: Callable[[set[str]], bool]
+) -> Iterator[None]:
+    """Add to what is wrong with the columns of a file the option under which they would be right."""
+    try:
+        yield
+    except PlanError as error:
+        if source.columns is None or source.format not in {"csv", "tsv"}:
+            raise
+        text = str(error)
+        if isinstance(error, MissingColumnError) and (near := near_column(error.column, source.columns)):
+            text += f"; did you mean '{near}'?"
+        elif options := fitting_options(path, file_format, encoding, fits):
+            text += f"; with {options} the columns fit"
+        raise PlanError(f"{path.name}: {text}") from None
+
+
+def _requires(below: Mapping[str, Any]) -> Callable[[set[str]], bool]:
+    wanted = below.get("requires", ())
+    return lambda columns: bool(wanted) and all(columns & set(names) for names in wanted)
+
+
+def _mapped(plan: ImportPlan) -> Callable[[set[str]], bool]:
+    names = {name for given in plan.columns.values() for name in ((given,) if isinstance(given, str) else given)}
+    return (lambda columns: names <= columns) if names else has_fields(plan.kind)
 
 
 def _conditions_merged(document: Mapping[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:

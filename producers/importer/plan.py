@@ -6,7 +6,7 @@ against the file before its first row.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -42,6 +42,27 @@ _THOUSANDS = (",", ".", "'", "_", "space", " ")
 
 class PlanError(ValueError):
     """The mapping cannot be used; the text says why."""
+
+
+class MissingColumnError(PlanError):
+    """The file lacks a column that the plan names.
+
+    Attributes:
+        column: its name.
+    """
+
+    def __init__(self, column: str, columns: Sequence[str]) -> None:
+        super().__init__(f"column {column}: the file has no such column; it has {listed(columns)}")
+        self.column = column
+
+
+_LISTED, _SHOWN = 30, 50
+
+
+def listed(columns: Sequence[str]) -> str:
+    """Return names of columns as a message shows them: so many, and each so long."""
+    more = [f"... ({len(columns):,} columns)"] * (len(columns) > _LISTED)
+    return ", ".join([*(name[:_SHOWN] for name in columns[:_LISTED]), *more])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -136,6 +136,7 @@ class FileImport:
         self._rejects = rejects
         self._on_progress = on_progress
         self.order_column = mapper.order_column
+        self.has_header = mapper.has_header
         self._last_order: Any = None
 
     def run(self, rows: Iterator[Row], *, skip: int = 0, limit: int | None = None) -> Progress:

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from attributary.producers.importer.conditions import parse_condition
-from attributary.producers.importer.plan import PlanError
+from attributary.producers.importer.plan import PlanError, listed
 
 NAMES = ("shopify", "woocommerce", "magento", "ga4", "google-ads", "meta-ads")
 
@@ -71,9 +71,7 @@ def fitted(document: Mapping[str, Any], columns: Sequence[str] | None) -> dict[s
     for candidates in document.get("requires", ()):
         if not _kept(candidates, columns):
             wanted = " or ".join(candidates)
-            raise PlanError(
-                f"preset {document['preset']}: the file has no column {wanted}; it has {', '.join(columns)}"
-            )
+            raise PlanError(f"preset {document['preset']}: the file has no column {wanted}; it has {listed(columns)}")
     kept = {field: _kept(names, columns) for field, names in document.get("map", {}).items()}
     found["map"] = {field: names for field, names in kept.items() if names}
     for part in _CHOSEN:

@@ -12,6 +12,7 @@ import typer
 from attributary.cli.tables import plural, safe
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from attributary.producers.importer.reasons import Count, Reason, Reasons
@@ -47,15 +48,23 @@ def print_report(job: FileImport, file: Path, rejects: Path, *, dry_run: bool, k
         typer.echo(f"{count.times:,} published all the same: {safe(remark.rule)} (first: line {count.line})")
     if progress.rejected:
         typer.echo(f"see {safe(str(rejects))}: file, line, column, field, rule and the row itself")
+    for line in _advice(job, file):
+        typer.echo(line, err=True)
+
+
+def _advice(job: FileImport, file: Path) -> Iterator[str]:
+    progress = job.progress
+    if any(reason.field == "tenant_id" for reason, _ in job.reasons.most_common()):
+        yield "rows without a tenant: name it with --tenant NAME"
+    if not progress.rows:
+        yield f"{safe(file.name)} has no rows{' below its header' if job.has_header else ''}"
     if job.repeats.forgotten:
-        typer.echo(f"only the last {job.repeats.most:,} ids of the file were compared for repeats", err=True)
-    column = job.order_column
-    if progress.repeated and column is not None:
-        name = safe(column)
-        typer.echo(
+        yield f"only the last {job.repeats.most:,} ids of the file were compared for repeats"
+    if progress.repeated and job.order_column is not None:
+        name = safe(job.order_column)
+        yield (
             f"{progress.repeated:,} rows have the {name} of the row above: if an order has several rows, "
-            f"--group-by '{name}' makes one conversion of them",
-            err=True,
+            f"--group-by '{name}' makes one conversion of them"
         )
 
 

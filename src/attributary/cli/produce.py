@@ -51,7 +51,7 @@ def produce(
     file: Annotated[Path, typer.Argument(help="CSV, TSV, JSON lines (each also .gz) or an Avro container.")],
     *,
     kind: Annotated[Kind | None, typer.Option(help="What a row is. Default: touchpoint, or the preset's.")] = None,
-    tenant: Annotated[str, typer.Option(help="Tenant of rows that name none.")] = "",
+    tenant: Annotated[str, typer.Option(help="Tenant of rows that name none. Default: ATTRIBUTION_TENANT.")] = "",
     preset: PresetOption = None,
     map_: MapOption = None,
     constant: ConstantOption = None,
@@ -96,7 +96,7 @@ def produce(
     --map occurred_at=date --timezone Europe/Berlin --constant currency=EUR --constant conversion_type=purchase
     """
     from attributary.producers.importer.opening import open_file
-    from attributary.producers.importer.plan import PlanError
+    from attributary.producers.importer.plan import PlanError, listed
     from attributary.producers.importer.rows import FileError
     from attributary.producers.importer.run import FileImport, RejectsFile
 
@@ -113,21 +113,37 @@ def produce(
             typer.echo(safe(str(error)), err=True)
             raise typer.Exit(exits.USAGE) from None
         opened.callback(source.close)
+        chosen = _tenant(tenant or str(document.get("tenant", "")))
+        if not chosen and source.columns is not None and "tenant_id" not in {*mapper.given_fields(), *plan.constants}:
+            typer.echo("no tenant: name it with --tenant NAME, or set ATTRIBUTION_TENANT", err=True)
+            raise typer.Exit(exits.USAGE)
         if unused := mapper.unused_columns():
-            typer.echo(f"columns that are not used: {', '.join(map(safe, unused))}", err=True)
+            typer.echo(f"columns that are not used: {safe(listed(unused))}", err=True)
         if mapper.reads_referrers and not plan.own_domains:
             typer.echo("no --own-domain: only referrers of the landing page's own domain count as internal", err=True)
-        producer = _open_producer(
-            tenant or str(document.get("tenant", "")), region or document.get("region"), dry_run=dry_run
-        )
+        producer = _open_producer(chosen, region or document.get("region"), dry_run=dry_run)
         rejects = opened.enter_context(
             RejectsFile(file.with_name(file.name + ".rejects.jsonl"), append=skip > 0, source=file.name)
         )
         show = opened.enter_context(_progress(source, file.name))
         job = FileImport(mapper, plan.kind, producer, rejects, show)
-        status = _run(job, source, producer, skip=skip, limit=limit)
+        status = _run(job, source, producer, file.name, skip=skip, limit=limit)
     print_report(job, file, rejects.path, dry_run=dry_run, key_column=plan.group_by)
     raise typer.Exit(status or (EXIT_SOME_REJECTED if job.progress.rejected else 0))
+
+
+def _tenant(given: str) -> str:
+    """Return the tenant that an option, a mapping file or else the setting names; empty where none does."""
+    from attributary.cli.outcome import exit_codes
+    from attributary.consumers.runtime.settings import TenantSettings, load
+    from attributary.schemas.limits import is_tenant
+
+    with exit_codes():
+        found = given or load(TenantSettings).tenant or ""
+    if found and not is_tenant(found):
+        typer.echo("tenant: must be 1 to 64 characters of a-z, 0-9, dot, dash and underscore", err=True)
+        raise typer.Exit(exits.USAGE)
+    return found
 
 
 def _open_producer(tenant: str, region: str | None, *, dry_run: bool) -> AttributaryProducer:
@@ -152,7 +168,9 @@ def _open_producer(tenant: str, region: str | None, *, dry_run: bool) -> Attribu
     return open_producer(config)
 
 
-def _run(job: FileImport, source: SourceFile, producer: AttributaryProducer, *, skip: int, limit: int | None) -> int:
+def _run(
+    job: FileImport, source: SourceFile, producer: AttributaryProducer, name: str, *, skip: int, limit: int | None
+) -> int:
     """Run the import; return the exit status, 0 when it came to its end."""
     from attributary.producers.errors import ProducerError
     from attributary.producers.importer.rows import FileError
@@ -164,7 +182,8 @@ def _run(job: FileImport, source: SourceFile, producer: AttributaryProducer, *, 
         typer.echo(f"stopped; go on with --skip {job.progress.resume_at}", err=True)
         return exits.INTERRUPTED
     except FileError as error:
-        typer.echo(safe(str(error)), err=True)
+        named = "" if str(error).startswith(name) else f"{name}: "
+        typer.echo(safe(f"{named}{error}; go on behind it with --skip {job.progress.resume_at}"), err=True)
         return exits.USAGE
     except ProducerError as error:
         typer.echo(f"{error}; go on with --skip {job.progress.resume_at}", err=True)
