@@ -27,6 +27,7 @@ from .dead_letters import dead_letter_message, dead_letter_topic
 from .errors import EXIT_CONFIG, EXIT_DEPENDENCY_DOWN, AttributaryError, ConfigError, Fatal, Fenced, Retry
 from .fetched import is_error, record_of
 from .health import Heartbeat
+from .log_watch import LagReport, TopicsWatch
 from .records import Outcome, Record
 from .reorder_buffer import OrderedReader
 from .settings import KafkaSettings, ProcessSettings
@@ -40,7 +41,6 @@ register_points("loop_after_consume", "loop_before_transaction", "loop_after_kaf
 _log = structlog.get_logger()
 
 _IDLE_SECONDS = 0.5  # how long an idle read waits: bounds the answer to SIGTERM
-_LAG_EVERY_SECONDS = 5.0
 _LOOK_BACK_EVERY_SECONDS = 30.0
 _TOPICS_SECONDS = 30.0  # a slow broker shows a topic so long after its creation
 _LONGEST_PAUSE_SECONDS = 30.0
@@ -66,7 +66,6 @@ class ConsumerLoop:
         self._revoked: set[tuple[str, int]] = set()  # since the first record of the read in hand
         self._paused_until: float | None = None
         self._retries = 0
-        self._last_lag = 0.0
         self._last_look_back = time.monotonic()
         self._turn_seconds_max = kafka.max_poll_interval_ms / 4_000
         self._is_leaving = False
@@ -78,6 +77,9 @@ class ConsumerLoop:
         self._start_places = StartPlaces(stage, self._topic_ids, process.first_start, process.recreated_topic)
         self._crash_loop = CrashLoop(stage.name, stage.topics, process.quarantine_starts, 2 * self._max_records)
         self._careful = CarefulBatches(self._crash_loop, stage, self._consumer, self._process_batch, self._pause)
+        self._lag = LagReport(stage.name, stage.topics, self._consumer)
+        letters = [dead_letter_topic(topic, stage.group) for topic in stage.topics]
+        self._topics_watch = TopicsWatch(kafka, stage.name, stage.topics, letters, self._lag.unread_seconds)
         self._session = TransactionSession(kafka, f"{stage.group}-{process.instance}", stage.name)
 
     def stop(self) -> None:
@@ -96,6 +98,8 @@ class ConsumerLoop:
             self._consumer.subscribe(list(self._stage.topics), on_assign=self._on_assign, on_revoke=self._on_revoke)
             self._session.open()
             self._heartbeat.started = True
+            if not self._topic_ids.is_off:
+                self._topics_watch.start()
             _log.info("stage started", stage=self._stage.name, group=self._stage.group)
             while not self._stop.is_set():
                 self._heartbeat.beat()
@@ -106,6 +110,7 @@ class ConsumerLoop:
             raise
         finally:
             self._is_leaving = True
+            self._topics_watch.stop()
             with contextlib.ExitStack() as last:  # a stage that fails to close must not keep us in the group
                 last.callback(self._consumer.close)
                 last.callback(self._session.close)
@@ -170,7 +175,7 @@ class ConsumerLoop:
             raise trouble
         records = [record_of(message) for message in messages if not is_error(message, self._stage.name)]
         records = self._reader.through(records, is_full=len(messages) >= self._max_records)
-        self._report_lag()
+        self._lag.turn()
         self._topic_ids.watch()
         if not records:
             self._look_back()
@@ -254,6 +259,7 @@ class ConsumerLoop:
         else:
             self._retries = 0
             self._crash_loop.committed(nexts)
+            self._lag.committed(records)
             metrics.batches.labels(name, "committed").inc()
             metrics.batch_seconds.labels(name).observe(time.monotonic() - started)
             return len(records)
@@ -378,20 +384,8 @@ class ConsumerLoop:
         self._revoked.update(given_away)
         self._reader.forget(given_away)
         self._crash_loop.forget(given_away)
+        self._lag.forget(given_away)
         if self._is_eager:
             consumer.unassign()
         else:
             consumer.incremental_unassign(partitions)
-
-    def _report_lag(self) -> None:
-        now = time.monotonic()
-        if now - self._last_lag < _LAG_EVERY_SECONDS:
-            return
-        self._last_lag = now
-        lag: dict[str, int] = dict.fromkeys(self._stage.topics, 0)
-        for place in self._consumer.position(self._consumer.assignment()):
-            with contextlib.suppress(KafkaException):
-                _, high = self._consumer.get_watermark_offsets(place, cached=True)
-                lag[place.topic] += max(0, high - place.offset) if place.offset >= 0 and high >= 0 else 0
-        for topic, records in lag.items():
-            metrics.consumer_lag.labels(self._stage.name, topic).set(records)

@@ -91,6 +91,16 @@ dead_letters = counter("attribution_dlq_records", "Records sent to a dead-letter
 consumer_lag = gauge(
     "attribution_consumer_lag_records", "Records between the position and the end of the partition.", "stage", "topic"
 )
+retention_seconds = gauge(
+    "attribution_retention_seconds", "How long the topic keeps records, by its settings.", "stage", "topic"
+)
+retention_left = gauge(
+    "attribution_retention_left_seconds", "Time until the oldest record that the stage has not read is removed.",
+    "stage", "topic",
+)  # fmt: skip
+letters_near_end = gauge(
+    "attribution_dlq_near_end_records", "Dead letters that the topic removes within 3 days.", "stage", "topic"
+)
 rebalances = counter("attribution_rebalances", "Partition assignments and revocations.", "stage", "event")
 paused = gauge("attribution_paused", "1 while the stage waits for something outside that is away.", "stage")
 producer_epochs = counter("attribution_producer_epochs", "Transactional producers started anew on doubt.", "stage")

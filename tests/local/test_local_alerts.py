@@ -56,6 +56,24 @@ ROWS: list[tuple[str, str, int, list[tuple[str, str]]]] = [
      [('attribution_quarantined_records_total{stage="stitcher", topic="t"}', "0 1x40")]),
     ("the stage ends at each record", "AttributaryQuarantine", 1,
      [('attribution_quarantine_held{stage="stitcher"}', "3x40")]),
+    *(
+        (f"{stage} stands while records wait", "AttributaryStageStuck", 16,
+         [(f'attribution_consumer_lag_records{{stage="{stage}", topic="t"}}', "500x40"),
+          (f'attribution_records_consumed_total{{stage="{stage}", topic="t"}}', "9x40")])
+        for stage in ("stitcher", "attributor", "auditor", "trainer", "forwarder_meta")
+    ),
+    ("half of the retention has passed", "AttributaryRetentionNear", 12,
+     [('attribution_retention_seconds{stage="stitcher", topic="t"}', "604800x40"),
+      ('attribution_retention_left_seconds{stage="stitcher", topic="t"}', "302000x40")]),
+    ("the stitcher was off for half of the retention", "AttributaryRetentionNear", 12,
+     [('attribution_oldest_unread_input_seconds{process="sweeper"}', "302500x40")]),
+    ("dead letters are near their end", "AttributaryDeadLettersNearEnd", 17,
+     [('attribution_dlq_near_end_records{stage="stitcher", topic="t.dlq"}', "4x40")]),
+    ("the disk of Postgres is nearly full", "AttributaryPostgresDiskFull", 12,
+     [('node_filesystem_avail_bytes{mountpoint="/var/lib/postgresql"}', "10x40"),
+      ('node_filesystem_size_bytes{mountpoint="/var/lib/postgresql"}', "100x40")]),
+    ("a partition of Kafka lacks a replica", "AttributaryKafkaUnderReplicated", 12,
+     [("kafka_server_replicamanager_underreplicatedpartitions", "1x40")]),
     ("Postgres is away", "AttributaryPaused", 7, [('attribution_paused{stage="auditor"}', "1x40")]),
 ]  # fmt: skip
 
@@ -68,6 +86,13 @@ HEALTHY = [
     ('attribution_oldest_unread_input_seconds{process="sweeper"}', "2x90"),
     ('attribution_dlq_records_total{stage="stitcher", topic="t", step="decode"}', "3x90"),
     ('attribution_quarantined_records_total{stage="stitcher", topic="t"}', "0x90"),
+    ('attribution_consumer_lag_records{stage="stitcher", topic="t"}', "12x90"),
+    ('attribution_records_consumed_total{stage="stitcher", topic="t"}', "9x90"),
+    ('attribution_consumer_lag_records{stage="auditor", topic="t"}', "1200x90"),
+    ('attribution_records_consumed_total{stage="auditor", topic="t"}', "0+9x90"),
+    ('attribution_retention_seconds{stage="stitcher", topic="t"}', "604800x90"),
+    ('attribution_retention_left_seconds{stage="stitcher", topic="t"}', "604000x90"),
+    ('attribution_dlq_near_end_records{stage="stitcher", topic="t.dlq"}', "0x90"),
     ('attribution_quarantine_held{stage="stitcher"}', "0x90"),
 ]  # fmt: skip
 
