@@ -2,14 +2,14 @@
 --   psql "$DATABASE_URL" -v tenant=acme -v day=2026-11-24 -f examples/results.sql
 
 -- 1. Conversions and revenue by channel, as every model sees them, now.
-SELECT model, name AS channel, currency, round(sum(credit)::numeric, 2) AS conversions, sum(value) AS revenue
+SELECT model, name AS channel, currency, round(sum(credit)::numeric, 2) AS conversions, round(sum(value), 2) AS revenue
 FROM reporting.credit
 WHERE tenant_id = :'tenant' AND dimension = 'channel'
 GROUP BY model, name, currency
 ORDER BY model, revenue DESC;
 
 -- 2. What was reported at the beginning of a day: the version of each conversion that was the newest one then.
-SELECT currency, count(*) AS conversions, sum(net_value) AS revenue
+SELECT currency, count(*) AS conversions, round(sum(net_value), 2) AS revenue
 FROM reporting.result_versions
 WHERE tenant_id = :'tenant'
   AND reported_from <= :'day'::timestamptz
