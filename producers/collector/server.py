@@ -105,7 +105,7 @@ class CollectorServer:
             self._spool.start()
             drain = Drain(self._spool, self._bridge, self._options.drain_records_per_second)
             background.append(asyncio.create_task(drain.run()))
-        server = _Server(
+        server = SignalFreeServer(
             uvicorn.Config(
                 self.app,
                 http=bounded(self._config),
@@ -120,7 +120,7 @@ class CollectorServer:
                 timeout_graceful_shutdown=int(self._options.stop_seconds) or 1,
             )
         )
-        with _signals(self.stop):
+        with stop_signals(self.stop):
             serving = asyncio.create_task(server.serve([listener]))
             self.is_serving = True
             stopping = asyncio.create_task(self._stopping.wait())
@@ -162,11 +162,12 @@ class CollectorServer:
         self._stopping.set()
 
 
-class _Server(uvicorn.Server):
+class SignalFreeServer(uvicorn.Server):
     """Uvicorn's server, which leaves the signals to us."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
         yield
 
 
@@ -184,7 +185,8 @@ def edge_routes(collector: Collector) -> tuple[list[BaseRoute], list[str]]:
 
 
 @contextlib.contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[None]:
+def stop_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call ``stop`` on the running loop for SIGTERM and SIGINT while the block runs."""
     if threading.current_thread() is not threading.main_thread():  # signals come to the main thread alone
         yield
         return

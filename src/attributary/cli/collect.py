@@ -81,10 +81,10 @@ def _run(process: ProcessSettings) -> None:
     from attributary.producers.collector.keys import KeysError
     from attributary.producers.collector.server import CollectorServer
 
-    _log_to_structlog()
+    log_to_structlog()
     settings = load(CollectSettings)
     sealer, transport = _log_of(settings)
-    listener = _bound(settings.host, settings.port)
+    listener = bound_socket(settings.host, settings.port, "COLLECT_PORT")
     heartbeat = Heartbeat(lambda: server.is_ready)
     heartbeat.started = True
     try:
@@ -150,8 +150,13 @@ def _log_of(settings: CollectSettings) -> tuple[AttributaryProducer, Transport]:
     return sealer, transport
 
 
-def _bound(host: str, port: int) -> socket.socket:
-    """Return the public listener's socket.
+def bound_socket(host: str, port: int, variable: str) -> socket.socket:
+    """Return a listener's socket.
+
+    Args:
+        host: address.
+        port: 0: any.
+        variable: setting that names the port.
 
     Raises:
         ConfigError: the address cannot be listened on.
@@ -164,7 +169,7 @@ def _bound(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise ConfigError("COLLECT_PORT", f"cannot listen on port {port} ({error.strerror}); 0 takes any") from None
+        raise ConfigError(variable, f"cannot listen on port {port} ({error.strerror}); 0 takes any") from None
     return listener
 
 
@@ -174,7 +179,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return importlib.import_module("uvloop").new_event_loop  # type: ignore[no-any-return]  # uvloop is optional
 
 
-def _log_to_structlog() -> None:
+def log_to_structlog() -> None:
     """Write what the producers' loggers say as JSON, as every process does."""
     import structlog
 

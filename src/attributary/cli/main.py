@@ -37,6 +37,7 @@ COMMANDS = (
     "refit",
     "produce",
     "collect",
+    "serve",
     "simulate",
     "analyze",
     "models",

@@ -23,7 +23,7 @@ personal data in it. This page is made by `attributary metrics --markdown`; `mak
 """
 
 
-_REGISTERING = ("stitcher", "attributor", "auditor", "sweeper", "destinations", "trainer")
+_REGISTERING = ("stitcher", "attributor", "auditor", "sweeper", "destinations", "trainer", "api")
 
 
 def register(app: typer.Typer) -> None:

@@ -1,0 +1,272 @@
+"""What the read API answers with. Money is in micros, whole numbers; times are RFC 3339 in UTC."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import msgspec
+
+from attributary.consumers.store.jobs.job_views import JobRow
+from attributary.consumers.store.models.model_states import StateSummary
+from attributary.consumers.store.results.credit_report import Report, ReportQuery
+from attributary.consumers.store.results.result_pages import PublishedResult
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=800, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""A text of a request, without control characters."""
+
+
+class Health(msgspec.Struct):
+    """Whether the process and its database answer."""
+
+    status: str
+    database: str
+
+
+class Touchpoint(msgspec.Struct):
+    """A touchpoint of a journey."""
+
+    event_id: str
+    channel: str
+    platform: str
+    campaign: str
+    occurred_at: str
+
+
+class TouchCredit(msgspec.Struct):
+    """What a model gives to one touchpoint: a share of the conversion, and its money in micros."""
+
+    event_id: str
+    credit: float
+    value_micros: int
+
+
+class ModelCredits(msgspec.Struct):
+    """One model's answer. The values of the credits and `unattributed_micros` sum to the net value, to the micro."""
+
+    model: str
+    model_version: str
+    fallback: str | None
+    confidence: float | None
+    unattributed_micros: int
+    credits: list[TouchCredit]
+
+
+class Result(msgspec.Struct):
+    """One version of a conversion's result."""
+
+    conversion_id: str
+    version: int
+    version_reason: str
+    is_final: bool
+    conversion_type: str
+    converted_at: str
+    computed_at: str
+    net_value_micros: int
+    gross_value_micros: int
+    delta_micros: int
+    currency: str
+    policy_version: str
+    touchpoint_count: int
+    touchpoints: list[Touchpoint]
+    models: list[ModelCredits]
+
+
+class Results(msgspec.Struct):
+    """A page of results. `next` goes into the parameter `after` of the next request; null: this is the last page."""
+
+    results: list[Result]
+    next: str | None
+
+
+class CreditLine(msgspec.Struct):
+    """What one model credits to one group of a report."""
+
+    keys: dict[str, str]
+    currency: str
+    model: str
+    is_attributed: bool
+    conversions: float
+    value_micros: int
+    journeys: int
+    share: float | None
+    share_low: float | None
+    share_high: float | None
+
+
+class CurrencyTotal(msgspec.Struct):
+    """Conversions and net value of a report in one currency."""
+
+    currency: str
+    conversions: int
+    net_value_micros: int
+
+
+class CreditReport(msgspec.Struct):
+    """Credit by dimensions and models. Of each model and currency the lines sum to what it credits, to the micro."""
+
+    by: list[str]
+    totals: list[CurrencyTotal]
+    lines: list[CreditLine]
+
+
+class Job(msgspec.Struct):
+    """A job as it stands."""
+
+    job_id: str
+    kind: str
+    state: str
+    parameters: dict[str, str]
+    done: int
+    total: int | None
+    error: str | None
+    result: dict[str, Any] | None
+    submitted_at: str
+    started_at: str | None
+    finished_at: str | None
+
+
+class SubmittedJob(msgspec.Struct):
+    """A job that the log has taken. A trainer does it; ask for its state at `url`."""
+
+    job_id: str
+    url: str
+
+
+class ModelVersion(msgspec.Struct):
+    """A trained version of a model."""
+
+    model: str
+    version: int
+    is_active: bool
+    status: str | None
+    trained_at: str
+    activated_at: str | None
+
+
+class Models(msgspec.Struct):
+    """All trained versions, the newest of each model first."""
+
+    models: list[ModelVersion]
+
+
+class JourneyRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """A conversion to be credited touch by touch, on what is stored now, by the models in force."""
+
+    conversion_id: Text
+
+
+class BatchRequest(msgspec.Struct, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
+    """Conversions to be analysed as a job. Times as in docs/reference/times.md."""
+
+    since: Text | None = None
+    until: Text | None = None
+    conversion_type: Text | None = None
+    closing: Text | None = None
+    platform: Text | None = None
+    campaign: Text | None = None
+    user_id: Text | None = None
+    anonymous_id: Text | None = None
+
+
+class TrainRequest(msgspec.Struct, forbid_unknown_fields=True, rename={"since": "from", "until": "to"}):
+    """Journeys to train Markov on, as a job. Times as in docs/reference/times.md."""
+
+    since: Text | None = None
+    until: Text | None = None
+    conversion_type: Text | None = None
+    currency: Text | None = None
+    closing: Text | None = None
+    activate: bool | None = None
+
+
+def time_text(micros: int) -> str:
+    """Return microseconds since 1970 UTC as RFC 3339."""
+    return (_EPOCH + timedelta(microseconds=micros)).isoformat().replace("+00:00", "Z")
+
+
+def result_document(row: PublishedResult) -> Result:
+    """Return a stored result as it is answered."""
+    touches = [
+        Touchpoint(
+            touch["event_id"], touch["channel"], touch["platform"], touch["campaign"], time_text(touch["occurred_at"])
+        )
+        for touch in row.touchpoints
+    ]
+    models = [
+        ModelCredits(
+            model["model"],
+            model["model_version"],
+            model.get("fallback"),
+            model.get("confidence"),
+            model["unattributed_micros"],
+            [
+                TouchCredit(touch.event_id, credit, micros)
+                for touch, credit, micros in zip(touches, model["credits"], model["micros"], strict=True)
+            ],
+        )
+        for model in row.models
+    ]
+    return Result(
+        row.conversion_id, row.version, row.version_reason, row.is_final, row.conversion_type,
+        time_text(row.converted_at_us), time_text(row.computed_at_us), row.net_value_micros, row.gross_value_micros,
+        row.delta_micros, row.currency, row.policy_version, row.touchpoint_count, touches, models,
+    )  # fmt: skip
+
+
+def report_document(query: ReportQuery, report: Report) -> CreditReport:
+    """Return a report as it is answered."""
+    return CreditReport(
+        list(query.by),
+        [CurrencyTotal(total.currency, total.conversions, total.net_micros) for total in report.totals],
+        [
+            CreditLine(
+                dict(zip(query.by, row.keys, strict=True)), row.currency, row.model, row.is_touch, row.conversions,
+                row.value_micros, row.journeys, *((None,) * 3 if row.share is None else row.share),
+            )
+            for row in report.rows
+        ],
+    )  # fmt: skip
+
+
+def job_document(row: JobRow) -> Job:
+    """Return a job as it is answered; who submitted it is not said."""
+    return Job(
+        row.job_id, row.kind, row.state, dict(row.parameters), row.done, row.total, row.error,
+        None if row.result is None else dict(row.result), _moment(row.submitted_at), _optional(row.started_at),
+        _optional(row.finished_at),
+    )  # fmt: skip
+
+
+def models_document(rows: list[StateSummary]) -> Models:
+    """Return the versions of a tenant's models as they are answered."""
+    return Models(
+        [
+            ModelVersion(
+                row.model, row.version, row.is_active, row.status, _moment(row.trained_at), _optional(row.activated_at)
+            )
+            for row in rows
+        ]
+    )
+
+
+def job_texts(request: BatchRequest | TrainRequest) -> Mapping[str, str]:
+    """Return the parameters of a job as texts, as the command line sends them; what is missing is left out."""
+    named = {"since": "from", "until": "to"}
+    found = {}
+    for name in request.__struct_fields__:
+        value = getattr(request, name)
+        if value is not None:
+            found[named.get(name, name)] = str(value).lower() if isinstance(value, bool) else value
+    return found
+
+
+def _moment(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _optional(moment: datetime | None) -> str | None:
+    return None if moment is None else _moment(moment)
