@@ -11,6 +11,7 @@ import pytest
 pytest_plugins = [
     "tests.fixtures.run_notes",
     "tests.fixtures.broker",
+    "tests.fixtures.browser",
     "tests.fixtures.database",
     "tests.fixtures.examples",
     "tests.fixtures.network",

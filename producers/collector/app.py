@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, Router
 
 from attributary.producers.collector.access import Access
 from attributary.producers.collector.answers import Refusal, json_answer, problem
@@ -57,7 +57,8 @@ def create_app(collector: Collector, routes: Sequence[BaseRoute] = (), endpoints
         *routes,
     ]
     prefix = collector.config.prefix
-    app = Starlette(routes=[Mount(prefix, routes=every)] if prefix else every)
+    below = Mount(prefix, app=Router(every, redirect_slashes=False))
+    app = Starlette(routes=[below] if prefix else every)
     app.router.redirect_slashes = False
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(404, _not_found)

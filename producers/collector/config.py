@@ -36,6 +36,9 @@ class CollectorConfig:
         redirect_hosts: hosts to which the click redirect leads without a signature.
         redirect_secret: HMAC key of signed targets; empty: only listed hosts.
         cookie_name: first-party cookie with the anonymous id.
+        webhooks_file: file of the webhook sources; None: no webhooks.
+        webhooks_unmapped: folder for signed deliveries that could not be recorded; None: they are only counted.
+        script_name: name of the page script below the prefix; empty: it is not served.
     """
 
     prefix: str = ""
@@ -62,6 +65,9 @@ class CollectorConfig:
     redirect_hosts: tuple[str, ...] = ()
     redirect_secret: str = ""
     cookie_name: str = "_atb"
+    webhooks_file: Path | None = None
+    webhooks_unmapped: Path | None = None
+    script_name: str = "attributary.js"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

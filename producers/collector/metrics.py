@@ -84,3 +84,17 @@ spool_records = _counter(
 keys_stale = _gauge(
     "attribution_collector_keys_stale", "1 while the file of keys cannot be used and older keys stay in force."
 )
+webhook_deliveries = _counter(
+    "attribution_collector_webhook_deliveries",
+    "Deliveries of webhooks by provider, source and outcome: accepted, spooled, retry, ignored (test data, other "
+    "types), unmapped (signed, and no record could be made of it), refused (not signed), set_up.",
+    "provider",
+    "source",
+    "outcome",
+)
+webhook_left_out = _counter(
+    "attribution_collector_webhook_left_out",
+    "Deliveries of webhooks, and parts of them, that are no record, by provider and reason.",
+    "provider",
+    "reason",
+)

@@ -41,13 +41,16 @@ NOT_READ = "not0read"  # also base64, which Standard Webhooks need
 """Stands for every secret of a file that was read without its secrets."""
 
 
-def read_sources(path: Path, environ: Mapping[str, str], *, with_secrets: bool = True) -> list[WebhookSource]:
+def read_sources(
+    path: Path, environ: Mapping[str, str], *, with_secrets: bool = True, only: str | None = None
+) -> list[WebhookSource]:
     """Return the sources of a file.
 
     Args:
         path: the file.
         environ: the environment, for ``env:`` references.
         with_secrets: read the secrets; without, `NOT_READ` stands for each, to check mappings where they are not set.
+        only: read the secrets of the source with this name alone.
 
     Raises:
         SourceError: the file or a secret cannot be read, or a setting breaks a rule.
@@ -62,8 +65,10 @@ def read_sources(path: Path, environ: Mapping[str, str], *, with_secrets: bool =
     if not isinstance(entries, list) or len(cast("dict[str, Any]", document)) != 1:
         raise SourceError(f"{path.name}: must have `webhooks`, a list of sources, and nothing else")
     places = [f"{path.name}: webhooks[{number}]" for number in range(len(entries))]
-    secrets = _Secrets(environ, with_secrets)
-    sources = [_source(entry, place, secrets) for entry, place in zip(entries, places, strict=True)]
+    sources = [
+        _source(entry, place, _Secrets(environ, with_secrets and (only is None or _name(entry) == only)))
+        for entry, place in zip(entries, places, strict=True)
+    ]
     for what, values in (
         ("name", [source.name for source in sources]),
         ("path", [source.path_id for source in sources if source.path_id]),
@@ -71,6 +76,10 @@ def read_sources(path: Path, environ: Mapping[str, str], *, with_secrets: bool =
         if len(set(values)) != len(values):
             raise SourceError(f"{path.name}: two sources have the same {what}")
     return sources
+
+
+def _name(entry: Any) -> Any:
+    return entry.get("name") if isinstance(entry, dict) else None
 
 
 class _Secrets:

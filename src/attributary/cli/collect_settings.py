@@ -144,6 +144,23 @@ class CollectSettings(Settings):
         alias="COLLECT_COOKIE",
         description="Name of the first-party cookie, set with consent to ad_storage only; empty: none.",
     )
+    webhooks_file: Path | None = Field(
+        default=None,
+        alias="COLLECT_WEBHOOKS_FILE",
+        description="YAML file of the webhook sources (docs/how-to/webhooks.md); read at the start. Without: none.",
+    )
+    webhooks_unmapped: Path | None = Field(
+        default=None,
+        alias="COLLECT_WEBHOOKS_UNMAPPED",
+        description="Folder for the newest 1,000 signed deliveries of which no record could be made, as they came: "
+        "they hold personal data. Without: they are counted and logged, not kept.",
+    )
+    script_name: str = Field(
+        default="attributary.js",
+        pattern=r"^([A-Za-z0-9_-]{1,60}\.js)?$",
+        alias="COLLECT_SCRIPT_NAME",
+        description="Name of the page script below COLLECT_PREFIX; empty: it is not served.",
+    )
     drain_seconds: float = Field(
         default=3.0,
         ge=0,
@@ -191,6 +208,9 @@ class CollectSettings(Settings):
             requests_per_second_ip=self.requests_per_second_ip,
             redirect_secret=secret.get_secret_value() if secret is not None else "",
             cookie_name=self.cookie,
+            webhooks_file=self.webhooks_file,
+            webhooks_unmapped=self.webhooks_unmapped,
+            script_name=self.script_name,
         )
 
     def options(self) -> ServerOptions:
