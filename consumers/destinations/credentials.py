@@ -9,7 +9,7 @@ The file::
 
     tenants:
       acme:
-        meta: {pixel_id: "123", access_token_file: /run/secrets/acme-meta}
+        meta: {pixel_id: "123", access_token_file: /run/secrets/acme-meta, event_names: {trial: TrialStarted}}
         ga4:
           - {measurement_id: G-AAA, api_secret_file: /run/secrets/acme-web}
           - {measurement_id: G-BBB, api_secret_file: /run/secrets/acme-shop}
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from attributary.consumers.destinations.destination import Account
-from attributary.consumers.destinations.settings import is_printable_ascii
+from attributary.consumers.destinations.settings import broken_event_name, is_printable_ascii
 from attributary.consumers.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _VARIABLE = "FORWARD_CREDENTIALS_FILE"
 EVERYBODY = "*"
+_EVENT_NAMES = "event_names"
 _FIELDS = {
     "meta": (("pixel_id",), "access_token", ("app_secret", "test_event_code")),
     "ga4": (("measurement_id", "firebase_app_id"), "api_secret", ()),
@@ -89,6 +90,7 @@ class Credentials:
                 account.name,
                 account.secret,
                 account.options,
+                account.event_names,
             )
             for number, account in enumerate(accounts)
         ]
@@ -101,12 +103,16 @@ class AccountCredentials:
         name: pixel id, measurement id or app id.
         secret: token or API secret.
         options: further settings of the account.
+        event_names: the account's own event names by conversion type.
     """
 
-    def __init__(self, name: str, secret: str, options: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, secret: str, options: Mapping[str, str], event_names: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         self.secret = secret
         self.options = dict(options)
+        self.event_names = dict(event_names or {})
 
     def __repr__(self) -> str:
         return f"AccountCredentials({self.name!r})"
@@ -185,9 +191,16 @@ def _account(place: str, fields: Any, destination: str) -> AccountCredentials:
         raise ConfigError(_VARIABLE, f"{place}: must be a mapping or a list of mappings")
     names, secret_name, more = _FIELDS[destination]
     allowed = {*names, secret_name, *more}
-    for field in fields:
+    event_names = fields.get(_EVENT_NAMES, {})
+    if not isinstance(event_names, dict):
+        raise ConfigError(_VARIABLE, f"{place}: {_EVENT_NAMES} must map conversion types to names")
+    if rule := broken_event_name(destination, event_names):
+        raise ConfigError(_VARIABLE, f"{place}: {_EVENT_NAMES}: {rule}")
+    for field in fields.keys() - {_EVENT_NAMES}:
         if str(field).removesuffix("_file") not in allowed:
-            raise ConfigError(_VARIABLE, f"{place}: unknown field; known: {', '.join(sorted(allowed))}")
+            raise ConfigError(
+                _VARIABLE, f"{place}: unknown field; known: {', '.join(sorted({*allowed, _EVENT_NAMES}))}"
+            )
     values = {name: value for name in allowed if (value := _value(place, fields, name))}
     streams = {name: values[name] for name in names if name in values}
     if not streams:
@@ -199,7 +212,8 @@ def _account(place: str, fields: Any, destination: str) -> AccountCredentials:
     options = {name: values[name] for name in more if name in values}
     if destination == "ga4":
         options |= streams
-    return AccountCredentials(next(iter(streams.values())), values[secret_name], options)
+    names_by_type = {str(kind): str(name) for kind, name in event_names.items()}
+    return AccountCredentials(next(iter(streams.values())), values[secret_name], options, names_by_type)
 
 
 def _value(place: str, fields: Mapping[str, Any], name: str) -> str | None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import httpx
 from pydantic import AfterValidator, Field, SecretStr
 
+from attributary.consumers.destinations.ga4 import rules
 from attributary.consumers.destinations.ga4.destination import DEFAULT_BASE_URL as GA4_URL
 from attributary.consumers.destinations.ga4.destination import EU_BASE_URL
 from attributary.consumers.destinations.meta.destination import DEFAULT_API_VERSION
@@ -21,7 +22,7 @@ from attributary.consumers.runtime.errors import ConfigError
 from attributary.consumers.runtime.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 _HOST_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _EVENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,49}")
@@ -297,7 +298,19 @@ def event_names(variable: str, text: str) -> dict[str, str]:
         if not mark or not kind or not _EVENT_NAME.fullmatch(name):
             raise ConfigError(variable, "must be pairs such as trial_started=TrialStarted, separated by commas")
         names[kind] = name
+    if variable == "FORWARD_GA4_EVENT_NAMES" and (rule := broken_event_name("ga4", names)):
+        raise ConfigError(variable, rule)
     return names
+
+
+def broken_event_name(destination: str, names: Mapping[str, Any]) -> str | None:
+    """Return the rule that a name breaks; None when the destination takes all."""
+    for name in names.values():
+        if not isinstance(name, str) or not _EVENT_NAME.fullmatch(name):
+            return "must be a name of up to 50 letters, digits, blanks, - and _ that begins with a letter"
+        if destination == "ga4" and (not rules.is_name(name) or rules.is_reserved(name, rules.RESERVED_EVENTS)):
+            return "must be a name that GA4 takes: up to 40 letters, digits and _, not one of its reserved ones"
+    return None
 
 
 def purposes(text: str) -> tuple[str, ...]:

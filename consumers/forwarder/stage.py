@@ -35,6 +35,7 @@ from attributary.consumers.forwarder.tasks import (
     gone,
     new_delivery,
     source_of,
+    told,
 )
 from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.dead_letters import check_poison_share
@@ -350,7 +351,7 @@ class ForwarderStage:
             for key, task in tasks.items():
                 changes = before[key].state not in {DeliveryState.PENDING, DeliveryState.UNCERTAIN}
                 if changes and isinstance(task.prepared, NotSent):
-                    settled.append(DeliveryOutcome(key, task.prepared.state, task.prepared.reason))
+                    settled.append(DeliveryOutcome(key, task.prepared.state, told(task.prepared)))
             self._ledger.settle([o for o in settled if o.state is not DeliveryState.REJECTED])
             done = {outcome.key for outcome in settled}
             # What was handed over at any time before stays in doubt until it is sent.

@@ -131,7 +131,7 @@ class Tasks:
                 continue
             prepared = tasks[key].prepared
             if isinstance(prepared, NotSent):
-                settled.append(DeliveryOutcome(key, prepared.state, prepared.reason))
+                settled.append(DeliveryOutcome(key, prepared.state, told(prepared)))
             elif row.in_flight and not prepared.resend_safe and self._route.uncertain == "hold":
                 settled.append(DeliveryOutcome(key, DeliveryState.UNCERTAIN, "perhaps sent before a crash"))
             elif row.first_sent_at is not None:
@@ -147,11 +147,18 @@ def source_of(record: Record) -> Source:
     return Source(record.topic, record.partition, record.offset)
 
 
+def told(refused: NotSent) -> str:
+    """Return why an event is not sent, for the ledger; of a rejected one the field as well."""
+    if refused.state is DeliveryState.REJECTED and refused.field:
+        return f"{refused.reason} ({refused.field})"
+    return refused.reason
+
+
 def new_delivery(key: DeliveryKey, task: Task, *, waits: bool) -> NewDelivery:
     """Return the row of a task as it is first written down; `waits`: behind older events of its queue."""
     prepared, at = task.prepared, task.conversion["occurred_at"]
     if isinstance(prepared, NotSent):
-        return NewDelivery(key, prepared.state, prepared.reason, at, source_of(task.record))
+        return NewDelivery(key, prepared.state, told(prepared), at, source_of(task.record))
     reason = "waits for older events of its account" if waits else None
     return NewDelivery(key, DeliveryState.PENDING, reason, at, source_of(task.record), prepared.match_keys)
 
@@ -168,17 +175,17 @@ def dead_letters(
         row, fresh = known.get(key), rejected.get(key)
         place = source_of(task.record)
         prepared = task.prepared
-        field = None
-        if fresh is not None:
-            reason, stage = fresh.reason, "validate" if isinstance(prepared, NotSent) else "send"
-        elif row is None and isinstance(prepared, NotSent) and prepared.state is DeliveryState.REJECTED:
-            reason, stage, field = prepared.reason, "validate", prepared.field
-        elif row is not None and row.state is DeliveryState.REJECTED and row.source == place:
-            reason, stage = row.reason, "send" if row.attempts else "validate"
-        else:
+        is_broken = isinstance(prepared, NotSent) and prepared.state is DeliveryState.REJECTED
+        is_replay = row is not None and row.state is DeliveryState.REJECTED and row.source == place
+        if fresh is None and not is_replay and not (row is None and is_broken):
             continue
+        if isinstance(prepared, NotSent) and is_broken:
+            reason, stage, field = prepared.reason, "validate", prepared.field
+        else:
+            found = fresh or row
+            reason, stage, field = (found.reason if found else None) or "refused", "send", None
         attempts = max(1, row.attempts if row else 1)
-        letters[place] = DeadLetter(task.record, stage, field, reason or "refused", attempts)
+        letters[place] = DeadLetter(task.record, stage, field, reason, attempts)
     return list(letters.values())
 
 

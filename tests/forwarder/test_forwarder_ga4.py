@@ -114,8 +114,8 @@ def test_a_refund_names_its_purchase_and_a_cancellation_takes_all_of_it_back() -
     assert "value" not in whole
 
 
-def test_user_data_needs_a_user_id_and_consent() -> None:
-    assert "user_data" not in document(user_id=None)
+def test_f20_user_data_needs_consent_and_goes_for_guests_too() -> None:
+    assert document(user_id=None)["user_data"] == {"sha256_email_address": [HASH]}
     assert "user_data" not in document(consent={"analytics_storage": True, "ad_user_data": False})
     assert "user_data" not in document(consent={"analytics_storage": True})
     plain = {"email": "J.D@gmail.com", "first_name": "Jo", "last_name": "Do", "postal_code": "10115", "country": "de"}
@@ -227,7 +227,6 @@ def test_event_rules(event: dict[str, Any], code: str) -> None:
     [
         ({}, "client_id"),
         ({"client_id": "1.2", "user_id": ""}, "user_id"),
-        ({"client_id": "1.2", "user_data": {}}, "user_id"),
         (
             {"client_id": "1.2", "user_id": "u", "user_data": {"sha256_email_address": ["x"]}},
             "user_data.sha256_email_address",

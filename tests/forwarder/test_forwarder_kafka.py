@@ -124,7 +124,11 @@ def test_conversions_reach_meta_once_and_the_ledger_answers(fresh_topics: str, d
         assert "sent" in told.stdout
         assert "trace id" in told.stdout
         assert ask(variables, "explain", "unknown").returncode == 1
-        assert "the dead-letter topic" in ask(variables, "explain", "bad-one").stdout
+        explained = ask(variables, "explain", "bad-one").stdout
+        assert "the dead-letter topic" in explained
+        assert "a purchase needs a value and a currency (currency)" in explained, "F19: the field is named"
+        unknown = ask(variables, "retry", "unknown")
+        assert (unknown.returncode, "not in the ledger" in unknown.stderr) == (1, True)
 
 
 @pytest.mark.kafka
@@ -154,6 +158,9 @@ def test_dead_credentials_keep_events_and_retry_sends_them(fresh_topics: str, da
         without.write_text(json.dumps({"tenants": {"globex": document["tenants"]["globex"]}}))
         refused = ask({**variables, "FORWARD_CREDENTIALS_FILE": str(without)}, "retry", "--destination", "meta")
         assert refused.returncode == 78
+        dead = ask(variables, "retry", "--destination", "meta")
+        assert (dead.returncode, dead.stdout) == (69, "")
+        assert dead.stderr == "attributary: meta: the access token is not valid\n", "F19: a sentence, no log line"
         assert "must name the account of 30 of these events" in refused.stderr
         assert "now 30 pending" in refused.stdout
         document["tenants"]["acme"]["meta"]["access_token"] = "good"

@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 
 from attributary.consumers.destinations.credentials import load_credentials, meta_credentials
+from attributary.consumers.destinations.destination import Moment, PreparedEvent
+from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions
 from attributary.consumers.destinations.settings import MetaSettings, purposes
 from attributary.consumers.forwarder.process import read_setup
 from attributary.consumers.runtime.errors import ConfigError
 from attributary.consumers.runtime.settings import load
+from tests.forwarder.forwarder_factories import CASE_TIME, conversion
 
 SECRET = "EAAB-very-secret"
 GOOD_META = {"META_PIXEL_ID": "123", "META_ACCESS_TOKEN": SECRET}
@@ -235,6 +238,51 @@ def test_a_dry_run_prints_the_bodies_and_the_reasons(tmp_path: Path) -> None:
     assert again.stdout == ga4.stdout, "the same input gives the same bytes"
     assert run("forward", "--dry-run", "meta", "--input", str(tmp_path / "nothing.jsonl")).returncode == 2
     assert run("forward").returncode == 2
+
+
+def test_f7_event_names_of_an_account_stand_in_the_credentials(tmp_path: Path) -> None:
+    path = tmp_path / "credentials.yaml"
+    names = {"trial_started": "TrialStarted", "lead": "QualifiedLead"}
+    account = {"pixel_id": "1", "access_token": SECRET, "event_names": names}
+    path.write_text(
+        json.dumps({"tenants": {"acme": {"meta": account}, "globex": {"meta": dict(account, event_names={})}}})
+    )
+    credentials = load_credentials("meta", None, str(path))
+    (account_of_acme,) = credentials.accounts("acme")
+    assert account_of_acme.event_names == names
+    (account_of_globex,) = credentials.accounts("globex")
+    assert account_of_globex.event_names == {}
+    destination = MetaDestination(MetaOptions(event_names={"lead": "Lead2", "signup": "SignedUp"}))
+    found = {}
+    for kind in ("trial_started", "lead", "signup", "purchase"):
+        for owner in (account_of_acme, account_of_globex):
+            event = destination.build(conversion(CASE_TIME, conversion_type=kind), owner, Moment(CASE_TIME, CASE_TIME))
+            assert isinstance(event, PreparedEvent)
+            found[owner.tenant_id, kind] = event.name
+    assert found == {
+        ("acme", "trial_started"): "TrialStarted", ("globex", "trial_started"): "trial_started",
+        ("acme", "lead"): "QualifiedLead", ("globex", "lead"): "Lead2",
+        ("acme", "signup"): "SignedUp", ("globex", "signup"): "SignedUp",
+        ("acme", "purchase"): "Purchase", ("globex", "purchase"): "Purchase",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("destination", "names"),
+    [
+        ("meta", ["a"]), ("meta", {"a": 1}), ("meta", {"a": ""}), ("meta", {"a": "x" * 51}), ("meta", {"a": "1st"}),
+        ("ga4", {"a": "with blank"}), ("ga4", {"a": "session_start"}), ("ga4", {"a": "ga_x"}), ("ga4", {"a": "x" * 41}),
+    ],
+)  # fmt: skip
+def test_f7_a_name_that_the_destination_refuses_ends_the_start(destination: str, names: Any, tmp_path: Path) -> None:
+    path = tmp_path / "credentials.yaml"
+    account = {
+        "meta": {"pixel_id": "1", "access_token": SECRET},
+        "ga4": {"measurement_id": "G-1", "api_secret": SECRET},
+    }
+    path.write_text(json.dumps({"tenants": {"acme": {destination: account[destination] | {"event_names": names}}}}))
+    with pytest.raises(ConfigError, match="event_names"):
+        load_credentials(destination, None, str(path))
 
 
 NO_ADDRESSES = [

@@ -109,7 +109,9 @@ class Ga4Destination:
         conversion = self._with_hashes(conversion, remarks)
         strip = self._options.strip_personal_data
         at = min(conversion["occurred_at"], moment.received_at)
-        event, more = event_of(conversion, at, account.event_names or self._options.event_names, strip=strip)
+        own = conversion["conversion_type"] in account.event_names
+        names = account.event_names if own else self._options.event_names
+        event, more = event_of(conversion, at, names, strip=strip)
         may_send = self._may_send_user_data(conversion)
         envelope = envelope_of(conversion, more, app=app, ad_user_data=may_send, strip=strip)
         if problems := rules.check_event(event) + rules.check_envelope(envelope, app=app):

@@ -224,7 +224,8 @@ def envelope_of(
     }
     if answers:
         envelope["consent"] = answers
-    if user_id and ad_user_data and (data := _user_data(conversion["user_data"])):
+    # Google recommends a user id beside user data; older copies of its page demanded one. Guests have none.
+    if ad_user_data and (data := _user_data(conversion["user_data"])):
         envelope["user_data"] = data
     if properties := _user_properties(conversion["properties"], remarks, strip=strip):
         envelope["user_properties"] = properties

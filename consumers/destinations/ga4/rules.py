@@ -245,8 +245,6 @@ def _user_data_problems(envelope: Mapping[str, Any]) -> Iterator[Problem]:
     data = envelope.get("user_data")
     if data is None:
         return
-    if not envelope.get("user_id"):
-        yield Problem("user_id", "VALUE_REQUIRED", "user_data needs a user_id")
     for key in _USER_DATA_HASHES:
         if not all(_matches(_SHA256, digest) for digest in _listed(data.get(key))):
             yield Problem(f"user_data.{key}", "VALUE_INVALID", "must be lower-case hexadecimal SHA-256")

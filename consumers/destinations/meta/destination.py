@@ -119,9 +119,8 @@ class MetaDestination:
 
     def build(self, conversion: Conversion, account: Account, moment: Moment) -> PreparedEvent | NotSent:
         """Build the server event."""
-        names = account.event_names or self._options.event_names
         kind: str = conversion["conversion_type"]
-        name = names.get(kind) or EVENT_NAMES.get(kind) or kind
+        name = account.event_names.get(kind) or self._options.event_names.get(kind) or EVENT_NAMES.get(kind) or kind
         if name == "Purchase" and conversion["currency"] == "XXX":
             return NotSent(DeliveryState.REJECTED, "a purchase needs a value and a currency", "currency")
         remarks: list[str] = []

@@ -211,7 +211,7 @@ def _explained(row: Delivery) -> Iterator[str]:
         if value:
             yield f"  {name:<12} {value}"
     advice = {
-        DeliveryState.PENDING: "waits for its destination; `attributary forward retry` sends it now",
+        DeliveryState.PENDING: "waits for its destination and goes by itself; `attributary forward retry` tries it now",
         DeliveryState.REJECTED: "in the dead-letter topic; after a fix, `attributary forward retry` sends it again",
         DeliveryState.UNCERTAIN: "perhaps counted; `attributary forward retry` sends it again and may count it twice",
     }
@@ -244,9 +244,9 @@ def _retry(
 ) -> None:
     """Send events again that are not sent: reads them from Kafka, where the ledger says that they are.
 
-    For events left pending by dead credentials, rejected ones after a fix, and uncertain ones that you want sent at the
-    risk of counting twice. What is sent is never sent again. Stop the forwarder of the destination first, or be sure
-    that it does not work on the same events.
+    For rejected events after a fix, and uncertain ones that you want sent at the risk of counting twice. Pending ones
+    go by themselves. What is sent is never sent again, what cannot be sent now stays as it is. Stop the forwarder of
+    the destination first, or be sure that it does not work on the same events. Exit 1: the event is not in the ledger.
 
     Example: attributary forward retry order-1001
 
@@ -277,6 +277,15 @@ def _retry(
             _retry_one(ledger, name, [row for row in rows if row.key.destination.partition(":")[0] == name])
 
 
+def _keep_logs_quiet() -> None:
+    """Leave out the log lines of a stage: a command says in a sentence what they say."""
+    import logging
+
+    import structlog
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+
+
 def _retry_one(ledger: PostgresLedger, name: str, rows: list[Delivery]) -> None:
     from attributary.cli.outcome import kafka_settings
     from attributary.consumers.forwarder.process import NAMES, VARIABLES, build_stage, read_setup
@@ -284,6 +293,7 @@ def _retry_one(ledger: PostgresLedger, name: str, rows: list[Delivery]) -> None:
     from attributary.consumers.forwarder.redelivery import again, publish_letters
     from attributary.consumers.runtime.errors import ConfigError
 
+    _keep_logs_quiet()
     kafka = kafka_settings()
     reader = KafkaRecordReader(kafka)
     stage = build_stage(read_setup(next(known for known in NAMES if known == name)), ledger, reader)

@@ -50,8 +50,6 @@ def _request(document: dict[str, Any], size: int, *, app: bool) -> Iterator[tupl
 
 def _person(document: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     if "user_data" in document:
-        if not document.get("user_id"):
-            yield "user_id", "VALUE_REQUIRED", "user_data needs user_id"
         yield from _hashes(document["user_data"])
     properties = document.get("user_properties", {})
     if len(properties) > 25:
