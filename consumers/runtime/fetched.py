@@ -5,10 +5,10 @@ from __future__ import annotations
 import structlog
 from confluent_kafka import KafkaError, Message
 
-from . import metrics
 from .error_codes import AWAY, LOST_ASSIGNMENT, OFFSET_OUT_OF_RANGE, UNREADABLE
 from .errors import EXIT_CONFIG, Fatal
 from .records import Record
+from .unreadable import UnreadableBatches
 
 _log = structlog.get_logger()
 
@@ -26,12 +26,13 @@ def record_of(message: Message) -> Record:
     )
 
 
-def is_error(message: Message, stage: str) -> bool:
+def is_error(message: Message, stage: str, unreadable: UnreadableBatches) -> bool:
     """Tell whether a message is an error instead of a record.
 
     Args:
         message: as the consumer returned it.
-        stage: name of the stage, for metrics and logs.
+        stage: name of the stage, for logs.
+        unreadable: told of a batch that cannot be unpacked.
 
     Raises:
         Fatal: reading on would lose records, or is not possible.
@@ -46,12 +47,8 @@ def is_error(message: Message, stage: str) -> bool:
             "removed before they were read. Raise the topic's retention; to go on without them, reset the group."
         )
     if code in UNREADABLE:
-        metrics.unreadable_batches.labels(stage, message.topic()).inc()
-        raise Fatal(
-            f"{message.topic()}[{message.partition()}]@{message.offset()}: the batch that begins there cannot be "
-            f"unpacked ({error.name()}); kafka-dump-log shows it. To go on without it, stop the group and set its "
-            "offset behind it (kafka-consumer-groups --reset-offsets)."
-        )
+        unreadable.met(message.topic() or "", message.partition() or 0, message.offset() or 0, error.name())
+        return True
     if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
         raise Fatal(f"{message.topic()}: the topic is gone", EXIT_CONFIG)
     if code not in AWAY and code not in LOST_ASSIGNMENT:

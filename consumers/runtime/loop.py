@@ -24,7 +24,7 @@ from .consumer_config import consumer_config, is_eager
 from .crash_loop import CarefulBatches, CrashLoop
 from .crash_points import crash_at, register_points
 from .dead_letters import dead_letter_message, dead_letter_topic
-from .errors import EXIT_CONFIG, EXIT_DEPENDENCY_DOWN, AttributaryError, ConfigError, Fatal, Fenced, Retry
+from .errors import EXIT_CONFIG, AttributaryError, ConfigError, Fatal, Fenced, Retry
 from .fetched import is_error, record_of
 from .health import Heartbeat
 from .log_watch import LagReport, TopicsWatch
@@ -33,8 +33,10 @@ from .reorder_buffer import OrderedReader
 from .settings import KafkaSettings, ProcessSettings
 from .stage import LeavesBehind, Stage, StoresOffsets
 from .start_places import StartPlaces, by_place
+from .topic_checks import check_partitions, described, missing_topics
 from .topic_ids import TopicIds
 from .transaction import TransactionSession
+from .unreadable import UnreadableBatches, named_batches
 
 register_points("loop_after_consume", "loop_before_transaction", "loop_after_kafka_commit")
 
@@ -71,7 +73,9 @@ class ConsumerLoop:
         self._is_leaving = False
         # With `range` all partitions are given back and dealt out anew at each rebalance; the others move only some.
         self._is_eager = is_eager(kafka, stage)
-        self._consumer = Consumer(consumer_config(kafka, stage, process))
+        config = consumer_config(kafka, stage, process)
+        self._consumer = Consumer(config)
+        self._unreadable = UnreadableBatches(stage.name, named_batches(process.skip_batches), config, self._consumer)
         self._reader = OrderedReader(self._consumer, 10 * process.batch_size, is_ordered=len(stage.topics) > 1)
         self._topic_ids = TopicIds(kafka)
         self._start_places = StartPlaces(stage, self._topic_ids, process.first_start, process.recreated_topic)
@@ -119,7 +123,7 @@ class ConsumerLoop:
 
     def _check_topics(self) -> None:
         """Refuse to start on a test broker in production, or without a topic that is read or written."""
-        cluster = self._cluster()
+        cluster = described(self._consumer)
         if (cluster.cluster_id or "").startswith(_MOCK_CLUSTER):
             if self._process.environment == "production":
                 raise ConfigError(
@@ -128,37 +132,14 @@ class ConsumerLoop:
                 )
             self._topic_ids.is_off = True
             _log.warning("librdkafka's mock broker: good for a look around, not for guarantees")
-        missing, deadline = self._missing_topics(cluster), time.monotonic() + _TOPICS_SECONDS
+        missing, deadline = missing_topics(self._stage, cluster), time.monotonic() + _TOPICS_SECONDS
         while missing and time.monotonic() < deadline and not self._stop.wait(0.25):
             # Brokers learn of a topic a moment after its creation was confirmed.
-            cluster = self._cluster()
-            missing = self._missing_topics(cluster)
+            cluster = described(self._consumer)
+            missing = missing_topics(self._stage, cluster)
         if missing:
             raise Fatal(f"topics are missing: {', '.join(missing)}; run `attributary topics apply`", EXIT_CONFIG)
-        if len(self._stage.topics) > 1:
-            self._check_partitions(cluster)
-
-    def _check_partitions(self, cluster: Any) -> None:
-        counts = {topic: len(cluster.topics[topic].partitions) for topic in self._stage.topics}
-        if len(set(counts.values())) > 1:
-            said = ", ".join(f"{topic} {count}" for topic, count in counts.items())
-            raise Fatal(
-                f"the topics that {self._stage.name} reads differ in their number of partitions ({said}). One person's "
-                "events must have the same partition number in all of them; make the numbers equal with `attributary "
-                "topics apply --add-partitions`",
-                EXIT_CONFIG,
-            )
-
-    def _cluster(self) -> Any:
-        try:
-            return self._consumer.list_topics(timeout=15.0)
-        except KafkaException as error:
-            raise Fatal(f"Kafka does not answer: {error.args[0].name()}", EXIT_DEPENDENCY_DOWN) from None
-
-    def _missing_topics(self, cluster: Any) -> list[str]:
-        wanted = [*self._stage.topics, *self._stage.output_topics]
-        wanted += [dead_letter_topic(topic, self._stage.group) for topic in self._stage.topics]
-        return sorted(topic for topic in wanted if topic not in cluster.topics)
+        check_partitions(self._stage, cluster)
 
     @property
     def _max_records(self) -> int:
@@ -173,8 +154,11 @@ class ConsumerLoop:
         if self._trouble is not None:
             trouble, self._trouble = self._trouble, None
             raise trouble
-        records = [record_of(message) for message in messages if not is_error(message, self._stage.name)]
+        records = [
+            record_of(message) for message in messages if not is_error(message, self._stage.name, self._unreadable)
+        ]
         records = self._reader.through(records, is_full=len(messages) >= self._max_records)
+        self._skip_unreadable()
         self._lag.turn()
         self._topic_ids.watch()
         if not records:
@@ -207,6 +191,29 @@ class ConsumerLoop:
             self._pause(error)
         except Fenced as error:
             _log.warning("catching up given up", stage=self._stage.name, why=str(error))
+            self._rewind()
+
+    def _skip_unreadable(self) -> None:
+        """Go on behind batches that cannot be unpacked and that an operator gave up, with a note each."""
+        if self._is_paused():
+            return
+        try:
+            skips = self._unreadable.to_skip()
+            if not skips:
+                return
+            ends = {place: end for place, (_, end) in skips.items()}
+            if isinstance(self._stage, StoresOffsets):
+                self._stage.begin_at(ends)
+            marks = self._crash_loop.marks_behind(ends, self._topic_ids.id_of)
+            places = [TopicPartition(*place, ends[place], mark) for place, mark in marks.items()]
+            self._commit(Outcome(dead_letters=[letter for letter, _ in skips.values()]), places)
+        except Retry as error:
+            self._pause(error)
+        except Fenced as error:
+            _log.warning("a skip was given up", stage=self._stage.name, why=str(error))
+            self._rewind()
+        else:
+            self._unreadable.skipped(skips)
             self._rewind()
 
     def _commit(self, outcome: Outcome, offsets: list[TopicPartition]) -> None:
@@ -302,7 +309,7 @@ class ConsumerLoop:
             _log.warning("the group's offsets cannot be settled now", stage=self._stage.name, why=str(error))
 
     def _starts(self, consumer: Consumer, places: list[TopicPartition]) -> list[TopicPartition]:
-        starts = self._start_places.find(consumer, places)
+        starts = self._unreadable.start_behind(self._start_places.find(consumer, places))
         self._reader.start_at(by_place(starts))
         if isinstance(self._stage, LeavesBehind):
             self._stage.read_from(by_place(starts))
@@ -325,9 +332,8 @@ class ConsumerLoop:
     def _wait(self) -> None:
         """Keep polling while paused, so that the group keeps us; then rewind and go on."""
         for message in self._consumer.consume(1, 0.1):
-            if not is_error(
-                message, self._stage.name
-            ):  # a partition assigned while paused: rewinding brings the record back
+            # A partition assigned while paused: rewinding brings the record back.
+            if not is_error(message, self._stage.name, self._unreadable):
                 self._consumer.pause([TopicPartition(message.topic() or "", message.partition() or 0)])
         if self._trouble is not None:
             trouble, self._trouble = self._trouble, None
@@ -385,6 +391,7 @@ class ConsumerLoop:
         self._reader.forget(given_away)
         self._crash_loop.forget(given_away)
         self._lag.forget(given_away)
+        self._unreadable.forget(set(given_away))
         if self._is_eager:
             consumer.unassign()
         else:

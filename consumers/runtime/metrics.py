@@ -106,7 +106,7 @@ paused = gauge("attribution_paused", "1 while the stage waits for something outs
 producer_epochs = counter("attribution_producer_epochs", "Transactional producers started anew on doubt.", "stage")
 deadlocks = counter("attribution_deadlocks", "Transactions that Postgres ended as a deadlock; each is tried again.")
 unreadable_batches = counter(
-    "attribution_unreadable_batches", "Batches of the log that cannot be unpacked; the stage stops at them.",
+    "attribution_unreadable_batches", "Batches of the log that cannot be unpacked; their partition is held.",
     "stage", "topic",
 )  # fmt: skip
 quarantined = counter(
@@ -115,6 +115,9 @@ quarantined = counter(
 )  # fmt: skip
 quarantine_held = gauge(
     "attribution_quarantine_held", "Records at which the stage ends, held until it handles another one.", "stage"
+)
+partitions_held = gauge(
+    "attribution_held_partitions", "Partitions that are held, because a batch cannot be unpacked.", "stage"
 )
 stalled_seconds = gauge(
     "attribution_stalled_seconds", "Time since the loop last turned, told by another thread than the loop's.", "stage"

@@ -249,6 +249,12 @@ class ProcessSettings(Settings):
         description="After so many starts without progress a stage looks for the one record at which it ends, and sets "
         "it aside as a dead letter (stage quarantine); 0: never.",
     )
+    skip_batches: str = Field(
+        default="",
+        alias="ATTRIBUTION_SKIP_BATCHES",
+        description="Batches of the log that cannot be unpacked and are given up, TOPIC[PARTITION]@OFFSET, or with the "
+        "last offset TOPIC[PARTITION]@FIRST-LAST, comma-separated; a dead letter (stage read) notes each.",
+    )
     recreated_topic: Literal["stop", "earliest"] = Field(
         default="stop",
         alias="ATTRIBUTION_RECREATED_TOPIC",

@@ -45,7 +45,7 @@ ROWS: list[tuple[str, str, int, list[tuple[str, str]]]] = [
     ("events wait for the stitcher", "AttributaryInputWaits", 10,
      [('attribution_oldest_unread_input_seconds{process="sweeper"}', "0+60x40")]),
     ("a batch cannot be unpacked", "AttributaryUnreadableBatch", 3,
-     [('attribution_unreadable_batches_total{stage="stitcher", topic="t"}', "_ 1x40")]),
+     [('attribution_held_partitions{stage="stitcher"}', "_ 1x40")]),
     ("a group rewinds for ever", "AttributaryRewinds", 16,
      [('attribution_batches_total{stage="stitcher", outcome="rewound"}', "0+1x40")]),
     ("the first dead letters of a process", "AttributaryDeadLetters", 6,
@@ -94,6 +94,7 @@ HEALTHY = [
     ('attribution_retention_left_seconds{stage="stitcher", topic="t"}', "604000x90"),
     ('attribution_dlq_near_end_records{stage="stitcher", topic="t.dlq"}', "0x90"),
     ('attribution_quarantine_held{stage="stitcher"}', "0x90"),
+    ('attribution_held_partitions{stage="stitcher"}', "0x90"),
 ]  # fmt: skip
 
 

@@ -459,12 +459,15 @@ def test_records_that_were_removed_unread_stop_the_process(bench: Bench, code: i
 
 
 @pytest.mark.parametrize("code", [KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG])
-def test_s5_a_batch_that_cannot_be_unpacked_is_counted_and_stops_with_its_place(bench: Bench, code: int) -> None:
+def test_s5_a_batch_that_cannot_be_unpacked_is_counted_and_holds_its_partition(bench: Bench, code: int) -> None:
     counted = metrics.unreadable_batches.labels(bench.stage.name, TOPIC)._value
     before = counted.get()
-    with pytest.raises(Fatal, match=rf"{TOPIC}\[\d+\]@.*cannot be unpacked.*--reset-offsets"):
-        bench.turn(error(code))
+    bench.turn(error(code), messages(4, part=1))
     assert counted.get() == before + 1
+    assert metrics.partitions_held.labels(bench.stage.name)._value.get() == 1
+    assert bench.consumer.paused == {0}
+    bench.turn(messages(5, part=1))
+    assert bench.stage.batches[-1] == [5]
 
 
 def test_a_topic_that_is_gone_stops_the_process(bench: Bench) -> None:
