@@ -83,7 +83,8 @@ async def _answer(
 
 
 def _headers(request: Request) -> dict[str, str]:
-    return {"Idempotency-Key": found} if (found := request.headers.get("idempotency-key")) else {}
+    found = request.headers.get("idempotency-key")
+    return {} if found is None else {"Idempotency-Key": found}
 
 
 async def _body(request: Request, kind: type) -> Any:
