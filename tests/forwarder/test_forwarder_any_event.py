@@ -8,15 +8,26 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.consumers.destinations.destination import Moment, PreparedEvent
+from attributary.consumers.destinations.destination import Account, HttpRequest, HttpResponse, Moment, PreparedEvent
 from attributary.consumers.destinations.ga4.destination import Ga4Destination
+from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.destinations.meta.destination import MetaDestination
 from attributary.consumers.destinations.prepare import prepare
+from attributary.consumers.store.deliveries.delivery import DeliveryState
 from attributary.local.fakes.ga4_checks import messages_of
 from attributary.local.fakes.meta_checks import broken_event
 from attributary.schemas.limits import ACTION_SOURCES
 from attributary.schemas.rules import check_conversion
-from tests.forwarder.forwarder_factories import CODEC, HASH, ga4_account, meta_account
+from tests.forwarder.forwarder_factories import (
+    CODEC,
+    HASH,
+    ScriptedTransport,
+    SimulatedClock,
+    ga4_account,
+    meta_account,
+    records,
+    stage_for,
+)
 
 NOW = 1_795_500_000_000_000
 odd = st.sampled_from(
@@ -131,3 +142,51 @@ def test_f1_ga4_is_sent_nothing_that_it_would_drop(fields: dict[str, Any]) -> No
     if event is not None:
         body = Ga4Destination().request(ga4_account(), [event]).body
         assert messages_of(json.loads(body, parse_constant=_refuse), len(body), app=False) == []
+
+
+def app_account() -> Account:
+    return Account("acme", "ga4", "1:2:android:3f", "s", {"firebase_app_id": "1:2:android:3f", "measurement_id": "G-1"})
+
+
+@settings(max_examples=150, deadline=None)
+@given(conversions, st.sampled_from(["", "x" * 32, "0" * 32, "0123456789abcdef" * 2, " "]))
+def test_f1_ga4_is_sent_nothing_that_an_app_stream_would_drop(fields: dict[str, Any], instance: str) -> None:
+    event = prepared(Ga4Destination(), fields | {"ga_app_instance_id": instance}, app_account())
+    if event is not None:
+        body = Ga4Destination().request(app_account(), [event]).body
+        app = b'"app_instance_id"' in body
+        assert messages_of(json.loads(body, parse_constant=_refuse), len(body), app=app) == []
+
+
+def _take(request: HttpRequest) -> HttpResponse:
+    document = json.loads(request.body, parse_constant=_refuse)
+    if "data" not in document:
+        return HttpResponse(204)
+    return HttpResponse(200, json.dumps({"events_received": len(document["data"])}).encode())
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(conversions, min_size=1, max_size=6), st.sampled_from(["meta", "ga4"]), st.sampled_from(["send", "skip"])
+)
+def test_f1_any_records_go_through_the_stage_and_each_has_one_end(
+    found: list[dict[str, Any]], name: str, unknown: str
+) -> None:
+    good = [fields for fields in found if not check_conversion(fields, now_micros=NOW)]
+    ledger = MemoryLedger()
+    clock = SimulatedClock(NOW)
+    stage = stage_for(
+        name, "http://x", clock, ledger=ledger, transport=ScriptedTransport(_take), route={"consent_unknown": unknown}
+    )
+    batch = records([CODEC.encode("conversion", fields) for fields in good], now_micros=NOW)
+    try:
+        letters = stage.handle(batch).dead_letters
+    finally:
+        stage.close()
+    ends = {key.event_id: row.state for key, row in ledger.rows.items()}
+    refused = {fields["event_id"] for fields in good if "\0" in fields["event_id"]}
+    assert ends.keys() == {fields["event_id"] for fields in good} - refused
+    assert DeliveryState.PENDING not in ends.values()
+    rejected = sum(state is DeliveryState.REJECTED for state in ends.values())
+    assert len(letters) == rejected + sum("\0" in fields["event_id"] for fields in good)
+    assert not any(letter.reason.startswith("the event cannot be built") for letter in letters)

@@ -32,7 +32,9 @@ def test_f1_no_number_of_a_line_can_spoil_the_encoding(text: str, name: str) -> 
     assert f"item property {name} left out: not a number" in remark
 
 
-@pytest.mark.parametrize("quantities", [(1e308, 1e308), (1e308,), (1.7e308, 5.0), (1e200, 1e200), (2.0**60, 1.0)])
+@pytest.mark.parametrize(
+    "quantities", [(1e308, 1e308), (1e308,), (1.7e308, 5.0), (1e200, 1e200), (2.0**60, 1.0), (1.7e308,) * 3]
+)
 def test_f1_quantities_without_a_finite_sum_lose_the_sum(quantities: tuple[float, ...]) -> None:
     for name in ("meta", "ga4"):
         body, _ = sent(name, items=[line(quantity=quantity) for quantity in quantities])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from confluent_kafka import Consumer, Producer
 
-from attributary.local.fakes import Fault, MetaFake
+from attributary.local.fakes import Fault, Ga4Fake, MetaFake
 from attributary.local.fakes.server import FakeServer
 from tests.forwarder.forwarder_factories import CODEC, TOPIC, conversion
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 COMMAND = str(Path(sys.executable).with_name("attributary"))
-DEAD = f"{TOPIC}.attribution.forwarder.meta.dlq"
+DEAD = f"{TOPIC}.attribution.forwarder.{{}}.dlq"
 
 
 def environment(bootstrap: str, dsn: str, url: str, **more: str) -> dict[str, str]:
@@ -46,10 +46,10 @@ def environment(bootstrap: str, dsn: str, url: str, **more: str) -> dict[str, st
 
 
 @contextmanager
-def forwarder(variables: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def forwarder(variables: dict[str, str], log: Path, name: str = "meta") -> Iterator[subprocess.Popen[bytes]]:
     with log.open("ab") as file:
         process = subprocess.Popen(
-            [COMMAND, "forwarder", "--destination", "meta"], env=variables, stdout=file, stderr=file
+            [COMMAND, "forwarder", "--destination", name], env=variables, stdout=file, stderr=file
         )
         try:
             yield process
@@ -72,9 +72,9 @@ def produce(bootstrap: str, values: list[bytes]) -> None:
     assert producer.flush(20) == 0
 
 
-def dead_letters(bootstrap: str) -> list[dict[str, str]]:
+def dead_letters(bootstrap: str, name: str = "meta") -> list[dict[str, str]]:
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "look", "auto.offset.reset": "earliest"})
-    consumer.subscribe([DEAD])
+    consumer.subscribe([DEAD.format(name)])
     found: list[dict[str, str]] = []
     try:
         for _ in range(30):
@@ -203,6 +203,51 @@ def test_s7_what_an_account_left_behind_comes_by_the_ledger(fresh_topics: str, d
             wait_for(lambda: "rejected" in ask(variables, "explain", mine[7]["event_id"]).stdout, log)
     assert fake.duplicates == 0
     assert json.loads(ask(variables, "status", "--json").stdout.splitlines()[0])["state"] in {"sent", "rejected"}
+
+
+def odd_numbers(now: int) -> list[dict[str, Any]]:
+    """Conversions that the schema takes and that no JSON can hold as they are."""
+
+    def line(**changes: Any) -> dict[str, Any]:
+        return {"item_id": "a", "quantity": 1.0, "price_micros": 5_000_000, **changes}
+
+    odd = ("NaN", "inf", "-Infinity", "1e400", "-1e999", "nan", "9" * 400)
+    lines = [[line(properties={name: text})] for text in odd for name in ("discount", "index")]
+    lines += [[line(quantity=1e308), line(quantity=1e308)], [line(quantity=5e-324)], [line(quantity=1.7e308)] * 3]
+    events = [conversion(now, items=items) for items in lines]
+    names = ("tax", "shipping", "value", "predicted_ltv", "net_revenue", "level", "score", "user.age", "num_items")
+    return events + [conversion(now, properties=dict.fromkeys(names, text)) for text in odd]
+
+
+@pytest.mark.kafka
+@pytest.mark.postgres
+@pytest.mark.parametrize("name", ["meta", "ga4"])
+def test_f1_no_number_stops_a_forwarder(name: str, fresh_topics: str, database: str, tmp_path: Path) -> None:
+    now = time.time_ns() // 1_000
+    fake: Any = MetaFake() if name == "meta" else Ga4Fake()
+    log = tmp_path / "log"
+    odd, good = odd_numbers(now), [conversion(now) for _ in range(20)]
+    bad = [
+        conversion(now, conversion_type="x" * 60 + "y" * number, currency="XXX", value_micros=0, items=[])
+        for number in range(3)
+    ]
+    bad[0]["action_source"] = "app"  # Meta wants app_data for it
+    junk = [b"\x00rubbish"]
+    with FakeServer(fake) as server:
+        variables = environment(fresh_topics, database, server.url) | {
+            "GA4_BASE_URL": server.url, "GA4_MEASUREMENT_ID": "G-TEST1", "GA4_API_SECRET": "secret",
+        }  # fmt: skip
+        produce(fresh_topics, encoded([*good[:10], *odd, *bad, *good[10:]]) + junk)
+        rejected = 1 if name == "meta" else 3
+        with forwarder(variables, log, name) as process:
+            count = (lambda: len(fake.received)) if name == "meta" else (lambda: fake.counted)
+            wait_for(lambda: count() == len(good) + len(odd) + len(bad) - rejected, log)
+            assert dead_letters(fresh_topics, name)
+            assert process.poll() is None, "alive"
+        told = ask(variables, "explain", odd[0]["event_id"]).stdout
+    assert "Traceback" not in log.read_text()
+    assert "cannot be built" not in log.read_text()
+    assert ("discount left out: not a number" in told) is (name == "ga4")
 
 
 @pytest.mark.kafka

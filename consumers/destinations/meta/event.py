@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from typing import TYPE_CHECKING, Any
 
 from attributary.consumers.destinations.addresses import public_address
@@ -189,7 +188,7 @@ def _add_items(data: dict[str, Any], items: Sequence[Mapping[str, Any]], remarks
     data["contents"] = contents
     data["content_ids"] = [content["id"] for content in contents]
     data["content_type"] = "product"
-    total = math.fsum(min(item["quantity"], sys.float_info.max / len(items)) for item in items)
+    total = math.fsum(min(item["quantity"], 2 * _MAX_QUANTITY) for item in items)
     if total <= _MAX_QUANTITY:
         data["num_items"] = quantity(total)
     else:
