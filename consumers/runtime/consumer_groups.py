@@ -24,6 +24,8 @@ def members(kafka: KafkaSettings, groups: Sequence[str]) -> dict[str, int]:
     try:
         described = admin.describe_consumer_groups(list(groups), request_timeout=_TIMEOUT)
         return {group: len(answer.result(_TIMEOUT).members) for group, answer in described.items()}
+    except TimeoutError:
+        raise Fatal(f"Kafka does not answer within {_TIMEOUT:.0f} s", EXIT_DEPENDENCY_DOWN) from None
     except KafkaException as error:
         raise Fatal(f"Kafka does not answer: {error.args[0].name()}", EXIT_DEPENDENCY_DOWN) from None
 

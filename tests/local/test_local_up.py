@@ -75,6 +75,9 @@ def test_a_stack_attributes_stops_and_goes_on_where_it_was(broker: Broker, tmp_p
             time.sleep(0.2)
         ports = json.loads((folder.path / "ports.json").read_text())
         assert get(ports["stitcher"], "/readyz") == "ok\n"
+        report = json.loads(attributary("status", "--json", **variables))  # exit code 0
+        assert {each["level"] for each in report["findings"]} <= {"good", "note"}, report
+        assert [each["text"] for each in report["findings"] if each["part"] == "sweeper"] == ["1 process"]
         while not json.loads(get(ports["stand-in-meta"], "/_admin/events")):
             assert time.monotonic() < deadline, f"nothing was forwarded\n{logs(folder)}"
             time.sleep(0.2)

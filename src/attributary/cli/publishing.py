@@ -38,6 +38,7 @@ def open_producer(config: ProducerConfig) -> AttributaryProducer:
         require_topics(kafka)
     shared = kafka.client_config()
     bootstrap = shared.pop("bootstrap.servers")
+    shared.setdefault("log_level", 0)  # what goes wrong is told once, by the error that ends the command
     return AttributaryProducer(replace(config, bootstrap=bootstrap, kafka=shared))
 
 
