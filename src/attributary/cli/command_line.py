@@ -24,7 +24,18 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Models and jobs": ("models", "refit", "jobs"),
     "Operate": ("status", "doctor", "db", "topics", "schemas", "dlq", "forward", "positions", "verify", "rebuild"),
     "Look up": ("settings", "metrics"),
-    "Processes": ("stitcher", "attributor", "auditor", "sweeper", "trainer", "forwarder", "all", "fake-destinations"),
+    "Processes": (
+        "stitcher",
+        "attributor",
+        "auditor",
+        "sweeper",
+        "trainer",
+        "forwarder",
+        "all",
+        "collect",
+        "serve",
+        "fake-destinations",
+    ),
 }
 _OTHERS = "More"
 _COMPLETION = "_ATTRIBUTARY_COMPLETE"
