@@ -40,6 +40,8 @@ MANIFESTS: list[dict[str, Any]] = [
 ]
 WORKLOADS = {one["metadata"]["name"]: one for one in MANIFESTS if one["kind"] in {"StatefulSet", "Job"}}
 
+COMMON: dict[str, str] = next(one["data"] for one in MANIFESTS if one["kind"] == "ConfigMap")
+
 
 def known_metrics() -> set[str]:
     """Names as Prometheus stores them."""
@@ -150,7 +152,8 @@ def test_services_have_the_least_privilege(name: str) -> None:
         assert service["healthcheck"]["test"]
     if name in OURS:
         assert service["read_only"] is True
-        assert service["networks"] == (["pipeline", "internet"] if "forwarder" in name else ["pipeline"])
+        beside = {"collector": ["host"], "forwarder-meta": ["internet"], "forwarder-ga4": ["internet"]}
+        assert service["networks"] == ["pipeline", *beside.get(name, [])]
 
 
 def test_no_secret_stands_in_the_compose_file() -> None:
@@ -191,8 +194,25 @@ def test_stages_in_the_cluster_have_probes_and_a_stable_ordinal() -> None:
         assert workload["kind"] == "StatefulSet"
         assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
         assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
-        assert [port["containerPort"] for port in container["ports"]] == [9464]
+        public = [8080] if stage.name == "collector" else []
+        assert [port["containerPort"] for port in container["ports"]] == [9464, *public]
         assert "ATTRIBUTION_INSTANCE" in [variable["name"] for variable in container["env"]]
+
+
+def test_the_collector_keeps_its_spool_and_is_the_only_public_one() -> None:
+    spec = WORKLOADS["collector"]["spec"]
+    pod, container = spec["template"]["spec"], _container(WORKLOADS["collector"])
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    claims = [claim["metadata"]["name"] for claim in spec["volumeClaimTemplates"]]
+    assert mounts[str(Path(COMMON["COLLECT_SPOOL"]).parent)] in claims
+    assert mounts[str(Path(COMMON["COLLECT_KEYS_FILE"]).parent)] == "keys"
+    assert pod["securityContext"]["fsGroup"] == 10001
+    assert "DATABASE_URL" not in [variable["name"] for variable in container["env"]]
+    [folder] = [volume.partition(":")[2] for volume in SERVICES["collector"]["volumes"]]
+    assert SERVICES["collector"]["environment"]["COLLECT_SPOOL"].startswith(folder)
+    assert f"install -d -o 10001 -g 10001 {folder}" in (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
+    [public] = [one for one in MANIFESTS if one["kind"] == "Service" and one["metadata"]["name"] == "collector"]
+    assert [port["targetPort"] for port in public["spec"]["ports"]] == ["http"]
 
 
 def test_the_kustomization_lists_every_manifest() -> None:

@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from attributary.local.broker import Broker
 
+_NOON = "2026-06-01T12:00:00Z"
 _NOT_OURS = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "META_PIXEL_ID", "GA4_MEASUREMENT_ID")
 
 
@@ -56,6 +58,21 @@ def get(port: int, path: str) -> str:
         return str(answer.read(), "utf-8")
 
 
+def posted(url: str, key: str) -> int:
+    """Send one touchpoint over HTTP; return the status."""
+    record = {"event_id": "http-1", "anonymous_id": "a1", "channel": "email", "platform": "x", "occurred_at": _NOON}
+    request = urllib.request.Request(  # noqa: S310  # the collector of this test
+        f"{url}/api/v1/attribution/track/event", json.dumps(record).encode(), {"Authorization": f"Bearer {key}"}
+    )
+    request.add_header("Content-Type", "application/json")
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return int(error.code)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.postgres
@@ -89,7 +106,11 @@ def test_a_stack_attributes_stops_and_goes_on_where_it_was(broker: Broker, tmp_p
         assert stored(variables["DATABASE_URL"], "attribution_touchpoints") == 400
         attributary("simulate", "--touchpoints", "100", "--conversions", "10", "--seed", "1", **variables)
         deadline = time.monotonic() + 90
-        while stored(variables["DATABASE_URL"], "attribution_touchpoints") < 500:
+        key = attributary("collect", "keys", "new", "--tenant", "acme", "--kind", "sk", **variables).strip()
+        while posted(variables["COLLECT_URL"], key) != 200:  # it reads the file of keys again by itself
+            assert time.monotonic() < deadline, f"the collector takes nothing\n{logs(folder)}"
+            time.sleep(0.2)
+        while stored(variables["DATABASE_URL"], "attribution_touchpoints") < 501:
             assert time.monotonic() < deadline, f"no touchpoints after the second start\n{logs(folder)}"
             time.sleep(0.2)
     finally:

@@ -21,10 +21,11 @@ from attributary.local.broker import BOOTSTRAP_VARIABLE, find_broker
 from attributary.local.fake_services import start_fake_services
 from attributary.local.kafka_jars import kafka_cluster
 from attributary.local.kafka_node import Ports
-from attributary.local.ports import free_port
+from attributary.local.ports import LOOPBACK, free_port
 from attributary.local.postgres import Postgres, embedded_postgres, given_dsn
 from attributary.local.process import ManagedProcess, run, spawn
 from attributary.local.stages import FIRST_METRICS_PORT, STAGES, StageProcess, command_line
+from attributary.producers.collector.keys import edit_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,6 +41,7 @@ _LAST_EXITS = frozenset({0, 2, 78})
 
 _KAFKA_PORTS = (9092, 9093)
 _POSTGRES_PORT = 54320
+_COLLECT_PORT = 8080
 
 
 @dataclass
@@ -89,6 +91,7 @@ class Stack:
         self.environment = {
             "ATTRIBUTION_FIRST_START": "earliest",
             "METRICS_HOST": "127.0.0.1",
+            **self._collector(),
             **self.environment,
             BOOTSTRAP_VARIABLE: self.bootstrap,
             "DATABASE_URL": self.dsn,
@@ -159,6 +162,20 @@ class Stack:
             kafka_cluster(folder=self.folder.path / "kafka", ports=[ports], short_sessions=False)
         )
         return cluster.bootstrap
+
+    def _collector(self) -> dict[str, str]:
+        """Return the collector's settings: a file of keys, empty at first, a spool and a port below this folder."""
+        home = self.folder.path / "collector"
+        keys = home / "keys.json"
+        with edit_keys(keys):
+            pass  # makes the file
+        settings = {
+            "COLLECT_KEYS_FILE": str(keys),
+            "COLLECT_SPOOL": str(home / "spool"),
+            "COLLECT_HOST": LOOPBACK,
+            "COLLECT_PORT": str(self.folder.port("collect", free_port(_COLLECT_PORT))),
+        }
+        return {name: text for name, text in settings.items() if not os.environ.get(name)}
 
     def _start_stage(self, stage: StageProcess, wished_port: int) -> None:
         if not stage.is_enabled({**os.environ, **self.environment}):

@@ -59,6 +59,7 @@ STAGES: tuple[StageProcess, ...] = (
         "relays conversions to Google Analytics 4",
         ("GA4_MEASUREMENT_ID", "GA4_FIREBASE_APP_ID", "GA4_API_SECRET", "FORWARD_CREDENTIALS_FILE"),
     ),
+    StageProcess("collector", ("collect",), "takes events over HTTP", ("COLLECT_KEYS_FILE",)),
 )
 
 

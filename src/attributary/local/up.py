@@ -51,8 +51,11 @@ def run_foreground(folder: StackFolder, say: Callable[[str], None], *, fake_serv
         try:
             with Stack(folder, say, fake_services) as stack:
                 stack.start()
-                shared = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL")
-                folder.write_environment({name: stack.environment[name] for name in shared})
+                shared = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "COLLECT_KEYS_FILE")
+                variables = {**os.environ, **stack.environment}
+                folder.write_environment(
+                    {name: variables[name] for name in shared} | {"COLLECT_URL": collector_url(stack)}
+                )
                 for line in summary(stack):
                     say(line)
                 while not asked.wait(0.5):
@@ -106,9 +109,16 @@ def stop_detached(folder: StackFolder) -> bool:
     return True
 
 
+def collector_url(stack: Stack) -> str:
+    """Where the HTTP collector of a stack listens."""
+    port = os.environ.get("COLLECT_PORT") or stack.environment.get("COLLECT_PORT", "8080")
+    return f"http://127.0.0.1:{port}"
+
+
 def summary(stack: Stack) -> list[str]:
     """Where everything is, and what to do next."""
     lines = ["", "Attributary is up.", f"  Kafka      {stack.bootstrap}", f"  Postgres   {stack.dsn}"]
+    lines.append(f"  HTTP       {collector_url(stack)}   after: attributary collect keys new --tenant NAME")
     for running in stack.stages:
         address = f"http://127.0.0.1:{running.metrics_port}/metrics"
         lines.append(f"  {running.stage.name:<15}{address}   {running.stage.doc}")

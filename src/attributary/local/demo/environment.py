@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _PARTITIONS = 4
 _DATABASE = "attributary_demo"
+_NOT_OURS = ("META_", "GA4_", "FORWARD_", "COLLECT_")
 _PIXEL_ID, _TOKEN = "1234567890", "demo-access-token"
 _MEASUREMENT_ID, _API_SECRET = "G-DEMO123456", "demo-api-secret"
 
@@ -106,7 +107,7 @@ def demo_environment(
         meta_server = stack.enter_context(FakeServer(meta))
         ga4_server = stack.enter_context(FakeServer(ga4))
         environment = {
-            **{name: value for name, value in inherited.items() if not name.startswith(("META_", "GA4_", "FORWARD_"))},
+            **{name: value for name, value in inherited.items() if not name.startswith(_NOT_OURS)},
             "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap,
             "DATABASE_URL": dsn,
             "ATTRIBUTION_FIRST_START": "earliest",
@@ -123,7 +124,8 @@ def demo_environment(
         _make_topics(found)
         stack.callback(found.stop)
         for stage in STAGES:
-            found.start(stage)
+            if stage.is_enabled(environment):
+                found.start(stage)
         say(f"stages: {', '.join(found.children)}; logs in {logs}")
         yield found
 
