@@ -113,7 +113,10 @@ class Edge:
         ]
 
     def _endpoint(self, path: str) -> str:
-        return next((name for name in self._endpoints if path.endswith(name)), "other")
+        # A name with a slash at its end stands for everything below it.
+        return next(
+            (name for name in self._endpoints if path.endswith(name) or (name[-1] == "/" and name in path)), "other"
+        )
 
 
 def failed() -> Response:

@@ -114,10 +114,15 @@ def test_the_tolerance_holds_both_ways(seconds: int, broken: bool) -> None:
     reason = sign.OUT_OF_TIME if broken else None
     assert sign.broken_standard([key], body, headers, stamp + seconds) == reason
     assert sign.broken_stripe(["webhook_secret"], STRIPE_BODY, STRIPE_HEADER, STRIPE_SIGNED_AT + seconds) == reason
-    mac = hmac.new(b"secret", b"1000.{}", hashlib.sha256).hexdigest()
-    now = 1000 + seconds
-    found = sign.broken_timestamped(["secret"], b"{}", f"v0={mac}", "1000", now, prefix="v0=", in_base64=False)
-    assert found == reason
+    for template, at in (
+        ("{timestamp}.{body}", "1000"),
+        ("v0:{timestamp}:{body}", "1000"),
+        ("{body}|{timestamp}", "1767225600000"),  # milliseconds
+    ):
+        mac = hmac.new(b"secret", template.format(timestamp=at, body="{}").encode(), hashlib.sha256).hexdigest()
+        now = (1_767_225_600 if len(at) == 13 else 1000) + seconds
+        scheme = sign.Scheme(signed=template, prefix="v0=", has_time=True)
+        assert sign.broken_scheme(["secret"], b"{}", f"v0={mac.upper()}", at, now, scheme) == reason
 
 
 @pytest.mark.parametrize(
@@ -225,8 +230,9 @@ def test_no_header_makes_any_scheme_raise_or_pass(body: bytes, value: str, other
         assert receiver(provider).broken_signature(body, headers, NOW) is not None
     assert sign.broken_standard(["whsec_" + STANDARD[0]], body, headers, NOW) is not None
     for in_base64 in (False, True):
-        broken = sign.broken_timestamped([SECRET], body, value, third, NOW, prefix="", in_base64=in_base64)
-        assert broken is not None
+        scheme = sign.Scheme(signed="{timestamp}{body}", in_base64=in_base64, has_time=True)
+        assert sign.broken_scheme([SECRET], body, value, third, NOW, scheme) is not None
+        assert sign.broken_scheme([SECRET], body, sign.pairs_of(value).get("v1"), None, NOW, sign.Scheme()) is not None
 
 
 def test_a_source_read_without_secrets_can_be_built() -> None:

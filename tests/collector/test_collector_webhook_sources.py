@@ -23,6 +23,7 @@ from attributary.producers.collector.webhooks import (
     WooCommerceOptions,
     read_sources,
 )
+from attributary.producers.collector.webhooks.source import read_options
 from tests.factories.webhooks import (
     NOW,
     SECRET,
@@ -151,30 +152,62 @@ def test_what_a_mapping_does_not_take(folder: Path, body: Any, outcome: str, rea
         assert (found.left_out[0].reason, found.left_out[0].field) == (reason, field)
 
 
-def test_signed_json_in_other_schemes(folder: Path) -> None:
+SCHEMES: list[tuple[dict[str, Any], bytes, str]] = [
+    ({"signature_prefix": "sha256="}, b"%b", "x-signature: sha256={hex}"),  # GitHub's form
+    ({"signature_header": "X-Mac", "encoding": "base64"}, b"%b", "x-mac: {base64}"),
+    (
+        {"signature_prefix": "v0=", "timestamp_header": "X-Time", "signed": "v0:{timestamp}:{body}"},
+        b"v0:1767225600:%b",
+        "x-signature: v0={hex}\nx-time: 1767225600",
+    ),  # Slack's form
+    (
+        {"signature_header": "TikTok-Signature", "signature_key": "s", "timestamp_key": "t"},
+        b"1767225600.%b",
+        "tiktok-signature: t=1767225600,s={hex}",
+    ),
+    (
+        {
+            "signature_header": "Paddle-Signature",
+            "signature_key": "h1",
+            "timestamp_key": "ts",
+            "signed": "{timestamp}:{body}",
+        },
+        b"1767225600:%b",
+        "paddle-signature: ts=1767225600;h1={hex}",
+    ),
+    ({"timestamp_header": "X-Time"}, b"1767225600000.%b", "x-signature: {hex}\nx-time: 1767225600000"),  # milliseconds
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "signed", "lines"),
+    SCHEMES,
+    ids=[lines.split(":")[0] + str(at) for at, (_, _, lines) in enumerate(SCHEMES)],
+)
+def test_signed_json_in_other_schemes(folder: Path, options: dict[str, Any], signed: bytes, lines: str) -> None:
     body = encoded(paid())
-    for options, headers in (
-        (
-            SignedJsonOptions(mapping="shop-system.yaml", signature_prefix="sha256="),
-            lambda mac: {"x-signature": "sha256=" + mac(body).hex()},
-        ),
-        (
-            SignedJsonOptions(mapping="shop-system.yaml", signature_header="X-Mac", encoding="base64"),
-            lambda mac: {"x-mac": base64.b64encode(mac(body)).decode()},
-        ),
-        (
-            SignedJsonOptions(mapping="shop-system.yaml", signature_prefix="v0=", timestamp_header="X-Time"),
-            lambda mac: {"x-signature": "v0=" + mac(f"{int(NOW)}.".encode() + body).hex(), "x-time": str(int(NOW))},
-        ),
-    ):
-        source = WebhookSource(
-            name="till", provider="signed_json", tenant_id="acme", secrets=(SECRET,), options=options
-        )
-        to = WebhookReceiver(source, folder)
-        right = headers(lambda signed: hmac.new(SECRET.encode(), signed, hashlib.sha256).digest())
-        assert to.receive(body, right, NOW).outcome == "accepted"
-        assert to.receive(body + b" ", right, NOW).outcome == "refused"
-        assert to.receive(body, {}, NOW).status == 401
+    chosen = read_options("till", "signed_json", {"mapping": "shop-system.yaml", **options})
+    source = WebhookSource(name="till", provider="signed_json", tenant_id="acme", secrets=(SECRET,), options=chosen)
+    to = WebhookReceiver(source, folder)
+    mac = hmac.new(SECRET.encode(), signed % body, hashlib.sha256).digest()
+    written = lines.format(hex=mac.hex(), base64=base64.b64encode(mac).decode())
+    right = dict(line.split(": ", 1) for line in written.splitlines())
+    assert to.receive(body, right, NOW).outcome == "accepted"
+    assert to.receive(body + b" ", right, NOW).outcome == "refused"
+    assert to.receive(body, {}, NOW).status == 401
+    assert to.receive(body, dict.fromkeys(right, ""), NOW).status == 401
+    has_time = b"1767" in signed
+    assert (to.receive(body, right, NOW + 301).outcome == "refused") is has_time
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"signed": "{body}{body}"}, {"signed": "x"}, {"signed": "{timestamp}{body}"}, {"timestamp_key": "t"},
+     {"timestamp_header": "x-time", "signed": "{body}"}],
+)  # fmt: skip
+def test_a_scheme_that_signs_nothing_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(SourceError, match=r"signed must hold|needs signature_key"):
+        read_options("till", "signed_json", {"mapping": "m.yaml", **options})
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ alone joins it to the collector.
 
 from __future__ import annotations
 
+from .letters import UnmappedFolderError
 from .outcome import LeftOut, WebhookOutcome, WebhookRecord
 from .receive import WebhookReceiver, meta_challenge
 from .settings_file import read_sources
@@ -35,6 +36,7 @@ __all__ = [
     "SignedJsonOptions",
     "SourceError",
     "StripeOptions",
+    "UnmappedFolderError",
     "WebhookOutcome",
     "WebhookReceiver",
     "WebhookRecord",

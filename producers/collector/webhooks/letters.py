@@ -22,16 +22,26 @@ _LONGEST_HEADERS = 64 << 10
 logger = logging.getLogger("attributary.collector")
 
 
+class UnmappedFolderError(ValueError):
+    """The folder of unmapped deliveries cannot be used."""
+
+
 class UnmappedFolder:
     """Keeps the deliveries that were signed and could not be recorded.
 
     Args:
         folder: where; made when it is missing.
+
+    Raises:
+        UnmappedFolderError: it cannot be made.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise UnmappedFolderError(f"the folder cannot be used ({error.strerror})") from None
 
     async def keep(self, source: str, headers: Mapping[str, str], body: bytes) -> None:
         """Write one delivery; a disk that fails is logged, it changes no answer."""

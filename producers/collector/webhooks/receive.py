@@ -172,24 +172,22 @@ def _standard(source: WebhookSource, body: bytes, headers: Mapping[str, str], no
 
 def _signed_json(source: WebhookSource, body: bytes, headers: Mapping[str, str], now: float) -> str | None:
     options = source.option(SignedJsonOptions)
-    given, prefix = headers.get(options.signature_header.lower()), options.signature_prefix
-    in_base64 = options.encoding == "base64"
+    given, stamp = headers.get(options.signature_header.lower()), None
     if options.timestamp_header:
-        return signatures.broken_timestamped(
-            source.secrets,
-            body,
-            given,
-            headers.get(options.timestamp_header.lower()),
-            now,
-            prefix=prefix,
-            in_base64=in_base64,
-            tolerance=source.tolerance_seconds,
-        )
-    if not in_base64:
-        return signatures.broken_hex(source.secrets, body, given, prefix)
-    if given is not None and not given.strip().startswith(prefix):
-        return signatures.MALFORMED
-    return signatures.broken_base64(source.secrets, body, given and given.strip()[len(prefix) :])
+        stamp = headers.get(options.timestamp_header.lower())
+    if options.signature_key:
+        pairs = signatures.pairs_of(given)
+        given = pairs.get(options.signature_key)
+        stamp = pairs.get(options.timestamp_key) if options.timestamp_key else stamp
+    has_time = bool(options.timestamp_header or options.timestamp_key)
+    scheme = signatures.Scheme(
+        signed=options.signed or ("{timestamp}.{body}" if has_time else "{body}"),
+        prefix=options.signature_prefix,
+        in_base64=options.encoding == "base64",
+        has_time=has_time,
+        tolerance=source.tolerance_seconds,
+    )
+    return signatures.broken_scheme(source.secrets, body, given, stamp, now, scheme)
 
 
 _Check = Callable[[WebhookSource, bytes, Mapping[str, str], float], str | None]

@@ -35,7 +35,7 @@ from .settings_file import read_sources
 if TYPE_CHECKING:
     from attributary.producers.collector.app import Collector
 
-ENDPOINTS = ("/webhooks",)
+ENDPOINTS = ("/webhooks/",)
 _LONGEST_WAIT_SECONDS = 3.0  # Shopify gives up after 5
 
 logger = logging.getLogger("attributary.collector")
@@ -46,6 +46,7 @@ def routes(collector: Collector) -> list[BaseRoute]:
 
     Raises:
         SourceError: the file or a mapping cannot be used.
+        UnmappedFolderError: the folder of unmapped deliveries cannot be used.
     """
     file = collector.config.webhooks_file
     if file is None:

@@ -16,6 +16,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 _Form = Callable[[bytes], bytes]
 
@@ -27,6 +28,8 @@ OUT_OF_TIME = "timestamp_out_of_tolerance"
 NO_SECRET = "no_secret"  # noqa: S105 - a reason
 
 _SECONDS = re.compile(r"[0-9]{1,12}")
+_STAMP = re.compile(r"[0-9]{1,13}")
+_MILLISECONDS = 13  # digits
 _PREFIX = "whsec_"
 _MOST_SIGNATURES = 20  # of one header: a rotation has two
 # WordPress stores a secret with these characters escaped and signs with the decoded text (wp_specialchars_decode).
@@ -105,28 +108,51 @@ def standard_key(secret: str) -> bytes:
         return b""
 
 
-def broken_timestamped(
-    secrets: Iterable[str],
-    body: bytes,
-    signature: str | None,
-    stamp: str | None,
-    now: float,
-    *,
-    prefix: str,
-    in_base64: bool,
-    tolerance: float = TOLERANCE_SECONDS,
+class Scheme(NamedTuple):
+    """How a sender of its own kind signs.
+
+    Attributes:
+        signed: what was signed: ``{body}``, or with a time ``{timestamp}.{body}``, ``v0:{timestamp}:{body}``, ...
+        prefix: text before the signature.
+        in_base64: base64 instead of hex.
+        has_time: the signed text holds a timestamp, seconds or milliseconds since 1970.
+        tolerance: how far the timestamp may be from now, seconds.
+    """
+
+    signed: str = "{body}"
+    prefix: str = ""
+    in_base64: bool = False
+    has_time: bool = False
+    tolerance: float = TOLERANCE_SECONDS
+
+
+def broken_scheme(
+    secrets: Iterable[str], body: bytes, signature: str | None, stamp: str | None, now: float, scheme: Scheme
 ) -> str | None:
-    """Check hex or base64 over ``timestamp.body``, with the timestamp in a header of its own."""
-    if signature is None or stamp is None:
+    """Check a delivery under a scheme; the key is the secret's text, hex counts without case."""
+    if signature is None or (scheme.has_time and stamp is None):
         return MISSING
-    given = signature.strip()
-    if not given.startswith(prefix) or _SECONDS.fullmatch(stamp.strip()) is None:
+    given, at = signature.strip(), (stamp or "").strip()
+    if not given.startswith(scheme.prefix) or (scheme.has_time and _STAMP.fullmatch(at) is None):
         return MALFORMED
+    before, _, after = scheme.signed.replace("{timestamp}", at).partition("{body}")
     keys = [secret.encode() for secret in secrets if secret]
-    text = given[len(prefix) :]
-    signed = b"%b.%b" % (stamp.strip().encode(), body)
-    broken = _compared(keys, signed, text if in_base64 else text.lower(), _base64 if in_base64 else _hex)
-    return broken or _out_of_time(stamp.strip(), now, tolerance)
+    text = given[len(scheme.prefix) :]
+    form = _base64 if scheme.in_base64 else _hex
+    broken = _compared(keys, before.encode() + body + after.encode(), text if scheme.in_base64 else text.lower(), form)
+    if broken or not scheme.has_time:
+        return broken
+    return _out_of_time(at[:-3] if len(at) == _MILLISECONDS else at, now, scheme.tolerance)
+
+
+def pairs_of(header: str | None) -> dict[str, str]:
+    """Return a header such as ``t=1,s=ab`` or ``ts=1;h1=ab`` as a mapping; the first of a name counts."""
+    found: dict[str, str] = {}
+    for part in re.split("[,;]", header or "")[:_MOST_SIGNATURES]:
+        name, equals, text = part.strip().partition("=")
+        if equals:
+            found.setdefault(name, text)
+    return found
 
 
 def broken_shared_key(secrets: Iterable[str], given: object) -> str | None:

@@ -112,7 +112,10 @@ class SignedJsonOptions:
         signature_header: header of the signature; not used with ``provider: standard``.
         signature_prefix: text before the signature, for example ``sha256=``.
         encoding: of the signature.
-        timestamp_header: header of the seconds since 1970; with it ``timestamp.body`` is what was signed.
+        timestamp_header: header of the seconds (or milliseconds) since 1970 that were signed too.
+        signature_key: name of the signature in a header of pairs, such as ``s`` in ``t=1,s=ab``.
+        timestamp_key: name of the time in it.
+        signed: what was signed; ``{body}``, with a time ``{timestamp}.{body}``, unless the sender does it otherwise.
     """
 
     mapping: str = ""
@@ -120,6 +123,9 @@ class SignedJsonOptions:
     signature_prefix: str = ""
     encoding: Literal["hex", "base64"] = "hex"
     timestamp_header: str = ""
+    signature_key: str = ""
+    timestamp_key: str = ""
+    signed: str = ""
 
 
 Options = ShopifyOptions | StripeOptions | WooCommerceOptions | LeadOptions | SignedJsonOptions
@@ -208,9 +214,20 @@ def read_options(name: str, provider: str, given: Mapping[str, Any]) -> Options:
     currency = getattr(options, "currency", "")
     if currency and currency not in MINOR_UNIT_MICROS:
         raise SourceError(f"webhook source {name}: currency must be an upper-case ISO 4217 code")
-    if isinstance(options, SignedJsonOptions) and not options.mapping:
-        raise SourceError(f"webhook source {name}: mapping must name a file")
+    if isinstance(options, SignedJsonOptions):
+        _check_signed_json(name, options)
     return options
+
+
+def _check_signed_json(name: str, options: SignedJsonOptions) -> None:
+    if not options.mapping:
+        raise SourceError(f"webhook source {name}: mapping must name a file")
+    if options.timestamp_key and not options.signature_key:
+        raise SourceError(f"webhook source {name}: timestamp_key needs signature_key beside it")
+    has_time = bool(options.timestamp_header or options.timestamp_key)
+    if options.signed and (options.signed.count("{body}") != 1 or ("{timestamp}" in options.signed) is not has_time):
+        rule = "must hold {body} once, and {timestamp} when the sender signs a time, only then"
+        raise SourceError(f"webhook source {name}: signed {rule}")
 
 
 def _read(setting: str, value: Any, kind: Any) -> Any:

@@ -80,7 +80,7 @@ def _run(process: ProcessSettings) -> None:
     from attributary.consumers.runtime.settings import load
     from attributary.producers.collector.keys import KeysError
     from attributary.producers.collector.server import CollectorServer
-    from attributary.producers.collector.webhooks import SourceError
+    from attributary.producers.collector.webhooks import SourceError, UnmappedFolderError
 
     log_to_structlog()
     settings = load(CollectSettings)
@@ -94,6 +94,8 @@ def _run(process: ProcessSettings) -> None:
         raise ConfigError("COLLECT_KEYS_FILE", str(error)) from None
     except SourceError as error:
         raise ConfigError("COLLECT_WEBHOOKS_FILE", str(error)) from None
+    except UnmappedFolderError as error:
+        raise ConfigError("COLLECT_WEBHOOKS_UNMAPPED", str(error)) from None
     except OSError as error:
         raise ConfigError("COLLECT_SPOOL", f"the folder cannot be used ({error.strerror})") from None
     serve_health("collector", process, heartbeat)
