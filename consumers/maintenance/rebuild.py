@@ -118,9 +118,10 @@ class Rebuilding:
 
     def _log(self, run: Rebuild) -> None:
         before = self._events()
-        altered = restore_events(self._writer, self._policy, self._progress)
+        altered, withdrawn = restore_events(self._writer, self._policy, self._progress)
         run.count("events altered since they were stored", altered)
-        run.count("events brought back from the log", self._events() - before)
+        run.count("stored events that are dead letters now", withdrawn)
+        run.count("events brought back from the log", self._events() + withdrawn - before)
         # Nothing was published meanwhile that is not looked at.
         restore_results(self._writer, only_new=True, progress=self._progress)
 

@@ -17,6 +17,7 @@ from attributary.consumers.auditor.stage import GROUP as AUDITOR
 from attributary.consumers.auditor.stage import AuditorStage
 from attributary.consumers.maintenance.progress import Progress, no_progress
 from attributary.consumers.maintenance.replay import BATCH, Replay
+from attributary.consumers.maintenance.withdrawal import Withdrawal
 from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.log_reader import LogReader, Partition, Range
 from attributary.consumers.runtime.records import Record
@@ -75,8 +76,13 @@ def _positions(connection: psycopg.Connection, group: str) -> dict[Partition, in
     return found
 
 
-def restore_events(writer: psycopg.Connection, policy: LookbackPolicy, progress: Progress = no_progress) -> int:
-    """Stitch the log into what is stored, from where an earlier try came to; return how many events were altered.
+def restore_events(
+    writer: psycopg.Connection, policy: LookbackPolicy, progress: Progress = no_progress
+) -> tuple[int, int]:
+    """Stitch the log into what is stored, from where an earlier try came to.
+
+    Returns:
+        How many events were altered since they were stored, and how many stored ones are dead letters by now.
 
     Args:
         writer: with staging tables; nobody else stitches.
@@ -90,15 +96,16 @@ def restore_events(writer: psycopg.Connection, policy: LookbackPolicy, progress:
         with writer.transaction():  # nothing is stored before these: a stitcher that starts too soon misses nothing
             record_positions(writer, STITCHER, {place: span.start for place, span in spans.items()})
             pinned = fetch_policies(writer)
-        batch = _Batch(writer)
-        replay = Replay(writer, make_codec(load(RegistrySettings)), policy, pinned, batch.prepare, batch.finish)
+        batch, codec = _Batch(writer), make_codec(load(RegistrySettings))
+        replay = Replay(writer, codec, policy, pinned, batch.prepare, batch.finish)
+        refused = Withdrawal(writer, KafkaSettings.load(), codec)
         ranges = {
             place: Range(max(span.start, come_to.get(place, 0)), span.stop) for place, span in spans.items()
         }  # fmt: skip
         with progress("log", sum(span.stop - span.start for span in ranges.values())) as advance:
             for records in log.read(ranges, BATCH):
                 batch.positions = _next_offsets(records)
-                replay.records(records)
+                refused.take_out(replay.records(records))
                 with writer.transaction():  # also where none of the records could be stored
                     record_positions(writer, STITCHER, batch.positions)
                     record_positions(writer, GROUP, batch.positions)
@@ -108,7 +115,7 @@ def restore_events(writer: psycopg.Connection, policy: LookbackPolicy, progress:
         log.close()
     with writer.transaction():
         forget_positions(writer, GROUP)
-    return batch.altered
+    return batch.altered, refused.withdrawn
 
 
 def _next_offsets(records: list[Record]) -> Mapping[Partition, int]:

@@ -26,6 +26,13 @@ versions_expired = counter(
     "attribution_versions_expired", "Versions of results deleted after ATTRIBUTION_VERSIONS_KEPT_DAYS."
 )
 
+suspicious_identities = gauge(
+    "attribution_suspicious_identities",
+    "Ids that have more touchpoints (or users more anonymous ids) on one of the last two days than "
+    "ATTRIBUTION_SUSPICIOUS_TOUCHPOINTS (ATTRIBUTION_SUSPICIOUS_ANONYMOUS_IDS) says.",
+    "rule",
+)
+
 # Of all trainers
 waiting_jobs = gauge("attribution_waiting_jobs", "Jobs stored and in nobody's hands.")
 oldest_waiting_job_seconds = gauge(

@@ -34,6 +34,7 @@ from attributary.schemas.codec import Codec
 from attributary.schemas.topics import COMMANDS, conversion_key
 
 from . import metrics
+from .identity_monitor import IdentityLimits, IdentityMonitor
 from .input_age import STITCHER, UnreadAgeReader
 from .job_backlog import JobBacklog
 from .retention import JobRetention, RetentionSettings, VersionRetention
@@ -92,6 +93,7 @@ class Sweeper:
         self._versions = VersionRetention(settings, session)
         self._jobs = JobRetention(settings, session)
         self._trainers = JobBacklog(session)
+        self._identities = IdentityMonitor(load(IdentityLimits), session)
         self._policy = policy
         self._codec = codec
         self._session = session
@@ -129,7 +131,7 @@ class Sweeper:
         self._log.close()
 
     def run_idle_tasks(self) -> None:
-        """Delete what is kept no longer, and tell what the trainers have before them.
+        """Delete what is kept no longer, tell what the trainers have before them, and count suspicious ids.
 
         Raises:
             Retry: Postgres is away.
@@ -137,6 +139,7 @@ class Sweeper:
         metrics.versions_expired.inc(self._versions.turn())
         metrics.jobs_expired.inc(self._jobs.turn())
         self._trainers.turn()
+        self._identities.turn()
 
     def sweep_once(self) -> Sweep:
         """Run one sweep and send its commands.

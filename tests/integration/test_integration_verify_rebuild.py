@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import time
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
 from attributary.local.stages import command_line
+from attributary.schemas.topics import topic_of
+from tests.factories.samples import START, link, sale, touch
 from tests.factories.traffic import publish, traffic
 from tests.observed_state import read_results
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.fixtures.pipeline import PipelineUnderTest, Publisher
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres]
@@ -212,4 +218,52 @@ def test_events_that_were_altered_or_lost_come_back_from_the_log(
     pipeline.start(*STAGES)
     pipeline.start("sweeper", SWEEP_REPAIR_AFTER_SECONDS="1")
     pipeline.check(publisher.acknowledged)
+    nothing_differs(pipeline)
+
+
+def test_an_id_that_came_onto_the_list_is_withdrawn_and_its_conversions_are_restated(
+    pipeline: PipelineUnderTest, publisher: Publisher, tmp_path: Path
+) -> None:
+    """A kiosk's shared login makes one person of two strangers, until its id is refused."""
+    at = (time.time() - START.timestamp()) / 3_600 - 10  # hours: what is older than the lateness would be final at once
+    for event in (
+        touch("t-ann", at + 1, who="a:ann", channel="paid_search"),
+        link("l-ann", "ann", "kiosk-1", at + 2),
+        touch("t-bob", at + 3, who="a:bob", channel="email"),
+        link("l-bob", "bob", "kiosk-1", at + 4),
+        sale("s-bob", at + 5, who="a:bob"),
+        sale("s-kiosk", at + 6, who="u:kiosk-1"),
+    ):
+        publisher.send(topic_of(event.NAME), event.to_record())
+    publisher.flush()
+    pipeline.start(*STAGES)
+    pipeline.settle()
+
+    def newest() -> dict[str, tuple[int, list[str]]]:
+        """Return the net value of each conversion, in cents, and the touches that its newest result credits."""
+        found = sorted((seen.result for seen in read_results(pipeline.bootstrap)), key=itemgetter("version"))
+        return {
+            result["conversion_id"]: (
+                result["net_value_micros"] // 10_000,
+                sorted(each["event_id"] for each in result["models"][0]["touchpoints"]),
+            )
+            for result in found
+        }
+
+    assert newest() == {"s-bob": (1_000, ["t-ann", "t-bob"]), "s-kiosk": (1_000, ["t-ann", "t-bob"])}
+    pipeline.stop()
+    listed = tmp_path / "identities.yaml"
+    listed.write_text("refuse: {acme: [kiosk-1]}\n")
+    pipeline.environment["ATTRIBUTION_IDENTITIES_FILE"] = str(listed)
+    killed = attributary(pipeline, "rebuild", "--from-log", ATTRIBUTION_CRASH_AT="rebuild_after_batch")
+    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
+    rebuild(pipeline, "--from-log")
+    assert pipeline.query("SELECT count(*) FROM attribution_identity_links") == 0
+    assert pipeline.query("SELECT count(*) FROM attribution_conversion_events") == 1
+    pipeline.start(*STAGES)
+    pipeline.start("sweeper", SWEEP_REPAIR_AFTER_SECONDS="1")
+    pipeline.settle()
+    assert newest() == {"s-bob": (1_000, ["t-bob"]), "s-kiosk": (0, [])}
+    letters = attributary(pipeline, "dlq", "list", "--json")
+    assert letters.stdout.count("must not be on the tenant's list") == 3
     nothing_differs(pipeline)

@@ -29,6 +29,7 @@ COMMANDS = (
     "dlq",
     "explain",
     "event_reports",
+    "identities",
     "verify",
     "rebuild",
     "results",
