@@ -109,4 +109,6 @@ def test_no_java_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 def test_the_home_of_local_files_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ATTRIBUTARY_HOME", str(tmp_path / "home"))
     assert cache_dir("kafka") == tmp_path / "home" / "kafka"
-    assert state_dir("up").is_dir()
+    assert state_dir("up").stat().st_mode & 0o777 == 0o700  # S24: events hold personal data
+    state_dir("up").chmod(0o755)  # as an earlier version made it
+    assert state_dir("up").stat().st_mode & 0o777 == 0o700

@@ -9,12 +9,22 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from attributary.consumers.store import migrate as migrate_module
 from attributary.consumers.store.connection import StoreUnavailable, connect, with_timeouts
 from attributary.consumers.store.events import attribution_inputs as attribution_reads
 from attributary.consumers.store.events import bulk_reads as reading
 from attributary.consumers.store.events import stitch_sql as stitching_sql
-from attributary.consumers.store.migrate import MigrationError, check_migrated, migrate, migrations, status
+from attributary.consumers.store.migrate import (
+    NO_TRANSACTION,
+    Migration,
+    MigrationError,
+    check_migrated,
+    migrate,
+    migrations,
+    status,
+)
 from attributary.consumers.store.models import timelines as training
+from attributary.consumers.store.offsets import record_positions
 from attributary.consumers.store.repair import journey_rebuild as rebuilding
 from attributary.consumers.store.session import StoreSession
 
@@ -93,6 +103,97 @@ def test_a_migration_that_fails_leaves_nothing_and_no_lock(blank_database: str) 
         assert "0004_reporting.sql" in found.pending
         other.rollback()
         assert migrate(other) == found.pending  # nobody holds the lock
+
+
+def with_file(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    later = Migration(9_001, "9001_later.sql", text)
+    monkeypatch.setattr(migrate_module, "migrations", lambda: [*migrations(), later])
+
+
+def test_s17_a_migration_waits_for_a_lock_only_shortly_and_tries_again(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate_module, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(migrate_module, "_PAUSE_SECONDS", 0.1)
+    with_file(monkeypatch, "ALTER TABLE attribution_touchpoints ADD COLUMN later text;")
+    with opened(database) as report, opened(database) as reader, opened(database) as connection:
+        report.execute("SELECT count(*) FROM attribution_touchpoints")  # its lock lasts until its end
+        monkeypatch.setattr(migrate_module, "_TRIES", 2)
+        with pytest.raises(MigrationError, match=r"9001_later\.sql: others hold a lock .*pg_stat_activity"):
+            migrate(connection)
+        assert status(reader).pending == ("9001_later.sql",)
+        reader.rollback()
+
+        monkeypatch.setattr(migrate_module, "_TRIES", 200)
+        done: list[tuple[str, ...]] = []
+        thread = threading.Thread(target=lambda: done.append(migrate(connection)))
+        thread.start()
+        reader.execute("SET statement_timeout = '5s'")
+        for _ in range(10):  # nobody queues behind the migration for longer than its own wait
+            reader.execute("SELECT count(*) FROM attribution_touchpoints")
+            reader.rollback()
+        assert done == []
+        report.rollback()
+        thread.join(60)
+        assert done == [("9001_later.sql",)]
+
+
+def test_s17_an_index_is_built_while_others_write(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_file(
+        monkeypatch,
+        f"{NO_TRANSACTION}\n-- Says why; a semicolon here is none.\n"
+        "CREATE INDEX CONCURRENTLY IF NOT EXISTS later_one ON attribution_positions (tenant_id, updated_at);\n"
+        "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS later_two\n"
+        "  ON attribution_positions (tenant_id, next_offset);\n",
+    )
+    valid = "SELECT c.relname, indisvalid FROM pg_index JOIN pg_class c ON c.oid = indexrelid WHERE relname ~ '^later_'"
+    with opened(database) as connection, opened(database) as other:
+        for topic in ("t", "u"):
+            record_positions(other, "g", {(topic, 0): 5})
+        other.commit()
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            migrate(connection)
+        assert dict(other.execute(valid).fetchall()) == {"later_one": True, "later_two": False}  # the fault fired
+        other.rollback()
+        assert not connection.autocommit
+        record_positions(other, "g", {("u", 0): 6})
+        other.commit()
+        assert migrate(connection) == ("9001_later.sql",)
+        assert dict(other.execute(valid).fetchall()) == {"later_one": True, "later_two": True}
+        other.rollback()
+        assert migrate(connection) == ()
+
+
+def test_s17_two_that_index_concurrently_take_turns(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_file(
+        monkeypatch,
+        f"{NO_TRANSACTION}\nCREATE INDEX CONCURRENTLY IF NOT EXISTS later ON attribution_touchpoints (tenant_id);\n",
+    )
+    done: list[tuple[str, ...]] = []
+
+    def run() -> None:
+        with opened(database) as connection:
+            done.append(migrate(connection))
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(done) == [(), (), ("9001_later.sql",)]
+
+
+_INDEX = re.compile(r"CREATE (?:UNIQUE )?INDEX\s+(CONCURRENTLY\s+)?(?:IF NOT EXISTS\s+)?\w+\s+ON\s+(?:ONLY\s+)?(\w+)")
+_BEFORE_THE_RULE = 45
+
+
+def test_s17_later_files_index_tables_that_hold_rows_concurrently() -> None:
+    for migration in migrations():
+        if migration.number <= _BEFORE_THE_RULE:
+            continue
+        own = set(re.findall(r"CREATE (?:UNLOGGED )?TABLE (?:IF NOT EXISTS )?(\w+)", migration.sql))
+        locking = {table for concurrently, table in _INDEX.findall(migration.sql) if not concurrently} - own
+        assert not locking, f"{migration.name}: index {locking} in a file that begins with {NO_TRANSACTION}"
 
 
 def test_files_are_numbered_without_repeats() -> None:

@@ -38,7 +38,7 @@ class StackFolder:
         Raises:
             FolderInUseError: when somebody else does.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._pid_file.open("a+", encoding="ascii") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -79,7 +79,7 @@ class StackFolder:
     def log(self, name: str) -> Path:
         """Log file of one process."""
         logs = self.path / "logs"
-        logs.mkdir(exist_ok=True)
+        logs.mkdir(exist_ok=True, mode=0o700)
         return logs / f"{name}.log"
 
     @property

@@ -94,6 +94,7 @@ class KafkaNode:
     def prepare(self, cluster_id: str, settings: dict[str, str]) -> None:
         """Write the settings, and format the storage when it is new."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o700)  # events hold personal data, and Kafka's files are readable by all
         own = {**settings, **self._own_settings()}
         text = "".join(f"{name}={value}\n" for name, value in own.items())
         self._settings_file.write_text(text, encoding="utf-8")

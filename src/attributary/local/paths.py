@@ -25,8 +25,13 @@ def cache_dir(name: str) -> Path:
 
 
 def state_dir(name: str) -> Path:
-    """Folder for what must not be lost (the data of `attributary up`); created when missing."""
-    return _made(_home("XDG_STATE_HOME", ".local/state") / name)
+    """Folder for what must not be lost (the data of `attributary up`); created when missing, for its owner only.
+
+    Kafka writes events that others could read: conversions carry plain e-mail addresses.
+    """
+    folder = _made(_home("XDG_STATE_HOME", ".local/state") / name)
+    folder.chmod(0o700)
+    return folder
 
 
 def _home(variable: str, fallback: str) -> Path:
