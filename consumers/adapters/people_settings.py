@@ -6,6 +6,7 @@ from pydantic import Field
 
 from attributary.consumers.runtime.settings import Settings
 from attributary.consumers.store.events.attribution_inputs import MAX_DEVICES, MAX_LOOKUPS
+from attributary.consumers.store.events.reopenings import MAX_REOPENED
 
 
 class PeopleSettings(Settings):
@@ -18,4 +19,17 @@ class PeopleSettings(Settings):
         alias="ATTRIBUTION_MAX_DEVICES",
         description="Most anonymous ids of a user that count in results: those linked last. Touchpoints of the others "
         "are stored and get no credit; attribution_people_cut_total counts such results.",
+    )
+
+
+class ReopeningSettings(Settings):
+    """When late touchpoints are in reach of too many conversions of a person."""
+
+    max_reopened: int = Field(
+        default=MAX_REOPENED,
+        ge=1,
+        le=20_000,
+        alias="ATTRIBUTION_MAX_REOPENED",
+        description="Most conversions of a person that a batch of late touchpoints gives a new version at once. Of who "
+        "has more in reach, the sweeper raises the versions in pages: see attributary people hot.",
     )

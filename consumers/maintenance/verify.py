@@ -23,6 +23,7 @@ from attributary.consumers.runtime.settings import KafkaSettings, load
 from attributary.consumers.stitcher.decode import Decoder, rank
 from attributary.consumers.stitcher.stage import GROUP, StitcherStage
 from attributary.consumers.store.events.attribution_inputs import conversions_by_id, prepare_reading
+from attributary.consumers.store.events.reopenings import journeys_put_off
 from attributary.consumers.store.offsets import all_positions
 from attributary.consumers.store.repair.compare import differences, narrow_journeys
 from attributary.consumers.store.repair.shadow_tables import analyze_shadow, older_events
@@ -227,11 +228,12 @@ def check_stored(snapshot: psycopg.Connection, found: Findings, progress: Progre
             for (tenant, key, first, last, received), stored in narrow_journeys(snapshot)
         ),
     )
+    late = journeys_put_off(snapshot)  # the sweeper will raise their versions
     prepare_reading(snapshot)  # from here on look-ups by key only
     with progress("results: computed anew") as advance:
         for page in conversion_pages(snapshot):
             conversions = conversions_by_id(snapshot, page)
-            settled = [conversion for conversion in conversions if conversion.observed_version >= conversion.version]
+            settled = [c for c in conversions if c.observed_version >= c.version and (c[0], c.journey_key) not in late]
             found.conversions += len(conversions)
             found.waiting += len(conversions) - len(settled)
             found.add(

@@ -27,3 +27,8 @@ shared_orders = counter(
 versions_raised = counter("attribution_versions_raised", "Conversion versions raised, by reason.", "reason")
 identity_moves = counter("attribution_identity_moves", "Anonymous ids that got another owner.")
 late_touchpoints = counter("attribution_touchpoints_too_late", "Touchpoints stored but too late for some conversion.")
+touchpoints_put_off = counter(
+    "attribution_touchpoints_put_off",
+    "Touchpoints with more conversions of their person in reach than ATTRIBUTION_MAX_REOPENED: the sweeper raises the "
+    "versions later, see attributary people hot.",
+)

@@ -110,6 +110,11 @@ class Policies:
         other = self.pinned.get(pinned) if pinned != self.in_force.version else None
         return [self.in_force] if other is None else [self.in_force, other]
 
+    @property
+    def longest_lateness_micros(self) -> int:
+        """No policy lets a touchpoint arrive later after its conversion; microseconds."""
+        return max(policy.lateness_micros for policy in (self.in_force, *self.pinned.values()))
+
     def may_count(self, row: TouchpointRow, found: TouchedConversion) -> bool:
         """Tell whether the touchpoint counts by the policy in force or by the pinned one, or may: it is not known."""
         if _counts(self.in_force, row, found):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from attributary.consumers.adapters.database import stage_dsn
+from attributary.consumers.adapters.people_settings import ReopeningSettings
 from attributary.consumers.adapters.policy_settings import IdentitySettings, PolicySettings
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
 from attributary.consumers.runtime.run import run_stage
 from attributary.consumers.runtime.settings import ProcessSettings, load
 
+from .limits import Limits
 from .stage import StitcherStage
 
 
@@ -26,6 +28,7 @@ def main(version: str) -> int:
             process.max_poison_share,
             by_order=settings.by_order,
             identities=load(IdentitySettings).rules(),
+            limits=Limits(reopened=load(ReopeningSettings).max_reopened),
         )
 
     return run_stage("stitcher", version, make)

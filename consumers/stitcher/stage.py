@@ -38,7 +38,8 @@ from attributary.schemas.topics import COMMANDS, CONVERSIONS, IDENTITIES, TOUCHP
 
 from . import metrics
 from .decode import Decoder, StitchBatch
-from .stitch import Limits, Stitched, stitch
+from .limits import Limits
+from .stitch import Stitched, stitch
 from .transaction import BatchTooCostlyError, Bounds, Key, LockSetGrewError
 
 register_points("stitcher_in_store", "stitcher_before_pg_commit", "stitcher_after_pg_commit")
@@ -71,6 +72,7 @@ class StitcherStage:
         max_poison_share: stop when more of a batch than this share is poison.
         by_order: whether an order is one conversion.
         identities: which ids name nobody.
+        limits: what a batch may cost.
 
     Raises:
         Retry: Postgres does not answer.
@@ -82,7 +84,6 @@ class StitcherStage:
     topics = (TOUCHPOINTS, CONVERSIONS, IDENTITIES)
     output_topics = (COMMANDS,)
     max_records = 100_000
-    _limits = Limits()
 
     def __init__(
         self,
@@ -93,11 +94,13 @@ class StitcherStage:
         *,
         by_order: bool = False,
         identities: IdentityRules = BUILT_IN,
+        limits: Limits | None = None,
     ) -> None:
         self._codec = codec
         self._decoder = Decoder(codec, by_order=by_order, identities=identities)
         self._strict_decoder = Decoder(codec, strict=True, by_order=by_order, identities=identities)
         self._policy = policy
+        self._limits = limits or Limits()
         self._max_poison_share = max_poison_share
         self._session = StoreSession(dsn, "attributary-stitcher", create_staging)
         self._store = PostgresStitchStore(self._session)
@@ -111,14 +114,14 @@ class StitcherStage:
         taken = _within_bytes(batch)
         while True:
             try:
-                outcome = self._handle(batch[:taken], None if taken == 1 else self._limits)
+                outcome = self._handle(batch[:taken], self._limits.for_one_record() if taken == 1 else self._limits)
             except BatchTooCostlyError:
                 taken //= 2
             else:
                 outcome.taken = taken if taken < len(batch) else None
                 return outcome
 
-    def _handle(self, batch: Sequence[Record], limits: Limits | None) -> Outcome:
+    def _handle(self, batch: Sequence[Record], limits: Limits) -> Outcome:
         with map_errors(), timed(self.name, "decode"):
             decoded = self._decoder.decode(batch)
         check_poison_share(decoded.dead_letters, len(batch), self._max_poison_share)
@@ -134,7 +137,7 @@ class StitcherStage:
         return Outcome(messages, decoded.dead_letters)
 
     def _stitch(
-        self, decoded: StitchBatch, batch: Sequence[Record], limits: Limits | None, *, is_trial: bool = False
+        self, decoded: StitchBatch, batch: Sequence[Record], limits: Limits, *, is_trial: bool = False
     ) -> Stitched:
         more_keys: dict[Key, Bounds] = {}
         positions = {(record.topic, record.partition): record.offset + 1 for record in batch}
@@ -158,7 +161,7 @@ class StitcherStage:
                 return stitched
         raise Retry("other writers kept changing the same events", 0.1)
 
-    def _without_unstorable(self, batch: Sequence[Record], limits: Limits | None) -> StitchBatch:
+    def _without_unstorable(self, batch: Sequence[Record], limits: Limits) -> StitchBatch:
         """Decode without the records that Postgres refuses: found by rule, then, what the rules miss, by trial."""
         with map_errors():
             rejected = bisect_rejected(batch, partial(self._trial, limits=limits))
@@ -167,7 +170,7 @@ class StitcherStage:
         decoded.dead_letters += rejected
         return decoded
 
-    def _trial(self, records: Sequence[Record], limits: Limits | None) -> Exception | None:
+    def _trial(self, records: Sequence[Record], limits: Limits) -> Exception | None:
         try:
             self._stitch(self._strict_decoder.decode(records), records, limits, is_trial=True)
         except UNSTORABLE as error:
@@ -215,6 +218,7 @@ class StitcherStage:
         metrics.shared_orders.inc(stitched.shared_orders)
         metrics.identity_moves.inc(stitched.moves)
         metrics.late_touchpoints.inc(stitched.too_late)
+        metrics.touchpoints_put_off.inc(stitched.put_off)
 
     def stored_positions(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
         """Return the next offsets that Postgres holds."""

@@ -40,23 +40,11 @@ from attributary.consumers.store.events.rows import (
 
 from .contents import Settled, settle
 from .decode import StitchBatch, link_candidates
+from .limits import NO_LIMITS, Limits, later
 from .policies import Policies
 from .transaction import LOCKS_ONLY, BatchTooCostlyError, Bounds, Key, LockSetGrewError, Transaction
 
 Row = TypeVar("Row", bound=EventRow)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a batch of more than one record may cost; above it the stage stitches fewer records at once.
-
-    Attributes:
-        conversions: in reach of the batch's new touchpoints.
-        pairs: touchpoints of a person times conversions in their reach, summed over the people.
-    """
-
-    conversions: int = 20_000
-    pairs: int = 20_000_000
 
 
 @dataclass(slots=True)
@@ -74,6 +62,7 @@ class Stitched:
     shared_orders: int = 0
     moves: int = 0
     too_late: int = 0
+    put_off: int = 0  # touchpoints
 
 
 def stitch(
@@ -82,7 +71,7 @@ def stitch(
     policy: LookbackPolicy,
     more_keys: Mapping[Key, Bounds],
     pinned: Mapping[str, LookbackPolicy] = MappingProxyType({}),
-    limits: Limits | None = None,
+    limits: Limits = NO_LIMITS,
 ) -> Stitched:
     """Stitch one batch inside a transaction.
 
@@ -92,7 +81,7 @@ def stitch(
         policy: the lookback policy in force.
         more_keys: people to lock beyond those of the batch, from a try before.
         pinned: policies that versions may pin, by version.
-        limits: what the batch may cost; None: whatever it costs.
+        limits: what the batch may cost.
 
     Raises:
         BatchTooCostlyError: stitch a smaller batch in a new transaction.
@@ -267,7 +256,7 @@ def _by_touchpoints(
     policies: Policies,
     causes: _Causes,
     out: Stitched,
-    limits: Limits | None,
+    limits: Limits,
 ) -> None:
     """A new touchpoint changes the conversions of its person that it counts for.
 
@@ -277,12 +266,16 @@ def _by_touchpoints(
         BatchTooCostlyError: more than ``limits`` allow.
     """
     window = policies.longest_window_micros
-    people = transaction.people_touched(window, touches.idle)
-    if limits is not None and (
+    reached = transaction.people_touched(window, touches.idle, limits.reopened)
+    people = [person for person in reached if person.conversions <= limits.reopened]
+    if (
         sum(person.conversions for person in people) > limits.conversions
         or sum(person.conversions * len(person.touches) for person in people) > limits.pairs
     ):
         raise BatchTooCostlyError
+    hot = [person for person in reached if person.conversions > limits.reopened]
+    transaction.put_off([later(person, [rows[seq] for seq in person.touches], policies) for person in hot])
+    out.put_off = sum(len(person.touches) for person in hot)
     found = transaction.conversions_touched(people, window)
     for number, conversions in groupby(found, key=attrgetter("person")):
         person = people[number]

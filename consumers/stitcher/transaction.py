@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from attributary.attribution_core.domain.conversion import ConversionEvent
+from attributary.consumers.store.events.reopenings import PutOff
 from attributary.consumers.store.events.rows import (
     ConflictRow,
     ConversionRow,
@@ -50,7 +51,10 @@ class Transaction(Protocol):
     def users_linked(self, anonymous_ids: Sequence[Key]) -> list[Key]: ...  # noqa: D102
     def apply_links(self, candidates: Sequence[LinkCandidate]) -> list[IdentityMove]: ...  # noqa: D102
     def recompute_owners(self, anonymous_ids: Sequence[Key]) -> list[IdentityMove]: ...  # noqa: D102
-    def people_touched(self, longest_window_micros: int, skip: Collection[int]) -> list[TouchedPerson]: ...  # noqa: D102
+    def people_touched(  # noqa: D102
+        self, longest_window_micros: int, skip: Collection[int], most: int
+    ) -> list[TouchedPerson]: ...
+    def put_off(self, people: Sequence[PutOff]) -> None: ...  # noqa: D102
     def conversions_touched(  # noqa: D102
         self, people: Sequence[TouchedPerson], longest_window_micros: int
     ) -> list[TouchedConversion]: ...

@@ -27,6 +27,7 @@ from attributary.consumers.runtime.run import run_process, serve_health
 from attributary.consumers.runtime.settings import KafkaSettings, ProcessSettings, load
 from attributary.consumers.runtime.signals import stop_on_signals
 from attributary.consumers.store.events.policies import store_policy
+from attributary.consumers.store.events.reopenings import reopen_page, waiting_people
 from attributary.consumers.store.events.rows import RaisedVersion
 from attributary.consumers.store.offsets import all_positions
 from attributary.consumers.store.session import StoreSession
@@ -67,6 +68,14 @@ class SweeperSettings(RetentionSettings):
         alias="SWEEP_GRACE_SECONDS",
         description="How much longer than the policy says to wait before a conversion is final or a journey closed: "
         "for clocks that differ, and producers' open transactions. What waits unread in the log holds both anyway.",
+    )
+
+    reopen_after_seconds: float = Field(
+        default=60.0,
+        ge=0,
+        alias="SWEEP_REOPEN_AFTER_SECONDS",
+        description="Late touchpoints that wait because of ATTRIBUTION_MAX_REOPENED raise versions so long after the "
+        "first of them; all that arrive until then lead to one version; seconds.",
     )
 
 
@@ -131,15 +140,34 @@ class Sweeper:
         self._log.close()
 
     def run_idle_tasks(self) -> None:
-        """Delete what is kept no longer, tell what the trainers have before them, and count suspicious ids.
+        """Raise what was put off, delete what is kept no longer, and tell of waiting jobs and of suspicious ids.
 
         Raises:
             Retry: Postgres is away.
         """
+        self._reopen()
         metrics.versions_expired.inc(self._versions.turn())
         metrics.jobs_expired.inc(self._jobs.turn())
         self._trainers.turn()
         self._identities.turn()
+
+    def _reopen(self) -> None:
+        """Raise one page of the versions that were put off, in a transaction of its own: see the order of locks."""
+        with map_errors(), self._session.transaction() as connection:
+            page = reopen_page(
+                connection,
+                policy_version=self._policy.version,
+                after_seconds=self._settings.reopen_after_seconds,
+            )
+            waiting = waiting_people(connection)
+            crash_at("sweeper_before_pg_commit")
+        crash_at("sweeper_after_pg_commit")
+        metrics.people_put_off.set(waiting.people)
+        metrics.oldest_put_off_seconds.set(waiting.oldest_seconds)
+        if page is not None:
+            self._send(page.versions)
+            metrics.conversions_reopened.inc(len(page.versions))
+            _log.info("late touchpoints put into results", tenant=page.tenant_id, conversions=len(page.versions))
 
     def sweep_once(self) -> Sweep:
         """Run one sweep and send its commands.

@@ -35,8 +35,8 @@ RUN_ON = {
 # Of these it is known that a right line ends by itself, and that the program's name begins what they say.
 KNOWN = {
     "analyze", "conversions", "db", "dlq", "doctor", "events", "explain", "forward", "jobs", "metrics", "models",
-    "positions", "produce", "rebuild", "refit", "results", "schemas", "settings", "simulate", "status", "tail",
-    "topics", "verify",
+    "people", "positions", "produce", "rebuild", "refit", "results", "schemas", "settings", "simulate", "status",
+    "tail", "topics", "verify",
 }  # fmt: skip
 CODES = {1, 2, 3, 69, 70, 74, 78}
 VALUES = {

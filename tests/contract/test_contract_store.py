@@ -12,9 +12,11 @@ from attributary.consumers.stitcher.decode import Decoder
 from attributary.consumers.stitcher.stitch import stitch
 from attributary.consumers.stitcher.transaction import LockSetGrewError
 from attributary.consumers.store.events import attribution_inputs as attribution_reads
+from attributary.consumers.store.events import reopenings
 from attributary.consumers.store.events import sweep as sweeping
+from attributary.consumers.store.events.reopenings import PutOff
 from attributary.consumers.store.events.staging import create_staging
-from attributary.consumers.store.events.stitch import PostgresStitchStore
+from attributary.consumers.store.events.stitch import PostgresStitchStore, StitchTransaction
 from attributary.consumers.store.results import results
 from attributary.consumers.store.session import StoreSession
 from tests.expected_results import codec
@@ -185,6 +187,22 @@ def _results_alike(chance: random.Random, session: StoreSession, memory: MemoryS
         assert stored == memory.store_results(tables, rows)
         memory.commit(tables)
         same(session, memory)
+    people = [
+        PutOff(*person, BASE, BASE + 6 * DAY, BASE + 8 * DAY, BASE + number, 2, 3)
+        for number, person in enumerate(
+            sorted({(row.state.tenant_id, row.state.journey_key) for row in memory.tables.conversions.values()})
+        )
+    ]
+    with session.transaction() as connection, memory.transaction() as noted:
+        StitchTransaction(connection, (), (), ()).put_off(people)
+        noted.put_off(people)
+    for _ in range(50):
+        given = {"policy_version": "later", "after_seconds": 0.0, "patience_seconds": -1.0, "limit": 2}
+        with session.transaction() as connection:
+            there = reopenings.reopen_page(connection, **given)  # type: ignore[arg-type]
+        if (there, memory.reopen_page(**given)) == (None, None):  # type: ignore[arg-type]
+            break
+    same(session, memory)
     for limit in (1, 100):
         final = {"due_before_us": BASE + 9 * DAY, "now_us": BASE, "policy_version": "later", "limit": limit}
         with session.transaction() as connection:

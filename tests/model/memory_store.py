@@ -13,9 +13,10 @@ from attributary.consumers.store.events.attribution_inputs import (
     PendingConversion,
     ReachedTouchpoint,
 )
+from attributary.consumers.store.events.reopenings import Reopened
 from attributary.consumers.store.events.sweep import Backlog
 from attributary.consumers.store.results.results import ResultRow, Stored, judge
-from tests.model.memory_transaction import NOBODY, MemoryTransaction, Tables
+from tests.model.memory_transaction import NOBODY, MemoryTransaction, Reopening, Tables
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -190,3 +191,42 @@ class MemoryStore:
                 raised_at=self.tick(),
             )  # fmt: skip
         return sorted(self.tables.conversions[key].raised for key in due)
+
+    def reopen_page(
+        self, *, policy_version: str, after_seconds: float, patience_seconds: float, limit: int
+    ) -> Reopened | None:
+        """As the one on Postgres; notes have no time here, so a pass begins when `after_seconds` is not positive."""
+        for person, row in sorted(self.tables.reopenings.items()):
+            last = None if row.after is None else self.tables.conversions.get((person[0], row.after[1]))
+            if last is not None and patience_seconds >= 0 and last.observed < last.version:
+                continue
+            if row.after is not None or after_seconds <= 0:
+                return self._reopen(person, row, policy_version, limit)
+        return None
+
+    def _reopen(self, person: Key, row: Reopening, policy_version: str, limit: int) -> Reopened:
+        if row.after is None:
+            row = Reopening((), row.noted, (min(each.first_at for each in row.noted), ""))
+        assert row.after is not None
+        until, arrived = max(p.until_at for p in row.passing), min(p.received_from for p in row.passing)
+        due = sorted(
+            (known.state.converted_at, key[1], key)
+            for key, known in self.tables.conversions.items()
+            if (key[0], known.state.journey_key) == person and known.version > 0
+            and known.state.converted_at <= until and known.state.received_at >= arrived
+            and (known.state.converted_at, key[1]) > row.after
+        )[:limit]  # fmt: skip
+        for _, _, key in due:
+            known = self.tables.conversions[key]
+            self.tables.conversions[key] = replace(
+                known, version=known.version + 1, reason="late_touchpoint", policy_version=policy_version,
+                previous_net=known.state.net_value_micros, owner=NOBODY, versioned_at=self.now, raised_at=self.tick(),
+                published_at=max(p.published_at for p in row.passing),
+            )  # fmt: skip
+        if len(due) == limit:
+            self.tables.reopenings[person] = replace(row, after=due[-1][:2])
+        elif row.noted:
+            self.tables.reopenings[person] = Reopening(row.noted)
+        else:
+            del self.tables.reopenings[person]
+        return Reopened(*person, sorted(self.tables.conversions[key].raised for _, _, key in due))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from attributary.attribution_core.domain.conversion import ConversionEvent
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, USER_PREFIX
+from attributary.consumers.store.events.reopenings import PutOff
 from attributary.consumers.store.events.rows import (
     ConflictRow,
     ConversionEventRow,
@@ -67,6 +68,15 @@ class Conversion:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Reopening:
+    """A row of attribution_reopenings: what was noted since the pass under way began, that pass, and where it is."""
+
+    noted: tuple[PutOff, ...] = ()
+    passing: tuple[PutOff, ...] = ()
+    after: tuple[int, str] | None = None
+
+
 @dataclass(slots=True)
 class Tables:
     """All tables."""
@@ -79,12 +89,13 @@ class Tables:
     results: dict[tuple[str, str, int], str] = field(default_factory=dict)
     positions: dict[tuple[str, str, int], int] = field(default_factory=dict)
     conflicts: dict[tuple[str, str, str, int], ConflictRow] = field(default_factory=dict)
+    reopenings: dict[Key, Reopening] = field(default_factory=dict)
 
     def copy(self) -> Tables:
         return Tables(
             dict(self.touchpoints), dict(self.conversion_events), dict(self.links), dict(self.identities),
             dict(self.conversions), dict(self.results), dict(self.positions),
-            dict(self.conflicts),
+            dict(self.conflicts), dict(self.reopenings),
         )  # fmt: skip
 
     def person(self, tenant: str, identity_key: str) -> str:
@@ -262,7 +273,7 @@ class MemoryTransaction:
         self._write(store)
         return [move for move in moves if (move.old_user_id or "") != move.new_user_id]
 
-    def people_touched(self, longest_window_micros: int, skip: Collection[int]) -> list[TouchedPerson]:
+    def people_touched(self, longest_window_micros: int, skip: Collection[int], most: int) -> list[TouchedPerson]:
         tables, found, skipped = self._read(), dict[Key, list[int]](), set(skip)
         for seq, touch in enumerate(self._touchpoints):
             if seq not in skipped and not touch.is_bot:
@@ -273,7 +284,7 @@ class MemoryTransaction:
             times = [self._touchpoints[seq].occurred_at for seq in seqs]
             touched = TouchedPerson(*key, min(times), max(times), seqs, 0)
             if reached := self.conversions_touched([touched], longest_window_micros):
-                people.append(touched._replace(conversions=len(reached)))
+                people.append(touched._replace(conversions=min(len(reached), most + 1)))
         return people
 
     def conversions_touched(
@@ -289,6 +300,15 @@ class MemoryTransaction:
             if (tenant, row.state.journey_key) == (person.tenant_id, person.journey_key)
             and person.first_at <= row.state.converted_at <= person.last_at + longest_window_micros
         ]  # fmt: skip
+
+    def put_off(self, people: Sequence[PutOff]) -> None:
+        def note(tables: Tables) -> None:
+            for person in people:
+                known = tables.reopenings.get(person[:2], Reopening())
+                tables.reopenings[person[:2]] = replace(known, noted=(*known.noted, person))
+
+        if people:
+            self._write(note)
 
     def conversions_of_people(self, keys: Collection[Key]) -> list[Key]:
         wanted = set(keys)

@@ -295,7 +295,7 @@ class Schedule:
 
     def _misfortune(self) -> None:
         what = self.chance.choice(
-            ("rebalance", "rebalance", "crash", "postgres lost commits", "sweeper asked again", "finalise")
+            ("rebalance", "rebalance", "crash", "postgres lost commits", "sweeper asked again", "finalise", "reopen")
         )
         self.fired[what] += 1
         if what == "rebalance":
@@ -308,6 +308,8 @@ class Schedule:
             lost = self.store.lose_commits(self.chance.randrange(1, 4))
             self.fired["commits lost"] += lost
             self._tell(f"Postgres falls back by {lost} commits")
+        elif what == "reopen":
+            self._reopen(after_seconds=0.0, loses=self.chance.random() < 0.2)
         elif what == "finalise":
             grace_us = self.chance.choice((0, self.chance.randrange(2 * DAY)))
             self._sweep(self._unread(), repair_after_seconds=None, grace_us=grace_us)
@@ -357,6 +359,23 @@ class Schedule:
         self._tell(f"sweeper: {len(done.repaired)} asked again, {len(done.finalised)} final")
         return len(done.repaired)
 
+    def _reopen(self, *, after_seconds: float, patience_seconds: float = 0.0, loses: bool = False) -> bool:
+        """The sweeper raises a page of what was put off; it may die before it has sent the commands."""
+        tables = self.store.tables.copy()
+        before, self.store.tables = self.store.tables, tables
+        page = self.store.reopen_page(
+            policy_version=policy().version, after_seconds=after_seconds, patience_seconds=patience_seconds, limit=1
+        )
+        self.store.tables = before
+        if page is None:
+            return False
+        self.store.commit(tables)
+        self.fired["reopened"] += len(page.versions)
+        for version in [] if loses else page.versions:
+            self._command(version)
+        self._tell(f"sweeper: {len(page.versions)} of {page.journey_key} reopened, told: {not loses}")
+        return True
+
     def _check_final(self, versions: Sequence[RaisedVersion]) -> None:
         """Nothing that arrived in time for a conversion may wait unread when it becomes final."""
         for version in versions:
@@ -387,6 +406,8 @@ class Schedule:
             if sum(self._turn(worker, wild=False) for worker in self.workers):  # all of them, not only the first
                 continue
             self.store.now += 1_000
+            if self._reopen(after_seconds=0.0, patience_seconds=-1.0):
+                continue
             if not self.store.backlog().conversions:
                 return
             if self._sweep(self._unread(), repair_after_seconds=10.0, grace_us=1_000 * DAY):

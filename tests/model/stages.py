@@ -22,7 +22,7 @@ from attributary.consumers.auditor import stage as auditing
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.stitcher import stage as stitching
 from attributary.consumers.stitcher.decode import Decoder
-from attributary.consumers.stitcher.stitch import Limits
+from attributary.consumers.stitcher.limits import Limits
 from attributary.consumers.store.events.attribution_inputs import MAX_DEVICES
 from attributary.consumers.sweeper import sweep as sweeping
 from tests.expected_results import codec
@@ -75,14 +75,13 @@ class Session:
 class ModelStitcher(stitching.StitcherStage):
     """The stitcher without a connection to open."""
 
-    _limits = Limits(conversions=1, pairs=2)  # small, so that batches are cut
-
     def __init__(self, session: Session) -> None:
         self._codec = codec()
         self._decoder = Decoder(codec())
         self._strict_decoder = Decoder(codec(), strict=True)
         self._policy = policy()
         self._pinned = {}
+        self._limits = Limits(reopened=1, conversions=1, pairs=2)  # small: batches are cut, and people put off
         self._max_poison_share = 1.0
         self._session = session  # type: ignore[assignment]
         self._store = session  # type: ignore[assignment]

@@ -28,6 +28,7 @@ FIRST_SEED = 1_000_000
 FAULTS = (
     "duplicate", "poison", "rebalance", "crash", "zombie fenced", "finalise", "postgres lost commits",
     "sweeper asked again", "asked again blindly", "finalising held", "batch cut",
+    "reopened",
     "healed by the sweeper", "fall back noticed", "postgres answer lost", "aborted",
     "answer lost: done", "answer lost: aborted", "torn: records only", "torn: offsets only",
     "crash before the transaction ends", "crash after the transaction", "crash: stitcher_in_store",

@@ -25,8 +25,10 @@ from attributary.consumers.auditor.stage import AuditorStage
 from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.records import Record
+from attributary.consumers.stitcher.limits import Limits
 from attributary.consumers.stitcher.stage import StitcherStage
 from attributary.consumers.store.events.policies import store_policy
+from attributary.consumers.store.events.reopenings import reopen_page
 from attributary.consumers.store.repair.version_raise import refit
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.sweeper.sweep import UnreadAges, sweep
@@ -68,7 +70,7 @@ class Contention:
 
     def stitch(self, number: int) -> None:
         chance = random.Random(number)
-        stage = StitcherStage(self.dsn, codec(), POLICY, 1.0)
+        stage = StitcherStage(self.dsn, codec(), POLICY, 1.0, limits=Limits(reopened=1))
         made = 0
         while not self.over():
             events = [_event(chance, f"s{number}-{made + each}") for each in range(chance.randrange(5, 40))]
@@ -111,6 +113,11 @@ class Contention:
             self.insist(what, once)
             time.sleep(0.002)
         session.close()
+
+    def reopen(self, connection: psycopg.Connection) -> None:
+        page = reopen_page(connection, policy_version=POLICY.version, after_seconds=0.0, patience_seconds=-1.0, limit=3)
+        if page is not None and page.versions:
+            self.count("reopened")
 
     def insist(self, what: str, work: Callable[[], Any]) -> Any:
         """Try again what Postgres gave up, as the loop does."""
@@ -163,6 +170,7 @@ def test_writers_of_the_same_people_never_wait_in_a_circle(database: str) -> Non
         lambda: both.write("refitted", lambda connection: refit(
             connection, "acme", (0, far_us), POLICY.version, now_us=far_us, limit=50)),
         lambda: both.write("unpinned", _policies),
+        lambda: both.write("looked for hot people", both.reopen),
     ]  # fmt: skip
     with ThreadPoolExecutor(len(jobs)) as threads:
         for running in [threads.submit(job) for job in jobs]:
@@ -175,6 +183,6 @@ def test_writers_of_the_same_people_never_wait_in_a_circle(database: str) -> Non
     stored = [event_id for (event_id,) in found]
     assert set(stored) == both.stitched
     assert len(stored) == len(both.stitched)
-    assert {"stitched", "audited", "swept", "refitted"} <= both.done.keys()
+    assert {"stitched", "audited", "swept", "refitted", "reopened"} <= both.done.keys()
     assert both.done["stitched"] > 20
     assert (metrics.deadlocks._value.get() - before, both.done.get("tried again", 0)) == (0, 0)

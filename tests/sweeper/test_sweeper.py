@@ -11,8 +11,11 @@ from confluent_kafka import KafkaError
 from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
 from attributary.consumers.attributor.stage import AttributorStage
 from attributary.consumers.auditor.stage import AuditorStage
+from attributary.consumers.maintenance.verify import Findings, check_stored
 from attributary.consumers.runtime.errors import Fatal, Retry
 from attributary.consumers.runtime.health import Heartbeat
+from attributary.consumers.runtime.records import Record
+from attributary.consumers.stitcher.limits import Limits
 from attributary.consumers.stitcher.stage import StitcherStage
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.events import sweep as sweeping
@@ -20,7 +23,7 @@ from attributary.consumers.store.session import StoreSession
 from attributary.consumers.sweeper import metrics
 from attributary.consumers.sweeper.input_age import ATTRIBUTOR, AUDITOR, READERS, STITCHER
 from attributary.consumers.sweeper.process import Sweeper, SweeperSettings
-from attributary.schemas.topics import TOUCHPOINTS
+from attributary.schemas.topics import COMMANDS, TOUCHPOINTS
 from tests.factories.samples import HOUR_US, START_US, codec, sale, touch
 from tests.pipeline_harness import InProcess
 
@@ -125,6 +128,33 @@ def test_what_is_overdue_is_asked_for_again_but_not_all_the_time(
     assert sweeper.sweep_once().repaired == []  # the attributor gets as long as the first time
     sweeper._repair_at = 0.0
     assert len(sweeper.sweep_once().repaired) == 2
+
+
+def test_versions_that_were_put_off_are_raised_and_told(
+    database: str, sweeper: Sweeper, producer: StubProducer
+) -> None:
+    """As the loop does it: a page a turn, and the gauges say who waits."""
+    with InProcess(database) as stages:
+        stages.stitcher._limits = Limits(reopened=1)
+        stages.publish(sale("c1", 5), sale("c2", 6))
+        assert stages.publish(touch("t1", 1)) == []
+        sweeper.run_idle_tasks()
+        assert (producer.sent, metrics.people_put_off._value.get()) == ([], 1)  # not yet: more may come
+        with connect(database, application_name="tests") as connection:
+            found = Findings(10)
+            check_stored(connection, found)
+            assert (found.total, found.waiting) == (0, 2)  # verify knows that they wait
+            connection.execute("UPDATE attribution_reopenings SET marked_at = marked_at - interval '61 s'")
+        before = metrics.conversions_reopened._value.get()
+        sweeper.run_idle_tasks()
+        assert {(each["conversion_id"], each["version"], each["reason"]) for each in producer.sent} == {
+            ("c1", 2, "late_touchpoint"), ("c2", 2, "late_touchpoint"),
+        }  # fmt: skip
+        assert metrics.conversions_reopened._value.get() == before + 2
+        assert metrics.people_put_off._value.get() == 0
+        values = [codec().encode("command", each) for each in producer.sent]
+        stages.commands = [Record(COMMANDS, 0, number, None, value, 0) for number, value in enumerate(values)]
+        assert [result["touchpoint_count"] for result in stages.answer()] == [1, 1]
 
 
 def test_what_was_answered_is_not_asked_for(database: str, sweeper: Sweeper, producer: StubProducer) -> None:

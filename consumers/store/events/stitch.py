@@ -2,15 +2,15 @@
 
 The order of the calls is the contract (the stitcher's ``stitch`` keeps it, and a test of both backends checks it):
 ``lock_people`` before anything is read that depends on the people; ``insert_*``, ``store_conflicts``, ``replace_*``;
-``apply_links``; ``conversions_*``; ``lock_conversions``; ``move_conversions``; ``raise_versions``; ``store_states``;
-``record_positions``; then the transaction is committed.
+``apply_links``; ``conversions_*``; ``put_off``; ``lock_conversions``; ``move_conversions``; ``raise_versions``;
+``store_states``; ``record_positions``; then the transaction is committed.
 
 Locks: one row of ``attribution_journeys`` per identity key, all ``a:`` keys in sorted order first, then, with the
 owners of those known and fixed, all ``u:`` keys in sorted order. Touch and link, touch and conversion, conversion and
 link of one person always share a key. Then new event ids, table by table, in sorted order (a transaction that inserts
-the same id waits for the end of the other); then contents that are set aside, in sorted order; then all conversions
-that change, in sorted order; then positions. Every writer of these tables climbs in this order (decision 16), so none
-waits for one that waits for it.
+the same id waits for the end of the other); then contents that are set aside, in sorted order; then notes of people
+that are put off, in sorted order; then all conversions that change, in sorted order; then positions. Every writer of
+these tables climbs in this order (decision 16), so none waits for one that waits for it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from attributary.consumers.store.offsets import record_positions
 from attributary.consumers.store.session import StoreSession
 
 from . import stitch_sql as sql
+from .reopenings import PutOff, put_off
 from .rows import (
     ConflictRow,
     ConversionEventRow,
@@ -202,16 +203,17 @@ class StitchTransaction:
         self._connection.execute(sql.STORE_OWNERS_ANEW, parameters)
         return moves
 
-    def people_touched(self, longest_window_micros: int, skip: Collection[int]) -> list[TouchedPerson]:
+    def people_touched(self, longest_window_micros: int, skip: Collection[int], most: int) -> list[TouchedPerson]:
         """Return the people of the staged touchpoints that have conversions in their reach.
 
         Args:
             longest_window_micros: no window is longer, microseconds.
             skip: indexes of touchpoints that brought nothing new.
+            most: count no further than to one more than this.
         """
         if not self._counts[0]:
             return []
-        parameters = {"window": longest_window_micros, "skip": list(skip)}
+        parameters = {"window": longest_window_micros, "skip": list(skip), "most": most}
         return [TouchedPerson(*row) for row in self._connection.execute(sql.PEOPLE_TOUCHED, parameters).fetchall()]
 
     def conversions_touched(
@@ -234,6 +236,10 @@ class StitchTransaction:
         }
         rows = self._connection.execute(sql.CONVERSIONS_TOUCHED, parameters).fetchall()
         return [TouchedConversion(*row) for row in rows]
+
+    def put_off(self, people: Sequence[PutOff]) -> None:
+        """Leave the conversions of people to the sweeper: touchpoints of theirs may count for too many at once."""
+        put_off(self._connection, people)
 
     def conversions_of_people(self, keys: Collection[Key]) -> list[Key]:
         """Return (tenant, conversion id) of all conversions whose journey is one of (tenant, journey key)."""

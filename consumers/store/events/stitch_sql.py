@@ -251,7 +251,10 @@ FROM (
     WHERE NOT s.is_bot AND s.seq <> ALL (%(skip)s::int4[])
     GROUP BY 1, 2
 ) AS p
-CROSS JOIN LATERAL (SELECT count(*)::int4 AS conversions FROM {_IN_REACH.format(join="WHERE")}) AS c
+CROSS JOIN LATERAL (
+    SELECT count(*)::int4 AS conversions
+    FROM (SELECT FROM {_IN_REACH.format(join="WHERE")} LIMIT %(most)s + 1) AS reached
+) AS c
 WHERE c.conversions > 0
 """
 

@@ -35,6 +35,7 @@ COMMANDS = (
     "results",
     "positions",
     "status",
+    "people",
     "refit",
     "produce",
     "collect",
