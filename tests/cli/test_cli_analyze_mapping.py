@@ -126,7 +126,7 @@ _NAMES = st.text(st.characters(codec="utf-8", exclude_characters='\r\n\0"'), min
     encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
     counts=st.lists(st.integers(0, 10**9), min_size=1, max_size=5),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_any_header_separator_and_encoding_gives_the_same_numbers(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], delimiter: str, above: int, encoding: str,
     counts: list[int],

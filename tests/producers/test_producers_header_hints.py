@@ -218,7 +218,7 @@ def test_whatever_is_quoted_comes_back_under_any_encoding_and_separator(
 
 
 @given(st.binary(max_size=400), st.sampled_from([".csv", ".tsv", ".jsonl", ".avro", ".csv.gz"]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_whatever_bytes_a_file_holds_it_is_read_or_refused_by_name(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, suffix: str
 ) -> None:
