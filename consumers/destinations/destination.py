@@ -189,6 +189,8 @@ class Destination(Protocol):
     name: str
     limits: RequestLimits
     consent_purposes: tuple[str, ...]
+    unused_fields: tuple[str, ...]
+    """Fields of a conversion that the destination has nothing for."""
 
     def validate(self, conversion: Conversion, moment: Moment) -> NotSent | None:
         """Refuse what can never be sent: kinds without a counterpart, too old, wrong values."""

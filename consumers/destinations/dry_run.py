@@ -6,6 +6,7 @@ reason. Invariant: no network, no ledger, no secret.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from attributary.consumers.destinations.destination import Account, Moment, NotSent, PreparedEvent
@@ -17,6 +18,7 @@ from attributary.schemas.rules import check_conversion
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from attributary.consumers.destinations.credentials import Credentials
     from attributary.consumers.destinations.destination import Destination
     from attributary.consumers.destinations.prepare import Unknown
 
@@ -32,12 +34,16 @@ class DryRun:
         destination: its rules.
         unknown: what to do when a purpose was never asked about.
         now_micros: the time against which age is prepared.
+        credentials: give each tenant's own event names; None: nobody has any.
     """
 
-    def __init__(self, destination: Destination, unknown: Unknown, now_micros: int) -> None:
+    def __init__(
+        self, destination: Destination, unknown: Unknown, now_micros: int, credentials: Credentials | None = None
+    ) -> None:
         self._destination = destination
         self._unknown: Unknown = unknown
         self._now = now_micros
+        self._credentials = credentials
         self._codec = Codec()
         account, options = _ACCOUNTS[destination.name]
         self._account = Account(_NOBODY, destination.name, account, "", options)
@@ -51,21 +57,26 @@ class DryRun:
             yield self._destination.request(self._account, batch).body
 
     def _event(self, record: Mapping[str, Any]) -> PreparedEvent | None:
-        identifier = str(record.get("event_id"))
-        complete = {**record, "tenant_id": record.get("tenant_id") or _NOBODY}
-        try:
-            conversion = self._codec.decode("conversion", self._codec.encode("conversion", complete))
-        except EncodeError as error:
-            self.refusals.append((identifier, NotSent(DeliveryState.REJECTED, error.rule)))
-            return None
-        if broken := check_conversion(conversion, now_micros=self._now):
-            self.refusals.append((identifier, NotSent(DeliveryState.REJECTED, broken.rule, broken.field)))
-            return None
-        moment = Moment(self._now, self._now)
-        prepared = prepare(self._destination, conversion, self._account, moment, unknown=self._unknown)
+        identifier, prepared = str(record.get("event_id")), self.prepared(record)
         if isinstance(prepared, NotSent):
             self.refusals.append((identifier, prepared))
             return None
         if prepared.remark:
             self.remarks.append((identifier, prepared.remark))
         return prepared
+
+    def prepared(self, record: Mapping[str, Any]) -> PreparedEvent | NotSent:
+        """Return what would go of one conversion, or why it would not; notes nothing."""
+        tenant = record.get("tenant_id") or _NOBODY
+        try:
+            encoded = self._codec.encode("conversion", {**record, "tenant_id": tenant})
+        except EncodeError as error:
+            return NotSent(DeliveryState.REJECTED, error.rule)
+        conversion = self._codec.decode("conversion", encoded)
+        if broken := check_conversion(conversion, now_micros=self._now):
+            return NotSent(DeliveryState.REJECTED, broken.rule, broken.field)
+        account = self._account
+        if self._credentials is not None and (own := self._credentials.accounts(str(tenant))):
+            account = replace(account, event_names=own[0].event_names)
+        moment = Moment(self._now, self._now)
+        return prepare(self._destination, conversion, account, moment, unknown=self._unknown)

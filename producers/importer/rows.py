@@ -156,7 +156,7 @@ class SourceFile:
         # Bytes that the encoding does not know become half surrogate pairs, which the rules refuse row by row.
         try:
             text = io.TextIOWrapper(self._bytes, encoding=self._encoding, errors="surrogateescape", newline="")
-        except LookupError:
+        except (LookupError, ValueError):
             raise FileError(f"encoding {self._encoding}: is not known") from None
         self._text = text
         return _json_rows(text) if self.format == "jsonl" else self._open_csv(text)

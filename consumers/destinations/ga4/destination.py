@@ -77,6 +77,9 @@ class Ga4Destination:
     """
 
     name = "ga4"
+    unused_fields: tuple[str, ...] = (
+        "click_ids", "opt_out", "data_processing_options", "data_processing_country", "data_processing_state",
+    )  # fmt: skip
 
     def __init__(
         self,

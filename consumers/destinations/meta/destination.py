@@ -94,6 +94,13 @@ class MetaDestination:
     """
 
     name = "meta"
+    unused_fields: tuple[str, ...] = (
+        "ga_client_id",
+        "ga_app_instance_id",
+        "ga_session_id",
+        "engagement_time_msec",
+        "anonymous_id",
+    )
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from attributary.cli import exits
+from attributary.cli.outcome import say
 from attributary.cli.tables import safe
 
 
@@ -47,5 +48,5 @@ def read_conversions(
                     line = error.line or order.rows[0].line
                     broken.append(safe(f"{file.name} line {line}:{column} {error.field}: {error.rule}"))
     except (FileError, PlanError) as error:
-        typer.echo(safe(f"{option_name}: {error}"), err=True)
+        say(safe(f"{option_name}: {error}"))
         raise typer.Exit(exits.USAGE) from None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from attributary import __version__
+from attributary.cli.forward_map import map_file
 from attributary.cli.mapping_options import (
     ConstantOption,
     DecimalCommaOption,
@@ -51,8 +52,9 @@ def register(app: typer.Typer) -> None:
     group.command("retry")(_retry)
     group.command("explain")(_explain)
     group.command("prune")(_prune)
+    group.command("map")(map_file)
     app.add_typer(
-        group, name="forward", short_help="Deliveries to destinations: dry run, status, explain, retry, prune."
+        group, name="forward", short_help="Deliveries to destinations: dry run, map, status, explain, retry, prune."
     )
 
 
@@ -123,7 +125,7 @@ def _dry_run(
     with exit_codes():
         setup = read_setup(dry_run)
         now = at if at is not None else time.time_ns() // 1_000
-        run = DryRun(setup.destination, setup.shared.consent_unknown, now)
+        run = DryRun(setup.destination, setup.shared.consent_unknown, now, setup.credentials)
         broken: list[str] = []
         for body in run.bodies(read_conversions(file, options, broken)):
             print(body.decode())
