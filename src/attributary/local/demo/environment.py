@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from confluent_kafka import Producer
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.migrate import migrate
 from attributary.local.broker import Broker, find_broker
+from attributary.local.demo.http_traffic import HttpSenders, prepare_senders
 from attributary.local.fakes import Ga4Fake, MetaFake
 from attributary.local.fakes.server import FakeServer
 from attributary.local.ports import free_port
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+_NOT_INHERITED = ("META_", "GA4_", "FORWARD_", "COLLECT_")
 _PARTITIONS = 4
 _DATABASE = "attributary_demo"
 _NOT_OURS = ("META_", "GA4_", "FORWARD_", "COLLECT_")
@@ -44,6 +47,8 @@ class DemoEnvironment:
         children: running stages by name.
         ports: metrics port of each stage.
         logs: folder of their logs.
+        senders: who may send to the collector; None where there is no collector: on a broker that is not Kafka, or
+            without the packages of the extra `collect`.
     """
 
     broker: Broker
@@ -52,6 +57,7 @@ class DemoEnvironment:
     ga4: Ga4Fake
     environment: dict[str, str]
     logs: Path
+    senders: HttpSenders | None = None
     children: dict[str, ManagedProcess] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
 
@@ -120,7 +126,9 @@ def demo_environment(
             "GA4_MEASUREMENT_ID": _MEASUREMENT_ID,
             "GA4_API_SECRET": _API_SECRET,
         }
-        found = DemoEnvironment(broker, dsn, meta, ga4, environment, logs)
+        senders = _senders(folder / "collector", broker, say)
+        environment |= {} if senders is None else senders.environment
+        found = DemoEnvironment(broker, dsn, meta, ga4, environment, logs, senders)
         _make_topics(found)
         stack.callback(found.stop)
         for stage in STAGES:
@@ -128,6 +136,15 @@ def demo_environment(
                 found.start(stage)
         say(f"stages: {', '.join(found.children)}; logs in {logs}")
         yield found
+
+
+def _senders(folder: Path, broker: Broker, say: Callable[[str], None]) -> HttpSenders | None:
+    if not broker.real:
+        return None
+    if any(importlib.util.find_spec(name) is None for name in ("starlette", "uvicorn", "httptools", "msgspec")):
+        say("no HTTP collector: its packages are not installed (pip install 'attributary[collect]')")
+        return None
+    return prepare_senders(folder)
 
 
 def _fresh_database(postgres: Postgres) -> str:

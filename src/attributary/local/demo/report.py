@@ -11,11 +11,14 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from attributary.local.demo.http_traffic import TENANT
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import psycopg
 
+    from attributary.local.demo.http_traffic import SenderRow
     from attributary.local.demo.promises import Promise
     from attributary.local.demo.subscriber import Seen
     from attributary.producers.simulator.truth import Truth
@@ -140,6 +143,20 @@ def revenue_table(connection: psycopg.Connection) -> Table:
     for tenant, currency, conversions, net in connection.execute(_REVENUE).fetchall():
         amount = "" if currency == "no value" else f"{net:,.{0 if currency == 'JPY' else 2}f}"
         table.add_row(tenant, currency, f"{conversions:,}", amount)
+    return table
+
+
+def http_table(rows: Sequence[SenderRow]) -> Table:
+    """Return what came over HTTP: requests, acknowledged records and time to the answer by sender."""
+    table = Table(
+        "sender", box=SIMPLE_HEAD, pad_edge=False,
+        title=f"Over HTTP, tenant {TENANT}: acknowledged after Kafka's acknowledgement", title_justify="left",
+    )  # fmt: skip
+    for heading in ("requests", "records", "refused", "p50 ms", "p95 ms"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        p50, p95 = (float(value) * 1_000 for value in np.percentile(row.seconds, (50, 95)))
+        table.add_row(row.name, f"{row.requests:,}", f"{row.records:,}", f"{row.refused:,}", f"{p50:.1f}", f"{p95:.1f}")
     return table
 
 

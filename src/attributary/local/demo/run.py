@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from attributary.consumers.store.connection import connect
 from attributary.local.demo import report
 from attributary.local.demo.environment import DemoEnvironment, demo_environment
+from attributary.local.demo.http_traffic import HttpTraffic, SenderRow
 from attributary.local.demo.promises import check_promises
 from attributary.local.demo.publish import Pace, Published
 from attributary.local.demo.subscriber import ResultsWatcher
@@ -72,11 +73,12 @@ def run_demo(
             _drain(found, connection, published, bars)
             _train(found, traffic.tenants)
             _drain(found, connection, published, bars)
+            http_rows = [] if found.senders is None else HttpTraffic(found.senders, published).send()
             _publish(found, traffic, published, bars, live=True)
             _drain(found, connection, published, bars)
         watcher.stop()
         with connect(found.dsn, application_name="attributary-demo", autocommit=True) as connection:
-            held = _show(console, connection, found, traffic, published, watcher, report_file)
+            held = _show(console, connection, found, traffic, published, watcher, http_rows, report_file)
         console.print(f"took {time.monotonic() - started:.0f} s")
         _next_steps(console, found, folder, keep=keep)
         if keep:
@@ -182,6 +184,7 @@ def _show(
     traffic: Traffic,
     published: Published,
     watcher: ResultsWatcher,
+    http_rows: Sequence[SenderRow],
     report_file: Path | None,
 ) -> bool:
     console.rule("Results")
@@ -194,6 +197,8 @@ def _show(
     for tenant in traffic.tenants[len(SHOPS) :]:
         for table in report.credit_tables(report.credits_of(connection, [tenant]), tenant, console.width):
             console.print(table)
+    if http_rows:
+        console.print(report.http_table(http_rows))
     console.print(report.revenue_table(connection))
     console.print(report.forwarded_table(connection, found.meta.events(), found.ga4.events()))
     line, latency = report.latency_line(watcher.seen, published.live_at, LIVE_PER_SECOND)
@@ -208,6 +213,7 @@ def _show(
             "broker": found.broker.kind,
             "sent": published.sent,
             "latency_ms": latency,
+            "http": [{"sender": row.name, "requests": row.requests, "records": row.records} for row in http_rows],
             "promises": [vars(promise) for promise in promises],
         }
         report_file.write_text(json.dumps(figures, indent=1), encoding="utf-8")
