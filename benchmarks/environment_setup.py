@@ -25,7 +25,7 @@ from attributary.local.postgres import Postgres, find_postgres
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 _JOB_SECONDS = 900
 
 # Numpy's BLAS chooses its own kernels; where a machine pins them for its own reasons, the pin is not ours to measure.
@@ -41,7 +41,7 @@ class JobTimeoutError(JobError):
 
 
 @dataclass(frozen=True)
-class Ground:
+class BenchServers:
     """A broker, a server and a folder for logs."""
 
     broker: Broker
@@ -51,6 +51,19 @@ class Ground:
     def describe(self) -> str:
         """One line for people."""
         return f"{self.broker.describe()}; {self.postgres.describe()}"
+
+    def server_processes(self) -> dict[str, int]:
+        """Process ids of the broker and the server where the bench started them."""
+        found = {}
+        if self.broker.cluster is not None:
+            found = {
+                f"Kafka {number}": node.child.pid for number, node in enumerate(self.broker.cluster.nodes, start=1)
+            }
+            if len(found) == 1:
+                found = {"Kafka": found["Kafka 1"]}
+        if self.postgres.cluster is not None:
+            found["Postgres"] = self.postgres.cluster.child.pid
+        return found
 
     def empty_database(self, name: str) -> str:
         """DSN of a database without any table."""
@@ -68,11 +81,11 @@ class Ground:
 
 
 @contextmanager
-def find_ground() -> Iterator[Ground]:
+def find_servers() -> Iterator[BenchServers]:
     """Start or find a broker and a server for the length of a `with` block."""
     folder = state_dir("bench")
     with find_broker(REAL, optimise=True) as broker, find_postgres() as postgres:
-        yield Ground(broker, postgres, folder)
+        yield BenchServers(broker, postgres, folder)
 
 
 def child_environment(more: dict[str, str] | None = None) -> dict[str, str]:

@@ -51,13 +51,13 @@ class Report:
 
     Attributes:
         scale: factor of the size of the work.
-        ground: the broker and the server; empty where none is needed.
+        servers: the broker and the server; empty where none is needed.
         figures: in the order of their measurement.
         missing: reason by figure.
     """
 
     scale: float
-    ground: str = ""
+    servers: str = ""
     figures: list[Figure] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
 

@@ -14,7 +14,7 @@ from attributary.schemas.codec import SINGLE_OBJECT
 from attributary.schemas.schema_catalog import current_schemas
 from attributary.schemas.topics import CONVERSIONS, TOUCHPOINTS
 from benchmarks.environment import PeerUnavailableError, install
-from benchmarks.environment_setup import Ground, JobError, run_job
+from benchmarks.environment_setup import BenchServers, JobError, run_job
 from benchmarks.workload import NAMES, Message, produce
 from tests.fixtures.topics import PARTITIONS
 
@@ -26,26 +26,26 @@ PACKAGES = ("quixstreams>=3,<4", "fastavro")
 _TOPIC = "bench.peer"
 
 
-def run_peer(ground: Ground, messages: Sequence[Message]) -> dict[str, Any]:
+def run_peer(servers: BenchServers, messages: Sequence[Message]) -> dict[str, Any]:
     """Let the peer work through the touchpoints and conversions; returns its records and seconds.
 
     Raises:
         PeerUnavailableError: when it cannot be installed, or fails.
     """
-    python = install(ground.folder / "venv", PACKAGES, "quixstreams, fastavro")
+    python = install(servers.folder / "venv", PACKAGES, "quixstreams, fastavro")
     mixed = [Message(_TOPIC, each.key, each.value) for each in messages if each.topic in (TOUCHPOINTS, CONVERSIONS)]
-    _create_topic(ground.broker.bootstrap)
-    produce(ground.broker.bootstrap, mixed)
+    _create_topic(servers.broker.bootstrap)
+    produce(servers.broker.bootstrap, mixed)
     schemas = {}
     for topic in (TOUCHPOINTS, CONVERSIONS):
         schema = current_schemas()[NAMES[topic]]
         schemas[(SINGLE_OBJECT + schema.crc64).hex()] = (NAMES[topic], _plain(schema.source))
-    state = tempfile.mkdtemp(prefix="state-", dir=ground.folder)
+    state = tempfile.mkdtemp(prefix="state-", dir=servers.folder)
     try:
         return run_job(
             str(Path(__file__).with_name("peer_job.py")),
             {
-                "bootstrap": ground.broker.bootstrap,
+                "bootstrap": servers.broker.bootstrap,
                 "topic": _TOPIC,
                 "records": len(mixed),
                 "schemas": schemas,

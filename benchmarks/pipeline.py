@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import urllib.request
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -18,10 +18,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from attributary.local.ports import LOOPBACK, free_ports
 from attributary.local.process import ManagedProcess, spawn
 from attributary.local.stages import command_line
-from benchmarks.environment_setup import Ground, child_environment
+from benchmarks.cpu import CpuMeter, Reading, others, spent
+from benchmarks.environment_setup import BenchServers, child_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from attributary.producers.simulator import ConversionTruth, Truth
 
@@ -53,17 +54,22 @@ class PipelineError(RuntimeError):
 
 @dataclass(frozen=True)
 class Run:
-    """Seconds from the first record read."""
+    """Seconds from the first record read; CPU seconds by process until the end, and of the rest of the machine."""
 
     stitched_seconds: float
     observed_seconds: float
+    cpu_seconds: Mapping[str, float] = field(default_factory=dict)
+    other_cpu_seconds: float = 0.0
 
 
 class Pipeline:
     """Running stages; made by `run_pipeline`."""
 
-    def __init__(self, dsn: str, children: dict[str, ManagedProcess], ports: dict[str, int]) -> None:
+    def __init__(
+        self, dsn: str, children: dict[str, ManagedProcess], ports: dict[str, int], servers: Mapping[str, int]
+    ) -> None:
         self.dsn = dsn
+        self.meter = CpuMeter({**{name: child.pid for name, child in children.items()}, **servers})
         self._children = children
         self._ports = ports
 
@@ -105,11 +111,27 @@ class Pipeline:
             if time.monotonic() > deadline:
                 raise PipelineError("the stitcher read nothing")
             time.sleep(_LOOK_SECONDS)
-        started = time.monotonic()
+        started, before = time.monotonic(), self.read_cpu()
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             stitched = self._wait(connection, _POSITIONS, records, "input records stitched") - started
             observed = self._wait(connection, _UNOBSERVED, 0, "results not observed") - started
-        return Run(stitched, observed)
+        after = self.read_cpu()
+        if before is None or after is None:
+            return Run(stitched, observed)
+        return Run(stitched, observed, spent(before, after), others(before, after))
+
+    def read_cpu(self) -> Reading | None:
+        """CPU times of the stages and servers until now; None where the system does not tell them."""
+        return self.meter.read() if self.meter.is_there() else None
+
+    def idle_cores(self, seconds: float) -> dict[str, float] | None:
+        """Cores that each process uses without traffic, over so many seconds; None where nobody tells."""
+        before = self.read_cpu()
+        time.sleep(seconds)
+        after = self.read_cpu()
+        if before is None or after is None:
+            return None
+        return {name: used / seconds for name, used in spent(before, after).items()}
 
     def _wait(self, connection: psycopg.Connection, question: str, wanted: int, what: str) -> float:
         deadline = time.monotonic() + _RUN_SECONDS
@@ -161,26 +183,26 @@ def _agrees(truth: Truth, key: tuple[str, str], stored: tuple[object, ...] | Non
 
 @contextmanager
 def run_pipeline(
-    ground: Ground, dsn: str, environment: dict[str, str] | None = None, command: list[str] | None = None
+    servers: BenchServers, dsn: str, environment: dict[str, str] | None = None, command: list[str] | None = None
 ) -> Iterator[Pipeline]:
     """Run stitcher, attributor and auditor for the length of a `with` block; their logs are in the bench's folder.
 
     Args:
-        ground: broker and folder.
+        servers: broker and folder.
         dsn: a migrated database.
         environment: more variables for the stages.
         command: what runs `attributary`; None: as it is installed.
     """
     children: dict[str, ManagedProcess] = {}
     ports = dict(zip(STAGES, free_ports(len(STAGES)), strict=True))
-    logs = ground.folder / "log"
+    logs = servers.folder / "log"
     logs.mkdir(exist_ok=True)
     try:
         for stage in STAGES:
             log = logs / f"{stage}.log"
             log.unlink(missing_ok=True)
             variables = {
-                "KAFKA_BOOTSTRAP_SERVERS": ground.broker.bootstrap,
+                "KAFKA_BOOTSTRAP_SERVERS": servers.broker.bootstrap,
                 "DATABASE_URL": dsn,
                 "ATTRIBUTION_FIRST_START": "earliest",
                 "METRICS_HOST": LOOPBACK,
@@ -189,7 +211,7 @@ def run_pipeline(
             }
             line = [*command, stage] if command else command_line(stage)
             children[stage] = spawn(line, name=stage, log=log, env=child_environment(variables))
-        yield Pipeline(dsn, children, ports)
+        yield Pipeline(dsn, children, ports, servers.server_processes())
     finally:
         for child in children.values():
             child.terminate()

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from benchmarks.environment_setup import ROOT, Ground, child_environment
+from benchmarks.environment_setup import ROOT, BenchServers, child_environment
 from benchmarks.figures import Figure, Report
 from benchmarks.pipeline import run_pipeline
 from benchmarks.workload import Message, load
@@ -99,18 +99,18 @@ def unpack(reference: str, folder: Path) -> Revision:
     return Revision(name, folder)
 
 
-def measure_against(ground: Ground, report: Report, messages: Sequence[Message], revision: Revision) -> None:
+def measure_against(servers: BenchServers, report: Report, messages: Sequence[Message], revision: Revision) -> None:
     """Add the rate of the pipeline now, beside that of the revision; see the module for the order."""
     seconds: dict[str, list[float]] = {turn: [] for turn in _TURNS}
     for turn in _TURNS:
-        load(ground.broker.bootstrap, messages)
+        load(servers.broker.bootstrap, messages)
         if turn != "then":
-            with run_pipeline(ground, ground.new_database("bench_now")) as pipeline:
+            with run_pipeline(servers, servers.new_database("bench_now")) as pipeline:
                 seconds[turn].append(pipeline.work_through(len(messages)).observed_seconds)
         else:
-            dsn = ground.empty_database("bench_then")
+            dsn = servers.empty_database("bench_then")
             revision.migrate(dsn)
-            with run_pipeline(ground, dsn, revision.variables, revision.command) as pipeline:
+            with run_pipeline(servers, dsn, revision.variables, revision.command) as pipeline:
                 seconds[turn].append(pipeline.work_through(len(messages)).observed_seconds)
     now, then = (len(messages) / fmean(seconds[turn]) for turn in ("now", "then"))
     report.add(Figure(f"pipeline at {revision.name}", then, "events/s", detail={"seconds": seconds["then"]}))

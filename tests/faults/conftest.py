@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @dataclass
-class Ground:
+class FaultServers:
     """What a fault test may break."""
 
     kafka: KafkaCluster
@@ -59,7 +59,7 @@ class Ground:
 
 
 @pytest.fixture(scope="session")
-def ground() -> Iterator[Ground]:
+def servers() -> Iterator[FaultServers]:
     front, database_front = free_ports(2)
     ports = free_node_ports(1, proxy_ports=[front])
     with no_kafka_skips(), kafka_cluster(ports=ports) as kafka, embedded_postgres(durable=False) as server:
@@ -69,26 +69,26 @@ def ground() -> Iterator[Ground]:
             Proxy((LOOPBACK, ports[0].proxied), front) as kafka_proxy,
             Proxy((LOOPBACK, server.cluster.port), database_front) as postgres_proxy,
         ):
-            yield Ground(kafka, server.cluster, kafka_proxy, postgres_proxy)
+            yield FaultServers(kafka, server.cluster, kafka_proxy, postgres_proxy)
 
 
 @pytest.fixture
-def broken(ground: Ground, tmp_path: Path) -> Iterator[PipelineUnderTest]:
+def broken(servers: FaultServers, tmp_path: Path) -> Iterator[PipelineUnderTest]:
     """A pipeline on servers that the test may break."""
-    ground.kafka_proxy.heal()
-    ground.postgres_proxy.heal()
-    bootstrap = recreate_topics(ground.kafka.bootstrap)
+    servers.kafka_proxy.heal()
+    servers.postgres_proxy.heal()
+    bootstrap = recreate_topics(servers.kafka.bootstrap)
     name = f"faults_{secrets.token_hex(4)}"
-    with psycopg.connect(ground.postgres.dsn, autocommit=True) as connection:
+    with psycopg.connect(servers.postgres.dsn, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
-    dsn = for_database(ground.postgres.dsn, name)
+    dsn = for_database(servers.postgres.dsn, name)
     _migrate(dsn)
     found = PipelineUnderTest(bootstrap, dsn, tmp_path, dict(SHORT_TIMEOUTS))
     try:
         yield found
     finally:
-        ground.kafka_proxy.heal()
-        ground.postgres_proxy.heal()
+        servers.kafka_proxy.heal()
+        servers.postgres_proxy.heal()
         found.stop()
 
 

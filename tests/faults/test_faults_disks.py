@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from attributary.local.kafka_jars import KafkaCluster
-    from tests.faults.conftest import Ground
+    from tests.faults.conftest import FaultServers
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.fault, pytest.mark.slow]
 
@@ -38,42 +38,42 @@ NO_SPACE = "No space left on device"
 
 
 @pytest.fixture
-def data_disk(ground: Ground, broken: PipelineUnderTest) -> Iterator[SmallDisk]:
+def data_disk(servers: FaultServers, broken: PipelineUnderTest) -> Iterator[SmallDisk]:
     """A small disk that the pipeline's database, its tables and indexes lie on."""
-    account = account_for(ground.postgres.data)
+    account = account_for(servers.postgres.data)
     name = f"small_{secrets.token_hex(4)}"
     with small_disk(80, (account.uid, account.gid) if account else None) as disk:
-        with psycopg.connect(ground.postgres.dsn, autocommit=True) as connection:
+        with psycopg.connect(servers.postgres.dsn, autocommit=True) as connection:
             connection.execute(f"CREATE TABLESPACE {name} LOCATION '{disk.path}'")
             connection.execute(f"CREATE DATABASE {name} TABLESPACE {name}")
-        broken.dsn = for_database(ground.postgres.dsn, name)
+        broken.dsn = for_database(servers.postgres.dsn, name)
         _migrate(broken.dsn)
         try:
             yield disk
         finally:
             disk.free()
             broken.stop()
-            with psycopg.connect(ground.postgres.dsn, autocommit=True) as connection:
+            with psycopg.connect(servers.postgres.dsn, autocommit=True) as connection:
                 connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
                 connection.execute(f"DROP TABLESPACE {name}")
 
 
 def test_postgres_has_no_room_for_data(
-    ground: Ground, broken: PipelineUnderTest, published: Publisher, data_disk: SmallDisk
+    servers: FaultServers, broken: PipelineUnderTest, published: Publisher, data_disk: SmallDisk
 ) -> None:
     publish(published, traffic(1_000, 120, seed=51))
     broken.environment["ATTRIBUTION_BATCH_SIZE"] = "20"
     broken.start(*STAGES)
     broken.wait_for_assignments()
     broken.wait_for(lambda: broken.events() > 100, "the load does not begin")
-    before = len(ground.postgres.child.log.read_bytes())
+    before = len(servers.postgres.child.log.read_bytes())
     data_disk.fill()
     # The stitcher has most of the load before it; whether the auditor needs a new page of its own is chance.
     broken.wait_for(lambda: broken.logged("stitcher", "DiskFull 53100"), "no ENOSPC")
     assigned = broken.logged("stitcher", '"assigned"')
     time.sleep(4.0)  # longer than the session: who does not poll is out of the group
     data_disk.free()
-    said = ground.postgres.child.log.read_bytes()[before:].decode(errors="replace")
+    said = servers.postgres.child.log.read_bytes()[before:].decode(errors="replace")
     fired("Postgres had no room for data", said.count(NO_SPACE))
     publish(published, traffic(200, 20, seed=52))
     broken.check(published.acknowledged)

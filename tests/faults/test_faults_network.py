@@ -15,7 +15,7 @@ from tests.fixtures.pipeline import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.faults.conftest import Ground
+    from tests.faults.conftest import FaultServers
     from tests.faults.proxy import Proxy
     from tests.fixtures.pipeline import PipelineUnderTest, Publisher
 
@@ -26,9 +26,9 @@ END_TXN = 26
 
 
 @pytest.fixture
-def behind_proxies(ground: Ground, broken: PipelineUnderTest, published: Publisher) -> PipelineUnderTest:
+def behind_proxies(servers: FaultServers, broken: PipelineUnderTest, published: Publisher) -> PipelineUnderTest:
     """Stages in the middle of a load, with a proxy before each server."""
-    broken.environment |= {**ground.proxied_kafka, **ground.proxied_postgres(broken.dsn)}
+    broken.environment |= {**servers.proxied_kafka, **servers.proxied_postgres(broken.dsn)}
     broken.environment["ATTRIBUTION_BATCH_SIZE"] = "20"
     publish(published, traffic(1_000, 120, seed=31))
     broken.start(*STAGES)
@@ -37,8 +37,8 @@ def behind_proxies(ground: Ground, broken: PipelineUnderTest, published: Publish
     return broken
 
 
-def proxy_of(ground: Ground, server: str) -> Proxy:
-    return {"Kafka": ground.kafka_proxy, "Postgres": ground.postgres_proxy}[server]
+def proxy_of(servers: FaultServers, server: str) -> Proxy:
+    return {"Kafka": servers.kafka_proxy, "Postgres": servers.postgres_proxy}[server]
 
 
 def ends_a_transaction(data: bytes) -> bool:
@@ -62,9 +62,9 @@ SERVERS = pytest.mark.parametrize("server", ["Kafka", "Postgres"])
 
 @SERVERS
 def test_the_network_is_cut(
-    ground: Ground, behind_proxies: PipelineUnderTest, published: Publisher, server: str
+    servers: FaultServers, behind_proxies: PipelineUnderTest, published: Publisher, server: str
 ) -> None:
-    proxy = proxy_of(ground, server)
+    proxy = proxy_of(servers, server)
     before = proxy.cut_connections
     proxy.cut()
     time.sleep(3.0)
@@ -78,9 +78,9 @@ def test_the_network_is_cut(
 @SERVERS
 @pytest.mark.parametrize("way", ["to", "from"])
 def test_the_network_loses_what_goes_one_way(
-    ground: Ground, behind_proxies: PipelineUnderTest, published: Publisher, server: str, way: str
+    servers: FaultServers, behind_proxies: PipelineUnderTest, published: Publisher, server: str, way: str
 ) -> None:
-    proxy = proxy_of(ground, server)
+    proxy = proxy_of(servers, server)
     before = proxy.held_chunks, proxy.held_answers
     proxy.hold() if way == "to" else proxy.hold_answers()
     time.sleep(5.0)  # longer than the session: the group gives the partitions away
@@ -94,9 +94,9 @@ def test_the_network_loses_what_goes_one_way(
 
 @SERVERS
 def test_everything_takes_ten_seconds(
-    ground: Ground, behind_proxies: PipelineUnderTest, published: Publisher, server: str
+    servers: FaultServers, behind_proxies: PipelineUnderTest, published: Publisher, server: str
 ) -> None:
-    proxy = proxy_of(ground, server)
+    proxy = proxy_of(servers, server)
     before = proxy.delayed_chunks, proxy.delayed_answers
     proxy.delay(10.0)
     time.sleep(12.0)
@@ -109,9 +109,9 @@ def test_everything_takes_ten_seconds(
 
 @pytest.mark.parametrize("stage", ["stitcher", "attributor"])
 def test_the_end_of_a_transaction_arrives_after_its_sender_was_replaced(
-    ground: Ground, behind_proxies: PipelineUnderTest, published: Publisher, stage: str
+    servers: FaultServers, behind_proxies: PipelineUnderTest, published: Publisher, stage: str
 ) -> None:
-    proxy = ground.kafka_proxy
+    proxy = servers.kafka_proxy
     others = [name for name in STAGES if name != stage]
     for name in others:  # whose transactions must not be the one that is kept
         behind_proxies.kill(name)
@@ -134,13 +134,13 @@ def test_the_end_of_a_transaction_arrives_after_its_sender_was_replaced(
 
 @pytest.mark.parametrize(("server", "matches"), [("Kafka", ends_a_transaction), ("Postgres", commits)])
 def test_the_end_of_a_transaction_arrives_after_its_connection_broke(
-    ground: Ground,
+    servers: FaultServers,
     behind_proxies: PipelineUnderTest,
     published: Publisher,
     server: str,
     matches: Callable[[bytes], bool],
 ) -> None:
-    proxy = proxy_of(ground, server)
+    proxy = proxy_of(servers, server)
     before = proxy.stopped_chunks, proxy.late_answers
     proxy.stop_next(matches)
     behind_proxies.wait_for(lambda: proxy.stopped_chunks > before[0], "no transaction ends")

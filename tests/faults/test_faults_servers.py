@@ -18,7 +18,7 @@ from tests.fixtures.pipeline import UNOBSERVED
 from tests.observed_state import read_dead_letters
 
 if TYPE_CHECKING:
-    from tests.faults.conftest import Ground
+    from tests.faults.conftest import FaultServers
     from tests.fixtures.pipeline import PipelineUnderTest, Publisher
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.fault, pytest.mark.slow]
@@ -43,15 +43,15 @@ def logged(pipeline: PipelineUnderTest, *texts: str) -> bool:
 
 @pytest.mark.parametrize("how", ["hard", "clean"])
 def test_the_broker_goes_away_and_comes_back(
-    ground: Ground, broken: PipelineUnderTest, published: Publisher, how: str
+    servers: FaultServers, broken: PipelineUnderTest, published: Publisher, how: str
 ) -> None:
     under_load(broken, published, 21)
-    node = ground.kafka.nodes[0]
+    node = servers.kafka.nodes[0]
     before = node.child.pid
     node.kill() if how == "hard" else node.stop()
     assert not node.running
     time.sleep(2.0)
-    ground.kafka.restart(node)
+    servers.kafka.restart(node)
     assert node.child.pid != before
     fired(f"broker restarted ({how})")
     publish(published, traffic(200, 20, seed=22))
@@ -62,15 +62,15 @@ def test_the_broker_goes_away_and_comes_back(
 
 @pytest.mark.parametrize("how", ["crash", "fast shutdown"])
 def test_postgres_goes_away_and_comes_back(
-    ground: Ground, broken: PipelineUnderTest, published: Publisher, how: str
+    servers: FaultServers, broken: PipelineUnderTest, published: Publisher, how: str
 ) -> None:
     under_load(broken, published, 23)
-    before = ground.postgres.child.pid
+    before = servers.postgres.child.pid
     if how == "crash":
-        ground.postgres.kill()
+        servers.postgres.kill()
         time.sleep(1.5)
-    ground.postgres.restart()
-    assert ground.postgres.child.pid != before
+    servers.postgres.restart()
+    assert servers.postgres.child.pid != before
     fired(f"Postgres restarted ({how})")
     publish(published, traffic(200, 20, seed=24))
     broken.check(published.acknowledged)
@@ -79,11 +79,11 @@ def test_postgres_goes_away_and_comes_back(
 
 
 def test_connections_are_killed_in_the_middle_of_everything(
-    ground: Ground, broken: PipelineUnderTest, published: Publisher
+    servers: FaultServers, broken: PipelineUnderTest, published: Publisher
 ) -> None:
     under_load(broken, published, 25)
     killed = 0
-    with psycopg.connect(ground.postgres.dsn, autocommit=True) as connection:
+    with psycopg.connect(servers.postgres.dsn, autocommit=True) as connection:
         deadline = time.monotonic() + 60
         while killed < 12 and time.monotonic() < deadline:
             row = connection.execute(
@@ -100,7 +100,7 @@ def test_connections_are_killed_in_the_middle_of_everything(
 
 @pytest.mark.parametrize("stage", ["stitcher", "auditor"])
 def test_a_connection_is_killed_in_the_middle_of_commit(
-    ground: Ground, broken: PipelineUnderTest, published: Publisher, stage: str
+    servers: FaultServers, broken: PipelineUnderTest, published: Publisher, stage: str
 ) -> None:
     under_load(broken, published, 28)
     # Alone: another stage that waits in its COMMIT first would hold rows that this one has to wait for.
@@ -110,7 +110,7 @@ def test_a_connection_is_killed_in_the_middle_of_commit(
         broken.wait_for(lambda: broken.query(UNOBSERVED) > 10, "nothing is owed")
     for other in others:
         broken.stages.pop(other).stop(30.0)
-    with psycopg.connect(ground.postgres.dsn, autocommit=True) as connection:
+    with psycopg.connect(servers.postgres.dsn, autocommit=True) as connection:
         # A COMMIT that waits for a replica that does not exist is in its middle for as long as we like: it is in the
         # WAL, and nobody has been told.
         connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")

@@ -22,7 +22,7 @@ from tests.faults.fault_assertions import fired
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.faults.conftest import Ground
+    from tests.faults.conftest import FaultServers
     from tests.fixtures.pipeline import PipelineUnderTest, Publisher
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "30"))
@@ -66,8 +66,8 @@ class _Load(threading.Thread):
 class _Faults:
     """What may happen; every method returns only when the fault has fired."""
 
-    def __init__(self, ground: Ground, broken: PipelineUnderTest, draw: random.Random) -> None:
-        self._ground, self._broken, self._draw = ground, broken, draw
+    def __init__(self, servers: FaultServers, broken: PipelineUnderTest, draw: random.Random) -> None:
+        self._ground, self._broken, self._draw = servers, broken, draw
 
     def kill_a_stage(self) -> None:
         name = self._draw.choice(STAGES)
@@ -150,13 +150,13 @@ class _Faults:
 @pytest.mark.once
 @pytest.mark.timeout(int(SECONDS) + 900)
 def test_soak(
-    ground: Ground, broken: PipelineUnderTest, published: Publisher, capsys: pytest.CaptureFixture[str]
+    servers: FaultServers, broken: PipelineUnderTest, published: Publisher, capsys: pytest.CaptureFixture[str]
 ) -> None:
     draw = random.Random(SEED)
-    faults = _Faults(ground, broken, draw).all()
+    faults = _Faults(servers, broken, draw).all()
     times: Counter[str] = Counter()
     broken.environment["SWEEP_REPAIR_AFTER_SECONDS"] = "10"
-    broken.environment |= {**ground.proxied_kafka, **ground.proxied_postgres(broken.dsn)}
+    broken.environment |= {**servers.proxied_kafka, **servers.proxied_postgres(broken.dsn)}
     broken.start(*STAGES)
     broken.wait_for_assignments()
     load = _Load(published)
