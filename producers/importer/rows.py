@@ -21,13 +21,22 @@ from typing import IO, Any, BinaryIO, Literal, NamedTuple, Self, cast
 
 from .avro_container import AvroContainer, AvroError
 from .header import delimiter_of, read_above
-from .signatures import AVRO, HEAD_BYTES, binary_kind, encoding_of_mark, looks_binary
+from .signatures import AVRO, HEAD_BYTES, binary_kind, encoding_of_mark, looks_binary, other_text
 
 Format = Literal["csv", "tsv", "jsonl", "avro"]
 
 FORMATS: Mapping[str, Format] = {
     ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".avro": "avro",
 }  # fmt: skip
+_WORKBOOK = "save the table as CSV in UTF-8"
+_HINTS = {
+    **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods", ".numbers", ".pdf"), _WORKBOOK),
+    ".json": "write one object a line and name it .jsonl (jq -c '.[]' takes an array apart)",
+    **dict.fromkeys(
+        (".parquet", ".pq", ".orc"), "write it as CSV, JSON lines or Avro; Parquet is read by analyze only"
+    ),
+    **dict.fromkeys((".zip", ".zst", ".bz2", ".xz", ".7z"), "unpack it first; only .gz is read as it is"),
+}
 MOST_CHARACTERS = 1 << 20
 """Longest cell of CSV and longest line of JSON; a longer one is refused, not read into memory by parts."""
 
@@ -60,9 +69,8 @@ def format_of(path: Path) -> Format:
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
     if suffixes and suffixes[-1] in FORMATS:
         return FORMATS[suffixes[-1]]
-    raise FileError(
-        f"{path.name}: the ending says no format; expected one of {', '.join(FORMATS)} (or name the format)"
-    )
+    hint = _HINTS.get(suffixes[-1] if suffixes else "", "name the format (--format)")
+    raise FileError(f"{path.name}: the ending says no format; expected one of {', '.join(FORMATS)}: {hint}")
 
 
 class SourceFile:
@@ -147,7 +155,7 @@ class SourceFile:
                 raise FileError(f"{self._name}: the file is {binary_kind(head) or 'not an Avro container file'}")
             return self._open_avro()
         marked = encoding_of_mark(head)
-        if kind := binary_kind(head):
+        if kind := binary_kind(head) or other_text(head, self.format):
             raise FileError(f"{self._name}: the file is {kind}")
         if self._encoding is None:
             if marked is None and (kind := looks_binary(head)):

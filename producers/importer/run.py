@@ -137,6 +137,7 @@ class FileImport:
         self._on_progress = on_progress
         self.order_column = mapper.order_column
         self.has_header = mapper.has_header
+        self.is_cut = False  # ended at the limit
         self._last_order: Any = None
 
     def run(self, rows: Iterator[Row], *, skip: int = 0, limit: int | None = None) -> Progress:
@@ -156,6 +157,7 @@ class FileImport:
         checked = 0
         for order in self._mapper.orders(rows):
             if limit is not None and progress.rows + len(order.rows) > limit:
+                self.is_cut = True
                 break
             self._import(order)
             if self._on_progress is not None:

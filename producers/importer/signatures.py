@@ -47,6 +47,21 @@ def binary_kind(head: bytes) -> str | None:
     return found
 
 
+def other_text(head: bytes, file_format: str) -> str | None:
+    """Return what a text is when it is not of the format that its name says; None where it may be.
+
+    Args:
+        head: its first ``HEAD_BYTES``.
+        file_format: csv, tsv or jsonl.
+    """
+    first = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    if first == b"[" and file_format == "jsonl":
+        return "one JSON array; write one object a line: jq -c '.[]'"
+    if first == b"{" and file_format != "jsonl":
+        return "JSON; name it .jsonl, with one object a line (or --format jsonl)"
+    return None
+
+
 def encoding_of_mark(head: bytes) -> str | None:
     """Return the encoding that a byte order mark names: utf-16 or utf-32; None without one."""
     if head.startswith(_UTF_32):

@@ -156,6 +156,31 @@ def test_a_header_alone_and_no_line_at_all_are_said(tmp_path: Path) -> None:
     assert (result.exit_code, "orders.jsonl has no rows" in result.stderr) == (0, True)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "hint"),
+    [
+        ("a.jsonl", '[\n{"user_id": "u1"}\n]\n', "the file is one JSON array; write one object a line"),
+        ("a.csv", '\ufeff{"user_id": "u1"}\n', "the file is JSON; name it .jsonl"),
+        ("a.xlsx", "x", "save the table as CSV in UTF-8"),
+        ("a.json", "[]", "name it .jsonl"),
+        ("a.parquet", "x", "Parquet is read by analyze only"),
+        ("a.csv.zip", "x", "unpack it first"),
+        ("a.dat", "x", "name the format (--format)"),
+    ],
+)
+def test_files_of_another_form_are_named_with_the_cure(tmp_path: Path, name: str, content: str, hint: str) -> None:
+    result = produce(tmp_path / name, content)
+    assert (result.exit_code, hint in result.stderr) == (2, True), result.stderr
+
+
+def test_limits_and_skips_that_leave_nothing_are_said(tmp_path: Path) -> None:
+    text = "n," + GOOD.replace("\n", "\n1,") + f"u1,{NOON},5\n"
+    result = produce(tmp_path / "orders.csv", text, "--group-by", "n", "--limit", "1")
+    assert "the first order of orders.csv has more rows than --limit" in result.stderr
+    result = produce(tmp_path / "orders.csv", GOOD, "--skip", "7")
+    assert "has no rows behind the 7 that --skip leaves out" in result.stderr
+
+
 def test_s26_a_header_of_many_columns_does_not_fill_the_terminal(tmp_path: Path) -> None:
     names = ",".join(f"c{number}" for number in range(1_500))
     result = produce(tmp_path / "orders.csv", f"user_id,occurred_at,value,{names}\n")

@@ -56,7 +56,11 @@ def _advice(job: FileImport, file: Path) -> Iterator[str]:
     progress = job.progress
     if any(reason.field == "tenant_id" for reason, _ in job.reasons.most_common()):
         yield "rows without a tenant: name it with --tenant NAME"
-    if not progress.rows:
+    if not progress.rows and job.is_cut:
+        yield f"the first order of {safe(file.name)} has more rows than --limit"
+    elif not progress.rows and progress.resume_at:
+        yield f"{safe(file.name)} has no rows behind the {progress.resume_at:,} that --skip leaves out"
+    elif not progress.rows:
         yield f"{safe(file.name)} has no rows{' below its header' if job.has_header else ''}"
     if job.repeats.forgotten:
         yield f"only the last {job.repeats.most:,} ids of the file were compared for repeats"

@@ -211,8 +211,12 @@ def _progress(source: SourceFile, name: str) -> Iterator[Callable[[Progress], No
     with bars.Progress(*columns, console=console) as bar:
         task = bar.add_task(name, total=source.size, rows="")
 
+        shown = 0
+
         def show(progress: Progress) -> None:
-            if progress.rows % _PROGRESS_ROWS == 0:
+            nonlocal shown
+            if progress.rows - shown >= _PROGRESS_ROWS:  # an order may have several rows
+                shown = progress.rows
                 text = f"{progress.rows:,} rows, {progress.rejected:,} rejected"
                 bar.update(task, completed=source.position(), rows=text)
 
