@@ -19,6 +19,12 @@ def up(process: str, values: str, job: str = "attributary") -> tuple[str, str]:
     return f'up{{job="{job}", process="{process}"}}', values
 
 
+def hooks(outcome: str) -> str:
+    """Name of the series of a shop's deliveries."""
+    labels = f'process="collector", provider="shopify", source="shop", outcome="{outcome}"'
+    return f"attribution_collector_webhook_deliveries_total{{{labels}}}"
+
+
 # What stops, alert, minutes until it must fire, series.
 ROWS: list[tuple[str, str, int, list[tuple[str, str]]]] = [
     *(
@@ -97,6 +103,9 @@ ROWS: list[tuple[str, str, int, list[tuple[str, str]]]] = [
     ("a client sends what breaks rules", "AttributaryCollectorRejects", 20,
      [('attribution_collector_records_total{process="collector", kind="touchpoint", outcome="accepted"}', "0+10x40"),
       ('attribution_collector_records_total{process="collector", kind="unknown", outcome="rejected"}', "0+10x40")]),
+    ("a shop's deliveries fit no record", "AttributaryWebhookUnmapped", 5, [(hooks("unmapped"), "0 0 1x40")]),
+    ("a webhook's secret was changed", "AttributaryWebhookRefused", 25,
+     [(hooks("refused"), "0+1x40"), (hooks("accepted"), "7x40")]),
     ("Postgres is away", "AttributaryPaused", 7, [('attribution_paused{stage="auditor"}', "1x40")]),
 ]  # fmt: skip
 
@@ -129,6 +138,8 @@ HEALTHY = [
     ('attribution_collector_keys_stale{process="collector"}', "0x90"),
     ('attribution_collector_records_total{process="collector", kind="touchpoint", outcome="accepted"}', "0+100x90"),
     ('attribution_collector_records_total{process="collector", kind="unknown", outcome="rejected"}', "0+3x90"),
+    (hooks("accepted"), "0+5x90"), (hooks("refused"), "0+1x90"), (hooks("ignored"), "0+5x90"),
+    (hooks("unmapped"), "0x90"),
 ]  # fmt: skip
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from attributary.producers.collector.app import Collector
 
 ENDPOINTS = ("/webhooks/",)
+_OUTCOMES = ("accepted", "spooled", "retry", "ignored", "unmapped", "refused")
 _LONGEST_WAIT_SECONDS = 3.0  # Shopify gives up after 5
 
 logger = logging.getLogger("attributary.collector")
@@ -72,6 +73,9 @@ class WebhookEdge:
         self._receivers = {receiver.source.path_id: receiver for receiver in receivers}
         folder = collector.config.webhooks_unmapped
         self._letters = None if folder is None else UnmappedFolder(folder)
+        for receiver in receivers:  # from zero on, so that the first one is an increase
+            for outcome in _OUTCOMES:
+                metrics.webhook_deliveries.labels(receiver.source.provider, receiver.source.name, outcome)
 
     async def deliver(self, request: Request) -> Response:
         """Take one delivery."""

@@ -157,9 +157,9 @@ class CollectSettings(Settings):
     )
     script_name: str = Field(
         default="attributary.js",
-        pattern=r"^([A-Za-z0-9_-]{1,60}\.js)?$",
+        pattern=r"^([A-Za-z0-9_-]{1,60}\.js|off)$",
         alias="COLLECT_SCRIPT_NAME",
-        description="Name of the page script below COLLECT_PREFIX; empty: it is not served.",
+        description="Name of the page script below COLLECT_PREFIX, such as shop.js; off: it is not served.",
     )
     drain_seconds: float = Field(
         default=3.0,
@@ -210,7 +210,7 @@ class CollectSettings(Settings):
             cookie_name=self.cookie,
             webhooks_file=self.webhooks_file,
             webhooks_unmapped=self.webhooks_unmapped,
-            script_name=self.script_name,
+            script_name="" if self.script_name == "off" else self.script_name,
         )
 
     def options(self) -> ServerOptions:
