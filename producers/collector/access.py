@@ -20,6 +20,7 @@ from attributary.producers.collector.answers import Refusal
 from attributary.producers.collector.config import CollectorConfig
 from attributary.producers.collector.keys import Key, KeyRing
 from attributary.producers.collector.rate_limit import TokenBuckets
+from attributary.producers.collector.visits import address_of
 
 QUERY_NAME = "k"
 _REALM = {"WWW-Authenticate": 'Bearer realm="attributary"'}
@@ -35,6 +36,7 @@ class Access:
 
     def __init__(self, keys: KeyRing, config: CollectorConfig) -> None:
         self.keys = keys
+        self._config = config
         self._by_key = TokenBuckets(config.requests_per_second)
         self._by_address = TokenBuckets(config.requests_per_second_ip)
 
@@ -43,13 +45,31 @@ class Access:
 
         Args:
             request: the request; only line and headers are read.
-            scope: what the key must allow: event or conversion.
-            address: the client's address.
+            scope: what the key must allow: event, conversion, read or jobs.
+            address: the client's address; not looked at for a secret key.
         """
+        key = self._allowed(request, scope)
+        self._limit(key, address)
+        return key
+
+    def admit(self, request: Request, scope: str) -> tuple[Key, Address | None]:
+        """Return the key of a request as ``authorize`` does, and the client's address.
+
+        The address is None for a secret key: a server's own says nothing about a visitor.
+        """
+        key = self._allowed(request, scope)
+        address = None if key.is_secret else address_of(request, self._config)
+        self._limit(key, address)
+        return key, address
+
+    def _allowed(self, request: Request, scope: str) -> Key:
         key = self._key(request)
         self._check_origin(request, key)
         if scope not in key.scopes:
             raise refused(403, "key", f"The key does not have the scope {scope}.")
+        return key
+
+    def _limit(self, key: Key, address: Address | None) -> None:
         now = time.monotonic()
         wait = self._by_key.take(key.key_id, now, key.requests_per_second)
         if not wait and not key.is_secret:
@@ -57,7 +77,6 @@ class Access:
         if wait:
             seconds = max(1, math.ceil(wait))
             raise refused(429, "rate", "Too many requests with this key or address.", {"Retry-After": str(seconds)})
-        return key
 
     def _key(self, request: Request) -> Key:
         in_header = _token_of_header(request.headers.get("authorization", ""))

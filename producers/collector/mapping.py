@@ -205,7 +205,7 @@ class RecordMapper:
         if landing.is_internal and body.channel is None:
             raise NoEvent(event_id)
         try:
-            touch = touchpoint_from_landing(landing, occurred_at=occurred_at, click_ids=click_ids)
+            touch = touchpoint_from_landing(landing, occurred_at=occurred_at, click_ids=click_ids, event_id=event_id)
         except InvalidRecord as error:
             raise Rejected(error.field, error.rule, event_id) from None
         found = {name: getattr(touch, name) for name in (*UTM_FIELDS, "campaign_id", "is_bot")}

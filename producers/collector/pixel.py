@@ -26,7 +26,7 @@ from attributary.producers.collector.access import QUERY_NAME
 from attributary.producers.collector.answers import SECURITY_HEADERS, Refusal
 from attributary.producers.collector.mapping import NoEvent, RecordMapper
 from attributary.producers.collector.payloads import Rejected, TouchpointBody
-from attributary.producers.collector.visits import address_of, visit_of
+from attributary.producers.collector.visits import visit_of
 from attributary.producers.records import new_event_id
 from attributary.producers.sites import ascii_host
 
@@ -92,9 +92,8 @@ class Pixel:
             metrics.unseen.labels("prefetch").inc()
             return
         collector = self._collector
-        address = address_of(request, collector.config)
         try:
-            key = collector.access.authorize(request, "event", address)
+            key, address = collector.access.admit(request, "event")
             visit = visit_of(request, key, address, collector.config)
             fields: dict[str, Any] = {"event_id": new_event_id(), "occurred_at": visit.now_micros, **named}
             body = TouchpointBody(**fields)

@@ -19,7 +19,7 @@ from attributary.producers.collector.body import read_body
 from attributary.producers.collector.intake import RecordAnswer, Submission
 from attributary.producers.collector.mapping import NoEvent, RecordMapper, clock_skew
 from attributary.producers.collector.payloads import Batch, Rejected, kind_of, split
-from attributary.producers.collector.visits import Visit, address_of, cookie_header, is_first_party, visit_of
+from attributary.producers.collector.visits import Visit, cookie_header, is_first_party, visit_of
 
 if TYPE_CHECKING:
     from attributary.producers.collector.app import Collector
@@ -50,8 +50,7 @@ class Tracking:
         self, request: Request, scope: str, map_record: Callable[[RecordMapper, bytes], Submission]
     ) -> Response:
         collector, config = self._collector, self._collector.config
-        address = address_of(request, config)
-        key = collector.access.authorize(request, scope, address)
+        key, address = collector.access.admit(request, scope)
         _check_media_type(request)
         try:
             body = await read_body(request, config.max_body_secret if key.is_secret else config.max_body)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from attributary.local.broker import Broker
 from attributary.producers.collector.crash_points import POINTS
+from attributary.producers.collector.intake import TOO_LARGE
+from attributary.schemas.topics import TOUCHPOINTS
 from tests.faults.fault_assertions import fired
-from tests.fixtures.collector import wait_until
+from tests.fixtures.collector import touch, wait_until
 from tests.fixtures.collector_process import (
     AWAY,
     CollectorProcess,
@@ -22,9 +26,11 @@ from tests.fixtures.collector_process import (
     in_spool,
     segments,
 )
+from tests.fixtures.topics import recreate_topics
 
 pytestmark = [pytest.mark.kafka, pytest.mark.fault, pytest.mark.slow]
 
+NOON_MICROS = 1_790_000_000_000_000
 WITH_THE_LOG = ("collector_sent", "collector_acknowledged")
 IN_THE_SPOOL = ("collector_spool_written", "collector_spool_synced")
 IN_THE_DRAIN = ("collector_drain_acknowledged", "collector_adopt_moved")
@@ -222,3 +228,50 @@ def test_a_second_signal_ends_at_once_and_what_was_acknowledged_is_kept(kafka_to
     with collector_process(tmp_path, kafka_topics):
         wait_until_drained(tmp_path)
     assert acknowledged == check_kept(acknowledged, kafka_topics, tmp_path, "twice").keys()
+
+
+def test_a_record_larger_than_the_log_takes_is_named_and_a_missing_topic_is_an_outage(
+    kafka_topics: str, tmp_path: Path
+) -> None:
+    acknowledged: set[str] = set()
+    small = json.dumps({"message.max.bytes": 2_000, "delivery.timeout.ms": 4000, "log_level": 0})
+    with collector_process(tmp_path, kafka_topics, acknowledged=acknowledged, KAFKA_EXTRA=small) as collector:
+        large = touch(event_id="large-1", occurred_at=NOON_MICROS, properties={"text": "x" * 3_000})
+        answer = collector.answer([touch(event_id="large-2", occurred_at=NOON_MICROS), large])
+        assert answer["event_ids"] == ["large-2"]
+        assert answer["rejected"] == [{"index": 1, "event_id": "large-1", "field": "record", "rule": TOO_LARGE}]
+        assert not segments(tmp_path)  # it is not tried again and again
+
+    admin = AdminClient({"bootstrap.servers": kafka_topics, "log_level": 0})
+    for deletion in admin.delete_topics([TOUCHPOINTS], operation_timeout=20).values():
+        deletion.result(timeout=30)
+    try:
+        with collector_process(tmp_path, kafka_topics, acknowledged=acknowledged) as collector:
+            assert collector.post(["missing-1"]) == 202
+            assert in_spool(tmp_path).keys() == {"missing-1"}
+            fired("a topic is missing")
+            recreate_topics(kafka_topics)
+            wait_until_drained(tmp_path)
+    finally:
+        recreate_topics(kafka_topics)
+
+
+def test_a_log_slower_than_the_deadline_gets_the_same_bytes_twice_at_most(
+    kafka_topics: str, broker: Broker, tmp_path: Path
+) -> None:
+    if broker.cluster is None:
+        pytest.skip("a broker that is not ours cannot be suspended")
+    node = broker.cluster.nodes[0]
+    acknowledged: set[str] = set()
+    patient = json.dumps({"delivery.timeout.ms": 20_000, "log_level": 0})
+    with collector_process(
+        tmp_path, kafka_topics, acknowledged=acknowledged, COLLECT_ACK_SECONDS="0.5", KAFKA_EXTRA=patient
+    ) as collector:
+        assert collector.post(["slow-before"]) == 200
+        node.suspend()
+        threading.Timer(2.0, node.resume).start()
+        assert collector.post(["slow-1", "slow-2"]) == 202  # in flight, and in the spool
+        fired("a log that is slower than the deadline")
+        wait_until_drained(tmp_path)
+    log = check_kept(acknowledged, kafka_topics, tmp_path, "slow")
+    assert log.keys() == acknowledged

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from attributary.producers import MemoryTransport
 from tests.fixtures.collector import (
@@ -26,6 +28,7 @@ from tests.fixtures.collector import (
     wait_until,
 )
 
+FIXED = "2026-06-01T09:30:00.123456+02:00"
 ROBOT = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
 PAGE_HEADERS = {"Origin": PAGE, "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0"}
 
@@ -82,6 +85,37 @@ def test_a_repeated_request_gives_the_same_ids_and_bytes(collector: RunningColle
     split_up = [collector.post(each, headers={"Connection": "close"}).json["event_ids"][0] for each in batch]
     assert split_up == first.json["event_ids"]
     assert {message.value for message in collector.log.messages[4:]} == set(values)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@given(st.data())
+def test_any_split_into_batches_and_any_retries_give_the_same_ids_and_bytes(
+    shared: RunningCollector, data: st.DataObject
+) -> None:
+    landings = ["https://shop.example/?gclid=A%2Bb", "https://shop.example/?utm_source=news&utm_medium=email"]
+    records = [
+        {
+            "anonymous_id": f"a{number}",
+            "occurred_at": FIXED,
+            "landing_url": landings[number % 2],
+            "user_id": f"u{number}",
+        }
+        for number in range(8)
+    ]
+    shared.log.messages.clear()
+    expected = _ids_and_bytes(shared, [records])
+    order = data.draw(st.permutations(records))
+    cuts = sorted(data.draw(st.lists(st.integers(1, 7), max_size=4, unique=True)))
+    batches = [order[start:end] for start, end in zip([0, *cuts], [*cuts, 8], strict=True)]
+    retries = data.draw(st.lists(st.sampled_from(batches), max_size=3))
+    assert _ids_and_bytes(shared, [*batches, *retries]) == expected
+
+
+def _ids_and_bytes(collector: RunningCollector, batches: list[list[Any]]) -> set[tuple[Any, bytes]]:
+    collector.log.messages.clear()
+    for batch in batches:
+        assert collector.post(batch).status == 200
+    return {(dict(message.headers)["ce_id"], message.value) for message in collector.log.messages}
 
 
 def test_the_id_of_a_record_does_not_depend_on_the_time_of_sending(collector: RunningCollector) -> None:
