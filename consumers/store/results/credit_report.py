@@ -42,14 +42,14 @@ TIME_DIMENSIONS = ("day", "week", "month")
 DIMENSIONS = ("channel", "platform", "campaign", "source", "medium", *_OF_CONVERSION)
 
 # The version that was the newest at the moment; a version may move a conversion to another time, type or currency.
-_REPORTED = """
+REPORTED = """
 WITH reported AS MATERIALIZED (
     SELECT n.* FROM (
         SELECT DISTINCT conversion_id FROM attribution_results
         WHERE tenant_id = %(tenant)s AND converted_at_us >= %(from_us)s AND converted_at_us < %(to_us)s
     ) AS c CROSS JOIN LATERAL (
         SELECT r.conversion_id, r.conversion_type, r.currency, r.converted_at_us, r.net_value_micros, r.touchpoints,
-               r.models
+               r.models, r.is_final
         FROM attribution_results r
         WHERE r.tenant_id = %(tenant)s AND r.conversion_id = c.conversion_id AND r.computed_at_us <= %(as_of_us)s
         ORDER BY r.version DESC LIMIT 1
@@ -62,7 +62,7 @@ WITH reported AS MATERIALIZED (
 _SETTINGS = ("SET LOCAL work_mem = '64MB'", "SET LOCAL jit = off")  # a report sorts more than a stage's transaction
 _MODELS = """jsonb_to_recordset(r.models) AS m (
         model text, model_version text, credits jsonb, micros jsonb, unattributed_micros int8, fallback text)"""
-_TOTALS = f"""{_REPORTED}
+_TOTALS = f"""{REPORTED}
 SELECT currency, count(*), sum(net_value_micros)::int8 FROM reported GROUP BY 1 ORDER BY 2 DESC, 1
 """
 _CREDITS = """{reported}, parts AS (
@@ -95,7 +95,7 @@ SELECT r.currency, m.model, m.model_version, m.fallback, true, count(*), count(*
 FROM reported r CROSS JOIN LATERAL {models}
 WHERE m.model = ANY (%(models)s) GROUP BY r.currency, m.model, m.model_version, m.fallback, {places}
 """
-_KNOWN_MODELS = f"{_REPORTED} SELECT DISTINCT m.model FROM reported r CROSS JOIN LATERAL {_MODELS} ORDER BY 1"
+_KNOWN_MODELS = f"{REPORTED} SELECT DISTINCT m.model FROM reported r CROSS JOIN LATERAL {_MODELS} ORDER BY 1"
 _EXTENT = """
 SELECT conversion_type, currency, count(DISTINCT conversion_id), min(converted_at_us), max(converted_at_us)
 FROM attribution_results WHERE tenant_id = %s GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2
@@ -243,13 +243,13 @@ def _credits(by: Sequence[str]) -> str:
     if not is_by_touch(by):
         keys = ", ".join(f"{_OF_CONVERSION[name]} AS k{place}" for place, name in enumerate(by))
         places = ", ".join(str(10 + place) for place in range(len(by)))
-        return _CONVERSIONS.format(reported=_REPORTED, models=_MODELS, keys=keys, places=places)
+        return _CONVERSIONS.format(reported=REPORTED, models=_MODELS, keys=keys, places=places)
     touch = [f"{_OF_TOUCH.get(name) or _OF_CONVERSION[name]} AS k{place}" for place, name in enumerate(by)]
     nobody = f"'{UNATTRIBUTED}'"
     rest = [f"{_OF_CONVERSION.get(name, nobody)} AS k{place}" for place, name in enumerate(by)]
     names = ", ".join(f"k{place}" for place in range(len(by)))
     return _CREDITS.format(
-        reported=_REPORTED,
+        reported=REPORTED,
         models=_MODELS,
         touch_keys=", ".join(touch),
         rest_keys=", ".join(rest),

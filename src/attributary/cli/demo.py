@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    import psycopg
 
 
 def register(app: typer.Typer) -> None:
@@ -28,6 +31,7 @@ def _demo(
     Replays 30 days of two simulated shops with ten channels through the real code; events arrive twice, late and out
     of order. Trains the Markov and the Poisson model, then publishes the rest live. At its end it shows what each model
     credits beside what each channel truly caused, the latency, what was forwarded, and whether every promise held.
+    It leaves a page of the results in the folder: report.html.
     Exit code 1 if one did not. PathData, where it is on this machine, is replayed as a third tenant.
 
     Example: attributary demo --touchpoints 2000 --report figures.json
@@ -43,6 +47,7 @@ def _demo(
             kinds=None if broker is None else (broker,),
             folder=folder.resolve(),  # programs that it starts have working folders of their own
             report_file=report,
+            write_page=_write_page,
         )
     except (BrokerUnavailableError, ProcessFailedError, TimeoutError) as error:
         typer.echo(f"attributary demo: {error}", err=True)
@@ -50,3 +55,10 @@ def _demo(
     except NotOurFolderError as error:
         raise typer.BadParameter(str(error), param_hint="--folder") from None
     raise typer.Exit(code)
+
+
+def _write_page(connection: psycopg.Connection, tenant: str, file: Path) -> None:
+    """Write the page of a tenant's results, as `attributary report html` does."""
+    from attributary.cli.report import write_report
+
+    write_report(connection, tenant, "markov", file)

@@ -33,6 +33,7 @@ COMMANDS = (
     "verify",
     "rebuild",
     "results",
+    "report",
     "positions",
     "status",
     "people",

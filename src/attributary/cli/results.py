@@ -90,7 +90,7 @@ def _results(
     with database("attributary-results") as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         report = read_report(connection, query)
-        nothing = _checked(connection, query, {use.model for use in report.uses})
+        nothing = check_known(connection, query, {use.model for use in report.uses})
     if nothing:
         sys.stderr.write(f"{nothing}\n")
     if as_json or output == "json":
@@ -109,7 +109,7 @@ def _list(text: str, option: str) -> tuple[str, ...]:
     return names
 
 
-def _checked(connection: psycopg.Connection, query: ReportQuery, credited: set[str]) -> str:
+def check_known(connection: psycopg.Connection, query: ReportQuery, credited: set[str]) -> str:
     """Refuse what is not known of the tenant. Return what exists instead where nothing is to be shown, else nothing.
 
     Raises:

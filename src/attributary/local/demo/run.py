@@ -34,6 +34,7 @@ _MAX_WARM_UP = 1_000  # events, 5 s
 _DRAIN_SECONDS = 300.0
 _TRAINED = ("markov", "poisson")
 _MARKER = ".attributary-demo"
+_PAGE = "report.html"
 
 
 class NotOurFolderError(ValueError):
@@ -41,7 +42,13 @@ class NotOurFolderError(ValueError):
 
 
 def run_demo(
-    *, touchpoints: int, keep: bool, kinds: Sequence[str] | None, folder: Path, report_file: Path | None
+    *,
+    touchpoints: int,
+    keep: bool,
+    kinds: Sequence[str] | None,
+    folder: Path,
+    report_file: Path | None,
+    write_page: Callable[[psycopg.Connection, str, Path], None],
 ) -> int:
     """Run the demo.
 
@@ -51,6 +58,7 @@ def run_demo(
         kinds: brokers that are acceptable, best first; all when None.
         folder: for data and logs; emptied first if a demo made it.
         report_file: where to write the figures as JSON.
+        write_page: writes the report page of a tenant to a file.
 
     Returns:
         0 when every promise held, 1 when one did not.
@@ -79,6 +87,7 @@ def run_demo(
         watcher.stop()
         with connect(found.dsn, application_name="attributary-demo", autocommit=True) as connection:
             held = _show(console, connection, found, traffic, published, watcher, http_rows, report_file)
+            write_page(connection, SHOPS[0], folder / _PAGE)
         console.print(f"took {time.monotonic() - started:.0f} s")
         _next_steps(console, found, folder, keep=keep)
         if keep:
@@ -227,6 +236,8 @@ def _next_steps(console: Console, found: DemoEnvironment, folder: Path, *, keep:
         ("docs/how-to/publish.md", "publish events from a service"),
         ("docs/how-to/subscribe.md", "read results from a service"),
     )
+    console.print(f"\nThe results of {SHOPS[0]} as a page, open it in a browser:", highlight=False)
+    console.print(f"  {folder / _PAGE}", highlight=False, soft_wrap=True)
     console.print("\nWhere to look next:")
     for what, why in steps:
         console.print(f"  {what:<26}{why}", highlight=False)

@@ -1,0 +1,116 @@
+"""`attributary report html`: one file that a browser shows without a network, for people who do not use a shell."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from attributary.cli import exits
+from attributary.cli.tenant_option import Tenant
+from attributary.cli.times import SINCE_HELP, UNTIL_HELP, period_options, time_option
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from attributary.cli.report_facts import PageFacts
+    from attributary.consumers.store.results.credit_report import ReportQuery
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group `report`."""
+    group = typer.Typer(no_args_is_help=True, help="Reports for people who do not use a shell.")
+    group.command("html")(_html)
+    group.callback()(lambda: None)
+    app.add_typer(group, name="report")
+
+
+def _html(
+    *,
+    tenant: Tenant = "",
+    out: Annotated[Path, typer.Option("--out", help="File to write; an older one is replaced.")] = Path("report.html"),
+    model: Annotated[str, typer.Option(help="Model of the bars and campaigns. All models stand beside it.")] = "linear",
+    since: Annotated[str, typer.Option("--from", help=f"Conversions. {SINCE_HELP}")] = "beginning",
+    until: Annotated[str, typer.Option("--to", help=f"Conversions. {UNTIL_HELP}")] = "end",
+    currency: Annotated[
+        str | None, typer.Option(help="Conversions in this currency. Default: the most common one.")
+    ] = None,
+    changed_since: Annotated[
+        str, typer.Option("--changed-since", help="Show what changed since then, and why: 7d, 2026-11-01, ...")
+    ] = "7d",
+) -> None:
+    """Write one self-contained HTML file: channels by model, days, campaigns, paths, changes, data quality.
+
+    Nothing is loaded from a network, and there is no script in it: it can be mailed, printed and kept. Every chart has
+    a sentence and a table. Needs DATABASE_URL.
+
+    Example: attributary report html --tenant acme --from 30d --out report.html
+    """
+    from attributary.cli.outcome import database
+    from attributary.cli.report_page import page_text
+    from attributary.consumers.store.results.credit_report import ReportQuery
+
+    moment = time_option(changed_since, "--changed-since")
+    query = ReportQuery(tenant, (model,), ("channel",), period_options(since, until), time.time_ns() // 1_000, currency)
+    with database("attributary-report") as connection:
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        facts = _facts(connection, query, model, moment)
+    text = page_text(facts)
+    try:
+        write_whole(out, text)
+    except OSError as error:
+        sys.stderr.write(f"attributary: {out} cannot be written: {error.strerror}; name another file with --out\n")
+        raise typer.Exit(exits.OUTPUT) from None
+    print(f"{out}: {len(text.encode()) / 1_000:,.0f} kB, open it in a browser")
+
+
+def write_report(connection: psycopg.Connection, tenant: str, model: str, out: Path) -> None:
+    """Write the page about all conversions of a tenant, and what changed within a week; nothing where there is none.
+
+    Args:
+        connection: outside of a transaction.
+        tenant: the tenant.
+        model: of the bars.
+        out: the file.
+    """
+    from attributary.attribution_core.domain.time_grammar import BEGINNING, END
+    from attributary.cli.report_facts import read_facts
+    from attributary.cli.report_page import page_text
+    from attributary.consumers.store.results.credit_report import ReportQuery
+
+    now = time.time_ns() // 1_000
+    query = ReportQuery(tenant, (model,), ("channel",), (BEGINNING, END), now)
+    with connection.transaction():
+        facts = read_facts(connection, query, model, now - 7 * 86_400_000_000)
+    if facts is not None:
+        write_whole(out, page_text(facts))
+
+
+def _facts(connection: psycopg.Connection, query: ReportQuery, model: str, moment: int) -> PageFacts:
+    from attributary.cli.report_facts import read_facts
+    from attributary.cli.results import check_known
+
+    facts = read_facts(connection, query, model, moment)
+    nothing = check_known(connection, query, {use.model for use in facts.report.uses} if facts else set())
+    if facts is None or nothing:
+        sys.stderr.write(f"attributary: {nothing or 'there is nothing to show'}; no file was written\n")
+        raise typer.Exit(exits.FAILED)
+    return facts
+
+
+def write_whole(out: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+        Path(name).chmod(0o644)
+        Path(name).replace(out)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,334 @@
+"""The report page: one HTML file without a script, a font, a picture or an address to load.
+
+Invariants: the Content-Security-Policy in the file allows nothing but its own style; the rows of every chart and table,
+`(other)` and `(unattributed)` among them, add up to the total on top; a sentence that ranks stands only where the
+intervals and all models agree.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from attributary.attribution_core.domain.time_grammar import BEGINNING, END
+from attributary.cli.fallback_notes import fallback_cause
+from attributary.cli.report_charts import Bar, bars, columns, section, table, text
+from attributary.cli.report_facts import PageFacts
+from attributary.cli.report_style import STYLE
+from attributary.cli.tables import amount, money, plural
+from attributary.consumers.store.results.credit_report import UNATTRIBUTED, CreditRow
+
+_SHOWN = 12
+_STEPS = 6
+_OTHER = "(other)"
+_REASONS = {
+    "new": "new conversions",
+    "late_touchpoint": "late touchpoints",
+    "identity": "identity links",
+    "restated": "restated values",
+    "refund": "refunds and cancellations",
+    "final": "closed by the lateness policy",
+    "model_refit": "attributed again by other models or another policy",
+    "repair": "repairs",
+}
+
+
+def page_text(facts: PageFacts) -> str:
+    """Return the page."""
+    title = f"Attribution of {facts.query.tenant_id}"
+    body = "".join(
+        [
+            _head(facts),
+            _channels(facts),
+            _days(facts),
+            _campaigns(facts),
+            _paths(facts),
+            _changes(facts),
+            _quality(facts),
+        ]
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="robots" content="noindex">'
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body><main>"
+        f"<h1>{html.escape(title)}</h1>{body}{_FOOT}</main></body></html>\n"
+    )
+
+
+def _head(facts: PageFacts) -> str:
+    start, end = facts.query.period_us
+    first, last = (facts.days[0].day, facts.days[-1].day) if facts.days else ("", "")
+    period = f"{_moment(start) if start != BEGINNING else first} to {_moment(end) if end != END else last}"
+    rest = sum(row.conversions for row in facts.report.rows if row.model == facts.model and not row.is_touch)
+    cards = [
+        ("conversions", f"{facts.total.conversions:,}"),
+        ("net revenue" if _has_value(facts) else "value", amount(facts.total.net_micros, facts.total.currency)),
+        (f"unattributed by {facts.model}", _percent(rest / max(facts.total.conversions, 1))),
+        ("cannot change any more", _percent(sum(d.final for d in facts.days) / max(facts.total.conversions, 1))),
+    ]
+    others = ", ".join(
+        f"{plural(t.conversions, 'conversion')} ({amount(t.net_micros, t.currency)})" for t in facts.others
+    )
+    also = f" Not on this page, because currencies are never added: {others}." if others else ""
+    items = "".join(f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>" for name, value in cards)
+    return (
+        f"<p>Conversions from {period}, by the day of the conversion (UTC), as they stand on "
+        f"{_moment(facts.query.as_of_us, clock=True)} UTC.{html.escape(also)}</p><dl>{items}</dl>"
+    )
+
+
+def _channels(facts: PageFacts) -> str:
+    """Channels by model: the spread over the models around the bar of one, then every number."""
+    by_channel = _by_name(facts.report.rows)
+    ranked = sorted(by_channel, key=lambda key: (not key[1], -_credit(by_channel[key], facts.model)))
+    touched = [key for key in ranked if key[1]]
+    shown, rest = [*touched[:_SHOWN], *(key for key in ranked if not key[1])], touched[_SHOWN:]
+    others = sum(_credit(by_channel[key], facts.model) for key in rest)
+    most = max([others, *(row.conversions for rows in by_channel.values() for row in rows.values())]) or 1.0
+    drawn = []
+    for key in shown:
+        credits_ = [_credit(by_channel[key], model) for model in facts.models]
+        mine = by_channel[key].get(facts.model)
+        drawn.append(
+            Bar(
+                key[0], f"{_credit(by_channel[key], facts.model):,.1f} conversions{_interval(mine)}",
+                _credit(by_channel[key], facts.model) / most, (min(credits_) / most, max(credits_) / most),
+            )
+        )  # fmt: skip
+    if rest:
+        drawn.append(Bar(f"{_OTHER}: {len(rest)} more", f"{others:,.1f} conversions", others / most))
+    rows = [
+        [text(key[0]), *(_both(by_channel[key].get(model), facts.total.currency) for model in facts.models),
+         f"{max(row.journeys for row in by_channel[key].values()):,}" if key[1] else ""]
+        for key in ranked
+    ]  # fmt: skip
+    sums = [
+        f"{sum(_credit(by_channel[key], model) for key in ranked):,.2f}<br>"
+        f"{money(sum(row.value_micros for row in facts.report.rows if row.model == model), facts.total.currency)}"
+        for model in facts.models
+    ]
+    head = ["channel", *(html.escape(model) for model in facts.models), "journeys with it"]
+    return section(
+        "channels",
+        "Which channels get the credit",
+        _ranking(facts, touched, by_channel),
+        bars(drawn, f"Conversions by channel, {facts.model}"),
+        f"<p>The bar is {html.escape(facts.model)}. The line over it reaches from the lowest to the highest of "
+        f"{plural(len(facts.models), 'model')}: that spread is no sampling error, more data does not reduce it.</p>",
+        table("Conversions and net value by channel and model", head, [*rows, ["total", *sums, ""]]),
+    )
+
+
+def _ranking(
+    facts: PageFacts, ranked: Sequence[tuple[str, bool]], by_channel: dict[tuple[str, bool], dict[str, CreditRow]]
+) -> str:
+    """Say who is first only where the intervals are apart and all models agree."""
+    if len(ranked) < 2:
+        return "There are fewer than two channels to compare."
+    first, second = ranked[0], ranked[1]
+    shares = [by_channel[key][facts.model].share for key in (first, second) if facts.model in by_channel[key]]
+    leaders = {max(ranked, key=lambda key: _credit(by_channel[key], model)) for model in facts.models}
+    if len(shares) == 2 and shares[0] and shares[1] and shares[0].low > shares[1].high and leaders == {first}:
+        return f"{text(first[0])} is first under every model, and apart from {text(second[0])} by more than chance."
+    if leaders == {first}:
+        return f"{text(first[0])} is first under every model, but {text(second[0])} is within chance of it."
+    names = ", ".join(sorted(text(key[0]) for key in leaders))
+    return f"The models disagree about the first channel: {names}. Do not rank them by one model alone."
+
+
+def _days(facts: PageFacts) -> str:
+    worth = _has_value(facts)
+    values = [day.net_micros if worth else day.conversions for day in facts.days]
+    most = max(map(abs, values), default=0) or 1
+    best = max(facts.days, key=lambda day: day.net_micros if worth else day.conversions)
+    still = sum(day.conversions - day.final for day in facts.days)
+    finding = (
+        f"The highest day is {best.day} with "
+        f"{amount(best.net_micros, facts.total.currency) if worth else plural(best.conversions, 'conversion')}. "
+        + (
+            f"{plural(still, 'conversion')} may still change: their days are hatched."
+            if still
+            else "Nothing can change."
+        )
+    )
+    drawn = [
+        Bar(day.day, "", value / most, is_open=day.final < day.conversions)
+        for day, value in zip(facts.days, values, strict=True)
+    ]
+    rows = [
+        [day.day, f"{day.conversions:,}", money(day.net_micros, facts.total.currency), f"{day.final:,}"]
+        for day in facts.days
+    ]
+    label = "Net revenue a day" if worth else "Conversions a day"
+    return section(
+        "days", label, html.escape(finding), columns(drawn, label, finding),
+        table("Conversions and net value a day", ["day (UTC)", "conversions", _net(facts), "final"], rows),
+    )  # fmt: skip
+
+
+def _campaigns(facts: PageFacts) -> str:
+    rows = sorted(facts.campaigns, key=lambda row: (not row.is_touch, -row.value_micros, -row.conversions, row.keys))
+    shown, rest = rows[:_SHOWN], rows[_SHOWN:]
+    worth = _has_value(facts)
+
+    def size(row: CreditRow) -> float:
+        return row.value_micros if worth else row.conversions
+
+    others = sum(map(size, rest))
+    most = max([abs(others), *(abs(size(row)) for row in rows)]) or 1
+    drawn = [Bar(row.keys[0], _worth(row, facts.total.currency), size(row) / most) for row in shown]
+    if rest:
+        micros, credit = sum(row.value_micros for row in rest), sum(row.conversions for row in rest)
+        named = f"{amount(micros, facts.total.currency)}, {credit:,.1f} conversions"
+        drawn.append(Bar(f"{_OTHER}: {len(rest)} more", named, others / most))
+    unnamed = sum(row.conversions for row in rows if row.keys[0] == "(none)")
+    finding = (
+        f"{plural(sum(row.is_touch for row in rows), 'campaign')} by {facts.model}; {unnamed:,.1f} conversions came by "
+        "touchpoints without a campaign's name."
+    )
+    cells = [
+        [
+            text(row.keys[0]),
+            f"{row.conversions:,.2f}",
+            money(row.value_micros, facts.total.currency),
+            f"{row.journeys:,}",
+        ]
+        for row in rows[: 20 * _SHOWN]
+    ]
+    return section(
+        "campaigns", "Campaigns", html.escape(finding), bars(drawn, f"Campaigns, {facts.model}"),
+        table(
+            "Conversions and net value by campaign",
+            ["campaign", "conversions", _net(facts), "journeys with it"], cells,
+        ),
+    )  # fmt: skip
+
+
+def _paths(facts: PageFacts) -> str:
+    shown, rest = facts.paths[:_SHOWN], facts.paths[_SHOWN:]
+    others = sum(path.conversions for path in rest)
+    most = max([others, *(path.conversions for path in facts.paths)]) or 1
+    drawn = [Bar(_steps(path.steps), plural(path.conversions, "conversion"), path.conversions / most) for path in shown]
+    if rest:
+        drawn.append(Bar(f"{_OTHER}: {len(rest):,} more paths", plural(others, "conversion"), others / most))
+    several = sum(path.conversions for path in facts.paths if len(path.steps) > 1)
+    finding = (
+        f"{_percent(several / max(facts.total.conversions, 1))} of the conversions have more than one touchpoint: only "
+        "for them the models can differ."
+    )
+    rows = [
+        [text(_steps(path.steps)), f"{path.conversions:,}", money(path.net_micros, facts.total.currency)]
+        for path in facts.paths[: 5 * _SHOWN]
+    ]
+    return section(
+        "paths", "Paths before the conversion", html.escape(finding), bars(drawn, "Most frequent paths"),
+        table("Conversions and net value by path", ["path", "conversions", _net(facts)], rows),
+    )  # fmt: skip
+
+
+def _changes(facts: PageFacts) -> str:
+    before = sum(change.net_micros for change in facts.changes if change.reason is None)
+    later = [change for change in facts.changes if change.reason is not None]
+    when = f"{_moment(facts.changed_since, clock=True)} UTC"
+    moved = sum(change.net_micros for change in later)
+    currency = facts.total.currency
+    finding = (
+        f"On {when} these conversions stood at {amount(before, currency)}; since then "
+        f"{plural(sum(change.versions for change in later), 'new version')} changed it by {amount(moved, currency)}."
+    )
+    rows = [
+        [f"stood on {when}", "", money(before, currency)],
+        *(
+            [_REASONS.get(change.reason or "", html.escape(change.reason or "")), f"{change.versions:,}",
+             money(change.net_micros, currency)]
+            for change in sorted(later, key=lambda change: -abs(change.net_micros))
+        ),
+        ["stands now", "", money(before + moved, currency)],
+    ]  # fmt: skip
+    return section(
+        "changes", "What changed, and why", html.escape(finding),
+        table("From then to now", ["reason", "versions", f"net {currency}"], rows, is_open=True),
+        "<p>Late touchpoints, identity links and other models move credit between channels and leave the sum.</p>",
+    )  # fmt: skip
+
+
+def _quality(facts: PageFacts) -> str:
+    notes = [
+        f"{use.model}: {use.conversions:,} of {plural(facts.total.conversions, 'conversion')} "
+        f"{fallback_cause(use.model, use.version, use.fallback)}. Its numbers are then those of the rule."
+        for use in facts.report.uses
+        if use.fallback is not None
+    ]
+    credited: dict[str, int] = {}
+    for use in facts.report.uses:
+        credited[use.model] = credited.get(use.model, 0) + use.conversions
+    notes += [
+        f"{model}: {facts.total.conversions - count:,} conversions have no credit by it, their results are older."
+        for model, count in credited.items()
+        if count < facts.total.conversions
+    ]
+    items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+    finding = (
+        f"{plural(len(notes), 'note')} on the models." if notes else "Every model credited every conversion by itself."
+    )
+    return section("quality", "Data quality", finding, f"<ul>{items}</ul>" if items else "")
+
+
+_FOOT = (
+    "<footer><h2>What the words mean</h2><p><b>Conversions</b> of a channel are credit: a conversion with two "
+    "touchpoints is a half in each by linear. They add up to the total. <b>Journeys with it</b> are conversions "
+    "with at least one touchpoint of the row; they cannot be added up. <b>(unattributed)</b> is what no "
+    "touchpoint gets: none lies in the lookback window, or a model keeps it as its baseline. The <b>interval</b> "
+    "is 90 % for the sampling of conversions alone. None of these numbers says what would have happened without a "
+    "channel; only an experiment does.</p></footer>"
+)
+
+
+def _by_name(rows: Sequence[CreditRow]) -> dict[tuple[str, bool], dict[str, CreditRow]]:
+    found: dict[tuple[str, bool], dict[str, CreditRow]] = {}
+    for row in rows:
+        found.setdefault((row.keys[0] if row.is_touch else UNATTRIBUTED, row.is_touch), {})[row.model] = row
+    return found
+
+
+def _credit(rows: dict[str, CreditRow], model: str) -> float:
+    row = rows.get(model)
+    return row.conversions if row else 0.0
+
+
+def _both(row: CreditRow | None, currency: str) -> str:
+    return "" if row is None else f"{row.conversions:,.2f}<br>{money(row.value_micros, currency)}"
+
+
+def _interval(row: CreditRow | None) -> str:
+    share = row.share if row else None
+    return f", {100 * share.share:.1f} % ({100 * share.low:.1f} to {100 * share.high:.1f})" if share else ""
+
+
+def _worth(row: CreditRow, currency: str) -> str:
+    return f"{amount(row.value_micros, currency)}, {row.conversions:,.1f} conversions"
+
+
+def _steps(steps: Sequence[str]) -> str:
+    if not steps:
+        return "(no touchpoint)"
+    left = len(steps) - _STEPS
+    return (f"({left} before) \u2192 " if left > 0 else "") + " \u2192 ".join(steps[-_STEPS:])
+
+
+def _has_value(facts: PageFacts) -> bool:
+    return amount(0, facts.total.currency) != "no value"
+
+
+def _net(facts: PageFacts) -> str:
+    return f"net {facts.total.currency}" if _has_value(facts) else "value"
+
+
+def _percent(part: float) -> str:
+    return f"{100 * part:.1f} %"
+
+
+def _moment(micros: int, *, clock: bool = False) -> str:
+    return datetime.fromtimestamp(micros / 1e6, UTC).strftime("%Y-%m-%d %H:%M" if clock else "%Y-%m-%d")
