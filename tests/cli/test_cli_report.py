@@ -97,6 +97,11 @@ def test_the_page_adds_up_to_the_total(page_file: Path, shop: str) -> None:
     assert "never added: 48 conversions (" in plain(text)  # of the other currency
 
 
+def test_days_without_a_conversion_have_their_place(page_file: Path) -> None:
+    chart = page_file.read_text("utf-8").partition('id="days"')[2].partition("</svg>")[0]
+    assert chart.count("<rect") == 60
+
+
 @pytest.mark.parametrize("days", [0, 1, 10, 28, 60, 300])
 def test_what_stood_then_and_the_changes_are_what_stands_now(shop: str, days: int) -> None:
     since = BEGIN + 24 * days * HOUR

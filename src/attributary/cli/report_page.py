@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from attributary.attribution_core.domain.time_grammar import BEGINNING, END
 from attributary.cli.fallback_notes import fallback_cause
@@ -153,10 +153,12 @@ def _days(facts: PageFacts) -> str:
             else "Nothing can change."
         )
     )
-    drawn = [
-        Bar(day.day, "", value / most, is_open=day.final < day.conversions)
-        for day, value in zip(facts.days, values, strict=True)
-    ]
+    drawn = _without_gaps(
+        [
+            Bar(day.day, "", value / most, is_open=day.final < day.conversions)
+            for day, value in zip(facts.days, values, strict=True)
+        ]
+    )
     rows = [
         [day.day, f"{day.conversions:,}", money(day.net_micros, facts.total.currency), f"{day.final:,}"]
         for day in facts.days
@@ -166,6 +168,14 @@ def _days(facts: PageFacts) -> str:
         "days", label, html.escape(finding), columns(drawn, label, finding),
         table("Conversions and net value a day", ["day (UTC)", "conversions", _net(facts), "final"], rows),
     )  # fmt: skip
+
+
+def _without_gaps(bars_: Sequence[Bar]) -> list[Bar]:
+    """Return the bars of days with those between that have none, so that places are times."""
+    of_day = {bar.name: bar for bar in bars_}
+    first, last = (date.fromisoformat(bar.name) for bar in (bars_[0], bars_[-1]))
+    days = [(first + timedelta(days=number)).isoformat() for number in range((last - first).days + 1)]
+    return [of_day.get(day, Bar(day, "", 0.0)) for day in days]
 
 
 def _campaigns(facts: PageFacts) -> str:
