@@ -20,7 +20,8 @@ $(READY): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo "Python 3.11 or newer is needed; '$(PYTHON)' is not. Name one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	@echo "Installing the pinned dependencies into $(VENV), once: a minute or two."
+	$(BIN)/python -m pip install --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -103,3 +104,5 @@ release-check: $(READY) ## build sdist and wheel, install the wheel in clean env
 clean: ## remove .venv, caches and the data of local stacks
 	rm -rf $(VENV) .attributary .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@cache="$${XDG_CACHE_HOME:-$$HOME/.cache}/attributary"; test ! -d "$$cache" || \
+		echo "kept: $$cache (downloads of an installed package; remove it by hand)"

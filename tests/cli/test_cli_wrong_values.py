@@ -169,6 +169,22 @@ def is_number(option: Any) -> bool:
     return option.type_descriptor.annotation in {int, float} or option.type_descriptor.is_ranged
 
 
+def wrong_values(case: Case, option: Any, files: Path) -> tuple[list[str], bool]:
+    """Return values to try, and whether each must be refused."""
+    kind = option.type_descriptor
+    if is_number(option):
+        return WRONG_NUMBERS, kind.annotation is not float
+    if kind.is_choice:
+        return ["nonsense", ""], True
+    if case.path[0] not in KNOWN:
+        return [], False
+    if option.name in {*TIMES, "tenant"}:
+        return (WRONG_TIMES, True) if option.name in TIMES else (WRONG_TENANTS, case.path not in ANY_TENANT)
+    if kind.is_path or option.name in {"file", "files"}:
+        return [*(str(files / each) for each in ("nowhere/x.csv", "", "empty.csv", "binary.csv")), ""], False
+    return WRONG_TEXTS, False
+
+
 @pytest.mark.postgres
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_no_wrong_value_of_an_option_is_a_traceback_or_taken(case: Case, services: dict[str, str], files: Path) -> None:
@@ -179,24 +195,7 @@ def test_no_wrong_value_of_an_option_is_a_traceback_or_taken(case: Case, service
         words = base(case, files, without=option.name)
         words += ["--dry-run", "events.jsonl"] if case.path == ("simulate",) and option.name != "dry_run" else []
         put = [] if option.param_type_name == "argument" else [option.opts[0]]
-        kind = option.type_descriptor
-        values, must = list(WRONG_TEXTS), False
-        if option.name in TIMES:
-            values, must = WRONG_TIMES, True
-        elif option.name == "tenant":
-            values, must = WRONG_TENANTS, case.path not in ANY_TENANT
-        elif is_number(option):
-            values, must = WRONG_NUMBERS, kind.annotation is not float
-        elif kind.is_choice:
-            values, must = ["nonsense", ""], True
-        elif kind.is_path or option.name in {"file", "files"}:
-            values = [
-                str(files / "nowhere" / "x.csv"),
-                str(files),
-                str(files / "empty.csv"),
-                str(files / "binary.csv"),
-                "",
-            ]
+        values, must = wrong_values(case, option, files)
         for value in values:
             if option.param_type_name == "argument" and value.startswith("-"):
                 continue

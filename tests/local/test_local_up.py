@@ -84,6 +84,10 @@ def test_a_stack_attributes_stops_and_goes_on_where_it_was(broker: Broker, tmp_p
         said = attributary("up", "--data", str(folder.path), "--detach", "--fake-destinations")
         assert "Attributary is up." in said
         assert "forwarder-meta" in said
+        assert "stages: waiting until they are ready" in said
+        assert "stitcher       ready" in attributary("up", "--data", str(folder.path), "--status")
+        assert (folder.path / "logs" / "kafka.log").read_text()
+        assert (folder.path / "monitoring" / "prometheus.yml").exists()
         variables = variables_of(folder)
         attributary("simulate", "--touchpoints", "400", "--conversions", "40", **variables)
         deadline = time.monotonic() + 90

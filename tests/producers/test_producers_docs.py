@@ -40,6 +40,7 @@ def blocks(language: str) -> list[Block]:
 def test_python_blocks_run(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     transport = MemoryTransport()
     monkeypatch.setattr("attributary.producers.client.KafkaTransport", lambda *_: transport)
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092")
     text = blocks("python")[number].text
     names = {"__name__": "docs"}
     exec(compile(text, f"{PAGE.name}, python block {number + 1}", "exec"), names)  # noqa: S102 - our own page

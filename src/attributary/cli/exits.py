@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+DONE = 0
 FAILED = 1
 USAGE = 2
 DEPENDENCY_DOWN = 69

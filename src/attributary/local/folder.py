@@ -76,6 +76,17 @@ class StackFolder:
             file.write_text(json.dumps(ports, indent=1), encoding="ascii")
         return int(ports[name])
 
+    def ports(self) -> dict[str, int]:
+        """The ports that were used last, by name."""
+        file = self.path / "ports.json"
+        return dict(json.loads(file.read_text(encoding="ascii"))) if file.exists() else {}
+
+    def forget_port(self, name: str) -> None:
+        """Take another port for `name` next time."""
+        ports = self.ports()
+        ports.pop(name, None)
+        (self.path / "ports.json").write_text(json.dumps(ports, indent=1), encoding="ascii")
+
     def log(self, name: str) -> Path:
         """Log file of one process."""
         logs = self.path / "logs"
