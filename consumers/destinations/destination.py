@@ -104,7 +104,7 @@ class PreparedEvent:
 
 def joined_remarks(remarks: Iterable[str]) -> str | None:
     """Return remarks as one text for the ledger, each once and 30 at most; None without any."""
-    once = list(dict.fromkeys(remarks))
+    once = list(dict.fromkeys(filter(None, remarks)))
     more = [f"and {len(once) - _MAX_REMARKS} more"] if len(once) > _MAX_REMARKS else []
     return "; ".join(once[:_MAX_REMARKS] + more) or None
 
@@ -191,6 +191,8 @@ class Destination(Protocol):
     consent_purposes: tuple[str, ...]
     unused_fields: tuple[str, ...]
     """Fields of a conversion that the destination has nothing for."""
+    needed_properties: tuple[str, ...]
+    """Free properties that become fields of the destination's own; no list keeps them back."""
 
     def validate(self, conversion: Conversion, moment: Moment) -> NotSent | None:
         """Refuse what can never be sent: kinds without a counterpart, too old, wrong values."""

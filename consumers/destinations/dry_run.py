@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from attributary.consumers.destinations.credentials import Credentials
     from attributary.consumers.destinations.destination import Destination
     from attributary.consumers.destinations.prepare import Unknown
+    from attributary.consumers.destinations.property_filter import PropertyFilter
 
 _NOBODY = "nobody"
 # Accounts that cannot exist: a dry run needs none of yours.
@@ -35,15 +36,22 @@ class DryRun:
         unknown: what to do when a purpose was never asked about.
         now_micros: the time against which age is prepared.
         credentials: give each tenant's own event names; None: nobody has any.
+        properties: which free properties may go; None: all.
     """
 
     def __init__(
-        self, destination: Destination, unknown: Unknown, now_micros: int, credentials: Credentials | None = None
+        self,
+        destination: Destination,
+        unknown: Unknown,
+        now_micros: int,
+        credentials: Credentials | None = None,
+        properties: PropertyFilter | None = None,
     ) -> None:
         self._destination = destination
         self._unknown: Unknown = unknown
         self._now = now_micros
         self._credentials = credentials
+        self._properties = properties
         self._codec = Codec()
         account, options = _ACCOUNTS[destination.name]
         self._account = Account(_NOBODY, destination.name, account, "", options)
@@ -79,4 +87,6 @@ class DryRun:
         if self._credentials is not None and (own := self._credentials.accounts(str(tenant))):
             account = replace(account, event_names=own[0].event_names)
         moment = Moment(self._now, self._now)
-        return prepare(self._destination, conversion, account, moment, unknown=self._unknown)
+        return prepare(
+            self._destination, conversion, account, moment, unknown=self._unknown, properties=self._properties
+        )

@@ -7,12 +7,13 @@ skips the event; every prepared event is in exactly one batch, and all events of
 from __future__ import annotations
 
 import traceback
+from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
 
 import structlog
 
-from attributary.consumers.destinations.destination import NotSent
+from attributary.consumers.destinations.destination import NotSent, joined_remarks
 from attributary.consumers.store.deliveries.delivery import DeliveryState
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         PreparedEvent,
         RequestLimits,
     )
+    from attributary.consumers.destinations.property_filter import PropertyFilter
 
 Unknown = Literal["skip", "send"]
 
@@ -37,7 +39,13 @@ _FRAME_BYTES = 512  # for the names and brackets around envelope and events; a c
 
 
 def prepare(
-    destination: Destination, conversion: Conversion, account: Account, moment: Moment, *, unknown: Unknown
+    destination: Destination,
+    conversion: Conversion,
+    account: Account,
+    moment: Moment,
+    *,
+    unknown: Unknown,
+    properties: PropertyFilter | None = None,
 ) -> PreparedEvent | NotSent:
     """Take an event through validation, consent and building, in this order.
 
@@ -49,12 +57,13 @@ def prepare(
         account: where it goes.
         moment: the times against which the event is checked.
         unknown: what to do about a consent purpose that was never asked about.
+        properties: which free properties may go; None: all.
     """
     try:
         return (
             destination.validate(conversion, moment)
             or check_consent(conversion["consent"], destination.consent_purposes, unknown=unknown)
-            or destination.build(conversion, account, moment)
+            or _built(destination, conversion, account, moment, properties)
         )
     except _RECORD_ERRORS as error:
         # A fault of ours that one record has found: it costs that record, never the stage. Its text may quote values.
@@ -66,6 +75,22 @@ def prepare(
             at=_place(error),
         )
         return NotSent(DeliveryState.REJECTED, f"the event cannot be built: {type(error).__name__}")
+
+
+def _built(
+    destination: Destination,
+    conversion: Conversion,
+    account: Account,
+    moment: Moment,
+    properties: PropertyFilter | None,
+) -> PreparedEvent | NotSent:
+    if properties is None:
+        return destination.build(conversion, account, moment)
+    allowed, remarks = properties.applied(conversion, destination.needed_properties)
+    found = destination.build(dict(allowed), account, moment)
+    if isinstance(found, NotSent) or not remarks:
+        return found
+    return replace(found, remark=joined_remarks([*(found.remark or "").split("; "), *remarks]))
 
 
 def _place(error: BaseException) -> str:

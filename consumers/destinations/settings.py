@@ -18,6 +18,7 @@ from attributary.consumers.destinations.ga4.destination import DEFAULT_BASE_URL 
 from attributary.consumers.destinations.ga4.destination import EU_BASE_URL
 from attributary.consumers.destinations.meta.destination import DEFAULT_API_VERSION
 from attributary.consumers.destinations.meta.destination import DEFAULT_BASE_URL as META_URL
+from attributary.consumers.destinations.property_filter import PropertyFilter
 from attributary.consumers.runtime.errors import ConfigError
 from attributary.consumers.runtime.settings import Settings
 
@@ -86,6 +87,12 @@ def _checked_secret(secret: SecretStr | None) -> SecretStr | None:
     return secret
 
 
+def _checked_properties(text: str) -> str:
+    """Return a list of properties; raise ValueError when it is none."""
+    PropertyFilter.read(text)
+    return text
+
+
 def is_printable_ascii(text: str) -> bool:
     """Return whether a text can stand in a header: printable ASCII without spaces."""
     return text.isascii() and text.isprintable() and " " not in text
@@ -138,6 +145,12 @@ class MetaSettings(Settings):
         alias="FORWARD_META_EVENT_NAMES",
         description="Own event names at Meta by conversion type: trial_started=TrialStarted, comma-separated.",
     )
+    properties: Annotated[str, AfterValidator(_checked_properties)] = Field(
+        default="",
+        alias="FORWARD_META_PROPERTIES",
+        description="Free properties that may go to Meta: names with *, comma-separated; -name keeps one back. All "
+        "unless set.",
+    )
     consent: str = Field(
         default="ad_storage,ad_user_data",
         alias="FORWARD_META_CONSENT",
@@ -181,6 +194,12 @@ class Ga4Settings(Settings):
         default="",
         alias="FORWARD_GA4_EVENT_NAMES",
         description="Own event names at GA4 by conversion type: trial_started=TrialStarted, comma-separated.",
+    )
+    properties: Annotated[str, AfterValidator(_checked_properties)] = Field(
+        default="",
+        alias="FORWARD_GA4_PROPERTIES",
+        description="Free properties that may go to GA4: names with *, comma-separated; -name keeps one back. All "
+        "unless set.",
     )
     consent: str = Field(
         default="analytics_storage",

@@ -24,6 +24,7 @@ from attributary.consumers.destinations.credentials import (
 )
 from attributary.consumers.destinations.ga4.destination import Ga4Destination, Ga4Options
 from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions, is_old_version
+from attributary.consumers.destinations.property_filter import PropertyFilter
 from attributary.consumers.destinations.sender import BatchSender
 from attributary.consumers.destinations.settings import (
     ForwardSettings,
@@ -68,6 +69,7 @@ class Setup:
     credentials: Credentials
     shared: ForwardSettings
     probe: bool
+    properties: PropertyFilter | None
 
 
 def read_setup(name: Name, environment: str = "development") -> Setup:
@@ -97,6 +99,7 @@ def read_setup(name: Name, environment: str = "development") -> Setup:
             load_credentials(name, meta_credentials(meta), shared.credentials_file),
             shared,
             probe=False,
+            properties=PropertyFilter.read(meta.properties),
         )
     ga4 = load(Ga4Settings)
     names = event_names("FORWARD_GA4_EVENT_NAMES", ga4.event_names)
@@ -106,6 +109,7 @@ def read_setup(name: Name, environment: str = "development") -> Setup:
         load_credentials(name, ga4_credentials(ga4), shared.credentials_file),
         shared,
         probe=ga4.probe,
+        properties=PropertyFilter.read(ga4.properties),
     )
 
 
@@ -135,6 +139,7 @@ def build_stage(setup: Setup, ledger: Ledger, reader: RecordReader, max_poison_s
         shared.batch_size or _BATCH_SIZE[setup.destination.name],
         max_poison_share,
         make_codec(load(RegistrySettings)),
+        setup.properties,
     )
     return ForwarderStage(route, sender, ledger, clock, validation_probe, reader)
 

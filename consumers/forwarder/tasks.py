@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from attributary.consumers.destinations.credentials import Credentials
     from attributary.consumers.destinations.destination import Account, Conversion, Destination
     from attributary.consumers.destinations.prepare import Unknown
+    from attributary.consumers.destinations.property_filter import PropertyFilter
     from attributary.consumers.runtime.records import Record
     from attributary.consumers.store.deliveries.delivery import Delivery
 
@@ -49,6 +50,7 @@ class Route:
         max_records: events taken from Kafka at once.
         max_poison_share: stop when more of a batch than this share cannot even be read.
         codec: of the topic's records; None: without a registry.
+        properties: which free properties may go; None: all.
     """
 
     destination: Destination
@@ -58,6 +60,7 @@ class Route:
     max_records: int = 5_000
     max_poison_share: float = 1.0
     codec: Codec | None = None
+    properties: PropertyFilter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +119,14 @@ class Tasks:
                 if key in tasks:
                     metrics.forward_events.labels(name, "duplicate").inc()
                     continue
-                unknown = self._route.consent_unknown
-                prepared = prepare(self._route.destination, conversion, account, moment, unknown=unknown)
+                prepared = prepare(
+                    self._route.destination,
+                    conversion,
+                    account,
+                    moment,
+                    unknown=self._route.consent_unknown,
+                    properties=self._route.properties,
+                )
                 tasks[key] = Task(record, account, conversion, prepared)
         return tasks
 

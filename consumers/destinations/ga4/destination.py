@@ -77,6 +77,7 @@ class Ga4Destination:
     """
 
     name = "ga4"
+    needed_properties: tuple[str, ...] = ()
     unused_fields: tuple[str, ...] = (
         "click_ids", "opt_out", "data_processing_options", "data_processing_country", "data_processing_state",
     )  # fmt: skip

@@ -23,6 +23,7 @@ from attributary.consumers.destinations.destination import (
 )
 from attributary.consumers.destinations.meta import responses
 from attributary.consumers.destinations.meta.event import (
+    APP_FIELDS,
     EVENT_NAMES,
     HASHED_KEYS,
     TOO_WEAK,
@@ -94,6 +95,7 @@ class MetaDestination:
     """
 
     name = "meta"
+    needed_properties: tuple[str, ...] = (*APP_FIELDS, "messaging_channel")
     unused_fields: tuple[str, ...] = (
         "ga_client_id",
         "ga_app_instance_id",

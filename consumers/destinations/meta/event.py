@@ -73,7 +73,7 @@ _MAX_QUANTITY = 1e15
 _INTEGER = re.compile(r"[0-9]{1,20}")
 _DAY_MS = 86_400_000
 _APP_FLAGS = ("advertiser_tracking_enabled", "application_tracking_enabled")
-_APP_FIELDS = (*_APP_FLAGS, "extinfo")
+APP_FIELDS = (*_APP_FLAGS, "extinfo")
 
 
 def user_data(
@@ -158,7 +158,7 @@ def custom_data(conversion: Mapping[str, Any], remarks: list[str], *, strip: boo
     if items := conversion["items"]:
         _add_items(data, items, remarks)
     for name, text in conversion["properties"].items():
-        if name in _APP_FIELDS or name == "messaging_channel" or name.startswith("user."):
+        if name in APP_FIELDS or name == "messaging_channel" or name.startswith("user."):
             continue
         value: Any = text if name in _TEXT_FIELDS else _typed(text)
         if name in _NUMBER_FIELDS:

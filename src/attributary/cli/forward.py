@@ -125,7 +125,7 @@ def _dry_run(
     with exit_codes():
         setup = read_setup(dry_run)
         now = at if at is not None else time.time_ns() // 1_000
-        run = DryRun(setup.destination, setup.shared.consent_unknown, now, setup.credentials)
+        run = DryRun(setup.destination, setup.shared.consent_unknown, now, setup.credentials, setup.properties)
         broken: list[str] = []
         for body in run.bodies(read_conversions(file, options, broken)):
             print(body.decode())

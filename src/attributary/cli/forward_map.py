@@ -83,7 +83,7 @@ def map_file(
         now = at if at is not None else time.time_ns() // 1_000
         setups = {name: read_setup(name) for name in NAMES}
         runs = {
-            name: DryRun(setup.destination, setup.shared.consent_unknown, now, setup.credentials)
+            name: DryRun(setup.destination, setup.shared.consent_unknown, now, setup.credentials, setup.properties)
             for name, setup in setups.items()
         }
         for record in read_conversions(file, options, broken, "FILE"):
