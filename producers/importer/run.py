@@ -137,6 +137,7 @@ class FileImport:
         self._on_progress = on_progress
         self.order_column = mapper.order_column
         self.has_header = mapper.has_header
+        self.is_done = False  # came to its end or limit
         self.is_cut = False  # ended at the limit
         self._last_order: Any = None
 
@@ -166,6 +167,7 @@ class FileImport:
                 self._checkpoint(skip)
                 checked = progress.rows
         self._checkpoint(skip)
+        self.is_done = True
         return progress
 
     def _import(self, order: Order) -> None:

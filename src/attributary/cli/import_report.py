@@ -60,7 +60,7 @@ def _advice(job: FileImport, file: Path) -> Iterator[str]:
         yield f"the first order of {safe(file.name)} has more rows than --limit"
     elif not progress.rows and progress.resume_at:
         yield f"{safe(file.name)} has no rows behind the {progress.resume_at:,} that --skip leaves out"
-    elif not progress.rows:
+    elif not progress.rows and job.is_done:
         yield f"{safe(file.name)} has no rows{' below its header' if job.has_header else ''}"
     if job.repeats.forgotten:
         yield f"only the last {job.repeats.most:,} ids of the file were compared for repeats"
