@@ -25,6 +25,4 @@ FENCED = frozenset({KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, Kafka
 UNREADABLE = frozenset({KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG})
 PARTITION_END = KafkaError._PARTITION_EOF
 OFFSET_OUT_OF_RANGE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
-# A broker does not tell a topic's id: we may not see it, or the broker is too old.
-NO_TOPIC_ID = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError._UNSUPPORTED_FEATURE})
 TIMED_OUT = KafkaError._TIMED_OUT

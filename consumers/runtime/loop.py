@@ -83,7 +83,7 @@ class ConsumerLoop:
         self._careful = CarefulBatches(self._crash_loop, stage, self._consumer, self._process_batch, self._pause)
         self._lag = LagReport(stage.name, stage.topics, self._consumer)
         letters = [dead_letter_topic(topic, stage.group) for topic in stage.topics]
-        self._topics_watch = TopicsWatch(kafka, stage.name, stage.topics, letters, self._lag.unread_seconds)
+        self._topics_watch = TopicsWatch(self._topic_ids, stage.name, stage.topics, letters, self._lag.unread_seconds)
         self._session = TransactionSession(kafka, f"{stage.group}-{process.instance}", stage.name)
 
     def stop(self) -> None:
@@ -160,7 +160,7 @@ class ConsumerLoop:
         records = self._reader.through(records, is_full=len(messages) >= self._max_records)
         self._skip_unreadable()
         self._lag.turn()
-        self._topic_ids.watch()
+        self._topic_ids.check()
         if not records:
             self._look_back()
             self._catch_up(is_idle=True)

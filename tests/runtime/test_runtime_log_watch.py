@@ -15,6 +15,7 @@ from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.log_watch import LagReport, TopicsWatch
 from attributary.consumers.runtime.records import Record
 from attributary.consumers.runtime.settings import KafkaSettings
+from attributary.consumers.runtime.topic_ids import TopicIds
 from tests.runtime.collector import collector_topics
 
 DAY = 86_400
@@ -83,8 +84,8 @@ def test_what_the_topics_say_is_shown(kafka_bootstrap: str) -> None:
 
         kafka = KafkaSettings(KAFKA_BOOTSTRAP_SERVERS=kafka_bootstrap)
         topics = [f"{prefix}-in", compacted]
-        watch = TopicsWatch(kafka, "watch", topics, [letters], lambda _topic: 5 * DAY)
-        watch.ask(admin)
+        watch = TopicsWatch(TopicIds(kafka), "watch", topics, [letters], lambda _topic: 5 * DAY)
+        watch.ask()
         metric = {
             (sample.name, sample.labels["topic"]): sample.value
             for family in (metrics.retention_seconds, metrics.retention_left, metrics.letters_near_end)

@@ -222,7 +222,7 @@ class StubTopicIds:
     def id_of(self, topic: str) -> str:
         return f"id-of-{topic}"
 
-    def watch(self) -> None:
+    def check(self) -> None:
         pass
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicCollection,
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from attributary.consumers.runtime import log_watch
 from attributary.consumers.runtime import topic_ids as topic_ids_module
 from attributary.consumers.runtime.errors import EXIT_CONFIG, Fatal
 from attributary.consumers.runtime.health import Heartbeat
@@ -18,6 +20,7 @@ from attributary.consumers.runtime.loop import ConsumerLoop
 from attributary.consumers.runtime.offset_marks import OffsetMark, read_mark
 from attributary.consumers.runtime.settings import KafkaSettings, ProcessSettings
 from attributary.consumers.runtime.start_places import StartPlaces
+from attributary.consumers.runtime.topic_ids import TopicIds
 from tests.runtime.collector import Collector
 
 if TYPE_CHECKING:
@@ -174,7 +177,7 @@ def test_a_stage_without_a_store_has_the_id_in_the_metadata_of_its_offsets(topic
 
 @pytest.mark.kafka
 def test_a_topic_exchanged_while_it_is_read_stops_the_stage(topic: Topic, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topic_ids_module, "_SECONDS", 0.2)
+    monkeypatch.setattr(log_watch, "_ASK_SECONDS", 0.2)
     topic.fill("a", "b")
     stage = Storing(100, topic.prefix, Store())
     plain = stage.handle
@@ -188,6 +191,16 @@ def test_a_topic_exchanged_while_it_is_read_stops_the_stage(topic: Topic, monkey
     monkeypatch.setattr(stage, "handle", handle)
     with pytest.raises(Fatal, match=r"made anew|the topic is gone|not in the log any more"):
         run(stage, topic.bootstrap)
+
+
+def test_brokers_that_do_not_answer_and_a_process_that_ends_are_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody = KafkaSettings(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1", KAFKA_EXTRA={"socket.timeout.ms": 1_000})
+    monkeypatch.setattr(topic_ids_module, "_PROCESS_SECONDS", 30.0)
+    with pytest.raises(KafkaException):
+        TopicIds(nobody).of(["t"])
+    monkeypatch.setattr(sys, "executable", "/bin/false")  # as librdkafka ends a process by an assertion
+    with pytest.raises(KafkaException, match="TIMED_OUT"):
+        TopicIds(nobody).of(["t"])
 
 
 class Ids:
