@@ -13,6 +13,7 @@ from typing import NamedTuple
 import psycopg
 
 from attributary.attribution_core.domain.lookback import LookbackPolicy
+from attributary.consumers.store.identity_sql import device_key
 
 # Of one conversion so many of the newest touchpoints are looked at. A result holds far fewer, because it must fit into
 # a record (attributor/credits.py): this decides only where windows differ by channel or interaction and thousands of
@@ -85,16 +86,16 @@ JOIN attribution_conversions c USING (tenant_id, conversion_id)
 """
 
 # All identity keys of the person ``w``, as they belong together now.
-IDENTITIES_OF_PERSON = """CROSS JOIN LATERAL (
+IDENTITIES_OF_PERSON = f"""CROSS JOIN LATERAL (
     SELECT w.journey_key AS identity_key
     UNION ALL
-    SELECT 'a:' || i.anonymous_id FROM attribution_identities i
+    SELECT {device_key("i.anonymous_id")} FROM attribution_identities i
     WHERE w.journey_key > 'a;' COLLATE "C" AND i.tenant_id = w.tenant_id AND i.user_id = substr(w.journey_key, 3)
 ) AS person"""
 
 # The order of the innermost rows is nearly the index's, so a person of many touchpoints costs no more than the limit.
 # With ORDINALITY the planner knows that the conversions come in order: it stops at the last limit.
-_TOUCHPOINTS = """
+_TOUCHPOINTS = f"""
 SELECT w.seq::int4 - 1, t.*
 FROM unnest(%(tenants)s::text[], %(journeys)s::text[], %(earliest)s::int8[], %(latest)s::int8[], %(in_time)s::int8[])
      WITH ORDINALITY AS w (tenant_id, journey_key, earliest_us, converted_us, in_time_us, seq)
@@ -103,7 +104,7 @@ CROSS JOIN LATERAL (
     FROM (
         SELECT w.journey_key AS identity_key
         UNION ALL
-        SELECT 'a:' || device.anonymous_id
+        SELECT {device_key("device.anonymous_id")}
         FROM (
             SELECT i.anonymous_id FROM attribution_identities i
             WHERE w.journey_key > 'a;' COLLATE "C"

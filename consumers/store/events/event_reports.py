@@ -19,6 +19,7 @@ from attributary.attribution_core.domain.conversion import (
     EventVerdict,
     judge_events,
 )
+from attributary.consumers.store.identity_sql import person_key
 
 _ROWS_AT_ONCE = 2_000
 
@@ -102,7 +103,7 @@ WITH several AS (
     GROUP BY tenant_id, conversion_id HAVING count(*) > 1 OR bool_and(kind <> 'conversion')
 )
 SELECT e.tenant_id, e.conversion_id, e.occurred_at_us, e.event_id, e.kind, e.value_micros, e.currency,
-       CASE WHEN i.user_id IS NULL THEN e.identity_key ELSE 'u:' || i.user_id END, {_place("e")}
+       {person_key("e.identity_key")}, {_place("e")}
 FROM several s
 JOIN attribution_conversion_events e ON e.tenant_id = s.tenant_id AND e.conversion_id = s.conversion_id
 LEFT JOIN attribution_identities i

@@ -15,6 +15,7 @@ import psycopg
 from attributary.attribution_core.domain.conversion import ConversionEvent, EventVerdict, judge_events
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, USER_PREFIX
 from attributary.attribution_core.domain.lookback import MICROS_PER_DAY, LookbackPolicy
+from attributary.consumers.store.identity_sql import device_key, person_key
 
 from .attribution_inputs import PendingConversion, conversions_by_id
 from .event_reports import EventConflict, conflicts_of_conversion
@@ -114,10 +115,10 @@ class Explanation:
         return self.conversion.version == 0
 
 
-_EVENTS = """
+_EVENTS = f"""
 SELECT e.event_id, e.kind, e.occurred_at_us, e.received_at_us, e.value_micros, e.currency,
        e.source_topic || '[' || e.source_partition || ']@' || e.source_offset,
-       CASE WHEN i.user_id IS NULL THEN e.identity_key ELSE 'u:' || i.user_id END
+       {person_key("e.identity_key")}
 FROM attribution_conversion_events e
 LEFT JOIN attribution_identities i
   ON e.identity_key < 'a;' COLLATE "C" AND i.tenant_id = e.tenant_id AND i.anonymous_id = substr(e.identity_key, 3)
@@ -144,24 +145,24 @@ SELECT l.anonymous_id, l.user_id, l.linked_at_us, l.event_id, l.event_id = i.lin
 FROM links l JOIN ids i USING (anonymous_id) ORDER BY l.anonymous_id, l.linked_at_us, l.event_id
 """
 
-_TOUCHES = """
+_TOUCHES = f"""
 SELECT t.event_id, t.identity_key, t.occurred_at_us, t.received_at_us, t.platform, t.channel, t.interaction, t.campaign,
        t.is_bot
 FROM (
     SELECT %(journey)s AS identity_key
     UNION ALL
-    SELECT 'a:' || anonymous_id FROM attribution_identities WHERE tenant_id = %(tenant)s AND user_id = %(user)s
+    SELECT {device_key("anonymous_id")} FROM attribution_identities WHERE tenant_id = %(tenant)s AND user_id = %(user)s
 ) AS person
 JOIN attribution_touchpoints t ON t.tenant_id = %(tenant)s AND t.identity_key = person.identity_key COLLATE "C"
 ORDER BY t.occurred_at_us, t.event_id
 """
 
 # Touches that an earlier version credited, and that are not the person's any more.
-_GONE = """
+_GONE = f"""
 SELECT DISTINCT ON (n.event_id) n.event_id, COALESCE(t.identity_key, ''),
        COALESCE(t.occurred_at_us, (n.touch ->> 'occurred_at')::int8), COALESCE(t.received_at_us, 0),
        n.touch ->> 'platform', n.touch ->> 'channel', COALESCE(t.interaction, ''), n.touch ->> 'campaign',
-       n.version, CASE WHEN i.user_id IS NULL THEN t.identity_key ELSE 'u:' || i.user_id END
+       n.version, {person_key("t.identity_key")}
 FROM (
     SELECT r.version, touch, touch ->> 'event_id' AS event_id
     FROM attribution_results r, jsonb_array_elements(r.touchpoints) AS touch

@@ -10,6 +10,7 @@ conversion, whom a replaced content named. All of these are rare; people of new 
 
 from __future__ import annotations
 
+from attributary.consumers.store.identity_sql import device_key, person_key, user_key
 from attributary.consumers.store.models.changed_people import change_note_sql
 
 _WIDEN = """
@@ -43,12 +44,12 @@ LOCK_USERS = f"""
 INSERT INTO attribution_journeys AS j (tenant_id, journey_key, first_event_us, last_event_us, last_received_us)
 SELECT tenant_id, journey_key, min(first_us), max(last_us), max(received_us)
 FROM (
-    SELECT s.tenant_id, CASE WHEN i.user_id IS NULL THEN s.identity_key ELSE 'u:' || i.user_id END AS journey_key,
+    SELECT s.tenant_id, {person_key("s.identity_key")} AS journey_key,
            s.occurred_at_us AS first_us, s.occurred_at_us AS last_us, s.received_at_us AS received_us
     FROM stg_touch s LEFT JOIN attribution_identities i
       ON s.identity_key < 'a;' AND i.tenant_id = s.tenant_id AND i.anonymous_id = substr(s.identity_key, 3)
     UNION ALL
-    SELECT s.tenant_id, CASE WHEN i.user_id IS NULL THEN s.journey_key ELSE 'u:' || i.user_id END,
+    SELECT s.tenant_id, {person_key("s.journey_key")},
            s.first_us, s.last_us, s.received_us
     FROM stg_key s LEFT JOIN attribution_identities i
       ON s.journey_key < 'a;' AND i.tenant_id = s.tenant_id AND i.anonymous_id = substr(s.journey_key, 3)
@@ -104,11 +105,11 @@ def _replace(table: str, staging: str, columns: str, named: str) -> str:
 INSERT_TOUCHPOINTS = _insert("attribution_touchpoints", "stg_touch", _TOUCHPOINT_COLUMNS)
 INSERT_CONVERSION_EVENTS = _insert("attribution_conversion_events", "stg_conv", _CONVERSION_EVENT_COLUMNS)
 INSERT_LINKS = _insert("attribution_identity_links", "stg_link", _LINK_COLUMNS)
-_EVENT_KEYS = "VALUES (t.identity_key), ('a:' || t.anonymous_id)"
+_EVENT_KEYS = f"VALUES (t.identity_key), ({device_key('t.anonymous_id')})"
 _CONVERSION_KEYS = f"""{_EVENT_KEYS} UNION ALL
     SELECT c.journey_key FROM attribution_conversions c
     WHERE c.tenant_id = t.tenant_id AND c.conversion_id = t.conversion_id"""
-_LINK_KEYS = "VALUES ('a:' || t.anonymous_id), ('u:' || t.user_id)"
+_LINK_KEYS = f"VALUES ({device_key('t.anonymous_id')}), ({user_key('t.user_id')})"
 REPLACE_TOUCHPOINTS = _replace("attribution_touchpoints", "stg_touch", _TOUCHPOINT_COLUMNS, _EVENT_KEYS)
 REPLACE_CONVERSION_EVENTS = _replace(
     "attribution_conversion_events", "stg_conv", _CONVERSION_EVENT_COLUMNS, _CONVERSION_KEYS
@@ -129,7 +130,7 @@ STORED_TOUCHPOINTS = _stored("attribution_touchpoints", "t.identity_key")
 STORED_CONVERSION_EVENTS = _stored(
     "attribution_conversion_events", "t.identity_key", ", t.conversion_id, t.value_micros, t.currency"
 )
-STORED_LINKS = _stored("attribution_identity_links", "'u:' || t.user_id")
+STORED_LINKS = _stored("attribution_identity_links", f"{user_key('t.user_id')}")
 
 # A content is noted once; of its records the first in the log is named, whatever the order of arrival.
 STORE_CONFLICTS = """
@@ -183,7 +184,7 @@ WITH wins AS MATERIALIZED (
         user_id = excluded.user_id, linked_at_us = excluded.linked_at_us, link_event_id = excluded.link_event_id,
         updated_at = now()
 ), told AS (
-    {change_note_sql("tenant_id, 'u:' || old_user_id", "FROM wins WHERE old_user_id <> user_id")}
+    {change_note_sql("tenant_id, " + user_key("old_user_id"), "FROM wins WHERE old_user_id <> user_id")}
 )
 SELECT tenant_id, anonymous_id, old_user_id, user_id, link_event_id FROM wins WHERE old_user_id IS DISTINCT FROM user_id
 """
@@ -205,7 +206,7 @@ best AS (
     ORDER BY tenant_id, anonymous_id, linked_at_us, event_id, user_id
 )
 """
-USERS_LINKED = f"{_BEST_LINKS} SELECT DISTINCT tenant_id, 'u:' || user_id FROM links"
+USERS_LINKED = f"{_BEST_LINKS} SELECT DISTINCT tenant_id, {user_key('user_id')} FROM links"
 OWNERS_ANEW = f"""{_BEST_LINKS}
 SELECT k.tenant_id, k.anonymous_id, i.user_id, COALESCE(b.user_id, ''), COALESCE(b.event_id, '')
 FROM k LEFT JOIN best b USING (tenant_id, anonymous_id)
@@ -214,11 +215,11 @@ WHERE i.user_id IS DISTINCT FROM b.user_id
 """
 _ANEW_TOLD = change_note_sql(
     "tenant_id, identity_key",
-    """FROM (
-        SELECT tenant_id, 'a:' || anonymous_id FROM k
-        UNION ALL SELECT tenant_id, 'u:' || user_id FROM links
+    f"""FROM (
+        SELECT tenant_id, {device_key("anonymous_id")} FROM k
+        UNION ALL SELECT tenant_id, {user_key("user_id")} FROM links
         UNION ALL
-        SELECT tenant_id, 'u:' || i.user_id FROM k JOIN attribution_identities i USING (tenant_id, anonymous_id)
+        SELECT tenant_id, {user_key("i.user_id")} FROM k JOIN attribution_identities i USING (tenant_id, anonymous_id)
     ) AS named (tenant_id, identity_key)""",
 )
 STORE_OWNERS_ANEW = f"""{_BEST_LINKS}, told AS (
@@ -243,7 +244,7 @@ _IN_REACH = """attribution_conversions c
 PEOPLE_TOUCHED = f"""
 SELECT p.tenant_id, p.journey_key, p.first_us, p.last_us, p.seqs, c.conversions
 FROM (
-    SELECT s.tenant_id, CASE WHEN i.user_id IS NULL THEN s.identity_key ELSE 'u:' || i.user_id END AS journey_key,
+    SELECT s.tenant_id, {person_key("s.identity_key")} AS journey_key,
            min(s.occurred_at_us) AS first_us, max(s.occurred_at_us) AS last_us, array_agg(s.seq) AS seqs
     FROM stg_touch s
     LEFT JOIN attribution_identities i
@@ -272,14 +273,14 @@ FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, journey_key)
 JOIN attribution_conversions c USING (tenant_id, journey_key)
 """
 
-CONVERSIONS_OF_IDENTITIES = """
+CONVERSIONS_OF_IDENTITIES = f"""
 SELECT c.tenant_id, c.conversion_id
 FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, identity_key)
 LEFT JOIN attribution_identities i
   ON k.identity_key < 'a;' COLLATE "C" AND i.tenant_id = k.tenant_id AND i.anonymous_id = substr(k.identity_key, 3)
 JOIN attribution_conversions c
   ON c.tenant_id = k.tenant_id
- AND c.journey_key = CASE WHEN i.user_id IS NULL THEN k.identity_key ELSE 'u:' || i.user_id END
+ AND c.journey_key = {person_key("k.identity_key")}
 """
 
 # ON CONFLICT DO UPDATE locks a row before it looks at its WHERE. One statement, so that new and known ones are locked
@@ -305,10 +306,10 @@ FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, conversion_id)
 JOIN attribution_conversions c USING (tenant_id, conversion_id)
 """
 
-EVENTS_OF_CONVERSIONS = """
+EVENTS_OF_CONVERSIONS = f"""
 SELECT e.occurred_at_us, e.event_id, e.kind, e.value_micros, e.currency,
        e.tenant_id, e.conversion_id, e.conversion_type, e.identity_key,
-       CASE WHEN i.user_id IS NULL THEN e.identity_key ELSE 'u:' || i.user_id END,
+       {person_key("e.identity_key")},
        e.occurred_at_us, e.received_at_us, e.value_micros, e.value_micros, e.currency, e.order_id
 FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, conversion_id)
 JOIN attribution_conversion_events e USING (tenant_id, conversion_id)

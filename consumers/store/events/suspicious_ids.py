@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import psycopg
 
+from attributary.consumers.store.identity_sql import user_key
+
 MICROS_PER_DAY = 86_400_000_000
 
 
@@ -34,9 +36,9 @@ WHERE occurred_at_us >= %(from_us)s AND occurred_at_us < %(to_us)s AND NOT is_bo
   AND (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
 GROUP BY 1, 2, 3 HAVING count(*) > %(most)s
 """
-_ANONYMOUS_IDS = """
+_ANONYMOUS_IDS = f"""
 SELECT tenant_id, identity_key, day, count(DISTINCT anonymous_id) AS number FROM (
-    SELECT tenant_id, 'u:' || user_id AS identity_key, anonymous_id, linked_at_us / %(day)s AS day
+    SELECT tenant_id, {user_key("user_id")} AS identity_key, anonymous_id, linked_at_us / %(day)s AS day
     FROM attribution_identity_links WHERE linked_at_us >= %(from_us)s AND linked_at_us < %(to_us)s
     UNION ALL
     SELECT tenant_id, identity_key, anonymous_id, occurred_at_us / %(day)s FROM attribution_touchpoints

@@ -21,6 +21,8 @@ from typing import NamedTuple
 
 import psycopg
 
+from attributary.consumers.store.identity_sql import device_key, user_key
+
 # Between the start of a transaction's clock and its entry among those that run are a few instructions of the server.
 _MARGIN = timedelta(seconds=60)
 # Ages of transactions are compared modulo 2^32; long before that becomes ambiguous, all people are noted again.
@@ -64,16 +66,16 @@ _NEW_EVENTS = f"""
 INSERT INTO attribution_training_changes (tenant_id, identity_key)
 SELECT DISTINCT tenant_id, identity_key FROM (
     SELECT t.tenant_id, k.identity_key FROM attribution_touchpoints t
-    CROSS JOIN LATERAL (VALUES (t.identity_key), ('a:' || t.anonymous_id)) AS k (identity_key)
+    CROSS JOIN LATERAL (VALUES (t.identity_key), ({device_key("t.anonymous_id")})) AS k (identity_key)
     WHERE {_new("t")}
     UNION ALL
     SELECT e.tenant_id, k.identity_key FROM attribution_conversion_events e
     LEFT JOIN attribution_conversions c ON c.tenant_id = e.tenant_id AND c.conversion_id = e.conversion_id
-    CROSS JOIN LATERAL (VALUES (e.identity_key), ('a:' || e.anonymous_id), (c.journey_key)) AS k (identity_key)
+    CROSS JOIN LATERAL (VALUES (e.identity_key), ({device_key("e.anonymous_id")}), (c.journey_key)) AS k (identity_key)
     WHERE {_new("e")}
     UNION ALL
     SELECT l.tenant_id, k.identity_key FROM attribution_identity_links l
-    CROSS JOIN LATERAL (VALUES ('a:' || l.anonymous_id), ('u:' || l.user_id)) AS k (identity_key)
+    CROSS JOIN LATERAL (VALUES ({device_key("l.anonymous_id")}), ({user_key("l.user_id")})) AS k (identity_key)
     WHERE {_new("l")}
 ) AS found
 WHERE identity_key <> ''
@@ -91,7 +93,7 @@ ON CONFLICT (tenant_id) DO UPDATE SET
     updated_at = now()
 """
 
-_TAKE = """
+_TAKE = f"""
 WITH taken AS (
     DELETE FROM attribution_training_changes
     WHERE tenant_id = %(tenant)s AND change_number = ANY (ARRAY(
@@ -101,7 +103,7 @@ WITH taken AS (
 )
 SELECT identity_key FROM taken
 UNION
-SELECT 'u:' || i.user_id FROM taken
+SELECT {user_key("i.user_id")} FROM taken
 JOIN attribution_identities i ON i.tenant_id = %(tenant)s AND i.anonymous_id = substr(taken.identity_key, 3)
 WHERE taken.identity_key < 'a;' COLLATE "C"
 """

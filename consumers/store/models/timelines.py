@@ -18,6 +18,7 @@ import psycopg
 
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, journey_key
 from attributary.attribution_core.domain.lookback import LookbackPolicy
+from attributary.consumers.store.identity_sql import device_key
 
 MAX_PERSON_ROWS = 50_000
 """Events of a person beyond which the person is left out."""
@@ -86,7 +87,7 @@ SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off;
 """
 
 # Keys of anonymous ids end before 'a;', keys of users come after it.
-_PEOPLE = """
+_PEOPLE = f"""
 SELECT j.tenant_id, j.journey_key,
        GREATEST(j.last_event_us, devices.last_event_us) AS known_until,
        (j.closed_at IS NOT NULL AND COALESCE(devices.is_closed, true))
@@ -96,7 +97,8 @@ LEFT JOIN LATERAL (
     SELECT max(o.last_event_us) AS last_event_us, max(o.last_received_us) AS last_received_us,
            min(o.first_event_us) AS first_event_us, bool_and(o.closed_at IS NOT NULL) AS is_closed
     FROM attribution_identities i
-    JOIN attribution_journeys o ON o.tenant_id = i.tenant_id AND o.journey_key = 'a:' || i.anonymous_id COLLATE "C"
+    JOIN attribution_journeys o
+      ON o.tenant_id = i.tenant_id AND o.journey_key = {device_key("i.anonymous_id")} COLLATE "C"
     WHERE j.journey_key > 'a;' AND i.tenant_id = j.tenant_id AND i.user_id = substr(j.journey_key, 3)
 ) AS devices ON true
 WHERE j.tenant_id = %(tenant)s
@@ -118,7 +120,7 @@ CROSS JOIN LATERAL (
     FROM (
         SELECT p.journey_key AS identity_key
         UNION ALL
-        SELECT 'a:' || i.anonymous_id FROM attribution_identities i
+        SELECT {device_key("i.anonymous_id")} FROM attribution_identities i
         WHERE p.journey_key > 'a;' AND i.tenant_id = p.tenant_id AND i.user_id = substr(p.journey_key, 3)
     ) AS k
     JOIN attribution_touchpoints t ON t.tenant_id = p.tenant_id AND t.identity_key = k.identity_key COLLATE "C"

@@ -15,6 +15,7 @@ import psycopg
 from attributary.attribution_core.domain.conversion import ConversionEvent, fold
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, Link, journey_key, owner
 from attributary.consumers.store.events.bulk_reads import Key, StoredTouchpoint
+from attributary.consumers.store.identity_sql import device_key, user_key
 
 
 class RebuiltConversion(NamedTuple):
@@ -39,7 +40,7 @@ class RebuiltJourney(NamedTuple):
 
 
 # Every statement of who an anonymous id is, about ids that somebody links to one of the wanted people, or are wanted.
-_LINKS = """
+_LINKS = f"""
 WITH wanted AS (SELECT * FROM unnest(%(tenants)s::text[], %(keys)s::text[]) AS w (tenant_id, journey_key)),
 links AS (
     SELECT tenant_id, anonymous_id, user_id, linked_at_us, event_id FROM attribution_identity_links
@@ -52,7 +53,8 @@ links AS (
 ),
 concerned AS (
     SELECT DISTINCT l.tenant_id, l.anonymous_id FROM links l
-    JOIN wanted w ON w.tenant_id = l.tenant_id AND w.journey_key IN ('u:' || l.user_id, 'a:' || l.anonymous_id)
+    JOIN wanted w
+      ON w.tenant_id = l.tenant_id AND w.journey_key IN ({user_key("l.user_id")}, {device_key("l.anonymous_id")})
 )
 SELECT l.tenant_id, l.anonymous_id, l.linked_at_us, l.event_id, l.user_id
 FROM concerned JOIN links l USING (tenant_id, anonymous_id)
