@@ -95,15 +95,18 @@ UPDATE attribution_reopenings SET
 WHERE tenant_id = %s AND journey_key = %s
 """
 
-_PAGE = """
-SELECT c.converted_at_us, c.conversion_id
-FROM attribution_reopenings r
-JOIN attribution_conversions c
-  ON c.tenant_id = r.tenant_id AND c.journey_key = r.journey_key
- AND c.converted_at_us BETWEEN r.after_us AND r.pass_until_us
-WHERE r.tenant_id = %s AND r.journey_key = %s AND c.version > 0 AND c.received_at_us >= r.pass_received_from_us
-  AND (c.converted_at_us, c.conversion_id) > (r.after_us, r.after_id)
-ORDER BY c.converted_at_us, c.conversion_id LIMIT %s
+_BOUNDS = """
+SELECT after_us, pass_until_us, pass_received_from_us, after_id FROM attribution_reopenings
+WHERE tenant_id = %s AND journey_key = %s
+"""
+
+# The bounds are parameters, so that a page begins in the index where the page before ended.
+_NEXT = """
+SELECT c.converted_at_us, c.conversion_id FROM attribution_conversions c
+WHERE c.tenant_id = %(tenant)s AND c.journey_key = %(person)s
+  AND c.converted_at_us BETWEEN %(after_us)s AND %(until_us)s AND c.received_at_us >= %(received_from_us)s
+  AND (c.converted_at_us, c.conversion_id) > (%(after_us)s, %(after_id)s) AND c.version > 0
+ORDER BY c.converted_at_us, c.conversion_id LIMIT %(limit)s
 """
 
 _RAISE = """
@@ -180,10 +183,11 @@ def reopen_page(
     *person, is_under_way = taken
     if not is_under_way:
         connection.execute(_BEGIN, person)
-    page = connection.execute(_PAGE, (*person, limit)).fetchall()
-    parameters = {
-        "tenant": person[0], "person": person[1], "policy": policy_version, "ids": [row[1] for row in page],
-    }  # fmt: skip
+    names = ("after_us", "until_us", "received_from_us", "after_id")
+    bounds = dict(zip(names, connection.execute(_BOUNDS, person).fetchone() or (), strict=True))
+    parameters = {"tenant": person[0], "person": person[1], "policy": policy_version, "limit": limit, **bounds}
+    page = connection.execute(_NEXT, parameters).fetchall()
+    parameters["ids"] = [row[1] for row in page]
     rows = connection.execute(_RAISE, parameters).fetchall() if page else []
     if len(page) == limit:
         connection.execute(_PASSED, (*page[-1], len(rows), *person))
