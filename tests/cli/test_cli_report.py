@@ -115,6 +115,30 @@ def test_what_stood_then_and_the_changes_are_what_stands_now(shop: str, days: in
     assert {change.reason for change in changes} <= {None, "new", "refund", "restated"}
 
 
+def test_the_page_stays_small_and_adds_up_whatever_a_tenant_sends(tmp_path: Path, shop: str) -> None:
+    wide = []
+    for number in range(700):
+        name = f"{'c' * 180}{number}"
+        touches = [(f"w{number}-{place}", f"channel {number} {place}", "meta", name) for place in (1, 2)]
+        at = BEGIN + number * 36 * HOUR
+        result = stored_result(
+            f"w{number}", 1, touches, net=3_000_000, converted_at=at, computed_at=BEGIN, models=MODELS
+        )
+        wide.append(result | {"tenant_id": "wide"})
+    with connect(shop, application_name="tests") as connection:
+        insert_results(connection, wide)
+    file = tmp_path / "wide.html"
+    run("--out", str(file), "--tenant", "wide")
+    text = file.read_text("utf-8")
+    assert len(text.encode()) < 300_000
+    assert "Net revenue a month" in text
+    assert "700.00<br>2,100.00" in text
+    campaigns = plain(text.partition('id="campaigns"')[2].partition("</ul>")[0])
+    assert sum(map(float, re.findall(r"([\d.]+) conversions", campaigns.partition("by linear.")[2]))) == pytest.approx(
+        700, abs=1
+    )
+
+
 def test_nothing_is_loaded_and_no_name_becomes_code(page_file: Path) -> None:
     text = page_file.read_text("utf-8")
     assert len(text.encode()) < 300_000

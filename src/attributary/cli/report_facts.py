@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import TYPE_CHECKING
 
 from attributary.consumers.store.results.credit_report import (
@@ -27,9 +28,16 @@ if TYPE_CHECKING:
     import psycopg
 
 
+OTHER = "(other)"
+_MAX_CHANNELS, _MAX_CAMPAIGNS, _MAX_PATHS, _MAX_DAYS = 60, 150, 60, 120
+
+
 @dataclass(frozen=True, slots=True)
 class PageFacts:
     """What the page shows; all of it is of one tenant and one currency.
+
+    What is rare is summed up, so that the page stays small whatever a tenant sends: channels, campaigns and paths
+    beyond a number as `OTHER`, and days of more than `_MAX_DAYS` as months.
 
     Attributes:
         query: which conversions.
@@ -38,7 +46,7 @@ class PageFacts:
         total: conversions and net value.
         report: by channel and model.
         campaigns: by campaign, of the one model.
-        days: in order.
+        days: in order; of months when their name is YYYY-MM.
         paths: the most frequent first.
         changed_since: microseconds UTC.
         changes: what stood then, and changes since.
@@ -74,16 +82,52 @@ def read_facts(connection: psycopg.Connection, query: ReportQuery, model: str, c
     chosen = next((total for total in totals if total.net_micros), totals[0])
     query = replace(query, currency=chosen.currency, models=models, by=("channel",))
     one = replace(query, models=(model,), by=("campaign",))
+    report = read_report(connection, query)
     return PageFacts(
         query,
         model,
         models,
         chosen,
-        read_report(connection, query),
-        read_report(connection, one).rows,
-        read_days(connection, query),
-        read_paths(connection, query),
+        report._replace(rows=_pooled_rows(report.rows, model, _MAX_CHANNELS)),
+        _pooled_rows(read_report(connection, one).rows, model, _MAX_CAMPAIGNS),
+        _months(read_days(connection, query)),
+        _pooled_paths(read_paths(connection, query)),
         changed_since,
         read_changes(connection, query, changed_since),
         [total for total in totals if total.currency != chosen.currency],
     )
+
+
+def _pooled_rows(rows: Sequence[CreditRow], model: str, limit: int) -> list[CreditRow]:
+    """Return rows with the names beyond a number summed up, for each model; the most credited by one model stay."""
+    mine = sorted((row for row in rows if row.model == model and row.is_touch), key=lambda row: -abs(row.conversions))
+    kept = {row.keys for row in mine[:limit]}
+    found = [row for row in rows if not row.is_touch or row.keys in kept]
+    rare = [row for row in rows if row.is_touch and row.keys not in kept]
+    for name in dict.fromkeys(row.model for row in rare):
+        parts = [row for row in rare if row.model == name]
+        credit, micros = sum(row.conversions for row in parts), sum(row.value_micros for row in parts)
+        found.append(parts[0]._replace(keys=(OTHER,), journeys=0, conversions=credit, value_micros=micros, share=None))
+    return found
+
+
+def _pooled_paths(paths: Sequence[Path]) -> list[Path]:
+    rare = paths[_MAX_PATHS:]
+    if not rare:
+        return list(paths)
+    pool = Path((OTHER,), sum(path.conversions for path in rare), sum(path.net_micros for path in rare))
+    return [*paths[:_MAX_PATHS], pool]
+
+
+def _months(days: Sequence[Day]) -> list[Day]:
+    """Return days as months where their span is long."""
+    if not days or (date.fromisoformat(days[-1].day) - date.fromisoformat(days[0].day)).days <= _MAX_DAYS:
+        return list(days)
+    found: dict[str, Day] = {}
+    for day in days:
+        month = day.day[:7]
+        before = found.get(month, Day(month, 0, 0, 0))
+        found[month] = Day(
+            month, before.conversions + day.conversions, before.net_micros + day.net_micros, before.final + day.final
+        )
+    return list(found.values())

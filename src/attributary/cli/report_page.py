@@ -14,14 +14,13 @@ from datetime import UTC, date, datetime, timedelta
 from attributary.attribution_core.domain.time_grammar import BEGINNING, END
 from attributary.cli.fallback_notes import fallback_cause
 from attributary.cli.report_charts import Bar, bars, columns, section, table, text
-from attributary.cli.report_facts import PageFacts
+from attributary.cli.report_facts import OTHER, PageFacts
 from attributary.cli.report_style import STYLE
 from attributary.cli.tables import amount, money, plural
 from attributary.consumers.store.results.credit_report import UNATTRIBUTED, CreditRow
 
 _SHOWN = 12
 _STEPS = 6
-_OTHER = "(other)"
 _REASONS = {
     "new": "new conversions",
     "late_touchpoint": "late touchpoints",
@@ -82,7 +81,7 @@ def _head(facts: PageFacts) -> str:
 def _channels(facts: PageFacts) -> str:
     """Channels by model: the spread over the models around the bar of one, then every number."""
     by_channel = _by_name(facts.report.rows)
-    ranked = sorted(by_channel, key=lambda key: (not key[1], -_credit(by_channel[key], facts.model)))
+    ranked = sorted(by_channel, key=lambda key: (not key[1], key[0] == OTHER, -_credit(by_channel[key], facts.model)))
     touched = [key for key in ranked if key[1]]
     shown, rest = [*touched[:_SHOWN], *(key for key in ranked if not key[1])], touched[_SHOWN:]
     others = sum(_credit(by_channel[key], facts.model) for key in rest)
@@ -98,10 +97,10 @@ def _channels(facts: PageFacts) -> str:
             )
         )  # fmt: skip
     if rest:
-        drawn.append(Bar(f"{_OTHER}: {len(rest)} more", f"{others:,.1f} conversions", others / most))
+        drawn.append(Bar(OTHER, f"{others:,.1f} conversions", others / most))
     rows = [
         [text(key[0]), *(_both(by_channel[key].get(model), facts.total.currency) for model in facts.models),
-         f"{max(row.journeys for row in by_channel[key].values()):,}" if key[1] else ""]
+         f"{max(row.journeys for row in by_channel[key].values()):,}" if key[1] and key[0] != OTHER else ""]
         for key in ranked
     ]  # fmt: skip
     sums = [
@@ -140,15 +139,16 @@ def _ranking(
 
 def _days(facts: PageFacts) -> str:
     worth = _has_value(facts)
+    unit = "day" if len(facts.days[0].day) > len("2026-01") else "month"
     values = [day.net_micros if worth else day.conversions for day in facts.days]
     most = max(map(abs, values), default=0) or 1
     best = max(facts.days, key=lambda day: day.net_micros if worth else day.conversions)
     still = sum(day.conversions - day.final for day in facts.days)
     finding = (
-        f"The highest day is {best.day} with "
+        f"The highest {unit} is {best.day} with "
         f"{amount(best.net_micros, facts.total.currency) if worth else plural(best.conversions, 'conversion')}. "
         + (
-            f"{plural(still, 'conversion')} may still change: their days are hatched."
+            f"{plural(still, 'conversion')} may still change: their {unit}s are hatched."
             if still
             else "Nothing can change."
         )
@@ -163,15 +163,21 @@ def _days(facts: PageFacts) -> str:
         [day.day, f"{day.conversions:,}", money(day.net_micros, facts.total.currency), f"{day.final:,}"]
         for day in facts.days
     ]
-    label = "Net revenue a day" if worth else "Conversions a day"
+    label = f"{'Net revenue' if worth else 'Conversions'} a {unit}"
     return section(
         "days", label, html.escape(finding), columns(drawn, label, finding),
-        table("Conversions and net value a day", ["day (UTC)", "conversions", _net(facts), "final"], rows),
+        table(f"Conversions and net value a {unit}", [f"{unit} (UTC)", "conversions", _net(facts), "final"], rows),
     )  # fmt: skip
 
 
+def _campaign_order(row: CreditRow) -> tuple[object, ...]:
+    return not row.is_touch, row.keys == (OTHER,), -row.value_micros, -row.conversions, row.keys
+
+
 def _without_gaps(bars_: Sequence[Bar]) -> list[Bar]:
-    """Return the bars of days with those between that have none, so that places are times."""
+    """Return the bars of days with those between that have none, so that places are times; months as they are."""
+    if len(bars_[0].name) == len("2026-01"):
+        return list(bars_)
     of_day = {bar.name: bar for bar in bars_}
     first, last = (date.fromisoformat(bar.name) for bar in (bars_[0], bars_[-1]))
     days = [(first + timedelta(days=number)).isoformat() for number in range((last - first).days + 1)]
@@ -179,7 +185,7 @@ def _without_gaps(bars_: Sequence[Bar]) -> list[Bar]:
 
 
 def _campaigns(facts: PageFacts) -> str:
-    rows = sorted(facts.campaigns, key=lambda row: (not row.is_touch, -row.value_micros, -row.conversions, row.keys))
+    rows = sorted(facts.campaigns, key=_campaign_order)
     shown, rest = rows[:_SHOWN], rows[_SHOWN:]
     worth = _has_value(facts)
 
@@ -192,20 +198,20 @@ def _campaigns(facts: PageFacts) -> str:
     if rest:
         micros, credit = sum(row.value_micros for row in rest), sum(row.conversions for row in rest)
         named = f"{amount(micros, facts.total.currency)}, {credit:,.1f} conversions"
-        drawn.append(Bar(f"{_OTHER}: {len(rest)} more", named, others / most))
+        drawn.append(Bar(OTHER, named, others / most))
     unnamed = sum(row.conversions for row in rows if row.keys[0] == "(none)")
     finding = (
-        f"{plural(sum(row.is_touch for row in rows), 'campaign')} by {facts.model}; {unnamed:,.1f} conversions came by "
-        "touchpoints without a campaign's name."
+        f"{unnamed:,.1f} of {plural(facts.total.conversions, 'conversion')} came by touchpoints without a campaign's "
+        f"name, by {facts.model}."
     )
     cells = [
         [
             text(row.keys[0]),
             f"{row.conversions:,.2f}",
             money(row.value_micros, facts.total.currency),
-            f"{row.journeys:,}",
+            f"{row.journeys:,}" if row.is_touch and row.keys != (OTHER,) else "",
         ]
-        for row in rows[: 20 * _SHOWN]
+        for row in rows
     ]
     return section(
         "campaigns", "Campaigns", html.escape(finding), bars(drawn, f"Campaigns, {facts.model}"),
@@ -222,7 +228,7 @@ def _paths(facts: PageFacts) -> str:
     most = max([others, *(path.conversions for path in facts.paths)]) or 1
     drawn = [Bar(_steps(path.steps), plural(path.conversions, "conversion"), path.conversions / most) for path in shown]
     if rest:
-        drawn.append(Bar(f"{_OTHER}: {len(rest):,} more paths", plural(others, "conversion"), others / most))
+        drawn.append(Bar(OTHER, plural(others, "conversion"), others / most))
     several = sum(path.conversions for path in facts.paths if len(path.steps) > 1)
     finding = (
         f"{_percent(several / max(facts.total.conversions, 1))} of the conversions have more than one touchpoint: only "
@@ -230,7 +236,7 @@ def _paths(facts: PageFacts) -> str:
     )
     rows = [
         [text(_steps(path.steps)), f"{path.conversions:,}", money(path.net_micros, facts.total.currency)]
-        for path in facts.paths[: 5 * _SHOWN]
+        for path in facts.paths
     ]
     return section(
         "paths", "Paths before the conversion", html.escape(finding), bars(drawn, "Most frequent paths"),
