@@ -6,11 +6,12 @@ names itself goes before those of a mapping file and a preset, but not before th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from attributary.producers.importer.header import SEPARATORS
 from attributary.producers.importer.hints import fitting_options, has_fields, missing_field, near_column
 from attributary.producers.importer.mapping import RowMapper
 from attributary.producers.importer.plan import (
@@ -99,7 +100,16 @@ def _hinting(
             text += f"; did you mean '{near}'?"
         elif options := fitting_options(path, file_format, encoding, fits):
             text += f"; with {options} the columns fit"
+        elif mark := _separator_within(source.columns):
+            text += f"; the columns look separated by {mark!r}: --delimiter {mark!r}"
         raise PlanError(f"{path.name}: {text}") from None
+
+
+def _separator_within(columns: Sequence[str]) -> str | None:
+    """Return what separates the columns of a header that was read as a single one."""
+    if len(columns) != 1:
+        return None
+    return next((mark for mark in SEPARATORS if mark in columns[0]), None)
 
 
 def _requires(below: Mapping[str, Any]) -> Callable[[set[str]], bool]:

@@ -46,6 +46,7 @@ def produce(path: Path, content: str | bytes, *options: str, tenant: str = "acme
         (GOOD, ("--map", "order_id=Number"), "column Number: the file has no such column; it has user_id"),
         (GOOD.replace("value", "Total "), ("--map", "value=total"), "did you mean 'Total'?"),
         ("x\n" + GOOD, ("--map", "order_id=value"), "with --skip-lines 1 the columns fit"),
+        ("id;name\n1;2\n", (), "the columns look separated by ';': --delimiter ';'"),
         ("Name;Created at;Total\n", ("--preset", "magento"), "has no column increment_id or ID"),
         ("ID;Purchase Date;Grand Total (Purchased)\n", ("--preset", "magento"), "with --delimiter ';' the columns fit"),
     ],
