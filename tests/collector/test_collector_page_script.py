@@ -289,14 +289,22 @@ def test_a_conversion_carries_the_click_ids_of_earlier_pages(page: Page, shop: R
     shop.wait_records(1)
     page.context.add_cookies(
         [{"name": name, "value": value, "url": shop.url()} for name, value in
-         {"_fbp": "fb.1.1.2", "_fbc": "fb.1.1.Ab%2B", "_ga": "GA1.1.111.222"}.items()]
+         {"_fbp": "fb.1.1.2", "_fbc": "fb.1.1.Ab%2B", "_ga": "GA1.1.111.222", "_gcl_aw": "GCL.1.Cj0",
+          "_ga_ABC": "GS2.1.s1767225600$o3$g1"}.items()]
     )  # fmt: skip
     go(page, "/thanks")
     page.evaluate("attributary.conversion({order_id: 'o-7', value: '19.99', currency: 'EUR', click_ids: {fbp: 'me'}})")
     record = shop.wait_records(2)[1]
-    assert record["click_ids"] == {"gclid": "Cj0%2BKC+x-_", "GCLID": "other", "fbp": "me", "fbc": "fb.1.1.Ab%2B"}
+    assert record["click_ids"] == {
+        "gclid": "Cj0%2BKC+x-_",
+        "GCLID": "other",
+        "fbp": "me",
+        "fbc": "fb.1.1.Ab%2B",
+        "gcl_aw": "GCL.1.Cj0",
+    }
     assert abs(int(record["properties"]["gclid_first_seen_ms"]) / 1000 - datetime.now(UTC).timestamp()) < 60
-    assert (record["value"], record["conversion_type"], record["ga_client_id"]) == ("19.99", "purchase", "111.222")
+    assert (record["value"], record["conversion_type"]) == ("19.99", "purchase")
+    assert (record["ga_client_id"], record["ga_session_id"]) == ("111.222", "1767225600")
     assert record["event_source_url"] == shop.url("/thanks")
     page.reload()
     page.wait_for_function("window.attributary")

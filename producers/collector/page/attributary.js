@@ -72,7 +72,7 @@
       found[name] = text;
       if (properties) properties[name + "_first_seen_ms"] = "" + at;
     }
-    for (const name of ["fbp", "fbc", "ttp"]) if (cookie("_" + name)) found[name] = cookie("_" + name);
+    for (const name of ["fbp", "fbc", "ttp", "gcl_aw"]) if (cookie("_" + name)) found[name] = cookie("_" + name);
     return found;
   }
 
@@ -130,6 +130,7 @@
       const properties = Object.assign({}, given.properties);
       const ids = Object.assign(clickIds(properties), given.click_ids);
       const ga = allowed() && cookie("_ga");
+      const session = allowed() && doc.cookie.match(/(?:^|; )_ga_\w+=GS\d\.\d\.s?(\d+)/);
       return Object.assign(
         {
           event_id: id ? undefined : uuid(),
@@ -137,6 +138,7 @@
           conversion_type: "purchase",
           event_source_url: location.href.slice(0, 4096),
           ga_client_id: ga ? ga.split(".").slice(-2).join(".") : undefined,
+          ga_session_id: session ? session[1] : undefined,
         },
         given,
         { click_ids: ids, properties }
