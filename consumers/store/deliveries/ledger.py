@@ -9,6 +9,7 @@ events; every call is a transaction of its own.
 from __future__ import annotations
 
 import datetime as dt
+import json
 from typing import TYPE_CHECKING, Any
 
 from attributary.consumers.store.deliveries.delivery import (
@@ -81,24 +82,20 @@ JOIN locked USING (tenant_id, destination, event_id)
 WHERE (d.tenant_id, d.destination, d.event_id) = (n.tenant_id, n.destination, n.event_id)
   AND (d.state <> 'sent' OR n.state = 'sent')
 """
-_POSITIONS = """
-JOIN unnest(%(topics)s::text[], %(partitions)s::int[], %(offsets)s::bigint[]) AS p (topic, part, next)
-  ON (d.source_topic, d.source_partition) = (p.topic, p.part) AND d.source_offset < p.next"""
+# An expression and no join: rows come in the order of the index, and LIMIT ends the scan.
+_IS_BEHIND = "d.source_offset < (%(positions)s::jsonb -> d.source_topic ->> d.source_partition::text)::bigint"
 _LEFT_BEHIND = f"""
-SELECT DISTINCT d.tenant_id, d.destination FROM attribution_deliveries d {_POSITIONS}
+SELECT DISTINCT d.tenant_id, d.destination FROM attribution_deliveries d
 WHERE (d.destination = %(destination)s OR starts_with(d.destination, %(destination)s || ':')) AND d.state = 'pending'
+  AND {_IS_BEHIND}
 ORDER BY d.tenant_id, d.destination
 """
 _QUEUED = f"""
-SELECT {_COLUMNS} FROM attribution_deliveries d {_POSITIONS}
-WHERE d.destination = %(destination)s AND d.state = 'pending' AND d.tenant_id = %(tenant)s
+SELECT {_COLUMNS} FROM attribution_deliveries d
+WHERE d.destination = %(destination)s AND d.state = 'pending' AND d.tenant_id = %(tenant)s AND {_IS_BEHIND}
 ORDER BY d.occurred_at, d.event_id LIMIT %(limit)s
 """
-_QUEUED_NEWEST = f"""
-SELECT {_COLUMNS} FROM attribution_deliveries d {_POSITIONS}
-WHERE d.destination = %(destination)s AND d.state = 'pending' AND d.tenant_id = %(tenant)s
-ORDER BY d.occurred_at DESC, d.event_id DESC LIMIT %(limit)s
-"""
+_QUEUED_NEWEST = _QUEUED.replace("d.occurred_at, d.event_id", "d.occurred_at DESC, d.event_id DESC")
 _FIND = f"""
 SELECT {_COLUMNS} FROM attribution_deliveries d
 WHERE d.event_id = %(event)s AND (%(tenant)s::text IS NULL OR d.tenant_id = %(tenant)s)
@@ -240,11 +237,10 @@ def _keys(keys: Sequence[DeliveryKey]) -> dict[str, Any]:
 
 
 def _places(positions: Positions) -> dict[str, Any]:
-    return {
-        "topics": [topic for topic, _ in positions],
-        "partitions": [partition for _, partition in positions],
-        "offsets": list(positions.values()),
-    }
+    nexts: dict[str, dict[str, int]] = {}
+    for (topic, partition), offset in positions.items():
+        nexts.setdefault(topic, {})[str(partition)] = offset
+    return {"positions": json.dumps(nexts)}
 
 
 def _time(micros: int) -> dt.datetime:
