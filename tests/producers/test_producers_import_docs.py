@@ -44,5 +44,31 @@ def test_the_commands_of_the_page_publish_its_orders(number: int, transport: Mem
     assert [record["occurred_at"] for record in records] == [1_795_856_460_000_000, 1_795_861_198_000_000]
 
 
+EXPORTS = Path(__file__).resolve().parents[1] / "fixtures" / "exports"
+SAMPLES = {
+    "orders_export.csv": "shopify-orders.csv",
+    "orders.csv": "woocommerce-orders.csv",
+    "events.jsonl": "ga4-events.jsonl",
+    "leads.csv": "meta-leads.csv",
+}
+LINES = [
+    line
+    for language, _, text in BLOCKS
+    if language == "sh"
+    for line in text.replace("\\\n", " ").splitlines()
+    if line.startswith("attributary")
+]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_the_other_commands_take_the_samples_of_the_exports(line: str, transport: MemoryTransport) -> None:
+    for name, sample in SAMPLES.items():
+        Path(name).write_bytes((EXPORTS / sample).read_bytes())
+    result = CliRunner().invoke(app, shlex.split(line)[1:])
+    assert result.exit_code == 0, result.output
+    assert transport.messages
+
+
 def test_the_page_has_a_command_for_each_shop() -> None:
     assert len(COMMANDS) == 3
+    assert len(LINES) >= 6

@@ -17,6 +17,7 @@ from attributary.cli.mapping_options import Preset
 from attributary.producers import AttributaryProducer, MemoryTransport, ProducerConfig
 from attributary.producers.importer import presets
 from attributary.producers.importer.opening import OpenFile, open_file
+from attributary.producers.importer.outcomes import RowRefused
 from attributary.producers.importer.plan import ImportPlan, PlanError, plan_from
 from attributary.producers.importer.run import FileImport, RejectsFile
 
@@ -212,3 +213,37 @@ def test_the_command_takes_the_sample_of_each_preset(
     )
     assert result.exit_code == 0, result.output
     assert " 0 rejected" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ("name:Socks|sku:SO-1|quantity:2|total:30.00", [("SO-1", 2.0, 15_000_000)]),
+        ("id:3|name:Socks|sku:SO-1|quantity:1|total:9.50;id:4|name:Hat|sku:HA-2|quantity:2|total:10",
+         [("SO-1", 1.0, 9_500_000), ("HA-2", 2.0, 5_000_000)]),
+        ("name:A; or B|sku:X|quantity:1|total:1", [("X", 1.0, 1_000_000)]),
+        ("name:Third|sku:T|quantity:3|total:10", [("T", 3.0, None)]),
+        ("name:Gone|sku:G|quantity:0|total:0", []),
+        ('[{"sku": "J", "quantity": 2, "total": "3.00"}]', [("J", 2.0, 1_500_000)]),
+        ('{"sku": "J", "quantity": 1, "sub_total": 3}', [("J", 1.0, 3_000_000)]),
+        ("name:Only a name|quantity:1", [("Only a name", 1.0, None)]),
+    ],
+)  # fmt: skip
+def test_lines_in_one_cell(tmp_path: Path, cell: str, expected: list[tuple[str, float, int | None]]) -> None:
+    path = tmp_path / "orders.csv"
+    quoted = '"' + cell.replace('"', '""') + '"'
+    path.write_text(f"order_id,order_date,status,order_total,order_currency,billing_email,line_items\n"
+                    f"1,2026-11-28 10:01:00,completed,30,EUR,ada@example.com,{quoted}\n")  # fmt: skip
+    (record,), _ = imported(path, tmp_path, preset="woocommerce", timezone="Europe/Berlin")
+    assert items(record) == expected
+
+
+@pytest.mark.parametrize("cell", ["name:Socks|quantity:two", "[1]", "[", "quantity:1|total:x|sku:A"])
+def test_lines_that_cannot_be_read_are_refused(tmp_path: Path, cell: str) -> None:
+    path = tmp_path / "orders.csv"
+    path.write_text("order_id,order_date,status,order_total,order_currency,billing_email,line_items\n"
+                    f"1,2026-11-28 10:01:00,completed,30,EUR,ada@example.com,{cell}\n")  # fmt: skip
+    source, _, mapper, _ = opened(path, preset="woocommerce", timezone="Europe/Berlin")
+    with source, pytest.raises(RowRefused) as caught:
+        mapper.record(next(source.rows()))
+    assert (caught.value.field, caught.value.column) == ("items", "line_items")
