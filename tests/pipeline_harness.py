@@ -71,8 +71,7 @@ class InProcess:
         """Let attributor and auditor process the commands that wait; returns the results."""
         commands, self.commands = self.commands, []
         read = [self._read(message, "results") for message in handle_all(self.attributor, commands)]
-        if read:
-            self.auditor.handle(read)
+        handle_all(self.auditor, read)
         found = [codec().decode("result", record.value) for record in read]
         self.results += found
         return found

@@ -12,7 +12,7 @@ from attributary.consumers.adapters.stored_offsets import OffsetStore
 from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.metrics import timed
-from attributary.consumers.runtime.records import DeadLetter, Outcome, Record
+from attributary.consumers.runtime.records import DeadLetter, Outcome, Record, within_bytes
 from attributary.consumers.store.events.rejected_values import UNSTORABLE
 from attributary.consumers.store.offsets import record_positions
 from attributary.consumers.store.results.results import ResultRow, Stored, create_result_staging, store_results
@@ -28,6 +28,7 @@ register_points("auditor_before_pg_commit", "auditor_after_pg_commit")
 _log = structlog.get_logger()
 
 GROUP = "attribution.auditor"
+_MAX_BYTES = 32 << 20  # of the results of a batch; as rows they take several times as much
 
 
 class AuditorStage:
@@ -43,7 +44,7 @@ class AuditorStage:
     group = GROUP
     topics = (RESULTS,)
     output_topics = ()
-    max_records = 2_000  # a result is some kilobytes: bounds memory
+    max_records = 2_000  # a result is some kilobytes; where it is more, a batch is cut
 
     def __init__(self, dsn: str, codec: Codec, max_poison_share: float) -> None:
         self._codec = codec
@@ -54,7 +55,13 @@ class AuditorStage:
             self._session.connection()
 
     def handle(self, batch: Sequence[Record]) -> Outcome:
-        """Store a batch of results."""
+        """Store a batch of results, or the first of one of very many bytes."""
+        taken = within_bytes(batch, _MAX_BYTES)
+        outcome = self._handle(batch[:taken])
+        outcome.taken = taken if taken < len(batch) else None
+        return outcome
+
+    def _handle(self, batch: Sequence[Record]) -> Outcome:
         with map_errors(), timed(self.name, "decode"):
             rows, dead_letters = self._decode(batch)
         check_poison_share(dead_letters, len(batch), self._max_poison_share)

@@ -56,7 +56,10 @@ def restore_results(writer: psycopg.Connection, *, only_new: bool, progress: Pro
         }
         with progress("results topic", sum(span.stop - span.start for span in ranges.values())) as advance:
             for batch in log.read(ranges, AuditorStage.max_records):
-                auditor.handle(batch)
+                done = 0
+                while done < len(batch):
+                    taken = auditor.handle(batch[done:]).taken
+                    done = len(batch) if taken is None else done + taken
                 advance(len(batch))
     finally:
         auditor.close()

@@ -77,3 +77,13 @@ class Outcome:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     taken: int | None = None
     on_committed: Callable[[], None] | None = None
+
+
+def within_bytes(batch: Sequence[Record], max_bytes: int) -> int:
+    """Return how many of the first records have values of so many bytes together: at least one."""
+    total = 0
+    for number, record in enumerate(batch):
+        total += len(record.value or b"")
+        if total > max_bytes and number:
+            return number
+    return len(batch)

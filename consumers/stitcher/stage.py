@@ -26,7 +26,7 @@ from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.metrics import timed
-from attributary.consumers.runtime.records import Outbound, Outcome, Record
+from attributary.consumers.runtime.records import Outbound, Outcome, Record, within_bytes
 from attributary.consumers.store.events.policies import fetch_policies, store_policy
 from attributary.consumers.store.events.rejected_values import UNSTORABLE
 from attributary.consumers.store.events.rows import RaisedVersion
@@ -50,16 +50,6 @@ GROUP = "attribution.stitcher"
 _MAX_TRIES = 10
 _SHOWN = 5  # of many, in a log line
 _MAX_BYTES = 64 << 20  # of the values of a batch; decoded and copied they take several times as much
-
-
-def _within_bytes(batch: Sequence[Record]) -> int:
-    """Return how many of the first records may be processed at once: at least one."""
-    total = 0
-    for number, record in enumerate(batch):
-        total += len(record.value or b"")
-        if total > _MAX_BYTES and number:
-            return number
-    return len(batch)
 
 
 class StitcherStage:
@@ -111,7 +101,7 @@ class StitcherStage:
 
     def handle(self, batch: Sequence[Record]) -> Outcome:
         """Store the batch, or the first records of one that costs too much, in one transaction."""
-        taken = _within_bytes(batch)
+        taken = within_bytes(batch, _MAX_BYTES)
         while True:
             try:
                 outcome = self._handle(batch[:taken], self._limits.for_one_record() if taken == 1 else self._limits)

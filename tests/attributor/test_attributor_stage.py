@@ -8,12 +8,13 @@ import pytest
 
 from attributary.consumers.attributor import metrics
 from attributary.consumers.auditor import metrics as auditor_metrics
+from attributary.consumers.auditor import stage as auditing
 from attributary.consumers.runtime.errors import Fatal
 from attributary.consumers.runtime.records import Record
 from attributary.consumers.store.connection import connect
 from attributary.schemas.topics import COMMANDS, RESULTS
 from tests.factories.samples import codec, link, sale, touch
-from tests.pipeline_harness import InProcess
+from tests.pipeline_harness import InProcess, handle_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -186,3 +187,18 @@ def test_a_journey_that_fits_into_no_record_stops_nobody(stages: InProcess, data
     assert metrics.journeys_cut._value.get() == cut + 1
     with connect(database, application_name="tests") as connection:
         assert connection.execute("SELECT count(*) FROM attribution_results").fetchone() == (2,)
+
+
+def test_results_of_very_many_bytes_are_stored_in_parts(
+    stages: InProcess, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2,000 results of a hot person may have 780 MB; a quiet tenant's after them is stored all the same."""
+    stages.stitch(touch("t1"), *(sale(f"c{n}", 1) for n in range(4)), sale("q", 1, who="a:q", tenant_id="quiet"))
+    messages = stages.attributor.handle(stages.commands).messages
+    read = [stages._read(message, "results") for message in messages]
+    monkeypatch.setattr(auditing, "_MAX_BYTES", 2 * max(len(message.value or b"") for message in messages))
+    assert stages.auditor.handle(read).taken == 2
+    assert stages.auditor.stored_positions([(RESULTS, 0)]) == {(RESULTS, 0): read[2].offset}
+    handle_all(stages.auditor, read[2:])
+    with connect(database, application_name="tests") as connection:
+        assert connection.execute("SELECT count(*) FROM attribution_results").fetchone() == (5,)
