@@ -42,7 +42,7 @@ class LogBridge:
 
     Args:
         transport: where messages go; owned by the bridge from now on.
-        on_fatal: called by the polling thread when the transport says that it failed for good.
+        on_fatal: called once, on the loop, when the transport says that it failed for good.
     """
 
     def __init__(self, transport: Transport, *, on_fatal: Callable[[object], None] | None = None) -> None:
@@ -142,7 +142,8 @@ class LogBridge:
                 self._away_since = time.monotonic()
                 logger.warning("the log does not acknowledge: %s", error)
             if error is not None and self._on_fatal is not None and _is_fatal(error):
-                self._on_fatal(error)
+                tell, self._on_fatal = self._on_fatal, None
+                tell(error)
             if not future.done():
                 if error is None:
                     future.set_result(None)

@@ -36,9 +36,6 @@ logger = logging.getLogger("attributary.collector")
 class Edge:
     """The application that the server runs.
 
-    Attributes:
-        is_draining: refuse new requests with 503; set before the process ends.
-
     Args:
         app: the routes.
         keys: says which origins are allowed.
@@ -52,7 +49,6 @@ class Edge:
         self._max_concurrency = max_concurrency
         self._endpoints = endpoints
         self._at_once = 0
-        self.is_draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -91,8 +87,6 @@ class Edge:
         """Return the answer to a preflight, or to a request that cannot be served now."""
         if scope["method"] == "OPTIONS" and scope["path"].endswith(_CORS_PATHS):
             return _preflight(Request(scope), is_allowed=is_allowed)
-        if self.is_draining:
-            return problem(Refusal(503, "The collector is about to stop. Send the request again.", retry_after()))
         if self._at_once > self._max_concurrency:
             return problem(refused(503, "busy", "Too many requests at once.", retry_after()))
         return None

@@ -55,6 +55,9 @@ logger = logging.getLogger("attributary.collector")
 class CollectorServer:
     """One collector process.
 
+    Attributes:
+        has_failed: it ended because the producer failed for good; what it held is in the spool.
+
     Args:
         config: settings of the requests.
         options: settings of the process.
@@ -80,12 +83,14 @@ class CollectorServer:
         self._beat = beat
         self._keys = KeyRing(config.keys_file)
         self._spool = None if options.spool_folder is None else DiskSpool(options.spool_folder, options.spool_bytes)
-        self._bridge = LogBridge(transport, on_fatal=_end_for_good)
+        self._bridge = LogBridge(transport, on_fatal=self._end_for_good)
         collector = Collector(config, Intake(sealer, self._bridge, self._spool), Access(self._keys, config), self._keys)
         routes, endpoints = edge_routes(collector)
         self.app: Edge = create_app(collector, routes, endpoints)
         self._stopping = asyncio.Event()
         self.is_serving = False
+        self.has_failed = False
+        self._was_asked = False
 
     @property
     def is_ready(self) -> bool:
@@ -155,10 +160,17 @@ class CollectorServer:
             metrics.log_away.set(self._bridge.is_away)
             await asyncio.sleep(_TICK_SECONDS)
 
+    def _end_for_good(self, error: object) -> None:
+        """Begin to stop: a producer that failed for good sends nothing more, a new process has a new one."""
+        logger.error("the producer failed for good (%s): the process ends and must be started again", error)
+        self.has_failed = True
+        self._stopping.set()
+
     def stop(self) -> None:
         """Begin to stop; called on the loop. A second call ends the process at once."""
-        if self._stopping.is_set():
+        if self._was_asked:
             os._exit(_EXIT_CUT_SHORT)
+        self._was_asked = True
         self._stopping.set()
 
 
@@ -199,9 +211,3 @@ def stop_signals(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
-
-
-def _end_for_good(error: object) -> None:
-    """End the process: a producer that failed for good sends nothing more, a new process has a new one."""
-    logger.error("the producer failed for good (%s): the process ends and must be started again", error)
-    os.kill(os.getpid(), signal.SIGTERM)

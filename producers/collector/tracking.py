@@ -6,6 +6,7 @@ only then send. One answer a record (``answers.batch_answer``).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,8 @@ class Tracking:
         return response
 
     def _skew(self, request: Request, batch: Batch, visit: Visit) -> int:
-        sent_at = request.query_params.get("sent_at", batch.sent_at)
+        named = request.query_params.get("sent_at")
+        sent_at = batch.sent_at if named is None else _instant_of_query(named)
         try:
             return clock_skew(sent_at, visit.now_micros)
         except Rejected as error:
@@ -95,6 +97,11 @@ class Tracking:
                 response.headers["set-cookie"] = cookie_header(request, None, config)
         elif (found := mapper.browser_id or visit.cookie_id) is not None and is_first_party(request):
             response.headers["set-cookie"] = cookie_header(request, found, config)
+
+
+def _instant_of_query(text: str) -> str | int:
+    """Return an instant as the body would name it; a plus sign of its zone arrives as a blank."""
+    return int(text) if re.fullmatch("[0-9]{1,20}", text) else re.sub(r" (\d\d:\d\d)$", r"+\1", text)
 
 
 def _mapped(

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
@@ -106,7 +107,7 @@ def read_cookie(values: list[str], name: str) -> str | None:
 
 def cookie_header(request: Request, anonymous_id: str | None, config: CollectorConfig) -> str:
     """Return the ``Set-Cookie`` that keeps an id, or that ends the cookie when there is none."""
-    host = ascii_host(request.url.hostname or "") if request.headers.get("host") else ""
+    host = _own_host(request)
     parts = split_host(host)
     domain = f"; Domain={parts.registrable}" if parts.brand and _is_host(parts.registrable) else ""
     value = "" if anonymous_id is None else f"{_COOKIE_VERSION}{anonymous_id}"
@@ -122,8 +123,7 @@ def is_first_party(request: Request) -> bool:
     origin = request.headers.get("origin")
     if origin is None:
         return False
-    theirs = ascii_host(origin.partition("://")[2].partition(":")[0])
-    ours = ascii_host(request.url.hostname or "")
+    theirs, ours = ascii_host(origin.partition("://")[2].partition(":")[0]), _own_host(request)
     return bool(theirs) and split_host(theirs).registrable == split_host(ours).registrable
 
 
@@ -133,6 +133,14 @@ def minted_id(key: Key, event_id: str, occurred_micros: int) -> str:
     stamp = max(0, occurred_micros // 1000) & ((1 << 48) - 1)
     variant = "89ab"[int(digest[0], 16) & 3]
     return f"{stamp >> 16:08x}-{stamp & 0xFFFF:04x}-7{digest[1:4]}-{variant}{digest[5:8]}-{digest[8:20]}"
+
+
+def _own_host(request: Request) -> str:
+    """Return the host of the header, without its port; empty when it is none."""
+    try:
+        return ascii_host(urlsplit(f"//{request.headers.get('host', '')}").hostname or "")
+    except ValueError:  # a bracket that is no IPv6 address
+        return ""
 
 
 def _is_host(text: str) -> bool:

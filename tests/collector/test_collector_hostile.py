@@ -20,9 +20,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from attributary.producers import MemoryTransport
 from attributary.producers.collector.answers import Refusal
 from attributary.producers.collector.body import inflate
 from attributary.producers.collector.payloads import Rejected, read_conversion, read_touchpoint, split
+from attributary.producers.collector.spool_file import Damage, read_segment
+from attributary.producers.transport import Message, OnDone
 from tests.fixtures.collector import (
     CONVERSION,
     EVENT,
@@ -32,7 +35,9 @@ from tests.fixtures.collector import (
     received,
     running_collector,
     touch,
+    wait_until,
 )
+from tests.fixtures.collector_process import segments
 
 LIMIT = 64 << 10
 
@@ -312,6 +317,45 @@ def test_many_at_once_are_all_answered(collector: RunningCollector) -> None:
     for thread in threads:
         thread.join(30)
     assert statuses == [200] * 50
+
+
+@pytest.mark.parametrize(
+    "host", ["[", "[::1", "a b", "]", "::", "\xff", "a" * 3000, "[::1]:x", "host:99999", "", "@", "/"]
+)
+def test_a_hostile_host_makes_no_cookie_domain(collector: RunningCollector, host: str) -> None:
+    record = touch(anonymous_id=None, consent={"ad_storage": True})
+    headers = {"Host": host, "Sec-Fetch-Site": "same-site"}
+    answer = collector.post(record, key="wk", headers=headers)
+    assert answer.status in {200, 400}
+    assert "Domain" not in (answer.headers["Set-Cookie"] or "")
+
+
+@pytest.mark.parametrize("text", ["2026-06-01T09:30:00+02:00", "1790000000000000", "9" * 20, "2026-06-01T09:30:00Z"])
+def test_the_time_of_sending_may_stand_in_the_url(collector: RunningCollector, text: str) -> None:
+    answer = collector.post(
+        touch(occurred_at=text if "T" in text else 1_790_000_000_000_000), path=f"{EVENT}?sent_at={text}"
+    )
+    assert answer.status == 200
+    assert collector.post(touch(), path=f"{EVENT}?sent_at=yesterday").status == 400
+
+
+def test_a_producer_that_failed_for_good_ends_the_process_and_its_records_are_spooled(tmp_path: Path) -> None:
+    class FatalError:
+        def __str__(self) -> str:
+            return "fenced"
+
+        def fatal(self) -> bool:
+            return True
+
+    class Failed(MemoryTransport):
+        def send(self, message: Message, on_done: OnDone) -> None:
+            super().send(message, lambda _error, sent: on_done(FatalError(), sent))
+
+    with running_collector(tmp_path, Failed(), spool=True) as running:
+        assert running.post([touch(event_id="f1"), touch(event_id="f2")]).status == 202
+        wait_until(lambda: not running.server.is_ready, "the process is about to end")
+        assert running.server.has_failed
+    assert [each.event_id for path in segments(tmp_path) for each in read_segment(path, Damage())] == ["f1", "f2"]
 
 
 def test_above_the_concurrency_requests_get_503_with_cors_and_retry_after(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from attributary.producers.client import AttributaryProducer
     from attributary.producers.transport import Transport
 
+EXIT_AGAIN = 75  # EX_TEMPFAIL: a supervisor starts the process again
 _EXTRA = ("starlette", "uvicorn", "httptools", "msgspec")
 # Each module has ``register(group)``.
 _BESIDE = ("collect_keys", "collect_check")
@@ -45,7 +46,8 @@ def _collect(context: typer.Context) -> None:
     docs/reference/settings.md. The public listener is COLLECT_PORT (8080).
 
     Serves /metrics, /livez and /readyz on METRICS_PORT (9464), which must not be public. SIGTERM: answer what is in
-    hand, stop; twice: at once. Exit codes: 0 asked to stop, 69 the schema registry is away, 78 a setting is wrong.
+    hand, stop; twice: at once. Exit codes: 0 asked to stop, 69 the schema registry is away, 75 start it again, 78 a
+    setting is wrong.
     """
     if context.invoked_subcommand is not None:
         return
@@ -74,7 +76,7 @@ def _run(process: ProcessSettings) -> None:
         Retry: the schema registry is away.
     """
     from attributary.cli.collect_settings import CollectSettings
-    from attributary.consumers.runtime.errors import ConfigError
+    from attributary.consumers.runtime.errors import ConfigError, Fatal
     from attributary.consumers.runtime.health import Heartbeat
     from attributary.consumers.runtime.run import serve_health
     from attributary.consumers.runtime.settings import load
@@ -102,6 +104,8 @@ def _run(process: ProcessSettings) -> None:
     logging.getLogger("attributary.collector").info("listening on port %d", listener.getsockname()[1])
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(server.run(listener))
+    if server.has_failed:
+        raise Fatal("the producer failed for good; started again, the process has a new one", EXIT_AGAIN)
 
 
 def _log_of(settings: CollectSettings) -> tuple[AttributaryProducer, Transport]:
