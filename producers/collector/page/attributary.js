@@ -88,8 +88,11 @@
     queue.push([path, text]);
     if (queue.length > MAX_RECORDS) queue.splice(flying, 1);
     save();
-    flush();
+    soon();
   }
+
+  // While a pause after an error lasts, new records wait with the others.
+  const soon = () => timer || flush();
 
   function landing(url, referrer, at) {
     if (held) return pending.push(() => landing(url, referrer, at));
@@ -162,6 +165,7 @@
 
   function flush() {
     clearTimeout(timer);
+    timer = 0;
     if (held || doc.prerendering || flying || !queue.length) return;
     const { count, body, url } = batch(queue, MAX_BYTES);
     flying = count;
@@ -240,7 +244,7 @@
     }
     while (pending.length) pending.shift()();
     save();
-    flush();
+    soon();
   }
 
   const api = (win.attributary = {
@@ -302,10 +306,10 @@
     }
     win.addEventListener("popstate", () => landing(location.href, undefined, stamp()));
     win.addEventListener("pagehide", leave);
-    doc.addEventListener("visibilitychange", () => (doc.visibilityState === "hidden" ? leave() : flush()));
-    win.addEventListener("pageshow", (event) => event.persisted && flush());
+    doc.addEventListener("visibilitychange", () => (doc.visibilityState === "hidden" ? leave() : soon()));
+    win.addEventListener("pageshow", (event) => event.persisted && soon());
     win.addEventListener("online", flush);
-    flush();
+    soon();
   }
   if (doc.prerendering) doc.addEventListener("prerenderingchange", start, { once: true });
   else start();
