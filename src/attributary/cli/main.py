@@ -34,6 +34,7 @@ COMMANDS = (
     "rebuild",
     "results",
     "report",
+    "export",
     "positions",
     "status",
     "people",
