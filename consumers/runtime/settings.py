@@ -22,6 +22,8 @@ from .kafka_errors import check_servers, refused_setting
 
 S = TypeVar("S", bound="Settings")
 
+MUST_BE_SET = "must be set"
+
 
 def variable_of(field: FieldInfo, name: str) -> str:
     """Return the environment variable of a settings field."""
@@ -79,14 +81,31 @@ def load(cls: type[S]) -> S:
     try:
         return cls()
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = str(first["loc"][0]) if first["loc"] else ""
+        raise _broken(cls, error)[0] from None
+
+
+def problems(cls: type[Settings]) -> list[ConfigError]:
+    """Return everything that is wrong or missing in a settings class, as the environment has it."""
+    try:
+        cls()
+    except ValidationError as error:
+        return _broken(cls, error)
+    except ConfigError as error:
+        return [error]
+    return []
+
+
+def _broken(cls: type[Settings], error: ValidationError) -> list[ConfigError]:
+    found = []
+    for each in error.errors(include_url=False, include_input=False, include_context=False):
+        place = str(each["loc"][0]) if each["loc"] else ""
         field = cls.model_fields.get(place)
         variable = variable_of(field, place) if field else place
-        rule = "must be set" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
+        rule = MUST_BE_SET if each["type"] == "missing" else each["msg"].removeprefix("Value error, ")
         if not variable:  # a rule over several fields names its variable itself
             variable, _, rule = rule.partition(": ")
-        raise ConfigError(variable, rule) from None
+        found.append(ConfigError(variable, rule))
+    return found
 
 
 class TenantSettings(Settings):
