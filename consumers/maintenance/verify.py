@@ -53,7 +53,7 @@ class Findings:
         self._known: set[tuple[str, str]] = set()
         self.shown: dict[tuple[str, str], dict[str, Difference]] = {}
         self.total = 0
-        self.records = self.conversions = self.waiting = self.older = 0
+        self.records = self.conversions = self.waiting = self.older = self.unread = 0
         self.replayed: int | None = None
         self.positions: dict[Partition, int] = {}
 
@@ -75,6 +75,7 @@ class Findings:
             "records": self.records,
             "conversions": self.conversions,
             "waiting": self.waiting,
+            "unread": self.unread,
             "replayed": self.replayed,
             "older_events": self.older,
             "positions": {f"{topic}[{number}]": offset for (topic, number), offset in sorted(self.positions.items())},
@@ -106,6 +107,7 @@ def check_log(
             what = f"log of {place[0]}[{place[1]}]"
             found.add("log", [Difference("*", what, f"read up to {stop}", f"an end of {end} at most")])
         ranges[place] = Range(min(start, stop), min(stop, end))
+        found.unread += max(0, end - max(start, stop))
     found.positions = {place: span.stop for place, span in ranges.items()}
     # A dead letter and its offset are one transaction: where Kafka has the offset, the letter must be there.
     committed = committed_offsets(KafkaSettings.load(), GROUP, list(ranges))

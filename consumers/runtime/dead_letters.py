@@ -24,6 +24,7 @@ MAX_LETTER_BYTES = 4 * 1024 * 1024
 
 # What is kept of a value, a key and all headers of a record that does not fit into a letter.
 _HEAD_BYTES = 64 * 1024
+CLOSED_HEADER = "attribution-closed"  # why a letter needs no attention any more; its own record names the letter
 CUT_HEADER = "attribution-cut-sha256"
 
 # So much of the poison from one tenant is this tenant's trouble, and no reason to stop the others.

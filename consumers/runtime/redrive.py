@@ -2,7 +2,8 @@
 
 Invariant: a letter is sent to the topic that it came from, with its original key, bytes and headers, plus how often it
 has failed and which letter it is. One that was sent again and failed again stands in the dead-letter topic anew, with a
-higher count; the old one is then superseded and never sent a second time. Nothing is removed: retention does that.
+higher count; the old one is then superseded and never sent a second time. A letter that somebody closed is superseded
+by a record that holds the reason alone. Nothing is removed: retention does that, of a letter before what supersedes it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from .dead_letters import ATTEMPTS_HEADER, CUT_HEADER, MAX_LETTER_BYTES, REDRIVEN_HEADER
+from .dead_letters import ATTEMPTS_HEADER, CLOSED_HEADER, CUT_HEADER, MAX_LETTER_BYTES, REDRIVEN_HEADER
 from .errors import EXIT_DEPENDENCY_DOWN, Fatal
 from .records import Headers, Record
 from .settings import KafkaSettings
@@ -39,6 +40,7 @@ class Letter:
     attempts: int
     failed_at_ms: int
     supersedes: str
+    closed: str
     key: bytes | None
     value: bytes | None
     headers: Headers
@@ -64,6 +66,7 @@ def letter_of(record: Record) -> Letter:
         attempts=_number(facts.get(ATTEMPTS_HEADER)) or 1,
         failed_at_ms=record.timestamp_ms,
         supersedes=facts.get(REDRIVEN_HEADER, ""),
+        closed=facts.get(CLOSED_HEADER, ""),
         key=record.key,
         value=record.value,
         headers=[(name, value) for name, value in record.headers if name not in _OURS and _CONNECT not in name],
@@ -86,8 +89,53 @@ def read_letters(kafka: KafkaSettings, topics: Iterable[str], since_ms: int | No
     ]
     superseded = {letter.supersedes for letter in found}
     return sorted(
-        (letter for letter in found if letter.place not in superseded), key=lambda letter: letter.failed_at_ms
+        (letter for letter in found if letter.place not in superseded and not letter.closed),
+        key=lambda letter: letter.failed_at_ms,
     )
+
+
+def close(kafka: KafkaSettings, letters: Iterable[Letter], reason: str) -> int:
+    """Close letters: they are listed and sent again no more; returns how many were acknowledged.
+
+    Args:
+        kafka: how to reach the brokers.
+        letters: which.
+        reason: why, for whoever looks at the topic later; no personal data.
+
+    Raises:
+        Fatal: a record was refused or not acknowledged; those before it are closed.
+    """
+    failures: list[str] = []
+    done: list[Letter] = []
+
+    def closed(letter: Letter) -> Callable[[KafkaError | None, Any], None]:
+        def on_delivery(error: KafkaError | None, _message: Any) -> None:
+            if error is None:
+                done.append(letter)
+            else:
+                failures.append(f"{letter.place}: {error.name()}")
+
+        return on_delivery
+
+    producer = Producer(kafka.client_config() | {"acks": "all", "enable.idempotence": True})
+    try:
+        for letter in letters:
+            topic, _, rest = letter.place.rpartition("[")
+            headers: list[tuple[str, str | bytes | None]] = [
+                (REDRIVEN_HEADER, letter.place.encode()),
+                (CLOSED_HEADER, reason.encode()),
+            ]
+            producer.produce(
+                topic, None, None, partition=_number(rest.partition("]")[0]), headers=headers,
+                on_delivery=closed(letter),
+            )  # fmt: skip
+            producer.poll(0)
+        left = producer.flush(_FLUSH_SECONDS)
+    except KafkaException as error:
+        raise Fatal(f"Kafka does not take it: {error}", EXIT_DEPENDENCY_DOWN) from None
+    if left or failures:
+        raise Fatal(f"{left + len(failures)} were not closed; {''.join(failures[:1])}", EXIT_DEPENDENCY_DOWN)
+    return len(done)
 
 
 def redrive(kafka: KafkaSettings, letters: Iterable[Letter], sent: Callable[[Letter], None]) -> int:

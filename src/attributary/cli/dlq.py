@@ -1,4 +1,4 @@
-"""`attributary dlq list|show|redrive`: what could not be processed, why, and another try."""
+"""`attributary dlq list|show|redrive|close`: what could not be processed, why, another try, or the end of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from attributary.cli import exits
 from attributary.cli.outcome import say
 
 if TYPE_CHECKING:
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
     from attributary.consumers.runtime.redrive import Letter
 
-Stage = Literal["decode", "validate", "store", "send"]
+_LONGEST_REASON = 500
+Stage = Literal["decode", "validate", "store", "send", "quarantine", "read"]
 
 _PLACE = re.compile(r"(?P<topic>.+)\[(?P<partition>\d+)\]@(?P<offset>\d+)")
 
@@ -37,6 +39,7 @@ def register(app: typer.Typer) -> None:
     group.command("list")(_list)
     group.command("show")(_show)
     group.command("redrive")(_redrive)
+    group.command("close")(_close)
     app.add_typer(group, name="dlq")
 
 
@@ -53,19 +56,24 @@ def _list(
 
     Example: attributary dlq list --stage validate --since 1d
     """
-    from attributary.cli.tables import print_json, print_table
+    from attributary.cli.tables import plural, print_json, print_table
 
     letters = list(_letters(topic, group, stage, match, since))
     if as_json:
         names = ("place", "origin", "group", "stage", "field", "reason", "attempts", "failed_at_ms")
-        print_json([{name: getattr(letter, name) for name in names} for letter in letters])
+        print_json(
+            [{name: getattr(letter, name) for name in names} | {"tenant": _tenant(letter)} for letter in letters]
+        )
         return
     rows = [
-        (_time(letter.failed_at_ms), letter.place, letter.stage, str(letter.attempts), letter.reason)
+        (
+            _time(letter.failed_at_ms), letter.place, _tenant(letter) or "?", letter.stage, str(letter.attempts),
+            letter.reason,
+        )
         for letter in letters
-    ]
-    print_table(("given up", "place", "stage", "tries", "reason"), rows, (3,))
-    print(f"{len(letters)} dead letter(s). One in full: attributary dlq show 'TOPIC[PARTITION]@OFFSET'")
+    ]  # fmt: skip
+    print_table(("given up", "place", "tenant", "stage", "tries", "reason"), rows, (4,))
+    print(f"{plural(len(letters), 'dead letter')}. One in full: attributary dlq show 'TOPIC[PARTITION]@OFFSET'")
 
 
 def _show(
@@ -135,6 +143,55 @@ def _redrive(
             redrive(kafka_settings(), chosen, lambda letter: print(f"sent {letter.place} to {letter.topic}"))
     tired = sum(letter.attempts >= max_attempts for letter in letters)
     print(f"{len(chosen)} {'to send' if dry_run else 'sent'}, {tired} left after {max_attempts} tries")
+
+
+def _close(
+    place: Annotated[
+        str | None,
+        typer.Argument(metavar="[PLACE]", help="One, as `dlq list` shows it; else all by the options."),
+    ] = None,
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="Why nobody needs to look at them; no personal data.")],
+    topic: _Topic = None,
+    group: _Group = None,
+    stage: _Stage = None,
+    match: _Text = None,
+    since: _Since = "beginning",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be closed.")] = False,
+) -> None:
+    """Close dead letters that need no attention: they are listed and sent again no more.
+
+    The letters stay in their topic for its retention, with a record behind them that holds the reason and names them.
+    Exit code 1: there is no such letter.
+
+    Example: attributary dlq close --match 'value_micros' --reason 'load test of November 3rd' --dry-run
+    """
+    from attributary.cli.outcome import kafka_settings
+    from attributary.cli.tables import plural
+    from attributary.consumers.runtime.redrive import close
+
+    if not reason.strip() or len(reason) > _LONGEST_REASON:
+        raise typer.BadParameter(f"must be 1 to {_LONGEST_REASON} characters", param_hint="--reason")
+    if place is not None and _PLACE.fullmatch(place) is None:
+        raise typer.BadParameter("must look like TOPIC[PARTITION]@OFFSET", param_hint="PLACE")
+    letters = [each for each in _letters(topic, group, stage, match, since) if place in {None, each.place}]
+    if not letters:
+        say("no such letter is open; see: attributary dlq list")
+        raise typer.Exit(exits.FAILED)
+    if dry_run:
+        for letter in letters:
+            print(f"would close {letter.place}: {letter.reason}")
+    else:
+        close(kafka_settings(), letters, reason.strip())
+    print(f"{plural(len(letters), 'dead letter')} {'to close' if dry_run else 'closed'}")
+
+
+def _tenant(letter: Letter) -> str | None:
+    """Return the tenant by the record's key, TENANT|...; None: the key names none. Nothing else of a key is shown."""
+    from attributary.schemas.limits import is_tenant
+
+    name, bar, _ = (letter.key or b"").decode("utf-8", "replace").partition("|")
+    return name if bar and is_tenant(name) else None
 
 
 def _letters(topic: str | None, group: str | None, stage: str | None, text: str | None, since: str) -> Iterator[Letter]:

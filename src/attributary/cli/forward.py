@@ -162,6 +162,8 @@ def _status(
     """
     import json
 
+    from attributary.consumers.maintenance.status.report import duration
+
     with _ledger() as ledger:
         counts = [count for count in ledger.counts() if not count.destination.endswith(".secret")]
     now = time.time_ns() // 1_000
@@ -173,7 +175,8 @@ def _status(
             print(json.dumps(count._asdict() | {"oldest_hours": round(hours, 2)}))
             continue
         reason = f"  {count.reason}" if count.reason else ""
-        print(f"{count.destination:<12} {count.state.value:<10} {count.deliveries:>10,}  oldest {hours:8.1f} h{reason}")
+        oldest = f"oldest {duration(hours * 3_600):<9}"
+        print(f"{count.destination:<12} {count.state.value:<10} {count.deliveries:>10,}  {oldest}{reason}".rstrip())
 
 
 def _explain(

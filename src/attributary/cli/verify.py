@@ -102,13 +102,24 @@ def _connections(*, replay: bool) -> Iterator[tuple[psycopg.Connection, psycopg.
 
 
 def _print(found: Findings) -> None:
+    from attributary.cli.tables import plural
+
     for difference, evidence in found.shown.items():
         print(f"{difference[0]}  {difference[1]}  (by {', '.join(evidence)})")
         one = next(iter(evidence.values()))
         print(f"    stored   {one.stored}\n    expected {one.expected}")
     print(
-        f"{found.records} records of the log and {found.conversions} conversions read, "
-        f"{found.waiting} results on their way, {found.total} differences"
+        f"{plural(found.records, 'record')} of the log and {plural(found.conversions, 'conversion')} read, "
+        f"{plural(found.waiting, 'result')} on their way, {plural(found.total, 'difference')}"
     )
+    if found.unread:
+        print(
+            f"the log goes on for {plural(found.unread, 'offset')} that the stitcher has not stored yet: not looked at"
+        )
+    if not found.records and not found.conversions:
+        print("nothing was compared: nothing of this part of the log is stored; see: attributary status")
     if found.replayed is not None:
-        print(f"replayed {found.replayed} records of the log after {found.older} stored events that are older than it")
+        print(
+            f"replayed {plural(found.replayed, 'record')} of the log after {plural(found.older, 'stored event')} older "
+            "than it"
+        )
