@@ -170,7 +170,7 @@ def test_a_lost_database_comes_back_from_the_log_and_versions_never_fall(
     pipeline.settle()
     refused = attributary(pipeline, "rebuild", "--from-log")
     assert refused.returncode == 1
-    assert "stop these first" in refused.stdout
+    assert "stop these first" in refused.stderr
     pipeline.stop()
     publish(publisher, events[900:])  # nobody has read these yet
     newest = pipeline.query("SELECT max(version) FROM attribution_results")
