@@ -78,6 +78,11 @@ class Credentials:
             found = self._known[tenant_id] = tuple(self._build(tenant_id))
         return found
 
+    def listed(self) -> Sequence[tuple[str, Account]]:
+        """Give every account with its tenant, `*` for all others; the tenants in the order of the file."""
+        tenants = [EVERYBODY] if self._tenants is None else list(self._tenants)
+        return [(tenant, account) for tenant in tenants for account in self.accounts(tenant)]
+
     def _build(self, tenant_id: str) -> Sequence[Account]:
         if self._tenants is None:
             accounts: Sequence[AccountCredentials] = [self._default] if self._default else []

@@ -9,6 +9,7 @@ Invariant: no text in `NotSent`, `DeliveryResponse` or a `repr` holds a value of
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
 import hashlib
 from dataclasses import dataclass, field
@@ -109,6 +110,22 @@ def joined_remarks(remarks: Iterable[str]) -> str | None:
     return "; ".join(once[:_MAX_REMARKS] + more) or None
 
 
+class Api(NamedTuple):
+    """The API that a destination speaks.
+
+    Attributes:
+        name: as its documentation calls it.
+        version: as it stands in the address; empty where there are none.
+        ends_not_before: the day until which the version is promised; None: nothing is promised.
+        max_age: how old an event may be, for people.
+    """
+
+    name: str
+    version: str
+    ends_not_before: dt.date | None
+    max_age: str
+
+
 class RequestLimits(NamedTuple):
     """What fits in one request: number of events and bytes of its body."""
 
@@ -193,6 +210,11 @@ class Destination(Protocol):
     """Fields of a conversion that the destination has nothing for."""
     needed_properties: tuple[str, ...]
     """Free properties that become fields of the destination's own; no list keeps them back."""
+
+    @property
+    def api(self) -> Api:
+        """The API that it speaks."""
+        ...
 
     def validate(self, conversion: Conversion, moment: Moment) -> NotSent | None:
         """Refuse what can never be sent: kinds without a counterpart, too old, wrong values."""

@@ -72,8 +72,13 @@ class Setup:
     properties: PropertyFilter | None
 
 
-def read_setup(name: Name, environment: str = "development") -> Setup:
+def read_setup(name: Name, environment: str = "development", *, warns: bool = True) -> Setup:
     """Read the settings of one destination.
+
+    Args:
+        name: of the destination.
+        environment: production or another.
+        warns: log what is odd about them.
 
     Raises:
         ConfigError: a variable is missing or wrong.
@@ -82,7 +87,8 @@ def read_setup(name: Name, environment: str = "development") -> Setup:
     strip = shared.personal_data == "strip"
     if name == "meta":
         meta = load(MetaSettings)
-        _warn_about_meta(meta, environment)
+        if warns:
+            _warn_about_meta(meta, environment)
         return Setup(
             MetaDestination(
                 MetaOptions(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from attributary.consumers.destinations.destination import (
+    Api,
     DeliveryResponse,
     HttpRequest,
     HttpResponse,
@@ -92,6 +93,11 @@ class Ga4Destination:
         self._options = options or Ga4Options()
         self.consent_purposes = consent_purposes
         self.limits = RequestLimits(min(events_per_request, rules.EVENTS_PER_REQUEST), rules.BODY_BYTES - 1)
+
+    @property
+    def api(self) -> Api:
+        """The API that it speaks."""
+        return Api("Measurement Protocol", "", None, f"{MAX_AGE // HOUR} hours")
 
     def validate(self, conversion: Conversion, moment: Moment) -> NotSent | None:
         """Refuse what GA4 has no event for, and what is too old."""

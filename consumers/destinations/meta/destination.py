@@ -8,6 +8,7 @@ event_name) within 48 hours.
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import hmac
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from attributary.consumers.destinations.destination import (
+    Api,
     HttpRequest,
     NotSent,
     PreparedEvent,
@@ -59,6 +61,7 @@ DUPLICATES_REMOVED_FOR = 48 * 3_600 * SECOND
 
 DEFAULT_BASE_URL = "https://graph.facebook.com"
 DEFAULT_API_VERSION = "v26.0"  # released 2026-07-29; a version lives two years at least
+RELEASES = {"v26.0": dt.date(2026, 7, 29)}
 OLDEST_SAFE_VERSION = 25  # older ones end, or may have ended, by 2028
 
 ExternalId = Literal["hashed", "raw", "both"]
@@ -115,6 +118,13 @@ class MetaDestination:
         self.consent_purposes = consent_purposes
         # Meta documents no limit on bytes; a thousand rich events take 1 to 2 MB.
         self.limits = RequestLimits(min(events_per_request, 1_000), 4_000_000)
+
+    @property
+    def api(self) -> Api:
+        """The API that it speaks."""
+        version = self._options.api_version
+        ends = RELEASES[version].replace(year=RELEASES[version].year + 2) if version in RELEASES else None
+        return Api("Conversions API", version, ends, f"{MAX_AGE // DAY} days, {MAX_AGE_IN_STORE // DAY} in stores")
 
     def validate(self, conversion: Conversion, moment: Moment) -> NotSent | None:
         """Refuse corrections, which Meta has no event for, and events past their age."""

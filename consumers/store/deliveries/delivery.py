@@ -125,6 +125,15 @@ class Count(NamedTuple):
     oldest_at: int
 
 
+class Waiting(NamedTuple):
+    """The pending deliveries of a queue: how many, the time of the oldest event in microseconds, one of the reasons."""
+
+    queue: Queue
+    deliveries: int
+    oldest_at: int
+    reason: str | None
+
+
 class Ledger(Protocol):
     """One row per (tenant, destination, event). Every function is bulk and commits before it returns."""
 

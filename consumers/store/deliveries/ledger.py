@@ -19,6 +19,7 @@ from attributary.consumers.store.deliveries.delivery import (
     DeliveryState,
     Queue,
     Source,
+    Waiting,
 )
 
 if TYPE_CHECKING:
@@ -120,6 +121,10 @@ _COUNTS = """
 SELECT destination, state, reason, count(*), min(occurred_at)
 FROM attribution_deliveries GROUP BY destination, state, reason ORDER BY destination, state, count(*) DESC
 """
+_WAITING = """
+SELECT tenant_id, destination, count(*), min(occurred_at), min(reason)
+FROM attribution_deliveries WHERE state = 'pending' GROUP BY tenant_id, destination ORDER BY destination, tenant_id
+"""
 
 
 class PostgresLedger:
@@ -211,6 +216,12 @@ class PostgresLedger:
         with self._session.transaction() as connection:
             found = connection.execute(_COUNTS).fetchall()
         return [Count(row[0], DeliveryState(row[1]), row[2], row[3], _micros(row[4])) for row in found]
+
+    def waiting(self) -> Sequence[Waiting]:
+        """Count the pending deliveries of each queue."""
+        with self._session.transaction() as connection:
+            found = connection.execute(_WAITING).fetchall()
+        return [Waiting(Queue(row[0], row[1]), row[2], _micros(row[3]), row[4]) for row in found]
 
     def prune(self, before_micros: int, *, limit: int = 10_000) -> int:
         """Delete settled deliveries of events older than a time; gives how many, at most `limit`.

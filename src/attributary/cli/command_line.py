@@ -30,6 +30,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
         "schemas",
         "dlq",
         "forward",
+        "destinations",
         "positions",
         "people",
         "verify",

@@ -123,7 +123,7 @@ def _dry_run(
         encoding=encoding, skip_lines=skip_lines,
     )  # fmt: skip
     with exit_codes():
-        setup = read_setup(dry_run)
+        setup = read_setup(dry_run, warns=False)
         now = at if at is not None else time.time_ns() // 1_000
         run = DryRun(setup.destination, setup.shared.consent_unknown, now, setup.credentials, setup.properties)
         broken: list[str] = []

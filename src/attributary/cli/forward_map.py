@@ -81,7 +81,7 @@ def map_file(
     is_rejected = False
     with exit_codes():
         now = at if at is not None else time.time_ns() // 1_000
-        setups = {name: read_setup(name) for name in NAMES}
+        setups = {name: read_setup(name, warns=False) for name in NAMES}
         runs = {
             name: DryRun(setup.destination, setup.shared.consent_unknown, now, setup.credentials, setup.properties)
             for name, setup in setups.items()

@@ -47,6 +47,7 @@ COMMANDS = (
     "models",
     "jobs",
     "forward",
+    "destinations",
     "fake_destinations",
     "local",
     "demo",

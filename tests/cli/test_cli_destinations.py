@@ -1,0 +1,86 @@
+"""`attributary destinations list`."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from attributary.cli.main import app
+from attributary.consumers.store.deliveries.delivery import DeliveryKey, DeliveryState, NewDelivery, Source
+from attributary.consumers.store.deliveries.ledger import PostgresLedger
+from attributary.consumers.store.session import StoreSession
+
+SECRET = "never-shown"
+VARIABLES = ("META_PIXEL_ID", "META_ACCESS_TOKEN", "GA4_MEASUREMENT_ID", "GA4_API_SECRET", "DATABASE_URL")
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*VARIABLES, "FORWARD_CREDENTIALS_FILE", "META_API_VERSION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "240")
+
+
+def listed(*options: str) -> Result:
+    return CliRunner().invoke(app, ["destinations", "list", *options])
+
+
+def entries() -> list[dict[str, Any]]:
+    result = listed("--json")
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_without_credentials_each_is_off_and_says_what_to_set() -> None:
+    assert [(each["destination"], each["off"]) for each in entries()] == [
+        ("meta", "set META_PIXEL_ID and META_ACCESS_TOKEN"),
+        ("ga4", "set GA4_MEASUREMENT_ID (or GA4_FIREBASE_APP_ID) and GA4_API_SECRET"),
+    ]
+    result = listed()
+    assert result.exit_code == 0
+    assert "off: set META_PIXEL_ID" in result.stdout
+
+
+def test_version_end_and_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    meta, ga4 = entries()
+    assert (meta["api"], meta["promised_until"], meta["max_events_per_request"]) == (
+        "Conversions API v26.0", "2028-07-29", 1_000,
+    )  # fmt: skip
+    assert (ga4["api"], ga4["promised_until"], ga4["max_age"]) == ("Measurement Protocol", None, "72 hours")
+    monkeypatch.setenv("META_API_VERSION", "v19.0")
+    assert entries()[0]["promised_until"] is None
+    monkeypatch.setenv("META_API_VERSION", "19")
+    assert listed().exit_code == 78
+
+
+@pytest.mark.postgres
+def test_accounts_and_what_waits_for_each(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database: str) -> None:
+    path = tmp_path / "credentials.json"
+    tenants = {
+        "acme": {"meta": [{"pixel_id": "1", "access_token": SECRET}, {"pixel_id": "2", "access_token": SECRET}]},
+        "*": {"meta": {"pixel_id": "9", "access_token": SECRET}},
+    }
+    path.write_text(json.dumps({"tenants": tenants}))
+    monkeypatch.setenv("FORWARD_CREDENTIALS_FILE", str(path))
+    monkeypatch.setenv("DATABASE_URL", database)
+    queues = [("acme", "meta", 1), ("acme", "meta:2", 2), ("globex", "meta", 3), ("hooli", "meta", 4)]
+    deliveries = [
+        NewDelivery(DeliveryKey(tenant, name, f"e{n}"), DeliveryState.PENDING, "rate limit", 10**15, Source("t", 0, n))
+        for tenant, name, number in queues
+        for n in range(number)
+    ]
+    with closing(PostgresLedger(StoreSession(database, "tests"))) as ledger:
+        ledger.claim(deliveries)
+    found = {(each["tenant"], each["account"]): each["waits"] for each in entries() if each["destination"] == "meta"}
+    pending = {place: waits["pending"] for place, waits in found.items()}
+    assert pending == {("acme", "1"): 1, ("acme", "2"): 2, ("*", "9"): 7}
+    assert {waits["reason"] for waits in found.values()} == {"rate limit"}
+    shown = listed()
+    assert shown.exit_code == 0
+    assert "7, oldest" in shown.stdout
+    assert SECRET not in shown.output
