@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import shutil
@@ -182,9 +183,63 @@ def test_pods_have_the_least_privilege(name: str) -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    assert "limits" in container["resources"]
-    for variable in container.get("env", []):
-        assert "valueFrom" in variable, f"{variable['name']} must come from a secret or the pod"
+    for bounds in ("requests", "limits"):
+        assert {"memory", "ephemeral-storage"} <= set(container["resources"][bounds])
+    mounted = {
+        f"{mount['mountPath']}/{item['path']}"
+        for mount in container["volumeMounts"]
+        for volume in pod["volumes"]
+        if volume["name"] == mount["name"] and "secret" in volume
+        for item in volume["secret"].get("items", [])
+    }
+    for variable in container.get("env", []):  # S27: a secret is a file, not a variable that children and dumps show
+        if "value" in variable:
+            assert variable["name"].endswith("_FILE")
+            assert variable["value"] in mounted
+        else:
+            source = variable["valueFrom"]
+            assert "fieldRef" in source or source["secretKeyRef"]["optional"] is True
+    if mounted:
+        assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"]
+
+
+def test_s27_tls_is_demanded_and_pods_are_moved_one_at_a_time() -> None:
+    assert COMMON["KAFKA_SECURITY_PROTOCOL"] == "SSL"
+    assert COMMON["PGSSLMODE"] == "require"
+    [budget] = [one for one in MANIFESTS if one["kind"] == "PodDisruptionBudget"]
+    assert budget["spec"]["maxUnavailable"] == 1
+    [jobs] = budget["spec"]["selector"]["matchExpressions"]
+    assert set(jobs["values"]) == set(JOBS)
+    policies = {one["metadata"]["name"]: one["spec"] for one in MANIFESTS if one["kind"] == "NetworkPolicy"}
+    open_ports = {
+        port["port"] for rule in policies["processes"]["egress"] for port in rule["ports"] if port["protocol"] == "TCP"
+    }
+    assert open_ports == {53, int(COMMON["KAFKA_BOOTSTRAP_SERVERS"].rpartition(":")[2]), 8081, 5432}
+    [internet] = policies["forwarders-internet"]["egress"]
+    blocks = [to["ipBlock"] for to in internet["to"]]
+    private = [
+        "10.1.2.3",
+        "100.64.0.1",
+        "127.0.0.1",
+        "169.254.169.254",
+        "172.31.0.1",
+        "192.168.1.1",
+        "fd00::1",
+        "fe80::1",
+        "::1",
+    ]
+    assert not [address for address in private if is_open(blocks, address)]
+    assert is_open(blocks, "157.240.0.35")
+    assert is_open(blocks, "2a03:2880::1")
+
+
+def is_open(blocks: list[dict[str, Any]], address: str) -> bool:
+    ip = ipaddress.ip_address(address)
+    return any(
+        ip in ipaddress.ip_network(block["cidr"])
+        and not any(ip in ipaddress.ip_network(each) for each in block.get("except", []))
+        for block in blocks
+    )
 
 
 def test_stages_in_the_cluster_have_probes_and_a_stable_ordinal() -> None:
