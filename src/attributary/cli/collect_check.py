@@ -39,6 +39,8 @@ def _check(
 
     Personal data is shown by the names of its fields alone. A signature is checked when its header and the secret are
     there; its timestamp may be old. Exit code 3: nothing of the delivery can be recorded though it should be.
+
+    Example: attributary collect check shopify-orders-paid.http --source shop --webhooks webhooks.yaml
     """
     from attributary.producers.collector.webhooks.letters import read_delivery
 
@@ -147,7 +149,10 @@ def _tag(
         str, typer.Option(help="granted, denied, wait, or purposes such as ad_storage=1,ad_user_data=0.")
     ] = "",
 ) -> None:
-    """Print the HTML that loads the page script: its versioned name and its integrity."""
+    """Print the HTML that loads the page script: its versioned name and its integrity.
+
+    Example: attributary collect tag https://shop.example/x --key wk_... --consent wait
+    """
     from attributary.producers.collector.page.script import script_tag
 
     if not key.startswith("wk_"):
