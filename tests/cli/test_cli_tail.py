@@ -82,7 +82,7 @@ def test_results_for_people(tail: Any) -> None:
     assert "v3 " in lines[0]
     assert " final " in lines[0]
     assert "-1.234567 EUR  7 touchpoints" in lines[0]
-    assert lines[1].split() == ["markov", "email", "75%", "(by", "linear:", "too", "little", "data)"]
+    assert " ".join(lines[1].split()) == "markov email 75% (by linear: too little data on a channel of the journey)"
     assert lines[2].split() == ["linear", "unattributed"]
 
 
@@ -106,3 +106,16 @@ def test_the_ten_lines_of_the_page_read_results(
 def test_what_others_wrote_reaches_the_terminal_without_control_characters(tail: Any) -> None:
     (line,) = tail("jobs").stdout.splitlines()
     assert "job_id=a\\x1b[2J\\nb" in line
+
+
+def test_a_fallback_has_the_cause_that_explain_and_results_name() -> None:
+    from attributary.cli.fallback_notes import fallback_cause, fallback_cure
+
+    causes = [fallback_cause("markov", version, "linear") for version in ("untrained", "3-unusable", "3")]
+    assert causes == [
+        "by linear: markov is not trained",
+        "by linear: version 3 of markov cannot be used",
+        "by linear: too little data on a channel of the journey",
+    ]
+    assert "models train --model markov --tenant acme" in fallback_cure("markov", "untrained", "acme")
+    assert "models rollback markov" in fallback_cure("markov", "3-unusable", "acme")

@@ -82,6 +82,8 @@ def _tail(
 
 
 def _line(what: str, fields: Mapping[str, Any]) -> str:
+    from attributary.cli.fallback_notes import fallback_cause
+
     if what != "results":
         shown = {name: value for name, value in fields.items() if value not in (None, {}, []) and name != "user_data"}
         return safe("  ".join(f"{name}={value}" for name, value in shown.items()))
@@ -101,6 +103,7 @@ def _line(what: str, fields: Mapping[str, Any]) -> str:
         rest = 1 - sum(rollup["credit"] for rollup in model["rollups"] if rollup["dimension"] == "channel")
         if channels and not model["fallback"] and rest >= 0.005:  # a model's baseline
             channels += f", unattributed {rest:.0%}"
-        note = f"  (by {model['fallback']}: too little data)" if model["fallback"] else ""
+        cause = fallback_cause(model["model"], model["model_version"], model["fallback"]) if model["fallback"] else ""
+        note = f"  ({cause})" if cause else ""
         lines.append(f"    {model['model']:<16}{channels or 'unattributed'}{note}")
     return "\n".join(map(safe, lines))
