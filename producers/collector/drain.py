@@ -60,7 +60,6 @@ class Drain:
             except OSError as error:
                 logger.warning("the spool cannot be drained now: %s", type(error).__name__)
                 await asyncio.sleep(AWAY_SECONDS)
-            self._spool.show()
 
     async def _drain(self, segment: Path) -> None:
         """Send a segment until the log has all of it, then remove it."""

@@ -46,6 +46,7 @@ LOG_SETTINGS = {
     "queue.buffering.max.messages": 50_000,
 }
 _TICK_SECONDS = 1.0
+_BACKLOG = 1024
 _FLUSH_SECONDS = 10.0
 _EXIT_CUT_SHORT = 75
 
@@ -120,13 +121,14 @@ class CollectorServer:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                backlog=1024,
+                backlog=_BACKLOG,
                 timeout_keep_alive=int(self._config.idle_seconds) or 1,
                 timeout_graceful_shutdown=int(self._options.stop_seconds) or 1,
             )
         )
         with stop_signals(self.stop):
             serving = asyncio.create_task(server.serve([listener]))
+            listener.listen(_BACKLOG)  # readiness must not say yes while connections would be refused
             self.is_serving = True
             stopping = asyncio.create_task(self._stopping.wait())
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -156,6 +158,8 @@ class CollectorServer:
             except KeysError as error:
                 metrics.keys_stale.set(1)
                 logger.error("the file of keys cannot be used, the keys of before stay: %s", error)  # noqa: TRY400
+            if self._spool is not None:
+                await asyncio.to_thread(self._spool.show)
             metrics.queue_messages.set(self._bridge.in_flight)
             metrics.log_away.set(self._bridge.is_away)
             await asyncio.sleep(_TICK_SECONDS)

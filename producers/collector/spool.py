@@ -138,7 +138,6 @@ class DiskSpool:
         _sync_folder(self.own)
         with self._wake:
             self._bytes = max(0, self._bytes - size)
-        self.show()
 
     def adopt(self) -> int:
         """Take over the segments of dead processes; return how many.

@@ -171,7 +171,8 @@ def test_an_outage_in_the_middle_is_spooled_in_flat_memory_and_drained(
             assert set(collector.statuses[1:]) == {202}
             assert grown < 16 << 20
             assert collector.metric("attribution_collector_log_paused") == 1
-            assert collector.metric("attribution_collector_spool_bytes") > 1_000_000
+            wait_until(lambda: collector.metric("attribution_collector_spool_bytes") > 1_000_000, "the spool is shown")
+            assert collector.metric("attribution_collector_spool_oldest_seconds") > 0
         finally:
             node.resume()
         wait_until_drained(tmp_path)
