@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from attributary.schemas.topics import CONVERSIONS, IDENTITIES, TOUCHPOINTS
+from tests import observed_state
 from tests.expected_results import InputRecord, tell
 from tests.factories.cruel_events import KINDS, cruel_events, quiet_events
 from tests.factories.samples import records
@@ -45,14 +46,17 @@ def test_every_kind_is_valid_and_is_there() -> None:
 
 
 @pytest.mark.timeout(3_600)
-def test_cruel_events_break_no_promise_and_stop_nobody(pipeline: PipelineUnderTest, publisher: Publisher) -> None:
+def test_cruel_events_break_no_promise_and_stop_nobody(
+    pipeline: PipelineUnderTest, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
     events = cruel_events(SEED, SIZE)
     mixed = [
         event
         for number, first in enumerate(range(0, len(events), _EVERY))
         for event in (*events[first : first + _EVERY], *quiet_events(number))
     ]
-    pipeline.environment["SWEEP_REPAIR_AFTER_SECONDS"] = "5"
+    # Thousands of results of half a megabyte take their time to be read again.
+    monkeypatch.setattr(observed_state, "_PATIENCE_SECONDS", 60.0 + SIZE)
     pipeline.start(*STAGES)
     for event in mixed:
         topic = {"touchpoint": TOUCHPOINTS, "conversion": CONVERSIONS, "identity_link": IDENTITIES}[event.NAME]
