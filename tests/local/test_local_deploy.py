@@ -153,7 +153,7 @@ def test_services_have_the_least_privilege(name: str) -> None:
         assert service["healthcheck"]["test"]
     if name in OURS:
         assert service["read_only"] is True
-        beside = {"collector": ["host"], "forwarder-meta": ["internet"], "forwarder-ga4": ["internet"]}
+        beside = {"collector": ["host"], "api": ["host"], "forwarder-meta": ["internet"], "forwarder-ga4": ["internet"]}
         assert service["networks"] == ["pipeline", *beside.get(name, [])]
 
 
@@ -249,7 +249,7 @@ def test_stages_in_the_cluster_have_probes_and_a_stable_ordinal() -> None:
         assert workload["kind"] == "StatefulSet"
         assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
         assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
-        public = [8080] if stage.name == "collector" else []
+        public = {"collector": [8080], "api": [8090]}.get(stage.name, [])
         assert [port["containerPort"] for port in container["ports"]] == [9464, *public]
         assert "ATTRIBUTION_INSTANCE" in [variable["name"] for variable in container["env"]]
 

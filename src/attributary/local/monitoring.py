@@ -89,11 +89,12 @@ def start_prometheus(folder: StackFolder, home: Path, port: int) -> ManagedProce
 
 
 def _prometheus(ports: Mapping[str, int], own_port: int, rules: Path | None) -> Mapping[str, object]:
-    # Jobs as in deploy/prometheus: forwarders and the collector may be off, and must not look like processes that are
-    # down.
-    jobs: dict[str, dict[str, int]] = {"attributary": {}, "attributary-forwarders": {}, "attributary-collector": {}}
+    # Jobs as in deploy/prometheus: what may be off has a job of its own, and must not look like a process that is down.
+    jobs: dict[str, dict[str, int]] = {
+        f"attributary{suffix}": {} for suffix in ("", "-forwarders", "-collector", "-api")
+    }
     for name, port in ports.items():
-        suffix = "-forwarders" if name.startswith("forwarder-") else "-collector" if name == "collector" else ""
+        suffix = "-forwarders" if name.startswith("forwarder-") else f"-{name}" if name in {"collector", "api"} else ""
         jobs[f"attributary{suffix}"][name] = port
     return {
         "global": {"scrape_interval": "5s", "evaluation_interval": "5s"},

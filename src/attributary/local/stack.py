@@ -50,6 +50,7 @@ _LAST_EXITS = frozenset({0, 2, 78})
 _KAFKA_PORTS = (9092, 9093)
 _POSTGRES_PORT = 54320
 _COLLECT_PORT = 8080
+_SERVE_PORT = 8090
 
 
 @dataclass
@@ -99,7 +100,7 @@ class Stack:
         self.environment = {
             "ATTRIBUTION_FIRST_START": "earliest",
             "METRICS_HOST": "127.0.0.1",
-            **self._collector(),
+            **self._http(),
             **self.environment,
             BOOTSTRAP_VARIABLE: self.bootstrap,
             "DATABASE_URL": self.dsn,
@@ -238,8 +239,8 @@ class Stack:
             cluster = self._resources.enter_context(kafka_cluster(folder=home, ports=[ports], short_sessions=False))
         return cluster.bootstrap
 
-    def _collector(self) -> dict[str, str]:
-        """Return the collector's settings: a file of keys, empty at first, a spool and a port below this folder."""
+    def _http(self) -> dict[str, str]:
+        """Return the settings of collector and read API: a file of keys, empty at first, a spool, and their ports."""
         home = self.folder.path / "collector"
         keys = home / "keys.json"
         with edit_keys(keys):
@@ -249,6 +250,9 @@ class Stack:
             "COLLECT_SPOOL": str(home / "spool"),
             "COLLECT_HOST": LOOPBACK,
             "COLLECT_PORT": str(self._port("collect", _COLLECT_PORT)),
+            "SERVE_KEYS_FILE": str(keys),
+            "SERVE_HOST": LOOPBACK,
+            "SERVE_PORT": str(self._port("serve", _SERVE_PORT)),
         }
         return {name: text for name, text in settings.items() if not os.environ.get(name)}
 

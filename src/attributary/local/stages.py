@@ -60,6 +60,7 @@ STAGES: tuple[StageProcess, ...] = (
         ("GA4_MEASUREMENT_ID", "GA4_FIREBASE_APP_ID", "GA4_API_SECRET", "FORWARD_CREDENTIALS_FILE"),
     ),
     StageProcess("collector", ("collect",), "takes events over HTTP", ("COLLECT_KEYS_FILE",)),
+    StageProcess("api", ("serve",), "answers questions over HTTP", ("SERVE_KEYS_FILE",)),
 )
 
 

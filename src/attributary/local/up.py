@@ -59,10 +59,11 @@ def run_foreground(
                 stack.start()
                 stack.start_monitoring(with_prometheus=prometheus)
                 stack.wait_ready()
-                shared = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "COLLECT_KEYS_FILE")
+                shared = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "COLLECT_KEYS_FILE", "SERVE_KEYS_FILE")
                 variables = {**os.environ, **stack.environment}
                 folder.write_environment(
-                    {name: variables[name] for name in shared} | {"COLLECT_URL": collector_url(stack)}
+                    {name: variables[name] for name in shared}
+                    | {"COLLECT_URL": collector_url(stack), "SERVE_URL": api_url(stack)}
                 )
                 for line in summary(stack, prometheus=prometheus):
                     say(line)
@@ -180,10 +181,17 @@ def collector_url(stack: Stack) -> str:
     return f"http://127.0.0.1:{port}"
 
 
+def api_url(stack: Stack) -> str:
+    """Where the read API of a stack listens."""
+    port = os.environ.get("SERVE_PORT") or stack.environment.get("SERVE_PORT", "8090")
+    return f"http://127.0.0.1:{port}"
+
+
 def summary(stack: Stack, *, prometheus: bool = False) -> list[str]:
     """Where everything is, and what to do next."""
     lines = ["", "Attributary is up.", f"  Kafka      {stack.bootstrap}", f"  Postgres   {stack.dsn}"]
     lines.append(f"  HTTP       {collector_url(stack)}   after: attributary collect keys new --tenant NAME")
+    lines.append(f"  read API   {api_url(stack)}   after: ... keys new --kind sk --scope read --tenant NAME")
     for running in stack.stages:
         address = f"http://127.0.0.1:{running.metrics_port}/metrics"
         lines.append(f"  {running.stage.name:<15}{address}   {running.stage.doc}")
