@@ -28,6 +28,7 @@ from attributary.cli.mapping_options import (
     WhereOption,
     command_line,
 )
+from attributary.cli.outcome import say
 from attributary.cli.publishing import open_producer
 from attributary.cli.tables import safe
 
@@ -110,12 +111,12 @@ def produce(
         try:
             source, plan, mapper, document = open_file(file, options, file_format)
         except (PlanError, FileError) as error:
-            typer.echo(safe(str(error)), err=True)
+            say(str(error))
             raise typer.Exit(exits.USAGE) from None
         opened.callback(source.close)
         chosen = _tenant(tenant or str(document.get("tenant", "")))
         if not chosen and source.columns is not None and "tenant_id" not in {*mapper.given_fields(), *plan.constants}:
-            typer.echo("no tenant: name it with --tenant NAME, or set ATTRIBUTION_TENANT", err=True)
+            say("no tenant: name it with --tenant NAME, or set ATTRIBUTION_TENANT")
             raise typer.Exit(exits.USAGE)
         if unused := mapper.unused_columns():
             typer.echo(f"columns that are not used: {safe(listed(unused))}", err=True)
@@ -141,7 +142,7 @@ def _tenant(given: str) -> str:
     with exit_codes():
         found = given or load(TenantSettings).tenant or ""
     if found and not is_tenant(found):
-        typer.echo("tenant: must be 1 to 64 characters of a-z, 0-9, dot, dash and underscore", err=True)
+        say("tenant: must be 1 to 64 characters of a-z, 0-9, dot, dash and underscore")
         raise typer.Exit(exits.USAGE)
     return found
 
@@ -157,7 +158,7 @@ def _open_producer(tenant: str, region: str | None, *, dry_run: bool) -> Attribu
     try:
         identities = load(IdentitySettings).rules()
     except ConfigError as error:
-        typer.echo(str(error), err=True)
+        say(str(error))
         raise typer.Exit(exits.CONFIG) from None
     config = ProducerConfig(
         source="attributary-produce", default_tenant=tenant, default_region=region, identities=identities
@@ -179,14 +180,14 @@ def _run(
         with producer:
             job.run(source.rows(), skip=skip, limit=limit)
     except KeyboardInterrupt:
-        typer.echo(f"stopped; go on with --skip {job.progress.resume_at}", err=True)
+        say(f"stopped; go on with --skip {job.progress.resume_at}")
         return exits.INTERRUPTED
     except FileError as error:
         named = "" if str(error).startswith(name) else f"{name}: "
-        typer.echo(safe(f"{named}{error}; go on behind it with --skip {job.progress.resume_at}"), err=True)
+        say(f"{named}{error}; go on behind it with --skip {job.progress.resume_at}")
         return exits.USAGE
     except ProducerError as error:
-        typer.echo(f"{error}; go on with --skip {job.progress.resume_at}", err=True)
+        say(f"{error}; go on with --skip {job.progress.resume_at}")
         return exits.DEPENDENCY_DOWN
     return 0
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from attributary.cli import exits
+from attributary.cli.outcome import say
 
 if TYPE_CHECKING:
     from attributary.consumers.runtime.settings import KafkaSettings
@@ -62,5 +63,5 @@ def require_topics(kafka: KafkaSettings) -> None:
     quiet = {"log_level": 0}  # one line says it all
     there = set(AdminClient(kafka.client_config() | quiet).list_topics(timeout=PATIENCE_SECONDS).topics)
     if missing := {TOUCHPOINTS, CONVERSIONS, IDENTITIES} - there:
-        typer.echo(f"topic {min(missing)} does not exist; create the topics by: attributary topics apply", err=True)
+        say(f"topic {min(missing)} does not exist; create the topics by: attributary topics apply")
         raise typer.Exit(exits.DEPENDENCY_DOWN)
