@@ -117,6 +117,13 @@ def test_files_of_a_checkout_lie_beside_its_project_file() -> None:
     assert (root / "pyproject.toml").exists()
 
 
+def test_a_stage_without_its_packages_is_off_and_says_how_to_get_them() -> None:
+    without = StageProcess("x", ("x",), "needs a package", packages=("attributary_no_such_package",))
+    assert not without.is_enabled({})
+    assert without.why_off == "off: pip install 'attributary[collect]'"
+    assert "ATTRIBUTARY_TEST_CREDENTIAL" in ABSENT.why_off
+
+
 def test_a_stage_is_enabled_by_any_of_its_variables_or_their_files() -> None:
     assert STEADY.is_enabled({})
     assert not ABSENT.is_enabled({"ATTRIBUTARY_TEST_CREDENTIAL": ""})

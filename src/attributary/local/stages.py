@@ -7,6 +7,7 @@ that what is in flight still finds its readers.
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,19 +28,37 @@ class StageProcess:
         arguments: The command line after `attributary`.
         doc: What it does, in a few words.
         enabled_by: Environment variables of which one must be set; without, it would only say that it is off.
+        packages: What must be installed, of the extra `collect`.
     """
 
     name: str
     arguments: tuple[str, ...]
     doc: str
     enabled_by: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether the packages that it needs are there."""
+        return all(importlib.util.find_spec(name) is not None for name in self.packages)
+
+    @property
+    def why_off(self) -> str:
+        """What turns it on when it is off."""
+        if not self.is_installed:
+            return "off: pip install 'attributary[collect]'"
+        return f"off without credentials: {', '.join(self.enabled_by)}"
 
     def is_enabled(self, environment: Mapping[str, str]) -> bool:
-        """Whether the environment (or a NAME_FILE in it) turns this process on."""
+        """Whether the environment (or a NAME_FILE in it) turns this process on, and it is installed."""
+        if not self.is_installed:
+            return False
         if not self.enabled_by:
             return True
         return any(environment.get(name) or environment.get(f"{name}_FILE") for name in self.enabled_by)
 
+
+_COLLECT = ("starlette", "uvicorn", "httptools", "msgspec")
 
 STAGES: tuple[StageProcess, ...] = (
     StageProcess("stitcher", ("stitcher",), "joins events to people, decides what must be attributed"),
@@ -59,8 +78,8 @@ STAGES: tuple[StageProcess, ...] = (
         "relays conversions to Google Analytics 4",
         ("GA4_MEASUREMENT_ID", "GA4_FIREBASE_APP_ID", "GA4_API_SECRET", "FORWARD_CREDENTIALS_FILE"),
     ),
-    StageProcess("collector", ("collect",), "takes events over HTTP", ("COLLECT_KEYS_FILE",)),
-    StageProcess("api", ("serve",), "answers questions over HTTP", ("SERVE_KEYS_FILE",)),
+    StageProcess("collector", ("collect",), "takes events over HTTP", ("COLLECT_KEYS_FILE",), _COLLECT),
+    StageProcess("api", ("serve",), "answers questions over HTTP", ("SERVE_KEYS_FILE",), _COLLECT),
 )
 
 

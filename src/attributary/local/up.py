@@ -195,7 +195,7 @@ def summary(stack: Stack, *, prometheus: bool = False) -> list[str]:
     for running in stack.stages:
         address = f"http://127.0.0.1:{running.metrics_port}/metrics"
         lines.append(f"  {running.stage.name:<15}{address}   {running.stage.doc}")
-    lines += [f"  {stage.name:<15}off without credentials: {', '.join(stage.enabled_by)}" for stage in stack.skipped]
+    lines += [f"  {stage.name:<15}{stage.why_off}" for stage in stack.skipped]
     if stack.fake_services:
         received = (f"{stack.environment[name]}/_admin/events" for name in ("META_BASE_URL", "GA4_BASE_URL"))
         lines.append(f"  stand-ins for Meta and GA4 received: {' '.join(received)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -141,7 +140,7 @@ def demo_environment(
 def _senders(folder: Path, broker: Broker, say: Callable[[str], None]) -> HttpSenders | None:
     if not broker.real:
         return None
-    if any(importlib.util.find_spec(name) is None for name in ("starlette", "uvicorn", "httptools", "msgspec")):
+    if not all(stage.is_installed for stage in STAGES if stage.name == "collector"):
         say("no HTTP collector: its packages are not installed (pip install 'attributary[collect]')")
         return None
     return prepare_senders(folder)
