@@ -32,6 +32,9 @@ _UNITS = (
     "_messages",
     "_connections",
     "_stale",
+    "_partitions",
+    "_identities",
+    "_put_off",
 )
 _NAME = re.compile(r"attribution(_[a-z0-9]+)+")
 _FORBIDDEN_LABELS = {"tenant", "tenant_id", "conversion_id", "event_id", "url", "user_id", "campaign", "path"}
