@@ -80,6 +80,8 @@ ROWS: list[tuple[str, str, int, list[tuple[str, str]]]] = [
     ("the disk of Postgres is nearly full", "AttributaryPostgresDiskFull", 12,
      [('node_filesystem_avail_bytes{mountpoint="/var/lib/postgresql"}', "10x40"),
       ('node_filesystem_size_bytes{mountpoint="/var/lib/postgresql"}', "100x40")]),
+    ("a refund exceeds its order", "AttributaryOverRefunded", 15,
+     [('attribution_over_refunded_total{process="auditor"}', "0x10 1x30")]),
     ("a partition of Kafka lacks a replica", "AttributaryKafkaUnderReplicated", 12,
      [("kafka_server_replicamanager_underreplicatedpartitions", "1x40")]),
     ("the collector dies", "AttributaryCollectorDown", 9, [up("collector", "1x5 0x40", "attributary-collector")]),
