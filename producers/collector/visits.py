@@ -98,7 +98,7 @@ def read_cookie(values: list[str], name: str) -> str | None:
         for pair in value[:8_192].split(";"):
             given, _, text = pair.partition("=")
             text = text.strip()
-            if given.strip() == name and text.startswith(_COOKIE_VERSION):
+            if name and given.strip() == name and text.startswith(_COOKIE_VERSION):
                 found = text[len(_COOKIE_VERSION) :]
                 if _UUID.fullmatch(found):
                     return found

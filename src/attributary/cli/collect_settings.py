@@ -140,9 +140,9 @@ class CollectSettings(Settings):
     )
     cookie: str = Field(
         default="_atb",
-        pattern=r"^[A-Za-z0-9_-]*$",
+        pattern=r"^[A-Za-z0-9_-]+$",
         alias="COLLECT_COOKIE",
-        description="Name of the first-party cookie, set with consent to ad_storage only; empty: none.",
+        description="Name of the first-party cookie, set with consent to ad_storage only; off: none.",
     )
     webhooks_file: Path | None = Field(
         default=None,
@@ -207,7 +207,7 @@ class CollectSettings(Settings):
             requests_per_second=self.requests_per_second,
             requests_per_second_ip=self.requests_per_second_ip,
             redirect_secret=secret.get_secret_value() if secret is not None else "",
-            cookie_name=self.cookie,
+            cookie_name="" if self.cookie == "off" else self.cookie,
             webhooks_file=self.webhooks_file,
             webhooks_unmapped=self.webhooks_unmapped,
             script_name="" if self.script_name == "off" else self.script_name,
