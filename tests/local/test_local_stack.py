@@ -15,7 +15,8 @@ from attributary.local.broker import find_broker
 from attributary.local.folder import FolderInUseError, StackFolder
 from attributary.local.paths import project_root
 from attributary.local.ports import is_free
-from attributary.local.stack import Stack
+from attributary.local.process import spawn
+from attributary.local.stack import RunningStage, Stack
 from attributary.local.stages import StageProcess, command_line
 from attributary.local.up import stop_detached, summary
 
@@ -87,6 +88,23 @@ def test_a_stop_and_a_start_find_the_data_and_the_ports_again(tmp_path: Path) ->
                 else:
                     assert connection.execute("SELECT answer FROM kept").fetchall() == [(42,)]
     assert ports[0] == ports[1]
+
+
+def test_a_stage_is_asked_to_stop_once(tmp_path: Path) -> None:
+    """The second SIGTERM means: at once, without the batch."""
+    folder = StackFolder(tmp_path)
+    counting = (
+        "import signal, sys, time; asked = []; signal.signal(signal.SIGTERM, lambda *_: asked.append(1)); "
+        "print('ready', flush=True)\n"
+        "while not asked: time.sleep(0.01)\n"
+        "time.sleep(0.5); print('asked', len(asked), flush=True)"
+    )
+    with Stack(folder, lambda _: None) as stack:
+        child = spawn([sys.executable, "-c", counting], name="counting", log=folder.log("counting"))
+        stack.stages.append(RunningStage(STEADY, 1, child))
+        _until(lambda: "ready" in child.log_tail(), lambda: None)
+    assert child.log_tail().splitlines()[-1] == "asked 1"
+    assert child.returncode == 0
 
 
 def test_a_folder_has_one_owner(tmp_path: Path) -> None:
