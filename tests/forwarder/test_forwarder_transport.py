@@ -146,7 +146,7 @@ def test_s12_every_answer_ends_in_time_and_means_something(kind: str) -> None:
     serve, meta, ga4 = HOSTILE[kind]
     with server(serve) as url:
         answer, seconds = ask(url + "/x?api_secret=s")
-    assert seconds < SECONDS + 1.5, "within its time, on a busy machine"
+    assert seconds < 5.0, "within its time, on a busy machine: a drip lasts ten seconds"
     assert len(answer.body) <= 65_536
     assert responses.classify(answer, 1).response_class.value == meta
     assert Ga4Destination().classify(answer, 1).response_class.value == ga4
@@ -186,10 +186,10 @@ def test_s12_no_coding_is_asked_for_and_the_connection_is_kept() -> None:
 
 
 def test_s12_a_server_that_reads_nothing_is_given_up() -> None:
-    with server(lambda _: time.sleep(4.0), reads=False) as url:
+    with server(lambda _: time.sleep(8.0), reads=False) as url:
         answer, seconds = ask(url, b"x" * 30_000_000)
     assert (answer.status, answer.perhaps_sent) == (0, True)
-    assert seconds < SECONDS + 1.5
+    assert seconds < 5.0
 
 
 @pytest.mark.parametrize(
