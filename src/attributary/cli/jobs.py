@@ -191,45 +191,25 @@ def _publish(tenant: str, job_id: str, kind: str, parameters: Mapping[str, str])
     import getpass
 
     from attributary.cli.outcome import exit_codes, kafka_settings
+    from attributary.consumers.adapters.job_topic import JobNotSubmittedError, JobRuleError, JobTopic
     from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
     from attributary.consumers.runtime.errors import Fatal
     from attributary.consumers.runtime.settings import load
     from attributary.producers.kafka import KafkaTransport
-    from attributary.producers.transport import Message, Refused
-    from attributary.schemas.rules import check_job
-    from attributary.schemas.topics import JOBS, job_key
 
-    record = {
-        "tenant_id": tenant,
-        "job_id": job_id,
-        "kind": kind,
-        "parameters": dict(parameters),
-        "submitted_at": time.time_ns() // 1_000,
-        "submitted_by": getpass.getuser(),
-    }
-    broken = check_job(record)
-    if broken is not None:
-        _fail(f"{broken.field}: {broken.rule}", exits.USAGE)
-    failures: list[str] = []
     with exit_codes(), _client_lines() as lines:
-        value = make_codec(load(RegistrySettings)).encode("job", record)
+        codec = make_codec(load(RegistrySettings))
         kafka = kafka_settings().client_config()
-        transport = KafkaTransport(kafka.pop("bootstrap.servers"), kafka)
+        topic = JobTopic(codec, KafkaTransport(kafka.pop("bootstrap.servers"), kafka))
         try:
-            transport.send(
-                Message(JOBS, job_key(tenant, job_id), value, [("content-type", b"application/avro")]),
-                lambda error, _message: failures.append(str(error)) if error is not None else None,
-            )
-            if transport.flush(_SEND_SECONDS):
-                transport.discard()
-                why = next((f" ({line})" for line in reversed(lines)), "")
-                failures[:] = [f"Kafka does not answer{why}"]
-        except Refused as error:
-            failures.append(str(error))
+            topic.submit(tenant, job_id, kind, parameters, submitted_by=getpass.getuser(), seconds=_SEND_SECONDS)
+        except JobRuleError as error:
+            _fail(str(error), exits.USAGE)
+        except JobNotSubmittedError as error:
+            why = next((f" ({line})" for line in reversed(lines)), "")
+            raise Fatal(f"the job was not submitted: {error}{why}", exits.DEPENDENCY_DOWN) from None
         finally:
-            transport.close()
-        if failures:
-            raise Fatal(f"the job was not submitted: {failures[0]}", exits.DEPENDENCY_DOWN)
+            topic.close()
 
 
 class _Lines(logging.Handler):
