@@ -53,6 +53,13 @@ def text(cell: Any) -> str:
     raise ValueError("must be a text")
 
 
+def text_of_any(cell: Any) -> str:
+    """Return a cell as text as `text` does; a list or an object as its JSON, which destinations get as a text."""
+    if isinstance(cell, list | Mapping):
+        return json.dumps(cell, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=text)
+    return text(cell)
+
+
 def _written_out(number: Decimal) -> str:
     """Return a number of JSON or Avro as a text: 12345.0 is 12345; one that lost digits to a double is refused."""
     if not number.is_finite():

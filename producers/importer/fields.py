@@ -14,6 +14,7 @@ from attributary.producers.importer.plan import ImportPlan, schema_types
 from attributary.producers.money import exact_micros
 
 TIMES = frozenset({"occurred_at", "linked_at"})
+_SHOWN_NAME = 60  # characters of the name of a property in a message
 _SCALARS: Mapping[str, cells.Reader] = {
     "string": cells.text,
     "long": cells.integer,
@@ -47,6 +48,8 @@ class FieldReaders:
         if name == "items.price":
             return self._price
         avro = self._types[outer]
+        if inner and avro == {"type": "map", "values": "string"}:
+            return cells.text_of_any
         return self._of_type(self._inner_type(avro, inner) if inner else avro)
 
     def _inner_type(self, avro: Mapping[str, Any], inner: str) -> Any:
@@ -63,7 +66,7 @@ class FieldReaders:
             return _SCALARS[avro]
         shape = avro["type"]
         if shape == "map":
-            return _map_reader(self._of_type(avro["values"]))
+            return _map_reader(cells.text_of_any if avro["values"] == "string" else self._of_type(avro["values"]))
         if shape == "array":
             return _array_reader(self._of_type(avro["items"]))
         return self._record_reader({each["name"]: self._of_type(each["type"]) for each in avro["fields"]})
@@ -92,7 +95,8 @@ class FieldReaders:
 
 def _map_reader(read_value: cells.Reader) -> cells.Reader:
     def read(cell: Any) -> dict[str, Any]:
-        return {str(name): read_value(value) for name, value in cells.mapping(cell).items() if value is not None}
+        pairs = ((str(name), value) for name, value in cells.mapping(cell).items() if value is not None)
+        return {name: _named(name[:_SHOWN_NAME], read_value, value) for name, value in pairs}
 
     return read
 
