@@ -35,7 +35,7 @@ def is_error(message: Message, stage: str, unreadable: UnreadableBatches) -> boo
         unreadable: told of a batch that cannot be unpacked.
 
     Raises:
-        Fatal: reading on would lose records, or is not possible.
+        Fatal: reading on would leave records out, or is not possible.
     """
     error = message.error()
     if error is None:

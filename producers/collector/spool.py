@@ -109,8 +109,9 @@ class DiskSpool:
 
     def closed_segments(self) -> list[Path]:
         """Return the segments that nobody writes to, oldest first."""
-        active = self._active_path
-        return sorted(path for path in self.own.glob(f"*{SUFFIX}") if path != active)
+        there = list(self.own.glob(f"*{SUFFIX}"))
+        active = self._active_path  # asked after the folder, as it is set before its file is made: see `_open_active`
+        return sorted(path for path in there if path != active)
 
     def rotate(self) -> bool:
         """Ask the writer to close its segment, so that it can be drained; return whether there is one."""
@@ -232,16 +233,21 @@ class DiskSpool:
             self._loop.call_soon_threadsafe(_tell, [each.future for each in batch], failed)
 
     def _open_active(self) -> None:
-        path = self.own / f"{time.time_ns():020d}-{secrets.token_hex(4)}{SUFFIX}"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        # Named as active before it exists: the drain would take a new, empty file for a segment that is done, and
+        # remove it under the records that are written to it next.
+        self._active_path = path = self.own / f"{time.time_ns():020d}-{secrets.token_hex(4)}{SUFFIX}"
+        descriptor = None
         try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             _write(descriptor, MAGIC)
             _sync_folder(self.own)
         except OSError:
-            os.close(descriptor)
-            path.unlink(missing_ok=True)
+            if descriptor is not None:
+                os.close(descriptor)
+                path.unlink(missing_ok=True)
+            self._active_path = None
             raise
-        self._active, self._active_path, self._active_bytes = descriptor, path, len(MAGIC)
+        self._active, self._active_bytes = descriptor, len(MAGIC)
         with self._wake:
             self._bytes += len(MAGIC)
 

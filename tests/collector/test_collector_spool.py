@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attributary.producers import MemoryTransport
+from attributary.producers.collector import spool as spool_module
 from attributary.producers.collector.bridge import LogBridge
 from attributary.producers.collector.drain import Drain
 from attributary.producers.collector.intake import SpoolUnavailable
@@ -70,6 +71,30 @@ def test_what_is_appended_is_on_disk_and_read_back_whole(tmp_path: Path) -> None
         await asyncio.to_thread(spool.close)
 
     run(work)
+
+
+def test_a_segment_that_is_being_opened_is_not_taken_for_one_that_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The drain would remove the empty file, and the records written to it next would be gone though acknowledged."""
+    seen: list[tuple[int, list[Path]]] = []
+
+    async def work() -> None:
+        spool = DiskSpool(tmp_path, 1 << 20)
+        original = spool_module._sync_folder
+
+        def looked_at(folder: Path) -> None:
+            seen.append((len(segments(tmp_path)), spool.closed_segments()))
+            original(folder)
+
+        monkeypatch.setattr(spool_module, "_sync_folder", looked_at)
+        spool.start()
+        await spool.append(pairs("a"))
+        await asyncio.to_thread(spool.close)
+
+    run(work)
+    assert seen == [(1, [])]
+    assert on_disk(tmp_path) == ["a"]
 
 
 def test_a_full_spool_refuses_and_takes_again_after_a_drain(tmp_path: Path) -> None:

@@ -59,4 +59,6 @@ def test_all_promises_hold_with_a_trained_model_that_has_a_baseline(
     assert credit == pytest.approx(by_model["linear"][1])
     assert baseline > (by_model["linear"][2] or 0)
     assert "0 differences" in attributary("verify")
-    assert "poisson 1" in attributary("explain", conversion, "--tenant", tenant)
+    explained = json.loads(attributary("explain", conversion, "--tenant", tenant, "--json"))
+    newest = max(explained["versions"], key=lambda version: version["version"])
+    assert ("poisson", "1") in {(model["model"], model["model_version"]) for model in newest["credits"]}

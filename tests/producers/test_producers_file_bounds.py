@@ -168,7 +168,7 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "many cells": ("g.csv", lambda: b"a,b\n" + b"12," * (2 << 20) + b"\n", "has 2097152 columns, the header has 2"),
     "line of json": ("a.jsonl.gz", lambda: zipped(b" " * (1 << 20), 100), "line 1 is longer than 67108864 characters"),
     "empty lines of json": ("d.jsonl.gz", lambda: zipped(b"\n" * (1 << 20), 100), "2000000 empty lines"),
-    "json in json": ("b.jsonl", lambda: b"[" * (1 << 20), "is not JSON"),
+    "json in json": ("b.jsonl", lambda: b"[" * (1 << 20), "is one JSON array"),
     "digits": ("c.jsonl", lambda: b'{"a": ' + b"9" * (1 << 19) + b"}", "is not JSON"),
     "gz in gz": ("h.csv.gz.gz", lambda: gzip.compress(zipped(bytes(1 << 20), 100)), "h.csv.gz.gz: "),
     "zip": ("i.csv", lambda: b"PK\3\4" + bytes(1 << 20), "i.csv: "),

@@ -57,7 +57,7 @@ def test_b27_a_header_that_fits_nothing_is_refused_with_the_cure(
     result = produce(tmp_path / "orders.csv", content, *options)
     assert result.exit_code == 2
     assert hint in result.stderr
-    assert result.stderr.startswith("orders.csv: ")
+    assert result.stderr.startswith("attributary: orders.csv: ")
     assert not (tmp_path / "orders.csv.rejects.jsonl").exists()
 
 
@@ -105,11 +105,11 @@ def test_24_a_tenant_that_is_left_out_is_asked_for_before_the_first_row(
     result = produce(tmp_path / "orders.csv", GOOD, tenant="")
     assert (result.exit_code, result.stderr) == (
         2,
-        "no tenant: name it with --tenant NAME, or set ATTRIBUTION_TENANT\n",
+        "attributary: no tenant: name it with --tenant NAME, or set ATTRIBUTION_TENANT\n",
     )
     assert produce(tmp_path / "orders.csv", GOOD, "--constant", "tenant_id=acme", tenant="").exit_code == 0
     result = produce(tmp_path / "orders.csv", GOOD, tenant="Acme Inc")
-    assert (result.exit_code, result.stderr.split(":")[0]) == (2, "tenant")
+    assert (result.exit_code, result.stderr.split(":")[:2]) == (2, ["attributary", " tenant"])
     rows = json.dumps({"user_id": "u1", "occurred_at": NOON, "value": 5}) + "\n"
     result = produce(tmp_path / "orders.jsonl", rows, tenant="")
     assert (result.exit_code, "name it with --tenant NAME" in result.stderr) == (3, True)
@@ -146,7 +146,7 @@ def test_b18_parts_of_items_and_files_that_break_off_are_named(tmp_path: Path) -
     result = produce(tmp_path / "orders.jsonl", row + "\n")
     assert "items: price must be a number: use a point" in result.stdout
     result = produce(tmp_path / "orders.csv", (GOOD + "u2,é,1\n").encode("utf-16")[:-1])
-    assert result.stderr.startswith("orders.csv: line 3: the rest cannot be read")
+    assert result.stderr.startswith("attributary: orders.csv: line 3: the rest cannot be read")
     assert "go on behind it with --skip" in result.stderr
 
 

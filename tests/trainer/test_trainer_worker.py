@@ -164,14 +164,14 @@ def test_every_result_has_a_short_form(trainer: Trainer, capsys: pytest.CaptureF
 
 SENSELESS = [
     ("train", {"model": "linear"}, "model: linear is not a trained model"),
-    ("train", {"from": "tomorrow"}, "from: must be"),
+    ("train", {"from": "tomorrow"}, "from: 'tomorrow' is no time; it must be a date"),
     ("train", {"no_such": "1"}, "no_such: train does not take it"),
     ("activate", {"model": "markov"}, "markov has no version for tenant acme"),
     ("activate", {"model": "markov", "version": "3"}, "markov has no version 3"),
     ("backtest", {}, "split: must be given"),
     ("backtest", {"split": "2026-11-01", "model": "linear"}, "model: linear is not a trained model"),
     ("backtest", {"split": "2026-11-01", "to": "2026-10-01"}, "split: must be between from and to"),
-    ("train", {"from": "9" * 26}, "from: must lie between 1970 and 2200"),
+    ("train", {"from": "9" * 26}, "from: '99999999999999999999999999' must lie between 1970 and 2200"),
     ("train", {"settings": '{"minimum_conversions": NaN}'}, "settings: must be a JSON object"),
     ("train", {"settings": '{"minimum_conversions": 1e400}'}, "settings: minimum_conversions: must be a whole number"),
     ("train", {"settings": '{"draws": 100000000}'}, "settings: draws: must be a whole number from 1 to 1,000"),

@@ -20,7 +20,7 @@ from attributary.cli import exits
 GROUPS: Mapping[str, Sequence[str]] = {
     "Start": ("demo", "up", "down"),
     "Publish": ("produce", "simulate"),
-    "Read": ("results", "report", "export", "explain", "tail", "conversions", "events", "analyze"),
+    "Read": ("results", "report", "export", "explain", "tail", "conversions", "events", "identities", "analyze"),
     "Models and jobs": ("models", "refit", "jobs"),
     "Operate": (
         "status",

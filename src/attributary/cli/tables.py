@@ -7,11 +7,13 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 _MICROS = 1_000_000
 _MIN_WIDTH, _WHOLE_LINES = 20, 10_000
+_NARROWEST = 12  # letters of a text column that can be read
 _DECIMALS = {10 ** (6 - decimals): decimals for decimals in range(7)}
 
 
@@ -84,7 +86,8 @@ def print_json(value: Any) -> None:
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int]) -> None:
     """Print rows as a table, as wide as the terminal or as COLUMNS says; without both, a pipe gets whole lines.
 
-    No cell is cut: what does not fit goes on in the next line.
+    No cell is cut: what does not fit goes on in the next line. Where the columns would become too narrow to read, each
+    row is a block of lines with its titles instead.
 
     Args:
         columns: titles.
@@ -96,6 +99,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: 
     from rich.table import Table
     from rich.text import Text
 
+    places = width()
+    if places is not None and _needed(columns, rows, numbers) > places:
+        print(_blocks(columns, rows, places))
+        return
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="")
     for place, name in enumerate(columns):
         is_number = place in numbers
@@ -103,8 +110,33 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: 
     for row in rows:
         table.add_row(*(Text(safe(cell)) for cell in row))  # ids and names come from events
     lines = io.StringIO()
-    Console(file=lines, width=width() or _WHOLE_LINES, color_system=None).print(table)
+    Console(file=lines, width=places or _WHOLE_LINES, color_system=None).print(table)
     print("\n".join(line.rstrip() for line in lines.getvalue().splitlines()))
+
+
+def _needed(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int]) -> int:
+    """Return how many places a table needs to be read: numbers whole, texts in columns of a few letters."""
+    total = 0
+    for place, title in enumerate(columns):
+        longest = max((len(safe(row[place])) for row in rows), default=0)
+        widest_word = max((len(word) for word in title.split()), default=0)
+        total += max(longest, len(title)) if place in numbers else min(max(longest, widest_word), _NARROWEST)
+    return total + 3 * len(columns)
+
+
+def _blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], places: int) -> str:
+    """Return every row as lines of title and cell; empty cells are left out."""
+    label = max(map(len, columns))
+    indent = " " * (label + 2)
+    found = []
+    for row in rows:
+        lines = []
+        for title, cell in zip(columns, row, strict=True):
+            if cell:
+                parts = textwrap.wrap(safe(cell), max(places - len(indent), _NARROWEST)) or [""]
+                lines += [f"{title:<{label}}  {parts[0]}", *(f"{indent}{part}" for part in parts[1:])]
+        found.append("\n".join(lines))
+    return "\n\n".join(found)
 
 
 def width() -> int | None:
