@@ -73,31 +73,27 @@ class ReadPool:
 
     def _run(self, work: Callable[[psycopg.Connection], T]) -> T:
         connection: psycopg.Connection | None = None
+        is_sound = False  # whether the connection may serve another request
         try:
             with translated_errors():
                 connection = self._idle.pop() if self._idle else connect(self._dsn, application_name=_NAME)
                 with connection.transaction():
                     connection.execute(_SNAPSHOT)
                     found = work(connection)
+            is_sound = True
         except StoreUnavailable as error:
             if isinstance(error.__cause__, errors.QueryCanceled):
-                self._keep(connection)
+                is_sound = True
                 raise StoreBusy(
                     f"The query took longer than {self._statement_seconds:g} s. Ask for a shorter period or fewer rows."
                 ) from None
-            if connection is not None:
-                connection.close()
             raise StoreBusy("The database does not answer.") from error
-        except BaseException:
-            if connection is not None:
+        finally:
+            if connection is not None and is_sound and not connection.closed:
+                self._idle.append(connection)
+            elif connection is not None:
                 connection.close()
-            raise
-        self._keep(connection)
         return found
-
-    def _keep(self, connection: psycopg.Connection | None) -> None:
-        if connection is not None and not connection.closed:
-            self._idle.append(connection)
 
     def close(self) -> None:
         """Close the connections that nobody uses."""

@@ -38,7 +38,7 @@ from attributary.producers.collector.spool import DiskSpool
 from attributary.producers.transport import Transport
 
 EDGES = ("webhooks", "page")
-"""Packages beside this module whose ``routes`` module adds routes: ``routes(collector)``, and ``ENDPOINTS``."""
+"""Packages beside this module with a module ``routes``: its ``routes(collector)`` are added, and its ``ENDPOINTS``."""
 LOG_SETTINGS = {
     "linger.ms": 5,
     "delivery.timeout.ms": 10_000,  # the 120 s of the client outlive every HTTP request

@@ -8,7 +8,7 @@ Contract:
 - Segments are drained oldest first (drain.py) and removed only when the log has all of their messages. A crash in
   between sends a segment again: the same bytes, stored once.
 
-Invariant: no segment is removed whose messages the log does not have. Damage is kept aside in ``quarantine``.
+Invariant: a segment is removed only when the log has all of its messages. Damage is kept aside in ``quarantine``.
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from attributary.producers.transport import Transport
 
 EXIT_AGAIN = 75  # EX_TEMPFAIL: a supervisor starts the process again
-_EXTRA = ("starlette", "uvicorn", "httptools", "msgspec")
 # Each module has ``register(group)``.
 _BESIDE = ("collect_keys", "collect_check")
 
@@ -63,7 +62,9 @@ def _collect(context: typer.Context) -> None:
 
 def need_extra() -> None:
     """End the command with a sentence when the packages of the extra are not installed."""
-    if missing := [name for name in _EXTRA if importlib.util.find_spec(name) is None]:
+    from attributary.local.stages import COLLECT_PACKAGES
+
+    if missing := [name for name in COLLECT_PACKAGES if importlib.util.find_spec(name) is None]:
         typer.echo(f"{missing[0]} is not installed: pip install 'attributary[collect]'", err=True)
         raise typer.Exit(exits.CONFIG)
 

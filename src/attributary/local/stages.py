@@ -58,7 +58,7 @@ class StageProcess:
         return any(environment.get(name) or environment.get(f"{name}_FILE") for name in self.enabled_by)
 
 
-_COLLECT = ("starlette", "uvicorn", "httptools", "msgspec")
+COLLECT_PACKAGES = ("starlette", "uvicorn", "httptools", "msgspec")
 
 STAGES: tuple[StageProcess, ...] = (
     StageProcess("stitcher", ("stitcher",), "joins events to people, decides what must be attributed"),
@@ -78,8 +78,8 @@ STAGES: tuple[StageProcess, ...] = (
         "relays conversions to Google Analytics 4",
         ("GA4_MEASUREMENT_ID", "GA4_FIREBASE_APP_ID", "GA4_API_SECRET", "FORWARD_CREDENTIALS_FILE"),
     ),
-    StageProcess("collector", ("collect",), "takes events over HTTP", ("COLLECT_KEYS_FILE",), _COLLECT),
-    StageProcess("api", ("serve",), "answers questions over HTTP", ("SERVE_KEYS_FILE",), _COLLECT),
+    StageProcess("collector", ("collect",), "takes events over HTTP", ("COLLECT_KEYS_FILE",), COLLECT_PACKAGES),
+    StageProcess("api", ("serve",), "answers questions over HTTP", ("SERVE_KEYS_FILE",), COLLECT_PACKAGES),
 )
 
 
