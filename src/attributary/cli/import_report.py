@@ -67,7 +67,7 @@ def _advice(job: FileImport, file: Path) -> Iterator[str]:
     if progress.repeated and job.order_column is not None:
         name = safe(job.order_column)
         yield (
-            f"{progress.repeated:,} rows have the {name} of the row above: if an order has several rows, "
+            f"{progress.repeated:,} {'row has' if progress.repeated == 1 else 'rows have'} the {name} of the row above: if an order has several rows, "
             f"--group-by '{name}' makes one conversion of them"
         )
 
