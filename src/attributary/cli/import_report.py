@@ -66,8 +66,9 @@ def _advice(job: FileImport, file: Path) -> Iterator[str]:
         yield f"only the last {job.repeats.most:,} ids of the file were compared for repeats"
     if progress.repeated and job.order_column is not None:
         name = safe(job.order_column)
+        rows = "row has" if progress.repeated == 1 else "rows have"
         yield (
-            f"{progress.repeated:,} {'row has' if progress.repeated == 1 else 'rows have'} the {name} of the row above: if an order has several rows, "
+            f"{progress.repeated:,} {rows} the {name} of the row above: if an order has several rows, "
             f"--group-by '{name}' makes one conversion of them"
         )
 
