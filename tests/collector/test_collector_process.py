@@ -95,7 +95,10 @@ def test_dying_after_a_drain_sends_the_same_bytes_again(kafka_topics: str, tmp_p
         assert collector.child.kill() == -signal.SIGKILL
     with collector_process(tmp_path, kafka_topics, ATTRIBUTION_CRASH_AT="collector_drain_acknowledged") as dying:
         died_at(dying, "collector_drain_acknowledged")
-    assert acknowledged == in_log(kafka_topics, "drained").keys() == in_spool(tmp_path).keys()
+    # The first collector may have closed a segment between two batches: the drain that died sent the oldest one.
+    sent = in_log(kafka_topics, "drained").keys()
+    assert sent
+    assert sent <= in_spool(tmp_path).keys() == acknowledged
     with collector_process(tmp_path, kafka_topics):
         wait_until_drained(tmp_path)
     assert acknowledged == check_kept(acknowledged, kafka_topics, tmp_path, "drained").keys()
