@@ -13,7 +13,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -24,16 +24,17 @@ from .consumer_config import consumer_config, is_eager
 from .crash_loop import CarefulBatches, CrashLoop
 from .crash_points import crash_at, register_points
 from .dead_letters import dead_letter_message, dead_letter_topic
-from .errors import EXIT_CONFIG, AttributaryError, ConfigError, Fatal, Fenced, Retry
+from .errors import AttributaryError, Fenced, Retry
 from .fetched import is_error, record_of
 from .health import Heartbeat
+from .log_ends import LogEnds
 from .log_watch import LagReport, TopicsWatch
-from .records import Outcome, Record
+from .records import DeadLetter, Outcome, Record
 from .reorder_buffer import OrderedReader
 from .settings import KafkaSettings, ProcessSettings
 from .stage import LeavesBehind, Stage, StoresOffsets
 from .start_places import StartPlaces, by_place
-from .topic_checks import check_partitions, described, missing_topics
+from .topic_checks import check_topics
 from .topic_ids import TopicIds
 from .transaction import TransactionSession
 from .unreadable import UnreadableBatches, named_batches
@@ -44,9 +45,7 @@ _log = structlog.get_logger()
 
 _IDLE_SECONDS = 0.5  # how long an idle read waits: bounds the answer to SIGTERM
 _LOOK_BACK_EVERY_SECONDS = 30.0
-_TOPICS_SECONDS = 30.0  # a slow broker shows a topic so long after its creation
 _LONGEST_PAUSE_SECONDS = 30.0
-_MOCK_CLUSTER = "mockCluster"  # how the cluster id of librdkafka's test.mock.num.brokers begins
 
 
 class ConsumerLoop:
@@ -76,6 +75,7 @@ class ConsumerLoop:
         config = consumer_config(kafka, stage, process)
         self._consumer = Consumer(config)
         self._unreadable = UnreadableBatches(stage.name, named_batches(process.skip_batches), config, self._consumer)
+        self._log_ends = LogEnds(config)
         self._reader = OrderedReader(self._consumer, 10 * process.batch_size, is_ordered=len(stage.topics) > 1)
         self._topic_ids = TopicIds(kafka)
         self._start_places = StartPlaces(stage, self._topic_ids, process.first_start, process.recreated_topic)
@@ -122,24 +122,7 @@ class ConsumerLoop:
         _log.info("stage stopped", stage=self._stage.name)
 
     def _check_topics(self) -> None:
-        """Refuse to start on a test broker in production, or without a topic that is read or written."""
-        cluster = described(self._consumer)
-        if (cluster.cluster_id or "").startswith(_MOCK_CLUSTER):
-            if self._process.environment == "production":
-                raise ConfigError(
-                    "KAFKA_BOOTSTRAP_SERVERS",
-                    "names librdkafka's mock broker, which keeps no promise; production needs an Apache Kafka",
-                )
-            self._topic_ids.is_off = True
-            _log.warning("librdkafka's mock broker: good for a look around, not for guarantees")
-        missing, deadline = missing_topics(self._stage, cluster), time.monotonic() + _TOPICS_SECONDS
-        while missing and time.monotonic() < deadline and not self._stop.wait(0.25):
-            # Brokers learn of a topic a moment after its creation was confirmed.
-            cluster = described(self._consumer)
-            missing = missing_topics(self._stage, cluster)
-        if missing:
-            raise Fatal(f"topics are missing: {', '.join(missing)}; run `attributary topics apply`", EXIT_CONFIG)
-        check_partitions(self._stage, cluster)
+        self._topic_ids.is_off = check_topics(self._consumer, self._stage, self._process, self._stop)
 
     @property
     def _max_records(self) -> int:
@@ -201,12 +184,7 @@ class ConsumerLoop:
             skips = self._unreadable.to_skip()
             if not skips:
                 return
-            ends = {place: end for place, (_, end) in skips.items()}
-            if isinstance(self._stage, StoresOffsets):
-                self._stage.begin_at(ends)
-            marks = self._crash_loop.marks_behind(ends, self._topic_ids.id_of)
-            places = [TopicPartition(*place, ends[place], mark) for place, mark in marks.items()]
-            self._commit(Outcome(dead_letters=[letter for letter, _ in skips.values()]), places)
+            self._commit_ends({each: end for each, (_, end) in skips.items()}, [note for note, _ in skips.values()])
         except Retry as error:
             self._pause(error)
         except Fenced as error:
@@ -215,6 +193,14 @@ class ConsumerLoop:
         else:
             self._unreadable.skipped(skips)
             self._rewind()
+
+    def _commit_ends(self, ends: Mapping[tuple[str, int], int], letters: list[DeadLetter]) -> None:
+        """Commit offsets behind what no stage will be given, with a note of what was left out."""
+        if isinstance(self._stage, StoresOffsets):
+            self._stage.begin_at(ends)
+        marks = self._crash_loop.marks_behind(ends, self._topic_ids.id_of)
+        places = [TopicPartition(*place, ends[place], mark) for place, mark in marks.items()]
+        self._commit(Outcome(dead_letters=letters), places)
 
     def _commit(self, outcome: Outcome, offsets: list[TopicPartition]) -> None:
         """Commit what a stage decided, and the offsets, in one transaction; then let it note what hung on it."""
@@ -284,13 +270,15 @@ class ConsumerLoop:
             raise Fenced("the group has let this member go")
         return metadata
 
-    def _rewind(self) -> None:
-        """Stand where a fresh start would begin; when that cannot be learnt now, pause and try again later."""
+    def _rewind(self) -> list[TopicPartition]:
+        """Stand where a fresh start would begin, and return it; when that cannot be learnt now, pause and try again."""
         places = self._consumer.assignment()
+        starts: list[TopicPartition] = []
         self._reader.clear()
         try:
             self._session.open()  # first: committed offsets are final only when nothing of ours is in flight any more
-            for start in self._starts(self._consumer, places):
+            starts = self._starts(self._consumer, places)
+            for start in starts:
                 self._consumer.seek(start)
             self._crash_loop.rewound(self._start_places.marks)
         except KafkaException as error:
@@ -299,6 +287,7 @@ class ConsumerLoop:
             self._pause(Retry(f"cannot rewind: {error.args[0].name()}"))
         except Retry as error:
             self._pause(error)
+        return starts
 
     def _settle(self, places: list[TopicPartition]) -> None:
         try:
@@ -319,6 +308,19 @@ class ConsumerLoop:
         """When idle, go to where a start would begin: normally here, further back when the store lost commits."""
         if time.monotonic() - self._last_look_back >= _LOOK_BACK_EVERY_SECONDS:
             self._last_look_back = time.monotonic()
+            self._go_behind_markers(self._rewind())
+
+    def _go_behind_markers(self, starts: Iterable[TopicPartition]) -> None:
+        """Commit the ends of partitions that are read to their end, so that retention may remove all of them."""
+        if self._is_paused() or self._crash_loop.is_careful:
+            return
+        try:
+            if ends := self._log_ends.behind(starts):
+                self._commit_ends(ends, [])
+        except Retry as error:
+            self._pause(error)
+        except Fenced as error:
+            _log.warning("a log's end was not committed", stage=self._stage.name, why=str(error))
             self._rewind()
 
     def _pause(self, error: Retry) -> None:

@@ -2,13 +2,58 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
+import structlog
 from confluent_kafka import Consumer, KafkaException
 
 from .dead_letters import dead_letter_topic
-from .errors import EXIT_CONFIG, EXIT_DEPENDENCY_DOWN, Fatal
+from .errors import EXIT_CONFIG, EXIT_DEPENDENCY_DOWN, ConfigError, Fatal
+from .settings import ProcessSettings
 from .stage import Stage
+
+_log = structlog.get_logger()
+
+_TOPICS_SECONDS = 30.0  # a slow broker shows a topic so long after its creation
+_MOCK_CLUSTER = "mockCluster"  # how the cluster id of librdkafka's test.mock.num.brokers begins
+
+
+def check_topics(consumer: Consumer, stage: Stage, process: ProcessSettings, stop: threading.Event) -> bool:
+    """Refuse to start on a test broker in production, or without a topic that is read or written.
+
+    Args:
+        consumer: of the stage, to ask the brokers.
+        stage: which.
+        process: says whether this is production.
+        stop: set when the process is asked to end while topics are waited for.
+
+    Returns:
+        Whether this is librdkafka's mock broker.
+
+    Raises:
+        ConfigError: production would run on the mock broker.
+        Fatal: a topic is missing, topics do not fit together, or no broker answers.
+    """
+    cluster = described(consumer)
+    is_mock = (cluster.cluster_id or "").startswith(_MOCK_CLUSTER)
+    if is_mock:
+        if process.environment == "production":
+            raise ConfigError(
+                "KAFKA_BOOTSTRAP_SERVERS",
+                "names librdkafka's mock broker, which keeps no promise; production needs an Apache Kafka",
+            )
+        _log.warning("librdkafka's mock broker: good for a look around, not for guarantees")
+    missing, deadline = missing_topics(stage, cluster), time.monotonic() + _TOPICS_SECONDS
+    while missing and time.monotonic() < deadline and not stop.wait(0.25):
+        # Brokers learn of a topic a moment after its creation was confirmed.
+        cluster = described(consumer)
+        missing = missing_topics(stage, cluster)
+    if missing:
+        raise Fatal(f"topics are missing: {', '.join(missing)}; run `attributary topics apply`", EXIT_CONFIG)
+    check_partitions(stage, cluster)
+    return is_mock
 
 
 def described(consumer: Consumer) -> Any:

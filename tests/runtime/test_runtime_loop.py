@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import OFFSET_END, KafkaError, KafkaException, TopicPartition
 
 from attributary.consumers.runtime import loop as loop_module
-from attributary.consumers.runtime import metrics
+from attributary.consumers.runtime import metrics, topic_checks
 from attributary.consumers.runtime.errors import ConfigError, Fatal, Fenced, Retry
 from attributary.consumers.runtime.health import Heartbeat
 from attributary.consumers.runtime.loop import ConsumerLoop
@@ -210,6 +210,16 @@ class StubSession:
         self.closed += 1
 
 
+class StubLogEnds:
+    """No markers stand behind what was read."""
+
+    def __init__(self, _config: Mapping[str, object]) -> None:
+        pass
+
+    def behind(self, _starts: Iterable[TopicPartition]) -> dict[tuple[str, int], int]:
+        return {}
+
+
 class StubTopicIds:
     """Ids that never change."""
 
@@ -259,8 +269,9 @@ def make_bench(monkeypatch: pytest.MonkeyPatch, **process: object) -> Bench:
     consumer, stage, session = StubConsumer(), StubStage(), StubSession()
     monkeypatch.setattr(loop_module, "Consumer", consumer)
     monkeypatch.setattr(loop_module, "TransactionSession", session)
-    monkeypatch.setattr(loop_module, "_TOPICS_SECONDS", 0.0)
+    monkeypatch.setattr(topic_checks, "_TOPICS_SECONDS", 0.0)
     monkeypatch.setattr(loop_module, "TopicIds", StubTopicIds)
+    monkeypatch.setattr(loop_module, "LogEnds", StubLogEnds)
     kafka = KafkaSettings(KAFKA_BOOTSTRAP_SERVERS="x:1")
     settings = ProcessSettings.model_validate({"ATTRIBUTION_BATCH_SIZE": 5, **process})
     loop = ConsumerLoop(stage, kafka, settings, Heartbeat(stage.is_ready))
@@ -540,7 +551,7 @@ def test_brokers_that_do_not_answer_stop_the_start(bench: Bench) -> None:
 
 
 def test_a_topic_that_appears_a_moment_later_is_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop_module, "_TOPICS_SECONDS", 5.0)
+    monkeypatch.setattr(topic_checks, "_TOPICS_SECONDS", 5.0)
     whole = bench.consumer.metadata
     bench.consumer.metadata = Metadata({})
 
