@@ -279,6 +279,15 @@ class IdentityRules:
                     raise ValueError(f"{part}.{tenant} must be a list of texts; put numbers into quotation marks")
         return cls(document.get("refuse"), document.get("accept"))
 
+    def extended(self, refuse: Mapping[str, Iterable[str]], accept: Mapping[str, Iterable[str]]) -> IdentityRules:
+        """Return these rules with further lists by tenant; what a list of these has stays."""
+        if not refuse and not accept:
+            return self
+        found = IdentityRules()
+        found._refuse = _joined(self._refuse, _folded(refuse))
+        found._accept = _joined(self._accept, _folded(accept))
+        return found
+
     def broken(self, tenant_id: str, text: str) -> str | None:
         """Return the rule by which an id names nobody in this tenant; None for one that may name a person."""
         if not self._refuse and not self._accept:
@@ -295,6 +304,10 @@ def _folded(lists: Mapping[str, Iterable[str]] | None) -> dict[str, frozenset[st
     return {
         tenant: frozenset(normalized_id(text).casefold() for text in texts) for tenant, texts in (lists or {}).items()
     }
+
+
+def _joined(one: Mapping[str, frozenset[str]], other: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
+    return {tenant: one.get(tenant, frozenset()) | other.get(tenant, frozenset()) for tenant in {**one, **other}}
 
 
 BUILT_IN = IdentityRules()

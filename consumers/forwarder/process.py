@@ -15,6 +15,7 @@ import structlog
 from attributary.consumers.adapters.database import stage_dsn
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
+from attributary.consumers.adapters.tenant_rules import ConsentDefaults
 from attributary.consumers.destinations.attempts import SenderOptions
 from attributary.consumers.destinations.credentials import (
     Credentials,
@@ -128,7 +129,13 @@ def _warn_about_meta(meta: MetaSettings, environment: str) -> None:
         _log.warning("META_API_VERSION is near its end or past it", version=meta.api_version)
 
 
-def build_stage(setup: Setup, ledger: Ledger, reader: RecordReader, max_poison_share: float = 1.0) -> ForwarderStage:
+def build_stage(
+    setup: Setup,
+    ledger: Ledger,
+    reader: RecordReader,
+    max_poison_share: float = 1.0,
+    consent: ConsentDefaults | None = None,
+) -> ForwarderStage:
     """Build the stage of a destination on a ledger."""
     shared, clock = setup.shared, SystemClock()
     concurrency = shared.concurrency or _CONCURRENCY[setup.destination.name]
@@ -146,6 +153,7 @@ def build_stage(setup: Setup, ledger: Ledger, reader: RecordReader, max_poison_s
         max_poison_share,
         make_codec(load(RegistrySettings)),
         setup.properties,
+        consent,
     )
     return ForwarderStage(route, sender, ledger, clock, validation_probe, reader)
 
@@ -157,10 +165,14 @@ def open_ledger(application_name: str) -> PostgresLedger:
         Retry: Postgres does not answer.
         Fatal: a migration is missing.
     """
+    return PostgresLedger(_open_session(application_name))
+
+
+def _open_session(application_name: str) -> StoreSession:
     session = StoreSession(stage_dsn(), application_name)
     with map_errors():
         session.connection()
-    return PostgresLedger(session)
+    return session
 
 
 def main(name: Name, version: str) -> int:
@@ -178,7 +190,8 @@ def main(name: Name, version: str) -> int:
     os.environ.setdefault("ATTRIBUTION_LINGER_MS", str(setup.shared.linger_ms))
 
     def make(process: ProcessSettings) -> ForwarderStage:
-        ledger, reader = open_ledger(f"attributary-{service}"), KafkaRecordReader(KafkaSettings.load())
-        return build_stage(setup, ledger, reader, process.max_poison_share)
+        session, reader = _open_session(f"attributary-{service}"), KafkaRecordReader(KafkaSettings.load())
+        consent = ConsentDefaults(session)
+        return build_stage(setup, PostgresLedger(session), reader, process.max_poison_share, consent)
 
     return run_stage(service, version, make)

@@ -28,6 +28,7 @@ from attributary.schemas.rules import check_conversion
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from attributary.consumers.adapters.tenant_rules import ConsentDefaults
     from attributary.consumers.destinations.credentials import Credentials
     from attributary.consumers.destinations.destination import Account, Conversion, Destination
     from attributary.consumers.destinations.prepare import Unknown
@@ -51,6 +52,7 @@ class Route:
         max_poison_share: stop when more of a batch than this share cannot even be read.
         codec: of the topic's records; None: without a registry.
         properties: which free properties may go; None: all.
+        consent: what tenants say where an event does not; None: nothing.
     """
 
     destination: Destination
@@ -61,6 +63,7 @@ class Route:
     max_poison_share: float = 1.0
     codec: Codec | None = None
     properties: PropertyFilter | None = None
+    consent: ConsentDefaults | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class Tasks:
         """
         name = self._route.destination.name
         tasks: dict[DeliveryKey, Task] = {}
+        defaults = self._route.consent.by_tenant() if self._route.consent else {}
         for record in batch:
             try:
                 conversion = self._codec.decode("conversion", record.value)
@@ -111,6 +115,8 @@ class Tasks:
                 outcome.dead_letters.append(DeadLetter(record, "validate", field, rule))
                 continue
             moment = Moment(now, record.timestamp_ms * 1_000 if record.timestamp_ms > 0 else now)
+            if answers := defaults.get(conversion["tenant_id"]):
+                conversion["consent"] = {**answers, **(conversion["consent"] or {})}
             accounts = self._route.credentials.accounts(conversion["tenant_id"])
             if not accounts:
                 metrics.forward_events.labels(name, "off").inc()

@@ -13,10 +13,11 @@ import psycopg
 
 from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
 from attributary.consumers.adapters.policy_settings import IdentitySettings, PolicySettings
+from attributary.consumers.adapters.tenant_rules import read_tenant_rules
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.records import DeadLetter, Record
 from attributary.consumers.runtime.settings import load
-from attributary.consumers.stitcher.decode import Decoder, StitchBatch
+from attributary.consumers.stitcher.decode import Decoders, StitchBatch
 from attributary.consumers.stitcher.stitch import Stitched, stitch
 from attributary.consumers.stitcher.transaction import LockSetGrewError
 from attributary.consumers.store.events.rejected_values import UNSTORABLE, rejection
@@ -40,12 +41,18 @@ def nothing_more(_transaction: StitchTransaction, _stitched: Stitched) -> None:
     """Add nothing to a batch's transaction."""
 
 
+def read_decoders(connection: psycopg.Connection, codec: Codec) -> Decoders:
+    """Return the stitcher's decoders, with the settings of this process and the rules of the stored tenants."""
+    tenants = read_tenant_rules(connection, load(IdentitySettings).rules())
+    return Decoders.of(codec, tenants, by_order=load(PolicySettings).by_order)
+
+
 class Replay:
     """Stitches records and stored events through one connection, a batch a transaction.
 
     Args:
         connection: with staging tables; its search path says what is written.
-        codec: reads events.
+        decoders: read records: see ``read_decoders``.
         policy: the lookback policy that new versions pin.
         pinned: policies that versions may pin, by version.
         prepare: called in each batch's transaction when its events are staged, before they are stitched.
@@ -55,16 +62,14 @@ class Replay:
     def __init__(
         self,
         connection: psycopg.Connection,
-        codec: Codec,
+        decoders: Decoders,
         policy: LookbackPolicy | None = None,
         pinned: Mapping[str, LookbackPolicy] | None = None,
         prepare: Callable[[], None] = nothing_before,
         finish: Callable[[StitchTransaction, Stitched], None] = nothing_more,
     ) -> None:
         self._connection = connection
-        by_order, identities = load(PolicySettings).by_order, load(IdentitySettings).rules()
-        self._decoder = Decoder(codec, by_order=by_order, identities=identities)
-        self._strict_decoder = Decoder(codec, strict=True, by_order=by_order, identities=identities)
+        self._decoders = decoders
         self._policy = policy or LookbackPolicy.parse(DEFAULT_POLICY)
         self._pinned = pinned or {}
         self._prepare = prepare
@@ -73,7 +78,7 @@ class Replay:
     def records(self, records: Sequence[Record]) -> list[DeadLetter]:
         """Stitch records of the log; return those that cannot be, with the reason."""
         try:
-            decoded = self._decoder.decode(records)
+            decoded = self._decoders.quick.decode(records)
             self._stitch(decoded)
         except REFUSALS as error:
             return self._without_refused(records, error)
@@ -81,7 +86,7 @@ class Replay:
 
     def _without_refused(self, records: Sequence[Record], error: Exception) -> list[DeadLetter]:
         """Stitch the others of a batch that Postgres refuses: found by rule, then by halving."""
-        letters = self._strict_decoder.decode(records).dead_letters
+        letters = self._decoders.strict.decode(records).dead_letters
         if letters:
             places = {letter.record.place for letter in letters}
             return letters + self.records([record for record in records if record.place not in places])

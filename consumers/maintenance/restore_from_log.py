@@ -16,7 +16,7 @@ from attributary.consumers.adapters.registry_settings import RegistrySettings, m
 from attributary.consumers.auditor.stage import GROUP as AUDITOR
 from attributary.consumers.auditor.stage import AuditorStage
 from attributary.consumers.maintenance.progress import Progress, no_progress
-from attributary.consumers.maintenance.replay import BATCH, Replay
+from attributary.consumers.maintenance.replay import BATCH, Replay, read_decoders
 from attributary.consumers.maintenance.withdrawal import Withdrawal
 from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.log_reader import LogReader, Partition, Range
@@ -99,8 +99,10 @@ def restore_events(
         with writer.transaction():  # nothing is stored before these: a stitcher that starts too soon misses nothing
             record_positions(writer, STITCHER, {place: span.start for place, span in spans.items()})
             pinned = fetch_policies(writer)
-        batch, codec = _Batch(writer), make_codec(load(RegistrySettings))
-        replay = Replay(writer, codec, policy, pinned, batch.prepare, batch.finish)
+            codec = make_codec(load(RegistrySettings))
+            decoders = read_decoders(writer, codec)
+        batch = _Batch(writer)
+        replay = Replay(writer, decoders, policy, pinned, batch.prepare, batch.finish)
         refused = Withdrawal(writer, KafkaSettings.load(), codec)
         ranges = {
             place: Range(max(span.start, come_to.get(place, 0)), span.stop) for place, span in spans.items()

@@ -11,16 +11,15 @@ from typing import Any
 
 import psycopg
 
-from attributary.consumers.adapters.policy_settings import IdentitySettings, PolicySettings
 from attributary.consumers.maintenance.progress import Progress, no_progress
 from attributary.consumers.maintenance.recompute import wrong_results
-from attributary.consumers.maintenance.replay import BATCH, REFUSALS, Replay, rows_of
+from attributary.consumers.maintenance.replay import BATCH, REFUSALS, Replay, read_decoders, rows_of
 from attributary.consumers.runtime.consumer_groups import committed_offsets
 from attributary.consumers.runtime.log_reader import LogReader, Partition, Range
 from attributary.consumers.runtime.records import Record
 from attributary.consumers.runtime.redrive import letter_of
-from attributary.consumers.runtime.settings import KafkaSettings, load
-from attributary.consumers.stitcher.decode import Decoder, rank
+from attributary.consumers.runtime.settings import KafkaSettings
+from attributary.consumers.stitcher.decode import Decoder, Decoders, rank
 from attributary.consumers.stitcher.stage import GROUP, StitcherStage
 from attributary.consumers.store.events.attribution_inputs import conversions_by_id, prepare_reading
 from attributary.consumers.store.events.reopenings import journeys_put_off
@@ -112,11 +111,7 @@ def check_log(
     # A dead letter and its offset are one transaction: where Kafka has the offset, the letter must be there.
     committed = committed_offsets(KafkaSettings.load(), GROUP, list(ranges))
     letters = _letters(log, since_ms)
-    by_order, identities = load(PolicySettings).by_order, load(IdentitySettings).rules()
-    decoders = (
-        Decoder(codec, by_order=by_order, identities=identities),
-        Decoder(codec, strict=True, by_order=by_order, identities=identities),
-    )
+    decoders = read_decoders(snapshot, codec)
     with progress("log: stored or a dead letter", _size(ranges)) as advance:
         for batch in log.read(ranges, BATCH):
             found.records += len(batch)
@@ -141,7 +136,7 @@ def _letters(log: LogReader, since_ms: int | None) -> dict[Partition, set[int]]:
 
 def _missing(
     snapshot: psycopg.Connection,
-    decoders: tuple[Decoder, Decoder],
+    decoders: Decoders,
     batch: Sequence[Record],
     letters: Mapping[Partition, set[int]],
     committed: Mapping[Partition, int],
@@ -194,7 +189,7 @@ def check_replay(
     progress: Progress = no_progress,
 ) -> None:
     """Stitch everything anew into the shadow, and find what is stored otherwise."""
-    replay = Replay(shadow, codec)
+    replay = Replay(shadow, read_decoders(snapshot, codec))
     starts = {place: span.start for place, span in ranges.items()}
     with progress("replay: stored events older than that") as advance:
         for rows in older_events(snapshot, starts, BATCH):

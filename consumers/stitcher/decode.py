@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, USER_PREFIX
-from attributary.attribution_core.domain.identity_rules import BUILT_IN, IdentityRules, normalized_id
+from attributary.attribution_core.domain.identity_rules import normalized_id
+from attributary.consumers.adapters.tenant_rules import TenantRules
 from attributary.consumers.runtime.records import DeadLetter, Record
 from attributary.consumers.store.events.rows import (
     ConversionEventRow,
@@ -48,6 +49,7 @@ _CONVERSION_DETAILS = (
 # Postgres never sees these, so it cannot refuse a NUL in them: they are looked at in every conversion, so that its
 # verdict does not depend on the records beside it.
 _NOT_STORED = ("user_data", "client_ip_address", "client_user_agent")
+UNKNOWN_TENANT = RuleViolation("tenant_id", "must be a known tenant: `attributary tenants set` adds one")
 _touchpoint_details = itemgetter(*_TOUCHPOINT_DETAILS)
 _conversion_details = itemgetter(*_CONVERSION_DETAILS)
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
@@ -94,6 +96,21 @@ def link_candidates(rows: Sequence[EventRow]) -> list[LinkCandidate]:
     return found
 
 
+class Decoders(NamedTuple):
+    """The decoder of the hot path, and the slow one for a batch in which Postgres refused something."""
+
+    quick: Decoder
+    strict: Decoder
+
+    @classmethod
+    def of(cls, codec: Codec, tenants: TenantRules, *, by_order: bool) -> Decoders:
+        """Return both with the same rules."""
+        return cls(
+            Decoder(codec, tenants=tenants, by_order=by_order),
+            Decoder(codec, strict=True, tenants=tenants, by_order=by_order),
+        )
+
+
 class Decoder:
     """Turns records of the three input topics into rows.
 
@@ -101,7 +118,7 @@ class Decoder:
         codec: reads both framings.
         strict: look for text that Postgres cannot hold (NUL, lone surrogates) in every record: slow, for the batch in
             which Postgres found one.
-        identities: which ids name nobody; a record with one becomes a dead letter.
+        tenants: who may publish, and which ids name nobody; a record against them becomes a dead letter.
         by_order: an event that names an order is about the conversion with that id, whatever its conversion id says.
     """
 
@@ -110,12 +127,12 @@ class Decoder:
         codec: Codec,
         *,
         strict: bool = False,
-        identities: IdentityRules = BUILT_IN,
+        tenants: TenantRules | None = None,
         by_order: bool = False,
     ) -> None:
         self._codec = codec
         self._by_order = by_order
-        self._identities = identities
+        self._tenants = tenants or TenantRules()
         self._strict = strict
 
     def decode(self, records: Sequence[Record]) -> StitchBatch:
@@ -129,7 +146,9 @@ class Decoder:
             CONVERSIONS: ("conversion", check_conversion, _conversion_row, conversion_events),
             IDENTITIES: ("identity_link", check_identity_link, _link_row, links),
         }
-        decode, strict, identities = self._codec.decode, self._strict, self._identities
+        decode, strict, tenants, identities = (
+            self._codec.decode, self._strict, self._tenants.known, self._tenants.identities
+        )  # fmt: skip
         for record in records:
             name, check, make_row, rows = into[record.topic]
             try:
@@ -141,6 +160,8 @@ class Decoder:
             broken = check(fields, now_micros=record.timestamp_ms * 1000, identities=identities)
             if broken is None and (strict or name == "conversion"):
                 broken = find_unstorable_text(fields if strict else {each: fields[each] for each in _NOT_STORED})
+            if broken is None and tenants is not None and fields["tenant_id"] not in tenants:
+                broken = UNKNOWN_TENANT
             if broken is not None:
                 batch.dead_letters.append(_dead_letter(record, name, broken))
                 continue

@@ -6,6 +6,7 @@ from attributary.consumers.adapters.database import stage_dsn
 from attributary.consumers.adapters.people_settings import ReopeningSettings
 from attributary.consumers.adapters.policy_settings import IdentitySettings, PolicySettings
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
+from attributary.consumers.adapters.tenant_rules import TenantAdmission
 from attributary.consumers.runtime.run import run_stage
 from attributary.consumers.runtime.settings import ProcessSettings, load
 
@@ -27,7 +28,7 @@ def main(version: str) -> int:
             policy,
             process.max_poison_share,
             by_order=settings.by_order,
-            identities=load(IdentitySettings).rules(),
+            admission=(load(TenantAdmission), load(IdentitySettings).rules()),
             limits=Limits(reopened=load(ReopeningSettings).max_reopened),
         )
 

@@ -22,11 +22,13 @@ from attributary.attribution_core.domain.lookback import LookbackPolicy
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.adapters.quarantine import TrialDoneError, bisect_rejected
 from attributary.consumers.adapters.stored_offsets import OffsetStore
+from attributary.consumers.adapters.tenant_rules import TenantAdmission, TenantRules, TenantRulesCache
 from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.metrics import timed
 from attributary.consumers.runtime.records import Outbound, Outcome, Record, within_bytes
+from attributary.consumers.runtime.settings import load
 from attributary.consumers.store.events.policies import fetch_policies, store_policy
 from attributary.consumers.store.events.rejected_values import UNSTORABLE
 from attributary.consumers.store.events.rows import RaisedVersion
@@ -37,7 +39,7 @@ from attributary.schemas.codec import Codec
 from attributary.schemas.topics import COMMANDS, CONVERSIONS, IDENTITIES, TOUCHPOINTS, conversion_key
 
 from . import metrics
-from .decode import Decoder, StitchBatch
+from .decode import UNKNOWN_TENANT, Decoders, StitchBatch
 from .limits import Limits
 from .stitch import Stitched, stitch
 from .transaction import BatchTooCostlyError, Bounds, Key, LockSetGrewError
@@ -61,7 +63,7 @@ class StitcherStage:
         policy: the lookback policy in force.
         max_poison_share: stop when more of a batch than this share is poison.
         by_order: whether an order is one conversion.
-        identities: which ids name nobody.
+        admission: who may publish, and the rules of the file on which ids name nobody.
         limits: what a batch may cost.
 
     Raises:
@@ -83,16 +85,19 @@ class StitcherStage:
         max_poison_share: float,
         *,
         by_order: bool = False,
-        identities: IdentityRules = BUILT_IN,
+        admission: tuple[TenantAdmission, IdentityRules] | None = None,
         limits: Limits | None = None,
     ) -> None:
         self._codec = codec
-        self._decoder = Decoder(codec, by_order=by_order, identities=identities)
-        self._strict_decoder = Decoder(codec, strict=True, by_order=by_order, identities=identities)
+        self._by_order = by_order
         self._policy = policy
         self._limits = limits or Limits()
         self._max_poison_share = max_poison_share
         self._session = StoreSession(dsn, "attributary-stitcher", create_staging)
+        tenants, identities = admission or (load(TenantAdmission), BUILT_IN)
+        self._tenants = TenantRulesCache(self._session, identities, tenants)
+        self._rules = TenantRules(identities)
+        self._decoders = Decoders.of(codec, self._rules, by_order=by_order)
         self._store = PostgresStitchStore(self._session)
         self._positions = OffsetStore(GROUP, self._session)
         with map_errors(), self._session.transaction() as connection:
@@ -112,19 +117,40 @@ class StitcherStage:
                 return outcome
 
     def _handle(self, batch: Sequence[Record], limits: Limits) -> Outcome:
-        with map_errors(), timed(self.name, "decode"):
-            decoded = self._decoder.decode(batch)
-        check_poison_share(decoded.dead_letters, len(batch), self._max_poison_share)
+        decoded = self._decode(batch)
+        self._check_share(decoded, len(batch))
         try:
             stitched = self._stitch(decoded, batch, limits)
         except UNSTORABLE:
             decoded = self._without_unstorable(batch, limits)
-            check_poison_share(decoded.dead_letters, len(batch), self._max_poison_share)
+            self._check_share(decoded, len(batch))
             stitched = self._stitch(decoded, batch, limits)
         self._count(stitched)
         with timed(self.name, "commands"):
             messages = [self._command(version) for version in stitched.versions]
         return Outcome(messages, decoded.dead_letters)
+
+    def _decode(self, batch: Sequence[Record]) -> StitchBatch:
+        self._use(self._tenants.rules())
+        with map_errors(), timed(self.name, "decode"):
+            decoded = self._decoders.quick.decode(batch)
+        if any(letter.field == UNKNOWN_TENANT.field for letter in decoded.dead_letters):
+            known = self._rules
+            self._use(self._tenants.rules(0.0))  # whoever was added a second ago may publish
+            if self._rules is not known:
+                with map_errors(), timed(self.name, "decode"):
+                    decoded = self._decoders.quick.decode(batch)
+        return decoded
+
+    def _check_share(self, decoded: StitchBatch, records: int) -> None:
+        """Stop where too much is poison; a tenant that may not publish is none: it was shut out on purpose."""
+        poison = [letter for letter in decoded.dead_letters if not letter.reason.endswith(UNKNOWN_TENANT.rule)]
+        check_poison_share(poison, records, self._max_poison_share)
+
+    def _use(self, rules: TenantRules) -> None:
+        if rules is not self._rules:
+            self._rules = rules
+            self._decoders = Decoders.of(self._codec, rules, by_order=self._by_order)
 
     def _stitch(
         self, decoded: StitchBatch, batch: Sequence[Record], limits: Limits, *, is_trial: bool = False
@@ -156,13 +182,13 @@ class StitcherStage:
         with map_errors():
             rejected = bisect_rejected(batch, partial(self._trial, limits=limits))
             places = {letter.record.place for letter in rejected}
-            decoded = self._strict_decoder.decode([record for record in batch if record.place not in places])
+            decoded = self._decoders.strict.decode([record for record in batch if record.place not in places])
         decoded.dead_letters += rejected
         return decoded
 
     def _trial(self, records: Sequence[Record], limits: Limits) -> Exception | None:
         try:
-            self._stitch(self._strict_decoder.decode(records), records, limits, is_trial=True)
+            self._stitch(self._decoders.strict.decode(records), records, limits, is_trial=True)
         except UNSTORABLE as error:
             return error
         return None

@@ -28,7 +28,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA reporting TO attributary_pipeline;
 
 -- Forwarders: their ledger and their positions, no journey and no result.
 GRANT USAGE ON SCHEMA public TO attributary_forwarder;
-GRANT SELECT ON attribution_migrations TO attributary_forwarder;
+GRANT SELECT ON attribution_migrations, attribution_tenants TO attributary_forwarder;
 GRANT SELECT, INSERT, UPDATE, DELETE ON attribution_deliveries, attribution_positions TO attributary_forwarder;
 
 -- `attributary verify` and `explain`: read everything, write nothing that lasts.

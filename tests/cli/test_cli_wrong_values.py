@@ -36,7 +36,7 @@ RUN_ON = {
 KNOWN = {
     "analyze", "conversions", "db", "dlq", "doctor", "events", "explain", "forward", "jobs", "metrics", "models",
     "people", "positions", "produce", "rebuild", "refit", "results", "schemas", "settings", "simulate", "status",
-    "tail", "topics", "verify",
+    "tail", "tenants", "topics", "verify",
 }  # fmt: skip
 CODES = {1, 2, 3, 69, 70, 74, 78}
 VALUES = {
@@ -57,7 +57,7 @@ WRONG_TENANTS = ["nobody", "NO BODY", "a" * 200, "x' OR 1=1 --"]
 WRONG_TEXTS = ["no-such-thing", "", "a\x1b[31m\n\udcff" + "x" * 5_000]
 WRONG_NUMBERS = ["x", "", "1e400", "nan"]
 # A tenant may have its first record later.
-ANY_TENANT = {("tail",), ("produce",), ("jobs", "submit"), ("jobs", "cancel")}
+ANY_TENANT = {("tail",), ("produce",), ("jobs", "submit"), ("jobs", "cancel"), ("tenants", "set")}
 PLAIN_FLAGS = {"help", "version"}
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from attributary.attribution_core.domain.identity_rules import LISTED, WORD, IdentityRules
 from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
+from attributary.consumers.adapters.tenant_rules import TenantRules
 from attributary.consumers.runtime.errors import Fatal
 from attributary.consumers.stitcher.decode import Decoder, content_hash, link_candidates, rank
 from attributary.consumers.stitcher.stage import StitcherStage
@@ -139,7 +140,7 @@ def test_b6_ids_are_stored_in_normal_form_and_placeholders_become_dead_letters()
         touch("t2", anonymous_id="\\N"),
         touch("t3", anonymous_id="kiosk"),
     ]
-    batch = Decoder(codec(), identities=IdentityRules({"acme": ["kiosk"]})).decode(records(events))
+    batch = Decoder(codec(), tenants=TenantRules(IdentityRules({"acme": ["kiosk"]}))).decode(records(events))
     assert [row.identity_key for row in batch.touchpoints] == ["a:d1"]
     assert [row.identity_key for row in batch.conversion_events] == ["u:jane"]
     assert [(row.anonymous_id, row.user_id) for row in batch.links] == [("d1", "jane")]

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
-from attributary.consumers.maintenance.replay import Replay
+from attributary.consumers.maintenance.replay import Replay, read_decoders
 from attributary.consumers.stitcher import metrics
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.events.event_reports import event_conflicts
@@ -162,7 +162,7 @@ def test_b1_a_replay_of_the_log_puts_what_an_older_release_stored_right(
     with connect(database, application_name="tests") as writer:
         create_staging(writer)
         writer.commit()
-        Replay(writer, codec(), POLICY).records(log)
+        Replay(writer, read_decoders(writer, codec()), POLICY).records(log)
     worth = connection.execute("SELECT net_value_micros, version FROM attribution_conversions").fetchall()
     assert worth == [(20_000_000, 2)]
     assert connection.execute("SELECT channel FROM attribution_touchpoints").fetchall() == [("email",)]

@@ -33,6 +33,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
         "destinations",
         "positions",
         "people",
+        "tenants",
         "verify",
         "rebuild",
     ),

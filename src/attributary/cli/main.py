@@ -38,6 +38,7 @@ COMMANDS = (
     "positions",
     "status",
     "people",
+    "tenants",
     "refit",
     "produce",
     "collect",

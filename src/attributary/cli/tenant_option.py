@@ -37,3 +37,4 @@ def _named(text: str) -> str:
 
 Tenant = Annotated[str, typer.Option("--tenant", help="The tenant. Default: ATTRIBUTION_TENANT.", callback=_named)]
 AnyTenant = Annotated[str | None, typer.Option("--tenant", help="This tenant only.", callback=_checked)]
+TenantArgument = Annotated[str, typer.Argument(help="The tenant.", callback=_checked, show_default=False)]
