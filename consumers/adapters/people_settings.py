@@ -23,13 +23,14 @@ class PeopleSettings(Settings):
 
 
 class ReopeningSettings(Settings):
-    """When late touchpoints are in reach of too many conversions of a person."""
+    """When late touchpoints, links or displaced contents change too many conversions of a person."""
 
     max_reopened: int = Field(
         default=MAX_REOPENED,
         ge=1,
         le=20_000,
         alias="ATTRIBUTION_MAX_REOPENED",
-        description="Most conversions of a person that a batch of late touchpoints gives a new version at once. Of who "
-        "has more in reach, the sweeper raises the versions in pages: see attributary people hot.",
+        description="Most conversions of a person that get a new version at once: those in reach of a batch's late "
+        "touchpoints, or all when a link moves an anonymous id. Of who has more, the sweeper raises the versions in "
+        "pages; until then the newest result is the one without these events: see attributary people hot.",
     )

@@ -1,7 +1,7 @@
 """What a batch may cost the stitcher, and what is left to the sweeper: pure.
 
 Invariant: whatever a person holds, a batch reads at most so many of its conversions; what is left aside is described,
-so that each conversion that a touchpoint may count for gets its version later.
+so that each conversion that it may count for gets its version later.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from attributary.consumers.store.events.rows import TouchedPerson, TouchpointRow
 
 from .policies import Policies
 
+_ALWAYS = 2**62  # microseconds: before and after every event
 _ANY_NUMBER = 2**31 - 2  # one more is still an integer of Postgres
 
 
@@ -22,8 +23,9 @@ class Limits:
     """What a batch may cost; above the second and third the stage stitches fewer records at once.
 
     Attributes:
-        reopened: conversions in reach of a person's new touchpoints; of who has more, the sweeper raises the versions.
-        conversions: in reach of the batch's new touchpoints.
+        reopened: conversions of a person in reach of its new touchpoints, or at all where an anonymous id moves or a
+            content gives way; of who has more, the sweeper raises the versions.
+        conversions: of all people together, in reach likewise.
         pairs: touchpoints of a person times conversions in their reach, summed over the people.
     """
 
@@ -51,3 +53,8 @@ def later(person: TouchedPerson, rows: Sequence[TouchpointRow], policies: Polici
         len(rows),
         person.conversions,
     )
+
+
+def all_later(person: tuple[str, str], reason: str, published_at: int, changes: int, conversions: int) -> PutOff:
+    """Describe all conversions of a person (tenant, journey key): an anonymous id moved, or a content gave way."""
+    return PutOff(*person, -_ALWAYS, _ALWAYS, -_ALWAYS, published_at, 0, conversions, changes, reason)

@@ -32,3 +32,8 @@ touchpoints_put_off = counter(
     "Touchpoints with more conversions of their person in reach than ATTRIBUTION_MAX_REOPENED: the sweeper raises the "
     "versions later, see attributary people hot.",
 )
+changes_put_off = counter(
+    "attribution_identity_changes_put_off",
+    "Links that moved an anonymous id from or to a person with more conversions than ATTRIBUTION_MAX_REOPENED, and "
+    "contents of its touchpoints that gave way to another: the sweeper raises the versions later.",
+)

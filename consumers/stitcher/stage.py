@@ -235,6 +235,7 @@ class StitcherStage:
         metrics.identity_moves.inc(stitched.moves)
         metrics.late_touchpoints.inc(stitched.too_late)
         metrics.touchpoints_put_off.inc(stitched.put_off)
+        metrics.changes_put_off.inc(stitched.changes_put_off)
 
     def stored_positions(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
         """Return the next offsets that Postgres holds."""

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
-from operator import attrgetter
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -30,19 +28,17 @@ from attributary.consumers.store.events.rows import (
     ConversionEventRow,
     ConversionRow,
     EventRow,
-    IdentityMove,
     LinkCandidate,
     Place,
-    Raise,
     RaisedVersion,
-    TouchpointRow,
 )
 
+from .causes import Causes, arrival
 from .contents import Settled, settle
 from .decode import StitchBatch, link_candidates
-from .limits import NO_LIMITS, Limits, later
+from .limits import NO_LIMITS, Limits
 from .policies import Policies
-from .transaction import LOCKS_ONLY, BatchTooCostlyError, Bounds, Key, LockSetGrewError, Transaction
+from .transaction import LOCKS_ONLY, Bounds, Key, LockSetGrewError, Transaction
 
 Row = TypeVar("Row", bound=EventRow)
 
@@ -63,6 +59,7 @@ class Stitched:
     moves: int = 0
     too_late: int = 0
     put_off: int = 0  # touchpoints
+    changes_put_off: int = 0  # moves, and contents that gave way
 
 
 def stitch(
@@ -124,14 +121,19 @@ def stitch(
         moves += transaction.recompute_owners([*unsettled, *fresh_ids])
     out.moves = len(moves)
 
-    causes = _Causes()
-    _by_moves(transaction, moves, fresh_rows, causes)
-    _by_displacement(transaction, touches.displaced, causes)
-    _by_touchpoints(transaction, batch.touchpoints, touches, Policies(policy, pinned), causes, out, limits)
+    causes = Causes(transaction, limits)
+    causes.by_moves(moves, fresh_rows)
+    causes.by_displacement(touches.displaced)
+    causes.by_touchpoints(batch.touchpoints, touches.idle, Policies(policy, pinned))
+    causes.store_put_off()
+    out.put_off, out.changes_put_off, out.too_late = (
+        causes.touchpoints_put_off, causes.changes_put_off, causes.too_late
+    )  # fmt: skip
     fresh_events = _pick(batch.conversion_events, events.fresh)
     latest = _latest(fresh_events)
     about = latest.keys() | changed_conversions
-    transaction.lock_conversions(about, causes.conversions() - about)  # all of them at once: see the store's module
+    # All of them at once: see the store's module.
+    transaction.lock_conversions(about, causes.conversions() - about, causes.moves_put_off(moves))
     transaction.move_conversions(moves)
     all_events = transaction.events_of(about)
     states = _by_events(transaction.stored_conversions(about), all_events, latest, causes, held)
@@ -199,99 +201,12 @@ def _pick(rows: Sequence[Row], seqs: Collection[int]) -> list[Row]:
     return [rows[seq] for seq in sorted(seqs)]
 
 
-# The strongest reason is the one that is told.
-_RANK = {"new": 0, "refund": 1, "restated": 2, "identity": 3, "late_touchpoint": 4}
-
-
-class _Causes:
-    """Why conversions get a version: the strongest reason, and the last new event among the causes."""
-
-    def __init__(self) -> None:
-        self._found: dict[Key, tuple[str, EventRow]] = {}
-
-    def add(self, conversion: Key, reason: str, event: EventRow) -> None:
-        known = self._found.get(conversion)
-        if known is not None:
-            reason = min(reason, known[0], key=_RANK.__getitem__)
-            event = max(event, known[1], key=_arrival)
-        self._found[conversion] = (reason, event)
-
-    def conversions(self) -> set[Key]:
-        return set(self._found)
-
-    def raises(self) -> list[Raise]:
-        return [
-            Raise(*conversion, reason, Place(event.topic, event.partition, event.offset), event.received_at)
-            for conversion, (reason, event) in self._found.items()
-        ]
-
-
-def _arrival(event: EventRow) -> tuple[int, str, int, int]:
-    return event.received_at, event.topic, event.partition, event.offset
-
-
-def _by_moves(
-    transaction: Transaction, moves: Sequence[IdentityMove], fresh_rows: Sequence[EventRow], causes: _Causes
-) -> None:
-    """An anonymous id that moved changes the conversions of the person it left and of the one it joined."""
-    if not moves:
-        return
-    last = max(fresh_rows, key=_arrival)
-    people = {(move.tenant_id, key) for move in moves for key in (move.old_key, move.new_key)}
-    for conversion in transaction.conversions_of_people(people):
-        causes.add(conversion, "identity", last)
-
-
-def _by_displacement(transaction: Transaction, displaced: Sequence[tuple[Key, EventRow]], causes: _Causes) -> None:
-    """A touchpoint whose content gave way may have counted where the new content does not."""
-    for identity, row in displaced:
-        for conversion in transaction.conversions_of_identities([identity]):
-            causes.add(conversion, "late_touchpoint", row)
-
-
-def _by_touchpoints(
-    transaction: Transaction,
-    rows: Sequence[TouchpointRow],
-    touches: Settled,
-    policies: Policies,
-    causes: _Causes,
-    out: Stitched,
-    limits: Limits,
-) -> None:
-    """A new touchpoint changes the conversions of its person that it counts for.
-
-    Conversions that this batch moves to the person are causes by their move already.
-
-    Raises:
-        BatchTooCostlyError: more than ``limits`` allow.
-    """
-    window = policies.longest_window_micros
-    reached = transaction.people_touched(window, touches.idle, limits.reopened)
-    people = [person for person in reached if person.conversions <= limits.reopened]
-    if (
-        sum(person.conversions for person in people) > limits.conversions
-        or sum(person.conversions * len(person.touches) for person in people) > limits.pairs
-    ):
-        raise BatchTooCostlyError
-    hot = [person for person in reached if person.conversions > limits.reopened]
-    transaction.put_off([later(person, [rows[seq] for seq in person.touches], policies) for person in hot])
-    out.put_off = sum(len(person.touches) for person in hot)
-    found = transaction.conversions_touched(people, window)
-    for number, conversions in groupby(found, key=attrgetter("person")):
-        person = people[number]
-        newest_first = sorted((rows[seq] for seq in person.touches), key=_arrival, reverse=True)
-        counting, too_late = policies.counting(newest_first, list(conversions))
-        out.too_late += too_late
-        for conversion, row in counting:
-            causes.add((person.tenant_id, conversion.conversion_id), "late_touchpoint", row)
-
-
 def _latest(rows: Sequence[ConversionEventRow]) -> dict[Key, ConversionEventRow]:
     """Return the last new event about each conversion."""
     latest: dict[Key, ConversionEventRow] = {}
     for row in rows:
         key = (row.tenant_id, row.conversion_id)
-        latest[key] = max(row, latest.get(key, row), key=_arrival)
+        latest[key] = max(row, latest.get(key, row), key=arrival)
     return latest
 
 
@@ -318,7 +233,7 @@ def _by_events(
     stored: Mapping[Key, tuple[int, ConversionRow]],
     all_events: Mapping[Key, Sequence[tuple[ConversionEvent, ConversionRow]]],
     latest: Mapping[Key, ConversionEventRow],
-    causes: _Causes,
+    causes: Causes,
     held: Collection[Key],
 ) -> list[ConversionRow]:
     """New events about conversions change what they are worth; returns the rows to store.
@@ -328,7 +243,7 @@ def _by_events(
     """
     states = []
     missing: set[Key] = set()
-    fallback = max(latest.values(), key=_arrival, default=None)
+    fallback = max(latest.values(), key=arrival, default=None)
     for key in sorted(stored):
         about = all_events.get(key, [])
         state = fold(event for event, _ in about)

@@ -59,8 +59,11 @@ class Transaction(Protocol):
         self, people: Sequence[TouchedPerson], longest_window_micros: int
     ) -> list[TouchedConversion]: ...
     def conversions_of_people(self, keys: Collection[Key]) -> list[Key]: ...  # noqa: D102
-    def conversions_of_identities(self, keys: Collection[Key]) -> list[Key]: ...  # noqa: D102
-    def lock_conversions(self, opening: Collection[Key], others: Collection[Key]) -> None: ...  # noqa: D102
+    def conversions_counted(self, keys: Collection[Key], most: int) -> dict[Key, int]: ...  # noqa: D102
+    def owners_of(self, identities: Collection[Key]) -> dict[Key, Key]: ...  # noqa: D102
+    def lock_conversions(  # noqa: D102
+        self, opening: Collection[Key], others: Collection[Key], moves: Sequence[IdentityMove] = ()
+    ) -> None: ...
     def stored_conversions(self, conversions: Collection[Key]) -> dict[Key, tuple[int, ConversionRow]]: ...  # noqa: D102
     def events_of(self, conversions: Collection[Key]) -> dict[Key, list[tuple[ConversionEvent, ConversionRow]]]: ...  # noqa: D102
     def orders_shared(self) -> int: ...  # noqa: D102

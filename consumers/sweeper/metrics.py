@@ -23,11 +23,11 @@ finalising_held = gauge(
 conversions_finalised = counter("attribution_conversions_finalised", "Conversions that became final.")
 journeys_closed = counter("attribution_journeys_closed", "Journeys closed by inactivity.")
 conversions_reopened = counter(
-    "attribution_conversions_reopened", "Versions raised for late touchpoints that had been put off."
+    "attribution_conversions_reopened", "Versions raised for late touchpoints and links that had been put off."
 )
 people_put_off = gauge(
     "attribution_people_put_off",
-    "People whose late touchpoints wait for their versions: see attributary people hot.",
+    "People with late touchpoints or links that wait for their versions: see attributary people hot.",
 )
 oldest_put_off_seconds = gauge(
     "attribution_oldest_put_off_seconds", "How long the first of them has waited; 0 without any."

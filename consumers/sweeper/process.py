@@ -74,8 +74,8 @@ class SweeperSettings(RetentionSettings):
         default=60.0,
         ge=0,
         alias="SWEEP_REOPEN_AFTER_SECONDS",
-        description="Late touchpoints that wait because of ATTRIBUTION_MAX_REOPENED raise versions so long after the "
-        "first of them; all that arrive until then lead to one version; seconds.",
+        description="Late touchpoints and links that wait because of ATTRIBUTION_MAX_REOPENED raise versions so long "
+        "after the first of them; all that arrive until then lead to one version; seconds.",
     )
 
 
@@ -167,7 +167,7 @@ class Sweeper:
         if page is not None:
             self._send(page.versions)
             metrics.conversions_reopened.inc(len(page.versions))
-            _log.info("late touchpoints put into results", tenant=page.tenant_id, conversions=len(page.versions))
+            _log.info("put into results what had been put off", tenant=page.tenant_id, conversions=len(page.versions))
 
     def sweep_once(self) -> Sweep:
         """Run one sweep and send its commands.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from attributary.consumers.runtime.records import Record
 from attributary.consumers.stitcher.decode import Decoder
+from attributary.consumers.stitcher.limits import Limits
 from attributary.consumers.stitcher.stitch import stitch
 from attributary.consumers.stitcher.transaction import LockSetGrewError
 from attributary.consumers.store.events import attribution_inputs as attribution_reads
@@ -66,7 +68,7 @@ def records(chance: random.Random, count: int, clock: int) -> list[Record]:
     return made
 
 
-def run_stitch(store: Any, batch: list[Record]) -> tuple[Any, Any]:
+def run_stitch(store: Any, batch: list[Record], limits: Limits) -> tuple[Any, Any]:
     decoded = Decoder(codec()).decode(batch)
     more: dict[Any, Any] = {}
     positions = {(record.topic, record.partition): record.offset + 1 for record in batch}
@@ -74,7 +76,7 @@ def run_stitch(store: Any, batch: list[Record]) -> tuple[Any, Any]:
         events = (decoded.touchpoints, decoded.conversion_events, decoded.links)
         try:
             with store.transaction(*events) as transaction:
-                stitched = stitch(transaction, decoded, policy(), more)
+                stitched = stitch(transaction, decoded, policy(), more, limits=limits)
                 before = transaction.record_positions(GROUP, positions)
         except LockSetGrewError as grew:
             more |= grew.keys
@@ -102,6 +104,10 @@ def picture_of_postgres(connection: psycopg.Connection) -> dict[str, Any]:
         ),
         "positions": rows("SELECT consumer_group, topic, partition, next_offset FROM attribution_positions"),
         "results": rows("SELECT tenant_id, conversion_id, version, content_hash FROM attribution_results"),
+        "put off": rows(
+            "SELECT tenant_id, journey_key, first_us, until_us, received_from_us, published_us, touchpoints, changes, "
+            "reason FROM attribution_reopenings WHERE after_id IS NULL"
+        ),
         "conflicts": [
             tuple(map(str, row))
             for row in rows(
@@ -128,6 +134,11 @@ def picture_of_memory(store: MemoryStore) -> dict[str, Any]:
         ),
         "positions": sorted((*key, offset) for key, offset in tables.positions.items()),
         "results": sorted((*key, content) for key, content in tables.results.items()),
+        "put off": sorted(
+            (*person, *(one := reduce(PutOff.with_another, row.noted))[2:7], one.changes, one.reason)
+            for person, row in tables.reopenings.items()
+            if row.after is None
+        ),
         "conflicts": sorted(tuple(map(str, row)) for row in tables.conflicts.values()),
     }  # fmt: skip
 
@@ -145,15 +156,18 @@ def test_stitching_answers_and_writes_alike(empty: StoreSession, seed: int) -> N
     log = records(chance, 24, BASE // 1_000 + chance.randrange(12) * DAY // 1_000)
     stores = (PostgresStitchStore(empty), MemoryStore())
     done = 0
+    limits = Limits(reopened=chance.choice((1, 100)))
     while done < len(log):
         size = chance.randrange(1, 7)
         start = max(0, done - chance.choice((0, 0, 0, 2)))  # sometimes a part is replayed
         batch = log[start : done + size]
         chance.shuffle(batch)
-        answers = [run_stitch(store, batch) for store in stores]
+        answers = [run_stitch(store, batch, limits) for store in stores]
         assert sorted(answers[0][0].versions) == sorted(answers[1][0].versions)
         assert answers[0][0].counts == answers[1][0].counts
         assert answers[0][0].moves == answers[1][0].moves
+        assert answers[0][0].put_off == answers[1][0].put_off
+        assert answers[0][0].changes_put_off == answers[1][0].changes_put_off
         assert answers[0][1] == answers[1][1]
         done += size
         same(empty, stores[1])

@@ -219,9 +219,9 @@ class MemoryStore:
         for _, _, key in due:
             known = self.tables.conversions[key]
             self.tables.conversions[key] = replace(
-                known, version=known.version + 1, reason="late_touchpoint", policy_version=policy_version,
-                previous_net=known.state.net_value_micros, owner=NOBODY, versioned_at=self.now, raised_at=self.tick(),
-                published_at=max(p.published_at for p in row.passing),
+                known, version=known.version + 1, reason=min(p.reason for p in row.passing),
+                policy_version=policy_version, previous_net=known.state.net_value_micros, owner=NOBODY,
+                versioned_at=self.now, raised_at=self.tick(), published_at=max(p.published_at for p in row.passing),
             )  # fmt: skip
         if len(due) == limit:
             self.tables.reopenings[person] = replace(row, after=due[-1][:2])

@@ -316,11 +316,24 @@ class MemoryTransaction:
             key for key, row in sorted(self._read().conversions.items()) if (key[0], row.state.journey_key) in wanted
         ]
 
-    def conversions_of_identities(self, keys: Collection[Key]) -> list[Key]:
-        tables = self._read()
-        return self.conversions_of_people({(tenant, tables.person(tenant, key)) for tenant, key in keys})
+    def conversions_counted(self, keys: Collection[Key], most: int) -> dict[Key, int]:
+        wanted, counted = set(keys), dict[Key, int]()
+        for key, row in self._read().conversions.items():
+            person = (key[0], row.state.journey_key)
+            if person in wanted:
+                counted[person] = min(counted.get(person, 0) + 1, most + 1)
+        return counted
 
-    def lock_conversions(self, opening: Collection[Key], others: Collection[Key]) -> None:
+    def owners_of(self, identities: Collection[Key]) -> dict[Key, Key]:
+        tables = self._read()
+        return {key: (key[0], tables.person(*key)) for key in identities}
+
+    def lock_conversions(
+        self,
+        opening: Collection[Key],
+        others: Collection[Key],
+        moves: Sequence[IdentityMove] = (),  # noqa: ARG002  # one transaction at a time: nothing to lock
+    ) -> None:
         there = self._read().conversions
         assert set(others) <= there.keys()
         opened = {

@@ -16,7 +16,7 @@ from attributary.consumers.store.connection import connect
 from attributary.consumers.store.events.reopenings import hot_people, reopen_page, waiting_people
 from attributary.consumers.store.events.stitch import StitchTransaction
 from attributary.schemas.topics import COMMANDS
-from tests.factories.samples import codec, records, sale, touch
+from tests.factories.samples import codec, link, records, sale, touch
 from tests.pipeline_harness import InProcess, handle_all
 
 if TYPE_CHECKING:
@@ -133,6 +133,67 @@ def test_late_touchpoints_of_a_hot_person_are_put_off_and_all_come_right(
     assert {result["conversion_id"]: result["touchpoint_count"] for result in stages.answer()} == {
         **{f"c{n}": 4 for n in range(6)}, "c6": 5,
     }  # fmt: skip
+
+
+def test_links_that_move_a_hot_person_are_put_off_and_all_come_right(
+    stages: InProcess, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kiosk is linked to one user, then by an earlier link to another: its conversions move at once, in Postgres."""
+    monkeypatch.setattr(stages.stitcher, "_limits", Limits(reopened=3))
+    seen: list[int] = []
+    original = StitchTransaction.conversions_of_people
+
+    def counted(self: StitchTransaction, keys: Any) -> Any:
+        seen.append(len(found := original(self, keys)))
+        return found
+
+    monkeypatch.setattr(StitchTransaction, "conversions_of_people", counted)
+    put_off = metrics.changes_put_off._value.get()
+    stages.publish(*(sale(f"c{n}", 5) for n in range(7)), touch("t", 1), sale("u", 5, who="u:late"))
+    stages.publish(touch("t-late", 2, who="u:late"), touch("t-early", 3, who="u:early"))
+    assert stages.publish(link("l1", "d1", "late", 4), sale("q", 5, who="a:q", tenant_id="quiet"))[0]["version"] == 1
+    assert stages.publish(link("l0", "d1", "early", 3)) == []
+    assert max(seen) <= 3
+    assert metrics.changes_put_off._value.get() == put_off + 2
+    with connect(database, application_name="tests", autocommit=True) as connection:
+        people = hot_people(connection, None, 10)
+        assert {(person.journey_key, person.changes) for person in people} == {
+            ("a:d1", 1), ("u:late", 2), ("u:early", 1),
+        }  # fmt: skip
+        versions = [version for found in iter(lambda: page(connection), None) for version in found]
+        assert hot_people(connection, None, 10) == []
+        owners = connection.execute(
+            "SELECT journey_key, count(*) FROM attribution_conversions WHERE tenant_id = 'acme' GROUP BY 1"
+        ).fetchall()
+    assert dict(owners) == {"u:early": 7, "u:late": 1}
+    assert {version.reason for version in versions} == {"identity"}
+    stages.commands = [command(version) for version in {v.conversion_id: v for v in versions}.values()]
+    results = {result["conversion_id"]: result["touchpoint_count"] for result in stages.answer()}
+    assert results == {**{f"c{n}": 2 for n in range(7)}, "u": 1}
+
+
+def test_contents_that_give_way_at_a_hot_person_are_put_off(
+    stages: InProcess, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages.stitcher, "_limits", Limits(reopened=2))
+    stages.publish(*(sale(f"c{n}", 5) for n in range(4)))
+    first, second = records([touch("t", 1), touch("t", 1, who="a:other")], first=50)
+    read(stages, [second, *records([sale("o", 5, who="a:other")], first=60)])
+    assert stages.answer()[0]["touchpoint_count"] == 1
+    read(stages, [first])  # the first in the log wins, though it is read last
+    assert [result["conversion_id"] for result in stages.answer()] == ["o"]
+    with connect(database, application_name="tests", autocommit=True) as connection:
+        versions = [version for found in iter(lambda: page(connection), None) for version in found]
+    stages.commands = [command(version) for version in versions]
+    assert {r["conversion_id"]: r["touchpoint_count"] for r in stages.answer()} == {f"c{n}": 1 for n in range(4)}
+
+
+def test_links_of_many_people_are_stitched_in_parts(stages: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages.stitch(*(sale(f"c{n}", 5, who=f"a:d{n}") for n in range(8)))
+    monkeypatch.setattr(stages.stitcher, "_limits", Limits(conversions=3))
+    batch = records([link(f"l{n}", f"d{n}", f"u{n}", 6) for n in range(8)], first=100)
+    assert stages.stitcher.handle(batch).taken == 2
+    assert len(handle_all(stages.stitcher, batch[2:])) == 6
 
 
 def page(connection: psycopg.Connection, **given: float) -> list[RaisedVersion] | None:

@@ -1,9 +1,11 @@
-"""Late touchpoints of people with very many conversions: noted by the stitcher, and raised by the sweeper in pages.
+"""People with very many conversions: what changes their results is noted by the stitcher, and the sweeper raises pages.
 
-Invariants: a note is written in the transaction that stores the touchpoints, and goes in the transaction that raises
-the last version which it asks for, so each conversion that a noted touchpoint may count for gets a version above the
-one that was computed without it. A pass takes what was noted before it began; what is noted during a pass is for the
-next one. Several touchpoints between two passes lead to one version a conversion.
+Late touchpoints, links that move an anonymous id, and contents that give way to another.
+
+Invariants: a note is written in the transaction that stores the events, and goes in the transaction that raises the
+last version which it asks for, so each conversion that a noted event may count for gets a version above the one that
+was computed without it. A pass takes what was noted before it began; what is noted during a pass is for the next one.
+Several events between two passes lead to one version a conversion.
 
 Locks: a row here comes after the events and before the conversions (decision 16); the stitcher locks its rows in sorted
 order, the sweeper one row a transaction.
@@ -18,7 +20,7 @@ import psycopg
 
 from .rows import RaisedVersion
 
-# A person with more conversions in reach of a batch's touchpoints is put off.
+# A person with more conversions in reach of what a batch changes is put off.
 MAX_REOPENED = 100
 # So many versions are raised in a page: a result of such a person may take the attributor 40 ms.
 PAGE = 500
@@ -27,7 +29,7 @@ _PATIENCE_SECONDS = 60.0
 
 
 class PutOff(NamedTuple):
-    """Touchpoints of a person, and which of the conversions they may count for; times in microseconds UTC."""
+    """What changed of a person, and which of the conversions it may count for; times in microseconds UTC."""
 
     tenant_id: str
     journey_key: str
@@ -37,6 +39,17 @@ class PutOff(NamedTuple):
     published_at: int
     touchpoints: int
     conversions: int
+    changes: int = 0  # links that moved an anonymous id, and contents that gave way
+    reason: str = "late_touchpoint"  # or identity
+
+    def with_another(self, other: PutOff) -> PutOff:
+        """Return both notes of the person as one."""
+        return PutOff(
+            self.tenant_id, self.journey_key, min(self.first_at, other.first_at), max(self.until_at, other.until_at),
+            min(self.received_from, other.received_from), max(self.published_at, other.published_at),
+            self.touchpoints + other.touchpoints, max(self.conversions, other.conversions),
+            self.changes + other.changes, min(self.reason, other.reason),
+        )  # fmt: skip
 
 
 class Reopened(NamedTuple):
@@ -53,6 +66,7 @@ class HotPerson(NamedTuple):
     tenant_id: str
     journey_key: str
     touchpoints: int
+    changes: int
     conversions: int
     reopened: int
     waiting_seconds: float
@@ -68,13 +82,16 @@ class Waiting(NamedTuple):
 
 _NOTE = """
 INSERT INTO attribution_reopenings AS r (
-    tenant_id, journey_key, first_us, until_us, received_from_us, published_us, touchpoints, conversions)
-SELECT * FROM unnest(%s::text[], %s::text[], %s::int8[], %s::int8[], %s::int8[], %s::int8[], %s::int8[], %s::int8[])
+    tenant_id, journey_key, first_us, until_us, received_from_us, published_us, touchpoints, conversions,
+    changes, reason)
+SELECT * FROM unnest(%s::text[], %s::text[], %s::int8[], %s::int8[], %s::int8[], %s::int8[], %s::int8[], %s::int8[],
+                     %s::int8[], %s::text[])
 ON CONFLICT (tenant_id, journey_key) DO UPDATE SET
     first_us = LEAST(r.first_us, excluded.first_us), until_us = GREATEST(r.until_us, excluded.until_us),
     received_from_us = LEAST(r.received_from_us, excluded.received_from_us),
     published_us = GREATEST(r.published_us, excluded.published_us),
     touchpoints = r.touchpoints + excluded.touchpoints, conversions = excluded.conversions,
+    changes = r.changes + excluded.changes, reason = LEAST(r.reason, excluded.reason),
     marked_at = CASE WHEN r.first_us IS NULL THEN now() ELSE r.marked_at END, updated_at = now()
 """
 
@@ -90,8 +107,8 @@ ORDER BY served_at NULLS FIRST, marked_at, tenant_id, journey_key LIMIT 1 FOR UP
 _BEGIN = """
 UPDATE attribution_reopenings SET
     pass_first_us = first_us, pass_until_us = until_us, pass_received_from_us = received_from_us,
-    pass_published_us = published_us, after_us = first_us, after_id = '',
-    first_us = NULL, until_us = NULL, received_from_us = NULL, published_us = NULL
+    pass_published_us = published_us, pass_reason = reason, after_us = first_us, after_id = '',
+    reason = 'late_touchpoint', first_us = NULL, until_us = NULL, received_from_us = NULL, published_us = NULL
 WHERE tenant_id = %s AND journey_key = %s
 """
 
@@ -116,7 +133,8 @@ WITH due AS MATERIALIZED (
     ORDER BY c.conversion_id FOR UPDATE
 )
 UPDATE attribution_conversions AS c SET
-    version = c.version + 1, version_reason = 'late_touchpoint', previous_net_micros = c.net_value_micros,
+    version = c.version + 1, version_reason = COALESCE(r.pass_reason, 'late_touchpoint'),
+    previous_net_micros = c.net_value_micros,
     policy_version = %(policy)s,
     model_set = COALESCE((SELECT max(s.model_set) FROM attribution_model_sets s WHERE s.tenant_id = c.tenant_id), 0),
     owner_topic = '', owner_partition = 0, owner_offset = 0, event_published_us = r.pass_published_us,
@@ -138,15 +156,16 @@ WITH gone AS (DELETE FROM attribution_reopenings WHERE tenant_id = %(tenant)s AN
               AND first_us IS NULL RETURNING 1)
 UPDATE attribution_reopenings SET
     pass_first_us = NULL, pass_until_us = NULL, pass_received_from_us = NULL, pass_published_us = NULL,
-    after_us = NULL, after_id = NULL, reopened = reopened + %(raised)s, served_at = now(), updated_at = now()
+    pass_reason = NULL, after_us = NULL, after_id = NULL, reopened = reopened + %(raised)s, served_at = now(),
+    updated_at = now()
 WHERE tenant_id = %(tenant)s AND journey_key = %(person)s AND first_us IS NOT NULL
 """
 
 _HOT = """
-SELECT tenant_id, journey_key, touchpoints, conversions, reopened,
+SELECT tenant_id, journey_key, touchpoints, changes, conversions, reopened,
        EXTRACT(epoch FROM now() - marked_at)::float8, after_id IS NOT NULL
 FROM attribution_reopenings WHERE %(tenant)s::text IS NULL OR tenant_id = %(tenant)s
-ORDER BY touchpoints DESC, tenant_id, journey_key LIMIT %(limit)s
+ORDER BY touchpoints + changes DESC, tenant_id, journey_key LIMIT %(limit)s
 """
 
 _WAITING = """
@@ -155,7 +174,7 @@ SELECT count(*), COALESCE(EXTRACT(epoch FROM now() - min(marked_at)), 0)::float8
 
 
 def put_off(connection: psycopg.Connection, people: Sequence[PutOff]) -> None:
-    """Note touchpoints for later, in the transaction that stores them; at most one entry a person."""
+    """Note what changed for later, in the transaction that stores the events; at most one entry a person."""
     if people:
         connection.execute(_NOTE, [list(column) for column in zip(*sorted(people), strict=True)])
 
@@ -173,7 +192,7 @@ def reopen_page(
     Args:
         connection: in a transaction.
         policy_version: the lookback policy in force.
-        after_seconds: a pass begins so long after the first touchpoint was noted.
+        after_seconds: a pass begins so long after the first event was noted.
         patience_seconds: so long the next page of a pass waits for the results of the page before.
         limit: at most so many conversions.
     """
@@ -197,7 +216,7 @@ def reopen_page(
 
 
 def hot_people(connection: psycopg.Connection, tenant_id: str | None, limit: int) -> list[HotPerson]:
-    """Return people that are put off, of one tenant or of all, those with the most touchpoints first."""
+    """Return people that are put off, of one tenant or of all, those with the most events first."""
     rows = connection.execute(_HOT, {"tenant": tenant_id, "limit": limit}).fetchall()
     return [HotPerson(*row) for row in rows]
 
@@ -209,6 +228,6 @@ def waiting_people(connection: psycopg.Connection) -> Waiting:
 
 
 def journeys_put_off(connection: psycopg.Connection) -> set[tuple[str, str]]:
-    """Return (tenant, journey key) of all people that are put off: their newest results may lack a touchpoint."""
+    """Return (tenant, journey key) of all people that are put off: their newest results may lack an event."""
     rows = connection.execute("SELECT tenant_id, journey_key FROM attribution_reopenings").fetchall()
     return {(tenant, key) for tenant, key in rows}

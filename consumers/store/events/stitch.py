@@ -54,6 +54,13 @@ def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
+def _moved(moves: Sequence[IdentityMove]) -> list[list[Any]]:
+    """Return tenants, identity keys, old and new journey keys."""
+    return _columns(
+        [(move.tenant_id, ANONYMOUS_PREFIX + move.anonymous_id, move.old_key, move.new_key) for move in moves]
+    )
+
+
 class StitchTransaction:
     """One batch's transaction. See the module for the order of calls.
 
@@ -238,7 +245,7 @@ class StitchTransaction:
         return [TouchedConversion(*row) for row in rows]
 
     def put_off(self, people: Sequence[PutOff]) -> None:
-        """Leave the conversions of people to the sweeper: touchpoints of theirs may count for too many at once."""
+        """Leave the conversions of people to the sweeper: too many to raise at once; at most one entry a person."""
         put_off(self._connection, people)
 
     def conversions_of_people(self, keys: Collection[Key]) -> list[Key]:
@@ -247,22 +254,42 @@ class StitchTransaction:
             return []
         return self._connection.execute(sql.CONVERSIONS_OF_PEOPLE, _columns(sorted(keys))).fetchall()
 
-    def conversions_of_identities(self, keys: Collection[Key]) -> list[Key]:
-        """Return (tenant, conversion id) of all conversions of the people whom (tenant, identity key) belong to now."""
-        if not keys:
-            return []
-        return self._connection.execute(sql.CONVERSIONS_OF_IDENTITIES, _columns(sorted(keys))).fetchall()
+    def conversions_counted(self, keys: Collection[Key], most: int) -> dict[Key, int]:
+        """Return how many conversions have a journey of (tenant, journey key), for those that have any.
 
-    def lock_conversions(self, opening: Collection[Key], others: Collection[Key]) -> None:
+        Args:
+            keys: the people.
+            most: count no further than to one more than this.
+        """
+        if not keys:
+            return {}
+        tenants, journeys = _columns(sorted(keys))
+        parameters = {"tenants": tenants, "keys": journeys, "most": most}
+        rows = self._connection.execute(sql.CONVERSIONS_COUNTED, parameters).fetchall()
+        return {(tenant, key): number for tenant, key, number in rows}
+
+    def owners_of(self, identities: Collection[Key]) -> dict[Key, Key]:
+        """Return (tenant, journey key) of the people whom (tenant, identity key) belong to now."""
+        if not identities:
+            return {}
+        rows = self._connection.execute(sql.OWNERS_OF, _columns(sorted(identities))).fetchall()
+        return {(tenant, identity): (tenant, key) for tenant, identity, key in rows}
+
+    def lock_conversions(
+        self, opening: Collection[Key], others: Collection[Key], moves: Sequence[IdentityMove] = ()
+    ) -> None:
         """Lock all conversions that the batch changes, in one order, before the first of them is changed.
 
         Args:
             opening: those that events of the batch are about; created where they are new.
             others: those that change for another reason; none is created.
+            moves: take conversions along that are not among these; they may be very many, and are not read.
         """
-        if opening or others:
-            keys = sorted([*((*key, True) for key in opening), *((*key, False) for key in others)])
-            self._connection.execute(sql.LOCK_CONVERSIONS, _columns(keys))
+        keys = _columns(sorted([*((*key, True) for key in opening), *((*key, False) for key in others)]))
+        if moves:
+            self._connection.execute(sql.LOCK_MOVED_CONVERSIONS, [*(keys or ([], [], [])), *_moved(moves)[:3]])
+        elif keys:
+            self._connection.execute(sql.LOCK_CONVERSIONS, keys)
 
     def stored_conversions(self, conversions: Collection[Key]) -> dict[Key, tuple[int, ConversionRow]]:
         """Return version (0: only just opened) and row of each conversion."""
@@ -299,10 +326,7 @@ class StitchTransaction:
     def move_conversions(self, moves: Sequence[IdentityMove]) -> None:
         """Give the conversions of moved anonymous ids to their new owner's journey."""
         if moves:
-            rows = [
-                (move.tenant_id, ANONYMOUS_PREFIX + move.anonymous_id, move.old_key, move.new_key) for move in moves
-            ]
-            self._connection.execute(sql.MOVE_CONVERSIONS, _columns(rows))
+            self._connection.execute(sql.MOVE_CONVERSIONS, _moved(moves))
 
     def raise_versions(self, raises: Sequence[Raise], policy_version: str) -> list[RaisedVersion]:
         """Raise the versions of conversions, pinning the policy and the model set in force.

@@ -268,36 +268,57 @@ ORDER BY p.seq
 """
 
 CONVERSIONS_OF_PEOPLE = """
-SELECT c.tenant_id, c.conversion_id
-FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, journey_key)
+SELECT c.tenant_id, c.conversion_id FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, journey_key)
 JOIN attribution_conversions c USING (tenant_id, journey_key)
 """
 
-CONVERSIONS_OF_IDENTITIES = f"""
-SELECT c.tenant_id, c.conversion_id
+CONVERSIONS_COUNTED = """
+SELECT k.tenant_id, k.journey_key, c.conversions
+FROM unnest(%(tenants)s::text[], %(keys)s::text[]) AS k (tenant_id, journey_key)
+CROSS JOIN LATERAL (
+    SELECT count(*)::int4 AS conversions
+    FROM (SELECT FROM attribution_conversions c
+          WHERE c.tenant_id = k.tenant_id AND c.journey_key = k.journey_key COLLATE "C" LIMIT %(most)s + 1) AS counted
+) AS c
+WHERE c.conversions > 0
+"""
+
+OWNERS_OF = f"""
+SELECT k.tenant_id, k.identity_key, {person_key("k.identity_key")}
 FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, identity_key)
 LEFT JOIN attribution_identities i
   ON k.identity_key < 'a;' COLLATE "C" AND i.tenant_id = k.tenant_id AND i.anonymous_id = substr(k.identity_key, 3)
-JOIN attribution_conversions c
-  ON c.tenant_id = k.tenant_id
- AND c.journey_key = {person_key("k.identity_key")}
 """
 
 # ON CONFLICT DO UPDATE locks a row before it looks at its WHERE. One statement, so that new and known ones are locked
 # in one order; those that no event of the batch is about are never created.
-LOCK_CONVERSIONS = """
+_LOCK_CONVERSIONS = """
 INSERT INTO attribution_conversions (
     tenant_id, conversion_id, conversion_type, identity_key, journey_key, converted_at_us, received_at_us,
     gross_value_micros, net_value_micros, previous_net_micros, currency, version, version_reason, policy_version,
     owner_topic, owner_partition, owner_offset, event_published_us)
 SELECT k.tenant_id, k.conversion_id, '', '', '', 0, 0, 0, 0, 0, 'XXX', 0, 'waiting', '', '', 0, 0, 0
-FROM unnest(%s::text[], %s::text[], %s::bool[]) AS k (tenant_id, conversion_id, opens)
+FROM {keys}
 WHERE k.opens OR EXISTS (
     SELECT FROM attribution_conversions c WHERE c.tenant_id = k.tenant_id AND c.conversion_id = k.conversion_id
 )
 ORDER BY k.tenant_id COLLATE "C", k.conversion_id COLLATE "C"
 ON CONFLICT (tenant_id, conversion_id) DO UPDATE SET updated_at = now() WHERE false
 """
+_KEYS = "unnest(%s::text[], %s::text[], %s::bool[]) AS k (tenant_id, conversion_id, opens)"
+LOCK_CONVERSIONS = _LOCK_CONVERSIONS.format(keys=_KEYS)
+_WITH_MOVED = f"""(
+    SELECT tenant_id, conversion_id, bool_or(opens) AS opens
+    FROM (
+        SELECT * FROM {_KEYS}
+        UNION ALL
+        SELECT c.tenant_id, c.conversion_id, false
+        FROM unnest(%s::text[], %s::text[], %s::text[]) AS n (tenant_id, identity_key, journey_key)
+        JOIN attribution_conversions c USING (tenant_id, journey_key, identity_key)
+    ) AS each
+    GROUP BY tenant_id, conversion_id
+) AS k"""
+LOCK_MOVED_CONVERSIONS = _LOCK_CONVERSIONS.format(keys=_WITH_MOVED)
 
 STORED_CONVERSIONS = """
 SELECT c.version, c.tenant_id, c.conversion_id, c.conversion_type, c.identity_key, c.journey_key, c.converted_at_us,
@@ -317,15 +338,14 @@ LEFT JOIN attribution_identities i
   ON e.identity_key < 'a;' AND i.tenant_id = e.tenant_id AND i.anonymous_id = substr(e.identity_key, 3)
 """
 
-# Each order is asked for once a batch: an index finds its events, whatever the number of staged ones.
+# Each order is asked for once a batch.
 ORDERS_SHARED = """
 SELECT count(*)
 FROM (SELECT DISTINCT tenant_id, order_id, conversion_id FROM stg_conv
       WHERE order_id IS NOT NULL AND kind = 'conversion') AS s
 WHERE EXISTS (
-    SELECT FROM attribution_conversion_events e
-    WHERE e.tenant_id = s.tenant_id AND e.order_id = s.order_id AND e.kind = 'conversion'
-      AND e.conversion_id <> s.conversion_id
+    SELECT FROM attribution_conversion_events e WHERE e.tenant_id = s.tenant_id AND e.order_id = s.order_id
+       AND e.kind = 'conversion' AND e.conversion_id <> s.conversion_id
 )
 """
 

@@ -1,4 +1,4 @@
-"""`attributary people hot`: people with so many conversions that their late touchpoints are put off."""
+"""`attributary people hot`: people with so many conversions that what changes them is put off."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ def register(app: typer.Typer) -> None:
 
 
 def _hot(*, tenant: AnyTenant = None, limit: _Limit = 200, as_json: _Json = False) -> None:
-    """Show people whose late touchpoints wait for their versions, those with the most touchpoints first.
+    """Show people with events that wait for their versions, those with the most events first.
 
-    Who has more conversions in reach of a late touchpoint than ATTRIBUTION_MAX_REOPENED is mostly a kiosk, a call
-    centre or a default id. The touchpoints are stored; the sweeper raises the versions in pages, many touchpoints by
-    one version. Conversions are counted up to one more than the limit. Needs DATABASE_URL.
+    Who has more conversions than ATTRIBUTION_MAX_REOPENED in reach of a late touchpoint, or in all when a link moves
+    an anonymous id or a content gives way to another, is mostly a kiosk, a call centre or a default id. The events are
+    stored; the sweeper raises the versions in pages, many events by one version. Until then the newest result is the
+    one without them. Conversions are counted up to one more than the limit. Needs DATABASE_URL.
 
     Example: attributary people hot --tenant acme
     """
@@ -40,15 +41,15 @@ def _hot(*, tenant: AnyTenant = None, limit: _Limit = 200, as_json: _Json = Fals
         print_json({"people": [person._asdict() for person in shown], "more": more})
         return
     if not shown:
-        print("nobody waits: no late touchpoints are put off")
+        print("nobody waits: no late touchpoints or links are put off")
         return
     rows = [
         (
-            p.tenant_id, p.journey_key, f"{p.touchpoints:,}", f"{p.conversions:,}", f"{p.reopened:,}",
-            f"{p.waiting_seconds:,.0f} s", "under way" if p.is_under_way else "waits",
+            p.tenant_id, p.journey_key, f"{p.touchpoints:,}", f"{p.changes:,}", f"{p.conversions:,}",
+            f"{p.reopened:,}", f"{p.waiting_seconds:,.0f} s", "under way" if p.is_under_way else "waits",
         )
         for p in shown
     ]  # fmt: skip
-    columns = ("tenant", "person", "touchpoints", "conversions", "versions raised", "since", "state")
-    print_table(columns, rows, (2, 3, 4, 5))
+    columns = ("tenant", "person", "touchpoints", "links", "conversions", "versions raised", "since", "state")
+    print_table(columns, rows, (2, 3, 4, 5, 6))
     print(f"{len(shown)} shown{', and there are more: raise --limit' if more else ''}")
