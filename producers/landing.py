@@ -86,6 +86,11 @@ class Landing:
     is_bot: bool = False
     is_internal: bool = False
 
+    @property
+    def interaction(self) -> str:
+        """What the person did: ``visit`` without any sign of marketing, else ``click``."""
+        return "visit" if self.channel == "direct" else "click"
+
 
 def parse_landing(
     url: str, referrer: str | None = None, user_agent: str | None = None, own_domains: Iterable[str] = ()
@@ -106,16 +111,17 @@ def parse_landing(
     found = _parameters(url, rules)
     utm, click_ids = found.utm, found.click_ids
     referring_host = web_host(referrer or "")
-    excluded = _is_excluded(referring_host, web_host(url), _own(own_domains), rules)
-    from_referrer = _from_referrer("" if excluded else referring_host, rules)
-    origin, channel = _origin(found, from_referrer, rules)
+    excluded = _is_excluded(referring_host, web_host(url), _own(own_domains))
+    named = (utm.get("utm_source"), utm.get("utm_medium"), utm.get("utm_campaign"))
+    from_host = "" if excluded else referring_host
+    origin, channel, platform = _classified(named, tuple(click_ids), found.campaign_id is not None, from_host)
     return Landing(
         url=url,
         referrer=referrer or None,
         source=origin.source,
         medium=origin.medium,
         channel=channel,
-        platform=rules.platform(channel, origin.source),
+        platform=platform,
         utm=utm,
         campaign_id=found.campaign_id,
         click_ids=click_ids,
@@ -139,13 +145,12 @@ def touchpoint_from_landing(
     Raises:
         InvalidRecord: the time has no zone.
     """
-    ids = dict(landing.click_ids)
     touchpoint = Touchpoint(
         occurred_at=occurred_at,
         **{
             "platform": landing.platform,
             "channel": landing.channel,
-            "interaction": "visit" if landing.channel == "direct" else "click",
+            "interaction": landing.interaction,
             "landing_url": _storable(landing.url[:_LONGEST_URL]),
             "referrer": landing.referrer and _storable(landing.referrer[:_LONGEST_URL]),
             "is_bot": landing.is_bot,
@@ -154,10 +159,24 @@ def touchpoint_from_landing(
             **others,
         },
     )
-    if fbclid := ids.get("fbclid"):
-        ids |= _fbc(fbclid, to_micros(touchpoint.occurred_at) // 1000)
-    touchpoint.click_ids = ids | {name: text for name, text in (click_ids or {}).items() if _is_click_id(text)}
+    touchpoint.click_ids = click_ids_at(landing, to_micros(touchpoint.occurred_at), click_ids)
     return touchpoint
+
+
+def click_ids_at(landing: Landing, occurred_micros: int, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the click ids of a landing, with the ``fbc`` of its ``fbclid``.
+
+    Args:
+        landing: from ``parse_landing``.
+        occurred_micros: the time of the click, microseconds UTC.
+        more: as ``click_ids`` of ``touchpoint_from_landing``.
+    """
+    ids = dict(landing.click_ids)
+    if fbclid := ids.get("fbclid"):
+        ids |= _fbc(fbclid, occurred_micros // 1000)
+    if more:
+        ids |= {name: text for name, text in more.items() if _is_click_id(text)}
+    return ids
 
 
 @lru_cache(maxsize=_CACHED_AGENTS)
@@ -239,7 +258,8 @@ def _normalized(domains: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(map(own_domain, domains))
 
 
-def _is_excluded(referring_host: str, own_host: str, own_domains: Iterable[str], rules: ChannelRules) -> bool:
+@lru_cache(maxsize=_CACHED_DOMAINS)
+def _is_excluded(referring_host: str, own_host: str, own_domains: tuple[str, ...]) -> bool:
     """Tell whether a visit goes on: the referrer is an own domain, or a payment or sign-in page."""
     if not referring_host:
         return False
@@ -247,7 +267,29 @@ def _is_excluded(referring_host: str, own_host: str, own_domains: Iterable[str],
         return True
     if any(is_within(referring_host, domain) for domain in own_domains):
         return True
-    return rules.is_excluded_referrer(referring_host)
+    return bundled_rules().is_excluded_referrer(referring_host)
+
+
+@lru_cache(maxsize=_CACHED_DOMAINS)
+def _classified(
+    named: tuple[str | None, str | None, str | None],
+    click_ids: tuple[str, ...],
+    has_campaign_id: bool,  # the arguments are the key of the cache
+    referring_host: str,
+) -> tuple[Origin, str, str]:
+    """Return origin, channel and platform. Kept: landings of one campaign differ by the bytes of click ids alone.
+
+    Args:
+        named: utm_source, utm_medium and utm_campaign.
+        click_ids: names of the click ids.
+        has_campaign_id: whether ``utm_id`` or the like is there.
+        referring_host: host of the referrer; empty for none.
+    """
+    rules = bundled_rules()
+    utm = {name: text for name, text in zip(UTM_FIELDS, named, strict=False) if text is not None}
+    found = _Parameters(utm, dict.fromkeys(click_ids, ""), "given" if has_campaign_id else None)
+    origin, channel = _origin(found, _from_referrer(referring_host, rules), rules)
+    return origin, channel, rules.platform(channel, origin.source)
 
 
 def _from_referrer(host: str, rules: ChannelRules) -> Origin:

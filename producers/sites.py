@@ -18,7 +18,9 @@ import tldextract
 
 _suffixes = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True)
 _CACHED_HOSTS = 16_384
+_CACHED_ORIGINS = 2_048
 _LONGEST_HOST = 253  # RFC 1035
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://[A-Za-z0-9.:-]{1,253}(?=[/?#]|$)")
 _HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*|[0-9a-f:]+:[0-9a-f:]+")
 _WEB_SCHEMES = frozenset({"http", "https", "android-app", "ios-app"})
 
@@ -81,6 +83,16 @@ def web_host(url: str) -> str:
 
     A browser's extension, a file, this computer and an address of a private network bring nobody.
     """
+    origin = _ORIGIN.match(url)  # there are many pages of few hosts, and nothing behind a host changes it
+    return _host_of(url) if origin is None else _host_of_origin(origin[0])
+
+
+@lru_cache(maxsize=_CACHED_ORIGINS)
+def _host_of_origin(origin: str) -> str:
+    return _host_of(origin)
+
+
+def _host_of(url: str) -> str:
     try:
         parts = urlsplit(url.strip())
         host = ascii_host(parts.hostname or "")

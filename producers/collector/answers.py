@@ -25,6 +25,8 @@ SECURITY_HEADERS: Mapping[str, str] = {
 }
 RETRY_SECONDS = 5
 
+_COMMON = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -64,11 +66,22 @@ def problem(refusal: Refusal) -> Response:
     return json_answer(refusal.status, document, {"Content-Type": "application/problem+json", **refusal.headers})
 
 
+class _Json(Response):
+    """A JSON answer; what all have in common is encoded once."""
+
+    def __init__(self, content: bytes, status: int, headers: Mapping[str, str]) -> None:
+        self.status_code = status
+        self.background = None
+        self.body = content
+        self.raw_headers = [*_COMMON, (b"content-length", str(len(content)).encode())]
+        self.raw_headers += [
+            (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
+        ]
+
+
 def json_answer(status: int, document: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
     """Return a JSON answer with the headers that every answer has."""
-    return Response(
-        _encode(document), status, {"Content-Type": "application/json", **SECURITY_HEADERS, **(headers or {})}
-    )
+    return _Json(_encode(document), status, {"Content-Type": "application/json", **(headers or {})})
 
 
 def retry_after() -> dict[str, str]:

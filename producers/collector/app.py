@@ -22,6 +22,7 @@ from attributary.producers.collector.edge import Edge, failed
 from attributary.producers.collector.intake import Intake
 from attributary.producers.collector.keys import KeyRing
 from attributary.producers.collector.pixel import Pixel
+from attributary.producers.collector.requests import direct
 from attributary.producers.collector.tracking import Tracking
 
 API = "/api/v1/attribution"
@@ -64,7 +65,11 @@ def create_app(collector: Collector, routes: Sequence[BaseRoute] = (), endpoints
     app.add_exception_handler(404, _not_found)
     app.add_exception_handler(405, _not_allowed)
     app.add_exception_handler(Exception, _failed)
-    return Edge(app, collector.keys, collector.config.max_concurrency, (*ENDPOINTS, *endpoints))
+    posts = {
+        f"{prefix}{API}/track/event": direct(tracking.event),
+        f"{prefix}{API}/track/conversion": direct(tracking.conversion),
+    }
+    return Edge(app, posts, collector.keys, collector.config.max_concurrency, (*ENDPOINTS, *endpoints))
 
 
 async def _health(_request: Request) -> Response:

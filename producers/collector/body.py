@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from attributary.producers.collector.answers import Refusal
 
@@ -31,15 +31,18 @@ async def read_body(request: Request, limit: int) -> bytes:
         raise too_large(limit)
     chunks: list[bytes] = []
     total = 0
-    try:
-        async for chunk in request.stream():
-            total += len(chunk)
-            if total > limit:
-                raise too_large(limit)
-            chunks.append(chunk)
-    except ClientDisconnect:
-        raise Refusal(400, "The client closed the connection inside the body.") from None
-    sent = b"".join(chunks)
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise Refusal(400, "The client closed the connection inside the body.")
+        chunk: bytes = message.get("body", b"")
+        total += len(chunk)
+        if total > limit:
+            raise too_large(limit)
+        chunks.append(chunk)
+        more = message.get("more_body", False)
+    sent = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     return inflate(sent, limit) if encoding in {"gzip", "x-gzip"} else sent
 
 

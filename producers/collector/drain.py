@@ -11,7 +11,7 @@ import logging
 from pathlib import Path
 
 from attributary.producers.collector import metrics
-from attributary.producers.collector.bridge import DeliveryError, LogBridge, is_of_the_record
+from attributary.producers.collector.bridge import LogBridge, Shipment, is_of_the_record
 from attributary.producers.collector.crash_points import crash_at
 from attributary.producers.collector.spool import DiskSpool
 from attributary.producers.collector.spool_file import Damage, Spooled, read_segment
@@ -90,26 +90,26 @@ class Drain:
 
     async def _send(self, messages: list[Spooled]) -> tuple[list[Spooled], int]:
         """Send messages; return those that the log did not take, and how many it never will."""
-        waiting: list[tuple[Spooled, asyncio.Future[None]]] = []
+        sent = Shipment()
+        waiting: dict[str, Spooled] = {}  # by place: an event id may stand in a segment twice
         kept: list[Spooled] = []
         never = 0
         for number, each in enumerate(messages):
             try:
-                waiting.append((each, self._bridge.send(each.message)))
+                self._bridge.send(sent, str(number), each.message)
             except TooLarge:
                 never += 1
             except (BufferError, Refused):
                 kept = messages[number:]
                 break
-        if waiting:
-            await asyncio.wait([future for _, future in waiting], timeout=ACK_SECONDS)
+            else:
+                waiting[str(number)] = each
+        if not await sent.wait(ACK_SECONDS):
+            self._bridge.note_deadline()
         failed: list[Spooled] = []
-        for each, future in waiting:
-            if not future.done():
-                future.cancel()
-                self._bridge.note_deadline()
-                failed.append(each)
-            elif isinstance(error := future.exception(), DeliveryError) and is_of_the_record(error.error):
+        for place, each in waiting.items():
+            error = sent.outcomes.get(place, TimeoutError())
+            if error is not None and is_of_the_record(error):
                 never += 1
             elif error is not None:
                 failed.append(each)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from starlette.requests import Request
@@ -38,13 +38,17 @@ class Edge:
 
     Args:
         app: the routes.
+        posts: applications of POST by path, asked before the routes.
         keys: says which origins are allowed.
         max_concurrency: most requests at once.
         endpoints: names of paths for metrics; every other path is counted as ``other``.
     """
 
-    def __init__(self, app: App, keys: KeyRing, max_concurrency: int, endpoints: tuple[str, ...]) -> None:
+    def __init__(
+        self, app: App, posts: Mapping[str, App], keys: KeyRing, max_concurrency: int, endpoints: tuple[str, ...]
+    ) -> None:
         self._app = app
+        self._posts = posts
         self._keys = keys
         self._max_concurrency = max_concurrency
         self._endpoints = endpoints
@@ -71,7 +75,8 @@ class Edge:
         metrics.inflight.set(self._at_once)
         try:
             answer = self._answer_at_once(scope, is_allowed=len(cors) > 1)
-            await (answer or self._app)(scope, receive, send_with_cors)
+            routes = self._posts.get(scope["path"], self._app) if scope["method"] == "POST" else self._app
+            await (answer or routes)(scope, receive, send_with_cors)
         except Exception as error:  # noqa: BLE001  # the last resort: the client gets an answer, the process goes on
             # The kind of error and its place alone: its text may hold a value of the request.
             logger.error("a request failed: %s at %s", type(error).__name__, _place(error))  # noqa: TRY400

@@ -19,14 +19,13 @@ bytes, so a repeated call with the same records gives the same bytes.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from attributary.producers.client import AttributaryProducer
 from attributary.producers.collector import metrics
-from attributary.producers.collector.bridge import DeliveryError, LogBridge, is_of_the_record
+from attributary.producers.collector.bridge import LogBridge, Shipment, is_of_the_record
 from attributary.producers.collector.crash_points import crash_at
 from attributary.producers.errors import InvalidRecord
 from attributary.producers.records import PublishedRecord, RecordName
@@ -36,6 +35,7 @@ Outcome = Literal["accepted", "spooled", "rejected", "retry"]
 
 REPEATED = "repeats the event id of another record of this request with other content"
 TOO_LARGE = "is larger than the log takes"
+_LATE = object()
 
 
 class Submission(NamedTuple):
@@ -127,24 +127,20 @@ class Intake:
         """Send, wait, spool the rest; return the answers by event id."""
         outcomes: dict[str, RecordAnswer] = {}
         left: list[str] = []
-        if waiting := self._send(sealed, outcomes, left):
+        sent = Shipment()
+        if waiting := self._send(sealed, sent, outcomes, left):
             crash_at("collector_sent")
             started = time.perf_counter()
-            _, late = await asyncio.wait(waiting.values(), timeout=seconds)
-            if late:
+            if not await sent.wait(seconds):
                 self._bridge.note_deadline()
-            for event_id, future in waiting.items():
-                if future in late:
-                    future.cancel()  # nobody waits for its outcome any more
-                    left.append(event_id)
-                    continue
-                error = future.exception()
-                if error is not None and _is_of_the_record(error):
-                    outcomes[event_id] = RecordAnswer(event_id, "rejected", "record", TOO_LARGE)
-                elif error is not None:
-                    left.append(event_id)
-                else:
+            for event_id in waiting:
+                error = sent.outcomes.get(event_id, _LATE)
+                if error is None:
                     outcomes[event_id] = RecordAnswer(event_id, "accepted")
+                elif error is not _LATE and is_of_the_record(error):
+                    outcomes[event_id] = RecordAnswer(event_id, "rejected", "record", TOO_LARGE)
+                else:
+                    left.append(event_id)
             metrics.ack_seconds.observe(time.perf_counter() - started)
             crash_at("collector_acknowledged")
         if left:
@@ -153,21 +149,23 @@ class Intake:
         return outcomes
 
     def _send(
-        self, sealed: Mapping[str, Message], outcomes: dict[str, RecordAnswer], left: list[str]
-    ) -> dict[str, asyncio.Future[None]]:
-        """Queue messages; add those too large to ``outcomes``, those for the spool to ``left``."""
+        self, sealed: Mapping[str, Message], sent: Shipment, outcomes: dict[str, RecordAnswer], left: list[str]
+    ) -> list[str]:
+        """Queue messages, return their ids; add those too large to ``outcomes``, those for the spool to ``left``."""
         may_spool = self._spool is not None and not self._spool_failed
         if self._bridge.is_away and (may_spool or not self._bridge.may_probe()):
             left.extend(sealed)
-            return {}
-        waiting: dict[str, asyncio.Future[None]] = {}
+            return []
+        waiting: list[str] = []
         for event_id, message in sealed.items():
             try:
-                waiting[event_id] = self._bridge.send(message)
+                self._bridge.send(sent, event_id, message)
             except TooLarge:
                 outcomes[event_id] = RecordAnswer(event_id, "rejected", "record", TOO_LARGE)
             except (BufferError, Refused):
                 left.append(event_id)
+            else:
+                waiting.append(event_id)
         return waiting
 
     async def _spooled(self, messages: Sequence[tuple[str, Message]]) -> bool:
@@ -180,7 +178,3 @@ class Intake:
             return False
         self._spool_failed = False
         return True
-
-
-def _is_of_the_record(error: BaseException) -> bool:
-    return isinstance(error, DeliveryError) and is_of_the_record(error.error)

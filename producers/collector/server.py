@@ -33,6 +33,7 @@ from attributary.producers.collector.drain import Drain
 from attributary.producers.collector.edge import Edge
 from attributary.producers.collector.intake import Intake
 from attributary.producers.collector.keys import KeyRing, KeysError
+from attributary.producers.collector.mapping import load_tables
 from attributary.producers.collector.protocol import bounded
 from attributary.producers.collector.spool import DiskSpool
 from attributary.producers.transport import Transport
@@ -79,6 +80,7 @@ class CollectorServer:
         transport: Transport,
         beat: Callable[[], None] = lambda: None,
     ) -> None:
+        load_tables()
         self._config = config
         self._options = options
         self._beat = beat

@@ -7,6 +7,7 @@ only then send. One answer a record (``answers.batch_answer``).
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -126,7 +127,7 @@ def _mapped(
 
 
 def _map_event(mapper: RecordMapper, raw: bytes) -> Submission:
-    kind = kind_of(raw)
+    kind = _kind_of(raw)
     if kind in {None, "touchpoint"}:
         return mapper.touchpoint(raw)
     if kind == "identity_link":
@@ -135,9 +136,14 @@ def _map_event(mapper: RecordMapper, raw: bytes) -> Submission:
 
 
 def _map_conversion(mapper: RecordMapper, raw: bytes) -> Submission:
-    if kind_of(raw) not in {None, "conversion"}:
+    if _kind_of(raw) not in {None, "conversion"}:
         raise Rejected("type", "must be conversion; touchpoints and identity links go to track/event")
     return mapper.conversion(raw)
+
+
+def _kind_of(raw: bytes) -> str | None:
+    """Return ``kind_of(raw)``, read only where a field ``type`` can be, however it is written."""
+    return kind_of(raw) if b'"type"' in raw or b"\\" in raw or raw[:1] != b"{" else None
 
 
 def _check_media_type(request: Request) -> None:
@@ -168,12 +174,18 @@ def _traceparent(request: Request) -> str | None:
 
 def _count(answers: dict[int, RecordAnswer], submissions: dict[int, Submission], ignored: list[int]) -> None:
     skipped = frozenset(ignored)
+    tally: Counter[tuple[str, str]] = Counter()
+    robots = 0
     for index, answer in answers.items():
         submission = submissions.get(index)
         kind = "unknown" if submission is None else submission.name
         outcome = "ignored" if index in skipped else answer.outcome
-        metrics.records.labels(kind, outcome).inc()
-        if outcome == "rejected":
-            metrics.rejected.labels("rule").inc()
-        elif submission is not None and submission.fields.get("is_bot"):
-            metrics.robots.inc()
+        tally[kind, outcome] += 1
+        if outcome != "rejected" and submission is not None and submission.fields.get("is_bot"):
+            robots += 1
+    for labels, number in tally.items():
+        metrics.records.labels(*labels).inc(number)
+        if labels[1] == "rejected":
+            metrics.rejected.labels("rule").inc(number)
+    if robots:
+        metrics.robots.inc(robots)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from attributary.producers import AttributaryProducer, MemoryTransport, ProducerConfig
-from attributary.producers.collector.bridge import LogBridge
+from attributary.producers.collector.bridge import LogBridge, Shipment
 from attributary.producers.collector.intake import REPEATED, TOO_LARGE, Intake, SpoolUnavailable, Submission
 from attributary.producers.memory_transport import CheckOnly
 from attributary.producers.records import Conversion, Touchpoint
@@ -98,7 +98,9 @@ def test_a_deadline_spools_and_then_nobody_waits_until_the_log_is_back() -> None
         second = await asyncio.wait_for(intake.take([touch("t2")], "acme", seconds=60), 5)
         assert [answer.outcome for answer in second] == ["spooled"]
         log.stall(stalled=False)
-        await asyncio.wait_for(bridge.send(spool.kept[1][1]), 5)
+        again = Shipment()
+        bridge.send(again, "t2", spool.kept[1][1])
+        assert await again.wait(40)
         assert not bridge.is_away
         third = await intake.take([touch("t3")], "acme", seconds=5)
         assert [answer.outcome for answer in third] == ["accepted"]
