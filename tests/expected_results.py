@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from attributary.attribution_core.domain.conversion import ConversionEvent, fold
+from attributary.attribution_core.domain.conversion import ConversionEvent, ConversionState, fold
 from attributary.attribution_core.domain.identity import Link, identity_key, journey_key, owner
 from attributary.attribution_core.domain.journeys import ChannelIndex, JourneyBatch
 from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
@@ -25,7 +25,7 @@ from attributary.schemas.rules import CHECKS, find_unstorable_text
 from attributary.schemas.topics import CONVERSIONS, IDENTITIES, TOUCHPOINTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 NAMES = {TOUCHPOINTS: "touchpoint", CONVERSIONS: "conversion", IDENTITIES: "identity_link"}
 Key = tuple[str, str]
@@ -58,6 +58,7 @@ class Expected:
     touches: tuple[str, ...]  # event ids, by time and event id
     credits: dict[str, tuple[float, ...]]  # by model
     micros: dict[str, tuple[int, ...]]
+    newest: Callable[[int], Expected] = field(compare=False)  # the same on so many of the newest touchpoints alone
 
 
 @dataclass
@@ -189,11 +190,18 @@ def _attribute(truth: Truth, events: Events, owners: dict[Key, str], policy: Loo
             ),
             key=lambda touch: (touch["occurred_at"], touch["event_id"]),
         )
-        credits_, micros = _credit(counting, opening["occurred_at"], state.net_value_micros, state.currency, models)
-        truth.conversions[key] = Expected(
-            person[1], opening["conversion_type"], opening["occurred_at"], state.gross_value_micros,
-            state.net_value_micros, state.currency, tuple(touch["event_id"] for touch in counting), credits_, micros,
-        )  # fmt: skip
+        truth.conversions[key] = _expected(person[1], opening, state, counting, models)
+
+
+def _expected(
+    journey_key: str, opening: dict[str, Any], state: ConversionState, counting: list[dict[str, Any]], models: ModelSet
+) -> Expected:
+    credits_, micros = _credit(counting, opening["occurred_at"], state.net_value_micros, state.currency, models)
+    return Expected(
+        journey_key, opening["conversion_type"], opening["occurred_at"], state.gross_value_micros,
+        state.net_value_micros, state.currency, tuple(touch["event_id"] for touch in counting), credits_, micros,
+        lambda number: _expected(journey_key, opening, state, counting[len(counting) - number :], models),
+    )  # fmt: skip
 
 
 def _credit(

@@ -7,7 +7,7 @@ micros of the touchpoints and the unattributed rest sum to the net value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
@@ -21,7 +21,7 @@ from attributary.attribution_core.domain.journeys import ChannelIndex, JourneyBa
 from attributary.attribution_core.domain.lookback import LookbackPolicy
 from attributary.attribution_core.domain.money import split_micros, split_with_baseline
 from attributary.attribution_core.models.model_set import Attribution, Model, ModelSet
-from attributary.consumers.store.events.attribution_inputs import PendingConversion, ReachedTouchpoint
+from attributary.consumers.store.events.attribution_inputs import MAX_DEVICES, PendingConversion, ReachedTouchpoint
 
 Record = dict[str, Any]
 
@@ -133,15 +133,23 @@ def results(
     credited: CreditedTouchpoints,
     models: ModelSet,
     minor_unit_micros: Callable[[str], int],
+    *,
+    at_limit: Collection[int] = (),
+    max_devices: int = MAX_DEVICES,
 ) -> list[Record]:
     """Return the result record of each conversion, still without ``computed_at`` and ``content_hash``.
+
+    A result that leaves touchpoints out says so: insights ``journey.cut`` and ``journey.devices``.
 
     Args:
         conversions: all with the same model set.
         credited: their touchpoints that count.
         models: to credit with.
         minor_unit_micros: micros of a currency's minor unit.
+        at_limit: indexes of the conversions of which older touchpoints were not read.
+        max_devices: of a user's anonymous ids so many were looked at.
     """
+    counting = np.diff(credited.offsets).tolist()
     credited = within_size(credited, len(models.models))
     batch = journeys(conversions, credited)
     units = np.fromiter((minor_unit_micros(c.currency) for c in conversions), np.int64, len(conversions))
@@ -172,7 +180,8 @@ def results(
             }
             for model, attribution, credits_, micros, rest in per_model
         ]
-        record["insights"] = [_insight(insight) for insight in insights[number] if insight.text is not None]
+        left_out = _left_out(conversion, len(touchpoints), counting[number], number in at_limit, max_devices)
+        record["insights"] = [_insight(found) for found in (*insights[number], *left_out) if found.text is not None]
         records.append(record)
     return records
 
@@ -223,6 +232,21 @@ def _model_facts(model: Model, attribution: Attribution, number: int) -> Record:
         "confidence": None if confidence is None or np.isnan(confidence) else confidence,
         "fallback": model.fallback_rule if fell_back else None,
     }
+
+
+def _left_out(
+    conversion: PendingConversion, kept: int, counting: int, is_at_limit: bool, max_devices: int
+) -> list[Insight]:
+    """Return what a reader must know of a result that does not credit all touchpoints of the person."""
+    found = []
+    if kept < counting or is_at_limit:
+        number = f"{'more than ' if is_at_limit else ''}{counting:,}"
+        text = f"only the newest {kept:,} of {number} touchpoints are credited: a result holds no more"
+        found.append(Insight("journey.cut", (), float(kept), None, None, counting, text))
+    if conversion.devices > max_devices:
+        text = f"only touchpoints of the {max_devices:,} anonymous ids that were linked last count: the user has more"
+        found.append(Insight("journey.devices", (), float(max_devices), None, None, conversion.devices, text))
+    return found
 
 
 def _insight(insight: Insight) -> Record:

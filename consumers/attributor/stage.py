@@ -147,8 +147,8 @@ class AttributorStage:
         with timed(self.name, "credit"):
             for key in wanted:
                 self._model_sets[key] = self._built(key, states.get(key, {}))
-            done = self._credited(pending, within_policy(pending, touchpoints, self._policies))
-            done.journeys_cut |= _at_limit(touchpoints)
+            credited = within_policy(pending, touchpoints, self._policies)
+            done = self._credited(pending, credited, _at_limit(touchpoints))
         done.skipped = skipped
         with timed(self.name, "encode"):
             computed_at = time.time_ns() // 1_000
@@ -181,15 +181,22 @@ class AttributorStage:
                 skipped["unknown"] += 1  # Postgres lost commits: the replay raises the version again
         return [pending[key] for key in wanted if key in pending], skipped
 
-    def _credited(self, pending: Sequence[PendingConversion], credited: CreditedTouchpoints) -> _Done:
+    def _credited(
+        self, pending: Sequence[PendingConversion], credited: CreditedTouchpoints, at_limit: set[int]
+    ) -> _Done:
         """Credit the conversions, one batch per tenant and pinned model set."""
-        done = _Done(pending)
+        done = _Done(pending, journeys_cut=set(at_limit))
         found: dict[tuple[str, str], dict[str, Any]] = {}
         places = {conversion[:2]: place for place, conversion in enumerate(pending)}
         for group in by_model_set(pending):
-            part = credited.of([places[conversion[:2]] for conversion in group])
+            numbers = [places[conversion[:2]] for conversion in group]
+            part = credited.of(numbers)
             models = self._model_sets[group[0].tenant_id, group[0].model_set]
-            records = results(group, part, models, _minor_unit_micros)
+            records = results(
+                group, part, models, _minor_unit_micros,
+                at_limit={place for place, number in enumerate(numbers) if number in at_limit},
+                max_devices=self._max_devices,
+            )  # fmt: skip
             counts = np.diff(part.offsets).tolist()
             for conversion, record, count in zip(group, records, counts, strict=True):
                 found[conversion[:2]] = record

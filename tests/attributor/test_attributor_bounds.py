@@ -139,6 +139,10 @@ def test_the_newest_touchpoints_in_reach_are_looked_at_over_all_devices(
         found = {result["conversion_id"]: result for result in stages.answer()}
         assert touched(found["c1"]) == ["t2", "t3", "t4", "t5"]
         assert touched(found["c2"]) == ["other"]
+        said = {name: [i["text"] for i in r["insights"] if i["rule_id"] == "journey.cut"] for name, r in found.items()}
+        assert said == {
+            "c1": ["only the newest 4 of more than 4 touchpoints are credited: a result holds no more"], "c2": []
+        }  # fmt: skip
         assert metrics.journeys_cut._value.get() == cut + 1  # nothing is left aside in silence
 
 

@@ -184,6 +184,11 @@ def test_a_journey_that_fits_into_no_record_stops_nobody(stages: InProcess, data
     counts = {result["conversion_id"]: result["touchpoint_count"] for result in results}
     assert counts["c2"] == 1
     assert 500 < counts["c1"] < 2_000
+    flags = {
+        result["conversion_id"]: [(i["estimate"], i["n"]) for i in result["insights"] if i["rule_id"] == "journey.cut"]
+        for result in results
+    }
+    assert flags == {"c1": [(counts["c1"], 2_000)], "c2": []}
     assert metrics.journeys_cut._value.get() == cut + 1
     with connect(database, application_name="tests") as connection:
         assert connection.execute("SELECT count(*) FROM attribution_results").fetchone() == (2,)

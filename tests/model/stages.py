@@ -16,12 +16,13 @@ import structlog
 
 from attributary.consumers.adapters import stored_offsets as kept_positions
 from attributary.consumers.adapters.stored_offsets import OffsetStore
+from attributary.consumers.adapters.tenant_rules import TenantRules
 from attributary.consumers.attributor import stage as attributing
 from attributary.consumers.attributor.recent_results import RecentResults
 from attributary.consumers.auditor import stage as auditing
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.stitcher import stage as stitching
-from attributary.consumers.stitcher.decode import Decoder
+from attributary.consumers.stitcher.decode import Decoders
 from attributary.consumers.stitcher.limits import Limits
 from attributary.consumers.store.events.attribution_inputs import MAX_DEVICES
 from attributary.consumers.sweeper import sweep as sweeping
@@ -72,13 +73,26 @@ class Session:
         pass
 
 
+ALL_TENANTS = TenantRules()
+
+
+class AllTenants:
+    """Everybody may publish, and no table says otherwise."""
+
+    def rules(self, max_age_seconds: float = 0.0) -> TenantRules:
+        del max_age_seconds
+        return ALL_TENANTS
+
+
 class ModelStitcher(stitching.StitcherStage):
     """The stitcher without a connection to open."""
 
     def __init__(self, session: Session) -> None:
         self._codec = codec()
-        self._decoder = Decoder(codec())
-        self._strict_decoder = Decoder(codec(), strict=True)
+        self._by_order = False
+        self._tenants = AllTenants()  # type: ignore[assignment]
+        self._rules = ALL_TENANTS
+        self._decoders = Decoders.of(codec(), ALL_TENANTS, by_order=False)
         self._policy = policy()
         self._pinned = {}
         self._limits = Limits(reopened=1, conversions=1, pairs=2)  # small: batches are cut, and people put off
