@@ -35,6 +35,8 @@ from attributary.schemas.rules import (
 )
 from attributary.schemas.topics import CONVERSIONS, IDENTITIES, TOUCHPOINTS
 
+from .touchpoint_reader import IRREGULAR, compile_touchpoint_reader
+
 _TOUCHPOINT_DETAILS = (
     "campaign_id", "campaign_name", "ad_set_id", "ad_set_name", "ad_id", "ad_name", "utm_source", "utm_medium",
     "utm_campaign", "utm_term", "utm_content", "click_ids", "landing_url", "referrer", "country", "device",
@@ -134,6 +136,7 @@ class Decoder:
         self._by_order = by_order
         self._tenants = tenants or TenantRules()
         self._strict = strict
+        self._read_touchpoint = None if strict else compile_touchpoint_reader(self._tenants)
 
     def decode(self, records: Sequence[Record]) -> StitchBatch:
         """Decode, check and deduplicate a batch."""
@@ -150,6 +153,9 @@ class Decoder:
             self._codec.decode, self._strict, self._tenants.known, self._tenants.identities
         )  # fmt: skip
         for record in records:
+            if record.topic == TOUCHPOINTS and (touchpoint := self._touchpoint(record)) is not None:
+                _add(batch, touchpoints, touchpoint)
+                continue
             name, check, make_row, rows = into[record.topic]
             try:
                 fields = decode(name, record.value)
@@ -167,19 +173,38 @@ class Decoder:
                 continue
             if self._by_order and name == "conversion" and fields["order_id"]:
                 fields["conversion_id"] = fields["order_id"]
-            row = make_row(fields, record)
-            key = row[:2]
-            known = rows.get(key)
-            if known is None:
-                rows[key] = row
-            else:
-                winner, loser = (row, known) if rank(row) < rank(known) else (known, row)
-                rows[key] = winner
-                batch.repeats.append(loser)
+            _add(batch, rows, make_row(fields, record))
         batch.touchpoints = list(touchpoints.values())
         batch.conversion_events = list(conversion_events.values())
         batch.links = list(links.values())
         return batch
+
+    def _touchpoint(self, record: Record) -> TouchpointRow | None:
+        """Return the row of an ordinary touchpoint in one pass; None: decode it, and say what is wrong with it."""
+        value = record.value
+        if value is None or self._read_touchpoint is None:
+            return None
+        body = self._codec.body_of("touchpoint", value)
+        if body is None:
+            return None
+        try:
+            return self._read_touchpoint(
+                value, body, record.timestamp_ms * 1000, record.topic, record.partition, record.offset
+            )
+        except IRREGULAR:
+            return None
+
+
+def _add(batch: StitchBatch, rows: dict[tuple[str, str], Any], row: EventRow) -> None:
+    """Keep a row, or of two with one event id the first in the log."""
+    key = row[:2]
+    known = rows.get(key)
+    if known is None:
+        rows[key] = row
+    else:
+        winner, loser = (row, known) if rank(row) < rank(known) else (known, row)
+        rows[key] = winner
+        batch.repeats.append(loser)
 
 
 def _dead_letter(record: Record, name: str, broken: RuleViolation) -> DeadLetter:
