@@ -75,7 +75,7 @@ class ReorderBuffer:
             self._reached_ms[place] = record.timestamp_ms
 
     def release(self, end_of: Callable[[Place], int]) -> list[Record]:
-        """Return the records that no partition with unread records is behind of.
+        """Return the records that no partition with unread records is behind of, in the order of log time.
 
         Args:
             end_of: the offset after the last record of a partition, as far as it is known; negative: not known yet.
@@ -90,13 +90,13 @@ class ReorderBuffer:
             return self.release_all()
         out = self._up_to(limit)
         excess = len(self) - self._max_held
-        return out + self._oldest(excess) if excess > 0 else out
+        return _in_order(out + self._oldest(excess) if excess > 0 else out)
 
     def release_all(self) -> list[Record]:
-        """Return everything that is held."""
+        """Return everything that is held, in the order of log time."""
         out = [record for records in self._held.values() for record in records]
         self._held.clear()
-        return out
+        return _in_order(out)
 
     def to_pause(self) -> list[Place]:
         """Return the partitions of which so much is held that reading on would only fill memory."""
@@ -117,6 +117,20 @@ class ReorderBuffer:
         """Release so many of the oldest: by the time up to which that many are held."""
         times = sorted(record.timestamp_ms for records in self._held.values() for record in records)
         return self._up_to(times[min(count, len(times)) - 1])
+
+
+def _in_order(records: Sequence[Record]) -> list[Record]:
+    """Return the records in the order of log time; those of a partition stay in theirs, whatever their times are.
+
+    What is released may be more than a batch of the stage: the first batch must not hold one topic alone.
+    """
+    reached: dict[Place, int] = {}
+    times = []
+    for record in records:
+        place = (record.topic, record.partition)
+        reached[place] = max(record.timestamp_ms, reached.get(place, record.timestamp_ms))
+        times.append(reached[place])
+    return [records[number] for number in sorted(range(len(records)), key=times.__getitem__)]
 
 
 class OrderedReader:

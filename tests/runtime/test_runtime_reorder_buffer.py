@@ -30,6 +30,25 @@ def test_a_partition_that_is_ahead_waits_for_the_one_behind() -> None:
     assert len(alignment) == 7
 
 
+def test_what_is_released_at_once_comes_in_the_order_of_log_time_over_all_topics() -> None:
+    alignment = ReorderBuffer(100)
+    alignment.start_at({SMALL: 0, LARGE: 0})
+    alignment.offer([record(SMALL, n, n * 1_000) for n in range(4)])
+    alignment.offer([record(LARGE, n, n * 300) for n in range(8)])
+    released = alignment.release({SMALL: 4, LARGE: 8}.__getitem__)
+    assert [r.timestamp_ms for r in released] == sorted(r.timestamp_ms for r in released)
+    assert released[0].topic != released[1].topic  # one batch of the first half would hold both
+
+
+def test_a_clock_that_goes_back_does_not_reorder_its_partition() -> None:
+    alignment = ReorderBuffer(100)
+    alignment.start_at({SMALL: 0, LARGE: 0})
+    alignment.offer([record(SMALL, 0, 5_000), record(SMALL, 1, 1_000), record(LARGE, 0, 3_000)])
+    assert [(r.topic, r.offset) for r in alignment.release_all()] == [
+        ("touchpoints", 0), ("conversions", 0), ("conversions", 1),
+    ]  # fmt: skip
+
+
 def test_a_partition_that_was_read_to_its_end_holds_nobody_back() -> None:
     alignment = ReorderBuffer(100)
     alignment.start_at({SMALL: 0, LARGE: 0})
