@@ -1,4 +1,4 @@
-"""The whole way: a page in Chromium, the collector, Kafka, the stages, the result; and a shop's webhook beside it.
+"""The whole way: a page in Chromium, the collector, Kafka, the stages, the result, the read API; and a shop's webhook.
 
 `-s` prints how long it took. Chromium, the broker, the database and all stages share the machine with the test.
 """
@@ -22,6 +22,7 @@ from attributary.producers.collector.page.script import script_tag
 from attributary.schemas.topics import CONVERSIONS, RESULTS
 from tests.expected_results import codec
 from tests.fixtures.collector import make_key
+from tests.fixtures.pipeline import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,6 +97,24 @@ def deliver(port: int, topic: str, document: dict[str, Any]) -> int:
     return status
 
 
+def answered(port: int, key: str, conversion_id: str) -> float:
+    """Ask the read API for a conversion's result until it is there; return when it was."""
+
+    def ask() -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        path = f"/api/v1/attribution/conversions/{conversion_id}/result"
+        connection.request("GET", path, headers={"Authorization": f"Bearer {key}"})
+        response = connection.getresponse()
+        document = json.loads(response.read())
+        connection.close()
+        assert response.status in {200, 404}, document
+        assert response.status == 404 or document["conversion_id"] == conversion_id
+        return response.status
+
+    wait_until(lambda: ask() == 200, f"the read API does not know {conversion_id}")
+    return time.time()
+
+
 def money(amount: str) -> dict[str, dict[str, str]]:
     return {"shop_money": {"amount": amount, "currency_code": "EUR"}}
 
@@ -117,7 +136,14 @@ def test_from_the_page_to_the_result(
         "collect", COLLECT_PORT=str(port), COLLECT_HOST="127.0.0.1", COLLECT_KEYS_FILE=str(keys), TEST_HOOK=SECRET,
         COLLECT_SPOOL=str(tmp_path / "spool"), COLLECT_WEBHOOKS_FILE=str(sources),
     )  # fmt: skip
-    pipeline.wait_for(lambda: pipeline.logged("collect", "listening on port"), "the collector does not listen")
+    reader, serve_port = make_key(keys, "sk", scopes=("read",)), free_port()
+    pipeline.start(
+        "serve", SERVE_PORT=str(serve_port), SERVE_KEYS_FILE=str(keys), SERVE_REQUESTS_PER_SECOND="0",
+        SERVE_WAIT_SECONDS="40", SERVE_STATEMENT_SECONDS="40",
+    )  # fmt: skip
+    pipeline.wait_for(
+        lambda: all(pipeline.logged(name, "listening on port") for name in ("collect", "serve")), "no listener"
+    )
     pipeline.wait_for(
         lambda: all(pipeline.logged(name, '"assigned"') for name in ("stitcher", "attributor")), "no work"
     )
@@ -126,7 +152,7 @@ def test_from_the_page_to_the_result(
     page.goto(shop.url(LANDING, SHOP))
     page.wait_for_function("window.attributary")
     anonymous = page.evaluate("new Promise(done => attributary.id(done))")
-    to_log, to_result = [], []
+    to_log, to_result, to_answer = [], [], []
     for number in range(ORDERS):
         began = time.time()
         page.evaluate(
@@ -135,6 +161,7 @@ def test_from_the_page_to_the_result(
         )
         to_log.append((seen.wait(CONVERSIONS, f"o-{number}") - began) * 1_000)
         to_result.append((seen.wait(RESULTS, f"o-{number}") - began) * 1_000)
+        to_answer.append((answered(serve_port, reader, f"o-{number}") - began) * 1_000)
     paid = [f"o-{number}" for number in range(ORDERS)]
     wanted = {"paid_search": 19_990_000}
     seen.read_until(lambda: all(credited(seen.results[name]) == wanted for name in paid), "the landing gets the credit")
@@ -156,6 +183,6 @@ def test_from_the_page_to_the_result(
     seen.read_until(lambda: credited(seen.results["shopify-shop-order-1"]) == net, "the cart's id is the page's")
     pipeline.check()
     assert pipeline.stop()["collect"] == 0
-    for name, waits in (("log", to_log), ("result", to_result)):
+    for name, waits in (("log", to_log), ("result", to_result), ("answer over HTTP", to_answer)):
         p50, p95 = statistics.quantiles(waits, n=20)[9], statistics.quantiles(waits, n=20)[18]
         print(f"page -> {name}: p50 {p50:.0f} ms, p95 {p95:.0f} ms of {ORDERS} conversions, one after the other")
