@@ -1,4 +1,4 @@
--- Results in SQL, for a user with the role `attributary_analyst` (schema `reporting`).
+-- Results in SQL, for a login that `attributary tenants reader` made (schema `reporting`).
 --   psql "$DATABASE_URL" -v tenant=acme -v day=2026-11-24 -f examples/results.sql
 
 -- 1. Conversions and revenue by channel, as every model sees them, now.

@@ -13,7 +13,7 @@ from attributary.consumers.stitcher.stage import StitcherStage
 from tests.factories.samples import START_US, codec, records
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from attributary.consumers.runtime.records import Outbound
     from attributary.consumers.runtime.stage import Stage
@@ -37,12 +37,14 @@ class InProcess:
     Args:
         dsn: a migrated database.
         policy: the lookback policy; the default one when None.
+        logins: of stages that do not log in as the owner.
     """
 
-    def __init__(self, dsn: str, policy: LookbackPolicy | None = None) -> None:
-        self.stitcher = StitcherStage(dsn, codec(), policy or LookbackPolicy.parse(DEFAULT_POLICY), 1.0)
-        self.attributor = AttributorStage(dsn, codec(), 1.0)
-        self.auditor = AuditorStage(dsn, codec(), 1.0)
+    def __init__(self, dsn: str, policy: LookbackPolicy | None = None, logins: Mapping[str, str] | None = None) -> None:
+        of = {"stitcher": dsn, "attributor": dsn, "auditor": dsn, **(logins or {})}
+        self.stitcher = StitcherStage(of["stitcher"], codec(), policy or LookbackPolicy.parse(DEFAULT_POLICY), 1.0)
+        self.attributor = AttributorStage(of["attributor"], codec(), 1.0)
+        self.auditor = AuditorStage(of["auditor"], codec(), 1.0)
         self._offsets = {"input": count(), "commands": count(), "results": count()}
         self.commands: list[Record] = []
         self.results: list[dict[str, Any]] = []

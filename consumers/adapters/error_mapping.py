@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
-from psycopg.errors import DeadlockDetected
+from psycopg.errors import DeadlockDetected, InsufficientPrivilege
 
 from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.errors import EXIT_CONFIG, ConfigError, Fatal, Fenced, Retry
@@ -18,6 +19,7 @@ from attributary.consumers.store.offsets import CommitsLostError
 from attributary.schemas.codec import RegistryUnavailableError
 
 _DEADLOCK_SECONDS = 0.05
+_DENIED = re.compile(r"permission denied for ((?:table|view|schema|database|sequence|function|relation) [\w.]+)")
 
 
 @contextmanager
@@ -27,9 +29,9 @@ def map_errors() -> Iterator[None]:
     Raises:
         Retry: Postgres or the registry is away; nothing was decided.
         Fenced: Postgres lost commits; the loop goes back to what it holds.
-        Fatal: the schema and the code do not fit (exit code 78), a pinned model state is missing, or Postgres refuses a
-            statement: a missing grant, a dropped column. That is never a record's fault; a value that Postgres cannot
-            hold (``UNSTORABLE``) passes as it is.
+        Fatal: the schema and the code do not fit or a right is missing (exit code 78), a pinned model state is missing,
+            or Postgres refuses a statement: a dropped column. That is never a record's fault; a value that Postgres
+            cannot hold (``UNSTORABLE``) passes as it is.
     """
     try:
         yield
@@ -50,8 +52,20 @@ def map_errors() -> Iterator[None]:
         raise Fatal(str(error)) from error
     except MigrationError as error:
         raise Fatal(str(error), EXIT_CONFIG) from error
-    except psycopg.Error as error:  # its text quotes values
-        raise Fatal(
+    except psycopg.Error as error:
+        raise _refused(error) from error
+
+
+def _refused(error: psycopg.Error) -> Fatal:
+    """Say which statement Postgres refuses, without its text, which quotes values."""
+    if not isinstance(error, InsufficientPrivilege):
+        return Fatal(
             f"Postgres refuses a statement ({type(error).__name__}, SQLSTATE {error.sqlstate or 'none'}). Compare the "
-            "role's grants with deploy/postgres/least_privilege.sql, and the tables with `attributary db status`"
-        ) from error
+            "tables with `attributary db status`, and the role's rights with `attributary roles plan`"
+        )
+    found = _DENIED.match(error.diag.message_primary or "")  # the name of a table is ours to show
+    return Fatal(
+        f"the role of DATABASE_URL lacks a right on {found[1] if found else 'something'} in Postgres (SQLSTATE "
+        f"{error.sqlstate}); run `attributary roles plan` as the owner, see docs/reference/roles.md",
+        EXIT_CONFIG,
+    )

@@ -13,3 +13,6 @@ ALTER ROLE attributary_reader SET statement_timeout = '30s';
 GRANT USAGE ON SCHEMA reporting TO attributary_reader;
 GRANT SELECT ON ALL TABLES IN SCHEMA reporting TO attributary_reader;
 ALTER DEFAULT PRIVILEGES IN SCHEMA reporting GRANT SELECT ON TABLES TO attributary_reader;
+
+-- Where `attributary roles apply` has put row security on the tables, it sees every tenant.
+INSERT INTO attribution_tenant_readers (tenant_id, role_name) VALUES ('*', 'attributary_reader') ON CONFLICT DO NOTHING;

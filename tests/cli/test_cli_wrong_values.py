@@ -35,8 +35,8 @@ RUN_ON = {
 # Of these it is known that a right line ends by itself, and that the program's name begins what they say.
 KNOWN = {
     "analyze", "conversions", "db", "dlq", "doctor", "events", "explain", "forward", "jobs", "metrics", "models",
-    "people", "positions", "produce", "rebuild", "refit", "results", "schemas", "settings", "simulate", "status",
-    "tail", "tenants", "topics", "verify",
+    "people", "positions", "produce", "rebuild", "refit", "results", "roles", "schemas", "settings", "simulate",
+    "status", "tail", "tenants", "topics", "verify",
 }  # fmt: skip
 CODES = {1, 2, 3, 69, 70, 74, 78}
 VALUES = {
@@ -57,7 +57,10 @@ WRONG_TENANTS = ["nobody", "NO BODY", "a" * 200, "x' OR 1=1 --"]
 WRONG_TEXTS = ["no-such-thing", "", "a\x1b[31m\n\udcff" + "x" * 5_000]
 WRONG_NUMBERS = ["x", "", "1e400", "nan"]
 # A tenant may have its first record later.
-ANY_TENANT = {("tail",), ("produce",), ("jobs", "submit"), ("jobs", "cancel"), ("tenants", "set")}
+# And `tenants set` makes one, which `tenants reader` then knows.
+ANY_TENANT = {
+    ("tail",), ("produce",), ("jobs", "submit"), ("jobs", "cancel"), ("tenants", "set"), ("tenants", "reader"),
+}  # fmt: skip
 PLAIN_FLAGS = {"help", "version"}
 
 

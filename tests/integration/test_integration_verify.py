@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -13,6 +12,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from psycopg.conninfo import make_conninfo
 
+from attributary.consumers.store.access.plan import apply
 from attributary.local.process import run
 from attributary.local.stages import command_line
 from attributary.schemas.topics import IDENTITIES, TOUCHPOINTS
@@ -41,9 +41,6 @@ DAMAGE = {
     "UPDATE attribution_results SET net_value_micros = net_value_micros + 10000 WHERE conversion_id = "
     "(SELECT min(conversion_id) FROM attribution_results)": ("result of ", {"results"}),
 }  # fmt: skip
-
-
-LEAST_PRIVILEGE = Path(__file__).resolve().parents[2] / "deploy" / "postgres" / "least_privilege.sql"
 
 
 def verify(pipeline: PipelineUnderTest, *arguments: str, **variables: str) -> str:
@@ -128,7 +125,7 @@ def test_verify_needs_to_read_and_a_temporary_schema_and_no_more(
     pipeline.start("stitcher", "attributor", "auditor")
     pipeline.settle()
     with psycopg.connect(pipeline.dsn, autocommit=True) as connection:
-        connection.execute(LEAST_PRIVILEGE.read_bytes())
+        apply(connection)
         connection.execute("CREATE USER somebody_who_verifies PASSWORD 'secret' IN ROLE attributary_verifier")
         try:
             mine = make_conninfo(pipeline.dsn, user="somebody_who_verifies", password="secret")

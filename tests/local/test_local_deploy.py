@@ -17,6 +17,7 @@ import typer.main
 import yaml
 
 from attributary.cli.metrics import all_metrics
+from attributary.consumers.store.access.plan import apply
 from attributary.local.kafka_jars import KAFKA_VERSION
 from attributary.local.kafka_maven import POM
 from attributary.local.postgres_install import find_install
@@ -131,6 +132,7 @@ def test_the_reader_reads_the_views_that_the_dashboards_query_and_nothing_else(
             check=True,
         )
     with psycopg.connect(database, autocommit=True) as connection:
+        apply(connection)  # before and after, dashboards see the same
         connection.execute("SET ROLE attributary_reader")
         for query in queries:
             connection.execute(plain_sql(query).encode())

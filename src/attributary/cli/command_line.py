@@ -34,6 +34,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
         "positions",
         "people",
         "tenants",
+        "roles",
         "verify",
         "rebuild",
     ),

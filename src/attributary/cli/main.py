@@ -39,6 +39,7 @@ COMMANDS = (
     "status",
     "people",
     "tenants",
+    "roles",
     "refit",
     "produce",
     "collect",

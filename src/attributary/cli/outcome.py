@@ -65,6 +65,7 @@ def _of_others(error: BaseException) -> Failure | None:
     import psycopg
     from confluent_kafka import KafkaException
 
+    from attributary.consumers.store.access.readers import LoginTakenError, RolesMissingError
     from attributary.consumers.store.repair.rebuild_progress import RebuildRunsError
     from attributary.consumers.store.tenants import UnknownTenantError
     from attributary.producers.errors import ProducerError
@@ -77,6 +78,8 @@ def _of_others(error: BaseException) -> Failure | None:
         (KafkaException, "Kafka does not do it: {error.args[0]}", exits.DEPENDENCY_DOWN),
         (UnknownTenantError, "{error}", exits.FAILED),
         (RebuildRunsError, "{error}", exits.FAILED),
+        (RolesMissingError, "{error}", exits.CONFIG),
+        (LoginTakenError, "{error}", exits.FAILED),
         (ProducerError, "{error}", exits.DEPENDENCY_DOWN),
         (UnicodeEncodeError, "an argument is no valid UTF-8", exits.USAGE),
     )

@@ -9,7 +9,8 @@ import typer
 _RULE = "must be 1 to 64 characters of a-z, 0-9, dot, dash and underscore"
 
 
-def _checked(text: str | None) -> str | None:
+def checked_tenant(text: str | None) -> str | None:
+    """Refuse a text that cannot name a tenant."""
     from attributary.schemas.limits import is_tenant
 
     if text is not None and not is_tenant(text):
@@ -25,7 +26,7 @@ def _named(text: str) -> str:
     from attributary.schemas.limits import is_tenant
 
     if text:
-        return _checked(text) or ""
+        return checked_tenant(text) or ""
     with exit_codes():
         tenant = load(TenantSettings).tenant
         if tenant is not None and not is_tenant(tenant):
@@ -36,5 +37,5 @@ def _named(text: str) -> str:
 
 
 Tenant = Annotated[str, typer.Option("--tenant", help="The tenant. Default: ATTRIBUTION_TENANT.", callback=_named)]
-AnyTenant = Annotated[str | None, typer.Option("--tenant", help="This tenant only.", callback=_checked)]
-TenantArgument = Annotated[str, typer.Argument(help="The tenant.", callback=_checked, show_default=False)]
+AnyTenant = Annotated[str | None, typer.Option("--tenant", help="This tenant only.", callback=checked_tenant)]
+TenantArgument = Annotated[str, typer.Argument(help="The tenant.", callback=checked_tenant, show_default=False)]

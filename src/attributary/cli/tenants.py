@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from attributary.cli.tenant_option import TenantArgument
+from attributary.cli.tenant_option import TenantArgument, checked_tenant
 
 if TYPE_CHECKING:
     from attributary.consumers.store.tenants import Tenant
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _Json = Annotated[bool, typer.Option("--json", help="JSON with every field.")]
 _Days = typer.Option(min=1, max=36_500, metavar="DAYS")
 _MOST_IDS = 10_000
+_MOST_NAME = 63  # bytes of a name in Postgres
 # What --clear takes, and the fields that it puts back to their defaults.
 _FIELDS = {
     "time-zone": "time_zone",
@@ -36,6 +37,7 @@ def register(app: typer.Typer) -> None:
     group.command("list")(_list)
     group.command("show")(_show)
     group.command("set")(_set)
+    group.command("reader")(_reader)
     app.add_typer(group, name="tenants")
 
 
@@ -232,3 +234,50 @@ def _print(tenant: Tenant) -> None:
         ("consent by default", consent or "not known"),
     ):
         print(f"  {name:<29} {text}")
+
+
+def _reader(
+    tenant: Annotated[
+        str, typer.Argument(help="The tenant; with --all-tenants any name for the login.", callback=checked_tenant)
+    ],
+    *,
+    all_tenants: Annotated[bool, typer.Option("--all-tenants", help="Sees every tenant.")] = False,
+    people: Annotated[bool, typer.Option("--people", help="Reads reporting_people as well.")] = False,
+    login: Annotated[str | None, typer.Option(help="Name of the login. Default: reader_TENANT.")] = None,
+    drop: Annotated[bool, typer.Option("--drop", help="Take the login away instead.")] = False,
+) -> None:
+    """Make a login for dashboards and BI that sees one tenant in the views, whatever SQL it sends.
+
+    The password is that of READER_PASSWORD (or READER_PASSWORD_FILE); without one it is made and printed once. A login
+    that exists gets the new password. Needs `attributary roles apply`, and DATABASE_URL as the owner, with CREATEROLE.
+
+    Example: attributary tenants reader acme
+    """
+    import secrets
+
+    from attributary.cli.outcome import database
+    from attributary.cli.reader_settings import ReaderSettings
+    from attributary.consumers.runtime.settings import load
+    from attributary.consumers.store.access.readers import ALL_TENANTS, drop_reader, reader_name, store_reader
+    from attributary.consumers.store.audit import EVERYBODY, note_action
+
+    name = login or reader_name(tenant)
+    if not 0 < len(name.encode()) <= _MOST_NAME or not name.isprintable():
+        raise typer.BadParameter(f"--login must have 1 to {_MOST_NAME} printable characters")
+    given = load(ReaderSettings).password
+    password = given.get_secret_value() if given else secrets.token_urlsafe(24)
+    whose = EVERYBODY if all_tenants else tenant
+    with database("attributary-tenants", tenant=None if all_tenants or drop else tenant) as connection:
+        if drop:
+            if not drop_reader(connection, name):
+                raise typer.BadParameter(f"no reader has the login {name}")
+        else:
+            store_reader(connection, name, ALL_TENANTS if all_tenants else tenant, password, sees_people=people)
+        note_action(connection, whose, "reader.dropped" if drop else "reader.set", name, {"people": people})
+    if drop:
+        print(f"login {name} is gone")
+        return
+    print(f"login {name} reads {'every tenant' if all_tenants else f'tenant {tenant}'}"
+          f"{' with people' if people else ''} in the schema reporting")  # fmt: skip
+    if given is None:
+        print(f"password {password}  (shown this once)")

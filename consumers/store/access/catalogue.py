@@ -1,0 +1,229 @@
+"""What each role of Postgres may do: the one place from which SQL, docs and tests are made.
+
+Invariant: a role has the verbs that its stage's statements need and no other; none may change the schema.
+Every stage reads ``attribution_migrations``, to see at its start that the schema is the one of its code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+VERBS: Mapping[str, str] = MappingProxyType({"S": "SELECT", "I": "INSERT", "U": "UPDATE", "D": "DELETE"})
+REPORTING = "attributary_reporting"
+VIEW_SCHEMAS = ("reporting", "reporting_people")
+
+# What the views read, so what readers see of.
+VIEWED_TABLES = ("attribution_touchpoints", "attribution_conversions", "attribution_results")
+# Columns that name a person or tell one apart; in `reporting` readers without people do without them.
+PERSONAL_COLUMNS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "touchpoints": frozenset({"identity_key", "landing_url", "referrer", "details"}),
+        "conversions": frozenset({"journey_key", "order_id"}),
+        "results": frozenset({"journey_key"}),
+        "result_versions": frozenset({"journey_key"}),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A role that cannot log in; logins become members of it.
+
+    Attributes:
+        name: as Postgres knows it.
+        purpose: who has it, in a sentence.
+        tables: letters of verbs by table, without ``attribution_``; ``U(a, b)`` at the end: only these columns.
+        members_of: roles that it has the rights of.
+        is_staging: makes temporary tables.
+        views: schemas of views that it reads; of ``reporting`` without the personal columns.
+    """
+
+    name: str
+    purpose: str
+    tables: Mapping[str, str] = field(default_factory=dict)
+    members_of: Sequence[str] = ()
+    is_staging: bool = False
+    views: Sequence[str] = ()
+
+    def grants(self) -> dict[str, dict[str, tuple[str, ...]]]:
+        """Return, by table, the verbs, each with its columns; none: the whole row."""
+        found: dict[str, dict[str, tuple[str, ...]]] = {}
+        for table, letters in self.tables.items():
+            plain, _, rest = letters.partition("(")
+            verbs: dict[str, tuple[str, ...]] = {VERBS[letter]: () for letter in plain}
+            if rest:
+                verbs[VERBS[plain[-1]]] = tuple(sorted(column.strip() for column in rest.rstrip(")").split(",")))
+            found[f"attribution_{table}"] = verbs
+        return found
+
+
+_READ_EVENTS = {
+    "touchpoints": "S", "conversion_events": "S", "identity_links": "S", "identities": "S", "journeys": "S",
+    "conversions": "S",
+}  # fmt: skip
+
+ROLES: Sequence[Role] = (
+    Role(
+        "attributary_stitcher",
+        "The stitcher: stores events and links, raises versions.",
+        {
+            "touchpoints": "SIU",
+            "conversion_events": "SIU",
+            "identity_links": "SIU",
+            "identities": "SIUD",
+            "journeys": "SIU",
+            "conversions": "SIU",
+            "event_conflicts": "SIU",
+            "policies": "SI",
+            "model_sets": "S",
+            "training_changes": "SI",
+            "training_upkeep": "S",
+            "reopenings": "SIU",
+            "positions": "SIUD",
+            "tenants": "S",
+            "migrations": "S",
+        },
+        is_staging=True,
+    ),
+    Role(
+        "attributary_attributor",
+        "The attributor: only reads; it writes to Kafka alone.",
+        {
+            "touchpoints": "S",
+            "identities": "S",
+            "conversions": "S",
+            "policies": "S",
+            "model_sets": "S",
+            "model_states": "S",
+            "migrations": "S",
+        },
+    ),
+    Role(
+        "attributary_auditor",
+        "The auditor: stores results, notes which versions were seen.",
+        {
+            "results": "SI",
+            "conversions": "SU(observed_version, observed_at, version, version_reason, previous_net_micros, "
+            "versioned_at, updated_at)",
+            "positions": "SIUD",
+            "migrations": "S",
+        },
+        is_staging=True,
+    ),
+    Role(
+        "attributary_sweeper",
+        "The sweeper: asks again, finalises, closes, deletes what is kept no longer.",
+        {
+            "conversions": "SU",
+            "journeys": "SU",
+            "reopenings": "SUD",
+            "results": "SD",
+            "batch_jobs": "SUD",
+            "policies": "SI",
+            "model_sets": "S",
+            "model_states": "S",
+            "training_changes": "SI",
+            "training_upkeep": "S",
+            "training_watermark": "S",
+            "touchpoints": "S",
+            "conversion_events": "S",
+            "identity_links": "S",
+            "identities": "S",
+            "positions": "S",
+            "tenants": "S",
+            "migrations": "S",
+        },
+    ),
+    Role(
+        "attributary_trainer",
+        "The trainer: jobs, analyses, trained models and the training state.",
+        {
+            **_READ_EVENTS,
+            "results": "S",
+            "policies": "S",
+            "batch_jobs": "SIUD",
+            "model_states": "SIU",
+            "model_sets": "SI",
+            "training_changes": "SID",
+            "training_upkeep": "SIUD",
+            "training_people": "SIUD",
+            "training_periods": "SIUD",
+            "training_watermark": "SIU",
+            "positions": "SIUD",
+            "migrations": "S",
+        },
+        is_staging=True,
+    ),
+    Role(
+        "attributary_forwarder",
+        "Forwarders: their ledger and their positions, no journey and no result.",
+        {"deliveries": "SIUD", "positions": "SIUD", "tenants": "S", "migrations": "S"},
+    ),
+    Role(
+        "attributary_api",
+        "The read API: only reads.",
+        {
+            **_READ_EVENTS,
+            "results": "S",
+            "policies": "S",
+            "batch_jobs": "S",
+            "model_states": "S",
+            "model_sets": "S",
+            "tenants": "S",
+            "migrations": "S",
+        },
+    ),
+    Role(
+        "attributary_verifier",
+        "`attributary verify`, `explain`, `status`: reads every table, writes nothing that lasts.",
+        {"*": "S"},
+        is_staging=True,
+    ),
+    Role(
+        "attributary_pipeline",
+        "All stages in one login, as `attributary all` needs it.",
+        members_of=(
+            "attributary_stitcher",
+            "attributary_attributor",
+            "attributary_auditor",
+            "attributary_sweeper",
+            "attributary_trainer",
+            "attributary_forwarder",
+            "attributary_api",
+        ),
+    ),
+    Role(
+        "attributary_operator",
+        "People who run commands that write: `tenants set`, `rebuild`, `refit`, `models`, `jobs`, `positions`.",
+        {
+            "tenants": "SIU",
+            "audit": "SI",
+            "rebuilds": "SIU",
+            "removed_totals": "SIU",
+            "touchpoints": "SIUD",
+            "conversion_events": "SIUD",
+            "identity_links": "SIUD",
+            "results": "SID",
+            "batch_jobs": "SIU",
+        },
+        members_of=("attributary_pipeline", "attributary_verifier"),
+    ),
+    Role(
+        "attributary_analyst",
+        "Reads the views; which tenants, says attribution_tenant_readers.",
+        views=VIEW_SCHEMAS[:1],
+    ),
+    Role(
+        "attributary_people_analyst",
+        "Reads the views with people as well.",
+        members_of=("attributary_analyst",),
+        views=VIEW_SCHEMAS[1:],
+    ),
+    Role(
+        REPORTING,
+        "Owns the views and no table; nobody logs in as it.",
+        {**{table.removeprefix("attribution_"): "S" for table in VIEWED_TABLES}, "tenant_readers": "S"},
+    ),
+)

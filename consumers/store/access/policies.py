@@ -1,0 +1,73 @@
+"""Row security: which rows a role sees.
+
+Invariant: the roles of stages see every row, by policies that the planner folds away; whoever reads through a view of
+``reporting`` sees the rows of the tenants that ``attribution_tenant_readers`` gives to *that login*, because the views
+belong to a role that owns no table and is no superuser. Inside of a view ``current_user`` still is the reader.
+
+All conditions on ``tenant_id`` are leakproof, so they are index conditions and come before any function of the reader.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .catalogue import REPORTING, ROLES, VIEWED_TABLES
+
+STAGES_POLICY = "attributary_stages"
+READERS_POLICY = "attributary_readers"
+# Logins that may read the tables anyway see every tenant in the views as well.
+READS_TABLES = "attributary_verifier"
+
+# "*", all tenants, sorts before every tenant's name and "~" behind it: so one range is right for one tenant and for
+# all, and a further condition picks from it the tenants of a login that has several.
+_LIST = f"""
+    SELECT r.tenant_id FROM attribution_tenant_readers r WHERE r.role_name = current_user
+    UNION ALL SELECT '*' WHERE pg_has_role(current_user, '{READS_TABLES}', 'USAGE')
+"""
+_READERS = f"""
+    tenant_id >= (SELECT min(l.tenant_id) FROM ({_LIST}) AS l)
+    AND tenant_id <= (
+        SELECT CASE WHEN bool_or(l.tenant_id = '*') THEN '~' ELSE max(l.tenant_id) END FROM ({_LIST}) AS l
+    )
+    AND ('*' = ANY (ARRAY({_LIST})) OR tenant_id = ANY (ARRAY({_LIST})))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy of a table.
+
+    Attributes:
+        table: its table.
+        name: its name, the same on every table.
+        command: ALL or SELECT.
+        roles: whom it is for.
+        condition: SQL.
+    """
+
+    table: str
+    name: str
+    command: str
+    roles: Sequence[str]
+    condition: str
+
+    @property
+    def fingerprint(self) -> str:
+        """What is written into the policy's comment: Postgres prints conditions in its own form."""
+        text = "|".join([self.command, *sorted(self.roles), self.condition])
+        return f"attributary {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def stage_roles() -> list[str]:
+    """Return the roles that see every row of the tables that they have a grant on."""
+    return [role.name for role in ROLES if role.tables and role.name != REPORTING]
+
+
+def policies(tables: Sequence[str]) -> list[Policy]:
+    """Return the policies of tables with tenants."""
+    found = [Policy(table, STAGES_POLICY, "ALL", stage_roles(), "true") for table in tables]
+    return found + [
+        Policy(table, READERS_POLICY, "SELECT", [REPORTING], _READERS) for table in tables if table in VIEWED_TABLES
+    ]
