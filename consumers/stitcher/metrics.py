@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attributary.consumers.runtime.metrics import counter
+from attributary.consumers.runtime.metrics import counter, gauge
 
 events = counter(
     "attribution_events",
@@ -36,4 +36,15 @@ changes_put_off = counter(
     "attribution_identity_changes_put_off",
     "Links that moved an anonymous id from or to a person with more conversions than ATTRIBUTION_MAX_REOPENED, and "
     "contents of its touchpoints that gave way to another: the sweeper raises the versions later.",
+)
+
+# Of the express lane
+express_records = counter(
+    "attribution_express_records",
+    "Records that the express lane read: stitched, in_turn (the stitcher had been there), over_rate (more than "
+    "EXPRESS_RATE of the tenant: they wait in turn), left (a batch that Postgres refuses).",
+    "outcome",
+)
+express_delay_seconds = gauge(
+    "attribution_express_delay_seconds", "Age of the newest record that the express lane read last; 0: none to read."
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from attributary.consumers.adapters.database import stage_dsn
 from attributary.consumers.adapters.people_settings import ReopeningSettings
 from attributary.consumers.adapters.policy_settings import IdentitySettings, PolicySettings
@@ -13,23 +15,31 @@ from attributary.consumers.runtime.settings import ProcessSettings, load
 from .limits import Limits
 from .stage import StitcherStage
 
+AStitcher = TypeVar("AStitcher", bound=StitcherStage)
+
+
+def stitcher_parts(kind: type[AStitcher], dsn: str, max_poison_share: float) -> AStitcher:
+    """Return a stage that stitches by the settings of the environment.
+
+    Raises:
+        ConfigError: a setting is missing or wrong.
+    """
+    settings = load(PolicySettings)
+    return kind(
+        dsn,
+        make_codec(load(RegistrySettings)),
+        settings.policy(),
+        max_poison_share,
+        by_order=settings.by_order,
+        admission=(load(TenantAdmission), load(IdentitySettings).rules()),
+        limits=Limits(reopened=load(ReopeningSettings).max_reopened),
+    )
+
 
 def main(version: str) -> int:
     """Run the stitcher until it is asked to stop; returns the exit code."""
 
     def make(process: ProcessSettings) -> StitcherStage:
-        settings = load(PolicySettings)
-        policy = settings.policy()
-        codec = make_codec(load(RegistrySettings))
-        dsn = stage_dsn()
-        return StitcherStage(
-            dsn,
-            codec,
-            policy,
-            process.max_poison_share,
-            by_order=settings.by_order,
-            admission=(load(TenantAdmission), load(IdentitySettings).rules()),
-            limits=Limits(reopened=load(ReopeningSettings).max_reopened),
-        )
+        return stitcher_parts(StitcherStage, stage_dsn(), process.max_poison_share)
 
     return run_stage("stitcher", version, make)

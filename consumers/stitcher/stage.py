@@ -31,7 +31,7 @@ from attributary.consumers.runtime.records import Outbound, Outcome, Record, wit
 from attributary.consumers.runtime.settings import load
 from attributary.consumers.store.events.policies import fetch_policies, store_policy
 from attributary.consumers.store.events.rejected_values import UNSTORABLE
-from attributary.consumers.store.events.rows import RaisedVersion
+from attributary.consumers.store.events.rows import Positions, RaisedVersion
 from attributary.consumers.store.events.staging import create_staging
 from attributary.consumers.store.events.stitch import PostgresStitchStore
 from attributary.consumers.store.session import StoreSession
@@ -42,7 +42,7 @@ from . import metrics
 from .decode import UNKNOWN_TENANT, Decoders, StitchBatch
 from .limits import Limits
 from .stitch import Stitched, stitch
-from .transaction import BatchTooCostlyError, Bounds, Key, LockSetGrewError
+from .transaction import BatchTooCostlyError, Bounds, Key, LockSetGrewError, Transaction
 
 register_points("stitcher_in_store", "stitcher_before_pg_commit", "stitcher_after_pg_commit")
 
@@ -165,7 +165,7 @@ class StitcherStage:
                     stitched = stitch(transaction, decoded, self._policy, more_keys, self._pinned, limits)
                     if is_trial:
                         raise TrialDoneError  # noqa: TRY301  # the way to roll back a transaction block
-                    self._positions.check(transaction.record_positions(GROUP, positions))
+                    self._store_positions(transaction, positions)
                     crash_at("stitcher_before_pg_commit")
             except LockSetGrewError as grew:
                 more_keys |= grew.keys
@@ -176,6 +176,9 @@ class StitcherStage:
                 crash_at("stitcher_after_pg_commit")
                 return stitched
         raise Retry("other writers kept changing the same events", 0.1)
+
+    def _store_positions(self, transaction: Transaction, positions: Positions) -> None:
+        self._positions.check(transaction.record_positions(GROUP, positions))
 
     def _without_unstorable(self, batch: Sequence[Record], limits: Limits) -> StitchBatch:
         """Decode without the records that Postgres refuses: found by rule, then, what the rules miss, by trial."""

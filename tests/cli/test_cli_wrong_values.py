@@ -29,7 +29,7 @@ COMMAND = typer.main.get_command(app)
 SECRET = "hunter2"
 # Processes and whole stacks run until they are stopped; what stops their start is tested with them.
 RUN_ON = {
-    "stitcher", "attributor", "auditor", "sweeper", "trainer", "forwarder", "all", "up", "down", "demo",
+    "stitcher", "attributor", "auditor", "sweeper", "express", "trainer", "forwarder", "all", "up", "down", "demo",
     "fake-destinations", "collect",
 }  # fmt: skip
 # Of these it is known that a right line ends by itself, and that the program's name begins what they say.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-RULES = Path(__file__).resolve().parents[2] / "deploy" / "prometheus" / "rules.yml"
+ROOT = Path(__file__).resolve().parents[2]
+RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
+PAGE = ROOT / "docs" / "how-to" / "operate.md"
 STAGES = ("stitcher", "attributor", "auditor", "sweeper", "trainer")
 FORWARDERS = ("forwarder-meta", "forwarder-ga4")
 
@@ -112,6 +115,49 @@ ROWS: list[tuple[str, str, int, list[tuple[str, str]]]] = [
     ("a webhook's secret was changed", "AttributaryWebhookRefused", 25,
      [(hooks("refused"), "0+1x40"), (hooks("accepted"), "7x40")]),
     ("Postgres is away", "AttributaryPaused", 7, [('attribution_paused{stage="auditor"}', "1x40")]),
+    ("credits do not sum", "AttributaryCreditImbalance", 2,
+     [('attribution_credit_imbalance_total{process="auditor"}', "0 1x40")]),
+    ("a result is computed twice, differently", "AttributaryResultConflict", 2,
+     [('attribution_result_conflicts_total{process="auditor"}', "0 1x40")]),
+    ("a version does not rise", "AttributaryVersionsOutOfOrder", 2,
+     [('attribution_versions_out_of_order_total{process="auditor"}', "0 1x40")]),
+    ("a version gets no result", "AttributaryResultsOwed", 12,
+     [('attribution_oldest_unobserved_seconds{process="sweeper"}', "0+60x60")]),
+    ("versions of a person are put off for long", "AttributaryPutOffForLong", 77,
+     [('attribution_oldest_put_off_seconds{process="sweeper"}', "0+60x120")]),
+    ("the express lane is behind", "AttributaryExpressBehind", 14,
+     [('attribution_express_delay_seconds{process="express"}', "0+60x60")]),
+    ("nothing becomes final", "AttributaryFinalisingHeld", 17,
+     [('attribution_finalising_held{process="sweeper"}', "0 1x40")]),
+    ("writers meet deadlocks", "AttributaryDeadlocks", 12,
+     [('attribution_deadlocks_total{process="stitcher"}', "0+1x40")]),
+    ("the backlog of a stage grows", "AttributaryLagGrows", 22,
+     [('attribution_consumer_lag_records{stage="attributor", topic="t"}', "0+10000x60")]),
+    ("the outcome of commits is in doubt", "AttributaryDoubts", 14,
+     [('attribution_producer_epochs_total{stage="stitcher"}', "0+1x40")]),
+    ("results take longer than 5 seconds", "AttributarySlowResults", 20,
+     [('attribution_end_to_end_latency_seconds_bucket{process="attributor", le="5"}', "0+1x40"),
+      ('attribution_end_to_end_latency_seconds_bucket{process="attributor", le="60"}', "0+9x40"),
+      ('attribution_end_to_end_latency_seconds_bucket{process="attributor", le="+Inf"}', "0+9x40")]),
+    ("a trained version cannot be used", "AttributaryModelVersionUnusable", 2,
+     [('attribution_model_versions_unusable_total{process="attributor", model="markov"}', "0 1x40")]),
+    ("the training state is behind", "AttributaryTrainingStateBehind", 92,
+     [('attribution_training_lag_seconds{process="sweeper"}', "0+60x120")]),
+    ("a job fails", "AttributaryJobsFail", 2,
+     [('attribution_jobs_total{process="trainer", kind="train", outcome="failed"}', "0 1x40")]),
+    ("a job waits", "AttributaryJobsWait", 42,
+     [('attribution_oldest_waiting_job_seconds{process="sweeper"}', "0+60x60")]),
+    ("a job runs for long", "AttributaryJobRunsLong", 132,
+     [('attribution_oldest_running_job_seconds{process="sweeper"}', "0+60x150")]),
+    ("a destination refuses the credentials", "AttributaryChannelStopped", 2,
+     [('attribution_forward_channels_stopped{destination="meta"}', "0 1x40")]),
+    ("events wait for a destination", "AttributaryForwardingLate", 72,
+     [('attribution_forward_oldest_pending_seconds{destination="meta"}', "0+60x90")]),
+    ("a destination rejects events", "AttributaryRejections", 18,
+     [('attribution_forward_events_total{destination="meta", state="rejected"}', "0+1x40"),
+      ('attribution_forward_events_total{destination="meta", state="sent"}', "0+9x40")]),
+    ("a destination's rate limit is near", "AttributaryRateLimitNear", 17,
+     [('attribution_forward_usage_percent{destination="meta"}', "0 90x40")]),
 ]  # fmt: skip
 
 HEALTHY = [
@@ -133,6 +179,7 @@ HEALTHY = [
     ('attribution_dlq_near_end_records{stage="stitcher", topic="t.dlq"}', "0x90"),
     ('attribution_quarantine_held{stage="stitcher"}', "0x90"),
     ('attribution_held_partitions{stage="stitcher"}', "0x90"),
+    ('attribution_express_delay_seconds{process="express"}', "0x30 200x3 0x60"),  # a burst
     up("collector", "0x90", "attributary-collector"),  # never up: off
     ('attribution_collector_log_paused{process="collector"}', "0x30 1 1 0x60"),
     ('attribution_collector_spool_bytes{process="collector"}', "0x30 700 700 0x60"),
@@ -174,6 +221,20 @@ def test_s10_what_stops_is_told(
         [{"expr": firing, "eval_time": f"{minutes}m", "exp_samples": [{"labels": "{}", "value": 1}]}],
         tmp_path,
     )
+
+
+def test_s10_the_table_of_the_docs_names_every_alert_and_the_time_that_was_tried() -> None:
+    told: dict[str, int] = {}
+    for alert, minutes in re.findall(
+        r"^\| .+ \| `(Attributary\w+)`.* \| (\d+) min \|$", PAGE.read_text(), re.MULTILINE
+    ):
+        told[alert] = max(int(minutes), told.get(alert, 0))
+    tried: dict[str, int] = {}
+    for _, alert, minutes, _ in ROWS:
+        tried[alert] = max(minutes, tried.get(alert, 0))
+    rules = [rule["alert"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    assert sorted(rules) == sorted(tried)
+    assert told == tried
 
 
 def test_s10_nothing_is_told_of_a_healthy_installation(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
         "attributor",
         "auditor",
         "sweeper",
+        "express",
         "trainer",
         "forwarder",
         "all",

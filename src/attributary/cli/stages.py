@@ -1,4 +1,4 @@
-"""`attributary stitcher|attributor|auditor|sweeper|trainer`: a process each; `attributary all`: all on one machine."""
+"""`attributary stitcher`, `attributor` and so on: a process each; `attributary all`: all on one machine."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ _STAGES = {
     "attributor": "Compute attribution results for the conversions that commands name, and publish them.",
     "auditor": "Store every published result, note which versions were seen, and check that credits sum to revenue.",
     "sweeper": "Ask again for results that are overdue, make conversions final, close silent journeys.",
+    "express": "Store, out of turn, what waits behind another tenant's flood; optional, for tenants that share topics.",
     "trainer": "Run batch analyses and trainings from the jobs topic.",
 }
+_MODULES = {"express": "stitcher.express_process"}
 _NEEDS = (
     "\n\nNeeds KAFKA_BOOTSTRAP_SERVERS and DATABASE_URL; on the very first start also ATTRIBUTION_FIRST_START=earliest "
     "(or latest). All settings: docs/reference/settings.md, or `attributary settings`."
@@ -28,16 +30,20 @@ _NEEDS = (
 def register(app: typer.Typer) -> None:
     """Add one command a stage, and `all`."""
     for name, text in _STAGES.items():
-        if importlib.util.find_spec(f"attributary.consumers.{name}.process"):
+        if importlib.util.find_spec(_module(name)):
             app.command(name, help=text + _NEEDS, rich_help_panel="Processes")(_command(name))
     app.command("all", rich_help_panel="Processes")(_all)
 
 
 def _command(name: str) -> Callable[[], None]:
     def run() -> None:
-        raise typer.Exit(importlib.import_module(f"attributary.consumers.{name}.process").main(__version__))
+        raise typer.Exit(importlib.import_module(_module(name)).main(__version__))
 
     return run
+
+
+def _module(name: str) -> str:
+    return f"attributary.consumers.{_MODULES.get(name, f'{name}.process')}"
 
 
 def _all(
