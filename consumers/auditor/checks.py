@@ -10,7 +10,7 @@ from attributary.consumers.runtime.records import Record
 from attributary.consumers.store.results.results import ResultRow
 from attributary.schemas.topics import VERSION_RAISED_AT
 
-_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+compact_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 _TOUCHPOINT_FACTS = ("event_id", "channel", "platform", "campaign", "occurred_at")
 
 
@@ -77,17 +77,18 @@ def result_row(result: Mapping[str, Any], record: Record) -> ResultRow:
         result["currency"],
         result["policy_version"],
         result["touchpoint_count"],
-        _json(touchpoints),
-        _json(compact),
-        _json(result["insights"]),
+        compact_json(touchpoints),
+        compact_json(compact),
+        compact_json(result["insights"]),
         result["computed_at"],
         result["content_hash"],
         record.partition,
         record.offset,
-        _raised_at(record),
+        raised_at(record),
     )
 
 
-def _raised_at(record: Record) -> int | None:
+def raised_at(record: Record) -> int | None:
+    """Return when the version of a result was raised, microseconds of Postgres's clock; None: it does not say."""
     text = next((value for name, value in record.headers if name == VERSION_RAISED_AT), b"")
     return int(text) if text.isdigit() else None
