@@ -141,15 +141,32 @@ class Codec:
             EncodeError: when the record does not fit, is too long, or its schema is not registered.
             RegistryUnavailableError: when the registry does not answer.
         """
-        framing = self._framings.get(name) or self._framing(name)
+        framing = self.framing(name)
         write = self._writers[name]
         try:
             value = write(record, framing) if write else self._general(name, record, framing)
         except NOT_PLAIN:  # unusual or wrong: fastavro says which
             value = self._general(name, record, framing)
+        return self.checked(name, value)
+
+    def checked(self, name: str, value: bytes) -> bytes:
+        """Return the value of a record if it is not too long.
+
+        Raises:
+            EncodeError: it is.
+        """
         if len(value) > self._max_bytes:
             raise EncodeError(f"the {name} record takes more than {self._max_bytes} bytes")
         return value
+
+    def framing(self, name: str) -> bytes:
+        """Return what stands before the body of a record, for writers that are made for one schema.
+
+        Raises:
+            EncodeError: its schema is not registered.
+            RegistryUnavailableError: when the registry does not answer.
+        """
+        return self._framings.get(name) or self._registered_framing(name)
 
     def decode(self, name: str, value: bytes | None) -> dict[str, Any]:
         """Return the record of a value, projected on the bundled schema.
@@ -240,7 +257,7 @@ class Codec:
             raise DecodeError(f"schema id {schema_id} does not describe a {name} record")
         return _plan_of(writer, _CONFLUENT_BYTES)
 
-    def _framing(self, name: str) -> bytes:
+    def _registered_framing(self, name: str) -> bytes:
         if self._resolver is None:
             raise KeyError(name)
         try:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -128,6 +128,52 @@ def journeys(conversions: Sequence[PendingConversion], credited: CreditedTouchpo
     )
 
 
+class CreditedModel(NamedTuple):
+    """What one model says of a conversion: credits and micros in the order of its touchpoints."""
+
+    name: str
+    version: str
+    credits: Sequence[float]
+    micros: Sequence[int]
+    unattributed_micros: int
+    confidence: float | None
+    fallback: str | None
+
+
+class CreditedResult(NamedTuple):
+    """A conversion with what every model says of it; what they share stands once."""
+
+    conversion: PendingConversion
+    touchpoints: Sequence[ReachedTouchpoint]
+    groups: Sequence[Group]
+    models: Sequence[CreditedModel]
+    insights: Sequence[Insight]
+
+    @property
+    def delta_micros(self) -> int:
+        """Net value less that of the version before."""
+        conversion = self.conversion
+        return conversion.net_value_micros - conversion.previous_net_micros if conversion.version > 1 else 0
+
+    def record(self) -> Record:
+        """Return the record of the results topic, still without ``computed_at`` and ``content_hash``."""
+        record = _frame(self.conversion, len(self.touchpoints), self.delta_micros)
+        record["models"] = [
+            {
+                "model": model.name,
+                "model_version": model.version,
+                "confidence": model.confidence,
+                "fallback": model.fallback,
+                "touchpoints": _credits(self.touchpoints, model.credits, model.micros),
+                "rollups": _rollups(self.groups, model.credits, model.micros),
+                "unattributed_micros": model.unattributed_micros,
+            }
+            for model in self.models
+        ]
+        record["insights"] = [_insight(found) for found in self.insights]
+        return record
+
+
 def results(
     conversions: Sequence[PendingConversion],
     credited: CreditedTouchpoints,
@@ -136,8 +182,8 @@ def results(
     *,
     at_limit: Collection[int] = (),
     max_devices: int = MAX_DEVICES,
-) -> list[Record]:
-    """Return the result record of each conversion, still without ``computed_at`` and ``content_hash``.
+) -> list[CreditedResult]:
+    """Return the result of each conversion.
 
     A result that leaves touchpoints out says so: insights ``journey.cut`` and ``journey.devices``.
 
@@ -165,29 +211,28 @@ def results(
             micros, rest = split_with_baseline(attribution.credits, attribution.baseline, batch.offsets, values, units)
         per_model.append((model, attribution, attribution.credits.tolist(), micros.tolist(), rest.tolist()))
     offsets = batch.offsets.tolist()
-    records = []
+    done = []
     for number, conversion in enumerate(conversions):
         first, last = offsets[number], offsets[number + 1]
         touchpoints = credited.touchpoints[first:last]
-        groups = _groups(touchpoints)
-        record = _frame(conversion, len(touchpoints))
-        record["models"] = [
-            {
-                **_model_facts(model, attribution, number),
-                "touchpoints": _credits(touchpoints, credits_[first:last], micros[first:last]),
-                "rollups": _rollups(groups, credits_[first:last], micros[first:last]),
-                "unattributed_micros": rest[number] if touchpoints else conversion.net_value_micros,
-            }
+        said = [
+            CreditedModel(
+                model.name,
+                model.version,
+                credits_[first:last],
+                micros[first:last],
+                rest[number] if touchpoints else conversion.net_value_micros,
+                *_confidence_and_fallback(model, attribution, number),
+            )
             for model, attribution, credits_, micros, rest in per_model
         ]
         left_out = _left_out(conversion, len(touchpoints), counting[number], number in at_limit, max_devices)
-        record["insights"] = [_insight(found) for found in (*insights[number], *left_out) if found.text is not None]
-        records.append(record)
-    return records
+        told = [found for found in (*insights[number], *left_out) if found.text is not None]
+        done.append(CreditedResult(conversion, touchpoints, _groups(touchpoints), said, told))
+    return done
 
 
-def _frame(conversion: PendingConversion, touchpoint_count: int) -> Record:
-    delta = conversion.net_value_micros - conversion.previous_net_micros if conversion.version > 1 else 0
+def _frame(conversion: PendingConversion, touchpoint_count: int, delta: int) -> Record:
     return {
         "tenant_id": conversion.tenant_id,
         "conversion_id": conversion.conversion_id,
@@ -223,15 +268,12 @@ def _credits(
     ]
 
 
-def _model_facts(model: Model, attribution: Attribution, number: int) -> Record:
+def _confidence_and_fallback(model: Model, attribution: Attribution, number: int) -> tuple[float | None, str | None]:
     fell_back = attribution.fallback is not None and bool(attribution.fallback[number])
     confidence = None if attribution.confidence is None else float(attribution.confidence[number])
-    return {
-        "model": model.name,
-        "model_version": model.version,
-        "confidence": None if confidence is None or np.isnan(confidence) else confidence,
-        "fallback": model.fallback_rule if fell_back else None,
-    }
+    return None if confidence is None or np.isnan(
+        confidence
+    ) else confidence, model.fallback_rule if fell_back else None
 
 
 def _left_out(

@@ -14,6 +14,9 @@ from typing import Any
 from attributary.schemas.codec import Codec
 from attributary.schemas.schema_catalog import current_schemas
 
+from .credits import CreditedResult
+from .result_writer import write_result
+
 _LAST_FIELDS = [("computed_at", "long"), ("content_hash", "string")]
 _EMPTY = b"\x00\x00"
 # What stands before the record (Avro specification, single-object encoding; Confluent wire format) is no content.
@@ -29,20 +32,26 @@ if [_types(field) for field in current_schemas()["result"].source["fields"][-2:]
     raise AssertionError("result.avsc must end with computed_at and content_hash: encoding.py relies on it")
 
 
-def encode_result(codec: Codec, record: dict[str, Any], computed_at: int) -> bytes:
-    """Return the encoded result; sets ``computed_at`` and ``content_hash`` in the record.
+def encode_result(codec: Codec, result: CreditedResult, computed_at: int) -> bytes:
+    """Return the encoded result, sealed.
 
     Args:
-        codec: writes the record.
-        record: a result without the two fields.
+        codec: knows what stands before the body, and how long a record may be.
+        result: what was credited.
         computed_at: microseconds UTC.
+
+    Raises:
+        EncodeError: it is too long.
     """
-    value = codec.encode("result", {**record, "computed_at": 0, "content_hash": ""})
+    return codec.checked("result", sealed(write_result(result, codec.framing("result")), computed_at)[0])
+
+
+def sealed(value: bytes, computed_at: int) -> tuple[bytes, str]:
+    """Put time and content hash at the end of a result that was encoded with both empty; returns also the hash."""
     framing = _SINGLE_OBJECT_BYTES if value.startswith(_SINGLE_OBJECT) else _REGISTRY_BYTES
     content_hash = blake2b(value[framing:], digest_size=16).hexdigest()
-    record["computed_at"], record["content_hash"] = computed_at, content_hash
     text = content_hash.encode()
-    return value.removesuffix(_EMPTY) + _long(computed_at) + _long(len(text)) + text
+    return value.removesuffix(_EMPTY) + _long(computed_at) + _long(len(text)) + text, content_hash
 
 
 def _long(number: int) -> bytes:

@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import structlog
@@ -46,7 +45,7 @@ from attributary.schemas.topics import COMMANDS, RESULTS, VERSION_RAISED_AT, con
 
 from . import metrics
 from .commands import Commands, decode_commands
-from .credits import CreditedTouchpoints, by_model_set, results, within_policy
+from .credits import CreditedResult, CreditedTouchpoints, by_model_set, results, within_policy
 from .recent_results import RecentResults
 from .result_encoding import encode_result
 
@@ -75,10 +74,10 @@ def _at_limit(touchpoints: Sequence[ReachedTouchpoint]) -> set[int]:
 
 @dataclass(slots=True)
 class _Done:
-    """The answer to a batch; ``records`` stand as ``pending`` does."""
+    """The answer to a batch; ``results`` stand as ``pending`` does."""
 
     pending: Sequence[PendingConversion]
-    records: list[dict[str, Any]] = field(default_factory=list)
+    results: list[CreditedResult] = field(default_factory=list)
     messages: list[Outbound] = field(default_factory=list)
     skipped: Mapping[str, int] = field(default_factory=dict)
     journeys_cut: set[int] = field(default_factory=set)
@@ -153,12 +152,12 @@ class AttributorStage:
         with timed(self.name, "encode"):
             computed_at = time.time_ns() // 1_000
             size = 0
-            for conversion, record in zip(pending, done.records, strict=True):
-                value = encode_result(self._codec, record, computed_at)
+            for conversion, result in zip(pending, done.results, strict=True):
+                value = encode_result(self._codec, result, computed_at)
                 size += len(value)
                 if size > _MAX_RESULT_BYTES and done.messages:
                     return conversion[:2]
-                done.messages.append(self._message(record, value, conversion.raised_at))
+                done.messages.append(self._message(conversion, value))
         return done
 
     def _pending(
@@ -186,23 +185,23 @@ class AttributorStage:
     ) -> _Done:
         """Credit the conversions, one batch per tenant and pinned model set."""
         done = _Done(pending, journeys_cut=set(at_limit))
-        found: dict[tuple[str, str], dict[str, Any]] = {}
+        found: dict[tuple[str, str], CreditedResult] = {}
         places = {conversion[:2]: place for place, conversion in enumerate(pending)}
         for group in by_model_set(pending):
             numbers = [places[conversion[:2]] for conversion in group]
             part = credited.of(numbers)
             models = self._model_sets[group[0].tenant_id, group[0].model_set]
-            records = results(
+            credited_results = results(
                 group, part, models, _minor_unit_micros,
                 at_limit={place for place, number in enumerate(numbers) if number in at_limit},
                 max_devices=self._max_devices,
             )  # fmt: skip
             counts = np.diff(part.offsets).tolist()
-            for conversion, record, count in zip(group, records, counts, strict=True):
-                found[conversion[:2]] = record
-                if record["touchpoint_count"] != count:
+            for conversion, result, count in zip(group, credited_results, counts, strict=True):
+                found[conversion[:2]] = result
+                if len(result.touchpoints) != count:
                     done.journeys_cut.add(places[conversion[:2]])
-        done.records = [found[conversion[:2]] for conversion in pending]
+        done.results = [found[conversion[:2]] for conversion in pending]
         while len(self._model_sets) > _MODEL_SETS_KEPT:  # the oldest go first; they can be read again
             self._model_sets.pop(next(iter(self._model_sets)))
         return done
@@ -224,16 +223,16 @@ class AttributorStage:
         return models
 
     @staticmethod
-    def _message(record: Mapping[str, Any], value: bytes, raised_at: int) -> Outbound:
-        tenant_id, conversion_id = record["tenant_id"], record["conversion_id"]
+    def _message(conversion: PendingConversion, value: bytes) -> Outbound:
+        tenant_id, conversion_id = conversion.tenant_id, conversion.conversion_id
         headers = [
             ("ce_specversion", b"1.0"),
-            ("ce_id", f"{tenant_id}|{conversion_id}|{record['version']}".encode()),
+            ("ce_id", f"{tenant_id}|{conversion_id}|{conversion.version}".encode()),
             ("ce_source", b"attributary/attributor"),
             ("ce_type", b"attributary.v1.Result"),
             ("content-type", b"application/avro"),
             # The auditor compares it: a result of a version that Postgres lost is not one of its namesake.
-            (VERSION_RAISED_AT, b"%d" % raised_at),
+            (VERSION_RAISED_AT, b"%d" % conversion.raised_at),
         ]
         return Outbound(RESULTS, conversion_key(tenant_id, conversion_id), value, headers)
 
@@ -251,7 +250,7 @@ class AttributorStage:
             published_us = wanted[conversion[:2]][1]
             metrics.end_to_end_seconds.labels(conversion.version_reason).observe(max(0.0, now - published_us / 1e6))
         metrics.journeys_cut.inc(len(done.journeys_cut))
-        fallen = Counter((model["model"], model["fallback"]) for record in done.records for model in record["models"])
+        fallen = Counter((model.name, model.fallback) for result in done.results for model in result.models)
         for (model, fallback), journeys in fallen.items():
             if fallback is not None:
                 metrics.model_fallbacks.labels(model, fallback).inc(journeys)

@@ -13,7 +13,7 @@ import psycopg
 from attributary.attribution_core.domain.lookback import LookbackPolicy
 from attributary.attribution_core.models.model_set import lenient_model_set
 from attributary.consumers.adapters.people_settings import PeopleSettings
-from attributary.consumers.attributor.credits import by_model_set, results, within_policy
+from attributary.consumers.attributor.credits import CreditedResult, by_model_set, results, within_policy
 from attributary.consumers.runtime.settings import load
 from attributary.consumers.store.events.attribution_inputs import (
     PendingConversion,
@@ -51,10 +51,10 @@ def wrong_results(connection: psycopg.Connection, conversions: Sequence[PendingC
         credited = within_policy(group, touchpoints, policies)
         pin = (group[0].tenant_id, group[0].model_set)
         models, _ = lenient_model_set(fetch_model_sets(connection, [pin]).get(pin, {}))
-        records = results(group, credited, models, lambda currency: MINOR_UNIT_MICROS.get(currency, 1))
-        for conversion, record in zip(group, records, strict=True):
+        credited_results = results(group, credited, models, lambda currency: MINOR_UNIT_MICROS.get(currency, 1))
+        for conversion, result in zip(group, credited_results, strict=True):
             there = stored.get((conversion.tenant_id, conversion.conversion_id))
-            expected = _essence(record)
+            expected = _essence(result)
             known = None if there is None else _stored_essence(there)
             if known != expected:
                 yield WrongResult(conversion, str(known), str(expected))
@@ -73,12 +73,11 @@ def _parts(
             done += complete
 
 
-def _essence(record: dict[str, Any]) -> tuple[Any, ...]:
+def _essence(result: CreditedResult) -> tuple[Any, ...]:
     """What a result says, in the form in which it is compared: net, person, touches, and micros by model."""
-    models = record["models"]
-    touches = [touch["event_id"] for touch in models[0]["touchpoints"]] if models else []
-    micros = {model["model"]: [touch["value_micros"] for touch in model["touchpoints"]] for model in models}
-    return record["net_value_micros"], record["journey_key"], touches, micros
+    touches = [touch.event_id for touch in result.touchpoints] if result.models else []
+    micros = {model.name: list(model.micros) for model in result.models}
+    return result.conversion.net_value_micros, result.conversion.journey_key, touches, micros
 
 
 def _stored_essence(row: tuple[int, str, Any, Any]) -> tuple[Any, ...]:

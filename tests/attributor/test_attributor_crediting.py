@@ -17,6 +17,7 @@ from attributary.consumers.attributor.result_encoding import encode_result
 from attributary.consumers.auditor.checks import disagreement, imbalance
 from attributary.consumers.store.events.attribution_inputs import PendingConversion, ReachedTouchpoint
 from attributary.schemas.limits import MINOR_UNIT_MICROS
+from tests.attributor.records import encode_record
 from tests.factories.samples import DAY_US, START_US, codec
 
 if TYPE_CHECKING:
@@ -66,7 +67,11 @@ def credit(
     conversions: Sequence[PendingConversion], touchpoints: Sequence[ReachedTouchpoint], models: Any = UNTRAINED
 ) -> list[dict[str, Any]]:
     credited = within_policy(conversions, touchpoints, POLICIES)
-    return results(conversions, credited, models, lambda currency: int(MINOR_UNIT_MICROS.get(currency, 1)))
+    found = results(conversions, credited, models, lambda currency: int(MINOR_UNIT_MICROS.get(currency, 1)))
+    records = [result.record() for result in found]
+    for result, record in zip(found, records, strict=True):  # the writer and the codec, in every test of this file
+        assert encode_result(codec(), result, 7) == encode_record(codec(), dict(record), 7)
+    return records
 
 
 journeys_ = st.lists(
@@ -114,14 +119,14 @@ def test_a_result_has_the_same_bytes_alone_and_in_any_company(drawn: Any, models
     for number, record in enumerate(together):
         own = [touch._replace(conversion=0) for touch in touchpoints if touch.conversion == number]
         (alone,) = credit([conversions[number]], own, models)
-        assert encode_result(codec(), alone, 1) == encode_result(codec(), record, 1)
+        assert encode_record(codec(), alone, 1) == encode_record(codec(), record, 1)
         assert alone["content_hash"] == record["content_hash"]
 
 
 def test_the_seal_covers_all_but_the_time_of_computing() -> None:
     (first,), (second,), (other,) = (credit([pending(1, net)], [reached(0, "t", 5)]) for net in (10, 10, 20))
-    values = [encode_result(codec(), first, 1), encode_result(codec(), second, 2**50)]
-    encode_result(codec(), other, 1)
+    values = [encode_record(codec(), first, 1), encode_record(codec(), second, 2**50)]
+    encode_record(codec(), other, 1)
     assert first["content_hash"] == second["content_hash"] != other["content_hash"]
     for value, computed_at in zip(values, (1, 2**50), strict=True):
         read = codec().decode("result", value)
@@ -190,10 +195,10 @@ def test_a_journey_that_fits_into_no_record_is_credited_by_its_newest_touchpoint
     assert (imbalance(record), disagreement(record)) == (None, None)
     kept = [touch["event_id"] for touch in record["models"][0]["touchpoints"]]
     assert kept == [touch.event_id for touch in touches[-len(kept) :]]
-    assert len(encode_result(codec(), record, 2**50)) < 1_000_000
+    assert len(encode_record(codec(), record, 2**50)) < 1_000_000
     neighbours = [*touches, reached(1, "other", 3)]
     together = credit([pending(1, 9_990_000), pending(2)], neighbours, TRAINED)
-    encode_result(codec(), together[0], 1)
+    encode_record(codec(), together[0], 1)
     assert together[0]["content_hash"] == record["content_hash"]
     assert together[1]["touchpoint_count"] == 1
 
@@ -203,7 +208,7 @@ def test_whatever_surely_fits_is_kept_whole() -> None:
     touches = [reached(0, f"{number:0200d}", 3, **names) for number in range(20)]
     (record,) = credit([pending(1)], touches)
     assert record["touchpoint_count"] == 20
-    assert len(encode_result(codec(), record, 2**50)) < 2**20
+    assert len(encode_record(codec(), record, 2**50)) < 2**20
 
 
 @pytest.mark.parametrize("models", [8, 9, 10, 12, 20])
@@ -218,7 +223,7 @@ def test_s3_the_longest_names_fit_however_many_models_credit_them(models: int, c
     assert record["touchpoint_count"] == len(kept.touchpoints)
     one = max(record["models"], key=lambda model: len(str(model)))
     record["models"] += [{**one, "model": f"model_{number}"} for number in range(8, models)]
-    assert len(encode_result(codec(), record, 2**50)) < 2**20
+    assert len(encode_record(codec(), record, 2**50)) < 2**20
     assert models > 8 or count > 20 or len(kept.touchpoints) == count
 
 

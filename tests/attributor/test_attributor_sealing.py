@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attributary.consumers.attributor.result_encoding import encode_result
 from attributary.schemas.codec import Codec
+from tests.attributor.records import encode_record
 
 
 class _Registry:
@@ -43,21 +43,21 @@ def _result() -> dict[str, Any]:
 @given(st.integers(min_value=0, max_value=2**62))
 def test_the_bytes_are_those_of_the_codec(computed_at: int) -> None:
     record = _result()
-    value = encode_result(Codec(), record, computed_at)
+    value = encode_record(Codec(), record, computed_at)
     assert record["computed_at"] == computed_at
     assert value == Codec().encode("result", record)
 
 
 def test_time_and_framing_do_not_change_the_hash() -> None:
     one, two, three = _result(), _result(), _result()
-    encode_result(Codec(), one, 1)
-    encode_result(Codec(), two, 1_800_000_000_000_000)
-    encode_result(Codec(_Registry()), three, 1)
+    encode_record(Codec(), one, 1)
+    encode_record(Codec(), two, 1_800_000_000_000_000)
+    encode_record(Codec(_Registry()), three, 1)
     assert one["content_hash"] == two["content_hash"] == three["content_hash"]
 
 
 def test_content_changes_the_hash() -> None:
     one, two = _result(), _result() | {"net_value_micros": 11}
-    encode_result(Codec(), one, 1)
-    encode_result(Codec(), two, 1)
+    encode_record(Codec(), one, 1)
+    encode_record(Codec(), two, 1)
     assert one["content_hash"] != two["content_hash"]
