@@ -1,6 +1,6 @@
 """Fixtures come from tests/fixtures, one concern a file; here stands only what concerns the whole run.
 
-Tests that use a broker or a database carry the marker `kafka` or `postgres` by themselves, so that
+Tests that use a broker, a database or a browser carry the marker `kafka`, `postgres` or `slow` by themselves, so that
 `pytest -m "not kafka"` never forgets one.
 """
 
@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.fixtures.run_notes",
     "tests.fixtures.broker",
     "tests.fixtures.browser",
+    "tests.fixtures.command_line",
     "tests.fixtures.database",
     "tests.fixtures.examples",
     "tests.fixtures.network",
@@ -21,7 +22,13 @@ pytest_plugins = [
     "tests.fixtures.topics",
 ]
 
-_MARKED_BY_FIXTURE = {"broker": "kafka", "three_brokers": "kafka", "postgres": "postgres", "own_postgres": "postgres"}
+_MARKED_BY_FIXTURE = {
+    "broker": "kafka",
+    "three_brokers": "kafka",
+    "postgres": "postgres",
+    "own_postgres": "postgres",
+    "chromium_path": "slow",  # a page in a browser takes a second of a core
+}
 
 
 @pytest.hookimpl(tryfirst=True)

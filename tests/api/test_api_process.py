@@ -84,6 +84,7 @@ def test_the_process_serves_until_sigterm(database: str, tmp_path: Path) -> None
     assert token not in log.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variables", "named"),
     [

@@ -17,6 +17,7 @@ def environment() -> dict[str, str]:
     return {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", LINES)
 def test_a_reader_that_went_away_ends_a_command_as_sigpipe_would(line: str) -> None:
     reader, writer = os.pipe()

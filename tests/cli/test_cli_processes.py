@@ -32,6 +32,7 @@ def run(*arguments: str, seconds: float = 60, **variables: str) -> subprocess.Co
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_missing_setting_stops_the_start(stage: str) -> None:
     done = run(stage)

@@ -40,6 +40,7 @@ def run(*arguments: str, **variables: str) -> tuple[int, str, float]:
     return done.returncode, done.stdout + done.stderr, time.monotonic() - started
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dsn", TYPOS)
 def test_s9_no_typo_in_database_url_shows_the_password(dsn: str) -> None:
     for command in (("db", "status"), ("stitcher",)):
@@ -53,6 +54,7 @@ def test_s9_no_typo_in_database_url_shows_the_password(dsn: str) -> None:
         assert "DATABASE_URL: must be postgresql://user:password@host:port/database" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variables", "named"),
     [
@@ -74,6 +76,7 @@ def test_s9_no_setting_that_librdkafka_refuses_is_shown(variables: dict[str, str
         assert named in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

@@ -13,7 +13,6 @@ import psycopg
 import psycopg.conninfo
 import pytest
 import typer
-import typer.testing
 from typer.testing import CliRunner
 
 from attributary.cli.main import app
@@ -121,8 +120,6 @@ def services(module_database: str) -> Iterator[dict[str, str]]:
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    # Typer makes the whole command line anew for each call, which takes longer than most commands.
-    monkeypatch.setattr(typer.testing, "_get_command", lambda _app: COMMAND)
     for name in ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL"):
         monkeypatch.delenv(name, raising=False)
 

@@ -68,20 +68,25 @@ def container(schema: Any, block: bytes, *, count: int = 1, codec: bytes = b"nul
     return head + varint(count) + varint(len(block) if size is None else size) + block + SYNC
 
 
-def deflated(size: int, first: bytes = b"") -> bytes:
+def repeated(part: bytes, times: int, first: bytes) -> bytes:
+    """Deflate a first text and many equal parts: a part is packed once, and its bytes stand there as often."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    out = [packer.compress(first)]
-    out += [packer.compress(bytes(1 << 20)) for _ in range(size >> 20)]
-    return b"".join([*out, packer.flush()])
+    head = packer.compress(first) + packer.flush(zlib.Z_FULL_FLUSH)
+    body = packer.compress(part) + packer.flush(zlib.Z_FULL_FLUSH)
+    return head + body * times + packer.flush()
+
+
+def deflated(size: int, first: bytes = b"") -> bytes:
+    return repeated(bytes(1 << 20), size >> 20, first)
 
 
 def zipped(part: bytes, times: int, first: bytes = b"") -> bytes:
-    out = io.BytesIO()
-    with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=9) as file:
-        file.write(first)
-        for _ in range(times):
-            file.write(part)
-    return out.getvalue()
+    checksum = zlib.crc32(first)
+    for _ in range(times):
+        checksum = zlib.crc32(part, checksum)
+    size = (len(first) + len(part) * times) & 0xFFFFFFFF
+    head = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\xff"  # RFC 1952: deflate, no name, no time
+    return head + repeated(part, times, first) + struct.pack("<II", checksum, size)
 
 
 def record_of(kind: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from attributary.consumers.store.tenants import Tenant
 
 _Json = Annotated[bool, typer.Option("--json", help="JSON with every field.")]
-_Days = typer.Option(min=1, max=36_500, metavar="DAYS")
+_MAX_DAYS = 36_500
 _MOST_IDS = 10_000
 _MOST_NAME = 63  # bytes of a name in Postgres
 # What --clear takes, and the fields that it puts back to their defaults.
@@ -45,6 +45,8 @@ def _list(*, as_json: _Json = False) -> None:
     """List the tenants that have settings of their own. All others have the defaults. Needs DATABASE_URL.
 
     With ATTRIBUTION_UNKNOWN_TENANTS=closed these alone may publish.
+
+    Example: attributary tenants list
     """
     from attributary.cli.outcome import database
     from attributary.cli.tables import plural, print_json, print_table
@@ -94,10 +96,19 @@ def _set(
     *,
     time_zone: Annotated[str | None, typer.Option(help="Where its days begin, for example Europe/Berlin.")] = None,
     currency: Annotated[str | None, typer.Option(help="ISO 4217: its reports convert into it.")] = None,
-    touchpoints_days: Annotated[int | None, _Days] = None,
-    conversions_days: Annotated[int | None, _Days] = None,
-    links_days: Annotated[int | None, _Days] = None,
-    versions_days: Annotated[int | None, _Days] = None,
+    touchpoints_days: Annotated[
+        int | None, typer.Option(min=1, max=_MAX_DAYS, metavar="DAYS", help="Touchpoints are kept so long.")
+    ] = None,
+    conversions_days: Annotated[
+        int | None, typer.Option(min=1, max=_MAX_DAYS, metavar="DAYS", help="Conversions are kept so long.")
+    ] = None,
+    links_days: Annotated[
+        int | None, typer.Option(min=1, max=_MAX_DAYS, metavar="DAYS", help="Links between ids are kept so long.")
+    ] = None,
+    versions_days: Annotated[
+        int | None,
+        typer.Option(min=1, max=_MAX_DAYS, metavar="DAYS", help="Older versions of results are kept so long."),
+    ] = None,
     erasure_mode: Annotated[
         Literal["anonymise", "delete"] | None,
         typer.Option(help="What becomes of an erased person's conversions: their amounts stay in totals, or go."),
