@@ -52,7 +52,7 @@ _BETWEEN = re.compile(
 _PARAMETERS = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*=")
 _NOT_FILLED_IN = frozenset({"null", "undefined", "nan", "none"})
 _CACHED_AGENTS = 16_384
-_LONGEST_AGENT = 2048
+_LONGEST_AGENT = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +125,7 @@ def parse_landing(
         utm=utm,
         campaign_id=found.campaign_id,
         click_ids=click_ids,
-        is_bot=bool(user_agent) and is_robot(str(user_agent)[:_LONGEST_AGENT]),
+        is_bot=bool(user_agent) and is_robot(str(user_agent)),
         is_internal=excluded and channel == "direct",
     )
 
@@ -179,9 +179,16 @@ def click_ids_at(landing: Landing, occurred_micros: int, more: Mapping[str, str]
     return ids
 
 
-@lru_cache(maxsize=_CACHED_AGENTS)
 def is_robot(user_agent: str) -> bool:
-    """Tell whether a user agent is that of a known robot (list of the package crawler-user-agents)."""
+    """Tell whether a user agent is that of a known robot (list of the package crawler-user-agents).
+
+    The first ``512`` characters decide: the list's pattern takes a millisecond for 100, and a robot names itself there.
+    """
+    return _is_robot(user_agent[:_LONGEST_AGENT])
+
+
+@lru_cache(maxsize=_CACHED_AGENTS)
+def _is_robot(user_agent: str) -> bool:
     return bool(crawleruseragents.is_crawler(user_agent))
 
 

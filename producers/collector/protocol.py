@@ -2,7 +2,8 @@
 
 uvicorn waits for ever for headers and bodies (its issue 157), and httptools takes headers of any size. Here a request
 has one deadline for its headers and one for its body, whatever trickles in; line and headers together have a limit in
-bytes and in number; a connection beyond the limit is closed at once; an answer that nobody reads ends the connection.
+bytes and in number; a connection beyond the limit is closed at once; an answer that nobody reads ends the connection,
+and so do more pipelined requests than ``PIPELINED_MAX``.
 
 Answers: 408 too slow, 431 headers too large, 400 for what is no HTTP (two lengths, no host, and the like).
 """
@@ -21,6 +22,8 @@ from attributary.producers.collector.config import CollectorConfig
 
 RESPONSE_SECONDS = 60.0
 """So long a client may take to read an answer, the wait for the log included."""
+PIPELINED_MAX = 64
+"""So many requests of a connection may wait for the answer of the one before; with more it is closed."""
 _CLOSE_SECONDS = 2.0
 _STATUS = {408: b"Request Timeout", 431: b"Request Header Fields Too Large", 400: b"Bad Request"}
 
@@ -81,13 +84,19 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Judge the headers, then hand the request to the application."""
         self._in_headers = False
+        if self.transport.is_closing():
+            return
+        if len(self.pipeline) >= PIPELINED_MAX:
+            metrics.rejected.labels("busy").inc()
+            self.transport.abort()
+            return
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self.limits.header_bytes or len(self.headers) > self.limits.headers_max:
             self._refuse(431, "header")
             return
         names = [name for name, _ in self.headers]
         hosts = names.count(b"host")
-        twice = names.count(b"content-length") > 1 or names.count(b"transfer-encoding") > 1
+        twice = any(names.count(name) > 1 for name in (b"content-length", b"transfer-encoding", b"authorization"))
         both = b"content-length" in names and b"transfer-encoding" in names
         if both or twice or hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
             self._refuse(400, "header")
@@ -110,8 +119,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._timer = None
         if self.transport.is_closing():
             return
-        if self._answer_timer is None:
-            self._answer_timer = self.loop.call_later(RESPONSE_SECONDS, self._abort)
+        self._start_answer_timer()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -119,9 +127,14 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._answer_timer is not None:
             self._answer_timer.cancel()
             self._answer_timer = None
+        has_next = bool(self.pipeline)
         super().on_response_complete()
         if self.transport.is_closing():
             self.loop.call_later(_CLOSE_SECONDS, self._abort)
+        elif has_next:
+            self._start_answer_timer()
+            if self.pipeline:  # uvicorn reads on after each answer, so that a flood would fill the memory
+                self.flow.pause_reading()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection."""
@@ -132,6 +145,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer what is no HTTP."""
         del msg
         self._refuse(400, "header")
+
+    def _start_answer_timer(self) -> None:
+        if self._answer_timer is None:
+            self._answer_timer = self.loop.call_later(RESPONSE_SECONDS, self._abort)
 
     def _start_timer(self, seconds: float) -> None:
         if self._timer is not None:

@@ -29,6 +29,7 @@ PLAIN_FIELDS = (
     "country",
     "external_id",
 )
+_LONGEST_VALUE = 1_000  # nothing that identifies a person is longer, and normalising 250,000 letters takes a second
 _WORDS = ("city", "region")
 _POSTAL_SYMBOLS = str.maketrans("", "", ".~")
 LOCATION_FIELDS = ("city", "region", "postal_code", "country")
@@ -89,7 +90,7 @@ def hash_user_data_with_remarks(
     Returns:
         A new record, and remarks on what was left out; the argument is not changed.
     """
-    home = meta.country(user_data.get("country") or "")
+    home = meta.country((user_data.get("country") or "")[:_LONGEST_VALUE])
     regions = (home or None, default_region)
     for_meta = _copied(user_data.get("meta_hashes"))
     for_google = _copied(user_data.get("google_hashes"))
@@ -97,6 +98,11 @@ def hash_user_data_with_remarks(
     for field in PLAIN_FIELDS:
         value = user_data.get(field)
         if not value:
+            continue
+        if len(value) > _LONGEST_VALUE:
+            for family, keys in (("meta", META_KEYS), ("google", GOOGLE_KEYS)):
+                if field in keys:
+                    left_out[family].append(f"{field} left out: longer than {_LONGEST_VALUE} characters")
             continue
         key = META_KEYS.get(field)
         if key and not _add(for_meta, key, [meta.hashed(key, value, regions=regions, home=home)]):

@@ -78,6 +78,43 @@ def test_published_vectors_of_standard_webhooks(vector: tuple[str, str, int, byt
     assert sign.broken_standard([f"whsec_{key}"], body, several, stamp) is None
 
 
+# RFC 8032, section 7.1, the key pair of TEST 1; the signature is that of the delivery, as OpenSSL makes it as well.
+PUBLIC = "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
+PRIVATE = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
+ED25519 = "G9EqSJw1B3ndWNOgWUMgh56W+0nNxEWqX/egWPl+EXgMn6D/99aQk0r3QjMg5iZZ//usnYKC7W745w97PcpyDA=="
+
+
+def test_standard_webhooks_with_a_public_key() -> None:
+    _, identity, stamp, body, mac = STANDARD
+    headers = {"webhook-id": identity, "webhook-timestamp": str(stamp)}
+
+    def broken(secrets: list[str], signature: str, sent: bytes = body, now: float = stamp) -> str | None:
+        return sign.broken_standard(secrets, sent, {**headers, "webhook-signature": signature}, now)
+
+    shared = f"whsec_{STANDARD[0]}"
+    assert broken([PUBLIC], f"v1a,{ED25519}") is None
+    assert broken([shared, PUBLIC], f"v1,AAAA v1a,{ED25519}") is None
+    assert broken([shared, PUBLIC], f"v1,{mac} v1a,AAAA") is None
+    assert broken([PUBLIC], f"v1a,AAAA v1a,{ED25519}") is None
+    assert broken([PUBLIC], f"v1a,{ED25519}", body + b" ") == sign.WRONG
+    assert broken([PUBLIC], f"v1,{ED25519}") == sign.MALFORMED  # of a kind for which there is no key
+    assert broken([PUBLIC], f"v1,{mac}") == sign.MALFORMED
+    assert broken([shared], f"v1a,{ED25519}") == sign.WRONG
+    assert broken([PUBLIC], f"v1a,{ED25519}", now=stamp + 301) == sign.OUT_OF_TIME
+    for text in ("", "=", "AAAA", "\u20ac", ED25519[:-4], ED25519 + "AAAA", "A" * 10_000):
+        assert broken([PUBLIC], f"v1a,{text}") == sign.WRONG
+    # The public key is no secret: whoever knows it must not be able to sign with it as a shared key.
+    public_bytes = base64.b64decode(PUBLIC.removeprefix("whpk_"))
+    forged = hmac.new(public_bytes, b"%b.%d.%b" % (identity.encode(), stamp, body), hashlib.sha256).digest()
+    assert broken([PUBLIC], f"v1,{base64.b64encode(forged).decode()}") == sign.MALFORMED
+
+
+@pytest.mark.parametrize("key", ["whpk_", "whpk_AAAA", "whpk_!", PUBLIC + "AAAA"])
+def test_a_public_key_that_is_none_is_refused_at_the_start(key: str) -> None:
+    with pytest.raises(SourceError, match="secrets"):
+        WebhookSource(name="s", provider="standard", tenant_id="acme", path_id="path-of-it", secrets=(key + " " * 9,))
+
+
 def test_published_vector_of_stripe() -> None:
     assert sign.broken_stripe(["webhook_secret"], STRIPE_BODY, STRIPE_HEADER, STRIPE_SIGNED_AT) is None
     reserialised = STRIPE_BODY.replace(b"\n", b"")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from attributary.producers import AttributaryProducer, InvalidRecord, MemoryTransport, ProducerConfig
 from attributary.producers.channels import UNASSIGNED, Origin, bundled_rules
-from attributary.producers.landing import is_robot, parse_landing, touchpoint_from_landing
+from attributary.producers.landing import _is_robot, parse_landing, touchpoint_from_landing
 from attributary.producers.sites import is_within, split_host
 
 NOON = datetime(2024, 6, 1, 12, tzinfo=UTC)
@@ -227,10 +227,10 @@ def test_robots(user_agent: str | None, *, robot: bool) -> None:
 
 
 def test_known_agents_are_answered_from_memory() -> None:
-    is_robot.cache_clear()
+    _is_robot.cache_clear()
     for _ in range(3):
         parse_landing(PAGE, None, CHROME)
-    assert is_robot.cache_info().hits == 2
+    assert _is_robot.cache_info().hits == 2
 
 
 def test_hosts() -> None:

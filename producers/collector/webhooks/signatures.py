@@ -31,6 +31,8 @@ _SECONDS = re.compile(r"[0-9]{1,12}")
 _STAMP = re.compile(r"[0-9]{1,13}")
 _MILLISECONDS = 13  # digits
 _PREFIX = "whsec_"
+_PUBLIC_PREFIX = "whpk_"
+_PUBLIC_BYTES = 32
 _MOST_SIGNATURES = 20  # of one header: a rotation has two
 # WordPress stores a secret with these characters escaped and signs with the decoded text (wp_specialchars_decode).
 _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&#039;", "'"), ("&#39;", "'"), ("&amp;", "&"))
@@ -83,7 +85,8 @@ def broken_standard(
 ) -> str | None:
     """Check a delivery under the Standard Webhooks specification; Svix's older header names count too.
 
-    The key is what the base64 behind ``whsec_`` means. Only ``v1`` (HMAC) is checked; ``v1a`` (ed25519) is passed over.
+    A shared key is what the base64 behind ``whsec_`` means, for ``v1`` (HMAC); a public key stands behind ``whpk_``,
+    for ``v1a`` (Ed25519). One signature of one of the keys is enough; a kind without a key counts for nothing.
     """
     for prefix in ("webhook-", "svix-"):
         found = [headers.get(prefix + name) for name in ("id", "timestamp", "signature")]
@@ -92,20 +95,50 @@ def broken_standard(
     identity, stamp, signature = found
     if identity is None or stamp is None or signature is None:
         return MISSING
-    given = [text for version, _, text in (part.partition(",") for part in signature.split()) if version == "v1"]
-    if not given or not identity or _SECONDS.fullmatch(stamp) is None:
+    parts = [part.partition(",") for part in signature.split()[:_MOST_SIGNATURES]]
+    of_shared = [text for version, _, text in parts if version == "v1"]
+    of_public = [text for version, _, text in parts if version == "v1a"]
+    if not (of_shared or of_public) or not identity or _SECONDS.fullmatch(stamp) is None:
         return MALFORMED
-    keys = [key for secret in secrets if (key := standard_key(secret))]
     signed = b"%b.%b.%b" % (identity.encode("utf-8", "replace"), stamp.encode(), body)
-    return _compared(keys, signed, given[:_MOST_SIGNATURES], _base64) or _out_of_time(stamp, now, tolerance)
+    listed = tuple(secrets)
+    public = [key for secret in listed if is_public(secret) and (key := standard_key(secret))]
+    if not any(_is_signed_by(key, signed, text) for key in public for text in of_public):
+        shared = [key for secret in listed if not is_public(secret) and (key := standard_key(secret))]
+        if public and not (shared and of_shared):
+            return WRONG if of_public else MALFORMED
+        if broken := _compared(shared, signed, of_shared, _base64):
+            return broken
+    return _out_of_time(stamp, now, tolerance)
+
+
+def is_public(secret: str) -> bool:
+    """Tell whether a secret of Standard Webhooks is a public key, which checks and cannot sign."""
+    return secret.startswith(_PUBLIC_PREFIX)
 
 
 def standard_key(secret: str) -> bytes:
-    """Return the key that a ``whsec_`` text means; empty when it means none."""
+    """Return the key that a ``whsec_`` or ``whpk_`` text means; empty when it means none."""
     try:
-        return base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
+        key = base64.b64decode(secret.removeprefix(_PREFIX).removeprefix(_PUBLIC_PREFIX), validate=True)
     except (binascii.Error, ValueError):
         return b""
+    return b"" if is_public(secret) and len(key) != _PUBLIC_BYTES else key
+
+
+def _is_signed_by(public_key: bytes, signed: bytes, signature: str) -> bool:
+    """Tell whether an Ed25519 signature in base64 is right (RFC 8032)."""
+    # Imported on first use: only senders with public keys need it.
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
+
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(
+            base64.b64decode(_bytes(signature), validate=True), signed
+        )
+    except (InvalidSignature, ValueError):  # binascii.Error is a ValueError
+        return False
+    return True
 
 
 class Scheme(NamedTuple):

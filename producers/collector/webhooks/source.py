@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from attributary.schemas.limits import MINOR_UNIT_MICROS, is_tenant
 
 from .payload import IpPolicy
-from .signatures import TOLERANCE_SECONDS, standard_key
+from .signatures import TOLERANCE_SECONDS, is_public, standard_key
 
 Provider = Literal["shopify", "stripe", "woocommerce", "standard", "signed_json", "meta_leads", "google_leads"]
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)
@@ -181,7 +182,9 @@ class WebhookSource:
         if not self.secrets or any(len(secret.strip()) < _SHORTEST_SECRET for secret in self.secrets):
             raise self._error("secrets", f"at least one, each of {_SHORTEST_SECRET} characters or more")
         if self.provider == "standard" and not all(map(standard_key, self.secrets)):
-            raise self._error("secrets", "must be base64, with or without whsec_ before it")
+            raise self._error("secrets", "must be base64, with or without whsec_ before it, or a public key whpk_...")
+        if self.provider == "standard" and any(map(is_public, self.secrets)) and not find_spec("cryptography"):
+            raise self._error("secrets", "whpk_... needs cryptography: pip install 'attributary[collect]'")
         if not 0 < self.tolerance_seconds <= 3600:
             raise self._error("tolerance_seconds", "must be above 0 and at most 3600")
         if not isinstance(self.options, _OPTIONS[self.provider]):
