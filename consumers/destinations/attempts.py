@@ -7,12 +7,13 @@ destination does. It writes nothing down: the ledger is the sender's.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import structlog
 
-from attributary.consumers.destinations.destination import DeliveryResponse, ResponseClass
+from attributary.consumers.destinations.destination import DeliveryResponse, ResponseClass, SignsRequests
 from attributary.consumers.store.deliveries.delivery import DeliveryKey, DeliveryOutcome, DeliveryState
 
 from . import metrics
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 _THREAD_WAIT_SECONDS_MAX = 5.0  # a longer wish of the destination pauses the account instead of a thread
+_MAX_HINTS = 20
 OUT_OF_TIME = "out of time for this turn"
 OTHERS_FIRST = "rejected, and nothing was delivered: others are tried first"
 
@@ -63,6 +65,7 @@ class Run:
     deadline: float
     doubtful: frozenset[str] = frozenset()
     is_sample: bool = False
+    hints: int = _MAX_HINTS  # so often is a destination believed that names events; then halves find them
 
 
 class Attempts:
@@ -100,10 +103,12 @@ class Attempts:
                 return
             request, answer = self._send(run, batch)
             if answer.response_class is ResponseClass.DELIVERED:
-                yield from outcomes_of(run, batch, DeliveryState.SENT, None, request=request, answer=answer)
+                refused, others = _divided(batch, answer.refused)
+                yield from outcomes_of(run, others, DeliveryState.SENT, None, request=request, answer=answer)
+                yield from self._reject(run, refused, request, answer)
                 return
             if answer.response_class is ResponseClass.REJECTED or (attempt > 1 and answer.code == "200/partial"):
-                yield from self._bisect(run, batch, request, answer)
+                yield from self._narrow_down(run, batch, request, answer)
                 return
             if answer.response_class in {ResponseClass.THROTTLED, ResponseClass.ACCOUNT_STOPPED}:
                 yield from self._wait(run, batch, request, answer, perhaps_sent=perhaps_sent)
@@ -125,6 +130,9 @@ class Attempts:
         if delay := run.limiter.pause_seconds():
             self._clock.sleep(delay)
         request = self._destination.request(run.account, batch)
+        if isinstance(self._destination, SignsRequests):
+            now = self._clock.now_micros() // 1_000_000
+            request = self._destination.sign(request, run.account, now, secrets.token_hex(16))
         started = self._clock.monotonic()
         response = self._transport.send(request)
         answer = self._destination.classify(response, len(batch))
@@ -152,16 +160,36 @@ class Attempts:
                 trace_id=answer.trace_id,
             )
 
-    def _bisect(
+    def _narrow_down(
         self, run: Run, batch: Sequence[PreparedEvent], request: HttpRequest, answer: DeliveryResponse
     ) -> Iterator[DeliveryOutcome]:
+        """Find the wrong events of a batch of which nothing was taken: those that are named, suspects first, halves."""
         if len(batch) == 1:
-            run.limiter.reject()
-            yield from outcomes_of(run, batch, DeliveryState.REJECTED, answer.reason, request=request, answer=answer)
+            yield from self._reject(run, batch, request, answer)
+            return
+        fewer_hints = replace(run, hints=run.hints - 1)
+        refused, others = _divided(batch, answer.refused if run.hints else ())
+        if refused:
+            yield from self._reject(run, refused, request, answer)
+            if others:
+                yield from self.settle(fewer_hints, others)
+            return
+        suspects, others = _divided(batch, answer.suspects if run.hints else ())
+        if suspects and others:
+            for event in suspects:
+                yield from self.settle(fewer_hints, [event])
+            yield from self.settle(fewer_hints, others)
             return
         middle = len(batch) // 2
         yield from self.settle(run, batch[:middle])
         yield from self.settle(run, batch[middle:])
+
+    def _reject(
+        self, run: Run, events: Sequence[PreparedEvent], request: HttpRequest, answer: DeliveryResponse
+    ) -> Iterator[DeliveryOutcome]:
+        for _ in events:
+            run.limiter.reject()
+        yield from outcomes_of(run, events, DeliveryState.REJECTED, answer.reason, request=request, answer=answer)
 
     def _wait(
         self,
@@ -194,6 +222,16 @@ class Attempts:
             return False
         self._clock.sleep(wait)
         return True
+
+
+def _divided(
+    batch: Sequence[PreparedEvent], positions: Sequence[int]
+) -> tuple[Sequence[PreparedEvent], Sequence[PreparedEvent]]:
+    """Return the events at some positions, and the others."""
+    if not positions:
+        return (), batch
+    chosen = set(positions)
+    return [e for n, e in enumerate(batch) if n in chosen], [e for n, e in enumerate(batch) if n not in chosen]
 
 
 def delivery_key(account: Account, event: PreparedEvent) -> DeliveryKey:

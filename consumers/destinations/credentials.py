@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from attributary.consumers.destinations.account_fields import ACCOUNT_FIELDS, broken_event_name
 from attributary.consumers.destinations.destination import Account
-from attributary.consumers.destinations.settings import broken_event_name, is_printable_ascii
+from attributary.consumers.destinations.settings import is_printable_ascii
 from attributary.consumers.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,17 +36,13 @@ if TYPE_CHECKING:
 _VARIABLE = "FORWARD_CREDENTIALS_FILE"
 EVERYBODY = "*"
 _EVENT_NAMES = "event_names"
-_FIELDS = {
-    "meta": (("pixel_id",), "access_token", ("app_secret", "test_event_code")),
-    "ga4": (("measurement_id", "firebase_app_id"), "api_secret", ()),
-}
 
 
 class Credentials:
     """The accounts of one destination, by tenant.
 
     Args:
-        destination: meta or ga4.
+        destination: its name.
         default: account, secret and options of the environment; None without.
         tenants: the same for each tenant of the file; None without a file.
     """
@@ -156,7 +153,7 @@ def load_credentials(destination: str, default: AccountCredentials | None, path:
     """Read the file, if there is one.
 
     Args:
-        destination: meta or ga4.
+        destination: its name.
         default: the account of the environment.
         path: of the file; None without.
 
@@ -194,8 +191,8 @@ def _accounts(
 def _account(place: str, fields: Any, destination: str) -> AccountCredentials:
     if not isinstance(fields, dict):
         raise ConfigError(_VARIABLE, f"{place}: must be a mapping or a list of mappings")
-    names, secret_name, more = _FIELDS[destination]
-    allowed = {*names, secret_name, *more}
+    known = ACCOUNT_FIELDS[destination]
+    allowed = {*known.names, *known.secrets, *known.more}
     event_names = fields.get(_EVENT_NAMES, {})
     if not isinstance(event_names, dict):
         raise ConfigError(_VARIABLE, f"{place}: {_EVENT_NAMES} must map conversion types to names")
@@ -206,19 +203,40 @@ def _account(place: str, fields: Any, destination: str) -> AccountCredentials:
             raise ConfigError(
                 _VARIABLE, f"{place}: unknown field; known: {', '.join(sorted({*allowed, _EVENT_NAMES}))}"
             )
-    values = {name: value for name in allowed if (value := _value(place, fields, name))}
-    streams = {name: values[name] for name in names if name in values}
+    values = {name: value for name in sorted(allowed) if (value := _value(place, fields, name))}
+    try:
+        account = account_of(destination, values)
+    except ValueError as error:
+        raise ConfigError(_VARIABLE, f"{place}: {error}") from None
+    account.event_names = {str(kind): str(name) for kind, name in event_names.items()}
+    return account
+
+
+def account_of(destination: str, values: Mapping[str, str]) -> AccountCredentials:
+    """Put an account together.
+
+    Args:
+        destination: which.
+        values: its fields by name, those that are set.
+
+    Raises:
+        ValueError: a field is missing or wrong; the text is the rule, without a value.
+    """
+    known = ACCOUNT_FIELDS[destination]
+    streams = {name: values[name] for name in known.names if name in values}
     if not streams:
-        raise ConfigError(_VARIABLE, f"{place}: {' or '.join(names)} must be set")
-    if secret_name not in values:
-        raise ConfigError(_VARIABLE, f"{place}: {secret_name} or {secret_name}_file must be set")
+        raise ValueError(f"{' or '.join(known.names)} must be set")
+    secret_name = next((name for name in known.secrets if name in values), None)
+    if secret_name is None:
+        raise ValueError(" or ".join(f"{name} or {name}_file" for name in known.secrets) + " must be set")
+    if missing := [name for name in known.needed_with.get(secret_name, ()) if name not in values]:
+        raise ValueError(f"{' and '.join(missing)} must be set beside {secret_name}")
     if not is_printable_ascii(values[secret_name]):
-        raise ConfigError(_VARIABLE, f"{place}: {secret_name} must be printable ASCII without spaces")
-    options = {name: values[name] for name in more if name in values}
-    if destination == "ga4":
+        raise ValueError(f"{secret_name} must be printable ASCII without spaces")
+    options = {name: values[name] for name in known.more if name in values}
+    if known.names_are_options:
         options |= streams
-    names_by_type = {str(kind): str(name) for kind, name in event_names.items()}
-    return AccountCredentials(next(iter(streams.values())), values[secret_name], options, names_by_type)
+    return AccountCredentials(next(iter(streams.values())), values[secret_name], options)
 
 
 def _value(place: str, fields: Mapping[str, Any], name: str) -> str | None:

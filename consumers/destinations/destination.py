@@ -13,7 +13,7 @@ import datetime as dt
 import enum
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -190,6 +190,9 @@ class DeliveryResponse:
         wait_seconds: how long the destination asks to wait before the next request; 0: nothing asked.
         trace_id: the destination's id of the answer.
         usage_percent: the highest usage figure in the headers; None without.
+        refused: positions of the events that the destination names as wrong. Beside DELIVERED all others were taken,
+            beside REJECTED none was.
+        suspects: positions that a refusal hints at; they are tried alone first.
     """
 
     response_class: ResponseClass
@@ -198,6 +201,24 @@ class DeliveryResponse:
     wait_seconds: float = 0.0
     trace_id: str | None = None
     usage_percent: float | None = None
+    refused: tuple[int, ...] = ()
+    suspects: tuple[int, ...] = ()
+
+
+@runtime_checkable
+class SignsRequests(Protocol):
+    """A destination that wants every attempt signed anew, with its time and a number used once."""
+
+    def sign(self, request: HttpRequest, account: Account, now_seconds: int, nonce: str) -> HttpRequest:
+        """Return the request with its signature; pure.
+
+        Args:
+            request: as `request` built it.
+            account: its secrets.
+            now_seconds: seconds since 1970-01-01 UTC.
+            nonce: letters and digits that no other attempt has.
+        """
+        ...
 
 
 class Destination(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from attributary.consumers.destinations.catalog import CATALOG
 from attributary.consumers.destinations.destination import Account, Moment, NotSent, PreparedEvent
 from attributary.consumers.destinations.prepare import batches, prepare
 from attributary.consumers.store.deliveries.delivery import DeliveryState
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from attributary.consumers.destinations.property_filter import PropertyFilter
 
 _NOBODY = "nobody"
-# Accounts that cannot exist: a dry run needs none of yours.
-_ACCOUNTS = {"meta": ("0", {}), "ga4": ("G-DRYRUN", {"measurement_id": "G-DRYRUN", "firebase_app_id": "1:0:android:0"})}
 
 
 class DryRun:
@@ -53,8 +52,8 @@ class DryRun:
         self._credentials = credentials
         self._properties = properties
         self._codec = Codec()
-        account, options = _ACCOUNTS[destination.name]
-        self._account = Account(_NOBODY, destination.name, account, "", options)
+        sample = CATALOG[destination.name].sample
+        self._account = Account(_NOBODY, destination.name, sample.name, "", sample.options)
         self.refusals: list[tuple[str, NotSent]] = []
         self.remarks: list[tuple[str, str]] = []
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import httpx
 from pydantic import AfterValidator, Field, SecretStr
 
-from attributary.consumers.destinations.ga4 import rules
+from attributary.consumers.destinations.account_fields import broken_event_name
 from attributary.consumers.destinations.ga4.destination import DEFAULT_BASE_URL as GA4_URL
 from attributary.consumers.destinations.ga4.destination import EU_BASE_URL
 from attributary.consumers.destinations.meta.destination import DEFAULT_API_VERSION
@@ -23,10 +23,9 @@ from attributary.consumers.runtime.errors import ConfigError
 from attributary.consumers.runtime.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 _HOST_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
-_EVENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,49}")
 _LOOPBACK_NAMES = frozenset(("localhost", "ip6-localhost"))
 _MAX_PORT = 65_535
 
@@ -98,8 +97,9 @@ def is_printable_ascii(text: str) -> bool:
     return text.isascii() and text.isprintable() and " " not in text
 
 
-_Url = Annotated[str | None, AfterValidator(_checked_url)]
-_Token = Annotated[SecretStr | None, AfterValidator(_checked_secret)]
+BaseUrl = Annotated[str | None, AfterValidator(_checked_url)]
+Token = Annotated[SecretStr | None, AfterValidator(_checked_secret)]
+PropertyList = Annotated[str, AfterValidator(_checked_properties)]
 _Proxy = Annotated[SecretStr | None, AfterValidator(_checked_proxy)]
 
 
@@ -112,7 +112,7 @@ class MetaSettings(Settings):
         pattern=r"^[0-9]{1,30}$",
         description="Pixel or data set to send to; digits.",
     )
-    access_token: _Token = Field(
+    access_token: Token = Field(
         default=None, alias="META_ACCESS_TOKEN", description="Access token of the Conversions API; needed with a pixel."
     )
     test_event_code: str | None = Field(
@@ -145,7 +145,7 @@ class MetaSettings(Settings):
         alias="FORWARD_META_EVENT_NAMES",
         description="Own event names at Meta by conversion type: trial_started=TrialStarted, comma-separated.",
     )
-    properties: Annotated[str, AfterValidator(_checked_properties)] = Field(
+    properties: PropertyList = Field(
         default="",
         alias="FORWARD_META_PROPERTIES",
         description="Free properties that may go to Meta: names with *, comma-separated; -name keeps one back. All "
@@ -163,7 +163,7 @@ class MetaSettings(Settings):
         Raises:
             ConfigError: one half of the credentials is missing.
         """
-        return _whole((("META_PIXEL_ID", self.pixel_id),), ("META_ACCESS_TOKEN", self.access_token))
+        return whole((("META_PIXEL_ID", self.pixel_id),), ("META_ACCESS_TOKEN", self.access_token))
 
 
 class Ga4Settings(Settings):
@@ -181,10 +181,10 @@ class Ga4Settings(Settings):
         pattern=r"^[0-9]+:[0-9]+:[a-z]+:[0-9a-f]+$",
         description="App stream to send events with an app instance id to.",
     )
-    api_secret: _Token = Field(
+    api_secret: Token = Field(
         default=None, alias="GA4_API_SECRET", description="API secret of the stream; needed with a stream."
     )
-    base_url: _Url = Field(
+    base_url: BaseUrl = Field(
         default=None,
         alias="GA4_BASE_URL",
         description="Scheme and host, for a fake or a relay; https, on this machine http too.",
@@ -195,7 +195,7 @@ class Ga4Settings(Settings):
         alias="FORWARD_GA4_EVENT_NAMES",
         description="Own event names at GA4 by conversion type: trial_started=TrialStarted, comma-separated.",
     )
-    properties: Annotated[str, AfterValidator(_checked_properties)] = Field(
+    properties: PropertyList = Field(
         default="",
         alias="FORWARD_GA4_PROPERTIES",
         description="Free properties that may go to GA4: names with *, comma-separated; -name keeps one back. All "
@@ -224,7 +224,7 @@ class Ga4Settings(Settings):
             ConfigError: one half of the credentials is missing.
         """
         streams = (("GA4_MEASUREMENT_ID", self.measurement_id), ("GA4_FIREBASE_APP_ID", self.firebase_app_id))
-        return _whole(streams, ("GA4_API_SECRET", self.api_secret))
+        return whole(streams, ("GA4_API_SECRET", self.api_secret))
 
 
 class ForwardSettings(Settings):
@@ -235,13 +235,13 @@ class ForwardSettings(Settings):
         ge=1,
         le=100_000,
         alias="FORWARD_BATCH_SIZE",
-        description="Most events taken from Kafka at once; 5,000 for Meta and 1,000 for GA4 unless set.",
+        description="Most events taken from Kafka at once; 1,000 for GA4 and 5,000 for the others unless set.",
     )
     events_per_request: int = Field(
         default=1_000,
         ge=1,
         alias="FORWARD_EVENTS_PER_REQUEST",
-        description="Most events in a request; the destination's own limit (Meta 1,000, GA4 25) stands above it.",
+        description="Most events in a request; the destination's own limit (GA4 25, X 500, else 1,000) is the most.",
     )
     linger_ms: int = Field(
         default=500,
@@ -255,7 +255,7 @@ class ForwardSettings(Settings):
         ge=1,
         le=64,
         alias="FORWARD_CONCURRENCY",
-        description="Most requests at once to a destination; 8 for Meta and 32 for GA4 unless set.",
+        description="Most requests at once to a destination; 32 for GA4, 4 for LinkedIn, 8 for the others unless set.",
     )
     attempts: int = Field(
         default=4,
@@ -305,8 +305,13 @@ class ForwardSettings(Settings):
     )
 
 
-def event_names(variable: str, text: str) -> dict[str, str]:
+def event_names(variable: str, destination: str, text: str) -> dict[str, str]:
     """Read pairs `type=Name`, comma-separated.
+
+    Args:
+        variable: where they stand.
+        destination: decides what a name may be.
+        text: the pairs.
 
     Raises:
         ConfigError: a part is no such pair; names the variable.
@@ -314,22 +319,12 @@ def event_names(variable: str, text: str) -> dict[str, str]:
     names: dict[str, str] = {}
     for part in purposes(text):
         kind, mark, name = (piece.strip() for piece in part.partition("="))
-        if not mark or not kind or not _EVENT_NAME.fullmatch(name):
+        if not mark or not kind or not name:
             raise ConfigError(variable, "must be pairs such as trial_started=TrialStarted, separated by commas")
         names[kind] = name
-    if variable == "FORWARD_GA4_EVENT_NAMES" and (rule := broken_event_name("ga4", names)):
-        raise ConfigError(variable, rule)
+    if rule := broken_event_name(destination, names):
+        raise ConfigError(variable, f"{rule}; pairs such as trial_started=TrialStarted, separated by commas")
     return names
-
-
-def broken_event_name(destination: str, names: Mapping[str, Any]) -> str | None:
-    """Return the rule that a name breaks; None when the destination takes all."""
-    for name in names.values():
-        if not isinstance(name, str) or not _EVENT_NAME.fullmatch(name):
-            return "must be a name of up to 50 letters, digits, blanks, - and _ that begins with a letter"
-        if destination == "ga4" and (not rules.is_name(name) or rules.is_reserved(name, rules.RESERVED_EVENTS)):
-            return "must be a name that GA4 takes: up to 40 letters, digits and _, not one of its reserved ones"
-    return None
 
 
 def purposes(text: str) -> tuple[str, ...]:
@@ -337,7 +332,16 @@ def purposes(text: str) -> tuple[str, ...]:
     return tuple(part for part in (word.strip() for word in text.split(",")) if part)
 
 
-def _whole(streams: Iterable[tuple[str, object]], secret: tuple[str, object]) -> bool:
+def whole(streams: Iterable[tuple[str, object]], secret: tuple[str, object]) -> bool:
+    """Say whether a destination is on.
+
+    Args:
+        streams: variables that name an account, with their values; one is enough.
+        secret: the variable of its secret, with its value.
+
+    Raises:
+        ConfigError: one is set without the other; names the variable.
+    """
     streams = list(streams)
     named = [variable for variable, value in streams if value]
     if named and not secret[1]:

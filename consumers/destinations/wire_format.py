@@ -37,6 +37,13 @@ def amount(micros: int) -> int | float:
     return whole if rest == 0 else micros / MICROS
 
 
+def decimal_text(micros: int) -> str:
+    """Give micros in units as an exact decimal text with at least two digits behind the point: "19.99", "0.005"."""
+    whole, rest = divmod(abs(micros), MICROS)
+    digits = f"{rest:06d}".rstrip("0").ljust(2, "0")
+    return f"{'-' if micros < 0 else ''}{whole}.{digits}"
+
+
 def quantity(number: float) -> int | float:
     """Return a finite quantity; whole numbers up to 2^53 without a point, as every JSON reader has them."""
     return int(number) if number.is_integer() and abs(number) <= _MAX_WHOLE else number
@@ -78,13 +85,14 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float:
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return min(float(text), MAX_WAIT_SECONDS)
-    until, now = _timestamp(text), _timestamp(headers.get("date", ""))
+    until, now = timestamp(text), timestamp(headers.get("date", ""))
     if until is None or now is None:
         return 0.0
     return min(max(0.0, until - now), MAX_WAIT_SECONDS)
 
 
-def _timestamp(text: str) -> float | None:
+def timestamp(text: str) -> float | None:
+    """Return the seconds since 1970-01-01 UTC of an HTTP date; None for any other text."""
     if not text:
         return None
     try:

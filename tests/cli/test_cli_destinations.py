@@ -40,6 +40,15 @@ def test_without_credentials_each_is_off_and_says_what_to_set() -> None:
     assert [(each["destination"], each["off"]) for each in entries()] == [
         ("meta", "set META_PIXEL_ID and META_ACCESS_TOKEN"),
         ("ga4", "set GA4_MEASUREMENT_ID (or GA4_FIREBASE_APP_ID) and GA4_API_SECRET"),
+        ("tiktok", "set TIKTOK_PIXEL_CODE (or TIKTOK_APP_ID, TIKTOK_OFFLINE_EVENT_SET_ID) and TIKTOK_ACCESS_TOKEN"),
+        ("linkedin", "set LINKEDIN_AD_ACCOUNT_ID and LINKEDIN_ACCESS_TOKEN"),
+        (
+            "x",
+            (
+                "set X_PIXEL_ID, and X_PIXEL_TOKEN or the four keys X_CONSUMER_KEY, X_CONSUMER_SECRET, X_ACCESS_TOKEN, "
+                "X_ACCESS_TOKEN_SECRET"
+            ),
+        ),
     ]
     result = listed()
     assert result.exit_code == 0
@@ -47,11 +56,13 @@ def test_without_credentials_each_is_off_and_says_what_to_set() -> None:
 
 
 def test_version_end_and_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    meta, ga4 = entries()
+    meta, ga4, tiktok, linkedin, x = entries()
     assert (meta["api"], meta["promised_until"], meta["max_events_per_request"]) == (
         "Conversions API v26.0", "2028-07-29", 1_000,
     )  # fmt: skip
     assert (ga4["api"], ga4["promised_until"], ga4["max_age"]) == ("Measurement Protocol", None, "72 hours")
+    assert (tiktok["max_age"], x["max_events_per_request"]) == ("7 days, 28 offline", 500)
+    assert (linkedin["api"], linkedin["promised_until"]) == ("Conversions API 202608", "2027-08-16")
     monkeypatch.setenv("META_API_VERSION", "v19.0")
     assert entries()[0]["promised_until"] is None
     monkeypatch.setenv("META_API_VERSION", "19")

@@ -23,7 +23,7 @@ EVENT: dict[str, Any] = {
 def _settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("META_PIXEL_ID", "META_ACCESS_TOKEN", "GA4_MEASUREMENT_ID", "GA4_API_SECRET"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "240")
 
 
 def map_(tmp_path: Path, *events: dict[str, Any], options: tuple[str, ...] = ()) -> Result:
@@ -84,3 +84,23 @@ def test_a_row_that_is_none_is_named(tmp_path: Path) -> None:
     assert result.exit_code == 3
     assert "conversions.jsonl line 1: value: must be a number" in result.stderr
     assert "order-1" in result.stdout
+
+
+@pytest.mark.parametrize("columns", ["80", "160"])
+def test_in_a_narrow_terminal_destinations_stand_below_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    lines = map_(tmp_path, {}).stdout.splitlines()
+    assert "meta: goes as Purchase" in lines
+    assert "  custom_data.value = 19.99" in lines
+    assert "tiktok: goes as Purchase" in lines
+    assert any(line.startswith("linkedin: skipped: no conversion rule is set") for line in lines)
+
+
+def test_only_some_destinations_can_be_shown(tmp_path: Path) -> None:
+    result = map_(tmp_path, {}, options=("--json", "--destination", "tiktok"))
+    assert list(json.loads(result.stdout)) == ["event_id", "tiktok"]
+    wrong = map_(tmp_path, {}, options=("--destination", "myspace"))
+    assert wrong.exit_code == 2
+    assert "myspace is no destination; known: meta, ga4, tiktok, linkedin, x" in wrong.stderr

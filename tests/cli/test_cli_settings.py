@@ -16,7 +16,20 @@ SECRET = "hunter2"
 @pytest.fixture(autouse=True)
 def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith(("ATTRIBUTION_", "KAFKA_", "DATABASE_", "SCHEMA_", "META_", "GA4_", "FORWARD_")):
+        if name.startswith(
+            (
+                "ATTRIBUTION_",
+                "KAFKA_",
+                "DATABASE_",
+                "SCHEMA_",
+                "META_",
+                "GA4_",
+                "TIKTOK_",
+                "LINKEDIN_",
+                "X_",
+                "FORWARD_",
+            )
+        ):
             monkeypatch.delenv(name)
 
 

@@ -10,11 +10,14 @@ from attributary.consumers.destinations.attempts import SenderOptions
 from attributary.consumers.destinations.credentials import AccountCredentials, Credentials
 from attributary.consumers.destinations.destination import Account, HttpResponse, Moment, NotSent, PreparedEvent
 from attributary.consumers.destinations.ga4.destination import Ga4Destination, Ga4Options
+from attributary.consumers.destinations.linkedin.destination import LinkedInDestination, LinkedInOptions
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions
 from attributary.consumers.destinations.prepare import prepare
 from attributary.consumers.destinations.sender import BatchSender
+from attributary.consumers.destinations.tiktok.destination import TikTokDestination, TikTokOptions
 from attributary.consumers.destinations.transport import HttpTransport
+from attributary.consumers.destinations.x.destination import XDestination, XOptions
 from attributary.consumers.forwarder.record_reader import Found
 from attributary.consumers.forwarder.stage import ForwarderStage, Route
 from attributary.consumers.forwarder.tasks import source_of
@@ -35,6 +38,15 @@ ALL_CONSENT = dict.fromkeys(("ad_storage", "ad_user_data", "ad_personalization",
 HASH = "62a14e44f765419d10fea99367361a727c12365e2520f32218d505ed9aa0f62f"
 META_ACCOUNT = AccountCredentials("1234567890", "test-token", {})
 GA4_ACCOUNT = AccountCredentials("G-TEST1", "test-secret", {"measurement_id": "G-TEST1"})
+TIKTOK_ACCOUNT = AccountCredentials("PIXEL1", "test-token", {"pixel_code": "PIXEL1", "offline_event_set_id": "77"})
+LINKEDIN_ACCOUNT = AccountCredentials("5001", "test-token", {}, {"purchase": "104012", "lead": "104013"})
+X_KEYS = ("ck", "cs", "at", "ts")
+X_ACCOUNT = AccountCredentials(
+    "o8z6j", "ts", {"consumer_key": "ck", "consumer_secret": "cs", "access_token": "at"}, {"purchase": "o87ne"}
+)
+ACCOUNTS = {
+    "meta": META_ACCOUNT, "ga4": GA4_ACCOUNT, "tiktok": TIKTOK_ACCOUNT, "linkedin": LINKEDIN_ACCOUNT, "x": X_ACCOUNT,
+}  # fmt: skip
 CASE_TIME = 1_795_500_000_000_000
 _numbers = itertools.count()
 
@@ -136,6 +148,24 @@ def ga4_account(**options: str) -> Account:
     return Account("acme", "ga4", "G-TEST1", "test-secret", {"measurement_id": "G-TEST1"} | options)
 
 
+def destination_at(name: str, url: str) -> Any:
+    """A destination that speaks to a fake."""
+    made: dict[str, Any] = {
+        "meta": lambda: MetaDestination(MetaOptions(base_url=url)),
+        "ga4": lambda: Ga4Destination(Ga4Options(base_url=url)),
+        "tiktok": lambda: TikTokDestination(TikTokOptions(base_url=url)),
+        "linkedin": lambda: LinkedInDestination(LinkedInOptions(base_url=url)),
+        "x": lambda: XDestination(XOptions(base_url=url)),
+    }
+    return made[name]()
+
+
+def account_at(name: str, **options: str) -> Account:
+    """The test account at a destination, of tenant acme."""
+    made = ACCOUNTS[name]
+    return Account("acme", name, made.name, made.secret, {**made.options, **options}, made.event_names)
+
+
 def stage_for(
     name: str,
     url: str,
@@ -148,11 +178,7 @@ def stage_for(
     reader: RecordReader | None = None,
 ) -> ForwarderStage:
     """A stage on a fake, with one account for every tenant unless `route` says otherwise."""
-    destination: Any
-    if name == "meta":
-        destination, account = MetaDestination(MetaOptions(base_url=url)), META_ACCOUNT
-    else:
-        destination, account = Ga4Destination(Ga4Options(base_url=url)), GA4_ACCOUNT
+    destination, account = destination_at(name, url), ACCOUNTS[name]
     ledger = ledger if ledger is not None else MemoryLedger()
     options = options or SenderOptions(concurrency=1)
     sender = BatchSender(destination, transport or HttpTransport(answer_seconds=3.0), ledger, options, clock)
@@ -162,9 +188,9 @@ def stage_for(
 
 def prepared(name: str, destination: Any = None, **changes: Any) -> PreparedEvent | NotSent:
     """What becomes of one conversion at a destination, at `CASE_TIME`."""
-    chosen = destination or (MetaDestination() if name == "meta" else Ga4Destination())
-    account = meta_account() if name == "meta" else ga4_account()
-    return prepare(chosen, conversion(CASE_TIME, **changes), account, Moment(CASE_TIME, CASE_TIME), unknown="send")
+    chosen = destination or destination_at(name, "https://api.example")
+    moment = Moment(CASE_TIME, CASE_TIME)
+    return prepare(chosen, conversion(CASE_TIME, **changes), account_at(name), moment, unknown="send")
 
 
 def sent(name: str, destination: Any = None, **changes: Any) -> tuple[dict[str, Any], str]:
@@ -172,7 +198,7 @@ def sent(name: str, destination: Any = None, **changes: Any) -> tuple[dict[str, 
     event = prepared(name, destination, **changes)
     assert isinstance(event, PreparedEvent), event
     body = json.loads(event.body)
-    return (body if name == "meta" else body | {"envelope": json.loads(event.envelope)}), event.remark or ""
+    return (body | {"envelope": json.loads(event.envelope)} if name == "ga4" else body), event.remark or ""
 
 
 def line(**changes: Any) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from attributary.consumers.destinations.catalog import read_setup
 from attributary.consumers.destinations.credentials import load_credentials, meta_credentials
 from attributary.consumers.destinations.destination import Moment, PreparedEvent
 from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions
 from attributary.consumers.destinations.settings import MetaSettings, purposes
-from attributary.consumers.forwarder.process import read_setup
 from attributary.consumers.runtime.errors import ConfigError
 from attributary.consumers.runtime.settings import load
 from tests.forwarder.forwarder_factories import CASE_TIME, conversion
@@ -28,7 +28,7 @@ GOOD_GA4 = {"GA4_MEASUREMENT_ID": "G-ABC123", "GA4_API_SECRET": SECRET}
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith(("META_", "GA4_", "FORWARD_")):
+        if name.startswith(("META_", "GA4_", "TIKTOK_", "LINKEDIN_", "X_", "FORWARD_")):
             monkeypatch.delenv(name)
 
 
@@ -56,6 +56,19 @@ def set_all(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
         ("ga4", GOOD_GA4 | {"GA4_BASE_URL": "x"}, "GA4_BASE_URL"),
         ("ga4", GOOD_GA4 | {"GA4_EU": "maybe"}, "GA4_EU"),
         ("ga4", GOOD_GA4 | {"FORWARD_GA4_PROBE": "maybe"}, "FORWARD_GA4_PROBE"),
+        ("tiktok", {"TIKTOK_PIXEL_CODE": "P1"}, "TIKTOK_ACCESS_TOKEN"),
+        ("tiktok", {"TIKTOK_ACCESS_TOKEN": SECRET}, "TIKTOK_PIXEL_CODE"),
+        ("tiktok", {"TIKTOK_PIXEL_CODE": "a b", "TIKTOK_ACCESS_TOKEN": SECRET}, "TIKTOK_PIXEL_CODE"),
+        ("tiktok", {"FORWARD_TIKTOK_EVENT_NAMES": "purchase=1x"}, "FORWARD_TIKTOK_EVENT_NAMES"),
+        ("tiktok", {"TIKTOK_BASE_URL": "http://business-api.tiktok.com"}, "TIKTOK_BASE_URL"),
+        ("linkedin", {"LINKEDIN_AD_ACCOUNT_ID": "1"}, "LINKEDIN_ACCESS_TOKEN"),
+        ("linkedin", {"LINKEDIN_API_VERSION": "2026-08"}, "LINKEDIN_API_VERSION"),
+        ("linkedin", {"FORWARD_LINKEDIN_RULES": "purchase=urn:lla:llaPartnerConversion:1"}, "FORWARD_LINKEDIN_RULES"),
+        ("x", {"X_PIXEL_ID": "o8z6j"}, "X_ACCESS_TOKEN_SECRET"),
+        ("x", {"X_PIXEL_TOKEN": SECRET}, "X_PIXEL_ID"),
+        ("x", {"X_PIXEL_ID": "o8z6j", "X_ACCESS_TOKEN_SECRET": SECRET}, "X_CONSUMER_KEY"),
+        ("x", {"X_PIXEL_ID": "o8z6j", "X_PIXEL_TOKEN": SECRET, "X_CONSUMER_KEY": "k"}, "X_CONSUMER_SECRET"),
+        ("x", {"FORWARD_X_EVENT_IDS": "purchase=o8/1"}, "FORWARD_X_EVENT_IDS"),
         ("meta", GOOD_META | {"FORWARD_BATCH_SIZE": "0"}, "FORWARD_BATCH_SIZE"),
         ("meta", GOOD_META | {"FORWARD_EVENTS_PER_REQUEST": "x"}, "FORWARD_EVENTS_PER_REQUEST"),
         ("meta", GOOD_META | {"FORWARD_LINGER_MS": "-1"}, "FORWARD_LINGER_MS"),
@@ -73,7 +86,7 @@ def test_what_is_missing_or_wrong_is_named_and_never_shown(
 ) -> None:
     set_all(monkeypatch, variables)
     with pytest.raises(ConfigError) as caught:
-        read_setup("meta" if destination == "meta" else "ga4")
+        read_setup(destination)
     assert caught.value.variable == named
     assert caught.value.exit_code == 78
     assert SECRET not in str(caught.value)
@@ -170,7 +183,7 @@ def test_secrets_never_show(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    ours = ("META_", "GA4_", "FORWARD_", "KAFKA_", "DATABASE_")
+    ours = ("META_", "GA4_", "TIKTOK_", "LINKEDIN_", "X_", "FORWARD_", "KAFKA_", "DATABASE_")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return subprocess.run(
         [str(Path(sys.executable).with_name("attributary")), *arguments],

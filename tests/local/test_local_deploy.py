@@ -155,7 +155,9 @@ def test_services_have_the_least_privilege(name: str) -> None:
         assert service["healthcheck"]["test"]
     if name in OURS:
         assert service["read_only"] is True
-        beside = {"collector": ["host"], "api": ["host"], "forwarder-meta": ["internet"], "forwarder-ga4": ["internet"]}
+        beside = {"collector": ["host"], "api": ["host"]} | {
+            f"forwarder-{name}": ["internet"] for name in ("meta", "ga4", "tiktok", "linkedin", "x")
+        }
         assert service["networks"] == ["pipeline", *beside.get(name, [])]
 
 

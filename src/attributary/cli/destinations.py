@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from attributary.consumers.forwarder.process import Setup
+    from attributary.consumers.destinations.catalog import Setup
     from attributary.consumers.store.deliveries.delivery import Queue, Waiting
 
 
@@ -39,11 +39,12 @@ def _list(
     """
     from attributary.cli.outcome import exit_codes
     from attributary.cli.tables import print_table
-    from attributary.consumers.forwarder.process import NAMES, VARIABLES, open_ledger, read_setup
+    from attributary.consumers.destinations.catalog import CATALOG, read_setup
+    from attributary.consumers.forwarder.process import open_ledger
 
     waiting: list[Waiting] | None = None
     with exit_codes():
-        setups = [(VARIABLES[name], read_setup(name, warns=False)) for name in NAMES]
+        setups = [(entry.variables, read_setup(name, warns=False)) for name, entry in CATALOG.items()]
         if os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_URL_FILE"):
             ledger = open_ledger("attributary-destinations")
             try:

@@ -1,4 +1,4 @@
-"""`attributary fake-destinations`: stand-ins for Meta and GA4 on this machine."""
+"""`attributary fake-destinations`: stand-ins for the ad platforms on this machine."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ def register(app: typer.Typer) -> None:
 def _fake_destinations(
     meta_port: Annotated[int, typer.Option(help="Port of the Meta stand-in; 0: any.")] = 9801,
     ga4_port: Annotated[int, typer.Option(help="Port of the GA4 stand-in; 0: any.")] = 9802,
+    tiktok_port: Annotated[int, typer.Option(help="Port of the TikTok stand-in; 0: any.")] = 9803,
+    linkedin_port: Annotated[int, typer.Option(help="Port of the LinkedIn stand-in; 0: any.")] = 9804,
+    x_port: Annotated[int, typer.Option(help="Port of the X stand-in; 0: any. Its pixel token is stand-in.")] = 9805,
     meta_token: Annotated[
         list[str] | None, typer.Option(help="A good access token; may be given again. Default: any.")
     ] = None,
@@ -25,7 +28,7 @@ def _fake_destinations(
         float, typer.Option(help="Percent of Meta's rate limit that a call uses; 0: no usage headers.")
     ] = 0.0,
 ) -> None:
-    """Run stand-ins for Meta's Conversions API and GA4's Measurement Protocol, until Ctrl-C or SIGTERM.
+    """Run stand-ins for Meta, GA4, TikTok, LinkedIn and X, until Ctrl-C or SIGTERM.
 
     They check what the real ones check, and fail on order. Ask them what they received: GET /_admin/events. Make them
     fail: POST /_admin/faults with [{"kind": "transient", "times": 3}] or [{"kind": "http_429", "share": 0.05}]. Move
@@ -34,28 +37,34 @@ def _fake_destinations(
     Example: attributary fake-destinations &
     META_BASE_URL=http://127.0.0.1:9801 META_PIXEL_ID=1 META_ACCESS_TOKEN=any attributary forwarder --destination meta
     """
+    import contextlib
     import signal
     import threading
 
-    from attributary.local.fakes import Ga4Fake, MetaFake
-    from attributary.local.fakes.ga4 import KINDS as GA4_KINDS
-    from attributary.local.fakes.meta import KINDS as META_KINDS
-    from attributary.local.fakes.server import FakeServer
+    from attributary.local.fakes import Ga4Fake, LinkedInFake, MetaFake, TikTokFake, XFake
+    from attributary.local.fakes.server import Application, FakeServer
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    meta = MetaFake(tokens=meta_token or (), usage_step=usage_step)
-    ga4 = Ga4Fake(secrets=ga4_secret or ())
-    try:
-        servers = FakeServer(meta, meta_port), FakeServer(ga4, ga4_port)
-    except OSError as error:
-        typer.echo(f"--meta-port, --ga4-port: cannot listen ({error.strerror})", err=True)
-        raise typer.Exit(69) from None
-    with servers[0] as meta_server, servers[1] as ga4_server:
-        print(f"META_BASE_URL={meta_server.url}")
-        print(f"GA4_BASE_URL={ga4_server.url}", flush=True)
-        typer.echo(f"faults of meta: {', '.join(sorted(META_KINDS))}", err=True)
-        typer.echo(f"faults of ga4: {', '.join(sorted(GA4_KINDS))}", err=True)
+    meta, ga4 = MetaFake(tokens=meta_token or (), usage_step=usage_step), Ga4Fake(secrets=ga4_secret or ())
+    others = {"tiktok": TikTokFake(), "linkedin": LinkedInFake(), "x": XFake(pixel_tokens=["stand-in"])}
+    ports = {"meta": meta_port, "ga4": ga4_port, "tiktok": tiktok_port, "linkedin": linkedin_port, "x": x_port}
+    fakes: dict[str, Application] = {"meta": meta, "ga4": ga4, **others}
+    with contextlib.ExitStack() as stack:
+        for name, fake in fakes.items():
+            try:
+                server = FakeServer(fake, ports[name])
+            except OSError as error:
+                typer.echo(f"--{name}-port: cannot listen ({error.strerror})", err=True)
+                raise typer.Exit(69) from None
+            stack.enter_context(server)
+            print(f"{name.upper()}_BASE_URL={server.url}", flush=True)
+            typer.echo(f"faults of {name}: {', '.join(sorted(fake.kinds))}", err=True)
         stop.wait()
-    print(f"meta: {len(meta.received)} events in {meta.calls} calls; ga4: {ga4.counted} events in {ga4.calls} calls")
+    counts = [
+        f"meta: {len(meta.received)} events in {meta.calls} calls",
+        f"ga4: {ga4.counted} events in {ga4.calls} calls",
+    ]
+    counts += [f"{n}: {len(f.received.by_key)} events in {f.received.calls} calls" for n, f in others.items()]
+    print("; ".join(counts))

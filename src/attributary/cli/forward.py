@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from attributary.consumers.store.deliveries.delivery import Delivery
     from attributary.consumers.store.deliveries.ledger import PostgresLedger
 
-Name = Literal["meta", "ga4"]
+Name = Literal["meta", "ga4", "tiktok", "linkedin", "x"]
+_ONE_OF = "meta, ga4, tiktok, linkedin or x"
 State = Literal["pending", "uncertain", "rejected", "expired", "skipped"]
 
 _NOT_FOUND = 1
@@ -59,8 +60,8 @@ def register(app: typer.Typer) -> None:
 
 
 def _forwarder(
-    name: Annotated[Name | None, typer.Argument(help="meta or ga4.", metavar="[DESTINATION]")] = None,
-    destination: Annotated[Name | None, typer.Option(help="meta or ga4; the same as the argument.")] = None,
+    name: Annotated[Name | None, typer.Argument(help=f"{_ONE_OF}.", metavar="[DESTINATION]")] = None,
+    destination: Annotated[Name | None, typer.Option(help=f"{_ONE_OF}; the same as the argument.")] = None,
 ) -> None:
     """Forward conversions to one destination, until SIGTERM. One process (and consumer group) a destination.
 
@@ -71,7 +72,7 @@ def _forwarder(
     """
     chosen = destination or name
     if chosen is None or (name and destination and name != destination):
-        raise typer.BadParameter("say once where to: meta or ga4", param_hint="--destination")
+        raise typer.BadParameter(f"say once where to: {_ONE_OF}", param_hint="--destination")
     from attributary.consumers.forwarder.process import main
 
     raise typer.Exit(main(chosen, __version__))
@@ -79,7 +80,7 @@ def _forwarder(
 
 def _dry_run(
     context: typer.Context,
-    dry_run: Annotated[Name | None, typer.Option(help="Show the requests for this destination: meta or ga4.")] = None,
+    dry_run: Annotated[Name | None, typer.Option(help=f"Show the requests for this destination: {_ONE_OF}.")] = None,
     file: Annotated[
         Path | None, typer.Option("--input", help="Conversions as `attributary produce` takes them.")
     ] = None,
@@ -114,8 +115,8 @@ def _dry_run(
         raise typer.Exit(_USAGE)
     from attributary.cli.conversion_file import read_conversions
     from attributary.cli.outcome import exit_codes
+    from attributary.consumers.destinations.catalog import read_setup
     from attributary.consumers.destinations.dry_run import DryRun
-    from attributary.consumers.forwarder.process import read_setup
 
     options = command_line(
         map_, preset=preset, constant=constant, mapping=mapping, where=where, time_format=time_format,
@@ -242,7 +243,7 @@ def _prune(
 
 def _retry(
     event_id: Annotated[str | None, typer.Argument(help="One event; without it, all in a state.")] = None,
-    destination: Annotated[Name | None, typer.Option(help="meta or ga4; needed without an event.")] = None,
+    destination: Annotated[Name | None, typer.Option(help=f"{_ONE_OF}; needed without an event.")] = None,
     state: Annotated[State, typer.Option(help="Which deliveries, without an event.")] = "pending",
     tenant: AnyTenant = None,
     limit: Annotated[int, typer.Option(min=1, help="So many at most.")] = 10_000,
@@ -259,6 +260,7 @@ def _retry(
     """
     if event_id is None and destination is None:
         raise typer.BadParameter("say which: an event, or --destination", param_hint="EVENT_ID")
+    from attributary.consumers.destinations.catalog import NAMES
     from attributary.consumers.store.deliveries.delivery import DeliveryState
 
     with _ledger() as ledger:
@@ -271,7 +273,7 @@ def _retry(
                 if tenant in {None, row.key.tenant_id}
             ]
         wanted = {row.key.destination.partition(":")[0] for row in rows} & (
-            {destination} if destination else {"meta", "ga4"}
+            {destination} if destination else set(NAMES)
         )
         if not rows and event_id is not None:
             say(f"{event_id}: not in the ledger: not forwarded yet, or its tenant has no destination")
@@ -293,7 +295,8 @@ def _keep_logs_quiet() -> None:
 
 def _retry_one(ledger: PostgresLedger, name: str, rows: list[Delivery]) -> None:
     from attributary.cli.outcome import kafka_settings
-    from attributary.consumers.forwarder.process import NAMES, VARIABLES, build_stage, read_setup
+    from attributary.consumers.destinations.catalog import CATALOG, read_setup
+    from attributary.consumers.forwarder.process import build_stage
     from attributary.consumers.forwarder.record_reader import KafkaRecordReader
     from attributary.consumers.forwarder.redelivery import again, publish_letters
     from attributary.consumers.runtime.errors import ConfigError
@@ -301,7 +304,7 @@ def _retry_one(ledger: PostgresLedger, name: str, rows: list[Delivery]) -> None:
     _keep_logs_quiet()
     kafka = kafka_settings()
     reader = KafkaRecordReader(kafka)
-    stage = build_stage(read_setup(next(known for known in NAMES if known == name)), ledger, reader)
+    stage = build_stage(read_setup(name), ledger, reader)
     try:
         result = again(rows, stage, reader, lambda letters: publish_letters(kafka, letters))
     finally:
@@ -317,7 +320,7 @@ def _retry_one(ledger: PostgresLedger, name: str, rows: list[Delivery]) -> None:
         typer.echo(f"{event_id}: not in Kafka any more", err=True)
     if result.without_account:
         raise ConfigError(
-            VARIABLES[name],
+            CATALOG[name].variables,
             f"must name the account of {result.without_account:,} of these events, or FORWARD_CREDENTIALS_FILE must; "
             "they were left as they are",
         )

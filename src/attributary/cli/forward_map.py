@@ -36,12 +36,16 @@ if TYPE_CHECKING:
     from attributary.consumers.destinations.destination import Destination, NotSent, PreparedEvent
 
 _SOME_REJECTED = 3
+_COLUMN_WIDTH = 44  # below, lines would break; then destinations stand below each other
 
 
 def map_file(
     file: Annotated[Path, typer.Argument(help="Conversions as `attributary produce` takes them.")],
     at: Annotated[
         int | None, typer.Option(help="The time now, microseconds since 1970 UTC. Default: the real one.")
+    ] = None,
+    destination: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this destination; may be repeated. Default: all.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for each conversion.")] = False,
     map_: MapOption = None,
@@ -64,12 +68,15 @@ def map_file(
     when a row is none, or an event would be rejected.
 
     Example: attributary forward map conversions.jsonl
+
+    Example: attributary forward map conversions.jsonl --destination meta --destination tiktok
     """
     from attributary.cli.conversion_file import read_conversions
     from attributary.cli.outcome import exit_codes
+    from attributary.cli.tables import safe
+    from attributary.consumers.destinations.catalog import NAMES, read_setup
     from attributary.consumers.destinations.destination import NotSent
     from attributary.consumers.destinations.dry_run import DryRun
-    from attributary.consumers.forwarder.process import NAMES, read_setup
     from attributary.consumers.store.deliveries.delivery import DeliveryState
 
     options = command_line(
@@ -77,11 +84,15 @@ def map_file(
         timezone=timezone, decimal_comma=decimal_comma, thousands=thousands, group_by=group_by, delimiter=delimiter,
         encoding=encoding, skip_lines=skip_lines,
     )  # fmt: skip
+    if unknown := sorted(set(destination or ()) - set(NAMES)):
+        raise typer.BadParameter(
+            f"{safe(unknown[0])} is no destination; known: {', '.join(NAMES)}", param_hint="--destination"
+        )
     broken: list[str] = []
     is_rejected = False
     with exit_codes():
         now = at if at is not None else time.time_ns() // 1_000
-        setups = {name: read_setup(name, warns=False) for name in NAMES}
+        setups = {name: read_setup(name, warns=False) for name in destination or NAMES}
         runs = {
             name: DryRun(setup.destination, setup.shared.consent_unknown, now, setup.credentials, setup.properties)
             for name, setup in setups.items()
@@ -122,11 +133,17 @@ def _print_json(record: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
 
 
 def _print_table(record: Mapping[str, Any], shown: Mapping[str, dict[str, Any]]) -> None:
-    from attributary.cli.tables import print_table, safe
+    from attributary.cli.tables import print_table, safe, width
 
     print(safe(f"{record.get('event_id')}  {record.get('conversion_type')}"))
-    columns = [list(_lines(found)) for found in shown.values()]
-    print_table(list(shown), [list(cells) for cells in zip_longest(*columns, fillvalue="")], ())
+    columns = {name: list(_lines(found)) for name, found in shown.items()}
+    places = width()
+    if places is not None and places < _COLUMN_WIDTH * len(columns):
+        for name, lines in columns.items():
+            print(f"{name}: {safe(lines[0])}")
+            print("".join(f"  {safe(line)}\n" for line in lines[1:]), end="")
+    else:
+        print_table(list(shown), [list(cells) for cells in zip_longest(*columns.values(), fillvalue="")], ())
     print()
 
 

@@ -1,4 +1,4 @@
-"""Stand-ins for Meta and GA4 beside a local stack, so that forwarding can be watched without an account.
+"""Stand-ins for the ad platforms beside a local stack, so that forwarding can be watched without an account.
 
 Contract: `start_fake_services` returns when both answer, with the variables that lead the forwarders to them.
 Invariant: those variables replace every credential of the environment, so no real one is ever used with a
@@ -17,35 +17,43 @@ from attributary.local.stages import command_line
 if TYPE_CHECKING:
     from attributary.local.folder import StackFolder
 
-META_PORT, GA4_PORT = 9801, 9802
+PORTS = {"meta": 9801, "ga4": 9802, "tiktok": 9803, "linkedin": 9804, "x": 9805}
 _START_SECONDS = 60.0
+# Five forwarders are too many for a laptop: those of Meta and GA4 run, the others are off, without a real account.
+_OTHERS = {
+    f"{name}{ending}": ""
+    for name in (
+        "TIKTOK_PIXEL_CODE", "TIKTOK_APP_ID", "TIKTOK_OFFLINE_EVENT_SET_ID", "TIKTOK_ACCESS_TOKEN",
+        "LINKEDIN_AD_ACCOUNT_ID", "LINKEDIN_ACCESS_TOKEN",
+        "X_PIXEL_ID", "X_CONSUMER_KEY", "X_CONSUMER_SECRET", "X_ACCESS_TOKEN", "X_ACCESS_TOKEN_SECRET", "X_PIXEL_TOKEN",
+    )
+    for ending in ("", "_FILE")
+}  # fmt: skip
 
 
 def start_fake_services(folder: StackFolder) -> tuple[ManagedProcess, dict[str, str]]:
-    """Start both stand-ins as one process; returns it and the forwarders' variables."""
-    meta = folder.port("stand-in-meta", free_port(META_PORT))
-    ga4 = folder.port("stand-in-ga4", free_port(GA4_PORT))
+    """Start the stand-ins as one process; returns it and the forwarders' variables."""
+    ports = {name: folder.port(f"stand-in-{name}", free_port(port)) for name, port in PORTS.items()}
+    options = [text for name, port in ports.items() for text in (f"--{name}-port", str(port))]
     child = spawn(
-        command_line("fake-destinations", "--meta-port", str(meta), "--ga4-port", str(ga4)),
-        name="stand-ins for Meta and GA4",
-        log=folder.log("stand-ins"),
+        command_line("fake-destinations", *options), name="stand-ins for destinations", log=folder.log("stand-ins")
     )
 
     def refusal() -> str | None:
-        return "they do not listen yet" if is_free(meta) or is_free(ga4) else None
+        return "they do not listen yet" if any(is_free(port) for port in ports.values()) else None
 
     with ExitStack() as undo:
         undo.callback(child.kill)
         wait_until_ready(child, refusal, timeout_seconds=_START_SECONDS)
         undo.pop_all()  # they are up: keep them
-    return child, {
-        "META_BASE_URL": f"http://{LOOPBACK}:{meta}",
+    addresses = {f"{name.upper()}_BASE_URL": f"http://{LOOPBACK}:{port}" for name, port in ports.items()}
+    return child, addresses | {
         "META_PIXEL_ID": "1",
         "META_ACCESS_TOKEN": "stand-in",
         "META_APP_SECRET": "",
         "META_APP_SECRET_FILE": "",
-        "GA4_BASE_URL": f"http://{LOOPBACK}:{ga4}",
         "GA4_MEASUREMENT_ID": "G-STANDIN",
         "GA4_API_SECRET": "stand-in",
+        **_OTHERS,
         "FORWARD_CREDENTIALS_FILE": "",
     }

@@ -58,6 +58,7 @@ class StageProcess:
         return any(environment.get(name) or environment.get(f"{name}_FILE") for name in self.enabled_by)
 
 
+_FILE = "FORWARD_CREDENTIALS_FILE"
 COLLECT_PACKAGES = ("starlette", "uvicorn", "httptools", "msgspec")
 
 STAGES: tuple[StageProcess, ...] = (
@@ -70,13 +71,31 @@ STAGES: tuple[StageProcess, ...] = (
         "forwarder-meta",
         ("forwarder", "meta"),
         "relays conversions to Meta",
-        ("META_PIXEL_ID", "META_ACCESS_TOKEN", "FORWARD_CREDENTIALS_FILE"),
+        ("META_PIXEL_ID", "META_ACCESS_TOKEN", _FILE),
     ),
     StageProcess(
         "forwarder-ga4",
         ("forwarder", "ga4"),
         "relays conversions to Google Analytics 4",
-        ("GA4_MEASUREMENT_ID", "GA4_FIREBASE_APP_ID", "GA4_API_SECRET", "FORWARD_CREDENTIALS_FILE"),
+        ("GA4_MEASUREMENT_ID", "GA4_FIREBASE_APP_ID", "GA4_API_SECRET", _FILE),
+    ),
+    StageProcess(
+        "forwarder-tiktok",
+        ("forwarder", "tiktok"),
+        "relays conversions to TikTok",
+        ("TIKTOK_PIXEL_CODE", "TIKTOK_APP_ID", "TIKTOK_OFFLINE_EVENT_SET_ID", "TIKTOK_ACCESS_TOKEN", _FILE),
+    ),
+    StageProcess(
+        "forwarder-linkedin",
+        ("forwarder", "linkedin"),
+        "relays conversions to LinkedIn",
+        ("LINKEDIN_AD_ACCOUNT_ID", "LINKEDIN_ACCESS_TOKEN", _FILE),
+    ),
+    StageProcess(
+        "forwarder-x",
+        ("forwarder", "x"),
+        "relays conversions to X",
+        ("X_PIXEL_ID", "X_ACCESS_TOKEN_SECRET", "X_PIXEL_TOKEN", _FILE),
     ),
     StageProcess("collector", ("collect",), "takes events over HTTP", ("COLLECT_KEYS_FILE",), COLLECT_PACKAGES),
     StageProcess("api", ("serve",), "answers questions over HTTP", ("SERVE_KEYS_FILE",), COLLECT_PACKAGES),

@@ -1,4 +1,4 @@
-"""Local stand-ins for Meta's Conversions API and GA4's Measurement Protocol.
+"""Local stand-ins for the ad platforms that conversions are forwarded to.
 
 Contract: they know nothing of the forwarder's code, only of the APIs, so that what passes here has a chance outside.
 Meta's official SDK passes against the Meta stand-in. Both can be scripted with faults and asked what they received,
@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from attributary.local.fakes.faults import Fault
 from attributary.local.fakes.ga4 import Ga4Fake
+from attributary.local.fakes.linkedin import LinkedInFake
 from attributary.local.fakes.meta import MetaFake
+from attributary.local.fakes.tiktok import TikTokFake
+from attributary.local.fakes.x import XFake
 
-__all__ = ["Fault", "Ga4Fake", "MetaFake"]
+__all__ = ["Fault", "Ga4Fake", "LinkedInFake", "MetaFake", "TikTokFake", "XFake"]

@@ -1,0 +1,75 @@
+"""What an account of each destination consists of, in FORWARD_CREDENTIALS_FILE and in variables of the environment.
+
+Contract: data and pure checks, no I/O. A rule names what is wrong, never a value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from attributary.consumers.destinations.ga4 import rules
+
+_EVENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,49}")
+_RULE_ID = re.compile(r"[0-9]{1,20}")
+_TAG = re.compile(r"[A-Za-z0-9]{1,20}|tw-[A-Za-z0-9]{1,20}-[A-Za-z0-9]{1,20}")
+
+
+class AccountFields(NamedTuple):
+    """The fields of an account at one destination.
+
+    Attributes:
+        names: that name the account; one is needed, and the first that is given is its id.
+        secrets: tokens and API secrets; the first that is given is used, and one is needed.
+        more: further settings of the account.
+        needed_with: fields that must stand beside a secret.
+        names_are_options: whether the names are settings of the account as well, for requests.
+    """
+
+    names: tuple[str, ...]
+    secrets: tuple[str, ...]
+    more: tuple[str, ...] = ()
+    needed_with: Mapping[str, tuple[str, ...]] = {}
+    names_are_options: bool = False
+
+
+ACCOUNT_FIELDS: Mapping[str, AccountFields] = {
+    "meta": AccountFields(("pixel_id",), ("access_token",), ("app_secret", "test_event_code")),
+    "ga4": AccountFields(("measurement_id", "firebase_app_id"), ("api_secret",), names_are_options=True),
+    "tiktok": AccountFields(
+        ("pixel_code", "app_id", "offline_event_set_id"),
+        ("access_token",),
+        ("test_event_code",),
+        names_are_options=True,
+    ),
+    "linkedin": AccountFields(("ad_account_id",), ("access_token",)),
+    "x": AccountFields(
+        ("pixel_id",),
+        ("access_token_secret", "pixel_token"),
+        ("consumer_key", "consumer_secret", "access_token"),
+        needed_with={"access_token_secret": ("consumer_key", "consumer_secret", "access_token")},
+    ),
+}
+
+
+def broken_event_name(destination: str, names: Mapping[str, Any]) -> str | None:
+    """Return the rule that an event name of an account breaks; None when the destination takes all.
+
+    Args:
+        destination: which.
+        names: event names by conversion type; at LinkedIn ids of conversion rules, at X ids of event tags.
+    """
+    for given in names.values():
+        name = str(given) if isinstance(given, int) and not isinstance(given, bool) else given
+        if destination == "linkedin":
+            if not isinstance(name, str) or not _RULE_ID.fullmatch(name):
+                return "must be the id of a conversion rule: digits, the end of urn:lla:llaPartnerConversion:..."
+        elif destination == "x":
+            if not isinstance(name, str) or not _TAG.fullmatch(name):
+                return "must be the id of a single event tag, such as o87ne or tw-o8z6j-o87ne"
+        elif not isinstance(name, str) or not _EVENT_NAME.fullmatch(name):
+            return "must be a name of up to 50 letters, digits, blanks, - and _ that begins with a letter"
+        elif destination == "ga4" and (not rules.is_name(name) or rules.is_reserved(name, rules.RESERVED_EVENTS)):
+            return "must be a name that GA4 takes: up to 40 letters, digits and _, not one of its reserved ones"
+    return None

@@ -1,0 +1,239 @@
+"""All destinations: how each is set up from the environment, and how hard it is worked.
+
+Contract: `read_setup` turns variables into the rules, accounts and options of one destination. Invariant: a new
+destination is a package with its rules and settings, its fields in `account_fields`, and one entry here; forwarder,
+dry run, map and lists go by this catalogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+
+from attributary.consumers.destinations.credentials import (
+    Credentials,
+    account_of,
+    ga4_credentials,
+    load_credentials,
+    meta_credentials,
+)
+from attributary.consumers.destinations.ga4.destination import Ga4Destination, Ga4Options
+from attributary.consumers.destinations.linkedin.destination import LinkedInDestination, LinkedInOptions
+from attributary.consumers.destinations.linkedin.settings import LinkedInSettings
+from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions, is_old_version
+from attributary.consumers.destinations.property_filter import PropertyFilter
+from attributary.consumers.destinations.settings import (
+    ForwardSettings,
+    Ga4Settings,
+    MetaSettings,
+    event_names,
+    purposes,
+)
+from attributary.consumers.destinations.tiktok.destination import TikTokDestination, TikTokOptions
+from attributary.consumers.destinations.tiktok.settings import TikTokSettings
+from attributary.consumers.destinations.x.destination import XDestination, XOptions
+from attributary.consumers.destinations.x.settings import XSettings
+from attributary.consumers.runtime.errors import ConfigError
+from attributary.consumers.runtime.settings import load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from attributary.consumers.destinations.credentials import AccountCredentials
+    from attributary.consumers.destinations.destination import Destination
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What the environment says about one destination."""
+
+    destination: Destination
+    credentials: Credentials
+    shared: ForwardSettings
+    probe: bool = False
+    properties: PropertyFilter | None = None
+
+
+class SampleAccount(NamedTuple):
+    """An account that cannot exist, for dry runs: they need none of yours."""
+
+    name: str
+    options: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One destination in the catalogue.
+
+    Attributes:
+        title: for people.
+        variables: what must be set, in words.
+        read: makes the setup; takes what all destinations share, the environment's name, and whether to log oddities.
+        sample: an account for dry runs.
+        concurrency: requests at once unless FORWARD_CONCURRENCY says otherwise.
+        batch_size: events of a turn unless FORWARD_BATCH_SIZE says otherwise: about what a turn of the loop can send.
+    """
+
+    title: str
+    variables: str
+    read: Callable[[ForwardSettings, str, bool], Setup]
+    sample: SampleAccount
+    concurrency: int = 8
+    batch_size: int = 5_000
+
+
+def read_setup(name: str, environment: str = "development", *, warns: bool = True) -> Setup:
+    """Read the settings of one destination.
+
+    Args:
+        name: of the destination.
+        environment: production or another.
+        warns: log what is odd about them.
+
+    Raises:
+        ConfigError: a variable is missing or wrong.
+    """
+    return CATALOG[name].read(load(ForwardSettings), environment, warns)
+
+
+def _strips(shared: ForwardSettings) -> bool:
+    return shared.personal_data == "strip"
+
+
+def _default(
+    destination: str, settings: TikTokSettings | LinkedInSettings | XSettings, variable: str
+) -> AccountCredentials | None:
+    if not settings.check_whole():
+        return None
+    try:
+        return account_of(destination, settings.account)
+    except ValueError as error:
+        raise ConfigError(variable, str(error)) from None
+
+
+def _meta(shared: ForwardSettings, environment: str, warns: bool) -> Setup:
+    settings = load(MetaSettings)
+    if warns:
+        _warn_about_test_code("META_TEST_EVENT_CODE", settings.test_event_code, environment, "count as live")
+        if is_old_version(settings.api_version):
+            _log.warning("META_API_VERSION is near its end or past it", version=settings.api_version)
+    names = event_names("FORWARD_META_EVENT_NAMES", "meta", settings.event_names)
+    options = MetaOptions(
+        settings.base_url.rstrip("/"),
+        settings.api_version,
+        settings.external_id,
+        shared.default_region,
+        names,
+        _strips(shared),
+    )
+    return Setup(
+        MetaDestination(
+            options, consent_purposes=purposes(settings.consent), events_per_request=shared.events_per_request
+        ),
+        load_credentials("meta", meta_credentials(settings), shared.credentials_file),
+        shared,
+        properties=PropertyFilter.read(settings.properties),
+    )
+
+
+def _ga4(shared: ForwardSettings, environment: str, warns: bool) -> Setup:  # noqa: ARG001  # as all entries
+    settings = load(Ga4Settings)
+    names = event_names("FORWARD_GA4_EVENT_NAMES", "ga4", settings.event_names)
+    options = Ga4Options(settings.url, shared.default_region, shared.consent_unknown == "send", names, _strips(shared))
+    return Setup(
+        Ga4Destination(
+            options, consent_purposes=purposes(settings.consent), events_per_request=shared.events_per_request
+        ),
+        load_credentials("ga4", ga4_credentials(settings), shared.credentials_file),
+        shared,
+        probe=settings.probe,
+        properties=PropertyFilter.read(settings.properties),
+    )
+
+
+def _tiktok(shared: ForwardSettings, environment: str, warns: bool) -> Setup:
+    settings = load(TikTokSettings)
+    if warns:
+        _warn_about_test_code("TIKTOK_TEST_EVENT_CODE", settings.test_event_code, environment, "may count as live")
+    names = event_names("FORWARD_TIKTOK_EVENT_NAMES", "tiktok", settings.event_names)
+    options = TikTokOptions((settings.base_url or "").rstrip("/"), shared.default_region, names, _strips(shared))
+    return Setup(
+        TikTokDestination(
+            options, consent_purposes=purposes(settings.consent), events_per_request=shared.events_per_request
+        ),
+        load_credentials("tiktok", _default("tiktok", settings, "TIKTOK_ACCESS_TOKEN"), shared.credentials_file),
+        shared,
+        properties=PropertyFilter.read(settings.properties),
+    )
+
+
+def _linkedin(shared: ForwardSettings, environment: str, warns: bool) -> Setup:  # noqa: ARG001  # as all entries
+    settings = load(LinkedInSettings)
+    rules = event_names("FORWARD_LINKEDIN_RULES", "linkedin", settings.rules)
+    options = LinkedInOptions((settings.base_url or "").rstrip("/"), settings.api_version, rules)
+    return Setup(
+        LinkedInDestination(
+            options, consent_purposes=purposes(settings.consent), events_per_request=shared.events_per_request
+        ),
+        load_credentials("linkedin", _default("linkedin", settings, "LINKEDIN_ACCESS_TOKEN"), shared.credentials_file),
+        shared,
+    )
+
+
+def _x(shared: ForwardSettings, environment: str, warns: bool) -> Setup:  # noqa: ARG001  # as all entries
+    settings = load(XSettings)
+    tags = event_names("FORWARD_X_EVENT_IDS", "x", settings.event_ids)
+    options = XOptions((settings.base_url or "").rstrip("/"), shared.default_region, tags, _strips(shared))
+    return Setup(
+        XDestination(
+            options, consent_purposes=purposes(settings.consent), events_per_request=shared.events_per_request
+        ),
+        load_credentials("x", _default("x", settings, "X_ACCESS_TOKEN_SECRET"), shared.credentials_file),
+        shared,
+    )
+
+
+def _warn_about_test_code(variable: str, code: str | None, environment: str, effect: str) -> None:
+    if code and environment == "production":
+        _log.error(f"{variable} is set in production: events show under Test Events AND {effect}; unset it")
+
+
+CATALOG: Mapping[str, Entry] = {
+    "meta": Entry("Meta", "META_PIXEL_ID and META_ACCESS_TOKEN", _meta, SampleAccount("0")),
+    "ga4": Entry(
+        "Google Analytics 4",
+        "GA4_MEASUREMENT_ID (or GA4_FIREBASE_APP_ID) and GA4_API_SECRET",
+        _ga4,
+        SampleAccount("G-DRYRUN", {"measurement_id": "G-DRYRUN", "firebase_app_id": "1:0:android:0"}),
+        # An answer of GA4 takes 50 ms and holds one person's events: 8 at once would be 160 a second.
+        concurrency=32,
+        batch_size=1_000,
+    ),
+    "tiktok": Entry(
+        "TikTok",
+        "TIKTOK_PIXEL_CODE (or TIKTOK_APP_ID, TIKTOK_OFFLINE_EVENT_SET_ID) and TIKTOK_ACCESS_TOKEN",
+        _tiktok,
+        SampleAccount("DRYRUN", dict.fromkeys(("pixel_code", "app_id", "offline_event_set_id"), "DRYRUN")),
+    ),
+    "linkedin": Entry(
+        "LinkedIn",
+        "LINKEDIN_AD_ACCOUNT_ID and LINKEDIN_ACCESS_TOKEN",
+        _linkedin,
+        SampleAccount("0"),
+        # 600 requests a minute, and no header says how many are left.
+        concurrency=4,
+    ),
+    "x": Entry(
+        "X",
+        "X_PIXEL_ID, and X_PIXEL_TOKEN or the four keys X_CONSUMER_KEY, X_CONSUMER_SECRET, X_ACCESS_TOKEN, "
+        "X_ACCESS_TOKEN_SECRET",
+        _x,
+        SampleAccount("dryrun"),
+    ),
+}
+NAMES = tuple(CATALOG)

@@ -1,0 +1,1 @@
+"""LinkedIn's Conversions API."""
