@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
+from functools import cache
 from hashlib import blake2b
 from json.encoder import encode_basestring
+from types import CodeType
 from typing import Any, TypeVar
 
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, USER_PREFIX
@@ -61,7 +63,6 @@ def compile_touchpoint_reader(tenants: TenantRules) -> TouchpointReader:
     Args:
         tenants: who may publish, and which ids name nobody.
     """
-    program = _Program([field["name"] for field in current_schemas()["touchpoint"].source["fields"]])
     known = _Known(tenants)
     names: dict[str, Any] = {
         "Irregular": IrregularError,
@@ -87,9 +88,16 @@ def compile_touchpoint_reader(tenants: TenantRules) -> TouchpointReader:
         **{f"{name}_of": known.text(name) for name in _TEXTS},
     }
     # The text is made of this file alone: the schema says in which order the fields stand, and no other names.
-    exec(compile("\n".join(program.lines), "<reader of touchpoint rows>", "exec"), names)  # noqa: S102
+    exec(_compiled(), names)  # noqa: S102
     reader: TouchpointReader = names["read"]
     return reader
+
+
+@cache
+def _compiled() -> CodeType:
+    """Compile once a process: it takes longer than to read ten thousand records."""
+    program = _Program([field["name"] for field in current_schemas()["touchpoint"].source["fields"]])
+    return compile("\n".join(program.lines), "<reader of touchpoint rows>", "exec")
 
 
 class _Program:

@@ -107,12 +107,12 @@ def served(dsn: str, folder: Path, **settings: Any) -> Iterator[Api]:
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     try:
-        assert ready.wait(20)
+        assert ready.wait(60)
         yield api
     finally:
         loop, server = handles
         loop.call_soon_threadsafe(server.stop)
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
 
 

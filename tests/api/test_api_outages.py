@@ -42,7 +42,7 @@ def test_requests_wait_for_a_connection_no_longer_than_the_setting(shop: str, tm
         assert (answer.status_code, answer.json()["detail"]) == (503, "All connections to the database are in use.")
         assert api.ask(f"{BASE}/health", None).json() == {"status": "ok", "database": "away"}
         holder.rollback()
-        first.join(20)
+        first.join(60)
         assert api.ask(f"{BASE}/results").status_code == 200
 
 

@@ -78,7 +78,7 @@ def test_the_process_serves_until_sigterm(database: str, tmp_path: Path) -> None
         metrics = httpx.get(f"http://{LOOPBACK}:{ports['']}/metrics", trust_env=False).text
         assert 'attribution_api_requests_total{endpoint="results",status="200"} 1.0' in metrics
         child.terminate()
-        assert child.wait(20) == 0, log.read_text()
+        assert child.wait(60) == 0, log.read_text()
     finally:
         child.kill()
     assert token not in log.read_text()

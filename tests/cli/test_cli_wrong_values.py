@@ -16,6 +16,7 @@ import typer
 from typer.testing import CliRunner
 
 from attributary.cli.main import app
+from attributary.consumers.store import connection
 from attributary.local.mock_broker import mock_broker
 from attributary.local.ports import free_port
 from attributary.schemas.topics import catalogue, dead_letter_topics
@@ -108,9 +109,9 @@ def services(module_database: str) -> Iterator[dict[str, str]]:
     with mock_broker() as bootstrap:
         producer = Producer({"bootstrap.servers": bootstrap, "log_level": 0})
         for topic in (*catalogue(), *dead_letter_topics()):
-            producer.list_topics(topic.name, timeout=10)  # makes it
-        with psycopg.connect(module_database, autocommit=True) as connection:
-            connection.execute(
+            producer.list_topics(topic.name, timeout=30)  # makes it
+        with psycopg.connect(module_database, autocommit=True) as opened:
+            opened.execute(
                 "INSERT INTO attribution_journeys (tenant_id, journey_key, first_event_us, last_event_us, "
                 "last_received_us) VALUES ('acme', 'u:somebody', 1, 1, 1)"
             )
@@ -120,6 +121,7 @@ def services(module_database: str) -> Iterator[dict[str, str]]:
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 60)  # a busy machine is not a database that is away
     for name in ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS", "SCHEMA_REGISTRY_URL"):
         monkeypatch.delenv(name, raising=False)
 

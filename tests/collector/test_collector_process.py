@@ -41,7 +41,7 @@ def test_every_point_has_its_turn() -> None:
 
 
 def died_at(collector: CollectorProcess, point: str) -> None:
-    assert collector.child.wait(40) == -signal.SIGKILL, collector.child.log_tail()
+    assert collector.child.wait(90) == -signal.SIGKILL, collector.child.log_tail()
     assert collector.child.log_tail().splitlines()[-1] == f"crash_at: {point}"
     fired(f"kill -9 of the collector at {point}")
 
@@ -138,7 +138,7 @@ def test_sigterm_under_load_loses_nothing_and_ends_clean(kafka_topics: str, tmp_
         wait_until(lambda: len(acknowledged) > 200, "there is load")
         collector.child.terminate()
         wait_until(lambda: collector.ready() in {0, 503}, "readiness says no")
-        assert collector.child.wait(40) == 0, collector.child.log_tail()
+        assert collector.child.wait(90) == 0, collector.child.log_tail()
         for thread in threads:
             thread.join(60)
         fired("SIGTERM under load", collector.statuses.count(0) + collector.statuses.count(503))

@@ -86,7 +86,7 @@ class Prometheus:
     def ask(self, query: str) -> list[dict[str, str]]:
         url = f"{self.url}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
         try:
-            with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310  # ours
+            with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310  # ours
                 document: dict[str, Any] = json.load(response)
         except OSError:
             return []
@@ -139,7 +139,7 @@ def prometheus(tmp_path: Path) -> Iterator[Prometheus]:
         yield found
     finally:
         child.terminate()
-        child.wait(20)
+        child.wait(60)
 
 
 def start(pipeline: PipelineUnderTest, prometheus: Prometheus, *names: str, **variables: str) -> None:

@@ -21,7 +21,8 @@ from attributary.consumers.destinations.transport import HttpTransport
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SECONDS = 0.6
+SECONDS = 0.6  # for answers that never end
+SECONDS_MAX = 20.0  # for those that do, on a busy machine
 OK = b"HTTP/1.1 200 OK\r\n"
 GOOD = b'{"events_received":1,"messages":[],"fbtrace_id":"T"}'
 
@@ -68,7 +69,7 @@ def sends(*parts: bytes) -> Callable[[socket.socket], None]:
 def drips(start: bytes, piece: bytes) -> Callable[[socket.socket], None]:
     def serve(connection: socket.socket) -> None:
         connection.sendall(start)
-        for _ in range(100):
+        for _ in range(600):
             time.sleep(0.1)
             connection.sendall(piece)
 
@@ -88,8 +89,8 @@ def sized(body: bytes, more: bytes = b"", start: bytes = OK) -> bytes:
     return start + more + b"content-length: %d\r\n\r\n" % len(body) + body
 
 
-def ask(url: str, body: bytes = b"{}") -> tuple[HttpResponse, float]:
-    with HttpTransport(answer_seconds=SECONDS) as transport:
+def ask(url: str, body: bytes = b"{}", seconds: float = SECONDS) -> tuple[HttpResponse, float]:
+    with HttpTransport(answer_seconds=seconds) as transport:
         started = time.monotonic()
         answer = transport.send(HttpRequest(url, body, {"authorization": "Bearer x"}))
         return answer, time.monotonic() - started
@@ -139,14 +140,18 @@ HOSTILE: dict[str, tuple[Callable[[socket.socket], None], str, str]] = {
     "a status of its own": (sends(sized(b"", start=b"HTTP/1.1 999 X\r\n")), "retry", "retry"),
     "good": (sends(sized(GOOD)), "delivered", "delivered"),
 }  # fmt: skip
+ENDLESS = {
+    "a byte a time in the body", "a chunk a time", "a byte a time in the headers", "a header a time",
+    "informational answers without end", "nothing",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_s12_every_answer_ends_in_time_and_means_something(kind: str) -> None:
     serve, meta, ga4 = HOSTILE[kind]
     with server(serve) as url:
-        answer, seconds = ask(url + "/x?api_secret=s")
-    assert seconds < 5.0, "within its time, on a busy machine: a drip lasts ten seconds"
+        answer, seconds = ask(url + "/x?api_secret=s", seconds=SECONDS if kind in ENDLESS else SECONDS_MAX)
+    assert seconds < 30.0, "within its time, on a busy machine: a drip lasts a minute"
     assert len(answer.body) <= 65_536
     assert responses.classify(answer, 1).response_class.value == meta
     assert Ga4Destination().classify(answer, 1).response_class.value == ga4
@@ -156,7 +161,7 @@ def test_s12_a_bomb_takes_no_memory() -> None:
     with server(HOSTILE["a bomb"][0]) as url:
         tracemalloc.start()
         try:
-            ask(url)
+            ask(url, seconds=SECONDS_MAX)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -178,7 +183,7 @@ def test_s12_no_coding_is_asked_for_and_the_connection_is_kept() -> None:
             if not data:
                 return
 
-    with server(serve) as url, HttpTransport(answer_seconds=5.0) as transport:
+    with server(serve) as url, HttpTransport(answer_seconds=SECONDS_MAX) as transport:
         for _ in range(3):
             assert transport.send(HttpRequest(url, b"{}")).status == 200
     assert b"accept-encoding: identity\r\n" in seen[0].lower()
@@ -186,10 +191,10 @@ def test_s12_no_coding_is_asked_for_and_the_connection_is_kept() -> None:
 
 
 def test_s12_a_server_that_reads_nothing_is_given_up() -> None:
-    with server(lambda _: time.sleep(8.0), reads=False) as url:
+    with server(lambda _: time.sleep(60.0), reads=False) as url:
         answer, seconds = ask(url, b"x" * 30_000_000)
     assert (answer.status, answer.perhaps_sent) == (0, True)
-    assert seconds < 5.0
+    assert seconds < 30.0
 
 
 @pytest.mark.parametrize(

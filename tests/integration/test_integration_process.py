@@ -99,7 +99,7 @@ def test_the_probes_tell_a_live_process_from_one_that_can_work(pipeline: Pipelin
 
     def answer(path: str) -> int:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as response:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as response:
                 return int(response.status)
         except urllib.error.HTTPError as error:
             return error.code

@@ -92,7 +92,7 @@ def test_three_nodes_go_on_without_one_and_take_it_back(three_brokers: KafkaClus
     assert producer.flush(60) == 0
     assert failures == []
     three_brokers.restart(victim)
-    assert len(admin.list_topics(timeout=10).brokers) == 3
+    assert len(admin.list_topics(timeout=30).brokers) == 3
 
 
 @pytest.mark.slow
@@ -102,7 +102,7 @@ def test_a_kept_folder_goes_on_where_it_was(broker: Broker, tmp_path: Path) -> N
     for _ in range(2):
         with find_broker(("jars",), folder=tmp_path) as kept:
             admin = AdminClient({"bootstrap.servers": kept.bootstrap, "log_level": 0})
-            before = set(admin.list_topics(timeout=10).topics)
+            before = set(admin.list_topics(timeout=30).topics)
             if "local.test.kept" not in before:
                 admin.create_topics([NewTopic("local.test.kept", 1)])["local.test.kept"].result(timeout=20)
     assert "local.test.kept" in before
@@ -116,9 +116,9 @@ def test_a_broker_behind_a_proxy_advertises_the_proxy(broker: Broker, free_port:
     with kafka_cluster(ports=ports):
         assert ports[0].proxied is not None
         through = AdminClient({"bootstrap.servers": f"127.0.0.1:{ports[0].proxied}", "log_level": 0})
-        assert [one.port for one in through.list_topics(timeout=10).brokers.values()] == [free_port]
+        assert [one.port for one in through.list_topics(timeout=30).brokers.values()] == [free_port]
         direct = AdminClient({"bootstrap.servers": f"127.0.0.1:{ports[0].broker}", "log_level": 0})
-        assert [one.port for one in direct.list_topics(timeout=10).brokers.values()] == [ports[0].broker]
+        assert [one.port for one in direct.list_topics(timeout=30).brokers.values()] == [ports[0].broker]
 
 
 def _read(broker: Broker, topic: str, count: int) -> list[bytes]:

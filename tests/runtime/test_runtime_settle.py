@@ -37,7 +37,7 @@ def test_a_settled_group_keeps_its_offsets_and_reads_them_as_stable(fresh_topics
             consumer.committed([place], timeout=1.5)
         session = TransactionSession(kafka, f"{GROUP}-0", "tests")
         session.settle(TopicPartition(COMMANDS, 0, 0), metadata)
-        assert consumer.committed([place], timeout=15.0)[0].offset == 7
+        assert consumer.committed([place], timeout=60.0)[0].offset == 7
         session.close()
         del earlier
     finally:

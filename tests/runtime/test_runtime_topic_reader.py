@@ -106,7 +106,7 @@ def test_the_loop_runs_on_the_mock_broker_in_development(kafka: KafkaSettings) -
     publish(kafka, "stage-in", [str(number).encode() for number in range(20)])
     for topic in ("stage-out", "stage-in.stage.dlq"):
         publish(kafka, topic, [])
-        Producer({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0}).list_topics(topic, timeout=5)
+        Producer({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0}).list_topics(topic, timeout=30)
     stage, loop = collector_loop(kafka)
     loop.run()
     assert Counter(stage.values) == Counter(str(number).encode() for number in range(20))

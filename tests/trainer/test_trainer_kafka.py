@@ -175,17 +175,17 @@ def test_a_process_that_is_silent_for_longer_than_the_lease_keeps_cancels_and_gi
         run("jobs", "cancel", "t1", *ACME)
         asked = time.monotonic()
         until_published(fresh_topics, "t1", "cancelled")
-        assert time.monotonic() - asked < 10.0
+        assert time.monotonic() - asked < 60.0
         run("jobs", "submit", "train", *ACME, "-s", "closing=all", "--id", "t2")
         until_published(fresh_topics, "t2", "running")  # by the second, for the first still waits
         for process in (child, second):
             os.kill(process.pid, signal.SIGTERM)
         asked = time.monotonic()
         while (given_back := json.loads(run("jobs", "status", "t2", *ACME, "--json")))["state"] != "submitted":
-            assert time.monotonic() - asked < 20.0, child.log_tail() + second.log_tail()
+            assert time.monotonic() - asked < 60.0, child.log_tail() + second.log_tail()
         assert given_back["attempts"] == 0
         while child.running or second.running:
-            assert time.monotonic() - asked < 20.0, child.log_tail() + second.log_tail()
+            assert time.monotonic() - asked < 60.0, child.log_tail() + second.log_tail()
             time.sleep(0.1)
         assert (child.returncode, second.returncode) == (0, 0), child.log_tail() + second.log_tail()
         assert "still computes" in child.log_tail() + second.log_tail()

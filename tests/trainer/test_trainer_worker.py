@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from attributary.consumers.training.read_journeys import Progress
 
 pytestmark = pytest.mark.postgres
+SILENT_FOR_AN_HOUR = "UPDATE attribution_batch_jobs SET heartbeat_at = heartbeat_at - interval '1 hour'"
 
 
 @pytest.fixture
@@ -268,12 +269,13 @@ def test_a_stop_gives_the_job_back_and_another_process_does_it(database: str) ->
 
 
 def test_the_job_of_a_dead_worker_starts_again(database: str) -> None:
-    limits = WorkerLimits(lease_seconds=0.3, poll_seconds=0.05, heartbeat_seconds=0.02)
+    limits = WorkerLimits(poll_seconds=0.05, heartbeat_seconds=0.02)
     with waiting_worker(database, limits) as (trainer, bench):
         trainer.worker.stop(PATIENCE_SECONDS)  # nobody works: the claim below is a dead process's
         trainer.submit(job("long", "train"))
         with connect(database, application_name="tests") as connection:
             assert claim_next(connection, lease_seconds=60, max_attempts=3) is not None
+            connection.execute(SILENT_FOR_AN_HOUR)
             connection.commit()
         bench.go_on.set()
     with waiting_worker(database, limits) as (trainer, bench):
@@ -335,7 +337,7 @@ def counted(kind: str, outcome: str) -> float:
 
 
 def test_every_end_of_a_job_is_counted_and_logged_with_its_reason(database: str) -> None:
-    limits = WorkerLimits(lease_seconds=0.1, max_attempts=1, poll_seconds=0.02, heartbeat_seconds=0.02)
+    limits = WorkerLimits(max_attempts=1, poll_seconds=0.02, heartbeat_seconds=0.02)
     with running(database, limits) as trainer:
         series = {tuple(sample.labels.values()) for one in metrics.jobs.collect() for sample in one.samples}
         assert {(kind, end) for kind in ("train", "rollback") for end in ("failed", "cancelled")} <= series
@@ -344,11 +346,11 @@ def test_every_end_of_a_job_is_counted_and_logged_with_its_reason(database: str)
         trainer.submit(job("hopeless", "train"))
         with connect(database, application_name="tests") as connection:
             assert claim_next(connection, lease_seconds=60, max_attempts=3) is not None  # and its worker dies
+            connection.execute(SILENT_FOR_AN_HOUR)
             connection.commit()
         with capture_logs() as logs:
             trainer.submit(job("waits", "train"), job("c", "cancel", target_job_id="waits"))
         assert {"job": "waits", "outcome": "cancelled"}.items() <= logs[-1].items()
-        time.sleep(0.2)
     with capture_logs() as logs, running(database, limits) as trainer:
         assert trainer.ended("hopeless").state == "failed"
         trainer.submit(job("senseless", "backtest"))
