@@ -1,6 +1,7 @@
 """A subscriber: keeps the newest result of every conversion, and prints what changed.
 
-    KAFKA_BOOTSTRAP_SERVERS=localhost:9092 python examples/subscribe.py
+    . .attributary/up/env      # or export KAFKA_BOOTSTRAP_SERVERS=host:port
+    python examples/subscribe.py
 
 Three rules: read committed records only; keep the highest version of a conversion; commit after the result is kept.
 The newest results stand in SQLite, so that a restart forgets nothing and a record that comes again changes nothing.
@@ -33,7 +34,7 @@ def main(database: str = "results.db", idle_seconds: float | None = None) -> int
     codec = Codec()
     consumer = Consumer(
         {
-            "bootstrap.servers": os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092"),
+            "bootstrap.servers": os.environ["KAFKA_BOOTSTRAP_SERVERS"],
             "group.id": os.environ.get("GROUP", "my-team"),
             "isolation.level": "read_committed",
             "auto.offset.reset": "earliest",
@@ -61,6 +62,7 @@ def main(database: str = "results.db", idle_seconds: float | None = None) -> int
                 if store.execute(KEEP, [result[name] for name in names]).rowcount:
                     newer += 1
                     value = f"{result['net_value_micros'] / 1_000_000:.2f} {result['currency']}"
+                    value = "no value" if result["currency"] == "XXX" else value  # a lead, a signup: ISO 4217's "none"
                     print(f"{result['conversion_id']} v{result['version']} {result['version_reason']}: {value}")
             store.commit()  # first the result, then the offset: a crash between the two repeats, it never loses
             consumer.commit(message, asynchronous=False)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -117,6 +119,33 @@ class TenantSettings(Settings):
         description="Tenant of commands that need one and get no --tenant. Commands with a filter by tenant show all "
         "tenants without --tenant.",
     )
+
+
+_READY_URL = re.compile(r"([a-z0-9][a-z0-9.-]{0,63})=(https?://[^\s@/]+)/?")
+_READY_RULE = "must be name=http://host:port, several by commas; no user, no path"
+
+
+class ReadySettings(Settings):
+    """Processes that `attributary status` asks."""
+
+    urls: str | None = Field(
+        default=None,
+        alias="STATUS_READY_URLS",
+        description="Processes that `attributary status` asks whether they are ready: "
+        "stitcher=http://host:9464,auditor=http://host:9466. `attributary up` sets it in its env.",
+    )
+
+    @field_validator("urls")
+    @classmethod
+    def _check_urls(cls, value: str | None) -> str | None:
+        if value is not None and not all(_READY_URL.fullmatch(each.strip()) for each in value.split(",")):
+            raise ValueError(_READY_RULE)
+        return value
+
+    def by_name(self) -> Mapping[str, str]:
+        """Return the addresses by the name of the process."""
+        found = (_READY_URL.fullmatch(each.strip()) for each in (self.urls or "").split(",") if each.strip())
+        return {each[1]: each[2] for each in found if each is not None}
 
 
 class KafkaSettings(Settings):

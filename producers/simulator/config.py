@@ -16,6 +16,7 @@ from attributary.producers.simulator.calibration import (
     REPEAT_SHARE,
     mean_length,
 )
+from attributary.schemas.limits import is_tenant
 
 MICROS = 1_000_000
 MICROS_PER_DAY = 86_400 * MICROS
@@ -108,6 +109,7 @@ class Volume:
         touchpoints: distinct touchpoints, exactly.
         conversions: distinct conversions, exactly, corrections not counted.
         tenants: tenants, which share the traffic evenly.
+        tenant: name of the one tenant, or what stands before the number in the names of several.
         people: persons; None: as many as there are journeys. Fewer than journeys: some come back.
         span_days: days over which journeys end; their touches reach up to 30 days further back.
     """
@@ -117,6 +119,13 @@ class Volume:
     tenants: int = 1
     people: int | None = None
     span_days: float = 30.0
+    tenant: str | None = None
+
+    def tenant_names(self) -> list[str]:
+        """Names of the tenants: `acme`, or `acme-1` and `acme-2`; `tenant-1` if nothing else is said."""
+        if self.tenant is not None and self.tenants == 1:
+            return [self.tenant]
+        return [f"{self.tenant or 'tenant'}-{number + 1}" for number in range(self.tenants)]
 
 
 @dataclass(frozen=True)
@@ -252,6 +261,8 @@ def _check_volume(volume: Volume) -> None:
         raise SimulatorConfigError("conversions: each needs a touchpoint, so at most as many as touchpoints")
     if volume.people is not None and volume.people < volume.tenants:
         raise SimulatorConfigError("people: at least one for each tenant is wanted")
+    if not is_tenant(volume.tenant_names()[-1]):
+        raise SimulatorConfigError("tenant: must be 1 to 64 characters of a-z, 0-9, dot, dash and underscore")
     if volume.span_days <= 0:
         raise SimulatorConfigError("span_days: must be above 0")
 

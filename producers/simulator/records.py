@@ -241,7 +241,8 @@ class _People:
     def __init__(self, config: SimulatorConfig, population: Population) -> None:
         people = population.people
         self.same: list[int] = people.same.tolist()
-        self.tenant = [f"tenant-{t + 1}" for t in people.tenant.tolist()]
+        names = config.volume.tenant_names()
+        self.tenant = [names[number] for number in people.tenant.tolist()]
         distinct = int(people.same.max()) + 1
         text: str = stream(config.seed, "ids").bytes(distinct * 40).hex()
         users = [f"user-{text[80 * n : 80 * n + 16]}" for n in range(distinct)]

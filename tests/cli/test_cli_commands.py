@@ -46,6 +46,7 @@ def test_every_help_works_and_says_something(path: tuple[str, ...]) -> None:
     done = CliRunner().invoke(app, [*path, "--help"])
     assert done.exit_code == 0, done.output
     assert (found(path).help or "").strip()
+    assert not re.search(r"<(str|int|float|bool|list)\b", done.output), "a type of Python's instead of what to type"
 
 
 @pytest.mark.parametrize(

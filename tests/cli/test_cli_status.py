@@ -94,6 +94,25 @@ def test_without_settings_each_part_says_what_it_lacks() -> None:
     assert done.stderr == ""
 
 
+def test_the_processes_of_a_local_stack_are_asked(free_port: int, httpserver: HTTPServer) -> None:
+    nothing: dict[str, str | None] = {"KAFKA_BOOTSTRAP_SERVERS": None, "DATABASE_URL": None}
+    assert "processes" not in status(**nothing, STATUS_READY_URLS=None)[1]
+    httpserver.expect_request("/readyz").respond_with_data("ready")
+    good = f"stitcher=http://127.0.0.1:{httpserver.port}"
+    _, found = status(**nothing, STATUS_READY_URLS=good)
+    assert (found["processes"]["level"], found["processes"]["text"]) == ("good", "all 1 are ready")
+    _, found = status(**nothing, STATUS_READY_URLS=f"{good}, api=http://127.0.0.1:{free_port}")
+    assert (found["processes"]["level"], found["processes"]["text"]) == ("bad", "1 of 2 not ready: api")
+    assert found["processes"]["facts"] == {"stitcher": "ready", "api": "/readyz does not answer"}
+    httpserver.clear()
+    httpserver.expect_request("/readyz").respond_with_data("no partitions yet", status=503)
+    _, found = status(**nothing, STATUS_READY_URLS=good)
+    assert (found["processes"]["level"], found["processes"]["cause"]) == ("warning", "stitcher: no partitions yet")
+    for wrong in ("stitcher", f"a=http://u:{SECRET}@h:1", "a=file:///etc/passwd"):
+        _, found = status(**nothing, STATUS_READY_URLS=wrong)
+        assert found["processes"]["text"].startswith("STATUS_READY_URLS: must be name=http://host:port")
+
+
 def test_the_lines_fit_into_80_columns(free_port: int) -> None:
     variables = {
         "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port}", "COLUMNS": "80",

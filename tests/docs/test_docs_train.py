@@ -18,7 +18,7 @@ from tests.pipeline_harness import InProcess
 pytestmark = pytest.mark.postgres
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "train.md").read_text("utf-8")
 SWEPT = {"reason": "model_refit", "issued_by": "sweeper", "event_published_at": START_US}
-STEPS = re.findall(r"^    (attributary .*)$", PAGE.partition("## What a journey is")[0], re.MULTILINE)
+STEPS = re.findall(r"^(attributary .*)$", PAGE.partition("## What a journey is")[0], re.MULTILINE)
 
 
 def typed(line: str) -> str:

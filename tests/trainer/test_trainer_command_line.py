@@ -283,7 +283,7 @@ def test_a_broker_that_is_away_is_told_in_one_line(
 
 def documented(page: str) -> list[str]:
     lines = (DOCS / page).read_text(encoding="utf-8").splitlines()
-    return [line.strip() for line in lines if line.startswith(("    attributary models", "    attributary jobs"))]
+    return [line for line in lines if line.startswith(("attributary models", "attributary jobs"))]
 
 
 @pytest.mark.parametrize("line", documented("train.md") + documented("jobs.md"))

@@ -15,10 +15,11 @@ from datetime import UTC, datetime
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.adapters.registry_settings import RegistrySettings
 from attributary.consumers.runtime.errors import EXIT_CONFIG, AttributaryError, ConfigError
-from attributary.consumers.runtime.settings import DatabaseSettings, KafkaSettings, load
+from attributary.consumers.runtime.settings import DatabaseSettings, KafkaSettings, ReadySettings, load
 from attributary.consumers.store.connection import StoreUnavailable
 
 from .kafka_checks import check_brokers, check_dead_letters, check_registry, check_stages, check_topics
+from .ready_checks import PART, check_ready
 from .report import Finding, Level, Report, unknown
 from .store_checks import (
     Places,
@@ -75,7 +76,7 @@ def survey(seconds: float = CHECK_SECONDS) -> Report:
 
 _ORDER = (
     _KAFKA, "registry", _POSTGRES, "migrations", "topics", "stitcher", "attributor", "auditor", "sweeper", "trainer",
-    "results", "dead letters", "models", "deliveries",
+    PART, "results", "dead letters", "models", "deliveries",
 )  # fmt: skip
 
 
@@ -97,6 +98,11 @@ def _jobs() -> tuple[list[Finding], list[_Job]]:
         jobs.append(_Job(("registry",), (), lambda: check_registry(registry)))
     except ConfigError as error:
         findings.append(_wrong_setting("registry", error))
+    try:
+        if urls := load(ReadySettings).by_name():
+            jobs.append(_Job((PART,), (), lambda: check_ready(urls)))
+    except ConfigError as error:
+        findings.append(_wrong_setting(PART, error))
     stages = ("stitcher", "attributor", "auditor", "sweeper", "trainer")
     places = _Later()
     if dsn is not None:

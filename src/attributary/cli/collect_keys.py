@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from attributary.cli import exits
+from attributary.cli.tables import print_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +94,11 @@ def _new(
     typer.echo(f"key {key.key_id} of tenant {tenant}: keep it now, it cannot be shown again", err=True)
 
 
-def _list(file: _File) -> None:
+def _list(
+    file: _File,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list.")] = False,
+) -> None:
     """List the keys: id, kind, tenant, scopes, state, label. No key can be shown.
 
     Example: attributary collect keys list --file keys.json
@@ -102,8 +107,15 @@ def _list(file: _File) -> None:
         from attributary.producers.collector.keys import load_keys
 
         now = time.time()
-        for key in load_keys(file):
-            parts = (key.key_id, key.kind, key.tenant, ",".join(key.scopes), _state(key, now), key.label)
+        keys = [
+            (key.key_id, key.kind, key.tenant, ",".join(key.scopes), _state(key, now), key.label)
+            for key in load_keys(file)
+        ]
+        if as_json:
+            names = ("key_id", "kind", "tenant", "scopes", "state", "label")
+            print_json([dict(zip(names, parts, strict=True)) for parts in keys])
+            return
+        for parts in keys:
             typer.echo("\t".join(part if part.isprintable() else repr(part) for part in parts))
 
 

@@ -8,6 +8,7 @@ would; Ctrl-C ends it silently with 130. A failure that ``outcome.explain`` does
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -54,11 +55,21 @@ GROUPS: Mapping[str, Sequence[str]] = {
     ),
 }
 _OTHERS = "More"
+_TYPES = {"<int>": "<number>", "<int range>": "<number>", "<float>": "<number>", "<float range>": "<number>"}
+_NAMED_TYPES = {"tenant": "<tenant>"} | dict.fromkeys(
+    ("from", "to", "since", "until", "as_of", "changed_since", "now", "start", "end"), "<time>"
+)
 _COMPLETION = "_ATTRIBUTARY_COMPLETE"
 
 
 class CommandGroup(TyperGroup):
-    """A group of commands; its help has the whole first sentence of each."""
+    """A group of commands; its help has the whole first sentence of each, and its options say what to type."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for command in (self, *self.commands.values()):
+            for option in command.params:
+                _say_what_to_type(option)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the commands in groups, each with the first sentence of its help."""
@@ -107,6 +118,20 @@ class CommandLine(CommandGroup):
             if code is None:
                 raise
         return code if isinstance(code, int) else 0
+
+
+def _say_what_to_type(option: Any) -> None:
+    """Let the help name what an option takes in words instead of types of Python: <time>, not <str>."""
+    shown = getattr(option, "display_type", None)
+    if shown is None or getattr(shown, "is_in_words", False):  # a version of the library without it
+        return
+
+    def in_words(context: Any) -> str:
+        text = re.sub(r"^<list\[(.*)\]>$", r"<\1>", str(shown(context)))
+        return _NAMED_TYPES.get(option.name, "<text>") if text == "<str>" else _TYPES.get(text, text)
+
+    in_words.is_in_words = True  # type: ignore[attr-defined]
+    option.display_type = in_words
 
 
 def _first_sentence(command: Any) -> str:

@@ -32,16 +32,23 @@ def _migrate(
         print(f"{verb} {plural(len(names), 'migration')}" + "".join(f"\n  {name}" for name in names))
 
 
-def _status() -> None:
-    """Show which migrations the database has; exit 1 when some are pending, 78 when it is newer than this code."""
+def _status(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Show which migrations the database has; exit 1 when some are pending, 78 when it is newer than this code.
+
+    Example: attributary db status
+    """
     from attributary.cli.outcome import database
+    from attributary.cli.tables import print_json
     from attributary.consumers.store.migrate import status
 
     with database("attributary-db", is_migrated=False) as conn:
         found = status(conn)
-        for name in found.applied:
-            print(f"applied  {name}")
-        for name in found.pending:
-            print(f"pending  {name}")
+        if as_json:
+            print_json({"applied": list(found.applied), "pending": list(found.pending)})
+        else:
+            print("".join(f"applied  {name}\n" for name in found.applied), end="")
+            print("".join(f"pending  {name}\n" for name in found.pending), end="")
         if found.pending:
             raise typer.Exit(1)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import re
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from attributary.cli import exits
 from attributary.cli.outcome import say
+from attributary.cli.tables import print_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,14 +58,11 @@ def _list(
 
     Example: attributary dlq list --stage validate --since 1d
     """
-    from attributary.cli.tables import plural, print_json, print_table
+    from attributary.cli.tables import plural, print_table
 
     letters = list(_letters(topic, group, stage, match, since))
     if as_json:
-        names = ("place", "origin", "group", "stage", "field", "reason", "attempts", "failed_at_ms")
-        print_json(
-            [{name: getattr(letter, name) for name in names} | {"tenant": _tenant(letter)} for letter in letters]
-        )
+        print_json([_document(letter) for letter in letters])
         return
     rows = [
         (
@@ -81,6 +80,8 @@ def _show(
     fields: Annotated[
         bool, typer.Option("--fields", help="Also decode the record: its fields may be personal data.")
     ] = False,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object; the bytes in base64.")] = False,
 ) -> None:
     """Show one dead letter in full: reason, origin, headers and bytes.
 
@@ -93,6 +94,10 @@ def _show(
     if letter is None:
         say(f"{place}: no such letter, or a later one supersedes it; see: attributary dlq list")
         raise typer.Exit(1)
+    if as_json:
+        decoded = {"fields": _fields(letter)} if fields else {}
+        print_json(_document(letter) | {"value_base64": base64.b64encode(letter.value or b"").decode()} | decoded)
+        return
     facts = {
         "reason": letter.reason,
         "found by": f"{letter.stage} of {letter.group}",
@@ -148,7 +153,7 @@ def _redrive(
 def _close(
     place: Annotated[
         str | None,
-        typer.Argument(metavar="[PLACE]", help="One, as `dlq list` shows it; else all by the options."),
+        typer.Argument(metavar="PLACE", help="One, as `dlq list` shows it; else all by the options."),
     ] = None,
     *,
     reason: Annotated[str, typer.Option("--reason", help="Why nobody needs to look at them; no personal data.")],
@@ -184,6 +189,11 @@ def _close(
     else:
         close(kafka_settings(), letters, reason.strip())
     print(f"{plural(len(letters), 'dead letter')} {'to close' if dry_run else 'closed'}")
+
+
+def _document(letter: Letter) -> dict[str, Any]:
+    names = ("place", "origin", "group", "stage", "field", "reason", "attempts", "failed_at_ms")
+    return {name: getattr(letter, name) for name in names} | {"tenant": _tenant(letter)}
 
 
 def _tenant(letter: Letter) -> str | None:

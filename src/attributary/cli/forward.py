@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -60,7 +61,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _forwarder(
-    name: Annotated[Name | None, typer.Argument(help=f"{_ONE_OF}.", metavar="[DESTINATION]")] = None,
+    name: Annotated[Name | None, typer.Argument(help=f"{_ONE_OF}.", metavar="DESTINATION")] = None,
     destination: Annotated[Name | None, typer.Option(help=f"{_ONE_OF}; the same as the argument.")] = None,
 ) -> None:
     """Forward conversions to one destination, until SIGTERM. One process (and consumer group) a destination.
@@ -161,8 +162,6 @@ def _status(
 
     Example: DATABASE_URL=postgresql://localhost/attribution attributary forward status
     """
-    import json
-
     from attributary.consumers.maintenance.status.report import duration
 
     with _ledger() as ledger:
@@ -183,6 +182,8 @@ def _status(
 def _explain(
     event_id: Annotated[str, typer.Argument(help="The event.")],
     tenant: AnyTenant = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for each destination.")] = False,
 ) -> None:
     """Tell what became of an event at every destination, and what can be done. Exit 1 when it is not in the ledger.
 
@@ -194,7 +195,14 @@ def _explain(
         say(f"{event_id}: not in the ledger: not forwarded yet, or its tenant has no destination")
         raise typer.Exit(_NOT_FOUND)
     for row in found:
-        print("\n".join(_explained(row)))
+        print(json.dumps(_document(row)) if as_json else "\n".join(_explained(row)))
+
+
+def _document(row: Delivery) -> dict[str, Any]:
+    """Return a delivery for JSON; times in microseconds UTC."""
+    names = ("reason", "occurred_at", "match_keys", "in_flight", "attempts", "first_sent_at", "request_hash")
+    rest = {name: getattr(row, name) for name in (*names, "response_code", "trace_id")}
+    return {**row.key._asdict(), "state": row.state.value, "source": row.source._asdict(), **rest}
 
 
 def _explained(row: Delivery) -> Iterator[str]:

@@ -63,7 +63,7 @@ def submit(
 ) -> None:
     """Submit a job and print its id.
 
-    Example: attributary jobs submit train --tenant acme -s model=markov -s from=2026-10-01 -s activate=true
+    Example: attributary jobs submit train --tenant acme -s model=markov -s closing=all -s activate=true
 
     Example: attributary jobs submit analyze_batch --tenant acme -s platform=meta -s from=2026-11-01 --wait --json
     """

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from attributary.cli.generated_page import compare_page, print_page
+from attributary.cli.tables import print_json, width
 
 if TYPE_CHECKING:
     from attributary.consumers.runtime.metrics import MetricDefinition
@@ -23,6 +25,7 @@ personal data in it. This page is made by `attributary metrics --markdown`; `mak
 """
 
 
+_COLUMNS = 100
 _REGISTERING = ("stitcher", "attributor", "auditor", "sweeper", "destinations", "trainer", "api")
 
 
@@ -34,6 +37,8 @@ def register(app: typer.Typer) -> None:
 def _metrics(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/reference/metrics.md.")] = False,
     check: Annotated[Path | None, typer.Option(help="Exit 1 if this file differs from the page.")] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list.")] = False,
 ) -> None:
     """Show every metric with its type, labels and meaning.
 
@@ -48,13 +53,13 @@ def _metrics(
     if markdown:
         print_page(page)
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("Metric", "Type", "Labels", "Meaning", title="Metrics")
+    if as_json:
+        print_json([{"name": m.name, "type": m.kind, "labels": list(m.labels), "help": m.help} for m in all_metrics()])
+        return
+    # No table: the names are long, and each must be whole, to be copied.
     for metric in all_metrics():
-        table.add_row(metric.name, metric.kind, ", ".join(metric.labels), metric.help)
-    Console().print(table)
+        print(f"{metric.name} ({metric.kind}{' by ' if metric.labels else ''}{', '.join(metric.labels)})")
+        print(textwrap.fill(metric.help, width() or _COLUMNS, initial_indent="    ", subsequent_indent="    "))
 
 
 def all_metrics() -> list[MetricDefinition]:

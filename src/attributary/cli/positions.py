@@ -8,7 +8,7 @@ import typer
 
 from attributary.cli import exits
 from attributary.cli.outcome import say
-from attributary.cli.tables import plural
+from attributary.cli.tables import plural, print_json, print_table
 
 
 def register(app: typer.Typer) -> None:
@@ -19,18 +19,30 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="positions")
 
 
-def _show() -> None:
+def _show(
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list.")] = False,
+) -> None:
     """Show group, topic, partition, next offset, and Kafka's id of the topic that the offset belongs to.
 
     "-" in place of an id: the offset was stored by an earlier version and its stage has not started since.
+
+    Example: attributary positions show
     """
     from attributary.cli.outcome import database
     from attributary.consumers.store.offsets import all_positions, all_topic_ids
 
     with database("attributary-cli") as connection:
         ids = all_topic_ids(connection)
-        for group, topic, partition, next_offset in all_positions(connection):
-            print(f"{group}  {topic}[{partition}]  {next_offset}  {ids.get((group, topic, partition), '-')}")
+        rows = [(*row, ids.get(row[:3])) for row in all_positions(connection)]
+    if as_json:
+        names = ("group", "topic", "partition", "next_offset", "topic_id")
+        print_json([dict(zip(names, row, strict=True)) for row in rows])
+        return
+    print_table(
+        ("group", "partition", "next offset", "id of the topic"),
+        [(group, f"{topic}[{number}]", str(offset), kept or "-") for group, topic, number, offset, kept in rows],
+        (2,),
+    )
 
 
 def _forget(

@@ -20,20 +20,29 @@ def register(app: typer.Typer) -> None:
 
 
 @schemas_app.command("list")
-def list_schemas() -> None:
+def list_schemas(
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list.")] = False,
+) -> None:
     """List the records: name, published version, CRC-64 fingerprint, topic.
 
     The fingerprint is shown as it stands in a record after C3 01, so that it can be found in a hex dump.
 
     Example: attributary schemas list
     """
+    from attributary.cli.tables import print_json
     from attributary.schemas.schema_catalog import current_schemas, published_paths
     from attributary.schemas.topics import catalogue
 
     topics = {topic.record: topic.name for topic in catalogue()}
-    for name, schema in current_schemas().items():
-        version = len(published_paths(name))
-        typer.echo(f"{name:<14} v{version}  {schema.crc64.hex()}  {topics.get(name, '-')}")
+    rows = [
+        {"record": name, "version": len(published_paths(name)), "crc64": schema.crc64.hex(), "topic": topics.get(name)}
+        for name, schema in current_schemas().items()
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        typer.echo(f"{row['record']:<14} v{row['version']}  {row['crc64']}  {row['topic'] or '-'}")
 
 
 @schemas_app.command("show")

@@ -25,6 +25,10 @@ def register(app: typer.Typer) -> None:
 
 def simulate(
     *,
+    tenant: Annotated[
+        str,
+        typer.Option(help="Name of the tenant; several: NAME-1, NAME-2. Default: ATTRIBUTION_TENANT, else tenant-1."),
+    ] = "",
     tenants: Annotated[int, typer.Option(help="Tenants that share the traffic evenly.")] = 1,
     touchpoints: Annotated[int, typer.Option(help="Distinct touchpoints, exactly.")] = 20_000,
     conversions: Annotated[int, typer.Option(help="Distinct conversions, exactly; corrections come on top.")] = 1_000,
@@ -60,7 +64,7 @@ def simulate(
         config = SimulatorConfig(
             now_micros=_moment(now),
             seed=seed,
-            volume=Volume(touchpoints, conversions, tenants, people, days),
+            volume=Volume(touchpoints, conversions, tenants, people, days, tenant or _usual_tenant()),
             disorder=Disorder(duplicates=duplicates, late=late, shuffle_seconds=shuffle),
         )
     except SimulatorConfigError as error:
@@ -74,6 +78,15 @@ def simulate(
     else:
         _publish(events)
     _report(traffic)
+    if dry_run is None:
+        print(f"next: attributary results --tenant {config.volume.tenant_names()[0]}")
+
+
+def _usual_tenant() -> str | None:
+    """Return the tenant that the setting names."""
+    from attributary.consumers.runtime.settings import TenantSettings, load
+
+    return load(TenantSettings).tenant
 
 
 def _moment(text: str) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from attributary.cli.tables import plural
+from attributary.cli.tables import plural, print_json
 
 if TYPE_CHECKING:
     from attributary.consumers.runtime.topics_admin import Cluster, TopicsAdmin
@@ -42,6 +43,7 @@ def show_plan(
     partitions_override: _Partitions = None,
     production: _Production = None,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 when anything differs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list.")] = False,
 ) -> None:
     """Show what `apply` would do with the topics of Kafka, and change nothing.
 
@@ -54,7 +56,10 @@ def show_plan(
     from attributary.consumers.runtime.topics_plan import differs
 
     _, actions = _planned(replication_factor, partitions_override, is_production=_is_production(production))
-    _print(actions)
+    if as_json:
+        print_json([asdict(action) for action in actions])
+    else:
+        _print(actions)
     if check and differs(actions):
         raise typer.Exit(1)
 

@@ -64,6 +64,7 @@ def run_foreground(
                 folder.write_environment(
                     {name: variables[name] for name in shared}
                     | {"COLLECT_URL": collector_url(stack), "SERVE_URL": api_url(stack)}
+                    | {"STATUS_READY_URLS": ready_urls(stack)}
                 )
                 for line in summary(stack, prometheus=prometheus):
                     say(line)
@@ -185,6 +186,11 @@ def api_url(stack: Stack) -> str:
     """Where the read API of a stack listens."""
     port = os.environ.get("SERVE_PORT") or stack.environment.get("SERVE_PORT", "8090")
     return f"http://127.0.0.1:{port}"
+
+
+def ready_urls(stack: Stack) -> str:
+    """Where each process of a stack says whether it is ready, as `attributary status` takes it."""
+    return ",".join(f"{each.stage.name}=http://127.0.0.1:{each.metrics_port}" for each in stack.stages)
 
 
 def summary(stack: Stack, *, prometheus: bool = False) -> list[str]:
