@@ -84,6 +84,8 @@ class Stack:
     dsn: str = field(default="", init=False)
     stages: list[RunningStage] = field(default_factory=list, init=False)
     skipped: list[StageProcess] = field(default_factory=list, init=False)
+    # Accounts at the stand-ins, with which commands beside the stack see and try what its forwarders do.
+    stand_ins: dict[str, str] = field(default_factory=dict, init=False)
     _resources: ExitStack = field(default_factory=ExitStack, init=False)
 
     def __enter__(self) -> Self:
@@ -109,6 +111,7 @@ class Stack:
             child, variables = start_fake_services(self.folder)
             self._resources.callback(child.stop)
             self.environment |= variables
+            self.stand_ins = variables
             self.say("stand-ins for Meta and GA4: started")
         for arguments in (("db", "migrate"), ("topics", "apply")):
             command = f"attributary {' '.join(arguments)}"

@@ -63,7 +63,7 @@ def run_foreground(
                 variables = {**os.environ, **stack.environment}
                 folder.write_environment(
                     {name: variables[name] for name in shared}
-                    | (stand_ins(stack) if stack.fake_services else {})
+                    | stack.stand_ins
                     | {"COLLECT_URL": collector_url(stack), "SERVE_URL": api_url(stack)}
                     | {"STATUS_READY_URLS": ready_urls(stack)}
                 )
@@ -187,12 +187,6 @@ def api_url(stack: Stack) -> str:
     """Where the read API of a stack listens."""
     port = os.environ.get("SERVE_PORT") or stack.environment.get("SERVE_PORT", "8090")
     return f"http://127.0.0.1:{port}"
-
-
-def stand_ins(stack: Stack) -> dict[str, str]:
-    """Accounts at the stand-ins, so that commands beside the stack see and try what its forwarders do."""
-    prefixes = ("META_", "GA4_", "FORWARD_")
-    return {name: text for name, text in stack.environment.items() if name.startswith(prefixes)}
 
 
 def ready_urls(stack: Stack) -> str:
