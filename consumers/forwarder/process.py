@@ -6,6 +6,7 @@ is off, says so once and ends with exit code 0.
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from attributary.consumers.adapters.database import stage_dsn
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
 from attributary.consumers.adapters.tenant_rules import ConsentDefaults
+from attributary.consumers.destinations import metrics
 from attributary.consumers.destinations.attempts import SenderOptions
 from attributary.consumers.destinations.catalog import CATALOG, Setup, read_setup
 from attributary.consumers.destinations.sender import BatchSender
@@ -28,10 +30,14 @@ from attributary.consumers.store.deliveries.ledger import PostgresLedger
 from attributary.consumers.store.session import StoreSession
 
 if TYPE_CHECKING:
+    from attributary.consumers.destinations.destination import Destination
+    from attributary.consumers.destinations.transport import Clock
     from attributary.consumers.forwarder.record_reader import RecordReader
     from attributary.consumers.store.deliveries.delivery import Ledger
 
 _log = structlog.get_logger()
+
+_WARN_SECONDS = 60 * 86_400.0
 
 
 def build_stage(
@@ -63,6 +69,26 @@ def build_stage(
     return ForwarderStage(route, sender, ledger, clock, validation_probe, reader)
 
 
+def watch_version(destination: Destination, clock: Clock) -> None:
+    """Show how long the destination's API version is promised, and warn when that ends within 60 days."""
+    api = destination.api
+    if api.ends_not_before is None:
+        return
+    ends = dt.datetime.combine(api.ends_not_before, dt.time(), dt.UTC).timestamp()
+
+    def left() -> float:
+        return ends - clock.now_micros() / 1e6
+
+    metrics.forward_api_seconds_left.labels(destination.name).set_function(left)
+    if left() < _WARN_SECONDS:
+        _log.warning(
+            "the version of the API is promised for few days only: set a newer one",
+            destination=destination.name,
+            version=api.version,
+            promised_until=api.ends_not_before.isoformat(),
+        )
+
+
 def open_ledger(application_name: str) -> PostgresLedger:
     """Open the ledger that DATABASE_URL names.
 
@@ -91,6 +117,7 @@ def main(name: str, version: str) -> int:
     if not setup.credentials.is_on:
         _log.info("off: no credentials", destination=name, set=CATALOG[name].variables)
         return 0
+    watch_version(setup.destination, SystemClock())
     # Full requests are worth waiting for; a linger that the operator set for the process goes first.
     os.environ.setdefault("ATTRIBUTION_LINGER_MS", str(setup.shared.linger_ms))
 

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from attributary.consumers.destinations import metrics
 from attributary.consumers.destinations.attempts import SenderOptions
+from attributary.consumers.destinations.linkedin.destination import LinkedInDestination
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
+from attributary.consumers.forwarder.process import watch_version
 from attributary.consumers.runtime.errors import Retry
 from attributary.local.fakes import Fault, LinkedInFake, TikTokFake, XFake
 from attributary.local.fakes.server import FakeServer
-from tests.forwarder.forwarder_factories import X_KEYS, conversion, records
+from tests.forwarder.forwarder_factories import X_KEYS, SimulatedClock, conversion, records
 
 if TYPE_CHECKING:
     from attributary.consumers.runtime.records import Outcome, Record
     from attributary.local.fakes.received import StandIn
     from tests.forwarder.conftest import MakeStage
-    from tests.forwarder.forwarder_factories import SimulatedClock
 
 MADE: dict[str, Any] = {
     "tiktok": lambda: TikTokFake(tokens=["test-token"]),
@@ -177,3 +179,15 @@ def test_a_version_that_linkedin_has_ended_stops_the_account(make_stage: MakeSta
         with pytest.raises(Retry, match="the API version is gone: raise LINKEDIN_API_VERSION"):
             stage.handle(records([conversion(now)], now_micros=now))
     assert states(ledger) == {"pending": 1}
+
+
+@pytest.mark.parametrize(("day", "warns"), [("2027-05-01", False), ("2027-06-20", True), ("2027-09-01", True)])
+def test_the_end_of_an_api_version_is_shown_and_warned_of(
+    day: str, warns: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = dt.datetime.fromisoformat(f"{day}T00:00:00+00:00")
+    watch_version(LinkedInDestination(), SimulatedClock(int(now.timestamp() * 1e6)))
+    [found] = metrics.forward_api_seconds_left.labels("linkedin").collect()
+    left = found.samples[0].value
+    assert left == (dt.datetime(2027, 8, 16, tzinfo=dt.UTC) - now).total_seconds()
+    assert ("promised for few days only" in capsys.readouterr().out) is warns
