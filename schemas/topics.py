@@ -39,6 +39,7 @@ class Topic:
         key: what the key is, for people.
         doc: what is in it.
         groups: the consumer groups that read it; each has a dead-letter topic for it.
+        writers: the processes that write to it; ``publisher`` stands for services and the collector.
         config: the topic's settings in Kafka's words.
     """
 
@@ -48,6 +49,7 @@ class Topic:
     key: str
     doc: str
     groups: tuple[str, ...] = ()
+    writers: tuple[str, ...] = ()
     config: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -68,6 +70,7 @@ def catalogue() -> tuple[Topic, ...]:
             key=entry["key"],
             doc=entry["doc"],
             groups=tuple(entry["groups"]),
+            writers=tuple(entry.get("writers", ())),
             config=_texts(entry["config"]),
         )
         for name, entry in document["topics"].items()

@@ -20,9 +20,11 @@ pytest_plugins = [
     "tests.fixtures.pipeline",
     "tests.fixtures.second_try",
     "tests.fixtures.topics",
+    "tests.fixtures.secured_broker",  # imports the one before
 ]
 
 _MARKED_BY_FIXTURE = {
+    "secured_broker": "kafka",
     "broker": "kafka",
     "three_brokers": "kafka",
     "postgres": "postgres",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from attributary.consumers.runtime.settings import DatabaseSettings, load
-from attributary.consumers.store.connection import with_timeouts
+import structlog
+
+from attributary.consumers.runtime.endpoints import postgres_exposure
+from attributary.consumers.runtime.settings import DatabaseSettings, ProcessSettings, load
+from attributary.consumers.store.connection import check_dsn, with_timeouts
 
 from .error_mapping import map_errors
+
+_log = structlog.get_logger()
 
 
 def stage_dsn(*, has_long_statements: bool = False) -> str:
@@ -19,6 +24,10 @@ def stage_dsn(*, has_long_statements: bool = False) -> str:
     """
     settings = load(DatabaseSettings)
     with map_errors():
+        if load(ProcessSettings).environment == "production":
+            exposed = postgres_exposure(check_dsn(settings.url.get_secret_value()))
+            if exposed is not None:
+                _log.warning("a connection is not protected", variable=exposed[0], why=exposed[1])
         return with_timeouts(
             settings.url.get_secret_value(),
             statement_seconds=0 if has_long_statements else settings.statement_seconds,

@@ -7,7 +7,8 @@
     ├── Poison       one record can never be processed: to the dead-letter topic, with its bytes.
     ├── Fenced       someone else owns our partitions or our transactional id: abort, rewind, stay alive.
     └── Fatal        going on could lose or spoil something: stop the process.
-        └── ConfigError   a setting is missing or wrong: exit code 78, names the variable.
+        ├── ConfigError   a setting is missing or wrong: exit code 78, names the variable.
+        └── AccessRefused Kafka refuses a right: exit code 78, names principal, operation and resource.
 
 Texts never hold a secret, an e-mail address, a phone number or an IP address.
 """
@@ -78,3 +79,21 @@ class ConfigError(Fatal):
     def __init__(self, variable: str, rule: str) -> None:
         super().__init__(f"{variable}: {rule}", EXIT_CONFIG)
         self.variable, self.rule = variable, rule
+
+
+class AccessRefused(Fatal):
+    """Kafka's access rules do not let this process do what it must; trying again would not help.
+
+    Args:
+        principal: who the brokers take this process for.
+        operation: in Kafka's words: READ, WRITE, ...
+        resource: kind and name, for example ``topic attribution.commands.v1``.
+    """
+
+    def __init__(self, principal: str, operation: str, resource: str) -> None:
+        super().__init__(
+            f"Kafka refuses {principal} the operation {operation} on {resource}; an administrator of Kafka adds what "
+            "is missing by `attributary acls apply` (docs/how-to/secure.md)",
+            EXIT_CONFIG,
+        )
+        self.principal, self.operation, self.resource = principal, operation, resource

@@ -5,6 +5,7 @@ from __future__ import annotations
 import structlog
 from confluent_kafka import KafkaError, Message
 
+from .access_errors import Access
 from .error_codes import AWAY, LOST_ASSIGNMENT, OFFSET_OUT_OF_RANGE, UNREADABLE
 from .errors import EXIT_CONFIG, Fatal
 from .records import Record
@@ -26,16 +27,17 @@ def record_of(message: Message) -> Record:
     )
 
 
-def is_error(message: Message, stage: str, unreadable: UnreadableBatches) -> bool:
+def is_error(message: Message, access: Access, unreadable: UnreadableBatches) -> bool:
     """Tell whether a message is an error instead of a record.
 
     Args:
         message: as the consumer returned it.
-        stage: name of the stage, for logs.
+        access: names a right that the brokers refuse.
         unreadable: told of a batch that cannot be unpacked.
 
     Raises:
         Fatal: reading on would leave records out, or is not possible.
+        AccessRefused: the brokers do not let this process read, or not in its group.
     """
     error = message.error()
     if error is None:
@@ -51,6 +53,8 @@ def is_error(message: Message, stage: str, unreadable: UnreadableBatches) -> boo
         return True
     if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
         raise Fatal(f"{message.topic()}: the topic is gone", EXIT_CONFIG)
+    if (refused := access.refused(error, "READ", message.topic())) is not None:
+        raise refused
     if code not in AWAY and code not in LOST_ASSIGNMENT:
-        _log.warning("consumer error", stage=stage, error=error.name())
+        _log.warning("consumer error", stage=access.stage, error=error.name())
     return True

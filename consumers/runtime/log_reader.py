@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from .access_errors import Access
 from .error_codes import OFFSET_OUT_OF_RANGE, PARTITION_END
 from .errors import EXIT_DEPENDENCY_DOWN, Fatal
 from .records import Record
@@ -44,6 +45,7 @@ class LogReader:
             "fetch.wait.max.ms": 50,
             "queued.max.messages.kbytes": 32_768,  # all that is fetched and not yet handed out
         }
+        self._access = Access(kafka, "reader")
         self._config = kafka.client_config() | config
         self._consumer = Consumer(self._config)
 
@@ -60,12 +62,15 @@ class LogReader:
 
         Raises:
             Fatal: a topic is not there, or Kafka does not answer.
+            AccessRefused: the brokers do not let us read one.
         """
         found = {}
         try:
             for topic in topics:
                 listed = self._consumer.list_topics(topic, timeout=_TIMEOUT).topics[topic]
                 if listed.error is not None:
+                    if refused := self._access.refused(listed.error, "READ", topic):
+                        raise refused
                     raise Fatal(f"{topic}: {listed.error.name()}; run `attributary topics apply`", EXIT_DEPENDENCY_DOWN)
                 for partition in listed.partitions:
                     place = TopicPartition(topic, partition)

@@ -20,6 +20,7 @@ import structlog
 from confluent_kafka import OFFSET_END, Consumer, KafkaException, Message, TopicPartition
 
 from . import metrics
+from .access_errors import Access
 from .consumer_config import consumer_config, is_eager
 from .crash_loop import CarefulBatches, CrashLoop
 from .crash_points import crash_at, register_points
@@ -72,7 +73,8 @@ class ConsumerLoop:
         self._is_leaving = False
         # With `range` all partitions are given back and dealt out anew at each rebalance; the others move only some.
         self._is_eager = is_eager(kafka, stage)
-        config = consumer_config(kafka, stage, process)
+        self._access = Access(kafka, stage.name, stage.group, f"{stage.group}-{process.instance}")
+        config = consumer_config(kafka, stage, process) | self._access.config()
         self._consumer = Consumer(config)
         self._unreadable = UnreadableBatches(stage.name, named_batches(process.skip_batches), config, self._consumer)
         self._log_ends = LogEnds(config)
@@ -84,7 +86,7 @@ class ConsumerLoop:
         self._lag = LagReport(stage.name, stage.topics, self._consumer)
         letters = [dead_letter_topic(topic, stage.group) for topic in stage.topics]
         self._topics_watch = TopicsWatch(self._topic_ids, stage.name, stage.topics, letters, self._lag.unread_seconds)
-        self._session = TransactionSession(kafka, f"{stage.group}-{process.instance}", stage.name)
+        self._session = TransactionSession(kafka, self._access.transactional_id, stage.name, self._access)
 
     def stop(self) -> None:
         """Ask the loop to stop after the batch in hand. May be called by any thread or signal handler."""
@@ -122,7 +124,7 @@ class ConsumerLoop:
         _log.info("stage stopped", stage=self._stage.name)
 
     def _check_topics(self) -> None:
-        self._topic_ids.is_off = check_topics(self._consumer, self._stage, self._process, self._stop)
+        self._topic_ids.is_off = check_topics(self._consumer, self._stage, self._process, self._access, self._stop)
 
     @property
     def _max_records(self) -> int:
@@ -137,9 +139,7 @@ class ConsumerLoop:
         if self._trouble is not None:
             trouble, self._trouble = self._trouble, None
             raise trouble
-        records = [
-            record_of(message) for message in messages if not is_error(message, self._stage.name, self._unreadable)
-        ]
+        records = [record_of(message) for message in messages if not is_error(message, self._access, self._unreadable)]
         records = self._reader.through(records, is_full=len(messages) >= self._max_records)
         self._skip_unreadable()
         self._lag.turn()
@@ -298,7 +298,7 @@ class ConsumerLoop:
             _log.warning("the group's offsets cannot be settled now", stage=self._stage.name, why=str(error))
 
     def _starts(self, consumer: Consumer, places: list[TopicPartition]) -> list[TopicPartition]:
-        starts = self._unreadable.start_behind(self._start_places.find(consumer, places))
+        starts = self._unreadable.start_behind(self._access.asked(self._start_places.find, consumer, places))
         self._reader.start_at(by_place(starts))
         if isinstance(self._stage, LeavesBehind):
             self._stage.read_from(by_place(starts))
@@ -335,7 +335,7 @@ class ConsumerLoop:
         """Keep polling while paused, so that the group keeps us; then rewind and go on."""
         for message in self._consumer.consume(1, 0.1):
             # A partition assigned while paused: rewinding brings the record back.
-            if not is_error(message, self._stage.name, self._unreadable):
+            if not is_error(message, self._access, self._unreadable):
                 self._consumer.pause([TopicPartition(message.topic() or "", message.partition() or 0)])
         if self._trouble is not None:
             trouble, self._trouble = self._trouble, None

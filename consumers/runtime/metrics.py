@@ -104,6 +104,13 @@ letters_near_end = gauge(
 rebalances = counter("attribution_rebalances", "Partition assignments and revocations.", "stage", "event")
 paused = gauge("attribution_paused", "1 while the stage waits for something outside that is away.", "stage")
 producer_epochs = counter("attribution_producer_epochs", "Transactional producers started anew on doubt.", "stage")
+kafka_refusals = counter(
+    "attribution_kafka_refusals",
+    "Refusals between the brokers and this process: authorization (a right is missing), authentication (user, password "
+    "or token), tls (a certificate).",
+    "stage",
+    "kind",
+)
 deadlocks = counter("attribution_deadlocks", "Transactions that Postgres ended as a deadlock; each is tried again.")
 unreadable_batches = counter(
     "attribution_unreadable_batches", "Batches of the log that cannot be unpacked; their partition is held.",

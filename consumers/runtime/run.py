@@ -14,6 +14,7 @@ import structlog
 
 from . import metrics
 from .crash_points import check_armed
+from .endpoints import kafka_exposure
 from .errors import EXIT_CLEAN, AttributaryError, Fatal
 from .health import Heartbeat, serve
 from .logging import configure_logging
@@ -92,6 +93,12 @@ def serve_health(stage: str, process: ProcessSettings, heartbeat: Heartbeat) -> 
     _log.info("health and metrics", port=port)
 
 
+def warn_of_exposure(process: ProcessSettings, kafka: KafkaSettings) -> None:
+    """Say in production that others can read what goes to the brokers."""
+    if process.environment == "production" and (exposed := kafka_exposure(kafka)) is not None:
+        _log.warning("a connection is not protected", variable=exposed[0], why=exposed[1])
+
+
 def run_stage(service: str, version: str, make_stage: MakeStage) -> int:
     """Run a consumer stage until it is asked to stop.
 
@@ -107,6 +114,7 @@ def run_stage(service: str, version: str, make_stage: MakeStage) -> int:
 
     def body(process: ProcessSettings) -> None:
         kafka = KafkaSettings.load()
+        warn_of_exposure(process, kafka)
         stage = make_stage(process)
         heartbeat = Heartbeat(stage.is_ready)
         serve_health(stage.name, process, heartbeat)

@@ -7,107 +7,32 @@ secret can also be given as a file, ``NAME_FILE=/path``. ``docs/reference/settin
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import NoDecode
 
 from .errors import ConfigError
+from .kafka_credential_settings import KafkaCredentialSettings
 from .kafka_errors import check_servers, refused_setting
+from .settings_source import MUST_BE_SET, Settings, load, problems, variable_of
 
-S = TypeVar("S", bound="Settings")
-
-MUST_BE_SET = "must be set"
-
-
-def variable_of(field: FieldInfo, name: str) -> str:
-    """Return the environment variable of a settings field."""
-    alias = field.validation_alias or field.alias
-    if isinstance(alias, AliasChoices):
-        return str(alias.choices[0])
-    return str(alias) if alias else name.upper()
-
-
-class _SecretFiles(PydanticBaseSettingsSource):
-    """Reads ``NAME_FILE`` for every field; a file wins over nothing, the variable itself wins over a file."""
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        variable = variable_of(field, field_name)
-        path = os.environ.get(f"{variable}_FILE")
-        if not path:
-            return None, variable, False
-        try:
-            return Path(path).read_text(encoding="utf-8").strip() or None, variable, False
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{variable}_FILE", f"the file cannot be read ({type(error).__name__})") from None
-
-    def __call__(self) -> dict[str, Any]:
-        found = {}
-        for name, field in self.settings_cls.model_fields.items():
-            value, variable, _ = self.get_field_value(field, name)
-            if value is not None:
-                found[variable] = value
-        return found
-
-
-class Settings(BaseSettings):
-    """The common ground: variables are named by each field's alias only; empty variables and files count as not set."""
-
-    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, frozen=True, hide_input_in_errors=True)
-
-    @classmethod
-    def settings_customise_sources(  # noqa: D102  # the framework's hook
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # no .env files in production processes
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # *_FILE is the one way
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, _SecretFiles(settings_cls)
-
-
-def load(cls: type[S]) -> S:
-    """Read a settings class from the environment.
-
-    Raises:
-        ConfigError: names the first missing or wrong variable and the rule it broke.
-    """
-    try:
-        return cls()
-    except ValidationError as error:
-        raise _broken(cls, error)[0] from None
-
-
-def problems(cls: type[Settings]) -> list[ConfigError]:
-    """Return everything that is wrong or missing in a settings class, as the environment has it."""
-    try:
-        cls()
-    except ValidationError as error:
-        return _broken(cls, error)
-    except ConfigError as error:
-        return [error]
-    return []
-
-
-def _broken(cls: type[Settings], error: ValidationError) -> list[ConfigError]:
-    found = []
-    for each in error.errors(include_url=False, include_input=False, include_context=False):
-        place = str(each["loc"][0]) if each["loc"] else ""
-        field = cls.model_fields.get(place)
-        variable = variable_of(field, place) if field else place
-        rule = MUST_BE_SET if each["type"] == "missing" else each["msg"].removeprefix("Value error, ")
-        if not variable:  # a rule over several fields names its variable itself
-            variable, _, rule = rule.partition(": ")
-        found.append(ConfigError(variable, rule))
-    return found
+__all__ = [
+    "MUST_BE_SET",
+    "DatabaseSettings",
+    "KafkaSettings",
+    "ProcessSettings",
+    "ReadySettings",
+    "Settings",
+    "TenantSettings",
+    "load",
+    "problems",
+    "variable_of",
+]
 
 
 class TenantSettings(Settings):
@@ -148,21 +73,10 @@ class ReadySettings(Settings):
         return {each[1]: each[2] for each in found if each is not None}
 
 
-class KafkaSettings(Settings):
+class KafkaSettings(KafkaCredentialSettings):
     """How to reach Kafka."""
 
     bootstrap_servers: str = Field(alias="KAFKA_BOOTSTRAP_SERVERS", description="Brokers to start from, host:port,...")
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        default="PLAINTEXT", alias="KAFKA_SECURITY_PROTOCOL", description="Protocol to the brokers."
-    )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
-        default=None, alias="KAFKA_SASL_MECHANISM", description="SASL mechanism; needed with a SASL protocol."
-    )
-    sasl_username: str | None = Field(default=None, alias="KAFKA_SASL_USERNAME", description="SASL user name.")
-    sasl_password: SecretStr | None = Field(default=None, alias="KAFKA_SASL_PASSWORD", description="SASL password.")
-    ssl_ca_location: str | None = Field(
-        default=None, alias="KAFKA_SSL_CA_LOCATION", description="File of the certificate authority's certificates."
-    )
     group_protocol: Literal["classic", "consumer"] = Field(
         default="classic",
         alias="KAFKA_GROUP_PROTOCOL",
@@ -218,8 +132,7 @@ class KafkaSettings(Settings):
             raise ValueError("KAFKA_TRANSACTION_TIMEOUT_MS: must be below KAFKA_SESSION_TIMEOUT_MS")
         if self.group_protocol == "classic" and self.max_poll_interval_ms < self.session_timeout_ms:
             raise ValueError("KAFKA_MAX_POLL_INTERVAL_MS: must not be below KAFKA_SESSION_TIMEOUT_MS")
-        if self.security_protocol.startswith("SASL") and not self.sasl_mechanism:
-            raise ValueError("KAFKA_SASL_MECHANISM: must be set with a SASL protocol")
+        self.check_credentials(self.extra)
         return self
 
     @classmethod
@@ -240,16 +153,7 @@ class KafkaSettings(Settings):
 
     def client_config(self) -> dict[str, Any]:
         """Return the librdkafka settings that every client shares."""
-        password = self.sasl_password.get_secret_value() if self.sasl_password else None
-        shared = {
-            "bootstrap.servers": self.bootstrap_servers,
-            "security.protocol": self.security_protocol,
-            "sasl.mechanism": self.sasl_mechanism,
-            "sasl.username": self.sasl_username,
-            "sasl.password": password,
-            "ssl.ca.location": self.ssl_ca_location,
-        }
-        return {key: value for key, value in shared.items() if value is not None} | self.extra
+        return {"bootstrap.servers": self.bootstrap_servers} | self.credential_config() | self.extra
 
 
 class DatabaseSettings(Settings):

@@ -11,6 +11,7 @@ from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from .access_errors import Access
 from .error_codes import PARTITION_END
 from .errors import EXIT_DEPENDENCY_DOWN, Fatal
 from .records import Record
@@ -39,6 +40,7 @@ def read_topic(
 
     Raises:
         Fatal: the topic is not there, or Kafka does not answer.
+        AccessRefused: the brokers do not let us read it.
     """
     config: dict[str, Any] = {
         "group.id": "attributary.reader",  # needed by the client, never used: nothing is subscribed or committed
@@ -50,7 +52,7 @@ def read_topic(
     }
     consumer = Consumer(kafka.client_config() | config)
     try:
-        starts = _starts(consumer, topic, since_ms)
+        starts = _starts(consumer, topic, since_ms, Access(kafka, "reader"))
         consumer.assign(starts)
         open_partitions = {place.partition for place in starts}
         while open_partitions and not stopped():
@@ -80,9 +82,11 @@ def _what_is_there(consumer: Consumer) -> list[Message]:
     return first + consumer.consume(_MOST_AT_ONCE - 1, 0.0) if first else []
 
 
-def _starts(consumer: Consumer, topic: str, since_ms: int | None) -> list[TopicPartition]:
+def _starts(consumer: Consumer, topic: str, since_ms: int | None, access: Access) -> list[TopicPartition]:
     try:
         found = consumer.list_topics(topic, timeout=_TIMEOUT).topics[topic]
+        if found.error is not None and (refused := access.refused(found.error, "READ", topic)):
+            raise refused
         if found.error is not None:
             raise Fatal(f"{topic}: {found.error.name()}; run `attributary topics apply`", EXIT_DEPENDENCY_DOWN)
         if since_ms is None or since_ms == 0:

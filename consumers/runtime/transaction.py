@@ -19,12 +19,14 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from . import metrics
+from .access_errors import Access
 from .crash_points import crash_at, register_points
 from .dead_letters import MAX_LETTER_BYTES
 from .error_codes import AWAY, FENCED, LOST_ASSIGNMENT, TOPIC_REFUSED
-from .errors import Fatal, Fenced, Retry
+from .errors import AccessRefused, Fatal, Fenced, Retry
 from .records import Outbound
 from .settings import KafkaSettings
+from .topic_checks import check_visible
 
 register_points("loop_before_send_offsets", "loop_before_kafka_commit")
 
@@ -40,14 +42,18 @@ class TransactionSession:
         kafka: how to reach the brokers.
         transactional_id: group + a stable ordinal, so that a restart aborts what its predecessor left open.
         stage: name for metrics.
+        access: names a right that the brokers refuse; made from the others when None.
     """
 
-    def __init__(self, kafka: KafkaSettings, transactional_id: str, stage: str) -> None:
+    def __init__(self, kafka: KafkaSettings, transactional_id: str, stage: str, access: Access | None = None) -> None:
         self._kafka = kafka
+        self._access = access or Access(kafka, stage, transactional_id=transactional_id)
+        self._denied: AccessRefused | None = None
         self._transactional_id = transactional_id
         self._stage = stage
         self._transport_trouble = False
         self._refused: str | None = None
+        self._topics: list[str] = []  # of the transaction in hand
         self._fenced_at: list[float] = []
         self._producer: Producer | None = None
 
@@ -68,7 +74,8 @@ class TransactionSession:
         }
         producer = Producer({"message.max.bytes": MAX_LETTER_BYTES} | self._kafka.client_config() | config)
         try:
-            producer.init_transactions(30.0)
+            with self._access.guarded("WRITE"):
+                producer.init_transactions(30.0)
         except KafkaException as error:
             raise Retry(f"Kafka transactions cannot be started: {error.args[0].name()}", 2.0) from error
         metrics.producer_epochs.labels(self._stage).inc()
@@ -76,10 +83,13 @@ class TransactionSession:
         return producer
 
     def _on_error(self, error: KafkaError) -> None:
+        self._access.heard(error)
         if error.code() in AWAY:
             self._transport_trouble = True
 
     def _on_delivery(self, error: KafkaError | None, message: Any) -> None:
+        if error is not None and self._denied is None:
+            self._denied = self._access.refused(error, "WRITE", message.topic())
         if error is not None and error.code() in TOPIC_REFUSED:
             self._refused = f"{message.topic()}: {error.name()}"
 
@@ -103,13 +113,15 @@ class TransactionSession:
         Raises:
             Fenced: the outcome is not ours or not known; rewind and replay.
             Fatal: a topic refuses our records; nothing was dropped.
+        AccessRefused: a right is missing; nothing was dropped.
             Retry: the brokers do not answer.
         """
         self.open()
         producer = self._producer
         if producer is None:  # pragma: no cover  # open() sets it or raises
             raise Fatal("the transactional producer did not start")
-        self._refused = None
+        self._refused = self._denied = None
+        self._topics = sorted({message.topic for message in messages})
         started = time.monotonic()
         try:
             producer.begin_transaction()
@@ -206,7 +218,7 @@ class TransactionSession:
 
     def _recover(self, producer: Producer, error: KafkaError) -> None:
         """Turn a failed transaction into one of our error classes; always leaves no transaction open."""
-        refused = self._refused
+        refused, denied = self._refused, self._denied or self._access.refused(error, "WRITE", " or ".join(self._topics))
         code = error.code()
         aborted = False
         if error.txn_requires_abort():
@@ -217,6 +229,10 @@ class TransactionSession:
                 aborted = False
         if not aborted:
             self._producer = None  # the next open() bumps the epoch, which aborts what is left
+        if denied is not None:
+            # librdkafka does not tell which of the topics it was; the list of topics lacks the one without a right.
+            check_visible(producer, self._topics, self._access, "WRITE")
+            raise denied
         if refused or code in TOPIC_REFUSED:
             raise Fatal(
                 f"Kafka refuses our records ({refused or error.name()}); run `attributary topics apply`"

@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
+from attributary.consumers.runtime.access_errors import Access
 from attributary.consumers.runtime.error_codes import PARTITION_END
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.settings import KafkaSettings
+from attributary.consumers.runtime.topic_checks import check_visible
 from attributary.schemas.topics import COMMANDS, CONVERSIONS, IDENTITIES, RESULTS, TOUCHPOINTS
 
 Place = tuple[str, int]
@@ -41,6 +44,8 @@ class UnreadAgeReader:
     """
 
     def __init__(self, kafka: KafkaSettings) -> None:
+        self.access = Access(kafka, "sweeper", group_operation="DESCRIBE")
+        """Names a right that the brokers refuse."""
         shared = kafka.client_config() | {"enable.auto.commit": False, "log_level": 0}
         self._consumer = Consumer(
             shared
@@ -71,6 +76,7 @@ class UnreadAgeReader:
 
         Raises:
             Retry: the brokers do not answer, or Postgres is ahead of the log: nothing is known.
+            AccessRefused: a right is missing.
         """
         places = self._places()
         committed = {group: self._committed(group, places[group]) for group in READERS}
@@ -97,9 +103,10 @@ class UnreadAgeReader:
             consumer.close()
 
     def _places(self) -> dict[str, list[Place]]:
-        topics = _asked(lambda: self._consumer.list_topics(timeout=_TIMEOUT)).topics
+        topics = self._asked(lambda: self._consumer.list_topics(timeout=_TIMEOUT)).topics
         missing = sorted(topic for group in READERS for topic in READERS[group] if topic not in topics)
         if missing:
+            check_visible(self._consumer, missing, self.access, "READ")
             raise Retry(f"topics are missing: {', '.join(missing)}")
         return {
             group: [(topic, number) for topic in READERS[group] for number in topics[topic].partitions]
@@ -109,14 +116,16 @@ class UnreadAgeReader:
     def _committed(self, group: str, places: Iterable[Place]) -> dict[Place, int]:
         """Return Kafka's offsets of a group; not those of a transaction that has not ended."""
         wanted = [TopicPartition(*place) for place in places]
-        found = _asked(lambda: self._groups[group].committed(wanted, timeout=_TIMEOUT))
+        found = self._asked(
+            lambda: self._groups[group].committed(wanted, timeout=_TIMEOUT), replace(self.access, group=group)
+        )
         return {(each.topic, each.partition): each.offset for each in found if each.error is None and each.offset >= 0}
 
     def _ends(self, places: Iterable[Place]) -> dict[Place, int]:
         """Return where the committed records of each partition end."""
         ends: dict[Place, int] = {}
         for place in places:
-            found = _asked(partial(self._consumer.get_watermark_offsets, TopicPartition(*place), _TIMEOUT))
+            found = self._asked(partial(self._consumer.get_watermark_offsets, TopicPartition(*place), _TIMEOUT))
             if found is None:
                 raise Retry(f"Kafka did not say within {_TIMEOUT:.0f} s where {place[0]}[{place[1]}] ends")
             ends[place] = found[1]
@@ -132,13 +141,13 @@ class UnreadAgeReader:
             return times
         missing = set(behind)
         deadline = time.monotonic() + _TIMEOUT
-        _asked(lambda: self._consumer.assign([TopicPartition(*place, offset) for place, offset in behind.items()]))
+        self._asked(lambda: self._consumer.assign([TopicPartition(*place, offset) for place, offset in behind.items()]))
         try:
             while missing:
                 if time.monotonic() > deadline:
                     raise Retry(f"no answer about {len(missing)} partitions within {_TIMEOUT:.0f} s")
                 before = set(missing)
-                for message in _asked(lambda: self._consumer.consume(len(behind), 0.1)):
+                for message in self._asked(lambda: self._consumer.consume(len(behind), 0.1)):
                     self._note(message, missing, times)
                 if answered := [TopicPartition(*place) for place in before - missing]:
                     self._consumer.incremental_unassign(answered)  # the others get their turn
@@ -146,22 +155,23 @@ class UnreadAgeReader:
             self._consumer.unassign()
         return times
 
-    @staticmethod
-    def _note(message: Any, missing: set[Place], times: dict[Place, int]) -> None:
+    def _note(self, message: Any, missing: set[Place], times: dict[Place, int]) -> None:
         place, error = (message.topic(), message.partition()), message.error()
         if place not in missing:
             return
         if error is None:
             times[place] = message.timestamp()[1] * 1_000
+        elif refused := self.access.refused(error, "READ", message.topic()):
+            raise refused
         elif error.code() != PARTITION_END:
             return  # the client tries again; the deadline ends it
         missing.discard(place)
 
-
-def _asked(ask: Any) -> Any:
-    """Ask the brokers; whatever they do not answer is not known."""
-    try:
-        return ask()
-    except KafkaException as error:
-        reason: KafkaError = error.args[0]
-        raise Retry(f"Kafka does not say what is unread ({reason.name()})") from None
+    def _asked(self, ask: Any, access: Access | None = None) -> Any:
+        """Ask the brokers; whatever they do not answer is not known."""
+        try:
+            with (access or self.access).guarded():
+                return ask()
+        except KafkaException as error:
+            reason: KafkaError = error.args[0]
+            raise Retry(f"Kafka does not say what is unread ({reason.name()})") from None

@@ -19,11 +19,12 @@ from attributary.consumers.adapters.database import stage_dsn
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.adapters.policy_settings import PolicySettings
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
+from attributary.consumers.runtime.access_errors import Access
 from attributary.consumers.runtime.crash_points import crash_at, register_points
-from attributary.consumers.runtime.error_codes import TOPIC_REFUSED
-from attributary.consumers.runtime.errors import Fatal, Retry
+from attributary.consumers.runtime.error_codes import ACCESS_REFUSED, TOPIC_REFUSED
+from attributary.consumers.runtime.errors import AccessRefused, Fatal, Retry
 from attributary.consumers.runtime.health import Heartbeat
-from attributary.consumers.runtime.run import run_process, serve_health
+from attributary.consumers.runtime.run import run_process, serve_health, warn_of_exposure
 from attributary.consumers.runtime.settings import KafkaSettings, ProcessSettings, load
 from attributary.consumers.runtime.signals import stop_on_signals
 from attributary.consumers.store.events.policies import store_policy
@@ -109,6 +110,7 @@ class Sweeper:
         self._log, self._producer = kafka
         self._stop = threading.Event()
         self._refused: str | None = None
+        self._denied: AccessRefused | None = None
         self._repair_at = 0.0  # monotonic seconds
         self._close_at = 0.0  # the same
 
@@ -242,6 +244,8 @@ class Sweeper:
             self._producer.produce(COMMANDS, value, key, on_delivery=self._delivered)
             self._producer.poll(0)
         left = self._producer.flush(_FLUSH_SECONDS) if versions else 0
+        if self._denied is not None:
+            raise self._denied
         if self._refused is not None:
             raise Fatal(f"Kafka refuses commands: {self._refused}; run `attributary topics apply`")
         if left:
@@ -249,7 +253,9 @@ class Sweeper:
             self._producer.purge(in_flight=False)
             raise Retry("Kafka does not take the commands")
 
-    def _delivered(self, error: KafkaError | None, _message: Any) -> None:
+    def _delivered(self, error: KafkaError | None, message: Any) -> None:
+        if error is not None and error.code() in ACCESS_REFUSED:
+            self._denied = self._log.access.refused(error, "WRITE", message.topic())
         if error is not None and error.code() in TOPIC_REFUSED:
             self._refused = error.name()
 
@@ -259,11 +265,13 @@ def main(version: str) -> int:
 
     def body(process: ProcessSettings) -> None:
         kafka = KafkaSettings.load()
+        warn_of_exposure(process, kafka)
         session = StoreSession(stage_dsn(has_long_statements=True), "attributary-sweeper")
         with map_errors():
             session.connection()
         producer = Producer(
             kafka.client_config()
+            | Access(kafka, "sweeper").config()
             | {"acks": "all", "enable.idempotence": True, "partitioner": "murmur2_random", "linger.ms": 5}
         )
         codec = make_codec(load(RegistrySettings))

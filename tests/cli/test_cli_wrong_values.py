@@ -34,9 +34,9 @@ RUN_ON = {
 }  # fmt: skip
 # Of these it is known that a right line ends by itself, and that the program's name begins what they say.
 KNOWN = {
-    "analyze", "conversions", "db", "dlq", "doctor", "events", "explain", "forward", "jobs", "metrics", "models",
-    "people", "positions", "produce", "rebuild", "refit", "results", "roles", "schemas", "settings", "simulate",
-    "status", "tail", "tenants", "topics", "verify",
+    "acls", "analyze", "conversions", "db", "dlq", "doctor", "events", "explain", "forward", "jobs", "metrics",
+    "models", "people", "positions", "produce", "rebuild", "refit", "results", "roles", "schemas", "settings",
+    "simulate", "status", "tail", "tenants", "topics", "verify",
 }  # fmt: skip
 CODES = {1, 2, 3, 69, 70, 74, 78}
 VALUES = {

@@ -55,6 +55,8 @@ ROWS: list[tuple[str, str, int, list[tuple[str, str]]]] = [
      [('attribution_oldest_unread_input_seconds{process="sweeper"}', "0+60x40")]),
     ("a batch cannot be unpacked", "AttributaryUnreadableBatch", 3,
      [('attribution_held_partitions{stage="stitcher"}', "_ 1x40")]),
+    ("the brokers take a certificate no more", "AttributaryKafkaRefuses", 5,
+     [('attribution_kafka_refusals_total{stage="stitcher", kind="tls"}', "0 0+10x40")]),
     ("a group rewinds for ever", "AttributaryRewinds", 16,
      [('attribution_batches_total{stage="stitcher", outcome="rewound"}', "0+1x40")]),
     ("the first dead letters of a process", "AttributaryDeadLetters", 6,

@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from attributary.consumers.runtime import transaction as session_module
-from attributary.consumers.runtime.errors import Fatal, Fenced, Retry
+from attributary.consumers.runtime.errors import AccessRefused, Fatal, Fenced, Retry
 from attributary.consumers.runtime.records import Outbound
 from attributary.consumers.runtime.settings import KafkaSettings
 from attributary.consumers.runtime.transaction import TransactionSession
@@ -57,6 +57,9 @@ class StubProducer:
 
     def commit_transaction(self, _timeout: float) -> None:
         self._call("commit")
+
+    def list_topics(self, _topic: str, timeout: float) -> None:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT), timeout)
 
     def abort_transaction(self, _timeout: float) -> None:
         self._call("abort")
@@ -114,7 +117,7 @@ def test_a_full_queue_is_drained_and_nothing_is_dropped(session: TransactionSess
         (failure(KafkaError._TIMED_OUT), Retry, False),
         (failure(KafkaError._TRANSPORT, abort=True), Retry, True),
         (failure(KafkaError.UNKNOWN_TOPIC_OR_PART, abort=True), Fatal, True),
-        (failure(KafkaError.TOPIC_AUTHORIZATION_FAILED, fatal=True), Fatal, False),
+        (failure(KafkaError.TOPIC_AUTHORIZATION_FAILED, fatal=True), AccessRefused, False),
         (failure(KafkaError._STATE), Fenced, False),  # unclassified: doubt, so a new epoch and a replay
     ],
 )

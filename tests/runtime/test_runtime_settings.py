@@ -9,8 +9,10 @@ from pydantic import Field, SecretStr
 
 from attributary.consumers.adapters.policy_settings import IdentitySettings, PolicySettings
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
+from attributary.consumers.runtime.endpoints import kafka_exposure, postgres_exposure
 from attributary.consumers.runtime.errors import EXIT_CONFIG, ConfigError
 from attributary.consumers.runtime.settings import DatabaseSettings, KafkaSettings, ProcessSettings, Settings, load
+from attributary.consumers.store.connection import check_dsn
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,6 +110,104 @@ def test_a_consumer_may_be_silent_longer_than_its_session(monkeypatch: pytest.Mo
 def test_a_sasl_protocol_needs_a_mechanism(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
     assert refused(KafkaSettings).variable == "KAFKA_SASL_MECHANISM"
+
+
+PEM = "-----BEGIN CERTIFICATE-----"
+SCRAM = {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
+         "KAFKA_SASL_USERNAME": "u", "KAFKA_SASL_PASSWORD": "hunter2"}  # fmt: skip
+OAUTH = {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_MECHANISM": "OAUTHBEARER",
+         "KAFKA_OAUTH_TOKEN_URL": "https://login.example.com/token", "KAFKA_OAUTH_CLIENT_ID": "c",
+         "KAFKA_OAUTH_CLIENT_SECRET": "hunter2"}  # fmt: skip
+MUTUAL = {"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CERTIFICATE_LOCATION": PEM, "KAFKA_SSL_KEY_LOCATION": PEM}
+
+
+@pytest.mark.parametrize(
+    ("good", "change", "named"),
+    [
+        (SCRAM, {"KAFKA_SECURITY_PROTOCOL": "SSL"}, "KAFKA_SECURITY_PROTOCOL"),
+        (SCRAM, {"KAFKA_SECURITY_PROTOCOL": ""}, "KAFKA_SECURITY_PROTOCOL"),
+        (SCRAM, {"KAFKA_SASL_MECHANISM": ""}, "KAFKA_SASL_MECHANISM"),
+        (SCRAM, {"KAFKA_SASL_USERNAME": ""}, "KAFKA_SASL_USERNAME"),
+        (SCRAM, {"KAFKA_SASL_PASSWORD": ""}, "KAFKA_SASL_PASSWORD"),
+        (SCRAM, {"KAFKA_OAUTH_TOKEN_URL": "https://x/y"}, "KAFKA_OAUTH_TOKEN_URL"),
+        (OAUTH, {"KAFKA_OAUTH_TOKEN_URL": ""}, "KAFKA_OAUTH_TOKEN_URL"),
+        (OAUTH, {"KAFKA_OAUTH_TOKEN_URL": "http://login.example.com/token"}, "KAFKA_OAUTH_TOKEN_URL"),
+        (OAUTH, {"KAFKA_OAUTH_CLIENT_ID": ""}, "KAFKA_OAUTH_CLIENT_ID"),
+        (OAUTH, {"KAFKA_OAUTH_CLIENT_SECRET": ""}, "KAFKA_OAUTH_CLIENT_SECRET"),
+        (OAUTH, {"KAFKA_SASL_USERNAME": "u"}, "KAFKA_SASL_USERNAME"),
+        (MUTUAL, {"KAFKA_SSL_KEY_LOCATION": ""}, "KAFKA_SSL_KEY_LOCATION"),
+        (MUTUAL, {"KAFKA_SSL_CERTIFICATE_LOCATION": ""}, "KAFKA_SSL_CERTIFICATE_LOCATION"),
+        (MUTUAL, {"KAFKA_SECURITY_PROTOCOL": ""}, "KAFKA_SSL_CERTIFICATE_LOCATION"),
+        (MUTUAL, {"KAFKA_SSL_KEY_LOCATION": "/nowhere/key.pem"}, "KAFKA_SSL_KEY_LOCATION"),
+        (MUTUAL, {"KAFKA_SSL_CA_LOCATION": "no PEM"}, "KAFKA_SSL_CA_LOCATION"),
+        ({}, {"KAFKA_SASL_PASSWORD": "hunter2"}, "KAFKA_SASL_PASSWORD"),
+    ],
+)
+def test_credentials_that_cannot_work_together_are_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, good: dict[str, str], change: dict[str, str], named: str
+) -> None:
+    def put(variables: dict[str, str]) -> None:
+        for variable, value in variables.items():
+            if value in {PEM, "no PEM"}:
+                file = tmp_path / variable
+                file.write_text(value)
+                monkeypatch.setenv(variable, str(file))
+            else:
+                monkeypatch.setenv(variable, value)
+
+    put(good)
+    load(KafkaSettings)  # right as it stands
+    put(change)
+    error = refused(KafkaSettings)
+    assert error.variable == named
+    assert "hunter2" not in str(error)
+
+
+def test_what_kafka_extra_holds_counts_for_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in OAUTH.items():
+        if "OAUTH_" not in variable:
+            monkeypatch.setenv(variable, value)
+    assert refused(KafkaSettings).variable == "KAFKA_OAUTH_TOKEN_URL"
+    monkeypatch.setenv("KAFKA_EXTRA", '{"sasl.oauthbearer.config": "principal=me"}')
+    assert load(KafkaSettings).client_config()["sasl.oauthbearer.config"] == "principal=me"
+
+
+@pytest.mark.parametrize(
+    ("servers", "protocol", "said"),
+    [
+        ("127.0.0.1:9092,localhost,[::1]:9092", "PLAINTEXT", None),
+        ("127.0.0.1:9092,kafka:9092", "PLAINTEXT", "PLAINTEXT to kafka: events can be read on the way"),
+        ("PLAINTEXT://[2001:db8::1]:9092", "PLAINTEXT", "PLAINTEXT to [2001:db8::1]: events can be read"),
+        ("kafka:9092", "SASL_PLAINTEXT", "SASL_PLAINTEXT to kafka: events and the password can be read on the way"),
+        ("kafka:9092", "SASL_SSL", None),
+    ],
+)
+def test_events_that_others_can_read_on_their_way_are_told(
+    monkeypatch: pytest.MonkeyPatch, servers: str, protocol: str, said: str | None
+) -> None:
+    for variable, value in (SCRAM if protocol.startswith("SASL") else {}).items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", protocol)
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", servers)
+    found = kafka_exposure(load(KafkaSettings))
+    assert (found is None) == (said is None)
+    assert found is None or said is None or found[1].startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("dsn", "said"),
+    [
+        ("postgresql://u@/db?host=/var/run", None),
+        ("postgresql://u@127.0.0.1/db", None),
+        ("postgresql://u@db.example.com/db?sslmode=verify-full", None),
+        ("postgresql://u@db.example.com/db", "sslmode=prefer to db.example.com: rows may go unencrypted"),
+        ("postgresql://u@127.0.0.1,db/db?sslmode=require", "sslmode=require to db: another server may answer"),
+    ],
+)
+def test_rows_that_others_can_read_on_their_way_are_told(dsn: str, said: str | None) -> None:
+    found = postgres_exposure(check_dsn(dsn))
+    assert (found is None) == (said is None)
+    assert found is None or said is None or found[1].startswith(said)
 
 
 def test_what_the_clients_get(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.adapters.registry_settings import RegistrySettings
+from attributary.consumers.runtime.endpoints import kafka_exposure, postgres_exposure
 from attributary.consumers.runtime.errors import EXIT_CONFIG, AttributaryError, ConfigError
-from attributary.consumers.runtime.settings import DatabaseSettings, KafkaSettings, ReadySettings, load
-from attributary.consumers.store.connection import StoreUnavailable
+from attributary.consumers.runtime.settings import (
+    DatabaseSettings,
+    KafkaSettings,
+    ProcessSettings,
+    ReadySettings,
+    load,
+    problems,
+)
+from attributary.consumers.store.connection import DsnError, StoreUnavailable, check_dsn
 
 from .kafka_checks import check_brokers, check_dead_letters, check_registry, check_stages, check_topics
 from .ready_checks import PART, check_ready
@@ -75,8 +84,8 @@ def survey(seconds: float = CHECK_SECONDS) -> Report:
 
 
 _ORDER = (
-    _KAFKA, "registry", _POSTGRES, "migrations", "topics", "stitcher", "attributor", "auditor", "sweeper", "trainer",
-    PART, "results", "dead letters", "models", "deliveries",
+    _KAFKA, "registry", _POSTGRES, "encryption", "migrations", "topics", "stitcher", "attributor", "auditor",
+    "sweeper", "trainer", PART, "results", "dead letters", "models", "deliveries",
 )  # fmt: skip
 
 
@@ -103,6 +112,7 @@ def _jobs() -> tuple[list[Finding], list[_Job]]:
             jobs.append(_Job((PART,), (), lambda: check_ready(urls)))
     except ConfigError as error:
         findings.append(_wrong_setting(PART, error))
+    findings += _exposures(kafka, dsn)
     stages = ("stitcher", "attributor", "auditor", "sweeper", "trainer")
     places = _Later()
     if dsn is not None:
@@ -129,6 +139,17 @@ def _jobs() -> tuple[list[Finding], list[_Job]]:
     else:
         findings += [unknown(part, "kafka is not reached") for part in ("topics", *stages, "dead letters")]
     return findings, jobs
+
+
+def _exposures(kafka: KafkaSettings | None, dsn: str | None) -> Iterator[Finding]:
+    """Tell, in production, which connections others can read or answer."""
+    if problems(ProcessSettings) or load(ProcessSettings).environment != "production":
+        return
+    found = [kafka_exposure(kafka)] if kafka else []
+    with suppress(DsnError):  # the check of Postgres tells
+        found += [postgres_exposure(check_dsn(dsn))] if dsn else []
+    for variable, why in filter(None, found):
+        yield Finding("encryption", Level.WARNING, f"{variable} does not protect its connection", why, "see there")
 
 
 class _Later:

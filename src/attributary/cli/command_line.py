@@ -28,6 +28,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
         "doctor",
         "db",
         "topics",
+        "acls",
         "schemas",
         "dlq",
         "forward",

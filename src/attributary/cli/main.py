@@ -22,6 +22,7 @@ COMMANDS = (
     "stages",
     "db",
     "topics",
+    "acls",
     "schemas",
     "settings",
     "metrics",

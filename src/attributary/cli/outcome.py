@@ -65,6 +65,7 @@ def _of_others(error: BaseException) -> Failure | None:
     import psycopg
     from confluent_kafka import KafkaException
 
+    from attributary.consumers.runtime.error_codes import ACCESS_REFUSED
     from attributary.consumers.store.access.readers import LoginTakenError, RolesMissingError
     from attributary.consumers.store.repair.rebuild_progress import RebuildRunsError
     from attributary.consumers.store.tenants import UnknownTenantError
@@ -74,6 +75,9 @@ def _of_others(error: BaseException) -> Failure | None:
         return _of_postgres(error)
     if isinstance(error, OSError):
         return _of_files(error)
+    if isinstance(error, KafkaException) and error.args[0].code() in ACCESS_REFUSED:
+        text = f"Kafka refuses this user a right: {error.args[0].str()}; see docs/how-to/secure.md"
+        return Failure(text, exits.CONFIG)
     kinds: Sequence[tuple[type[BaseException], str, int]] = (
         (KafkaException, "Kafka does not do it: {error.args[0]}", exits.DEPENDENCY_DOWN),
         (UnknownTenantError, "{error}", exits.FAILED),

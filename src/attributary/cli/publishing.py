@@ -52,16 +52,21 @@ def require_topics(kafka: KafkaSettings) -> None:
     Raises:
         Fatal: no broker answers.
         ConfigError: the brokers refuse us.
+        AccessRefused: they do not let us write to a topic.
         typer.Exit: 69 when a topic is missing.
     """
     from confluent_kafka.admin import AdminClient
 
+    from attributary.consumers.runtime.access_errors import Access
     from attributary.consumers.runtime.kafka_errors import check_reachable
+    from attributary.consumers.runtime.topic_checks import check_visible
     from attributary.schemas.topics import CONVERSIONS, IDENTITIES, TOUCHPOINTS
 
     check_reachable(kafka)
     quiet = {"log_level": 0}  # one line says it all
-    there = set(AdminClient(kafka.client_config() | quiet).list_topics(timeout=PATIENCE_SECONDS).topics)
+    admin = AdminClient(kafka.client_config() | quiet)
+    there = set(admin.list_topics(timeout=PATIENCE_SECONDS).topics)
     if missing := {TOUCHPOINTS, CONVERSIONS, IDENTITIES} - there:
+        check_visible(admin, sorted(missing), Access(kafka, "publisher"), "WRITE")
         say(f"topic {min(missing)} does not exist; create the topics by: attributary topics apply")
         raise typer.Exit(exits.DEPENDENCY_DOWN)

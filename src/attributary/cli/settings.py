@@ -7,7 +7,7 @@ import importlib
 import os
 import pkgutil
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ from attributary.cli.generated_page import compare_page, print_page
 from attributary.cli.tables import print_json, safe, width
 
 _COLUMNS = 80
-_STATES = ("set", "missing", "wrong", "unknown")
+_STATES = ("set", "missing", "exposed", "wrong", "unknown")
 _NEAR = 0.85
 # For tests only.
 _NOT_SETTINGS = frozenset({"ATTRIBUTION_CRASH_AT", "ATTRIBUTION_FUZZ_RECORDS"})
@@ -75,6 +75,7 @@ def _check(
 ) -> None:
     """Show which settings the environment has, which are wrong or missing, and names that no setting has.
 
+    exposed: in production, others can read or answer what goes over the network (docs/how-to/secure.md).
     Values are never shown. A setting is missing where it is needed by whatever reads it: not all processes read all of
     them. Exit code 78 if one is wrong, or a name ATTRIBUTION_... is unknown.
 
@@ -123,8 +124,28 @@ def _checked() -> list[tuple[str, str, str]]:
             rows.append(("missing", variable, f"needed for: {known[variable].rstrip('.')}"))
         elif is_set or is_file:
             rows.append(("set", variable, "by a file" if is_file and not is_set else ""))
+    rows += [("exposed", *each) for each in _exposures(broken)]
     rows += [("unknown", name, text) for name, text in _strangers(set(known))]
     return sorted(rows, key=lambda row: _STATES.index(row[0]))
+
+
+def _exposures(broken: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the settings by which, in production, others can read what goes over the network."""
+    from attributary.consumers.runtime.endpoints import kafka_exposure, postgres_exposure
+    from attributary.consumers.runtime.settings import (
+        DatabaseSettings,
+        KafkaSettings,
+        ProcessSettings,
+        load,
+        problems,
+    )
+    from attributary.consumers.store.connection import check_dsn
+
+    if problems(ProcessSettings) or load(ProcessSettings).environment != "production":
+        return
+    kafka = None if problems(KafkaSettings) else kafka_exposure(load(KafkaSettings))
+    dsn = None if "DATABASE_URL" in broken else load(DatabaseSettings).url.get_secret_value()
+    yield from filter(None, (kafka, postgres_exposure(check_dsn(dsn)) if dsn else None))
 
 
 def _strangers(known: set[str]) -> Iterator[tuple[str, str]]:

@@ -28,7 +28,7 @@ from attributary.local.ports import LOOPBACK, free_ports
 from attributary.local.process import wait_until_ready
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 KAFKA_VERSION = "4.4.0"
 _START_SECONDS = 90.0
@@ -67,8 +67,16 @@ _SHORT_SESSIONS = {
 class KafkaCluster:
     """One or three nodes that form a cluster."""
 
-    def __init__(self, nodes: Sequence[KafkaNode], folder: Path, *, short_sessions: bool) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[KafkaNode],
+        folder: Path,
+        *,
+        short_sessions: bool,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self.nodes = list(nodes)
+        self._extra = settings or {}
         self.folder = folder
         self._short_sessions = short_sessions
 
@@ -143,6 +151,7 @@ class KafkaCluster:
             "transaction.state.log.min.isr": quorum,
             "share.coordinator.state.topic.replication.factor": replicas,
             "share.coordinator.state.topic.min.isr": quorum,
+            **self._extra,
         }
 
 

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attributary.local.ports import LOOPBACK
 from attributary.local.process import ManagedProcess, ProcessFailedError, run, spawn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LOGGING = Path(__file__).with_name("kafka-log4j2.properties")
 
@@ -24,13 +28,15 @@ _QUICK_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 class Runtime:
     """What it takes to run Kafka's programs.
 
-    `optimise` lets the JVM compile for long runs at full load; without it a node starts with less CPU.
+    `optimise` lets the JVM compile for long runs at full load; without it a node starts with less CPU. `options` are
+    further ones of the JVM.
     """
 
     java: Path
     jars: Path
     heap_megabytes: int
     optimise: bool = False
+    options: tuple[str, ...] = ()
 
     def command(self, main: str, *arguments: str, heap_megabytes: int | None = None) -> list[str]:
         """Argument list for one of Kafka's main classes."""
@@ -40,6 +46,7 @@ class Runtime:
             f"-Xmx{heap}m",
             f"-Xms{min(heap, 128)}m",
             *(() if self.optimise else _QUICK_START),
+            *self.options,
             "-Djava.awt.headless=true",
             f"-Dlog4j2.configurationFile={LOGGING.as_uri()}",
             "-cp",
@@ -63,15 +70,24 @@ class Ports:
     proxy: int | None = None
 
 
+@dataclass(frozen=True)
+class Listener:
+    """One more door of a node, for a security protocol in Kafka's words."""
+
+    protocol: str
+    port: int
+
+
 @dataclass
 class KafkaNode:
-    """One node; made by `KafkaCluster`."""
+    """One node; made by `KafkaCluster`. `listeners` stand beside the plain one, by their names."""
 
     number: int
     ports: Ports
     folder: Path
     runtime: Runtime
     guarded: bool = True
+    listeners: Mapping[str, Listener] = field(default_factory=dict)
     _child: ManagedProcess | None = field(default=None, init=False)
 
     @property
@@ -146,12 +162,16 @@ class KafkaNode:
         if self.ports.proxied is not None and self.ports.proxy is not None:
             listeners["PROXIED"] = self.ports.proxied
             advertised["PROXIED"] = self.ports.proxy
+        protocols = dict.fromkeys(listeners, "PLAINTEXT")
+        for name, listener in self.listeners.items():
+            listeners[name] = advertised[name] = listener.port
+            protocols[name] = listener.protocol
         return {
             "node.id": str(self.number),
             "log.dirs": str(self.folder / "data"),
             "listeners": _listeners(listeners),
             "advertised.listeners": _listeners(advertised),
-            "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in listeners),
+            "listener.security.protocol.map": ",".join(f"{name}:{each}" for name, each in protocols.items()),
         }
 
 
