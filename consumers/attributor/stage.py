@@ -38,7 +38,7 @@ from attributary.consumers.store.events.attribution_inputs import (
 )
 from attributary.consumers.store.events.policies import fetch_policy
 from attributary.consumers.store.models.model_states import fetch_model_sets
-from attributary.consumers.store.session import StoreSession
+from attributary.consumers.store.session import FEW_ROWS, StoreSession
 from attributary.schemas.codec import Codec
 from attributary.schemas.limits import MINOR_UNIT_MICROS
 from attributary.schemas.topics import COMMANDS, RESULTS, VERSION_RAISED_AT, conversion_key
@@ -133,6 +133,8 @@ class AttributorStage:
     def _answer(self, commands: Commands) -> _Done | tuple[str, str]:
         """Return the results, or the first conversion that is too much beside those before it."""
         with map_errors(), timed(self.name, "journey"), self._session.snapshot() as connection:
+            if len(commands.wanted) < FEW_ROWS:
+                self._session.keep_plans()
             stored = conversions_by_id(connection, list(commands.wanted), self._max_devices)
             pending, skipped = self._pending(stored, commands.wanted)
             for version in {conversion.policy_version for conversion in pending} - set(self._policies):

@@ -29,6 +29,7 @@ register_points("auditor_before_pg_commit", "auditor_after_pg_commit")
 _log = structlog.get_logger()
 
 GROUP = "attribution.auditor"
+_FEW_RESULTS = 50  # a batch of fewer runs by kept plans
 _MAX_BYTES = 32 << 20  # of the results of a batch; as rows they take several times as much
 
 
@@ -121,6 +122,8 @@ class AuditorStage:
     def _store(self, rows: Sequence[tuple[Record, ResultRow]], batch: Sequence[Record]) -> Stored:
         positions = {(record.topic, record.partition): record.offset + 1 for record in batch}
         with map_errors(), timed(self.name, "store"), self._session.transaction() as connection:
+            if len(rows) < _FEW_RESULTS:
+                self._session.keep_plans()
             stored = store_results(connection, [row for _, row in rows])
             self._positions.check(record_positions(connection, GROUP, positions))
             crash_at("auditor_before_pg_commit")

@@ -128,7 +128,8 @@ def connect(dsn: str, *, application_name: str, autocommit: bool = False) -> psy
             autocommit=autocommit,
             application_name=application_name,
             options=f"{parts.get('options', '')} {_OPTIONS}".strip(),
-            # A prepared statement may keep a plan that was made when the tables were empty (decision 4).
+            # A prepared statement may keep a plan that was made when the tables were empty: who prepares says when
+            # plans are kept, and for how long (decision 4).
             prepare_threshold=None,
             **{name: value for name, value in ours.items() if name not in parts},
         )

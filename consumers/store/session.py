@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -9,6 +10,11 @@ import psycopg
 
 from .connection import StoreUnavailable, connect, translated_errors
 from .migrate import check_migrated
+
+# A plan that was made while a table was small must not live on when it has grown (decision 4).
+_PLANS_KEPT_SECONDS = 10.0
+# A batch of fewer rows costs less to run than to plan; a larger one is planned for what it holds.
+FEW_ROWS = 250
 
 
 def _nothing(_connection: psycopg.Connection) -> None:
@@ -33,6 +39,7 @@ class StoreSession:
         self._connection: psycopg.Connection | None = None
         self._reachable = True
         self._has_started = False
+        self._plans_since = time.monotonic()
 
     def connection(self) -> psycopg.Connection:
         """Return the live connection, opening a new one if there is none.
@@ -45,6 +52,7 @@ class StoreSession:
         if self._connection is None or self._connection.closed:
             self._reachable = False
             connection = connect(self._dsn, application_name=self._application_name)
+            self._plans_since = time.monotonic()
             with ExitStack() as undo, translated_errors():
                 undo.callback(connection.close)
                 # A newer database is refused at the start only: a stage that runs lives through a migration.
@@ -72,6 +80,17 @@ class StoreSession:
             self.drop()  # whatever state it is in, the next transaction starts on a new one
             self._reachable = False
             raise
+
+    def keep_plans(self) -> None:
+        """Run the statements of the transaction in hand by plans that are kept for some seconds; for small batches.
+
+        Only statements of a session that is prepared with ``prepare_threshold`` set have plans to keep.
+        """
+        connection = self.connection()
+        if time.monotonic() - self._plans_since > _PLANS_KEPT_SECONDS:
+            connection.execute("DISCARD PLANS")
+            self._plans_since = time.monotonic()
+        connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
 
     @contextmanager
     def plain(self) -> Iterator[psycopg.Connection]:

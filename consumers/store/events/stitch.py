@@ -24,7 +24,7 @@ import psycopg
 from attributary.attribution_core.domain.conversion import ConversionEvent
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX
 from attributary.consumers.store.offsets import record_positions
-from attributary.consumers.store.session import StoreSession
+from attributary.consumers.store.session import FEW_ROWS, StoreSession
 
 from . import stitch_sql as sql
 from .reopenings import PutOff, put_off
@@ -380,4 +380,6 @@ class PostgresStitchStore:
             psycopg.DataError: a value of the batch cannot be stored.
         """
         with self._session.transaction() as connection:
+            if len(touchpoints) + len(conversion_events) + len(links) < FEW_ROWS:
+                self._session.keep_plans()
             yield StitchTransaction(connection, touchpoints, conversion_events, links)
