@@ -53,7 +53,7 @@ def empty(session: StoreSession) -> StoreSession:
         tables = connection.execute(
             "SELECT string_agg(relname, ', ') FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace "
             "WHERE nspname = 'public' AND relkind = 'r' AND relname LIKE 'attribution%' "
-            "AND relname NOT LIKE '%migration%'"
+            "AND relname NOT LIKE '%migration%' AND relname <> 'attribution_audit'"  # rows are only added
         ).fetchone()
         assert tables is not None
         connection.execute(f"TRUNCATE {tables[0]}")
