@@ -65,6 +65,13 @@ class BenchServers:
             found["Postgres"] = self.postgres.cluster.child.pid
         return found
 
+    def kafka_bytes(self) -> int | None:
+        """Bytes of all topics on the disk of a broker that the bench started; None of any other."""
+        if self.broker.cluster is None:
+            return None
+        folders = [node.folder / "data" for node in self.broker.cluster.nodes]
+        return sum(file.stat().st_size for folder in folders for file in folder.rglob("*.log"))
+
     def empty_database(self, name: str) -> str:
         """DSN of a database without any table."""
         with psycopg.connect(self.postgres.dsn, autocommit=True) as connection:

@@ -1,4 +1,6 @@
-"""The floor: consume, decode, copy into the pipeline's own tables, commit, and nothing else.
+"""The floor: consume, decode, copy into the pipeline's tables of November 2026, commit, and nothing else.
+
+A yardstick must not change with what it measures: the tables stand in floor_tables.sql, as they were then.
 
 One process does what no pipeline on these tables can do without. It validates nothing, joins nothing, decides nothing,
 keeps no positions in the database and publishes nothing. Repeated event ids are left to the primary key.

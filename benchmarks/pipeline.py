@@ -30,7 +30,7 @@ STAGES = ("stitcher", "attributor", "auditor")
 _GROUP = "attribution.stitcher"
 _START_SECONDS = 60.0
 _RUN_SECONDS = 600.0
-_LOOK_SECONDS = 0.05
+_LOOK_SECONDS = 0.2  # each look is work for the server that is measured
 _GRACE_SECONDS = 20.0
 
 _POSITIONS = "SELECT coalesce(sum(next_offset), 0) FROM attribution_positions WHERE consumer_group = %s"
@@ -38,6 +38,11 @@ _POSITIONS = "SELECT coalesce(sum(next_offset), 0) FROM attribution_positions WH
 _UNOBSERVED = (
     "SELECT count(*) FROM (SELECT FROM attribution_conversions WHERE observed_version < version LIMIT 1) AS any_one"
 )
+_WRITTEN = """
+SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn,
+       (SELECT coalesce(sum(pg_total_relation_size(oid)), 0) FROM pg_class
+        WHERE relkind = 'r' AND relname LIKE 'attribution%' AND relpersistence = 'p')
+"""
 _NEWEST = """
 SELECT c.tenant_id, c.conversion_id, c.journey_key, c.net_value_micros, c.currency, r.touchpoint_count,
     (SELECT bool_and((model ->> 'unattributed_micros')::bigint + coalesce((
@@ -54,10 +59,15 @@ class PipelineError(RuntimeError):
 
 @dataclass(frozen=True)
 class Run:
-    """Seconds from the first record read; CPU seconds by process until the end, and of the rest of the machine."""
+    """Seconds from the first record read; CPU seconds by process until the end, and of the rest of the machine.
+
+    ``wal_bytes`` and ``stored_bytes`` are what Postgres wrote to its log, and what tables and indexes grew by.
+    """
 
     stitched_seconds: float
     observed_seconds: float
+    wal_bytes: int = 0
+    stored_bytes: int = 0
     cpu_seconds: Mapping[str, float] = field(default_factory=dict)
     other_cpu_seconds: float = 0.0
 
@@ -113,12 +123,14 @@ class Pipeline:
             time.sleep(_LOOK_SECONDS)
         started, before = time.monotonic(), self.read_cpu()
         with psycopg.connect(self.dsn, autocommit=True) as connection:
+            wal, stored = _written(connection)
             stitched = self._wait(connection, _POSITIONS, records, "input records stitched") - started
             observed = self._wait(connection, _UNOBSERVED, 0, "results not observed") - started
-        after = self.read_cpu()
+            after = self.read_cpu()
+            wal, stored = (end - begin for begin, end in zip((wal, stored), _written(connection), strict=True))
         if before is None or after is None:
-            return Run(stitched, observed)
-        return Run(stitched, observed, spent(before, after), others(before, after))
+            return Run(stitched, observed, wal, stored)
+        return Run(stitched, observed, wal, stored, spent(before, after), others(before, after))
 
     def read_cpu(self) -> Reading | None:
         """CPU times of the stages and servers until now; None where the system does not tell them."""
@@ -132,6 +144,13 @@ class Pipeline:
         if before is None or after is None:
             return None
         return {name: used / seconds for name, used in spent(before, after).items()}
+
+    def busy_cores(self, seconds: float) -> float:
+        """Cores that other processes use, over so many seconds; 0 where nobody tells."""
+        before = self.read_cpu()
+        time.sleep(seconds)
+        after = self.read_cpu()
+        return 0.0 if before is None or after is None else others(before, after) / seconds
 
     def _wait(self, connection: psycopg.Connection, question: str, wanted: int, what: str) -> float:
         deadline = time.monotonic() + _RUN_SECONDS
@@ -168,6 +187,12 @@ class Pipeline:
                 f"{len(wrong)} conversions differ, for example {key}: {stored.get(key)} instead of {expected}"
             )
         return broken
+
+
+def _written(connection: psycopg.Connection) -> tuple[int, int]:
+    """Bytes of the write-ahead log so far, and of our tables with their indexes."""
+    row = connection.execute(_WRITTEN).fetchone()
+    return (int(row[0]), int(row[1])) if row else (0, 0)
 
 
 def _facts(wanted: ConversionTruth) -> tuple[str, int, str, int]:

@@ -6,10 +6,13 @@ import subprocess
 import sys
 import time
 
+import psycopg
 import pytest
 
+from benchmarks.__main__ import says_busy
 from benchmarks.cpu import CpuMeter, others, spent
 from benchmarks.environment_setup import ROOT
+from benchmarks.floor_job import _TABLES
 
 _BUSY = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
 _PARENT = (
@@ -43,3 +46,21 @@ def test_the_machine_has_used_at_least_what_we_have() -> None:
     while time.process_time() < end:
         pass
     assert others(before, meter.read()) >= 0.2
+
+
+@pytest.mark.postgres
+def test_the_frozen_tables_of_the_floor_are_those_that_its_job_fills(blank_database: str) -> None:
+    with psycopg.connect(blank_database) as connection:
+        connection.execute((ROOT / "benchmarks" / "floor_tables.sql").read_bytes())
+        for table, columns, _ in _TABLES.values():
+            found = connection.execute("SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass", [table])
+            assert set(columns) <= {name for (name,) in found}
+            keys = connection.execute("SELECT count(*) FROM pg_index WHERE indrelid = %s::regclass", [table]).fetchone()
+            assert keys is not None
+            assert keys[0] >= 3
+
+
+@pytest.mark.parametrize(("cores", "is_busy"), [(0.1, False), (1.2, True)])
+def test_a_busy_machine_is_named(cores: float, is_busy: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    assert says_busy(cores) is is_busy
+    assert ("not judged" in capsys.readouterr().out) is is_busy
