@@ -7,10 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
-from psycopg.errors import DeadlockDetected, InsufficientPrivilege
+from psycopg.errors import (
+    DeadlockDetected,
+    IdleInTransactionSessionTimeout,
+    InsufficientPrivilege,
+    QueryCanceled,
+    TransactionTimeout,
+)
 
 from attributary.consumers.runtime import metrics
-from attributary.consumers.runtime.errors import EXIT_CONFIG, ConfigError, Fatal, Fenced, Retry
+from attributary.consumers.runtime.errors import EXIT_CONFIG, ConfigError, Fatal, Fenced, Retry, TooSlow
 from attributary.consumers.store.connection import DsnError, StoreUnavailable
 from attributary.consumers.store.events.rejected_values import UNSTORABLE
 from attributary.consumers.store.migrate import MigrationError
@@ -19,6 +25,8 @@ from attributary.consumers.store.offsets import CommitsLostError
 from attributary.schemas.codec import RegistryUnavailableError
 
 _DEADLOCK_SECONDS = 0.05
+# Postgres answers, and a time limit of ours ended the statement or the transaction.
+_TIMED_OUT = (QueryCanceled, IdleInTransactionSessionTimeout, TransactionTimeout)
 _DENIED = re.compile(r"permission denied for ((?:table|view|schema|database|sequence|function|relation) [\w.]+)")
 
 
@@ -28,6 +36,7 @@ def map_errors() -> Iterator[None]:
 
     Raises:
         Retry: Postgres or the registry is away; nothing was decided.
+        TooSlow: Postgres ended a statement or a transaction at our time limit.
         Fenced: Postgres lost commits; the loop goes back to what it holds.
         Fatal: the schema and the code do not fit or a right is missing (exit code 78), a pinned model state is missing,
             or Postgres refuses a statement: a dropped column. That is never a record's fault; a value that Postgres
@@ -38,10 +47,7 @@ def map_errors() -> Iterator[None]:
     except UNSTORABLE:
         raise
     except StoreUnavailable as error:
-        if isinstance(error.__cause__, DeadlockDetected):
-            metrics.deadlocks.inc()
-            raise Retry(str(error), _DEADLOCK_SECONDS) from error  # the other transaction goes on: no need to wait long
-        raise Retry(str(error)) from error
+        raise _retry(error) from error
     except RegistryUnavailableError as error:
         raise Retry(str(error)) from error
     except DsnError as error:
@@ -69,3 +75,10 @@ def _refused(error: psycopg.Error) -> Fatal:
         f"{error.sqlstate}); run `attributary roles plan` as the owner, see docs/reference/roles.md",
         EXIT_CONFIG,
     )
+
+
+def _retry(error: StoreUnavailable) -> Retry:
+    if isinstance(error.__cause__, DeadlockDetected):
+        metrics.deadlocks.inc()
+        return Retry(str(error), _DEADLOCK_SECONDS)  # the other transaction goes on: no need to wait long
+    return TooSlow(str(error)) if isinstance(error.__cause__, _TIMED_OUT) else Retry(str(error))

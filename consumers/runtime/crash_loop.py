@@ -5,6 +5,9 @@ a process that ends in order takes its start back. After ``max_starts`` starts w
 handles small parts, then single records, and writes down before each what it is about to handle. So a process that is
 killed leaves behind at which record it was; an exception tells it by itself.
 
+A stage that goes on and asks the same again for ever is found out likewise: after ``_SLOW_TRIES`` batches in a row that
+the store ended at a time limit it is careful, and a record that is ended so alone, as often, is held.
+
 Invariants: a record is set aside only if the stage ended at it alone (twice, if the process was killed), and only
 together with another record that the stage handled meanwhile: a stage that can handle nothing sets nothing aside. The
 letter, the offset behind the record, and what the other record brought are one transaction. What our own errors stop
@@ -13,6 +16,7 @@ letter, the offset behind the record, and what the other record brought are one 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -20,7 +24,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from . import metrics
-from .errors import AttributaryError, Fatal, Retry
+from .errors import AttributaryError, Fatal, Retry, TooSlow
 from .offset_marks import MAX_SUSPECTS, OffsetMark
 from .records import DeadLetter, Record
 from .stage import Stage
@@ -31,6 +35,7 @@ Place = tuple[str, int]
 
 _PART = 64  # records of a part
 _SURE = 2  # a process that was killed once may have been killed for another reason
+_SLOW_TRIES = 3
 _MAX_SET_ASIDE = 20  # records that one process sets aside: more are no fault of single records
 
 
@@ -52,6 +57,9 @@ class CrashLoop:
         self._left = 0
         self._held: list[tuple[Record, str, bool]] = []  # with the reason, and whether the store has it
         self._set_aside = 0
+        self._tried: set[str] = set()  # records that this process handled alone: it was not ended by them
+        self._slow_batches = 0  # in a row
+        self._slow: Counter[str] = Counter()  # tries of a record alone
         for topic in topics:  # an alert sees a counter rise only from a value that it has seen before
             metrics.quarantined.labels(stage, topic)
 
@@ -107,12 +115,32 @@ class CrashLoop:
             first = marks[place][0] if place in marks else record.offset
             if len(part) == 1:
                 attempts = mark.attempts if mark.tried == record.offset else 0
-                mark = replace(mark, tried=record.offset, attempts=attempts + 1)
+                is_new = record.place not in self._tried  # an outage meanwhile is not the record's fault
+                self._tried.add(record.place)
+                mark = replace(mark, tried=record.offset, attempts=attempts + is_new)
             else:
                 mark = replace(mark, alone_below=max(mark.alone_below, record.offset + 1))
             self._marks[place] = replace(mark, careful=max(1, self._left))
             marks[place] = (first, self._marks[place])
         return {place: (min([first, *self._held_at(place)]), mark) for place, (first, mark) in marks.items()}
+
+    def retried(self, error: Retry, records: Sequence[Record]) -> None:
+        """Note that records were given up for now; it counts when the store ended at a time limit what they asked."""
+        if self._max_starts == 0 or not isinstance(error, TooSlow):
+            return
+        if self.is_careful:
+            if len(records) == 1:
+                self._slow[records[0].place] += 1
+            return
+        self._slow_batches += 1
+        if self._slow_batches >= _SLOW_TRIES:
+            self._left = self._careful_records
+            _log.error("the store ends the same batch again and again: records are handled in small parts until the "
+                       "one is found that takes too long", stage=self._stage, tries=self._slow_batches)  # fmt: skip
+
+    def is_slow(self, record: Record) -> bool:
+        """Tell whether the store ended often enough what a record alone asked for."""
+        return self._slow[record.place] >= _SLOW_TRIES
 
     def is_suspect(self, record: Record) -> bool:
         """Tell whether earlier processes ended at a record alone."""
@@ -160,6 +188,7 @@ class CrashLoop:
 
     def committed(self, nexts: Mapping[Place, int]) -> None:
         """Note progress: a commit, with what was held in it."""
+        self._slow_batches = 0
         if self._held:
             for record, reason, is_stored in self._held:
                 metrics.quarantined.labels(self._stage, record.topic).inc()
@@ -178,6 +207,8 @@ class CrashLoop:
         self._left = max(0, self._left - records)
         if not self.is_careful:
             self._marks.clear()
+            self._tried.clear()
+            self._slow.clear()
             _log.warning("records are handled as ever again", stage=self._stage)
 
     def marks_behind(self, nexts: Mapping[Place, int], id_of: Callable[[str], str | None]) -> dict[Place, str]:
@@ -268,6 +299,9 @@ class CarefulBatches:
         first = part[0]
         if len(part) == 1 and self._crash_loop.is_suspect(first):
             self._hold(first, "the process was ended each time that it handled this record alone")
+            return 1
+        if len(part) == 1 and self._crash_loop.is_slow(first):
+            self._hold(first, "the store ended each time, at a time limit, what this record alone asked for")
             return 1
         try:
             self._write(self._crash_loop.trial(part))

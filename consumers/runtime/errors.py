@@ -4,6 +4,7 @@
 
     AttributaryError
     ├── Retry        infrastructure is away: seek back, pause, keep polling, try again. Never dead-lettered.
+    │   └── TooSlow       it answers, and took too long for this batch: again and again, the record is looked for.
     ├── Poison       one record can never be processed: to the dead-letter topic, with its bytes.
     ├── Fenced       someone else owns our partitions or our transactional id: abort, rewind, stay alive.
     └── Fatal        going on could lose or spoil something: stop the process.
@@ -40,6 +41,10 @@ class Retry(AttributaryError):
     def __init__(self, message: str, after_seconds: float = 1.0) -> None:
         super().__init__(message)
         self.after_seconds = after_seconds
+
+
+class TooSlow(Retry):
+    """The store is there, and ended what a batch asked for because it took too long."""
 
 
 class Poison(AttributaryError):

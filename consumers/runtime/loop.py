@@ -41,7 +41,6 @@ from .transaction import TransactionSession
 from .unreadable import UnreadableBatches, named_batches
 
 register_points("loop_after_consume", "loop_before_transaction", "loop_after_kafka_commit")
-
 _log = structlog.get_logger()
 
 _IDLE_SECONDS = 0.5  # how long an idle read waits: bounds the answer to SIGTERM
@@ -244,6 +243,7 @@ class ConsumerLoop:
             self._commit(outcome, [TopicPartition(*place, nexts[place], mark) for place, mark in marks.items()])
         except Retry as error:
             metrics.batches.labels(name, "retried").inc()
+            self._crash_loop.retried(error, records)
             self._pause(error)
         except Fenced as error:
             metrics.batches.labels(name, "rewound").inc()

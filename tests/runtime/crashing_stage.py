@@ -1,7 +1,8 @@
 """A stage that ends at some records, run as a process: ``python -m tests.runtime.crashing_stage BOOTSTRAP PREFIX``.
 
 It copies values to its output. A value ``KIND:...`` ends it: ``raise``, ``memory``, ``depth`` by an exception, ``kill``
-by SIGKILL, ``fatal`` by an error of ours; ``end`` stops it in order. Exit code 70: ended by a bug, as a stage does.
+by SIGKILL, ``fatal`` by an error of ours; ``end`` stops it in order. At ``slow`` the store gives up each time, at
+``away`` it is away for a few tries. Exit code 70: ended by a bug, as a stage does.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from attributary.consumers.runtime.errors import AttributaryError, Fatal
+from attributary.consumers.runtime.errors import AttributaryError, Fatal, Retry, TooSlow
 from attributary.consumers.runtime.health import Heartbeat
 from attributary.consumers.runtime.loop import ConsumerLoop
 from attributary.consumers.runtime.records import Outbound, Outcome, Record
@@ -25,6 +26,7 @@ class CrashingStage:
     name = "crashing"
     max_records = 500
     loop: ConsumerLoop
+    tries_left = 9
 
     def __init__(self, prefix: str) -> None:
         self.group = prefix
@@ -49,6 +51,11 @@ class CrashingStage:
             os.kill(os.getpid(), signal.SIGKILL)
         if kind == b"fatal":
             raise Fatal("a safety valve")
+        if kind == b"slow":
+            raise TooSlow("Postgres gave up: QueryCanceled 57014", 0.01)
+        if kind == b"away" and self.tries_left:
+            self.tries_left -= 1
+            raise Retry("Postgres does not answer", 0.01)
 
     def stored_positions(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:  # noqa: ARG002
         return {}

@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import Producer
 
 from attributary.consumers.runtime.crash_loop import CrashLoop
-from attributary.consumers.runtime.errors import Fatal
+from attributary.consumers.runtime.errors import Fatal, Retry, TooSlow
 from attributary.consumers.runtime.offset_marks import MAX_SUSPECTS, OffsetMark, read_mark
 from attributary.consumers.runtime.records import Record
 from attributary.consumers.runtime.settings import KafkaSettings
@@ -120,6 +120,18 @@ def test_a_stage_that_can_handle_nothing_sets_nothing_aside(crashing: Crashing) 
 
 
 @pytest.mark.kafka
+def test_a_record_that_takes_too_long_each_time_is_set_aside_and_an_outage_sets_none_aside(crashing: Crashing) -> None:
+    """The stage asked Postgres the same for ever once, and nobody behind the record was served."""
+    crashing.fill([*good(0, 5), b"slow:1", *good(5, 5), b"away:1", *good(10, 2), b"end"])
+    crashing.run(1)
+    assert crashing.codes == [0], crashing.said[-2_000:]
+    (letter,) = crashing.letters
+    assert letter.value == b"slow:1"
+    assert b"time limit" in dict(letter.headers)["__connect.errors.exception.message"]
+    assert crashing.copied == [*good(0, 10), b"away:1", *good(10, 2), b"end"]
+
+
+@pytest.mark.kafka
 def test_an_error_of_ours_is_no_fault_of_a_record(crashing: Crashing) -> None:
     crashing.fill([*good(0, 3), b"fatal:1", *good(3, 3), b"end"])
     crashing.run(6)
@@ -136,6 +148,39 @@ def loop_with(mark: OffsetMark) -> CrashLoop:
     loop = CrashLoop("s", ["t"], 3, 100)
     loop.started({("t", 0): mark})
     return loop
+
+
+def test_batches_that_take_too_long_in_a_row_and_then_a_record_alone_are_counted() -> None:
+    loop = CrashLoop("s", ["t"], 3, 100)
+    batch = [record(offset) for offset in range(5)]
+    for _ in range(2):
+        loop.retried(TooSlow("57014"), batch)
+    loop.committed({("t", 0): 5})  # it was slow, and went on
+    for _ in range(2):
+        loop.retried(TooSlow("57014"), batch)
+    for _ in range(9):
+        loop.retried(Retry("away"), batch)
+    before = loop.is_careful
+    loop.retried(TooSlow("57014"), batch)
+    assert (before, loop.is_careful) == (False, True)
+    for _ in range(3):
+        loop.retried(TooSlow("57014"), batch)  # of a part nobody knows which record it is
+        loop.retried(TooSlow("57014"), [batch[3]])
+    assert [loop.is_slow(each) for each in batch] == [False, False, False, True, False]
+    never = CrashLoop("s", ["t"], 0, 100)
+    for _ in range(9):
+        never.retried(TooSlow("57014"), batch)
+    assert not never.is_careful
+
+
+def test_an_outage_while_a_record_is_handled_alone_is_not_its_fault() -> None:
+    loop = loop_with(OffsetMark("id", starts=3))
+    for _ in range(9):
+        loop.trial([record(0)])
+    assert not loop.is_suspect(record(0))
+    next_process = loop_with(loop.trial([record(0)])["t", 0][1])
+    next_process.trial([record(0)])
+    assert next_process.is_suspect(record(0))
 
 
 def test_starts_are_counted_until_the_stage_is_careful() -> None:
