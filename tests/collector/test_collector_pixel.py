@@ -84,7 +84,7 @@ def test_the_picture_comes_whatever_becomes_of_the_record(
 
 
 def test_the_picture_comes_while_the_log_is_away(tmp_path: Path) -> None:
-    with running_collector(tmp_path, spool=True) as running:
+    with running_collector(tmp_path, spool=True, ack_seconds=0.2) as running:
         running.log.stall()
         assert get(running, PIXEL, k="wk", user_id="u1").status == 200
         assert list((tmp_path / "spool").rglob("*.spool"))

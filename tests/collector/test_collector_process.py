@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import threading
 import time
 from pathlib import Path
 
@@ -53,7 +52,7 @@ def spooled(collector: CollectorProcess, prefix: str, batches: int = 6) -> None:
 
 
 def wait_until_drained(folder: Path) -> None:
-    wait_until(lambda: not segments(folder), "the spool is drained")
+    wait_until(lambda: not segments(folder), "the spool is drained", 90)
 
 
 @pytest.mark.parametrize("point", WITH_THE_LOG)
@@ -63,7 +62,7 @@ def test_dying_between_log_and_answer_loses_nothing(kafka_topics: str, tmp_path:
         tmp_path, kafka_topics, acknowledged=acknowledged, ATTRIBUTION_CRASH_AT=f"{point}:12"
     ) as collector:
         for thread in collector.load(point, batches=10):
-            thread.join(60)
+            thread.join(120)
         died_at(collector, point)
     assert acknowledged
     check_kept(acknowledged, kafka_topics, tmp_path, point)
@@ -78,7 +77,7 @@ def test_dying_between_spool_and_answer_loses_nothing(kafka_topics: str, tmp_pat
     acknowledged: set[str] = set()
     with collector_process(tmp_path, AWAY, acknowledged=acknowledged, ATTRIBUTION_CRASH_AT=f"{point}:5") as collector:
         for thread in collector.load(point, batches=30):
-            thread.join(60)
+            thread.join(120)
         died_at(collector, point)
     assert acknowledged
     assert acknowledged <= in_spool(tmp_path).keys()
@@ -135,12 +134,12 @@ def test_sigterm_under_load_loses_nothing_and_ends_clean(kafka_topics: str, tmp_
     acknowledged: set[str] = set()
     with collector_process(tmp_path, kafka_topics, acknowledged=acknowledged) as collector:
         threads = collector.load("stop", batches=10_000, threads=4)
-        wait_until(lambda: len(acknowledged) > 200, "there is load")
+        wait_until(lambda: len(acknowledged) > 200, "there is load", 90)
         collector.child.terminate()
-        wait_until(lambda: collector.ready() in {0, 503}, "readiness says no")
+        wait_until(lambda: collector.ready() in {0, 503}, "readiness says no", 90)
         assert collector.child.wait(90) == 0, collector.child.log_tail()
         for thread in threads:
-            thread.join(60)
+            thread.join(120)
         fired("SIGTERM under load", collector.statuses.count(0) + collector.statuses.count(503))
     check_kept(acknowledged, kafka_topics, tmp_path, "stop")
     assert acknowledged
@@ -153,35 +152,36 @@ def test_an_outage_in_the_middle_is_spooled_in_flat_memory_and_drained(
         pytest.skip("a broker that is not ours cannot be suspended")
     node = broker.cluster.nodes[0]
     acknowledged: set[str] = set()
-    with collector_process(tmp_path, kafka_topics, acknowledged=acknowledged) as collector:
+    with collector_process(
+        tmp_path, kafka_topics, acknowledged=acknowledged, COLLECT_ACK_SECONDS="2"
+    ) as collector:  # fmt: skip
         collector.post_to_log("outage-before")
-        answered = len(collector.statuses)
+        before_outage = len(collector.statuses)
         node.suspend()
         try:
-            started = time.monotonic()
             assert collector.post(["outage-first"]) == 202  # its time was up
-            first = time.monotonic() - started
-            assert first >= 1.5
-            started = time.monotonic()
+            waits = collector.metric("attribution_collector_ack_seconds_count")
             assert collector.post(["outage-second"]) == 202
-            assert time.monotonic() - started < first  # nobody waits any more
+            assert collector.metric("attribution_collector_ack_seconds_count") == waits  # nobody waits any more
             assert collector.ready() == 200
             for thread in collector.load("outage-warm", batches=20, size=50):
-                thread.join(60)
+                thread.join(120)
             before = collector.resident_bytes()
             for thread in collector.load("outage-more", batches=100, size=50):
                 thread.join(120)
             grown = collector.resident_bytes() - before
             fired("an outage of the log", collector.statuses.count(202))
-            assert set(collector.statuses[answered:]) == {202}
+            assert set(collector.statuses[before_outage:]) == {202}
             assert grown < 16 << 20
             assert collector.metric("attribution_collector_log_paused") == 1
-            wait_until(lambda: collector.metric("attribution_collector_spool_bytes") > 1_000_000, "the spool is shown")
+            wait_until(
+                lambda: collector.metric("attribution_collector_spool_bytes") > 1_000_000, "the spool is shown", 40
+            )
             assert collector.metric("attribution_collector_spool_oldest_seconds") > 0
         finally:
             node.resume()
         wait_until_drained(tmp_path)
-        wait_until(lambda: collector.post([f"outage-after-{time.time_ns()}"]) == 200, "the log is used again")
+        wait_until(lambda: collector.post([f"outage-after-{time.time_ns()}"]) == 200, "the log is used again", 90)
     assert acknowledged <= check_kept(acknowledged, kafka_topics, tmp_path, "outage").keys()
 
 
@@ -192,16 +192,18 @@ def test_without_a_spool_an_outage_is_503_and_over_when_the_log_is_back(
         pytest.skip("a broker that is not ours cannot be suspended")
     node = broker.cluster.nodes[0]
     acknowledged: set[str] = set()
-    with collector_process(tmp_path, kafka_topics, acknowledged=acknowledged, COLLECT_SPOOL="off") as collector:
+    with collector_process(
+        tmp_path, kafka_topics, acknowledged=acknowledged, COLLECT_SPOOL="off", COLLECT_ACK_SECONDS="2"
+    ) as collector:  # fmt: skip
         collector.post_to_log("off-before")
         node.suspend()
         try:
             assert collector.post(["off-during"]) == 503
-            wait_until(lambda: collector.ready() == 503, "nothing can be kept")
+            wait_until(lambda: collector.ready() == 503, "nothing can be kept", 90)
         finally:
             node.resume()
-        wait_until(lambda: collector.post(["off-during"]) == 200, "the log is back")
-        wait_until(lambda: collector.ready() == 200, "it is ready")
+        wait_until(lambda: collector.post(["off-during"]) == 200, "the log is back", 90)
+        wait_until(lambda: collector.ready() == 200, "it is ready", 90)
     assert acknowledged == check_kept(acknowledged, kafka_topics, tmp_path, "off").keys()
 
 
@@ -225,12 +227,12 @@ def test_a_full_spool_is_503_and_a_restart_with_it_drains(kafka_topics: str, tmp
 
 def test_a_second_signal_ends_at_once_and_what_was_acknowledged_is_kept(kafka_topics: str, tmp_path: Path) -> None:
     acknowledged: set[str] = set()
-    with collector_process(tmp_path, AWAY, acknowledged=acknowledged, COLLECT_LEAVE_SECONDS="30") as collector:
+    with collector_process(tmp_path, AWAY, acknowledged=acknowledged, COLLECT_LEAVE_SECONDS="300") as collector:
         spooled(collector, "twice", batches=3)
         collector.child.terminate()
-        wait_until(lambda: collector.ready() == 503, "the first signal is noticed")  # two at once would be one
+        wait_until(lambda: collector.ready() == 503, "it has heard the first signal", 90)
         collector.child.terminate()
-        assert collector.child.wait(25) == 75  # and not after COLLECT_LEAVE_SECONDS
+        assert collector.child.wait(90) == 75
     assert acknowledged == in_spool(tmp_path).keys()
     with collector_process(tmp_path, kafka_topics):
         wait_until_drained(tmp_path)
@@ -270,15 +272,17 @@ def test_a_log_slower_than_the_deadline_gets_the_same_bytes_twice_at_most(
         pytest.skip("a broker that is not ours cannot be suspended")
     node = broker.cluster.nodes[0]
     acknowledged: set[str] = set()
-    patient = json.dumps({"delivery.timeout.ms": 20_000, "log_level": 0})
+    patient = json.dumps({"delivery.timeout.ms": 60_000, "log_level": 0})
     with collector_process(
         tmp_path, kafka_topics, acknowledged=acknowledged, COLLECT_ACK_SECONDS="0.5", KAFKA_EXTRA=patient
     ) as collector:
         collector.post_to_log("slow-before")
         node.suspend()
-        threading.Timer(2.0, node.resume).start()
-        assert collector.post(["slow-1", "slow-2"]) == 202  # in flight, and in the spool
-        fired("a log that is slower than the deadline")
+        try:
+            assert collector.post(["slow-1", "slow-2"]) == 202  # in flight, and in the spool
+            fired("a log that is slower than the deadline")
+        finally:
+            node.resume()
         wait_until_drained(tmp_path)
     log = check_kept(acknowledged, kafka_topics, tmp_path, "slow")
     assert log.keys() == acknowledged
