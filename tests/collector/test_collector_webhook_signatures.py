@@ -131,6 +131,27 @@ def test_published_vector_of_the_hub_signature() -> None:
     assert sign.broken_hex([secret], body, "sha1=" + expected[7:]) == sign.MALFORMED
 
 
+# Slack, "Verifying requests from Slack", the worked example.
+SLACK = (
+    "8f742231b10e8888abcd99yyyzzz85a5",
+    (
+        b"token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V&channel_name=foobar"
+        b"&user_id=U2CERLKJA&user_name=roadrunner&command=%2Fwebhook-collect&text=&response_url=https%3A%2F%2Fhooks.slack.com"
+        b"%2Fcommands%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN&trigger_id=398738663015.47445629121."
+        b"803a0bc887a14d10d2c447fce8b6703c"
+    ),
+    "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503",
+)
+
+
+def test_published_vector_of_slack_by_a_scheme_of_signed_json() -> None:
+    secret, body, expected = SLACK
+    scheme = sign.Scheme(signed="v0:{timestamp}:{body}", prefix="v0=", has_time=True)
+    assert sign.broken_scheme([secret], body, expected, "1531420618", 1531420618, scheme) is None
+    assert sign.broken_scheme([secret], body, expected, "1531420619", 1531420618, scheme) == sign.WRONG
+    assert sign.broken_scheme([secret], body, expected, "1531420618", 1531420919, scheme) == sign.OUT_OF_TIME
+
+
 def test_vector_of_shopify() -> None:
     secret, body, expected = SHOPIFY
     assert sign.broken_base64([secret], body, expected) is None
