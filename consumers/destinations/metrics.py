@@ -40,8 +40,8 @@ forward_usage_percent = gauge(
 forward_probe_findings = counter(
     "attribution_forward_probe_findings", "Faults found by the destination's validation endpoint.", "destination"
 )
-forward_api_seconds_left = gauge(
-    "attribution_forward_api_seconds_left",
+forward_api_left_seconds = gauge(
+    "attribution_forward_api_left_seconds",
     "Time for which the version of the destination's API is still promised; below 0: it may be refused any day.",
     "destination",
 )

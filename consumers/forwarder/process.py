@@ -79,7 +79,7 @@ def watch_version(destination: Destination, clock: Clock) -> None:
     def left() -> float:
         return ends - clock.now_micros() / 1e6
 
-    metrics.forward_api_seconds_left.labels(destination.name).set_function(left)
+    metrics.forward_api_left_seconds.labels(destination.name).set_function(left)
     if left() < _WARN_SECONDS:
         _log.warning(
             "the version of the API is promised for few days only: set a newer one",

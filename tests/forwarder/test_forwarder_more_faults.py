@@ -187,7 +187,7 @@ def test_the_end_of_an_api_version_is_shown_and_warned_of(
 ) -> None:
     now = dt.datetime.fromisoformat(f"{day}T00:00:00+00:00")
     watch_version(LinkedInDestination(), SimulatedClock(int(now.timestamp() * 1e6)))
-    [found] = metrics.forward_api_seconds_left.labels("linkedin").collect()
+    [found] = metrics.forward_api_left_seconds.labels("linkedin").collect()
     left = found.samples[0].value
     assert left == (dt.datetime(2027, 8, 16, tzinfo=dt.UTC) - now).total_seconds()
     assert ("promised for few days only" in capsys.readouterr().out) is warns

@@ -152,7 +152,7 @@ ROWS: list[tuple[str, str, int, list[tuple[str, str]]]] = [
     ("a job runs for long", "AttributaryJobRunsLong", 132,
      [('attribution_oldest_running_job_seconds{process="sweeper"}', "0+60x150")]),
     ("the version of a destination's API ends soon", "AttributaryDestinationApiEnds", 62,
-     [('attribution_forward_api_seconds_left{destination="linkedin"}', "5184000-60x120")]),
+     [('attribution_forward_api_left_seconds{destination="linkedin"}', "5184000-60x120")]),
     ("a destination refuses the credentials", "AttributaryChannelStopped", 2,
      [('attribution_forward_channels_stopped{destination="meta"}', "0 1x40")]),
     ("events wait for a destination", "AttributaryForwardingLate", 72,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from benchmarks.figures import Figure, Report
 from benchmarks.models import PEERS, Case, Rival, measure_models
 
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.mark.slow
 def test_the_models_are_measured_without_broker_database_or_peer(tmp_path: Path) -> None:
     report = Report(scale=0.001)
     measure_models(tmp_path, report, sizes=((100_000, 200), (1_000_000, 50)), peers=())

@@ -17,6 +17,7 @@ from attributary.schemas.topics import CONVERSIONS, TOUCHPOINTS
 from tests.fixtures.collector import running_collector
 
 
+@pytest.mark.slow
 def test_what_comes_over_http_is_acknowledged_and_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     senders, published = prepare_senders(tmp_path / "collector"), Published()
     for name in ("DEMO_SHOPIFY_SECRET", "DEMO_STRIPE_SECRET"):

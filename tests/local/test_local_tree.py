@@ -38,5 +38,6 @@ def test_hosts_and_paths(line: str, clean: bool) -> None:
     assert (not list(forbidden_text(line))) == clean
 
 
+@pytest.mark.slow
 def test_this_tree_is_clean(capsys: pytest.CaptureFixture[str]) -> None:
     assert main() == 0, capsys.readouterr().out

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +28,19 @@ def message(document: dict[str, Any], name: str) -> dict[str, Any]:
     return found
 
 
+@cache
+def as_it_is() -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load(DOCUMENT.read_text("utf-8"))
+    return document
+
+
 def written(tmp_path: Path, change: Change) -> Path:
-    document = yaml.safe_load(DOCUMENT.read_text("utf-8"))
+    document = deepcopy(as_it_is())
     change(document)
     (tmp_path / "schemas").symlink_to(FOLDER.resolve())
     path = tmp_path / "docs" / "reference" / "asyncapi.yaml"
     path.parent.mkdir(parents=True)
-    path.write_text(yaml.safe_dump(document), "utf-8")
+    path.write_text(json.dumps(document), "utf-8")  # JSON is YAML
     return path
 
 
