@@ -11,7 +11,8 @@ import textwrap
 import threading
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from typer.testing import CliRunner
@@ -25,9 +26,11 @@ from attributary.consumers.store.events.sweep import close_journeys
 from attributary.consumers.store.models.changed_people import pending_changes
 from attributary.consumers.store.models.incremental_state import state_lock, totals_of
 from attributary.consumers.store.session import StoreSession
+from attributary.consumers.trainer import idle_tasks
 from attributary.consumers.trainer.idle_tasks import StateUpdater
 from attributary.consumers.trainer.job_handlers import JOB_ERRORS
 from attributary.consumers.training.incremental_state import (
+    Step,
     catch_up,
     current_statistics,
     fresh_snapshot,
@@ -179,7 +182,7 @@ def test_a_crash_in_a_step_leaves_everything_as_it_was(shop: str, point: str) ->
 
 def test_two_trainers_share_one_lock(shop: str) -> None:
     def run() -> None:
-        with closing(StateUpdater(StoreSession(shop, "tests"), INACTIVITY, 0.001, step_people=1)) as idle_task:
+        with closing(StateUpdater(StoreSession(shop, "tests"), INACTIVITY, 0.001, step_people=1, rest=0)) as idle_task:
             end = time.monotonic() + 3
             while time.monotonic() < end:
                 idle_task()
@@ -218,6 +221,28 @@ def test_the_idle_task_ends_when_no_change_is_pending(shop: str) -> None:
         assert not other()  # somebody is at it
 
 
+def test_a_long_round_is_followed_by_a_long_rest(shop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1_000.0]
+    monkeypatch.setattr(idle_tasks, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def slow_step(*arguments: Any, **more: Any) -> Step:
+        clock[0] += 7.0
+        return step(*arguments, **more)
+
+    monkeypatch.setattr(idle_tasks, "step", slow_step)
+    feed(shop, [touchpoint("anna", 1.5, "display")])
+    with closing(StateUpdater(StoreSession(shop, "tests"), INACTIVITY, 30)) as idle_task:
+        while idle_task():
+            pass
+        worked = clock[0] - 1_000.0
+        assert worked >= 7.0
+        feed(shop, [touchpoint("anna", 1.6, "mail")])
+        clock[0] += 20 * worked - 1
+        assert not idle_task(), "it rests"
+        clock[0] += 2
+        assert idle_task()
+
+
 def test_a_damaged_state_is_rebuilt_and_verify_finds_it(shop: str) -> None:
     with opened(shop) as connection:
         connection.execute("DELETE FROM attribution_training_periods WHERE currency = 'EUR'")
@@ -243,7 +268,10 @@ def test_values_beyond_64_bits_skip_one_tenant_only(shop: str) -> None:
     """Each order is as large as a record may be; together they are above 9.2e12 units in one day."""
     greedy = [order(f"p{number}", 7, 10**11, tenant_id="greedy") for number in range(100)]
     feed(shop, [*greedy, touchpoint("ben", 2, "display")])
-    with closing(StateUpdater(StoreSession(shop, "tests"), INACTIVITY, 0.001)) as idle_task, opened(shop) as connection:
+    with (
+        closing(StateUpdater(StoreSession(shop, "tests"), INACTIVITY, 0.001, rest=0)) as idle_task,
+        opened(shop) as connection,
+    ):
         for _ in range(20):
             idle_task()
         assert pending_changes(connection, "acme")[0] == 0
