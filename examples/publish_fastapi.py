@@ -1,6 +1,7 @@
 """A web service that publishes: landings become touchpoints, orders become conversions.
 
-    KAFKA_BOOTSTRAP_SERVERS=localhost:9092 uvicorn --app-dir examples publish_fastapi:app
+    . .attributary/up/env      # or export KAFKA_BOOTSTRAP_SERVERS=host:port
+    uvicorn --app-dir examples publish_fastapi:app
 
 One producer for the life of the process: it batches, and it is safe to share between requests. Leaving the `with`
 block when the server stops waits until every record is acknowledged.
@@ -28,9 +29,7 @@ from attributary import (
     touchpoint_from_landing,
 )
 
-CONFIG = ProducerConfig(
-    bootstrap=os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092"), source="shop", default_tenant="acme"
-)
+CONFIG = ProducerConfig(bootstrap=os.environ["KAFKA_BOOTSTRAP_SERVERS"], source="shop", default_tenant="acme")
 
 
 @asynccontextmanager

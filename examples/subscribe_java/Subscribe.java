@@ -25,7 +25,7 @@ public final class Subscribe {
     var decoder = new BinaryMessageDecoder<GenericRecord>(GenericData.get(), schema);
     Map<String, Object> settings =
         Map.of(
-            "bootstrap.servers", System.getenv().getOrDefault("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092"),
+            "bootstrap.servers", java.util.Objects.requireNonNull(System.getenv("KAFKA_BOOTSTRAP_SERVERS"), "set KAFKA_BOOTSTRAP_SERVERS"),
             "group.id", System.getenv().getOrDefault("GROUP", "my-java-team"),
             "isolation.level", "read_committed",
             "auto.offset.reset", "earliest",

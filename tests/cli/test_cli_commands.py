@@ -123,7 +123,7 @@ def test_migrating_from_the_command_line(monkeypatch: pytest.MonkeyPatch, blank_
     assert applied.output == planned.output.replace("would apply", "applied")
     assert run(app, ["db", "migrate"]).output == "applied 0 migrations\n"
     assert run(app, ["db", "status"]).exit_code == 0
-    assert run(app, ["positions", "show"]).output == ""
+    assert run(app, ["positions", "show"]).output == "no offset is stored yet: no stage has finished a batch\n"
     assert run(app, ["positions", "forget", "g"], input="n\n").exit_code == 1
     assert run(app, ["positions", "forget", "g", "--yes"]).stderr.startswith("attributary: no offset of a group g")
 

@@ -71,6 +71,7 @@ def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, MemoryTransport
         warnings.simplefilter("ignore", DeprecationWarning)  # of the test client's own imports
         from fastapi.testclient import TestClient
     transport = MemoryTransport()
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
     monkeypatch.setattr("attributary.producers.client.KafkaTransport", lambda *_: transport)
     names = runpy.run_path(str(EXAMPLES / "publish_fastapi.py"))
     with TestClient(names["app"]) as client:

@@ -176,6 +176,19 @@ def test_every_variable_of_the_compose_file_is_explained() -> None:
         assert re.search(rf"(?m)^{name}=", explained), name
 
 
+def test_newcomer_41_the_example_has_the_defaults_of_the_compose_file_and_nothing_unused_runs() -> None:
+    example = dict(
+        line.split("=", 1)
+        for line in (ROOT / "deploy" / "env.example").read_text(encoding="utf-8").splitlines()
+        if "=" in line and not line.startswith("#")
+    )
+    text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    defaults = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", text))
+    assert {name: (example[name], default) for name, default in defaults.items() if example[name] != default} == {}
+    assert COMPOSE["services"]["registry"]["profiles"] == ["registry"]
+    assert "registry" not in {name for each in COMPOSE["services"].values() for name in each.get("depends_on", ())}
+
+
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_pods_have_the_least_privilege(name: str) -> None:
     pod = WORKLOADS[name]["spec"]["template"]["spec"]

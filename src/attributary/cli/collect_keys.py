@@ -12,6 +12,7 @@ import typer
 
 from attributary.cli import exits
 from attributary.cli.tables import print_json
+from attributary.cli.tenant_option import Tenant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,9 +36,9 @@ def register(group: typer.Typer) -> None:
 
 
 def _new(
-    tenant: Annotated[str, typer.Option(help="Tenant of whatever comes with the key.")],
     file: _File,
     *,
+    tenant: Tenant = "",
     kind: Annotated[Literal["wk", "sk"], typer.Option(help="wk: for pages, public; sk: for servers, secret.")] = "wk",
     label: Annotated[str, typer.Option(help="What people call the key.")] = "",
     origin: Annotated[

@@ -56,9 +56,33 @@ GROUPS: Mapping[str, Sequence[str]] = {
     ),
 }
 _OTHERS = "More"
+# What pydantic says of a value, and what it means for somebody who typed it.
+_PYDANTIC = (
+    (r"Value error, ", ""),
+    (r"Input should be a valid integer, .*?(?=;|$)", "must be a whole number"),
+    (r"Input should be a valid number, .*?(?=;|$)", "must be a number"),
+    (r"Input should be greater than or equal to ", "must be at least "),
+    (r"Input should be less than or equal to ", "must be at most "),
+    (r"Input should be greater than ", "must be above "),
+    (r"Input should be less than ", "must be below "),
+    (r"Input should be ", "must be "),
+    (r"Got unexpected extra argument\(s\)", "too many arguments:"),
+)
 _TYPES = {"<int>": "<number>", "<int range>": "<number>", "<float>": "<number>", "<float range>": "<number>"}
+# What pydantic says of a value, and what it means for somebody who typed it.
+_PYDANTIC = (
+    (r"Value error, ", ""),
+    (r"Input should be a valid integer, .*?(?=;|$)", "must be a whole number"),
+    (r"Input should be a valid number, .*?(?=;|$)", "must be a number"),
+    (r"Input should be greater than or equal to ", "must be at least "),
+    (r"Input should be less than or equal to ", "must be at most "),
+    (r"Input should be greater than ", "must be above "),
+    (r"Input should be less than ", "must be below "),
+    (r"Input should be ", "must be "),
+    (r"Got unexpected extra argument\(s\)", "too many arguments:"),
+)
 _NAMED_TYPES = {"tenant": "<tenant>"} | dict.fromkeys(
-    ("from", "to", "since", "until", "as_of", "changed_since", "now", "start", "end"), "<time>"
+    ("from", "to", "since", "until", "as_of", "changed_since", "now", "start", "end", "at"), "<time>"
 )
 _COMPLETION = "_ATTRIBUTARY_COMPLETE"
 
@@ -165,8 +189,10 @@ def _wrong_usage(error: Any) -> int:
         return int(error.exit_code)
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "attributary"
-    text = " ".join(str(error.format_message()).split()).removeprefix("Invalid value for ").rstrip(".")
-    text = text.replace("Value error, ", "")  # pydantic's words
+    text = " ".join(str(error.format_message()).split()).rstrip(".")
+    text = text.removeprefix("Invalid value for ").removeprefix("Invalid value: ")
+    for pattern, words in _PYDANTIC:
+        text = re.sub(pattern, words, text)
     say(f"{text}; see {path} --help")
     return int(error.exit_code)
 

@@ -14,7 +14,7 @@ from attributary.cli.tables import safe
 
 
 def read_conversions(
-    file: Path, options: Mapping[str, Any], broken: list[str], option_name: str = "--input"
+    file: Path, options: Mapping[str, Any], broken: list[str], tenant: str, option_name: str = "--input"
 ) -> Iterator[dict[str, Any]]:
     """Yield the records of a file.
 
@@ -22,6 +22,7 @@ def read_conversions(
         file: its path.
         options: as ``mapping_options.command_line`` returns them; the kind is conversion.
         broken: gets a line for each row that is none: file, line, column, field and rule.
+        tenant: of rows that name none; may be empty.
         option_name: the option that named the file.
 
     Raises:
@@ -40,7 +41,8 @@ def read_conversions(
                     found = mapper.mapped(order)
                     if found.refused is not None:
                         raise found.refused
-                    yield from found.records
+                    for record in found.records:
+                        yield record if record.get("tenant_id") else {**record, "tenant_id": tenant or None}
                 except NotWanted:
                     continue
                 except RowRefused as error:

@@ -30,7 +30,8 @@ from attributary.cli.mapping_options import (
     command_line,
 )
 from attributary.cli.outcome import say
-from attributary.cli.tenant_option import AnyTenant
+from attributary.cli.tenant_option import AnyTenant, RowTenant
+from attributary.cli.times import time_option
 
 if TYPE_CHECKING:
     from attributary.consumers.store.deliveries.delivery import Delivery
@@ -85,9 +86,8 @@ def _dry_run(
     file: Annotated[
         Path | None, typer.Option("--input", help="Conversions as `attributary produce` takes them.")
     ] = None,
-    at: Annotated[
-        int | None, typer.Option(help="The time now, microseconds since 1970 UTC. Default: the real one.")
-    ] = None,
+    tenant: RowTenant = "",
+    at: Annotated[str, typer.Option(help="The time now: 2026-11-01, 3d, ... (docs/reference/times.md).")] = "now",
     preset: PresetOption = None,
     map_: MapOption = None,
     constant: ConstantOption = None,
@@ -126,10 +126,10 @@ def _dry_run(
     )  # fmt: skip
     with exit_codes():
         setup = read_setup(dry_run, warns=False)
-        now = at if at is not None else time.time_ns() // 1_000
+        now = time_option(at, "--at")
         run = DryRun(setup.destination, setup.shared.consent_unknown, now, setup.credentials, setup.properties)
         broken: list[str] = []
-        for body in run.bodies(read_conversions(file, options, broken)):
+        for body in run.bodies(read_conversions(file, options, broken, tenant)):
             print(body.decode())
     for line in broken:
         typer.echo(line, err=True)

@@ -7,7 +7,6 @@ of the file reaches the terminal unescaped.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
@@ -31,6 +30,8 @@ from attributary.cli.mapping_options import (
     WhereOption,
     command_line,
 )
+from attributary.cli.tenant_option import RowTenant
+from attributary.cli.times import time_option
 
 if TYPE_CHECKING:
     from attributary.consumers.destinations.destination import Destination, NotSent, PreparedEvent
@@ -41,9 +42,8 @@ _COLUMN_WIDTH = 44  # below, lines would break; then destinations stand below ea
 
 def map_file(
     file: Annotated[Path, typer.Argument(help="Conversions as `attributary produce` takes them.")],
-    at: Annotated[
-        int | None, typer.Option(help="The time now, microseconds since 1970 UTC. Default: the real one.")
-    ] = None,
+    tenant: RowTenant = "",
+    at: Annotated[str, typer.Option(help="The time now: 2026-11-01, 3d, ... (docs/reference/times.md).")] = "now",
     destination: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Only this destination; may be repeated. Default: all.")
     ] = None,
@@ -91,13 +91,13 @@ def map_file(
     broken: list[str] = []
     is_rejected = False
     with exit_codes():
-        now = at if at is not None else time.time_ns() // 1_000
+        now = time_option(at, "--at")
         setups = {name: read_setup(name, warns=False) for name in destination or NAMES}
         runs = {
             name: DryRun(setup.destination, setup.shared.consent_unknown, now, setup.credentials, setup.properties)
             for name, setup in setups.items()
         }
-        for record in read_conversions(file, options, broken, "FILE"):
+        for record in read_conversions(file, options, broken, tenant, "FILE"):
             found = {name: run.prepared(record) for name, run in runs.items()}
             is_rejected |= any(
                 isinstance(event, NotSent) and event.state is DeliveryState.REJECTED for event in found.values()

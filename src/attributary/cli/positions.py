@@ -38,6 +38,9 @@ def _show(
         names = ("group", "topic", "partition", "next_offset", "topic_id")
         print_json([dict(zip(names, row, strict=True)) for row in rows])
         return
+    if not rows:
+        print("no offset is stored yet: no stage has finished a batch")
+        return
     print_table(
         ("group", "partition", "next offset", "id of the topic"),
         [(group, f"{topic}[{number}]", str(offset), kept or "-") for group, topic, number, offset, kept in rows],

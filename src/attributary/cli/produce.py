@@ -135,16 +135,13 @@ def produce(
 
 def _tenant(given: str) -> str:
     """Return the tenant that an option, a mapping file or else the setting names; empty where none does."""
-    from attributary.cli.outcome import exit_codes
-    from attributary.consumers.runtime.settings import TenantSettings, load
+    from attributary.cli.tenant_option import usual_tenant
     from attributary.schemas.limits import is_tenant
 
-    with exit_codes():
-        found = given or load(TenantSettings).tenant or ""
-    if found and not is_tenant(found):
+    if given and not is_tenant(given):
         say("tenant: must be 1 to 64 characters of a-z, 0-9, dot, dash and underscore")
         raise typer.Exit(exits.USAGE)
-    return found
+    return usual_tenant(given)
 
 
 def _open_producer(tenant: str, region: str | None, *, dry_run: bool) -> AttributaryProducer:

@@ -34,7 +34,10 @@ def _list(
     as_json: Annotated[bool, typer.Option("--json", help="JSON.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="The page of the reference.")] = False,
 ) -> None:
-    """List the roles of the catalogue and what each may do. Needs no database."""
+    """List the roles of the catalogue and what each may do. Needs no database.
+
+    Example: attributary roles list
+    """
     from attributary.cli.tables import print_json, print_table
     from attributary.consumers.store.access.catalogue import ROLES
 

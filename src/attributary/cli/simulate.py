@@ -11,6 +11,7 @@ import typer
 
 from attributary.cli import exits
 from attributary.cli.publishing import open_producer
+from attributary.cli.tenant_option import usual_tenant
 
 if TYPE_CHECKING:
     from attributary.producers.simulator import Event, Traffic
@@ -27,7 +28,10 @@ def simulate(
     *,
     tenant: Annotated[
         str,
-        typer.Option(help="Name of the tenant; several: NAME-1, NAME-2. Default: ATTRIBUTION_TENANT, else tenant-1."),
+        typer.Option(
+            help="Name of the tenant; several: NAME-1, NAME-2. Default: ATTRIBUTION_TENANT, else tenant-1.",
+            callback=usual_tenant,
+        ),
     ] = "",
     tenants: Annotated[int, typer.Option(help="Tenants that share the traffic evenly.")] = 1,
     touchpoints: Annotated[int, typer.Option(help="Distinct touchpoints, exactly.")] = 20_000,
@@ -64,7 +68,7 @@ def simulate(
         config = SimulatorConfig(
             now_micros=_moment(now),
             seed=seed,
-            volume=Volume(touchpoints, conversions, tenants, people, days, tenant or _usual_tenant()),
+            volume=Volume(touchpoints, conversions, tenants, people, days, tenant or None),
             disorder=Disorder(duplicates=duplicates, late=late, shuffle_seconds=shuffle),
         )
     except SimulatorConfigError as error:
@@ -80,13 +84,6 @@ def simulate(
     _report(traffic)
     if dry_run is None:
         print(f"next: attributary results --tenant {config.volume.tenant_names()[0]}")
-
-
-def _usual_tenant() -> str | None:
-    """Return the tenant that the setting names."""
-    from attributary.consumers.runtime.settings import TenantSettings, load
-
-    return load(TenantSettings).tenant
 
 
 def _moment(text: str) -> int:

@@ -18,8 +18,8 @@ def checked_tenant(text: str | None) -> str | None:
     return text
 
 
-def _named(text: str) -> str:
-    """Return the tenant that the option or else the setting names."""
+def usual_tenant(text: str) -> str:
+    """Return the tenant that the option or else the setting names; empty where none does."""
     from attributary.cli.outcome import exit_codes
     from attributary.consumers.runtime.errors import ConfigError
     from attributary.consumers.runtime.settings import TenantSettings, load
@@ -31,11 +31,20 @@ def _named(text: str) -> str:
         tenant = load(TenantSettings).tenant
         if tenant is not None and not is_tenant(tenant):
             raise ConfigError("ATTRIBUTION_TENANT", _RULE)
-    if tenant is None:
+    return tenant or ""
+
+
+def _named(text: str) -> str:
+    tenant = usual_tenant(text)
+    if not tenant:
         raise typer.BadParameter("must be given, or ATTRIBUTION_TENANT set")
     return tenant
 
 
 Tenant = Annotated[str, typer.Option("--tenant", help="The tenant. Default: ATTRIBUTION_TENANT.", callback=_named)]
+RowTenant = Annotated[
+    str,
+    typer.Option("--tenant", help="Tenant of rows that name none. Default: ATTRIBUTION_TENANT.", callback=usual_tenant),
+]
 AnyTenant = Annotated[str | None, typer.Option("--tenant", help="This tenant only.", callback=checked_tenant)]
 TenantArgument = Annotated[str, typer.Argument(help="The tenant.", callback=checked_tenant, show_default=False)]
