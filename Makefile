@@ -9,7 +9,7 @@ ARGS ?=
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick check format generate docs soak bench up down lock sbom release-check clean
+.PHONY: help setup demo test quick check format generate docs soak bench up down lock release-check clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -97,10 +97,6 @@ lock: $(READY) ## pin requirements/*.in into *.txt with hashes and without addre
 	$(COMPILE) requirements/dev.in -c requirements/embedded.txt -c requirements/image.txt -o requirements/dev.txt
 	$(COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 	@! grep -n '://' requirements/*.txt || { echo "the locked files must not name addresses" >&2; exit 1; }
-
-sbom: $(READY) ## list what the image installs, with versions and hashes, in sbom.cdx.json (CycloneDX)
-	$(BIN)/cyclonedx-py requirements requirements/image.txt --pyproject pyproject.toml --output-reproducible \
-		--of JSON -o sbom.cdx.json
 
 release-check: $(READY) ## build sdist and wheel, install the wheel in clean environments, run the demo from it
 	$(BIN)/python tests/checks/release.py

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from attributary.schemas.topics import COMMANDS, CONVERSIONS, IDENTITIES, RESULTS, TOUCHPOINTS, Topic
+from attributary.schemas.topics import COMMANDS, CONVERSIONS, ERASURE_REQUESTS, IDENTITIES, RESULTS, TOUCHPOINTS, Topic
 
 Kind = Literal["topic", "group", "transactional_id"]
 Operation = Literal["READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"]
@@ -20,7 +20,7 @@ PREFIX = "attribution."
 
 _DEFAULT_PRINCIPAL = "User:attributary-{name}"
 # What the sweeper looks at to learn how far each stage has read; it joins no group.
-_WATCHED_TOPICS = (TOUCHPOINTS, CONVERSIONS, IDENTITIES, COMMANDS, RESULTS)
+_WATCHED_TOPICS = (TOUCHPOINTS, CONVERSIONS, IDENTITIES, ERASURE_REQUESTS, COMMANDS, RESULTS)
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -37,6 +37,8 @@ ACTION_SOURCES = frozenset(
 )  # fmt: skip
 CONVERSION_KINDS = frozenset({"conversion", "refund", "cancellation", "restatement"})
 JOB_KINDS = frozenset({"analyze_journey", "analyze_batch", "train", "activate", "rollback", "backtest", "cancel"})
+ERASURE_KINDS = ("user", "anonymous", "order", "email")
+ERASURE_MODES = ("delete", "delete-and-suppress", "suppress", "unsuppress")
 
 NO_CURRENCY = "XXX"
 # Withdrawn since 2020, still in orders that are restated or imported; exponents from ISO 4217's list of historic codes.

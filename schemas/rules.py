@@ -16,6 +16,8 @@ from attributary.attribution_core.domain.identity_rules import BUILT_IN, Identit
 from .codec import misfit
 from .conversion_rules import check_conversion_facts
 from .limits import (
+    ERASURE_KINDS,
+    ERASURE_MODES,
     ID_CHARACTERS,
     JOB_KINDS,
     MAP_ENTRIES,
@@ -25,6 +27,7 @@ from .limits import (
     check_texts,
     check_time,
     is_country,
+    is_sha256,
     is_tenant,
     is_word,
 )
@@ -34,6 +37,7 @@ __all__ = [
     "CHECKS",
     "RuleViolation",
     "check_conversion",
+    "check_erasure_request",
     "check_identity_link",
     "check_job",
     "check_touchpoint",
@@ -87,11 +91,19 @@ def check_job(
     return _checked("job", _job, record, now_micros, identities)
 
 
+def check_erasure_request(
+    record: Record, *, now_micros: int | None = None, identities: IdentityRules = BUILT_IN
+) -> RuleViolation | None:
+    """Return the first rule that a request to erase a person breaks; arguments as for `check_touchpoint`."""
+    return _checked("erasure_request", _erasure_request, record, now_micros, identities)
+
+
 CHECKS: dict[str, Check] = {
     "touchpoint": check_touchpoint,
     "conversion": check_conversion,
     "identity_link": check_identity_link,
     "job": check_job,
+    "erasure_request": check_erasure_request,
 }
 
 
@@ -221,3 +233,18 @@ def _job(record: Record, now_micros: int | None, _identities: IdentityRules) -> 
     return check_texts("parameters", record["parameters"]) or check_time(
         "submitted_at", record["submitted_at"], now_micros
     )
+
+
+def _erasure_request(record: Record, now_micros: int | None, _identities: IdentityRules) -> RuleViolation | None:
+    if not is_tenant(record["tenant_id"]):
+        return RuleViolation("tenant_id", "must be 1 to 64 characters of a-z, 0-9, dot, dash and underscore")
+    if record["mode"] not in ERASURE_MODES:
+        return RuleViolation("mode", f"must be one of {', '.join(ERASURE_MODES)}")
+    if record["kind"] not in ERASURE_KINDS:
+        return RuleViolation("kind", f"must be one of {', '.join(ERASURE_KINDS)}")
+    for field in ("request_id", "identifier"):
+        if not 0 < len(record[field]) <= ID_CHARACTERS:
+            return RuleViolation(field, f"must have 1 to {ID_CHARACTERS} characters")
+    if record["kind"] == "email" and not is_sha256(record["identifier"]):
+        return RuleViolation("identifier", "must be the SHA-256 of the address: 64 lower-case hexadecimal digits")
+    return find_unstorable_text(record) or check_time("requested_at", record["requested_at"], now_micros)

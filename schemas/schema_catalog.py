@@ -20,7 +20,10 @@ from .compiled_writer import Writer, compile_writer
 
 FOLDER = Path(__file__).parent
 PUBLISHED = FOLDER / "published"
-NAMES = ("touchpoint", "conversion", "identity_link", "command", "result", "job", "job_status", "dead_letter")
+NAMES = (
+    "touchpoint", "conversion", "identity_link", "erasure_request", "erasure", "command", "result", "job", "job_status",
+    "dead_letter",
+)  # fmt: skip
 
 MAX_PARTS = 10_000
 """Of one value of a schema, records within records counted each time that they are named."""

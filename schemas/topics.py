@@ -17,6 +17,8 @@ import yaml
 TOUCHPOINTS = "attribution.touchpoints.v1"
 CONVERSIONS = "attribution.conversions.v1"
 IDENTITIES = "attribution.identities.v1"
+ERASURE_REQUESTS = "attribution.erasure-requests.v1"
+ERASURES = "attribution.erasures.v1"
 COMMANDS = "attribution.commands.v1"
 RESULTS = "attribution.results.v1"
 JOBS = "attribution.jobs.v1"
@@ -125,6 +127,16 @@ def conversion_key(tenant_id: str, conversion_id: str) -> bytes:
 def job_key(tenant_id: str, job_id: str) -> bytes:
     """Return the key of a job or its status."""
     return f"{tenant_id}|{job_id}".encode()
+
+
+def erasure_request_key(tenant_id: str, request_id: str) -> bytes:
+    """Return the key of a request to erase a person."""
+    return f"{tenant_id}|{request_id}".encode()
+
+
+def erasure_key(tenant_id: str, kind: str, id_hash: str) -> bytes:
+    """Return the key of a row of the ledger of erasures."""
+    return f"{tenant_id}|{kind}|{id_hash}".encode()
 
 
 def _texts(config: Mapping[str, Any]) -> dict[str, str]:

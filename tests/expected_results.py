@@ -22,12 +22,17 @@ from attributary.attribution_core.models.model_set import ModelSet, model_set
 from attributary.schemas.codec import Codec, DecodeError
 from attributary.schemas.limits import MINOR_UNIT_MICROS
 from attributary.schemas.rules import CHECKS, find_unstorable_text
-from attributary.schemas.topics import CONVERSIONS, IDENTITIES, TOUCHPOINTS
+from attributary.schemas.topics import CONVERSIONS, ERASURE_REQUESTS, IDENTITIES, TOUCHPOINTS
+from tests.expected_erasures import Erasures, Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-NAMES = {TOUCHPOINTS: "touchpoint", CONVERSIONS: "conversion", IDENTITIES: "identity_link"}
+NAMES = {
+    TOUCHPOINTS: "touchpoint", CONVERSIONS: "conversion", IDENTITIES: "identity_link",
+    ERASURE_REQUESTS: "erasure_request",
+}  # fmt: skip
+REQUEST = NAMES[ERASURE_REQUESTS]
 Key = tuple[str, str]
 
 
@@ -72,6 +77,9 @@ class Truth:
     waiting: set[Key] = field(default_factory=set)  # conversions of which only corrections are known
     conflicts: set[tuple[str, Key, int]] = field(default_factory=set)  # record name, id, content that was set aside
     named: set[Key] = field(default_factory=set)  # conversions that any record names, also one whose content lost
+    erased: set[tuple[str, Key]] = field(default_factory=set)  # record name, id of events of erased people
+    erased_conversions: set[Key] = field(default_factory=set)
+    erased_micros: dict[Key, int] = field(default_factory=dict)  # net value by tenant and currency
 
 
 @cache
@@ -111,7 +119,8 @@ def tell(records: Iterable[InputRecord], policy: LookbackPolicy | None = None, m
         if fields is None:
             truth.refused.add(record.place)
             continue
-        name, key = NAMES[record.topic], (fields["tenant_id"], fields["event_id"])
+        name = NAMES[record.topic]
+        key = (fields["tenant_id"], fields["request_id" if name == REQUEST else "event_id"])
         truth.records[record.place] = (name, key)
         if name == "conversion":
             truth.named.add((fields["tenant_id"], fields["conversion_id"] or fields["event_id"]))
@@ -122,9 +131,12 @@ def tell(records: Iterable[InputRecord], policy: LookbackPolicy | None = None, m
     for (name, key), several in contents.items():
         stored = _content(winners[name][key][2])
         truth.conflicts |= {(name, key, content) for content in several if content != stored}
-    for name, found in winners.items():
-        truth.stored[name] = {key: record.place for key, (_, _, record) in found.items()}
-    events = {name: [(fields, record) for _, fields, record in found.values()] for name, found in winners.items()}
+    events = _erase(
+        truth,
+        {name: [(fields, record) for _, fields, record in found.values()] for name, found in winners.items()},
+    )
+    for name, kept in events.items():
+        truth.stored[name] = {(fields["tenant_id"], fields["event_id"]): record.place for fields, record in kept}
     _attribute(truth, events, _owners(events), policy or default_policy(), models or default_models())
     return truth
 
@@ -137,6 +149,32 @@ def _content(record: InputRecord) -> int:
 
 
 Events = dict[str, list[tuple[dict[str, Any], InputRecord]]]
+
+
+def _erase(truth: Truth, events: Events) -> Events:
+    """Return the events that are left after the requests to erase people; what went is noted in the truth."""
+    requests = events.pop(REQUEST)
+    if not requests:
+        return events
+    erasures = Erasures([Event(name, *each) for name, found in events.items() for each in found])
+    erasures.run(requests)
+    left: Events = {name: [] for name in events}
+    for event in erasures.left():
+        left[event.name].append((event.fields, event.record))
+    truth.erased_conversions = erasures.erased_conversions()
+    for name, found in events.items():
+        kept = {(fields["tenant_id"], fields["event_id"]) for fields, _ in left[name]}
+        truth.erased |= {(name, key) for f, _ in found if (key := (f["tenant_id"], f["event_id"])) not in kept}
+    for tenant, conversion_id in truth.erased_conversions:
+        state = fold(
+            ConversionEvent(f["occurred_at"], f["event_id"], f["kind"], f["value_micros"], f["currency"])
+            for f, _ in events["conversion"]
+            if (f["tenant_id"], f["conversion_id"] or f["event_id"]) == (tenant, conversion_id)
+        )
+        if state.opened_by is not None:
+            known = truth.erased_micros.get((tenant, state.currency), 0)
+            truth.erased_micros[tenant, state.currency] = known + state.net_value_micros
+    return left
 
 
 def _owners(events: Events) -> dict[Key, str]:

@@ -1,10 +1,12 @@
 """The five promises, checked in one function that every integration and fault test calls last.
 
-I1 every acknowledged event is in Postgres or in a dead-letter topic, exactly once, never both;
+I1 every acknowledged event is in Postgres or in a dead-letter topic, exactly once, never both; or it was erased by a
+request that names its person, and is in neither;
 I2 the newest result of every conversion is what `attribution_core` computes on the complete set of events;
 I3 no (conversion, version) twice for a read_committed reader; I4 versions strictly rise per key in the log's order;
 I5 credits sum to the net value for every model of every result, to the micro; I6 observed_version == version;
-I7 no touch is credited to two people, and no tenant sees another's.
+I7 no touch is credited to two people, and no tenant sees another's; I8 of erased people nothing is left, their results
+are taken back, and their revenue stands in the totals, to the micro.
 
 `repeats_allowed` is for faults that the transactions of librdkafka cannot hide (a sweeper that asked again, a torn
 transaction, a Postgres that lost commits): the same version may then come again, but only with the same content, or be
@@ -37,7 +39,7 @@ class ResultSeen(NamedTuple):
     partition: int
     offset: int
     key: bytes
-    result: dict[str, Any]
+    result: dict[str, Any]  # empty: a tombstone
 
 
 @dataclass
@@ -48,6 +50,8 @@ class StoreSeen:
     conflicts: set[tuple[str, Key, int]] = field(default_factory=set)  # record name, id, content that was set aside
     versions: dict[Key, tuple[int, int, str, int]] = field(default_factory=dict)  # version, observed, journey, net
     results: dict[tuple[str, str, int], str] = field(default_factory=dict)  # tenant, conversion, version -> hash
+    erased_micros: dict[Key, int] = field(default_factory=dict)  # net value by tenant and currency
+    requests: dict[Key, str] = field(default_factory=dict)  # state of the requests to erase people
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,8 @@ def check_invariants(
     _stored_as_published(bad, truth, store)
     repeats = _versions_rise(bad, results, repeats_allowed=repeats_allowed)
     newest = _newest(results)
+    _erased(bad, truth, store, newest)
+    _erased_money(bad, truth, store)
     _newest_is_true(bad, truth, newest, repeats_allowed=repeats_allowed)
     for seen in results:
         _sums(bad, seen)
@@ -133,6 +139,30 @@ def _nothing_lost(
             bad.add("I1", f"{place} is {times} times in a dead-letter topic")
 
 
+def _erased(bad: _Violations, truth: Truth, store: StoreSeen, newest: dict[Key, dict[str, Any]]) -> None:
+    for name, key in sorted(truth.erased):
+        if key in store.events.get(name, {}):
+            bad.add("I8", f"{name} {key} is of an erased person, and stored")
+    for key in sorted(truth.erased_conversions):
+        if key in newest:
+            bad.add("I8", f"{key} was erased, and has a result of version {newest[key]['version']}")
+        if key in store.versions:
+            bad.add("I8", f"{key} was erased, and is stored with version {store.versions[key][0]}")
+    for tenant, conversion_id, version in sorted(store.results):
+        if (tenant, conversion_id) in truth.erased_conversions:
+            bad.add("I8", f"{(tenant, conversion_id)} was erased, and its result {version} is stored")
+
+
+def _erased_money(bad: _Violations, truth: Truth, store: StoreSeen) -> None:
+    for whose in sorted(truth.erased_micros.keys() | store.erased_micros.keys()):
+        wanted, found = truth.erased_micros.get(whose, 0), store.erased_micros.get(whose, 0)
+        if wanted != found:
+            bad.add("I8", f"{whose}: {found} micros stand in the totals of erased people, must be {wanted}")
+    for request, state in sorted(store.requests.items()):
+        if state == "pending":
+            bad.add("I8", f"the request {request} was never carried out")
+
+
 def _stored_as_published(bad: _Violations, truth: Truth, store: StoreSeen) -> None:
     for name, wanted in truth.stored.items():
         there = store.events.get(name, {})
@@ -154,6 +184,8 @@ def _versions_rise(bad: _Violations, results: Sequence[ResultSeen], *, repeats_a
     homes: dict[bytes, int] = {}
     repeats = 0
     for partition, offset, key, result in sorted(results, key=lambda seen: (seen.partition, seen.offset)):
+        if not result:
+            continue
         whose = (result["tenant_id"], result["conversion_id"])
         version, content = result["version"], result["content_hash"]
         at = f"{whose} version {version} at [{partition}]@{offset}"
@@ -178,6 +210,10 @@ def _newest(results: Sequence[ResultSeen]) -> dict[Key, dict[str, Any]]:
     """The last record of the highest version of each conversion: what compaction and a careful reader keep."""
     newest: dict[Key, dict[str, Any]] = {}
     for seen in sorted(results, key=lambda seen: (seen.partition, seen.offset)):
+        if not seen.result:
+            tenant, _, conversion_id = seen.key.decode().partition("|")
+            newest.pop((tenant, conversion_id), None)
+            continue
         key = (seen.result["tenant_id"], seen.result["conversion_id"])
         if key not in newest or seen.result["version"] >= newest[key]["version"]:
             newest[key] = seen.result
@@ -251,6 +287,8 @@ def _credits_that_differ(wanted: Expected, result: dict[str, Any]) -> str | None
 
 def _sums(bad: _Violations, seen: ResultSeen) -> None:
     result = seen.result
+    if not result:
+        return
     at = f"{(result['tenant_id'], result['conversion_id'])} version {result['version']}"
     for model in result["models"]:
         total = sum(touch["value_micros"] for touch in model["touchpoints"]) + model["unattributed_micros"]
@@ -272,7 +310,7 @@ def _observed(bad: _Violations, truth: Truth, store: StoreSeen, newest: dict[Key
         result = newest.get(key)
         if version != observed:
             bad.add("I6", f"{key}: version {version}, observed {observed}")
-        if result is None:
+        if not result:
             continue
         if result["version"] != version:
             bad.add("I6", f"{key}: Postgres is at version {version}, the topic at {result['version']}")

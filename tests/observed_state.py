@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import psycopg
 from confluent_kafka import Consumer, TopicPartition
 
-from attributary.schemas.topics import CONVERSIONS, IDENTITIES, RESULTS, TOUCHPOINTS, dead_letter_topics
+from attributary.schemas.topics import (
+    CONVERSIONS,
+    ERASURE_REQUESTS,
+    IDENTITIES,
+    RESULTS,
+    TOUCHPOINTS,
+    dead_letter_topics,
+)
 from tests.expected_results import InputRecord, codec
 from tests.invariants import Findings, ResultSeen, StoreSeen, check_invariants
 
@@ -21,7 +28,7 @@ if TYPE_CHECKING:
     from attributary.attribution_core.models.model_set import ModelSet
     from tests.invariants import Place
 
-INPUTS = (TOUCHPOINTS, CONVERSIONS, IDENTITIES)
+INPUTS = (TOUCHPOINTS, CONVERSIONS, IDENTITIES, ERASURE_REQUESTS)
 _PATIENCE_SECONDS = 60.0
 _EVENTS = {
     "touchpoint": "attribution_touchpoints",
@@ -115,7 +122,7 @@ def read_results(bootstrap: str) -> list[ResultSeen]:
     return [
         ResultSeen(
             message.partition() or 0, message.offset() or 0, message.key() or b"",
-            codec().decode("result", message.value()),
+            {} if message.value() is None else codec().decode("result", message.value()),
         )
         for message in read_topics(bootstrap, [RESULTS])
     ]  # fmt: skip
@@ -148,6 +155,13 @@ def read_store(dsn: str) -> StoreSeen:
             "SELECT tenant_id, conversion_id, version, content_hash FROM attribution_results"
         ):
             seen.results[row[0], row[1], row[2]] = row[3]
+        for row in connection.execute(
+            "SELECT tenant_id, currency, sum(net_micros)::int8 FROM attribution_removed_totals "
+            "WHERE bucket = '(erased)' GROUP BY 1, 2 HAVING sum(net_micros) <> 0"
+        ):
+            seen.erased_micros[row[0], row[1]] = row[2]
+        for row in connection.execute("SELECT tenant_id, request_id, state FROM attribution_erasure_requests"):
+            seen.requests[row[0], row[1]] = row[2]
     return seen
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from attributary.consumers.runtime.metrics import LATENCY_BUCKETS, counter, histogram
 
 results_emitted = counter("attribution_results_emitted", "Results produced, by reason of their version.", "reason")
+results_erased = counter("attribution_results_erased", "Results taken back by a tombstone: their person was erased.")
 commands_skipped = counter(
     "attribution_commands_skipped", "Commands not answered: repeated, stale, observed, published, unknown.", "why"
 )

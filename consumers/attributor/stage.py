@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import psycopg
 import structlog
 
 from attributary.attribution_core.domain.lookback import LookbackPolicy
@@ -27,6 +28,7 @@ from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.errors import Fatal
 from attributary.consumers.runtime.metrics import timed
 from attributary.consumers.runtime.records import Outbound, Outcome, Record
+from attributary.consumers.store.erasure.tombstones import tombstones_owed
 from attributary.consumers.store.events.attribution_inputs import (
     MAX_DEVICES,
     MAX_REACHED,
@@ -37,6 +39,7 @@ from attributary.consumers.store.events.attribution_inputs import (
     touchpoints_in_reach,
 )
 from attributary.consumers.store.events.policies import fetch_policy
+from attributary.consumers.store.events.rows import RaisedVersion
 from attributary.consumers.store.models.model_states import fetch_model_sets
 from attributary.consumers.store.session import FEW_ROWS, StoreSession
 from attributary.schemas.codec import Codec
@@ -79,6 +82,7 @@ class _Done:
     pending: Sequence[PendingConversion]
     results: list[CreditedResult] = field(default_factory=list)
     messages: list[Outbound] = field(default_factory=list)
+    tombstones: list[Outbound] = field(default_factory=list)
     skipped: Mapping[str, int] = field(default_factory=dict)
     journeys_cut: set[int] = field(default_factory=set)
 
@@ -128,7 +132,8 @@ class AttributorStage:
         self._published.remember(done.pending)
         metrics.people_cut.inc(sum(conversion.devices > self._max_devices for conversion in done.pending))
         self._count(done, commands.wanted)
-        return Outcome(done.messages, commands.dead_letters, taken if taken < len(batch) else None)
+        metrics.results_erased.inc(len(done.tombstones))
+        return Outcome([*done.messages, *done.tombstones], commands.dead_letters, taken if taken < len(batch) else None)
 
     def _answer(self, commands: Commands) -> _Done | tuple[str, str]:
         """Return the results, or the first conversion that is too much beside those before it."""
@@ -137,6 +142,7 @@ class AttributorStage:
                 self._session.keep_plans()
             stored = conversions_by_id(connection, list(commands.wanted), self._max_devices)
             pending, skipped = self._pending(stored, commands.wanted)
+            owed = self._tombstones(connection, stored, commands.wanted)
             for version in {conversion.policy_version for conversion in pending} - set(self._policies):
                 self._policies[version] = self._known(version, fetch_policy(connection, version))
             touchpoints, complete = touchpoints_in_reach(connection, pending, self._policies, self._max_devices)
@@ -150,7 +156,7 @@ class AttributorStage:
                 self._model_sets[key] = self._built(key, states.get(key, {}))
             credited = within_policy(pending, touchpoints, self._policies)
             done = self._credited(pending, credited, _at_limit(touchpoints))
-        done.skipped = skipped
+        done.skipped = {**skipped, "unknown": skipped["unknown"] - len(owed)}
         with timed(self.name, "encode"):
             computed_at = time.time_ns() // 1_000
             size = 0
@@ -160,7 +166,29 @@ class AttributorStage:
                 if size > _MAX_RESULT_BYTES and done.messages:
                     return conversion[:2]
                 done.messages.append(self._message(conversion, value))
+        done.tombstones = [self._tombstone(version) for version in owed]
         return done
+
+    @staticmethod
+    def _tombstones(
+        connection: psycopg.Connection, stored: Sequence[PendingConversion], wanted: Wanted
+    ) -> list[RaisedVersion]:
+        """Return the tombstones that commands ask for: conversions that are not stored because they were erased."""
+        missing = wanted.keys() - {conversion[:2] for conversion in stored}
+        owed = {(each.tenant_id, each.conversion_id): each for each in tombstones_owed(connection, sorted(missing))}
+        return [owed[key] for key in wanted if key in owed and owed[key].version == wanted[key][0]]
+
+    @staticmethod
+    def _tombstone(version: RaisedVersion) -> Outbound:
+        headers = [
+            ("ce_specversion", b"1.0"),
+            ("ce_id", f"{version.tenant_id}|{version.conversion_id}|{version.version}".encode()),
+            ("ce_source", b"attributary/attributor"),
+            ("ce_type", b"attributary.v1.Result"),
+            ("attribution-version", b"%d" % version.version),
+            ("attribution-reason", version.reason.encode()),
+        ]
+        return Outbound(RESULTS, conversion_key(version.tenant_id, version.conversion_id), None, headers)
 
     def _pending(
         self, stored: Sequence[PendingConversion], wanted: Wanted

@@ -11,3 +11,4 @@ over_refunded = counter(
 credit_imbalance = counter("attribution_credit_imbalance", "Results with credits that do not sum to the net value.")
 result_conflicts = counter("attribution_result_conflicts", "Two results with one version and different content.")
 versions_out_of_order = counter("attribution_versions_out_of_order", "Results not above the version before.")
+tombstones_seen = counter("attribution_tombstones_seen", "Null values seen in the results topic: results that go.")

@@ -13,6 +13,7 @@ from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.metrics import timed
 from attributary.consumers.runtime.records import DeadLetter, Outcome, Record, within_bytes
+from attributary.consumers.store.erasure.tombstones import observe_tombstones
 from attributary.consumers.store.events.rejected_values import UNSTORABLE
 from attributary.consumers.store.offsets import record_positions
 from attributary.consumers.store.results.results import ResultRow, Stored, create_result_staging, store_results
@@ -31,6 +32,32 @@ _log = structlog.get_logger()
 GROUP = "attribution.auditor"
 _FEW_RESULTS = 50  # a batch of fewer runs by kept plans
 _MAX_BYTES = 32 << 20  # of the results of a batch; as rows they take several times as much
+
+
+_Place = tuple[int, bytes | None]
+
+
+def _last_tombstones(batch: Sequence[Record]) -> dict[_Place, int]:
+    """Return the offset of the last null value of each key: what stands before it in the log is forgotten."""
+    return {(record.partition, record.key): record.offset for record in batch if record.value is None}
+
+
+def _without_forgotten(batch: Sequence[Record], forgotten: Mapping[_Place, int]) -> list[Record]:
+    """Return the results that no null value of their key follows."""
+    if not forgotten:
+        return list(batch)
+    return [
+        each for each in batch if each.value is not None and each.offset > forgotten.get((each.partition, each.key), -1)
+    ]
+
+
+def _conversion(key: bytes | None) -> tuple[str, str] | None:
+    """Return tenant and conversion id of a record's key; None: it is not a key of ours."""
+    try:
+        tenant_id, separator, conversion_id = (key or b"").decode().partition("|")
+    except UnicodeDecodeError:
+        return None
+    return (tenant_id, conversion_id) if separator and "\0" not in conversion_id + tenant_id else None
 
 
 class AuditorStage:
@@ -65,10 +92,11 @@ class AuditorStage:
 
     def _handle(self, batch: Sequence[Record]) -> Outcome:
         with map_errors(), timed(self.name, "decode"):
-            rows, dead_letters = self._decode(batch)
+            forgotten = _last_tombstones(batch)
+            rows, dead_letters = self._decode(_without_forgotten(batch, forgotten))
         check_poison_share(dead_letters, len(batch), self._max_poison_share)
         try:
-            stored = self._store(rows, batch)
+            stored = self._store(rows, batch, forgotten)
         except UNSTORABLE:
             row_of = {record.place: (record, row) for record, row in rows}
             rejected = bisect_rejected(
@@ -78,8 +106,9 @@ class AuditorStage:
             check_poison_share(dead_letters, len(batch), self._max_poison_share)
             for letter in rejected:
                 del row_of[letter.record.place]
-            stored = self._store(list(row_of.values()), batch)
+            stored = self._store(list(row_of.values()), batch, forgotten)
         self._count(stored)
+        metrics.tombstones_seen.inc(len(forgotten))
         return Outcome(dead_letters=dead_letters)
 
     def _decode(self, batch: Sequence[Record]) -> tuple[list[tuple[Record, ResultRow]], list[DeadLetter]]:
@@ -119,12 +148,15 @@ class AuditorStage:
             metrics.over_refunded.inc()
         return row
 
-    def _store(self, rows: Sequence[tuple[Record, ResultRow]], batch: Sequence[Record]) -> Stored:
+    def _store(
+        self, rows: Sequence[tuple[Record, ResultRow]], batch: Sequence[Record], forgotten: Mapping[_Place, int]
+    ) -> Stored:
         positions = {(record.topic, record.partition): record.offset + 1 for record in batch}
         with map_errors(), timed(self.name, "store"), self._session.transaction() as connection:
             if len(rows) < _FEW_RESULTS:
                 self._session.keep_plans()
             stored = store_results(connection, [row for _, row in rows])
+            observe_tombstones(connection, [key for _, text in forgotten if (key := _conversion(text))])
             self._positions.check(record_positions(connection, GROUP, positions))
             crash_at("auditor_before_pg_commit")
         self._positions.committed(positions)

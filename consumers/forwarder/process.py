@@ -22,6 +22,8 @@ from attributary.consumers.destinations.catalog import CATALOG, Setup, read_setu
 from attributary.consumers.destinations.sender import BatchSender
 from attributary.consumers.destinations.transport import HttpTransport, SystemClock
 from attributary.consumers.destinations.validation_probe import ValidationProbe
+from attributary.consumers.erasure.settings import load_hasher
+from attributary.consumers.forwarder.erasures import ErasedPeople
 from attributary.consumers.forwarder.record_reader import KafkaRecordReader
 from attributary.consumers.forwarder.stage import ForwarderStage, Route
 from attributary.consumers.runtime.run import run_process, run_stage
@@ -46,6 +48,7 @@ def build_stage(
     reader: RecordReader,
     max_poison_share: float = 1.0,
     consent: ConsentDefaults | None = None,
+    erased: ErasedPeople | None = None,
 ) -> ForwarderStage:
     """Build the stage of a destination on a ledger."""
     shared, clock = setup.shared, SystemClock()
@@ -65,6 +68,7 @@ def build_stage(
         make_codec(load(RegistrySettings)),
         setup.properties,
         consent,
+        erased,
     )
     return ForwarderStage(route, sender, ledger, clock, validation_probe, reader)
 
@@ -99,6 +103,11 @@ def open_ledger(application_name: str) -> PostgresLedger:
     return PostgresLedger(_open_session(application_name))
 
 
+def open_erased(application_name: str) -> ErasedPeople:
+    """Open the ledger of erasures that DATABASE_URL names; raises as ``open_ledger`` does."""
+    return ErasedPeople(_open_session(application_name), load_hasher())
+
+
 def _open_session(application_name: str) -> StoreSession:
     session = StoreSession(stage_dsn(), application_name)
     with map_errors():
@@ -124,6 +133,7 @@ def main(name: str, version: str) -> int:
     def make(process: ProcessSettings) -> ForwarderStage:
         session, reader = _open_session(f"attributary-{service}"), KafkaRecordReader(KafkaSettings.load())
         consent = ConsentDefaults(session)
-        return build_stage(setup, PostgresLedger(session), reader, process.max_poison_share, consent)
+        erased = ErasedPeople(session, load_hasher())
+        return build_stage(setup, PostgresLedger(session), reader, process.max_poison_share, consent, erased)
 
     return run_stage(service, version, make)

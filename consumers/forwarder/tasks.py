@@ -25,6 +25,8 @@ from attributary.consumers.store.deliveries.delivery import (
 from attributary.schemas.codec import Codec, DecodeError
 from attributary.schemas.rules import check_conversion
 
+from .erasures import REASON as ERASED
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from attributary.consumers.destinations.destination import Account, Conversion, Destination
     from attributary.consumers.destinations.prepare import Unknown
     from attributary.consumers.destinations.property_filter import PropertyFilter
+    from attributary.consumers.forwarder.erasures import ErasedPeople
     from attributary.consumers.runtime.records import Record
     from attributary.consumers.store.deliveries.delivery import Delivery
 
@@ -53,6 +56,7 @@ class Route:
         codec: of the topic's records; None: without a registry.
         properties: which free properties may go; None: all.
         consent: what tenants say where an event does not; None: nothing.
+        erased: who must not be forwarded; None: nobody is erased.
     """
 
     destination: Destination
@@ -64,6 +68,7 @@ class Route:
     codec: Codec | None = None
     properties: PropertyFilter | None = None
     consent: ConsentDefaults | None = None
+    erased: ErasedPeople | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +108,9 @@ class Tasks:
         name = self._route.destination.name
         tasks: dict[DeliveryKey, Task] = {}
         defaults = self._route.consent.by_tenant() if self._route.consent else {}
-        for record in batch:
-            try:
-                conversion = self._codec.decode("conversion", record.value)
-            except DecodeError as error:
-                outcome.dead_letters.append(DeadLetter(record, "decode", None, error.rule))
-                continue
-            broken = check_conversion(conversion, now_micros=now)
-            if broken is not None or "\0" in conversion["event_id"]:
-                field, rule = broken or ("event_id", "must not hold a NUL character")
-                outcome.dead_letters.append(DeadLetter(record, "validate", field, rule))
-                continue
+        events = self._events(batch, outcome, now)
+        erased = self._route.erased.among(events) if self._route.erased else set()
+        for number, (record, conversion) in enumerate(events):
             moment = Moment(now, record.timestamp_ms * 1_000 if record.timestamp_ms > 0 else now)
             if answers := defaults.get(conversion["tenant_id"]):
                 conversion["consent"] = {**answers, **(conversion["consent"] or {})}
@@ -125,6 +122,9 @@ class Tasks:
                 if key in tasks:
                     metrics.forward_events.labels(name, "duplicate").inc()
                     continue
+                if number in erased:
+                    tasks[key] = Task(record, account, conversion, NotSent(DeliveryState.SKIPPED, ERASED))
+                    continue
                 prepared = prepare(
                     self._route.destination,
                     conversion,
@@ -135,6 +135,23 @@ class Tasks:
                 )
                 tasks[key] = Task(record, account, conversion, prepared)
         return tasks
+
+    def _events(self, batch: Iterable[Record], outcome: Outcome, now: int) -> list[tuple[Record, Conversion]]:
+        """Return what can be read; what cannot becomes a dead letter."""
+        events: list[tuple[Record, Conversion]] = []
+        for record in batch:
+            try:
+                conversion = self._codec.decode("conversion", record.value)
+            except DecodeError as error:
+                outcome.dead_letters.append(DeadLetter(record, "decode", None, error.rule))
+                continue
+            broken = check_conversion(conversion, now_micros=now)
+            if broken is not None or "\0" in conversion["event_id"]:
+                field, rule = broken or ("event_id", "must not hold a NUL character")
+                outcome.dead_letters.append(DeadLetter(record, "validate", field, rule))
+                continue
+            events.append((record, conversion))
+        return events
 
     def settled_unsent(
         self, tasks: Mapping[DeliveryKey, Task], known: Mapping[DeliveryKey, Delivery], now: int

@@ -14,10 +14,12 @@ import psycopg
 from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
 from attributary.consumers.adapters.policy_settings import IdentitySettings, PolicySettings
 from attributary.consumers.adapters.tenant_rules import read_tenant_rules
+from attributary.consumers.erasure.settings import load_hasher
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.records import DeadLetter, Record
 from attributary.consumers.runtime.settings import load
 from attributary.consumers.stitcher.decode import Decoders, StitchBatch
+from attributary.consumers.stitcher.erasures import BatchErasedError
 from attributary.consumers.stitcher.stitch import Stitched, stitch
 from attributary.consumers.stitcher.transaction import LockSetGrewError
 from attributary.consumers.store.events.rejected_values import UNSTORABLE, rejection
@@ -72,6 +74,7 @@ class Replay:
         self._decoders = decoders
         self._policy = policy or LookbackPolicy.parse(DEFAULT_POLICY)
         self._pinned = pinned or {}
+        self._hasher = load_hasher()
         self._prepare = prepare
         self._finish = finish
 
@@ -110,15 +113,18 @@ class Replay:
 
     def _stitch(self, batch: StitchBatch) -> None:
         more_keys: dict[Any, Any] = {}
-        events = (batch.touchpoints, batch.conversion_events, batch.links)
         for _ in range(_MOST_TRIES):
+            events = (batch.touchpoints, batch.conversion_events, batch.links)
             try:
                 with self._connection.transaction():
                     transaction = StitchTransaction(self._connection, *events)
                     self._prepare()
-                    self._finish(transaction, stitch(transaction, batch, self._policy, more_keys, self._pinned))
+                    stitched = stitch(transaction, batch, self._policy, more_keys, self._pinned, hasher=self._hasher)
+                    self._finish(transaction, stitched)
             except LockSetGrewError as grew:
                 more_keys |= grew.keys
+            except BatchErasedError as found:
+                batch = found.batch
             else:
                 return
         raise Retry("other writers kept changing the same events", 0.1)

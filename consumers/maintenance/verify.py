@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 
+from attributary.consumers.erasure.settings import load_hasher
 from attributary.consumers.maintenance.progress import Progress, no_progress
 from attributary.consumers.maintenance.recompute import wrong_results
 from attributary.consumers.maintenance.replay import BATCH, REFUSALS, Replay, read_decoders, rows_of
@@ -20,9 +21,11 @@ from attributary.consumers.runtime.records import Record
 from attributary.consumers.runtime.redrive import letter_of
 from attributary.consumers.runtime.settings import KafkaSettings
 from attributary.consumers.stitcher.decode import Decoder, Decoders, rank
+from attributary.consumers.stitcher.erasures import without_erased
 from attributary.consumers.stitcher.stage import GROUP, StitcherStage
 from attributary.consumers.store.events.attribution_inputs import conversions_by_id, prepare_reading
 from attributary.consumers.store.events.reopenings import journeys_put_off
+from attributary.consumers.store.events.stitch import StitchTransaction
 from attributary.consumers.store.offsets import all_positions
 from attributary.consumers.store.repair.compare import differences, narrow_journeys
 from attributary.consumers.store.repair.shadow_tables import analyze_shadow, older_events
@@ -168,7 +171,8 @@ def _lost(
         is_due = record.offset < committed.get((record.topic, record.partition), 0)
         if is_due and not given_up(record.topic, record.partition, record.offset):
             yield Difference("?", f"record {record.place}", "in no dead-letter topic", letter.reason)
-    for table, rows in rows_of(decoded):
+    asker = StitchTransaction(snapshot, (), (), ())
+    for table, rows in rows_of(without_erased(asker, decoded, load_hasher())):
         there = held(snapshot, table, [(row.tenant_id, row.event_id) for row in rows])
         for row in rows:
             stored = there.get((row.tenant_id, row.event_id))

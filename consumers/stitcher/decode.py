@@ -7,6 +7,7 @@ Of several contents under one event id the first in the log wins, in whatever or
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -17,6 +18,8 @@ from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, USER_
 from attributary.attribution_core.domain.identity_rules import normalized_id
 from attributary.consumers.adapters.tenant_rules import TenantRules
 from attributary.consumers.runtime.records import DeadLetter, Record
+from attributary.consumers.store.erasure.amounts import AmountRow
+from attributary.consumers.store.erasure.entries import Identifier, RequestRow
 from attributary.consumers.store.events.rows import (
     ConversionEventRow,
     EventRow,
@@ -29,11 +32,12 @@ from attributary.schemas.codec import Codec, DecodeError
 from attributary.schemas.rules import (
     RuleViolation,
     check_conversion,
+    check_erasure_request,
     check_identity_link,
     check_touchpoint,
     find_unstorable_text,
 )
-from attributary.schemas.topics import CONVERSIONS, IDENTITIES, TOUCHPOINTS
+from attributary.schemas.topics import CONVERSIONS, ERASURE_REQUESTS, IDENTITIES, TOUCHPOINTS
 
 from .touchpoint_reader import IRREGULAR, compile_touchpoint_reader
 
@@ -58,10 +62,28 @@ _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circul
 
 
 @dataclass(slots=True)
+class Erased:
+    """What a batch left out because the ledger of erasures names it.
+
+    Attributes:
+        counts: records by kind.
+        amounts: events about erased conversions.
+        conversions: conversions that are erased from now on.
+        requests: requests that follow: what was named beside an erased identifier.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    amounts: list[AmountRow] = field(default_factory=list)
+    conversions: set[Identifier] = field(default_factory=set)
+    requests: list[RequestRow] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class StitchBatch:
     """The distinct events of a batch, in the order of their first appearance.
 
-    ``repeats`` holds the other records with an event id that the batch has, too.
+    ``repeats`` holds the other records with an event id that the batch has, too; ``requests`` are requests to erase
+    people. ``erased`` says what was left out because of the ledger of erasures.
     """
 
     touchpoints: list[TouchpointRow] = field(default_factory=list)
@@ -69,6 +91,8 @@ class StitchBatch:
     links: list[LinkRow] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     repeats: list[EventRow] = field(default_factory=list)
+    requests: list[RequestRow] = field(default_factory=list)
+    erased: Erased = field(default_factory=Erased)
 
 
 def rank(row: EventRow | StoredEvent) -> tuple[int, str, int, int]:
@@ -144,10 +168,12 @@ class Decoder:
         touchpoints: dict[tuple[str, str], TouchpointRow] = {}
         conversion_events: dict[tuple[str, str], ConversionEventRow] = {}
         links: dict[tuple[str, str], LinkRow] = {}
+        requests: dict[tuple[str, str], RequestRow] = {}
         into: dict[str, tuple[str, Any, Any, dict[tuple[str, str], Any]]] = {
             TOUCHPOINTS: ("touchpoint", check_touchpoint, _touchpoint_row, touchpoints),
             CONVERSIONS: ("conversion", check_conversion, _conversion_row, conversion_events),
             IDENTITIES: ("identity_link", check_identity_link, _link_row, links),
+            ERASURE_REQUESTS: ("erasure_request", check_erasure_request, _request_row, requests),
         }
         decode, strict, tenants, identities = (
             self._codec.decode, self._strict, self._tenants.known, self._tenants.identities
@@ -177,6 +203,7 @@ class Decoder:
         batch.touchpoints = list(touchpoints.values())
         batch.conversion_events = list(conversion_events.values())
         batch.links = list(links.values())
+        batch.requests = list(requests.values())
         return batch
 
     def _touchpoint(self, record: Record) -> TouchpointRow | None:
@@ -284,6 +311,24 @@ def _link_row(fields: Mapping[str, Any], record: Record) -> LinkRow:
         fields["source"],
         record.timestamp_ms * 1000,
         content_hash(record.value or b""),
+        record.topic,
+        record.partition,
+        record.offset,
+    )
+
+
+def _request_row(fields: Mapping[str, Any], record: Record) -> RequestRow:
+    kind, identifier = fields["kind"], fields["identifier"]
+    received_at = record.timestamp_ms * 1000
+    return RequestRow(
+        fields["tenant_id"],
+        fields["request_id"],
+        kind,
+        fields["mode"],
+        normalized_id(identifier) if kind in {"user", "anonymous"} else identifier,
+        received_at,
+        received_at,
+        None,
         record.topic,
         record.partition,
         record.offset,

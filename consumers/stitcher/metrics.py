@@ -7,7 +7,8 @@ from attributary.consumers.runtime.metrics import counter, gauge
 events = counter(
     "attribution_events",
     "Events by kind and outcome: new, duplicate, replayed, conflict_kept (another content was first in the log), "
-    "conflict_replaced (a later record of the log had been stored before it).",
+    "conflict_replaced (a later record of the log had been stored before it), erased (left out: "
+    "its person was erased).",
     "kind",
     "outcome",
 )

@@ -9,6 +9,7 @@ from attributary.consumers.adapters.people_settings import ReopeningSettings
 from attributary.consumers.adapters.policy_settings import IdentitySettings, PolicySettings
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
 from attributary.consumers.adapters.tenant_rules import TenantAdmission
+from attributary.consumers.erasure.settings import load_hasher
 from attributary.consumers.runtime.run import run_stage
 from attributary.consumers.runtime.settings import ProcessSettings, load
 
@@ -33,6 +34,7 @@ def stitcher_parts(kind: type[AStitcher], dsn: str, max_poison_share: float) -> 
         by_order=settings.by_order,
         admission=(load(TenantAdmission), load(IdentitySettings).rules()),
         limits=Limits(reopened=load(ReopeningSettings).max_reopened),
+        hasher=load_hasher(),
     )
 
 

@@ -29,6 +29,7 @@ from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.metrics import timed
 from attributary.consumers.runtime.records import Outbound, Outcome, Record, within_bytes
 from attributary.consumers.runtime.settings import load
+from attributary.consumers.store.erasure.entries import Hasher
 from attributary.consumers.store.events.policies import fetch_policies, store_policy
 from attributary.consumers.store.events.rejected_values import UNSTORABLE
 from attributary.consumers.store.events.rows import Positions, RaisedVersion
@@ -36,10 +37,11 @@ from attributary.consumers.store.events.staging import create_staging
 from attributary.consumers.store.events.stitch import PostgresStitchStore
 from attributary.consumers.store.session import StoreSession
 from attributary.schemas.codec import Codec
-from attributary.schemas.topics import COMMANDS, CONVERSIONS, IDENTITIES, TOUCHPOINTS, conversion_key
+from attributary.schemas.topics import COMMANDS, CONVERSIONS, ERASURE_REQUESTS, IDENTITIES, TOUCHPOINTS, conversion_key
 
 from . import metrics
 from .decode import UNKNOWN_TENANT, Decoders, StitchBatch
+from .erasures import BatchErasedError
 from .limits import Limits
 from .stitch import Stitched, stitch
 from .transaction import BatchTooCostlyError, Bounds, Key, LockSetGrewError, Transaction
@@ -65,6 +67,7 @@ class StitcherStage:
         by_order: whether an order is one conversion.
         admission: who may publish, and the rules of the file on which ids name nobody.
         limits: what a batch may cost.
+        hasher: hashes identifiers for the ledger of erasures; None: no key is set.
 
     Raises:
         Retry: Postgres does not answer.
@@ -73,7 +76,7 @@ class StitcherStage:
 
     name = "stitcher"
     group = GROUP
-    topics = (TOUCHPOINTS, CONVERSIONS, IDENTITIES)
+    topics = (TOUCHPOINTS, CONVERSIONS, IDENTITIES, ERASURE_REQUESTS)
     output_topics = (COMMANDS,)
     max_records = 100_000
 
@@ -87,11 +90,13 @@ class StitcherStage:
         by_order: bool = False,
         admission: tuple[TenantAdmission, IdentityRules] | None = None,
         limits: Limits | None = None,
+        hasher: Hasher | None = None,
     ) -> None:
         self._codec = codec
         self._by_order = by_order
         self._policy = policy
         self._limits = limits or Limits()
+        self._hasher = hasher
         self._max_poison_share = max_poison_share
         self._session = StoreSession(dsn, "attributary-stitcher", create_staging)
         tenants, identities = admission or (load(TenantAdmission), BUILT_IN)
@@ -157,18 +162,20 @@ class StitcherStage:
     ) -> Stitched:
         more_keys: dict[Key, Bounds] = {}
         positions = {(record.topic, record.partition): record.offset + 1 for record in batch}
-        events = (decoded.touchpoints, decoded.conversion_events, decoded.links)
         for _ in range(_MAX_TRIES):
+            events = (decoded.touchpoints, decoded.conversion_events, decoded.links)
             try:
                 with map_errors(), timed(self.name, "store"), self._store.transaction(*events) as transaction:
                     crash_at("stitcher_in_store")
-                    stitched = stitch(transaction, decoded, self._policy, more_keys, self._pinned, limits)
+                    stitched = stitch(transaction, decoded, self._policy, more_keys, self._pinned, limits, self._hasher)
                     if is_trial:
                         raise TrialDoneError  # noqa: TRY301  # the way to roll back a transaction block
                     self._store_positions(transaction, positions)
                     crash_at("stitcher_before_pg_commit")
             except LockSetGrewError as grew:
                 more_keys |= grew.keys
+            except BatchErasedError as found:
+                decoded = found.batch
             except TrialDoneError:
                 return Stitched()
             else:

@@ -23,6 +23,7 @@ from attributary.attribution_core.domain.conversion import (
 )
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, USER_PREFIX
 from attributary.attribution_core.domain.lookback import LookbackPolicy
+from attributary.consumers.store.erasure.entries import Hasher
 from attributary.consumers.store.events.rows import (
     ConflictRow,
     ConversionEventRow,
@@ -36,6 +37,7 @@ from attributary.consumers.store.events.rows import (
 from .causes import Causes, arrival
 from .contents import Settled, settle
 from .decode import StitchBatch, link_candidates
+from .erasures import LedgerReader, write_erasures
 from .limits import NO_LIMITS, Limits
 from .policies import Policies
 from .transaction import LOCKS_ONLY, Bounds, Key, LockSetGrewError, Transaction
@@ -69,6 +71,7 @@ def stitch(
     more_keys: Mapping[Key, Bounds],
     pinned: Mapping[str, LookbackPolicy] = MappingProxyType({}),
     limits: Limits = NO_LIMITS,
+    hasher: Hasher | None = None,
 ) -> Stitched:
     """Stitch one batch inside a transaction.
 
@@ -79,15 +82,20 @@ def stitch(
         more_keys: people to lock beyond those of the batch, from a try before.
         pinned: policies that versions may pin, by version.
         limits: what the batch may cost.
+        hasher: hashes identifiers for the ledger of erasures; None: no key is set.
 
     Raises:
+        BatchErasedError: stitch its batch instead, in a new transaction.
         BatchTooCostlyError: stitch a smaller batch in a new transaction.
+        ConfigError: people were erased, and the key is missing or another one.
         LockSetGrewError: try again in a new transaction, with its keys added to ``more_keys``.
     """
     out = Stitched()
     candidates = link_candidates([*batch.touchpoints, *batch.conversion_events, *batch.links])
     locked = _keys_to_lock(batch, candidates)
     transaction.lock_people({**locked, **more_keys})
+    ledger = LedgerReader(transaction, hasher)
+    ledger.check(batch)
     held = set(locked) | set(more_keys) | {(row.tenant_id, row.identity_key) for row in batch.touchpoints}
 
     touches = settle(batch, batch.touchpoints, transaction.insert_touchpoints(), transaction.stored_touchpoints, held)
@@ -134,6 +142,7 @@ def stitch(
     about = latest.keys() | changed_conversions
     # All of them at once: see the store's module.
     transaction.lock_conversions(about, causes.conversions() - about, causes.moves_put_off(moves))
+    ledger.check_conversions(batch, about)
     transaction.move_conversions(moves)
     all_events = transaction.events_of(about)
     states = _by_events(transaction.stored_conversions(about), all_events, latest, causes, held)
@@ -150,6 +159,8 @@ def stitch(
     ]
     idle += batch.repeats  # stored by an earlier batch, it may have caused a version all the same
     again = transaction.versions_caused_by([Place(row.topic, row.partition, row.offset) for row in idle])
+    write_erasures(transaction, batch, hasher)
+    out.counts |= {(kind, "erased"): number for kind, number in batch.erased.counts.items()}
     newest = {(version.tenant_id, version.conversion_id): version for version in [*again, *raised]}
     out.versions = list(newest.values())
     return out

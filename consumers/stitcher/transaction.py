@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from attributary.attribution_core.domain.conversion import ConversionEvent
+from attributary.consumers.store.erasure.amounts import AmountRow
+from attributary.consumers.store.erasure.entries import Entry, Hashed, Hasher, Identifier, RequestRow
 from attributary.consumers.store.events.reopenings import PutOff
 from attributary.consumers.store.events.rows import (
     ConflictRow,
@@ -71,6 +73,12 @@ class Transaction(Protocol):
     def move_conversions(self, moves: Sequence[IdentityMove]) -> None: ...  # noqa: D102
     def raise_versions(self, raises: Sequence[Raise], policy_version: str) -> list[RaisedVersion]: ...  # noqa: D102
     def versions_caused_by(self, places: Sequence[Place]) -> list[RaisedVersion]: ...  # noqa: D102
+    def erasure_key_id(self) -> str | None: ...  # noqa: D102
+    def erasures(self, hashes: Collection[Hashed]) -> dict[Hashed, Entry]: ...  # noqa: D102
+    def store_erasure_requests(self, requests: Sequence[RequestRow]) -> None: ...  # noqa: D102
+    def book_erased(  # noqa: D102
+        self, conversions: Collection[Identifier], booked: Sequence[AmountRow], hasher: Hasher
+    ) -> None: ...
     def record_positions(self, group: str, positions: Positions) -> Positions: ...  # noqa: D102
 
 

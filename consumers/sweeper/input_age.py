@@ -24,14 +24,14 @@ from attributary.consumers.runtime.error_codes import PARTITION_END
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.settings import KafkaSettings
 from attributary.consumers.runtime.topic_checks import check_visible
-from attributary.schemas.topics import COMMANDS, CONVERSIONS, IDENTITIES, RESULTS, TOUCHPOINTS
+from attributary.schemas.topics import COMMANDS, CONVERSIONS, ERASURE_REQUESTS, IDENTITIES, RESULTS, TOUCHPOINTS
 
 Place = tuple[str, int]
 
 STITCHER, ATTRIBUTOR, AUDITOR = "attribution.stitcher", "attribution.attributor", "attribution.auditor"
 # Which group deals with which topics; the stages' own modules must not be imported here, a test compares them.
 READERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {STITCHER: (TOUCHPOINTS, CONVERSIONS, IDENTITIES), ATTRIBUTOR: (COMMANDS,), AUDITOR: (RESULTS,)}
+    {STITCHER: (TOUCHPOINTS, CONVERSIONS, IDENTITIES, ERASURE_REQUESTS), ATTRIBUTOR: (COMMANDS,), AUDITOR: (RESULTS,)}
 )
 _TIMEOUT = 10.0
 

@@ -5,7 +5,7 @@ The last ones are of all trainers. The sweeper reads them from Postgres: a train
 
 from __future__ import annotations
 
-from attributary.consumers.runtime.metrics import counter, gauge
+from attributary.consumers.runtime.metrics import counter, gauge, histogram
 
 unobserved_conversions = gauge(
     "attribution_unobserved_conversions", "Conversions without a result for the newest version."
@@ -69,4 +69,15 @@ model_drift_tenants = gauge(
     "attribution_model_drift_tenants",
     "Tenants with drift in at least one channel; the results of their newest training jobs name the channels.",
     "model",
+)
+erasures_executed = counter("attribution_erasures_executed", "Requests to erase people that were carried out.")
+erasures_open = gauge("attribution_erasures_open", "Requests to erase people that are not completed.")
+erasures_oldest_seconds = gauge("attribution_erasures_oldest_seconds", "Age of the oldest of them; seconds.")
+erasures_overdue = gauge(
+    "attribution_erasures_overdue", "1 while a request is older than ATTRIBUTION_ERASURE_DEADLINE_DAYS, else 0."
+)
+erasure_seconds = histogram(
+    "attribution_erasure_seconds",
+    "From the log-append time of a request until the last result was taken back; seconds.",
+    buckets=(1.0, 5.0, 15.0, 60.0, 300.0, 3_600.0, 86_400.0, 604_800.0),
 )

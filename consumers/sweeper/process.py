@@ -19,6 +19,7 @@ from attributary.consumers.adapters.database import stage_dsn
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.adapters.policy_settings import PolicySettings
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
+from attributary.consumers.erasure.settings import ErasureSettings
 from attributary.consumers.runtime.access_errors import Access
 from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.error_codes import ACCESS_REFUSED, TOPIC_REFUSED
@@ -27,15 +28,18 @@ from attributary.consumers.runtime.health import Heartbeat
 from attributary.consumers.runtime.run import run_process, serve_health, warn_of_exposure
 from attributary.consumers.runtime.settings import KafkaSettings, ProcessSettings, load
 from attributary.consumers.runtime.signals import stop_on_signals
+from attributary.consumers.store.erasure.ledger import LedgerRow
 from attributary.consumers.store.events.policies import store_policy
 from attributary.consumers.store.events.reopenings import reopen_page, waiting_people
 from attributary.consumers.store.events.rows import RaisedVersion
+from attributary.consumers.store.events.staging import create_staging
 from attributary.consumers.store.offsets import all_positions
 from attributary.consumers.store.session import StoreSession
 from attributary.schemas.codec import Codec
-from attributary.schemas.topics import COMMANDS, conversion_key
+from attributary.schemas.topics import COMMANDS, ERASURES, conversion_key, erasure_key
 
 from . import metrics
+from .erasure_queue import ErasureQueue, ledger_record
 from .identity_monitor import IdentityLimits, IdentityMonitor
 from .input_age import STITCHER, UnreadAgeReader
 from .job_backlog import JobBacklog
@@ -112,7 +116,18 @@ class Sweeper:
         self._refused: str | None = None
         self._denied: AccessRefused | None = None
         self._repair_at = 0.0  # monotonic seconds
+        self._erasures: ErasureQueue | None = None
+        self._stored_until_us: int | None = None
         self._close_at = 0.0  # the same
+
+    def carry_out_erasures(self, settings: ErasureSettings, session: StoreSession) -> None:
+        """Carry out erasures from now on.
+
+        Args:
+            settings: of erasures.
+            session: with staging tables.
+        """
+        self._erasures = ErasureQueue(settings, session, self._policy.version, self._send, self._publish_ledger)
 
     def stop(self) -> None:
         """Ask to stop after the sweep in hand."""
@@ -148,6 +163,8 @@ class Sweeper:
             Retry: Postgres is away.
         """
         self._reopen()
+        if self._erasures is not None:
+            self._erasures.turn(self._stored_until_us, self._settings.repair_after_seconds)
         metrics.versions_expired.inc(self._versions.turn())
         metrics.jobs_expired.inc(self._jobs.turn())
         self._trainers.turn()
@@ -220,9 +237,11 @@ class Sweeper:
         except Retry as error:
             _log.warning("nothing becomes final and nothing is asked for again", why=str(error))
             metrics.finalising_held.set(1)
+            self._stored_until_us = None
             return UnreadAges(None, None)
         ages = {group: 0 if at is None else max(0, now_us - at) for group, at in oldest.items()}
         unread = UnreadAges(ages[STITCHER], max(ages.values()))
+        self._stored_until_us = now_us if oldest[STITCHER] is None else oldest[STITCHER]
         metrics.oldest_unread_input_seconds.set(ages[STITCHER] / 1e6)
         metrics.finalising_held.set(ages[STITCHER] > self._settings.grace_seconds * 1e6)
         return unread
@@ -243,15 +262,33 @@ class Sweeper:
             key = conversion_key(version.tenant_id, version.conversion_id)
             self._producer.produce(COMMANDS, value, key, on_delivery=self._delivered)
             self._producer.poll(0)
-        left = self._producer.flush(_FLUSH_SECONDS) if versions else 0
+        if versions:
+            self._flush("commands")
+
+    def _flush(self, what: str) -> None:
+        left = self._producer.flush(_FLUSH_SECONDS)
         if self._denied is not None:
             raise self._denied
         if self._refused is not None:
-            raise Fatal(f"Kafka refuses commands: {self._refused}; run `attributary topics apply`")
+            raise Fatal(f"Kafka refuses {what}: {self._refused}; run `attributary topics apply`")
         if left:
             # What waits is found overdue again: an outage must not fill the queue with the same commands.
             self._producer.purge(in_flight=False)
-            raise Retry("Kafka does not take the commands")
+            raise Retry(f"Kafka does not take the {what}")
+
+    def _publish_ledger(self, rows: Sequence[LedgerRow]) -> None:
+        """Write rows of the ledger of erasures to their topic.
+
+        Raises:
+            Retry: the brokers did not take them.
+            Fatal: they refuse them.
+        """
+        for row in rows:
+            record = ledger_record(row)
+            key = erasure_key(row.hashed.tenant_id, row.hashed.kind, row.hashed.id_hash.hex())
+            self._producer.produce(ERASURES, self._codec.encode("erasure", record), key, on_delivery=self._delivered)
+            self._producer.poll(0)
+        self._flush("rows of the ledger of erasures")
 
     def _delivered(self, error: KafkaError | None, message: Any) -> None:
         if error is not None and error.code() in ACCESS_REFUSED:
@@ -277,6 +314,8 @@ def main(version: str) -> int:
         codec = make_codec(load(RegistrySettings))
         brokers = (UnreadAgeReader(kafka), producer)
         sweeper = Sweeper(load(SweeperSettings), load(PolicySettings).policy(), codec, session, brokers)
+        erasing = StoreSession(stage_dsn(has_long_statements=True), "attributary-sweeper-erasures", create_staging)
+        sweeper.carry_out_erasures(load(ErasureSettings), erasing)
         heartbeat = Heartbeat(session.is_reachable)
         serve_health("sweeper", process, heartbeat)
         stop_on_signals(sweeper.stop, process.grace_seconds)

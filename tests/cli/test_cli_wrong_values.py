@@ -34,7 +34,8 @@ RUN_ON = {
 }  # fmt: skip
 # Of these it is known that a right line ends by itself, and that the program's name begins what they say.
 KNOWN = {
-    "acls", "analyze", "conversions", "db", "dlq", "doctor", "events", "explain", "forward", "jobs", "metrics",
+    "acls", "analyze", "conversions", "db", "dlq", "doctor", "erase", "events", "explain",
+    "export-person", "forward", "jobs", "metrics",
     "models", "people", "positions", "produce", "rebuild", "refit", "results", "roles", "schemas", "settings",
     "simulate", "status", "tail", "tenants", "topics", "verify",
 }  # fmt: skip
@@ -60,7 +61,7 @@ WRONG_NUMBERS = ["x", "", "1e400", "nan"]
 # And `tenants set` makes one, which `tenants reader` then knows.
 ANY_TENANT = {
     ("tail",), ("produce",), ("simulate",), ("jobs", "submit"), ("jobs", "cancel"), ("tenants", "set"),
-    ("tenants", "reader"),
+    ("tenants", "reader"), ("erase",),
 }  # fmt: skip
 PLAIN_FLAGS = {"help", "version"}
 

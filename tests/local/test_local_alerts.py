@@ -129,6 +129,8 @@ ROWS: list[tuple[str, str, int, list[tuple[str, str]]]] = [
      [('attribution_oldest_put_off_seconds{process="sweeper"}', "0+60x120")]),
     ("the express lane is behind", "AttributaryExpressBehind", 14,
      [('attribution_express_delay_seconds{process="express"}', "0+60x60")]),
+    ("an erasure is overdue", "AttributaryErasureOverdue", 17,
+     [('attribution_erasures_overdue{process="sweeper"}', "0 1x40")]),
     ("nothing becomes final", "AttributaryFinalisingHeld", 17,
      [('attribution_finalising_held{process="sweeper"}', "0 1x40")]),
     ("writers meet deadlocks", "AttributaryDeadlocks", 12,

@@ -44,13 +44,17 @@ def models() -> ModelSet:
     return model_set(("linear", "last"))
 
 
-def random_event(chance: random.Random, number: int) -> tuple[str, dict[str, Any]]:
-    """One event: topic and fields. Ids come from small pools, so contents under one event id may differ."""
+def random_event(chance: random.Random, number: int, *, with_erasures: bool = False) -> tuple[str, dict[str, Any]]:
+    """One event: topic and fields. Ids come from small pools, so contents under one event id may differ.
+
+    With erasures no two contents share an event id, no two people a conversion id, and no two events a time: what such
+    cases come to depends on what is erased first (docs/reference/reliability.md, limits).
+    """
     topic = chance.choices((TOUCHPOINTS, CONVERSIONS, IDENTITIES), (5, 4, 3))[0]
     tenant = chance.choices(("t1", "t2"), (4, 1))[0]
     # One in ten takes an id that another event may have, too.
-    event_id = f"e{number}" if chance.random() < 0.9 else f"e{chance.randrange(number + 1)}"
-    at = BASE + chance.randrange(8) * DAY + chance.randrange(3)
+    event_id = f"e{number}" if chance.random() < 0.9 or with_erasures else f"e{chance.randrange(number + 1)}"
+    at = BASE + chance.randrange(8) * DAY + (number if with_erasures else chance.randrange(3))
     user, device = chance.choice(USERS), chance.choice(DEVICES)
     fields: dict[str, Any] = {"tenant_id": tenant, "event_id": event_id}
     if topic == IDENTITIES:
@@ -63,9 +67,26 @@ def random_event(chance: random.Random, number: int) -> tuple[str, dict[str, Any
         fields |= {"platform": "meta", "channel": chance.choice(CHANNELS), "interaction": interaction}
         return topic, defaults("touchpoint") | fields | {"is_bot": chance.random() < 0.1}
     kind = chance.choices(("conversion", "refund", "cancellation", "restatement"), (6, 2, 1, 1))[0]
-    fields |= {"kind": kind, "conversion_id": f"c{chance.randrange(3)}", "conversion_type": "purchase"}
+    conversion_id = f"c{chance.randrange(3)}"
+    if with_erasures:
+        conversion_id = f"{fields['user_id'] or fields['anonymous_id']}-{conversion_id}"
+    fields |= {"kind": kind, "conversion_id": conversion_id, "conversion_type": "purchase"}
     fields |= {"currency": "EUR", "value_micros": 0 if kind == "cancellation" else chance.randrange(1, 40) * 10_000}
     return topic, defaults("conversion") | fields
+
+
+def random_request(chance: random.Random, number: int, *, by_order: bool = False) -> dict[str, Any]:
+    """One request to erase somebody, or to suppress what comes of somebody."""
+    kind = "order" if by_order else chance.choice(("user", "user", "anonymous"))
+    person = chance.choice(USERS if kind == "user" else DEVICES if kind == "anonymous" else (*USERS, *DEVICES))
+    return {
+        "tenant_id": "t1",
+        "request_id": f"r{number}",
+        "kind": kind,
+        "identifier": f"{person}-c{chance.randrange(3)}" if kind == "order" else person,
+        "mode": chance.choices(("delete", "delete-and-suppress", "suppress"), (4, 1, 1))[0],
+        "requested_at": BASE,
+    }
 
 
 def encoded(topic: str, fields: dict[str, Any]) -> bytes:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from attributary.consumers.erasure.execute import Executed, MoreToLockError, execute
 from attributary.consumers.store.events.attribution_inputs import (
     MAX_DEVICES,
     MAX_REACHED,
@@ -14,15 +15,18 @@ from attributary.consumers.store.events.attribution_inputs import (
     ReachedTouchpoint,
 )
 from attributary.consumers.store.events.reopenings import Reopened
+from attributary.consumers.store.events.rows import RaisedVersion
 from attributary.consumers.store.events.sweep import Backlog
 from attributary.consumers.store.results.results import ResultRow, Stored, judge
+from tests.model.memory_erasure import MemoryErasure
 from tests.model.memory_transaction import NOBODY, MemoryTransaction, Reopening, Tables
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from attributary.attribution_core.domain.lookback import LookbackPolicy
-    from attributary.consumers.store.events.rows import ConversionEventRow, LinkRow, RaisedVersion, TouchpointRow
+    from attributary.consumers.store.erasure.entries import Hasher
+    from attributary.consumers.store.events.rows import ConversionEventRow, LinkRow, TouchpointRow
     from tests.model.memory_transaction import Key
 
 
@@ -163,6 +167,49 @@ class MemoryStore:
     @staticmethod
     def _highest(tables: Tables, key: Key) -> int:
         return max((version for *whose, version in tables.results if tuple(whose) == key), default=0)
+
+    # Tombstones.
+
+    def tombstones_owed(self, keys: Collection[Key]) -> list[RaisedVersion]:
+        found = ((key, self.tables.tombstones.get(key)) for key in keys)
+        return [
+            RaisedVersion(*key, row.version, "erasure", row.published_at)
+            for key, row in found
+            if row is not None and not row.observed
+        ]
+
+    @staticmethod
+    def observe_tombstones(tables: Tables, keys: Collection[Key]) -> None:
+        for key in keys:
+            for result in [each for each in tables.results if each[:2] == key]:
+                del tables.results[result]
+            if key in tables.tombstones:
+                tables.tombstones[key] = replace(tables.tombstones[key], observed=True)
+
+    def erase_next(self, hasher: Hasher, policy_version: str, before_us: int) -> Executed | None:
+        """Carry out the first request that is due, in one transaction; None: there is none."""
+        more: set[Key] = set()
+        while True:
+            try:
+                with self.transaction() as transaction:
+                    port = MemoryErasure(transaction, self.now)
+                    request = port.claim(before_us)
+                    if request is None:
+                        return None
+                    return execute(port, request, hasher, policy_version, more)
+            except MoreToLockError as grew:
+                more |= set(grew.keys)
+
+    def overdue_tombstones(self, after_seconds: float) -> list[RaisedVersion]:
+        due = [
+            key
+            for key, row in sorted(self.tables.tombstones.items())
+            if not row.observed and row.asked_at < self.now - after_seconds
+        ]
+        found = self.tombstones_owed(due)
+        for key in due:
+            self.tables.tombstones[key] = replace(self.tables.tombstones[key], asked_at=self.now)
+        return found
 
     # What the sweeper finds and writes.
 

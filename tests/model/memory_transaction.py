@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from attributary.attribution_core.domain.conversion import ConversionEvent
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, USER_PREFIX
+from attributary.consumers.store.erasure.amounts import AmountRow, change_of_totals, merged_amounts
+from attributary.consumers.store.erasure.entries import ALWAYS, Entry, Hashed, Hasher, Identifier, RequestRow
 from attributary.consumers.store.events.reopenings import PutOff
 from attributary.consumers.store.events.rows import (
     ConflictRow,
@@ -77,6 +79,17 @@ class Reopening:
     after: tuple[int, str] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """A row of attribution_tombstones."""
+
+    version: int
+    request_id: str
+    published_at: int
+    asked_at: int
+    observed: bool = False
+
+
 @dataclass(slots=True)
 class Tables:
     """All tables."""
@@ -90,12 +103,18 @@ class Tables:
     positions: dict[tuple[str, str, int], int] = field(default_factory=dict)
     conflicts: dict[tuple[str, str, str, int], ConflictRow] = field(default_factory=dict)
     reopenings: dict[Key, Reopening] = field(default_factory=dict)
+    requests: dict[Key, tuple[RequestRow, str]] = field(default_factory=dict)  # with the state
+    erasures: dict[Hashed, tuple[Entry, str]] = field(default_factory=dict)  # with the key's id
+    amounts: dict[tuple[str, bytes], AmountRow] = field(default_factory=dict)
+    removed: dict[tuple[str, str], int] = field(default_factory=dict)  # net micros by tenant and currency
+    tombstones: dict[Key, Tombstone] = field(default_factory=dict)
 
     def copy(self) -> Tables:
         return Tables(
             dict(self.touchpoints), dict(self.conversion_events), dict(self.links), dict(self.identities),
             dict(self.conversions), dict(self.results), dict(self.positions),
-            dict(self.conflicts), dict(self.reopenings),
+            dict(self.conflicts), dict(self.reopenings), dict(self.requests), dict(self.erasures), dict(self.amounts),
+            dict(self.removed), dict(self.tombstones),
         )  # fmt: skip
 
     def person(self, tenant: str, identity_key: str) -> str:
@@ -414,6 +433,39 @@ class MemoryTransaction:
     def versions_caused_by(self, places: Sequence[Place]) -> list[RaisedVersion]:
         wanted = set(places)
         return [row.raised for row in self._read().conversions.values() if row.version > 0 and row.owner in wanted]
+
+    def erasure_key_id(self) -> str | None:
+        return next((key_id for _, key_id in self._read().erasures.values()), None)
+
+    def erasures(self, hashes: Collection[Hashed]) -> dict[Hashed, Entry]:
+        there = self._read().erasures
+        return {each: there[each][0] for each in hashes if each in there}
+
+    def store_erasure_requests(self, requests: Sequence[RequestRow]) -> None:
+        there = self._read().requests
+        new = {row[:2]: (row, "pending") for row in sorted(requests, reverse=True) if row[:2] not in there}
+        if new:
+            self._write(lambda tables: tables.requests.update(new))
+
+    def book_erased(self, conversions: Collection[Identifier], booked: Sequence[AmountRow], hasher: Hasher) -> None:
+        hashes = {hasher.hashed(each) for each in conversions}
+        hashes |= {Hashed(row.tenant_id, "conversion", row.conversion_hash) for row in booked}
+        if not hashes:
+            return
+        keys = {(each.tenant_id, each.id_hash) for each in hashes}
+        before = [row for row in self._read().amounts.values() if (row.tenant_id, row.conversion_hash) in keys]
+        after = merged_amounts(before, booked)
+        changes = change_of_totals(before, after.values())
+
+        def book(tables: Tables) -> None:
+            for each in hashes:
+                tables.erasures.setdefault(each, (Entry((ALWAYS,)), hasher.key_id))
+            tables.amounts.update(after)
+            for change in changes:
+                key = (change.tenant_id, change.currency)
+                tables.removed[key] = tables.removed.get(key, 0) + change.net_micros
+
+        self._write(book)
 
     def record_positions(self, group: str, positions: Positions) -> Positions:
         before = {key[1:]: offset for key, offset in self._read().positions.items() if key[0] == group}

@@ -19,18 +19,20 @@ from attributary.consumers.sweeper.sweep import UnreadAges
 from attributary.schemas.topics import (
     COMMANDS,
     CONVERSIONS,
+    ERASURE_REQUESTS,
     IDENTITIES,
     RESULTS,
     TOUCHPOINTS,
     conversion_key,
+    erasure_request_key,
     partition_key,
 )
 from tests.expected_results import InputRecord, codec
 from tests.invariants import ResultSeen, StoreSeen, check_invariants
-from tests.model.events import BASE, DAY, encoded, models, policy, random_event
+from tests.model.events import BASE, DAY, encoded, models, policy, random_event, random_request
 from tests.model.log import PARTITIONS, Group, Log, Pending
 from tests.model.memory_store import MemoryStore
-from tests.model.stages import STAGES, Crashed, ModelAttributor, Session, run_sweep
+from tests.model.stages import HASHER, STAGES, Crashed, ModelAttributor, Session, run_sweep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from tests.expected_results import Key
     from tests.model.log import TopicPartition
 
-INPUTS = (TOUCHPOINTS, CONVERSIONS, IDENTITIES)
+INPUTS = (TOUCHPOINTS, CONVERSIONS, IDENTITIES, ERASURE_REQUESTS)
 TOPICS = {"stitcher": INPUTS, "attributor": (COMMANDS,), "auditor": (RESULTS,)}
 GROUPS = {"stitcher": STITCHER, "attributor": ATTRIBUTOR, "auditor": AUDITOR}
 DEAD_LETTERS = "dead letters"
@@ -49,6 +51,7 @@ MEMBERS = 2
 # Which faults leave traces that transactions cannot hide: the same version twice, or versions that fall.
 TRACES = frozenset({"postgres lost commits", "torn: records only", "torn: offsets only", "asked again blindly"})
 _CALM_ROUNDS = 400
+_MAX_REQUESTS = 3
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,12 @@ class Schedule:
         self.story: list[str] = []
         self.crash_point: str | None = None
         self._published = 0
+        self._requests = 0
+        # In every third schedule people are erased.
+        self.with_erasures = seed % 3 == 0
+        # What one request by order left out another one does not follow (docs/reference/reliability.md, limits).
+        self.by_order = seed % 9 == 0
+        self._max_requests = 1 if self.by_order else _MAX_REQUESTS
         # In every other schedule the attributor forgets at once, and the sweeper's look into the log must be enough.
         self.remembers = seed % 2 == 0
         self.groups = {
@@ -121,8 +130,12 @@ class Schedule:
             self.log.clock_ms += self.chance.choice((0, 1, 1_000, DAY // 1_000))
             if self._published < self.plan.events and self.chance.random() < 0.45:
                 self._publish()
+            elif self.with_erasures and self._requests < self._max_requests and self.chance.random() < 0.06:
+                self._request()
             else:
                 self._turn(self.chance.choice(self.workers), wild=True)
+            if self.with_erasures and self.chance.random() < 0.1:
+                self._erase(loses=self.chance.random() < 0.2)
             if self.chance.random() < self.plan.faults / 4:
                 self._misfortune()
         while self._published < self.plan.events:
@@ -134,7 +147,7 @@ class Schedule:
         self.story.append(text)
 
     def _publish(self) -> None:
-        topic, fields = random_event(self.chance, self._published)
+        topic, fields = random_event(self.chance, self._published, with_erasures=self.with_erasures)
         self._published += 1
         key = partition_key(fields["tenant_id"], fields["anonymous_id"], fields["user_id"])
         value = encoded(topic, fields)
@@ -148,6 +161,30 @@ class Schedule:
             bad = self.log.append(topic, key, value[:-3])
             self.fired["poison"] += 1
             self._tell(f"publish {bad.place} cut short")
+
+    def _request(self) -> None:
+        """Somebody asks to be erased."""
+        fields = random_request(self.chance, self._requests, by_order=self.by_order)
+        self._requests += 1
+        key = erasure_request_key(fields["tenant_id"], fields["request_id"])
+        record = self.log.append(ERASURE_REQUESTS, key, encoded(ERASURE_REQUESTS, fields))
+        self.fired[f"request: {fields['mode']}"] += 1
+        self._tell(f"publish {record.place} {fields['mode']} {fields['kind']} {fields['identifier']}")
+
+    def _erase(self, *, loses: bool = False) -> bool:
+        """The sweeper carries out the next request that is due; it may die before it has sent the commands."""
+        oldest = self._oldest_unread(GROUPS["stitcher"], TOPICS["stitcher"])
+        until = self.log.clock_ms * 1_000 if oldest is None else oldest
+        done = self.store.erase_next(HASHER, policy().version, until)
+        if done is None:
+            return False
+        self.fired["erased"] += 1
+        self.fired["commands of an erasure lost"] += loses and bool(done.raised or done.tombstones)
+        self.fired["result taken back"] += len(done.tombstones)
+        for version in [] if loses else [*done.raised, *done.tombstones]:
+            self._command(version)
+        self._tell(f"sweeper: a request carried out, {done.removed}, told: {not loses}")
+        return True
 
     # Workers.
 
@@ -406,6 +443,13 @@ class Schedule:
             if sum(self._turn(worker, wild=False) for worker in self.workers):  # all of them, not only the first
                 continue
             self.store.now += 1_000
+            self.log.clock_ms += 1
+            if self._erase():
+                continue
+            if tombstones := self.store.overdue_tombstones(10.0):
+                for version in tombstones:
+                    self._command(version)
+                continue
             if self._reopen(after_seconds=0.0, patience_seconds=-1.0):
                 continue
             if not self.store.backlog().conversions:
@@ -423,7 +467,12 @@ class Schedule:
             for record in records
         ]
         results = [
-            ResultSeen(record.partition, record.offset, record.key or b"", codec().decode("result", record.value))
+            ResultSeen(
+                record.partition,
+                record.offset,
+                record.key or b"",
+                {} if record.value is None else codec().decode("result", record.value),
+            )
             for place, records in self.log.records.items()
             if place[0] == RESULTS
             for record in records
@@ -461,6 +510,8 @@ class Schedule:
                 for key, row in tables.conversions.items()
             },
             dict(tables.results),
+            {key: micros for key, micros in tables.removed.items() if micros},
+            {key: state for key, (_, state) in tables.requests.items()},
         )
 
 

@@ -24,6 +24,7 @@ from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.stitcher import stage as stitching
 from attributary.consumers.stitcher.decode import Decoders
 from attributary.consumers.stitcher.limits import Limits
+from attributary.consumers.store.erasure.entries import Hasher
 from attributary.consumers.store.events.attribution_inputs import MAX_DEVICES
 from attributary.consumers.sweeper import sweep as sweeping
 from tests.expected_results import codec
@@ -39,9 +40,10 @@ if TYPE_CHECKING:
     from attributary.consumers.store.results.results import ResultRow, Stored
     from tests.model.log import TopicPartition
     from tests.model.memory_store import MemoryStore
-    from tests.model.memory_transaction import MemoryTransaction
+    from tests.model.memory_transaction import Key, MemoryTransaction
 
 
+HASHER = Hasher("a key of the schedule model")
 MAX_RESULT_BYTES = 500  # one or two results: the attributor's batches are cut
 
 
@@ -95,6 +97,7 @@ class ModelStitcher(stitching.StitcherStage):
         self._decoders = Decoders.of(codec(), ALL_TENANTS, by_order=False)
         self._policy = policy()
         self._pinned = {}
+        self._hasher = HASHER
         self._limits = Limits(reopened=1, conversions=1, pairs=2)  # small: batches are cut, and people put off
         self._max_poison_share = 1.0
         self._session = session  # type: ignore[assignment]
@@ -152,6 +155,11 @@ def _store_results(transaction: MemoryTransaction, rows: Sequence[ResultRow], st
     return store.store_results(transaction.written(), rows)
 
 
+def _observe_tombstones(transaction: MemoryTransaction, keys: Sequence[Key], store: MemoryStore) -> None:
+    if keys:
+        store.observe_tombstones(transaction.written(), keys)
+
+
 def _model_sets(_connection: psycopg.Connection, wanted: Collection[tuple[str, int]]) -> dict[tuple[str, int], Any]:
     return {key: {} for key in wanted}
 
@@ -181,6 +189,7 @@ def stages_on_memory(crash_at: Callable[[str], None], store: Callable[[], Memory
                     "crash_at": crash_at,
                     "conversions_by_id": ask("conversions_by_id"),
                     "touchpoints_in_reach": ask("touchpoints_in_reach"),
+                    "tombstones_owed": ask("tombstones_owed"),
                     "_MAX_RESULT_BYTES": MAX_RESULT_BYTES,
                     "fetch_model_sets": _model_sets,
                     "lenient_model_set": lambda _states: (models(), ()),
@@ -192,6 +201,7 @@ def stages_on_memory(crash_at: Callable[[str], None], store: Callable[[], Memory
                     "crash_at": crash_at,
                     "record_positions": _record_positions,
                     "store_results": lambda connection, rows: _store_results(connection, rows, store()),
+                    "observe_tombstones": lambda connection, keys: _observe_tombstones(connection, keys, store()),
                 },
             ),
             (

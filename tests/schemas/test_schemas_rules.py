@@ -50,7 +50,13 @@ JOB: dict[str, Any] = {
     "parameters": {"model": "markov"},
     "submitted_at": NOW,
 }
-GOOD = {"touchpoint": TOUCHPOINT, "conversion": CONVERSION, "identity_link": LINK, "job": JOB}
+REQUEST = {
+    "tenant_id": "acme", "request_id": "r1", "kind": "user", "identifier": "customer-1", "mode": "delete",
+    "requested_at": NOW,
+}  # fmt: skip
+GOOD = {
+    "touchpoint": TOUCHPOINT, "conversion": CONVERSION, "identity_link": LINK, "job": JOB, "erasure_request": REQUEST,
+}  # fmt: skip
 
 
 def item(**fields: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from attributary.schemas.schema_catalog import NAMES
 def test_the_names_and_the_catalogue_are_the_same_set() -> None:
     constants = {
         topics.TOUCHPOINTS, topics.CONVERSIONS, topics.IDENTITIES, topics.COMMANDS, topics.RESULTS, topics.JOBS,
-        topics.JOB_STATUS,
+        topics.JOB_STATUS, topics.ERASURE_REQUESTS, topics.ERASURES,
     }  # fmt: skip
     assert {topic.name for topic in topics.catalogue()} == constants
     assert {topic.record for topic in topics.catalogue()} == set(NAMES) - {"dead_letter"}
@@ -17,7 +17,7 @@ def test_the_names_and_the_catalogue_are_the_same_set() -> None:
 
 def test_input_topics_carry_the_broker_s_time() -> None:
     for topic in topics.catalogue():
-        if topic.record in {"touchpoint", "conversion", "identity_link"}:
+        if topic.record in {"touchpoint", "conversion", "identity_link", "erasure_request"}:
             assert topic.config["message.timestamp.type"] == "LogAppendTime"
 
 

@@ -3,14 +3,14 @@
 The order of the calls is the contract (the stitcher's ``stitch`` keeps it, and a test of both backends checks it):
 ``lock_people`` before anything is read that depends on the people; ``insert_*``, ``store_conflicts``, ``replace_*``;
 ``apply_links``; ``conversions_*``; ``put_off``; ``lock_conversions``; ``move_conversions``; ``raise_versions``;
-``store_states``; ``record_positions``; then the transaction is committed.
+``store_states``; ``store_erasure_requests``, ``book_erased``; ``record_positions``; then the transaction is committed.
 
 Locks: one row of ``attribution_journeys`` per identity key, all ``a:`` keys in sorted order first, then, with the
 owners of those known and fixed, all ``u:`` keys in sorted order. Touch and link, touch and conversion, conversion and
 link of one person always share a key. Then new event ids, table by table, in sorted order (a transaction that inserts
 the same id waits for the end of the other); then contents that are set aside, in sorted order; then notes of people
-that are put off, in sorted order; then all conversions that change, in sorted order; then positions. Every writer of
-these tables climbs in this order (decision 16), so none waits for one that waits for it.
+that are put off, in sorted order; then all conversions that change, in sorted order; then the ledger of erasures, its
+totals, positions. Every writer climbs in this order (decision 16).
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ import psycopg
 
 from attributary.attribution_core.domain.conversion import ConversionEvent
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX
+from attributary.consumers.store.erasure.amounts import AmountRow, book_amounts
+from attributary.consumers.store.erasure.entries import ALWAYS, Entry, Hashed, Hasher, Identifier, RequestRow
+from attributary.consumers.store.erasure.ledger import fetch_entries, ledger_key_id, store_requests
 from attributary.consumers.store.offsets import record_positions
 from attributary.consumers.store.session import FEW_ROWS, StoreSession
 
@@ -50,7 +53,6 @@ Key = tuple[str, str]
 
 
 def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
-    """Turn rows into the arrays that ``unnest`` takes."""
     return [list(column) for column in zip(*rows, strict=True)]
 
 
@@ -334,9 +336,6 @@ class StitchTransaction:
         Args:
             raises: at most one per conversion; conversions that still wait for their opening event are left out.
             policy_version: the lookback policy.
-
-        Returns:
-            The new versions.
         """
         if not raises:
             return []
@@ -350,6 +349,22 @@ class StitchTransaction:
             return []
         rows = self._connection.execute(sql.VERSIONS_CAUSED_BY, _columns(places)).fetchall()
         return [RaisedVersion(*row) for row in rows]
+
+    def erasure_key_id(self) -> str | None:
+        """Return the key of the hashes in the ledger of erasures; None: nobody was ever erased."""
+        return ledger_key_id(self._connection)
+
+    def erasures(self, hashes: Collection[Hashed]) -> dict[Hashed, Entry]:
+        """Return what the ledger says about identifiers."""
+        return fetch_entries(self._connection, hashes)
+
+    def store_erasure_requests(self, requests: Sequence[RequestRow]) -> None:
+        """Store requests; the sweeper carries them out."""
+        store_requests(self._connection, requests)
+
+    def book_erased(self, conversions: Collection[Identifier], booked: Sequence[AmountRow], hasher: Hasher) -> None:
+        """Note conversions as erased, and move what events about them say into the totals."""
+        book_amounts(self._connection, conversions, booked, hasher, ALWAYS)
 
     def record_positions(self, group: str, positions: Positions) -> Positions:
         """Store the next offsets of the group in this transaction; return what was stored before."""

@@ -73,6 +73,12 @@ def create_shadow(connection: psycopg.Connection, schema: str) -> None:
                 sql.Identifier(table), sql.Identifier(schema, table)
             )
         )
+    # What was erased is erased in the shadow, too: the replay asks its ledger.
+    connection.execute(
+        sql.SQL("INSERT INTO pg_temp.attribution_erasures SELECT * FROM {}").format(
+            sql.Identifier(schema, "attribution_erasures")
+        )
+    )
     create_staging(connection)
     connection.execute("SET search_path = pg_temp")
     connection.execute("SET default_transaction_read_only = on")

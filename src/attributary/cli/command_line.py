@@ -37,6 +37,8 @@ GROUPS: Mapping[str, Sequence[str]] = {
         "people",
         "tenants",
         "roles",
+        "erase",
+        "export-person",
         "verify",
         "rebuild",
     ),

@@ -304,7 +304,7 @@ def _keep_logs_quiet() -> None:
 def _retry_one(ledger: PostgresLedger, name: str, rows: list[Delivery]) -> None:
     from attributary.cli.outcome import kafka_settings
     from attributary.consumers.destinations.catalog import CATALOG, read_setup
-    from attributary.consumers.forwarder.process import build_stage
+    from attributary.consumers.forwarder.process import build_stage, open_erased
     from attributary.consumers.forwarder.record_reader import KafkaRecordReader
     from attributary.consumers.forwarder.redelivery import again, publish_letters
     from attributary.consumers.runtime.errors import ConfigError
@@ -312,7 +312,7 @@ def _retry_one(ledger: PostgresLedger, name: str, rows: list[Delivery]) -> None:
     _keep_logs_quiet()
     kafka = kafka_settings()
     reader = KafkaRecordReader(kafka)
-    stage = build_stage(read_setup(name), ledger, reader)
+    stage = build_stage(read_setup(name), ledger, reader, erased=open_erased("attributary-forward-retry"))
     try:
         result = again(rows, stage, reader, lambda letters: publish_letters(kafka, letters))
     finally:

@@ -41,6 +41,7 @@ COMMANDS = (
     "people",
     "tenants",
     "roles",
+    "erase",
     "refit",
     "produce",
     "collect",

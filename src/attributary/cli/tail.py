@@ -66,6 +66,8 @@ def _tail(
             for record in read_topic(
                 kafka_settings(), f"attribution.{what}.v1", since_ms=since_ms, until_end=until_end
             ):
+                if record.value is None:  # erased, or compacted away: nothing is left to show
+                    continue
                 try:
                     fields = codec.decode(_KINDS[what], record.value)
                 except DecodeError as error:

@@ -61,6 +61,8 @@ class ResultsWatcher:
         codec = Codec()
         try:
             for record in read_topic(self._settings, RESULTS, since_ms=0, stopped=self._stop.is_set):
+                if record.value is None:  # a person was erased
+                    continue
                 seen_at = time.time()
                 result = codec.decode("result", record.value)
                 balanced = all(
