@@ -25,6 +25,7 @@ from attributary.consumers.stitcher.erasures import without_erased
 from attributary.consumers.stitcher.stage import GROUP, StitcherStage
 from attributary.consumers.store.events.attribution_inputs import conversions_by_id, prepare_reading
 from attributary.consumers.store.events.reopenings import journeys_put_off
+from attributary.consumers.store.events.rows import ConversionEventRow, EventRow, LinkRow
 from attributary.consumers.store.events.stitch import StitchTransaction
 from attributary.consumers.store.offsets import all_positions
 from attributary.consumers.store.repair.compare import differences, narrow_journeys
@@ -36,6 +37,7 @@ from attributary.consumers.store.repair.verify_reads import (
     wrong_conversions,
     wrong_owners,
 )
+from attributary.consumers.store.retention.boundaries import kept_no_longer
 from attributary.schemas.codec import Codec
 from attributary.schemas.topics import dead_letter_topic
 
@@ -174,13 +176,24 @@ def _lost(
     asker = StitchTransaction(snapshot, (), (), ())
     for table, rows in rows_of(without_erased(asker, decoded, load_hasher())):
         there = held(snapshot, table, [(row.tenant_id, row.event_id) for row in rows])
+        missing = [_place_of(row) for row in rows if (row.tenant_id, row.event_id) not in there]
+        gone = kept_no_longer(snapshot, table, missing)
         for row in rows:
+            if gone and _place_of(row) in gone and (row.tenant_id, row.event_id) not in there:
+                continue
             stored = there.get((row.tenant_id, row.event_id))
             # Of several records with one event id the first in the log is stored.
             if (stored is None or stored > rank(row)) and not given_up(row.topic, row.partition, row.offset):
                 place = f"{row.topic}[{row.partition}]@{row.offset}"
                 there_now = "nothing" if stored is None else f"the later record {stored[1]}[{stored[2]}]@{stored[3]}"
                 yield Difference(row.tenant_id, f"event {row.event_id}", there_now, f"the record {place}")
+
+
+def _place_of(row: EventRow) -> tuple[str, str, int]:
+    """Return tenant, conversion id or an empty text, and event time."""
+    if isinstance(row, LinkRow):
+        return row.tenant_id, "", row.linked_at
+    return row.tenant_id, row.conversion_id if isinstance(row, ConversionEventRow) else "", row.occurred_at
 
 
 def check_replay(

@@ -35,6 +35,19 @@ oldest_put_off_seconds = gauge(
 versions_expired = counter(
     "attribution_versions_expired", "Versions of results deleted after ATTRIBUTION_VERSIONS_KEPT_DAYS."
 )
+conversions_retired = counter(
+    "attribution_conversions_retired", "Conversions that were kept no longer: their worth is in the (retired) totals."
+)
+touchpoints_removed = counter("attribution_touchpoints_removed", "Touchpoints that were kept no longer.")
+links_removed = counter("attribution_links_removed", "Identity links that were kept no longer.")
+retention_behind_seconds = gauge(
+    "attribution_retention_behind_seconds",
+    "How long the tenant has waited that has most to remove: time since its boundaries rose; 0: nothing is left.",
+)
+retention_refused_tenants = gauge(
+    "attribution_retention_refused_tenants",
+    "Tenants that keep things for less than policy and ATTRIBUTION_REFUND_HORIZON_DAYS allow: nothing of them goes.",
+)
 
 suspicious_identities = gauge(
     "attribution_suspicious_identities",

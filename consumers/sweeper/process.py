@@ -45,6 +45,7 @@ from .input_age import STITCHER, UnreadAgeReader
 from .job_backlog import JobBacklog
 from .retention import JobRetention, RetentionSettings, VersionRetention
 from .sweep import Sweep, UnreadAges, sweep
+from .tenant_retention import TenantRetention
 
 register_points("sweeper_before_pg_commit", "sweeper_after_pg_commit", "sweeper_after_send")
 
@@ -106,6 +107,7 @@ class Sweeper:
         self._settings = settings
         self._versions = VersionRetention(settings, session)
         self._jobs = JobRetention(settings, session)
+        self._tenants = TenantRetention(policy, session)
         self._trainers = JobBacklog(session)
         self._identities = IdentityMonitor(load(IdentityLimits), session)
         self._policy = policy
@@ -167,6 +169,7 @@ class Sweeper:
             self._erasures.turn(self._stored_until_us, self._settings.repair_after_seconds)
         metrics.versions_expired.inc(self._versions.turn())
         metrics.jobs_expired.inc(self._jobs.turn())
+        self._tenants.turn()
         self._trainers.turn()
         self._identities.turn()
 

@@ -36,8 +36,8 @@ RUN_ON = {
 KNOWN = {
     "acls", "analyze", "conversions", "db", "dlq", "doctor", "erase", "events", "explain",
     "export-person", "forward", "jobs", "metrics",
-    "models", "people", "positions", "produce", "rebuild", "refit", "results", "roles", "schemas", "settings",
-    "simulate", "status", "tail", "tenants", "topics", "verify",
+    "models", "people", "positions", "produce", "rebuild", "refit", "results", "retention", "roles", "schemas",
+    "settings", "simulate", "status", "tail", "tenants", "topics", "verify",
 }  # fmt: skip
 CODES = {1, 2, 3, 69, 70, 74, 78}
 VALUES = {

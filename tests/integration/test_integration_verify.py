@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -13,6 +14,7 @@ from confluent_kafka.admin import AdminClient
 from psycopg.conninfo import make_conninfo
 
 from attributary.consumers.store.access.plan import apply
+from attributary.consumers.store.tenants import Tenant, store_tenant
 from attributary.local.process import run
 from attributary.local.stages import command_line
 from attributary.schemas.topics import IDENTITIES, TOUCHPOINTS
@@ -134,3 +136,40 @@ def test_verify_needs_to_read_and_a_temporary_schema_and_no_more(
             assert " 0 differences" in verify(pipeline, DATABASE_URL=mine)
         finally:
             connection.execute("DROP USER somebody_who_verifies")
+
+
+def test_what_retention_removed_is_not_missing_and_a_rebuild_brings_nothing_back(
+    pipeline: PipelineUnderTest, publisher: Publisher
+) -> None:
+    """The log still has everything: old by event time, new by arrival."""
+    long_ago = int((time.time() - 400 * 86_400) * 1e6)
+    for place, event in enumerate(traffic(300, 40, seed=64)):
+        field = "linked_at" if "linked_at" in event.record else "occurred_at"
+        publisher.send(event.topic, event.record | {field: long_ago + place * 1_000_000})
+    publisher.flush()
+    pipeline.start("stitcher", "attributor", "auditor")
+    pipeline.settle()
+    tenants = [row[0] for row in rows(pipeline, "SELECT DISTINCT tenant_id FROM attribution_touchpoints")]
+    net = rows(pipeline, "SELECT sum(net_value_micros) FROM attribution_conversions")
+    with psycopg.connect(pipeline.dsn) as connection:
+        connection.execute("UPDATE attribution_conversions SET is_final = true")
+        for tenant in tenants:
+            store_tenant(connection, Tenant(tenant, conversions_kept_days=217, touchpoints_kept_days=217))
+    pipeline.start("sweeper")
+    left = "SELECT count(*) FROM attribution_retention WHERE step = 'done'"
+    pipeline.wait_for(lambda: pipeline.query(left) == len(tenants), "retention does not end")
+    assert rows(pipeline, "SELECT count(*) FROM attribution_conversions WHERE version > 0") == [(0,)]
+    assert rows(pipeline, "SELECT count(*) FROM attribution_touchpoints") == [(0,)]
+    assert rows(pipeline, "SELECT sum(net_micros) FROM attribution_removed_totals") == net
+    assert " 0 differences" in verify(pipeline), verify(pipeline)
+    assert set(pipeline.stop().values()) == {0}
+    env = pipeline.variables()
+    for how in ((), ("--from-log",)):
+        run(command_line("rebuild", *how), name="rebuild", timeout_seconds=120, env=env)
+        assert rows(pipeline, "SELECT count(*) FROM attribution_conversions WHERE version > 0") == [(0,)]
+        assert rows(pipeline, "SELECT count(*) FROM attribution_results") == [(0,)]
+
+
+def rows(pipeline: PipelineUnderTest, question: str) -> list[Any]:
+    with psycopg.connect(pipeline.dsn) as connection:
+        return connection.execute(question.encode()).fetchall()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from attributary.consumers.store.identity_sql import device_key, person_key, user_key
 from attributary.consumers.store.models.changed_people import change_note_sql
+from attributary.consumers.store.retention.boundaries import not_retired
 
 _WIDEN = """
 ON CONFLICT (tenant_id, journey_key) DO UPDATE SET
@@ -328,20 +329,19 @@ JOIN attribution_conversions c USING (tenant_id, conversion_id)
 """
 
 EVENTS_OF_CONVERSIONS = f"""
-SELECT e.occurred_at_us, e.event_id, e.kind, e.value_micros, e.currency,
-       e.tenant_id, e.conversion_id, e.conversion_type, e.identity_key,
-       {person_key("e.identity_key")},
-       e.occurred_at_us, e.received_at_us, e.value_micros, e.value_micros, e.currency, e.order_id
+SELECT e.occurred_at_us, e.event_id, e.kind, e.value_micros, e.currency, e.tenant_id, e.conversion_id,
+       e.conversion_type, e.identity_key, {person_key("e.identity_key")}, e.occurred_at_us, e.received_at_us,
+       e.value_micros, e.value_micros, e.currency, e.order_id
 FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, conversion_id)
 JOIN attribution_conversion_events e USING (tenant_id, conversion_id)
 LEFT JOIN attribution_identities i
   ON e.identity_key < 'a;' AND i.tenant_id = e.tenant_id AND i.anonymous_id = substr(e.identity_key, 3)
+WHERE {not_retired("k")}
 """
 
 # Each order is asked for once a batch.
 ORDERS_SHARED = """
-SELECT count(*)
-FROM (SELECT DISTINCT tenant_id, order_id, conversion_id FROM stg_conv
+SELECT count(*) FROM (SELECT DISTINCT tenant_id, order_id, conversion_id FROM stg_conv
       WHERE order_id IS NOT NULL AND kind = 'conversion') AS s
 WHERE EXISTS (
     SELECT FROM attribution_conversion_events e WHERE e.tenant_id = s.tenant_id AND e.order_id = s.order_id

@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from attributary.attribution_core.domain.conversion import ConversionEvent, fold
+from attributary.consumers.store.retention.boundaries import KEPT_LINK, kept_no_longer
 
 from .verify_reads import Difference
 
@@ -147,9 +148,27 @@ def _difference(
     stored, replayed = _row(snapshot, table, tenant, key), _row(shadow, table, tenant, key)
     if table is _CONVERSIONS and _is_withdrawn(shadow, tenant, key) and _worth(stored) == _worth(replayed) == (0, 0):
         return None
+    if _is_kept_no_longer(snapshot, table, tenant, stored, replayed):
+        return None
     both = stored is not None and replayed is not None
     fields = [name for name in table.columns if not both or stored[name] != replayed[name]]  # type: ignore[index]
     return Difference(tenant, f"{table.noun} {key}", _shown(stored, fields), _shown(replayed, fields))
+
+
+def _is_kept_no_longer(
+    snapshot: psycopg.Connection,
+    table: _Table,
+    tenant: str,
+    stored: dict[str, Any] | None,
+    replayed: dict[str, Any] | None,
+) -> bool:
+    """Whether retention removed what the log still has, or left a link behind in the place of an event."""
+    if stored is not None and replayed is None:
+        return stored.get("source") == KEPT_LINK
+    if stored is not None or replayed is None:
+        return False
+    at = replayed.get("occurred_at_us", replayed.get("linked_at_us"))
+    return bool(kept_no_longer(snapshot, table.name, [(tenant, replayed.get("conversion_id", ""), at or 0)]))
 
 
 def _row(connection: psycopg.Connection, table: _Table, tenant: str, key: str) -> dict[str, Any] | None:

@@ -25,6 +25,8 @@ TABLES = (
     "attribution_journeys",
     "attribution_conversions",
 )
+# What decides how events are stitched: a replay decides by the same. What was erased is erased in the shadow, too.
+_DECIDING = ("attribution_retention", "attribution_retired_conversions", "attribution_erasures")
 _OURS = """
 SELECT relname FROM pg_class
 WHERE relnamespace = %s::regnamespace AND relkind IN ('r', 'p') AND relname LIKE 'attribution\\_%%'
@@ -73,12 +75,12 @@ def create_shadow(connection: psycopg.Connection, schema: str) -> None:
                 sql.Identifier(table), sql.Identifier(schema, table)
             )
         )
-    # What was erased is erased in the shadow, too: the replay asks its ledger.
-    connection.execute(
-        sql.SQL("INSERT INTO pg_temp.attribution_erasures SELECT * FROM {}").format(
-            sql.Identifier(schema, "attribution_erasures")
+    for table in _DECIDING:
+        connection.execute(
+            sql.SQL("INSERT INTO pg_temp.{} SELECT * FROM {}").format(
+                sql.Identifier(table), sql.Identifier(schema, table)
+            )
         )
-    )
     create_staging(connection)
     connection.execute("SET search_path = pg_temp")
     connection.execute("SET default_transaction_read_only = on")

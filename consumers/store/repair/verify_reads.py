@@ -14,6 +14,7 @@ import psycopg
 
 from attributary.attribution_core.domain.conversion import ConversionEvent, fold
 from attributary.attribution_core.domain.identity import journey_key
+from attributary.consumers.store.retention.boundaries import not_retired
 
 _PAGE = 2_000
 
@@ -50,7 +51,7 @@ FROM best b FULL JOIN attribution_identities i
 WHERE i.user_id IS DISTINCT FROM b.user_id OR i.linked_at_us <> b.at_us OR i.link_event_id <> b.event_id
 """
 
-_EVENTS = """
+_EVENTS = f"""
 SELECT e.tenant_id, e.conversion_id, e.occurred_at_us, e.event_id, e.kind, e.value_micros, e.currency, e.identity_key,
        e.received_at_us, i.user_id,
        c.journey_key, c.converted_at_us, c.received_at_us, c.gross_value_micros, c.net_value_micros, c.currency
@@ -59,6 +60,7 @@ LEFT JOIN attribution_identities i
   ON e.identity_key < 'a;' COLLATE "C" AND i.tenant_id = e.tenant_id AND i.anonymous_id = substr(e.identity_key, 3)
 LEFT JOIN attribution_conversions c
   ON c.tenant_id = e.tenant_id AND c.conversion_id = e.conversion_id AND c.version > 0
+WHERE {not_retired("e")}
 ORDER BY e.tenant_id, e.conversion_id
 """
 

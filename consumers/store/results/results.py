@@ -103,10 +103,15 @@ RESULT_COLUMNS = (
 _STORED_COLUMNS = (*RESULT_COLUMNS, "source_partition", "source_offset")
 _JSON_COLUMNS = {"touchpoints", "models", "insights"}
 
+# A result that is read again after its conversion retired would count beside the totals that it is in.
 _INSERT = f"""
 INSERT INTO attribution_results ({", ".join(_STORED_COLUMNS)})
 SELECT {", ".join(f"{column}::jsonb" if column in _JSON_COLUMNS else column for column in _STORED_COLUMNS)}
-FROM stg_result ORDER BY tenant_id, conversion_id, version, source_offset
+FROM stg_result AS s WHERE NOT EXISTS (
+    SELECT FROM attribution_retired_conversions m
+    WHERE m.tenant_id = s.tenant_id AND m.conversion_md5 = md5(s.conversion_id)::uuid
+)
+ORDER BY tenant_id, conversion_id, version, source_offset
 ON CONFLICT (tenant_id, conversion_id, version) DO NOTHING
 """
 

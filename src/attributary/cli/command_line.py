@@ -36,6 +36,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
         "positions",
         "people",
         "tenants",
+        "retention",
         "roles",
         "erase",
         "export-person",

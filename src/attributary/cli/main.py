@@ -40,6 +40,7 @@ COMMANDS = (
     "status",
     "people",
     "tenants",
+    "retention",
     "roles",
     "erase",
     "refit",
