@@ -29,6 +29,7 @@ class StageProcess:
         doc: What it does, in a few words.
         enabled_by: Environment variables of which one must be set; without, it would only say that it is off.
         packages: What must be installed, of the extra `collect`.
+        is_optional: Whether `enabled_by` names a choice and no credentials.
     """
 
     name: str
@@ -36,6 +37,7 @@ class StageProcess:
     doc: str
     enabled_by: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    is_optional: bool = False
 
     @property
     def is_installed(self) -> bool:
@@ -47,6 +49,8 @@ class StageProcess:
         """What turns it on when it is off."""
         if not self.is_installed:
             return "off: pip install 'attributary[collect]'"
+        if self.is_optional:
+            return f"off unless {' or '.join(self.enabled_by)} is set"
         return f"off without credentials: {', '.join(self.enabled_by)}"
 
     def is_enabled(self, environment: Mapping[str, str]) -> bool:
@@ -99,6 +103,13 @@ STAGES: tuple[StageProcess, ...] = (
     ),
     StageProcess("collector", ("collect",), "takes events over HTTP", ("COLLECT_KEYS_FILE",), COLLECT_PACKAGES),
     StageProcess("api", ("serve",), "answers questions over HTTP", ("SERVE_KEYS_FILE",), COLLECT_PACKAGES),
+    StageProcess(
+        "express",
+        ("express",),
+        "stores out of turn what waits behind another tenant's flood",
+        ("EXPRESS_RATE",),
+        is_optional=True,
+    ),
 )
 
 
