@@ -25,7 +25,7 @@ from attributary.attribution_core.models.markov import (
 )
 from attributary.attribution_core.models.model_set import TrainedState, model_set
 from attributary.attribution_core.models.poisson_credit import PoissonSettings, Rates
-from attributary.attribution_core.statistics.counting import count_chain
+from attributary.attribution_core.statistics.chain_counts import count_chain
 from attributary.attribution_core.statistics.histories import AGE_BOUNDS
 from attributary.attribution_core.statistics.ngram_states import NgramSteps
 from attributary.attribution_core.statistics.state import JourneyState

@@ -5,7 +5,7 @@
 - Confluent wire format: ``00``, the registry's schema id (4 bytes, big-endian), the body. Needs a `SchemaResolver`.
 
 Invariants: ``decode(name, encode(name, record))`` is the record with defaults filled in. Whatever the bytes are,
-`decode` returns a record of the bundled schema or raises `DecodeError`, whose text holds no value of the record; a
+`decode` returns a record of the bundled schema or raises `DecodeError`; its text holds no value of the record; a
 registry that is away is `RegistryUnavailableError`, never a fault of the record. Timestamps are integers, microseconds
 UTC.
 """
@@ -108,7 +108,7 @@ class Codec:
     Args:
         resolver: when given, `encode` writes the Confluent wire format and `decode` understands it.
         max_bytes: longer values are refused before they are looked at.
-        refused: the ids that the registry did not have, or whose schema is of no use.
+        refused: the ids that the registry did not have, or that have a schema of no use.
     """
 
     def __init__(

@@ -157,7 +157,7 @@ def _second_opinion(working: Any, old: Any, version: int, *, both: bool) -> Iter
 
 
 def publish(folder: Path = FOLDER) -> list[str]:
-    """Freeze every working file whose fingerprint, defaults or logical types are new; return the new files' names."""
+    """Freeze every working file with a new fingerprint, new defaults or logical types; return the new files' names."""
     manifest = json.loads((folder / _MANIFEST).read_text("utf-8")) if (folder / _MANIFEST).exists() else {}
     added = []
     for name in NAMES:

@@ -18,7 +18,7 @@ import numpy as np
 
 from attributary.attribution_core.domain.journeys import ChannelIndex, Ints, JourneyBatch, JourneyError, Outcomes
 from attributary.attribution_core.domain.limits import COUNT_LIMIT, LARGEST, VALUE_LIMIT, LimitError, whole_numbers
-from attributary.attribution_core.statistics.counting import ChainCounts, count_chain
+from attributary.attribution_core.statistics.chain_counts import ChainCounts, count_chain
 from attributary.attribution_core.statistics.sets import SET_LIMIT, SetCounts, SetOverflow, distinct_sets, split
 from attributary.attribution_core.statistics.state_checks import contradiction, excess, read_sets, read_steps
 

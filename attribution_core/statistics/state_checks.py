@@ -13,7 +13,7 @@ import numpy as np
 
 from attributary.attribution_core.domain.journeys import ChannelIndex, Ints
 from attributary.attribution_core.domain.limits import COUNT_LIMIT, LARGEST, VALUE_LIMIT, magnitude, whole_number
-from attributary.attribution_core.statistics.counting import ChainCounts
+from attributary.attribution_core.statistics.chain_counts import ChainCounts
 from attributary.attribution_core.statistics.sets import SetCounts, SetOverflow, entry_of
 
 

@@ -49,7 +49,7 @@ def read_table(data: JourneyTable | Columns | Rows, *, lookback_micros: int | No
 
 
 def _of_columns(data: Any) -> Columns:
-    if hasattr(data, "column_names") and hasattr(data, "to_pydict"):  # pyarrow, whose tables know no `in`
+    if hasattr(data, "column_names") and hasattr(data, "to_pydict"):  # pyarrow: its tables know no `in`
         names = list(data.column_names)
         check_once(names)
         found: Columns = data.to_pydict()

@@ -34,7 +34,7 @@ class RegistrySettings(Settings):
     @field_validator("url")
     @classmethod
     def _check_url(cls, value: str | None) -> str | None:
-        # Several may be given, by commas. A password in the address would be shown by whoever shows the address.
+        # Several may be given, by commas. A password in the address would be shown with the address.
         for each in (value or "").split(","):
             if value is not None and not _URL.fullmatch(each.strip()):
                 raise ValueError(

@@ -193,7 +193,7 @@ class AttributorStage:
     def _pending(
         self, stored: Sequence[PendingConversion], wanted: Wanted
     ) -> tuple[list[PendingConversion], Mapping[str, int]]:
-        """Keep the conversions whose version is the command's, in the order of the commands; count why others go."""
+        """Keep the conversions at the command's version, in the order of the commands; count why others go."""
         skipped = {"stale": 0, "observed": 0, "published": 0, "unknown": len(wanted) - len(stored)}
         pending = {}
         for conversion in stored:

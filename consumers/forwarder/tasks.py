@@ -222,7 +222,7 @@ def dead_letters(
 
 
 def gone(row: Delivery) -> DeliveryOutcome:
-    """Settle a delivery whose record Kafka does not hold any more."""
+    """Settle a delivery after Kafka has removed its record."""
     state = DeliveryState.UNCERTAIN if row.in_flight else DeliveryState.EXPIRED
     return DeliveryOutcome(row.key, state, "Kafka does not hold the event any more")
 

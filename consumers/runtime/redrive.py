@@ -100,7 +100,7 @@ def close(kafka: KafkaSettings, letters: Iterable[Letter], reason: str) -> int:
     Args:
         kafka: how to reach the brokers.
         letters: which.
-        reason: why, for whoever looks at the topic later; no personal data.
+        reason: why, for people who look at the topic later; no personal data.
 
     Raises:
         Fatal: a record was refused or not acknowledged; those before it are closed.

@@ -111,7 +111,7 @@ def content_hash(value: bytes) -> int:
 
 
 def link_candidates(rows: Sequence[EventRow]) -> list[LinkCandidate]:
-    """Return what the rows say about whose anonymous ids are: link events, and events that name both ids."""
+    """Return what the rows say about the owners of anonymous ids: link events, and events that name both ids."""
     found = []
     for row in rows:
         if isinstance(row, LinkRow):

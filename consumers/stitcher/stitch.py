@@ -1,4 +1,4 @@
-"""What a batch of events means: which rows are new, whose they are, which conversions get a new version.
+"""What a batch of events means: which rows are new, which person they belong to, which conversions get a new version.
 
 Pure decisions over a transaction port: ``stitch`` reads and writes only through ``transaction``, so the same code runs
 on Postgres and, in the schedule model of the tests, on memory. Invariant: what is stored and which versions are owed
@@ -250,7 +250,7 @@ def _by_events(
     """New events about conversions change what they are worth; returns the rows to store.
 
     Raises:
-        LockSetGrewError: conversions go to people whose rows are not locked.
+        LockSetGrewError: conversions go to people without locked rows.
     """
     states = []
     missing: set[Key] = set()

@@ -83,7 +83,7 @@ class Transaction(Protocol):
 
 
 class LockSetGrewError(Exception):
-    """The batch concerns people whose rows are not locked yet: roll back and lock these as well."""
+    """The batch concerns people without locked rows: roll back and lock these as well."""
 
     def __init__(self, keys: Mapping[Key, Bounds]) -> None:
         super().__init__(f"{len(keys)} more people to lock")

@@ -28,7 +28,7 @@ class CollectorConfig:
         body_seconds: after so long without a complete body.
         idle_seconds: after so long without a request a kept-alive connection is closed.
         max_connections: most open connections; further ones are closed at once.
-        trusted_proxies: networks whose ``X-Forwarded-For`` is believed.
+        trusted_proxies: networks of proxies: their ``X-Forwarded-For`` is believed.
         ip: what is kept of an address on a conversion: all, the network (/24, /48), or nothing.
         honour_dnt: treat ``DNT: 1`` as ``Sec-GPC: 1``.
         country_header: header in which a trusted proxy names the visitor's country; empty for none.

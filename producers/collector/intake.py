@@ -5,8 +5,8 @@ Contract of ``Intake.take(submissions, tenant, seconds=...)``:
 1. Every record is sealed (validated, hashed, encoded) before the first is sent, so that a refused request left nothing
    behind. The tenant of the call replaces whatever the records name.
 2. All are sent; the call waits up to ``seconds`` for the log's acknowledgements.
-3. What the log did not acknowledge is spooled. A record in flight whose time is up is spooled too: the log may get it
-   twice, with the same bytes and event id, which is stored once.
+3. What the log did not acknowledge is spooled. A record in flight is spooled too when its time is up: the log may
+   get it twice, with the same bytes and event id, which is stored once.
 4. One answer a record, in order: ``accepted`` (acknowledged by the log), ``spooled`` (on disk after fsync),
    ``rejected`` (breaks a rule; field and rule say which, never the value), ``retry`` (neither; send it again).
 

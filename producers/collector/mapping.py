@@ -53,7 +53,7 @@ _CONVERSION_PLAIN = (
 
 
 class NoEvent(Exception):  # no error: the record is right, and says that a visit goes on
-    """A landing whose referrer is an own page, or a payment or sign-in page: no touchpoint.
+    """A landing from an own page, or from a payment or sign-in page: no touchpoint.
 
     Args:
         event_id: the id that it would have had.

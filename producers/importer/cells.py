@@ -1,6 +1,6 @@
 """Cells of a file become values of the schema's types.
 
-Invariant: nothing is guessed and nothing is rounded. A cell that cannot be read exactly raises ``ValueError`` whose
+Invariant: nothing is guessed and nothing is rounded. A cell that cannot be read exactly raises ``ValueError``; its
 text is the rule, without the cell.
 """
 

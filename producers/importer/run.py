@@ -21,10 +21,10 @@ from typing import Any, Protocol, Self
 from attributary.producers.errors import InvalidRecord
 from attributary.producers.importer.cells import is_missing
 from attributary.producers.importer.columns import cell
-from attributary.producers.importer.mapping import NoTouchpoint, NotWanted, RowMapper, RowRefused
 from attributary.producers.importer.orders import Order
 from attributary.producers.importer.reasons import Reason, Reasons
 from attributary.producers.importer.repeats import Repeats
+from attributary.producers.importer.row_mapper import NoTouchpoint, NotWanted, RowMapper, RowRefused
 from attributary.producers.importer.rows import Row
 
 CHECKPOINT_ROWS = 20_000

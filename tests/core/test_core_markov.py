@@ -17,7 +17,7 @@ from attributary.attribution_core.models.markov import (
 )
 from attributary.attribution_core.models.markov_shapley import _exact, _marginals, _sampled, _worths, markov_shapley
 from attributary.attribution_core.models.removal_solver import ConvergenceError
-from attributary.attribution_core.statistics.counting import count_chain
+from attributary.attribution_core.statistics.chain_counts import count_chain
 from attributary.attribution_core.statistics.ngram_states import NgramSteps, SparseChain, States, ngram_numbers
 from attributary.attribution_core.statistics.state import JourneyState
 

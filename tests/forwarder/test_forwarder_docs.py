@@ -12,8 +12,8 @@ from attributary.consumers.destinations.destination import HttpRequest, HttpResp
 from attributary.consumers.destinations.dry_run import DryRun
 from attributary.consumers.destinations.ga4.destination import Ga4Destination
 from attributary.consumers.destinations.meta.destination import MetaDestination
-from attributary.producers.importer.mapping import RowMapper
 from attributary.producers.importer.plan import ImportPlan
+from attributary.producers.importer.row_mapper import RowMapper
 from attributary.producers.importer.rows import SourceFile
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from typer.testing import CliRunner
 
 from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
+from attributary.cli.event_producer import require_topics
 from attributary.cli.main import app
-from attributary.cli.publishing import require_topics
 from attributary.consumers.runtime import metrics
 from attributary.consumers.runtime.acls_admin import AclsAdmin
 from attributary.consumers.runtime.acls_plan import AclAction, AclVerb, Rule

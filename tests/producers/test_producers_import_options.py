@@ -15,10 +15,10 @@ from attributary.attribution_core.domain.conversion import ConversionEvent, fold
 from attributary.cli.main import app
 from attributary.producers.importer.amounts import amount_reader
 from attributary.producers.importer.conditions import Condition, holds, parse_condition
-from attributary.producers.importer.mapping import NotWanted, RowMapper, RowRefused
 from attributary.producers.importer.orders import Order
 from attributary.producers.importer.plan import ImportPlan, PlanError, plan_from
 from attributary.producers.importer.refunds import restatement
+from attributary.producers.importer.row_mapper import NotWanted, RowMapper, RowRefused
 from attributary.producers.importer.rows import Row
 
 NOON = "2024-06-01T12:00:00Z"
@@ -65,11 +65,10 @@ def test_a_condition_that_names_no_column_is_refused(text: str) -> None:
         plan_from({}, {"where": [text]})
 
 
-@given(st.text(min_size=1).filter(str.strip), st.text())
+@given(st.text(min_size=1).filter(lambda text: text.strip() and "=" not in text and not text.endswith("!")), st.text())
 def test_a_condition_keeps_its_column_and_value(column: str, value: str) -> None:
-    found = parse_condition(f"{column}={value}")
-    if "=" not in column and not column.endswith("!"):
-        assert found == Condition(column.strip(), True, value.strip().casefold())
+    assert parse_condition(f"{column}={value}") == Condition(column.strip(), True, value.strip().casefold())
+    assert parse_condition(f"{column}!={value}") == Condition(column.strip(), False, value.strip().casefold())
 
 
 def test_a_condition_reads_the_first_row_of_an_order_that_says_something() -> None:

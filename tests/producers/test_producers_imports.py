@@ -19,7 +19,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attributary.producers import AttributaryProducer, DeliveryFailed, MemoryTransport, ProducerConfig, Touchpoint
-from attributary.producers.importer.mapping import RowMapper, RowRefused, row_event_id
 from attributary.producers.importer.plan import (
     ImportPlan,
     PlanError,
@@ -28,6 +27,7 @@ from attributary.producers.importer.plan import (
     plan_from,
     read_mapping_file,
 )
+from attributary.producers.importer.row_mapper import RowMapper, RowRefused, row_event_id
 from attributary.producers.importer.rows import MOST_CHARACTERS, FileError, Row, SourceFile, format_of
 from attributary.producers.importer.run import CHECKPOINT_ROWS, FileImport, RejectsFile
 from attributary.schemas.schema_catalog import current_schemas

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from attributary.cli.main import app
 from attributary.producers import AttributaryProducer, MemoryTransport, ProducerConfig
-from attributary.producers.importer.mapping import RowMapper, RowRefused
 from attributary.producers.importer.plan import plan_from
+from attributary.producers.importer.row_mapper import RowMapper, RowRefused
 from attributary.producers.importer.rows import FileError, Row, SourceFile
 from attributary.producers.importer.run import FileImport, RejectsFile
 from attributary.schemas.rules import check_touchpoint

@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 from attributary.cli.main import app
 from attributary.producers import AttributaryProducer, MemoryTransport, ProducerConfig
 from attributary.producers.importer import run
-from attributary.producers.importer.mapping import RowMapper
 from attributary.producers.importer.orders import MOST_ROWS, grouped
 from attributary.producers.importer.plan import PlanError, plan_from
 from attributary.producers.importer.repeats import Repeats
+from attributary.producers.importer.row_mapper import RowMapper
 from attributary.producers.importer.rows import Row, SourceFile
 from attributary.producers.importer.run import FileImport, RejectsFile
 

@@ -16,7 +16,7 @@ from attributary.cli.main import app
 from attributary.cli.mapping_options import Preset
 from attributary.producers import AttributaryProducer, MemoryTransport, ProducerConfig
 from attributary.producers.importer import presets
-from attributary.producers.importer.opening import OpenFile, open_file
+from attributary.producers.importer.open_file import OpenFile, open_file
 from attributary.producers.importer.outcomes import RowRefused
 from attributary.producers.importer.plan import ImportPlan, PlanError, plan_from
 from attributary.producers.importer.run import FileImport, RejectsFile

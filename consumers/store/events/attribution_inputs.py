@@ -28,7 +28,7 @@ MAX_READ = 40_000
 
 
 class PendingConversion(NamedTuple):
-    """A conversion whose result is owed, with everything that its version pins."""
+    """A conversion that is owed a result, with everything that its version pins."""
 
     tenant_id: str
     conversion_id: str

@@ -23,7 +23,7 @@ _ROWS_AT_ONCE = 5_000
 
 
 class PersonAndTime(NamedTuple):
-    """Whose touchpoints are wanted, and of which time."""
+    """The people and the time of the touchpoints that are wanted."""
 
     tenant_id: str
     journey_key: str
@@ -175,7 +175,7 @@ def touchpoints_of_people(
 
     Args:
         connection: in a snapshot, if several calls must agree.
-        people: whose, and of which time. An anonymous id that belongs to a user has no touchpoints of its own.
+        people: who, and of which time. An anonymous id that belongs to a user has no touchpoints of its own.
 
     Returns:
         One list a person, in the order asked for; robots' touchpoints are among them.

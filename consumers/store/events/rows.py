@@ -197,7 +197,7 @@ class Raise(NamedTuple):
 
 
 class RaisedVersion(NamedTuple):
-    """A version whose result is pending: the command is made from it."""
+    """A version with a pending result: the command is made from it."""
 
     tenant_id: str
     conversion_id: str

@@ -101,15 +101,15 @@ class StitchTransaction:
         self._connection.execute(sql.LOCK_USERS)
 
     def insert_touchpoints(self) -> list[int]:
-        """Store the staged touchpoints; return the indexes of those whose event id was there already."""
+        """Store the staged touchpoints; return the indexes of those with an event id that was there already."""
         return self._insert(sql.INSERT_TOUCHPOINTS, "stg_touch", self._counts[0])
 
     def insert_conversion_events(self) -> list[int]:
-        """Store the staged conversion events; return the indexes of those whose event id was there already."""
+        """Store the staged conversion events; return the indexes of those with an event id that was there already."""
         return self._insert(sql.INSERT_CONVERSION_EVENTS, "stg_conv", self._counts[1])
 
     def insert_links(self) -> list[int]:
-        """Store the staged links; return the indexes of those whose event id was there already."""
+        """Store the staged links; return the indexes of those with an event id that was there already."""
         return self._insert(sql.INSERT_LINKS, "stg_link", self._counts[2])
 
     def _insert(self, statement: str, table: str, count: int) -> list[int]:
@@ -179,14 +179,14 @@ class StitchTransaction:
         return self._connection.execute(sql.ANONYMOUS_IDS_OF, {"tenants": tenants, "ids": ids}).fetchall()
 
     def users_linked(self, anonymous_ids: Sequence[Key]) -> list[Key]:
-        """Return (tenant, user's identity key) of all whom a stored link gives one of (tenant, anonymous id) to."""
+        """Return (tenant, user's identity key) of all users that a stored link gives one of (tenant, anonymous id)."""
         if not anonymous_ids:
             return []
         tenants, ids = _columns(sorted(set(anonymous_ids)))
         return self._connection.execute(sql.USERS_LINKED, {"tenants": tenants, "ids": ids}).fetchall()
 
     def apply_links(self, candidates: Sequence[LinkCandidate]) -> list[IdentityMove]:
-        """Let new links decide whose the anonymous ids are; return those whose owner changed."""
+        """Let new links decide the owners of anonymous ids; return those with a new owner."""
         if not candidates:
             return []
         best: dict[Key, LinkCandidate] = {}
@@ -199,7 +199,7 @@ class StitchTransaction:
         return [IdentityMove(*row) for row in self._connection.execute(sql.APPLY_LINKS, columns).fetchall()]
 
     def recompute_owners(self, anonymous_ids: Sequence[Key]) -> list[IdentityMove]:
-        """Decide anew, over all stored links and events, whose the anonymous ids are; return what changed.
+        """Decide the owners of anonymous ids anew, over all stored links and events; return what changed.
 
         Needed only after an event's content was replaced, which may withdraw a link. An id that loses its last link
         becomes its own person again; ``new_user_id`` is then empty.
@@ -251,7 +251,7 @@ class StitchTransaction:
         put_off(self._connection, people)
 
     def conversions_of_people(self, keys: Collection[Key]) -> list[Key]:
-        """Return (tenant, conversion id) of all conversions whose journey is one of (tenant, journey key)."""
+        """Return (tenant, conversion id) of all conversions of a journey among (tenant, journey key)."""
         if not keys:
             return []
         return self._connection.execute(sql.CONVERSIONS_OF_PEOPLE, _columns(sorted(keys))).fetchall()
@@ -271,7 +271,7 @@ class StitchTransaction:
         return {(tenant, key): number for tenant, key, number in rows}
 
     def owners_of(self, identities: Collection[Key]) -> dict[Key, Key]:
-        """Return (tenant, journey key) of the people whom (tenant, identity key) belong to now."""
+        """Return (tenant, journey key) of the people that own (tenant, identity key) now."""
         if not identities:
             return {}
         rows = self._connection.execute(sql.OWNERS_OF, _columns(sorted(identities))).fetchall()
@@ -321,7 +321,7 @@ class StitchTransaction:
         return int(row[0]) if row else 0
 
     def store_states(self, rows: Sequence[ConversionRow]) -> None:
-        """Write what conversions are worth and whose they are; after ``raise_versions``, which keeps the old value."""
+        """Write what conversions are worth and who owns them; after ``raise_versions``, which keeps the old value."""
         if rows:
             self._connection.execute(sql.STORE_STATES, _columns(rows))
 

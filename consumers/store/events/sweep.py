@@ -15,7 +15,7 @@ from .rows import RaisedVersion
 
 
 class Backlog(NamedTuple):
-    """Conversions whose newest version has no result yet: how many, and the age of the oldest in seconds."""
+    """Conversions without a result of their newest version: how many, and the age of the oldest in seconds."""
 
     conversions: int
     oldest_seconds: float

@@ -114,15 +114,15 @@ def _identities(connection: psycopg.Connection, people: Sequence[Key]) -> list[s
     links: dict[Key, list[Link]] = {}
     for tenant, anonymous_id, *link in connection.execute(_LINKS, parameters).fetchall():
         links.setdefault((tenant, anonymous_id), []).append(Link(*link))
-    whose: dict[Key, set[str]] = {}
+    keys_of: dict[Key, set[str]] = {}
     moved: set[Key] = set()
     for (tenant, anonymous_id), found in links.items():
         decided = owner(found)
         key = ANONYMOUS_PREFIX + anonymous_id
         person = journey_key(key, decided.user_id if decided else None)
-        whose.setdefault((tenant, person), set()).add(key)
+        keys_of.setdefault((tenant, person), set()).add(key)
         moved.add((tenant, key))
-    return [whose.get(person, set()) | (set() if person in moved else {person[1]}) for person in people]
+    return [keys_of.get(person, set()) | (set() if person in moved else {person[1]}) for person in people]
 
 
 def _conversions(events: dict[str, list[Any]], identities: set[str]) -> list[RebuiltConversion]:

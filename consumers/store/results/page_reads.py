@@ -50,7 +50,7 @@ class Day(NamedTuple):
 
 
 class Path(NamedTuple):
-    """Conversions whose credited touchpoints are of these channels, in the order of time; none: no touchpoint."""
+    """Conversions with credited touchpoints of these channels, in the order of time; none: no touchpoint."""
 
     steps: Sequence[str]
     conversions: int

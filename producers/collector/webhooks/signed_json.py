@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, cast, get_args
 
 import yaml
 
-from attributary.producers.importer.mapping import NoTouchpoint, RowMapper, RowRefused
 from attributary.producers.importer.plan import ImportPlan, PlanError, parse_timezone
+from attributary.producers.importer.row_mapper import NoTouchpoint, RowMapper, RowRefused
 from attributary.producers.importer.rows import Row
 from attributary.producers.money import minor_digits
 from attributary.producers.records import RecordName

@@ -108,7 +108,7 @@ class CollectSettings(Settings):
     trusted_proxies: str = Field(
         default="",
         alias="COLLECT_TRUSTED_PROXIES",
-        description="Networks of own proxies whose X-Forwarded-For is believed, such as 10.0.0.0/8,::1; "
+        description="Networks of own proxies: their X-Forwarded-For is believed, such as 10.0.0.0/8,::1; "
         "comma-separated.",
     )
     ip: Literal["full", "cut", "none"] = Field(

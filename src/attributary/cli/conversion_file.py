@@ -28,9 +28,9 @@ def read_conversions(
     Raises:
         typer.Exit: 2 when the file or the mapping cannot be used; said on standard error.
     """
-    from attributary.producers.importer.mapping import NotWanted, RowRefused
-    from attributary.producers.importer.opening import open_file
+    from attributary.producers.importer.open_file import open_file
     from attributary.producers.importer.plan import PlanError
+    from attributary.producers.importer.row_mapper import NotWanted, RowRefused
     from attributary.producers.importer.rows import FileError
 
     try:

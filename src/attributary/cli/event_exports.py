@@ -26,8 +26,8 @@ def event_columns(file: Path, options: Mapping[str, Any]) -> tuple[dict[str, lis
     """
     from datetime import UTC, datetime, timedelta
 
-    from attributary.producers.importer.mapping import NoTouchpoint, NotWanted, RowRefused
-    from attributary.producers.importer.opening import open_file
+    from attributary.producers.importer.open_file import open_file
+    from attributary.producers.importer.row_mapper import NoTouchpoint, NotWanted, RowRefused
 
     preset = options["preset"]
     if preset not in PRESETS:

@@ -1,6 +1,6 @@
 """The options that say how a file is read: the same in every command that takes one.
 
-Contract: ``command_line`` returns them as ``producers.importer.opening`` takes them.
+Contract: ``command_line`` returns them as ``producers.importer.open_file`` takes them.
 """
 
 from __future__ import annotations

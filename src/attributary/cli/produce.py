@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from attributary.cli import exits
+from attributary.cli.event_producer import open_producer
 from attributary.cli.import_report import print_report
 from attributary.cli.mapping_options import (
     ConstantOption,
@@ -29,7 +30,6 @@ from attributary.cli.mapping_options import (
     command_line,
 )
 from attributary.cli.outcome import say
-from attributary.cli.publishing import open_producer
 from attributary.cli.tables import safe
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def produce(
     Example: attributary produce orders.csv --kind conversion --tenant acme --map value=total --map order_id=number
     --map occurred_at=date --timezone Europe/Berlin --constant currency=EUR --constant conversion_type=purchase
     """
-    from attributary.producers.importer.opening import open_file
+    from attributary.producers.importer.open_file import open_file
     from attributary.producers.importer.plan import PlanError, listed
     from attributary.producers.importer.rows import FileError
     from attributary.producers.importer.run import FileImport, RejectsFile

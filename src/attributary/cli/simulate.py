@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from attributary.cli import exits
-from attributary.cli.publishing import open_producer
+from attributary.cli.event_producer import open_producer
 from attributary.cli.tenant_option import usual_tenant
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def simulate(
 
     Channels have true causal effects, people have devices that become known before or after they buy, orders are
     refunded, and events arrive twice, late and out of order. The truth file says which channel caused how many
-    conversions, whose each device is and what each conversion is worth, to compare the results with.
+    conversions, who owns each device and what each conversion is worth, to compare the results with.
 
     Kafka is the one that KAFKA_BOOTSTRAP_SERVERS names; the topics must exist (`attributary topics apply`). Ctrl-C
     stops early; what was queued is still delivered.

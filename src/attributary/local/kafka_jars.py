@@ -1,6 +1,6 @@
 """Apache Kafka as local processes: one or three KRaft nodes from the jars that Maven fetches.
 
-Contract: `kafka_cluster()` yields a running cluster whose every node answers metadata requests; it is
+Contract: `kafka_cluster()` yields a running cluster; each node answers metadata requests; it is
 stopped on the way out. Nodes can be killed, suspended and restarted one by one; they keep ports and data.
 
 Invariant: nothing of a cluster with a temporary folder is left on the machine after the `with` block.

@@ -1,7 +1,7 @@
 """`attributary all`: every stage as a child process of one parent, for a small machine or a container.
 
 Invariant: the children write to this process's standard output; when one ends by itself with another code than 0 the
-others are stopped, and its code is this process's. A stage whose setting is missing (exit code 78) ends them all, too:
+others are stopped, and its code is this process's. A stage that misses a setting (exit code 78) ends them all, too:
 better to see it at the start than to run without.
 """
 

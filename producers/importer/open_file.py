@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from attributary.producers.importer.header import SEPARATORS
 from attributary.producers.importer.hints import fitting_options, has_fields, missing_field, near_column
-from attributary.producers.importer.mapping import RowMapper
 from attributary.producers.importer.plan import (
     ImportPlan,
     MissingColumnError,
@@ -23,6 +22,7 @@ from attributary.producers.importer.plan import (
     read_mapping_file,
 )
 from attributary.producers.importer.presets import fitted, merged, preset
+from attributary.producers.importer.row_mapper import RowMapper
 from attributary.producers.importer.rows import FileError, Format, SourceFile
 
 
