@@ -68,6 +68,9 @@ class Session:
 
     snapshot = transaction
 
+    def keep_plans(self) -> None:
+        pass
+
     def is_reachable(self) -> bool:
         return True
 
