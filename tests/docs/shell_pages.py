@@ -76,8 +76,8 @@ NOT_RUN = {
 INSTEAD: tuple[tuple[str, str, str], ...] = (
     (r"--touchpoints 200000 --conversions 10000", "--touchpoints 400 --conversions 20", "the same in less time"),
     (r"--touchpoints 5000 --conversions 200 --rate 1000", "--touchpoints 500 --conversions 20 --rate 1000", "the same"),
-    (r"\b9801\b", "{PORT_1}", "another program may have the port"),
-    (r"\b9802\b", "{PORT_2}", "another program may have the port"),
+    (r"\b9811\b", "{PORT_1}", "another program may have the port"),
+    (r"\b9812\b", "{PORT_2}", "another program may have the port"),
     (r"attribution\.conversions\.v1\.attribution\.stitcher\.dlq\[0\]@17", "'\"$LETTER\"'", "where a letter is"),
     (r"--experiments lift\.csv", "--experiments lift_of_acme.csv", "the simulated shop has other channels"),
     (r"--replication-factor 3", "--replication-factor 1", "the stack has one broker"),
@@ -106,8 +106,8 @@ AWAITED = {
     r"examples/README\.md: python examples/subscribe\.py$": " EUR",
     r"python examples/subscribe\.py$": "order-1 v2 late_touchpoint: 30.00 EUR",
     r"attributary forward explain order-1$": "order-1",
-    r"META_BASE_URL=http://127.0.0.1:9801 ": "assigned",
-    r"curl -s 127\.0\.0\.1:9801/_admin/events": "[",
+    r"META_BASE_URL=http://127.0.0.1:9811 ": "assigned",
+    r"curl -s 127\.0\.0\.1:9811/_admin/events": "[",
     r"attributary jobs status train-3f2a": "succeeded",
 }
 
@@ -118,7 +118,9 @@ from confluent_kafka import Producer
 from attributary import Codec
 from attributary.schemas.samples import sample
 from attributary.schemas.schema_catalog import current_schemas
-record = sample(current_schemas()["conversion"].source, 0) | {"tenant_id": "acme", "value_micros": -1}
+record = sample(current_schemas()["conversion"].source, 0)
+record |= {"tenant_id": "acme", "user_id": "u1", "value_micros": -1, "occurred_at": 1790000000000000}
+record |= {"currency": "EUR", "action_source": "website", "items": [], "kind": "conversion"}
 producer = Producer({"bootstrap.servers": os.environ["KAFKA_BOOTSTRAP_SERVERS"]})
 for value in (b"no record", Codec().encode("conversion", record)):
     producer.produce("attribution.conversions.v1", value, b"acme|x")
