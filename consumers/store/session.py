@@ -11,8 +11,15 @@ import psycopg
 from .connection import StoreUnavailable, connect, translated_errors
 from .migrate import check_migrated
 
-# A plan that was made while a table was small must not live on when it has grown (decision 4).
+# A plan that was made while a table was small must not be used when it has grown (decision 4): none is kept before
+# every table has so many bytes, and none for longer than this.
+_GROWN_BYTES = 1 << 20
 _PLANS_KEPT_SECONDS = 10.0
+_SMALLEST = """
+SELECT min(pg_relation_size(name::regclass)) FROM unnest(ARRAY[
+    'attribution_touchpoints', 'attribution_journeys', 'attribution_identities', 'attribution_conversions',
+    'attribution_conversion_events', 'attribution_identity_links', 'attribution_results']) AS t (name)
+"""
 # A batch of fewer rows costs less to run than to plan; a larger one is planned for what it holds.
 FEW_ROWS = 250
 
@@ -39,7 +46,8 @@ class StoreSession:
         self._connection: psycopg.Connection | None = None
         self._reachable = True
         self._has_started = False
-        self._plans_since = time.monotonic()
+        self._plans_since: float | None = None  # monotonic seconds
+        self._has_grown = False
 
     def connection(self) -> psycopg.Connection:
         """Return the live connection, opening a new one if there is none.
@@ -52,7 +60,7 @@ class StoreSession:
         if self._connection is None or self._connection.closed:
             self._reachable = False
             connection = connect(self._dsn, application_name=self._application_name)
-            self._plans_since = time.monotonic()
+            self._plans_since = None
             with ExitStack() as undo, translated_errors():
                 undo.callback(connection.close)
                 # A newer database is refused at the start only: a stage that runs lives through a migration.
@@ -84,13 +92,18 @@ class StoreSession:
     def keep_plans(self) -> None:
         """Run the statements of the transaction in hand by plans that are kept for some seconds; for small batches.
 
+        Not while a table is small: what is planned for it would be wrong a moment later.
+
         Only statements of a session that is prepared with ``prepare_threshold`` set have plans to keep.
         """
         connection = self.connection()
-        if time.monotonic() - self._plans_since > _PLANS_KEPT_SECONDS:
+        if self._plans_since is None or time.monotonic() - self._plans_since > _PLANS_KEPT_SECONDS:
             connection.execute("DISCARD PLANS")
+            row = connection.execute(_SMALLEST).fetchone()
+            self._has_grown = row is not None and row[0] >= _GROWN_BYTES
             self._plans_since = time.monotonic()
-        connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        if self._has_grown:
+            connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
 
     @contextmanager
     def plain(self) -> Iterator[psycopg.Connection]:
