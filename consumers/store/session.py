@@ -82,6 +82,8 @@ class StoreSession:
         """
         connection = self.connection()
         try:
+            # A statement without parameters that is prepared keeps its plan whatever the session's setting says.
+            connection.prepare_threshold = None
             with translated_errors(), connection.transaction():
                 yield connection
         except StoreUnavailable:
@@ -93,8 +95,6 @@ class StoreSession:
         """Run the statements of the transaction in hand by plans that are kept for some seconds; for small batches.
 
         Not while a table is small: what is planned for it would be wrong a moment later.
-
-        Only statements of a session that is prepared with ``prepare_threshold`` set have plans to keep.
         """
         connection = self.connection()
         if self._plans_since is None or time.monotonic() - self._plans_since > _PLANS_KEPT_SECONDS:
@@ -103,6 +103,7 @@ class StoreSession:
             self._has_grown = row is not None and row[0] >= _GROWN_BYTES
             self._plans_since = time.monotonic()
         if self._has_grown:
+            connection.prepare_threshold = 1
             connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
 
     @contextmanager

@@ -131,7 +131,6 @@ LIMIT %(most)s
 def prepare_reading(connection: psycopg.Connection) -> None:
     """Fix the planner settings of a new session."""
     connection.execute(READ_SETTINGS)
-    connection.prepare_threshold = 1
 
 
 def conversions_by_id(

@@ -58,7 +58,6 @@ _TYPES: dict[str, Sequence[str]] = {
 def create_staging(connection: psycopg.Connection) -> None:
     """Create the staging tables of a new session and fix its planner settings."""
     connection.execute(STAGING_SQL)
-    connection.prepare_threshold = 1
 
 
 def copy_into(connection: psycopg.Connection, table: str, rows: Iterable[Sequence[Any]], *, numbered: bool) -> None:

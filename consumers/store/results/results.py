@@ -134,7 +134,6 @@ WHERE c.tenant_id = n.tenant_id AND c.conversion_id = n.conversion_id
 def create_result_staging(connection: psycopg.Connection) -> None:
     """Create the staging table of a new session."""
     connection.execute(RESULT_STAGING)
-    connection.prepare_threshold = 1
 
 
 def store_results(connection: psycopg.Connection, rows: Sequence[ResultRow]) -> Stored:
