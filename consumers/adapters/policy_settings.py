@@ -45,11 +45,7 @@ class PolicySettings(Settings):
         """
         if self.policy_file is None:
             return LookbackPolicy.parse(DEFAULT_POLICY)
-        document = _mapping("ATTRIBUTION_POLICY_FILE", self.policy_file)
-        try:
-            return LookbackPolicy.parse(document)
-        except PolicyError as error:
-            raise ConfigError("ATTRIBUTION_POLICY_FILE", str(error)) from None
+        return read_policy(self.policy_file, "ATTRIBUTION_POLICY_FILE")
 
 
 class IdentitySettings(Settings):
@@ -74,6 +70,22 @@ class IdentitySettings(Settings):
             return IdentityRules.parse(_mapping("ATTRIBUTION_IDENTITIES_FILE", self.identities_file))
         except ValueError as error:
             raise ConfigError("ATTRIBUTION_IDENTITIES_FILE", str(error)) from None
+
+
+def read_policy(path: Path, place: str) -> LookbackPolicy:
+    """Read a policy.
+
+    Args:
+        path: the YAML file.
+        place: what the error names: the variable, or the file.
+
+    Raises:
+        ConfigError: the file cannot be read or breaks a rule.
+    """
+    try:
+        return LookbackPolicy.parse(_mapping(place, path))
+    except PolicyError as error:
+        raise ConfigError(place, str(error)) from None
 
 
 def _mapping(variable: str, path: Path) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def wrong_results(connection: psycopg.Connection, conversions: Sequence[PendingC
     for conversion in conversions:
         if conversion.policy_version not in policies:
             yield WrongResult(conversion, f"pins policy {conversion.policy_version}", "a policy that is stored")
-    for group, touchpoints in _parts(connection, [c for c in conversions if c.policy_version in policies], policies):
+    for group, touchpoints in in_parts(connection, [c for c in conversions if c.policy_version in policies], policies):
         credited = within_policy(group, touchpoints, policies)
         pin = (group[0].tenant_id, group[0].model_set)
         models, _ = lenient_model_set(fetch_model_sets(connection, [pin]).get(pin, {}))
@@ -60,7 +60,7 @@ def wrong_results(connection: psycopg.Connection, conversions: Sequence[PendingC
                 yield WrongResult(conversion, str(known), str(expected))
 
 
-def _parts(
+def in_parts(
     connection: psycopg.Connection, conversions: Sequence[PendingConversion], policies: Mapping[str, LookbackPolicy]
 ) -> Iterator[tuple[Sequence[PendingConversion], list[ReachedTouchpoint]]]:
     """Yield conversions of one model set each with their touchpoints, so many at once as may be read at once."""

@@ -7,7 +7,7 @@ computed, and a change of the policy file breaks nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,45 @@ from attributary.consumers.store.events.rows import TouchedConversion, Touchpoin
 
 _FEW_PAIRS = 100  # below, arrays cost more than they save
 _MAX_CELLS = 250_000  # of an array of pairs: some megabytes
+
+
+class PinnedPolicies(Mapping[str, LookbackPolicy]):
+    """Policies that versions may pin, looked up when the first is asked for.
+
+    That is after the people are locked: a version that another process raised under a policy which was activated a
+    moment ago is seen together with its policy, whatever this process knew before.
+
+    Args:
+        known: from before.
+        look_up: returns these, or all when there are others by now.
+    """
+
+    def __init__(
+        self,
+        known: Mapping[str, LookbackPolicy],
+        look_up: Callable[[Mapping[str, LookbackPolicy]], Mapping[str, LookbackPolicy]],
+    ) -> None:
+        self._known, self._look_up = known, look_up
+        self._found: Mapping[str, LookbackPolicy] | None = None
+
+    @property
+    def found(self) -> Mapping[str, LookbackPolicy]:
+        """All that are known by now."""
+        return self._known if self._found is None else self._found
+
+    def _all(self) -> Mapping[str, LookbackPolicy]:
+        if self._found is None:
+            self._found = self._look_up(self._known)
+        return self._found
+
+    def __getitem__(self, version: str) -> LookbackPolicy:
+        return self._all()[version]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from attributary.consumers.runtime.metrics import timed
 from attributary.consumers.runtime.records import Outbound, Outcome, Record, within_bytes
 from attributary.consumers.runtime.settings import load
 from attributary.consumers.store.erasure.entries import Hasher
-from attributary.consumers.store.events.policies import fetch_policies, store_policy
+from attributary.consumers.store.events.policies import fetch_policies, known_policies, store_policy
 from attributary.consumers.store.events.rejected_values import UNSTORABLE
 from attributary.consumers.store.events.rows import Positions, RaisedVersion
 from attributary.consumers.store.events.staging import create_staging
@@ -43,6 +43,7 @@ from . import metrics
 from .decode import UNKNOWN_TENANT, Decoders, StitchBatch
 from .erasures import BatchErasedError
 from .limits import Limits
+from .policies import PinnedPolicies
 from .stitch import Stitched, stitch
 from .transaction import BatchTooCostlyError, Bounds, Key, LockSetGrewError, Transaction
 
@@ -107,7 +108,7 @@ class StitcherStage:
         self._positions = OffsetStore(GROUP, self._session)
         with map_errors(), self._session.transaction() as connection:
             store_policy(connection, policy)
-            self._pinned = fetch_policies(connection)
+            self._pinned: Mapping[str, LookbackPolicy] = fetch_policies(connection)
 
     def handle(self, batch: Sequence[Record]) -> Outcome:
         """Store the batch, or the first records of one that costs too much, in one transaction."""
@@ -167,7 +168,8 @@ class StitcherStage:
             try:
                 with map_errors(), timed(self.name, "store"), self._store.transaction(*events) as transaction:
                     crash_at("stitcher_in_store")
-                    stitched = stitch(transaction, decoded, self._policy, more_keys, self._pinned, limits, self._hasher)
+                    pinned = PinnedPolicies(self._pinned, partial(known_policies, self._session))
+                    stitched = stitch(transaction, decoded, self._policy, more_keys, pinned, limits, self._hasher)
                     if is_trial:
                         raise TrialDoneError  # noqa: TRY301  # the way to roll back a transaction block
                     self._store_positions(transaction, positions)
@@ -180,6 +182,7 @@ class StitcherStage:
                 return Stitched()
             else:
                 self._positions.committed(positions)
+                self._pinned = pinned.found
                 crash_at("stitcher_after_pg_commit")
                 return stitched
         raise Retry("other writers kept changing the same events", 0.1)

@@ -6,7 +6,8 @@ Invariant: nothing personal comes in here. The caller names requests, versions a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -39,3 +40,39 @@ def note_action(
         actor: who did it; None: the database role of the connection.
     """
     connection.execute(_NOTE, (tenant_id, actor, action, subject, Jsonb(dict(details or {}))))
+
+
+class AuditRow(NamedTuple):
+    """One noted action."""
+
+    at: datetime
+    tenant_id: str
+    actor: str
+    action: str
+    subject: str
+    details: Mapping[str, Any]
+
+
+_ROWS = """
+SELECT at, tenant_id, actor, action, subject, details FROM attribution_audit
+WHERE (%(tenant)s::text IS NULL OR tenant_id = %(tenant)s)
+  AND (%(action)s::text IS NULL OR starts_with(action, %(action)s))
+  AND at >= to_timestamp(%(since_us)s / 1e6)
+ORDER BY at DESC, audit_number DESC LIMIT %(limit)s
+"""
+
+
+def audit_rows(
+    connection: psycopg.Connection, *, tenant: str | None, action: str | None, since_us: int, limit: int
+) -> list[AuditRow]:
+    """Return noted actions, the newest first.
+
+    Args:
+        connection: any.
+        tenant: this tenant's only.
+        action: only those that begin so.
+        since_us: at or after this time, microseconds UTC.
+        limit: at most so many.
+    """
+    parameters = {"tenant": tenant, "action": action, "since_us": since_us, "limit": limit}
+    return [AuditRow(*row) for row in connection.execute(_ROWS, parameters).fetchall()]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import psycopg
 
 from attributary.attribution_core.domain.lookback import LookbackPolicy
+from attributary.consumers.store.events.policy_activations import longest_lateness
 from attributary.consumers.store.events.rows import RaisedVersion
 from attributary.consumers.store.events.sweep import Backlog, backlog, close_journeys, finalise, overdue
 
@@ -89,7 +90,7 @@ def sweep(
     stored_until_us = now_us - unread.input_us - grace_us
     final = finalise(
         connection,
-        due_before_us=stored_until_us - policy.lateness_micros,
+        due_before_us=stored_until_us - longest_lateness(connection, policy),
         now_us=now_us,
         policy_version=policy.version,
         limit=_LIMIT,

@@ -64,6 +64,8 @@ ANY_TENANT = {
     ("tenants", "reader"), ("erase",),
 }  # fmt: skip
 PLAIN_FLAGS = {"help", "version"}
+KNOWN |= {"audit", "policy"}
+ANY_TENANT |= {("audit", "list")}  # a tenant of which everything was erased
 
 
 class Case(NamedTuple):

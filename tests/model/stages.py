@@ -184,6 +184,7 @@ def stages_on_memory(crash_at: Callable[[str], None], store: Callable[[], Memory
                 {
                     "crash_at": crash_at,
                     "fetch_policies": lambda _connection: {},
+                    "known_policies": lambda _session, known: known,
                 },
             ),
             (
@@ -212,6 +213,7 @@ def stages_on_memory(crash_at: Callable[[str], None], store: Callable[[], Memory
                 {
                     **{name: ask(name) for name in ("backlog", "overdue", "finalise")},
                     "close_journeys": lambda *_args, **_kwargs: 0,
+                    "longest_lateness": lambda _connection, of_file: of_file.lateness_micros,
                 },
             ),
         ):

@@ -77,6 +77,7 @@ ROLES: Sequence[Role] = (
             "conversions": "SIU",
             "event_conflicts": "SIU",
             "policies": "SI",
+            "policy_activations": "S",
             "model_sets": "S",
             "training_changes": "SI",
             "training_upkeep": "S",
@@ -131,6 +132,7 @@ ROLES: Sequence[Role] = (
             "results": "SD",
             "batch_jobs": "SUD",
             "policies": "SI",
+            "policy_activations": "S",
             "model_sets": "S",
             "model_states": "S",
             "training_changes": "SI",
@@ -162,6 +164,7 @@ ROLES: Sequence[Role] = (
         "attributary_trainer",
         "The trainer: jobs, analyses, trained models and the training state.",
         {
+            "audit": "I",
             **_READ_EVENTS,
             "results": "S",
             "policies": "S",
@@ -222,6 +225,8 @@ ROLES: Sequence[Role] = (
         {
             "tenants": "SIU",
             "audit": "SI",
+            "policies": "SI",
+            "policy_activations": "SI",
             "rebuilds": "SIU",
             "removed_totals": "SIU",
             "touchpoints": "SIUD",

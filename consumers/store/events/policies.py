@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import psycopg
 from psycopg.types.json import Jsonb
 
 from attributary.attribution_core.domain.lookback import LookbackPolicy
+from attributary.consumers.store.session import StoreSession
+
+_COUNT = "SELECT count(*) FROM attribution_policies WHERE tenant_id = '*'"
 
 
 def store_policy(connection: psycopg.Connection, policy: LookbackPolicy) -> None:
@@ -32,3 +36,15 @@ def fetch_policy(connection: psycopg.Connection, version: str) -> LookbackPolicy
         "SELECT document FROM attribution_policies WHERE tenant_id = '*' AND policy_version = %s", (version,)
     ).fetchone()
     return LookbackPolicy.parse(row[0]) if row else None
+
+
+def known_policies(session: StoreSession, known: Mapping[str, LookbackPolicy]) -> Mapping[str, LookbackPolicy]:
+    """Return all policies that are kept: those known, unless others were stored since.
+
+    Args:
+        session: in a transaction; its newest statement sees what was committed by then.
+        known: from before.
+    """
+    connection = session.connection()
+    row = connection.execute(_COUNT).fetchone()
+    return known if row is not None and row[0] == len(known) else fetch_policies(connection)

@@ -135,7 +135,7 @@ WITH due AS MATERIALIZED (
 UPDATE attribution_conversions AS c SET
     version = c.version + 1, version_reason = COALESCE(r.pass_reason, 'late_touchpoint'),
     previous_net_micros = c.net_value_micros,
-    policy_version = %(policy)s,
+    policy_version = attribution_policy_in_force(c.tenant_id, %(policy)s),
     model_set = COALESCE((SELECT max(s.model_set) FROM attribution_model_sets s WHERE s.tenant_id = c.tenant_id), 0),
     owner_topic = '', owner_partition = 0, owner_offset = 0, event_published_us = r.pass_published_us,
     versioned_at = now(), updated_at = now()

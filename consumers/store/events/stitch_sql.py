@@ -382,7 +382,7 @@ WHERE c.tenant_id = n.tenant_id AND c.journey_key = n.old_key AND c.identity_key
 RAISE_VERSIONS = """
 UPDATE attribution_conversions AS c SET
     version = c.version + 1, version_reason = n.reason, previous_net_micros = c.net_value_micros,
-    policy_version = %s,
+    policy_version = attribution_policy_in_force(c.tenant_id, %s),
     model_set = COALESCE((SELECT max(s.model_set) FROM attribution_model_sets s WHERE s.tenant_id = c.tenant_id), 0),
     owner_topic = n.owner_topic, owner_partition = n.owner_partition, owner_offset = n.owner_offset,
     event_published_us = n.published_us, versioned_at = now(), updated_at = now()

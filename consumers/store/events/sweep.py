@@ -33,6 +33,8 @@ WHERE observed_version < version AND versioned_at < now() - make_interval(secs =
 ORDER BY versioned_at LIMIT %s
 """
 
+_REPINNED = "FROM due WHERE policy_version <> attribution_policy_in_force(tenant_id, %(policy_version)s)"
+
 # The stitcher may hold some of these rows: they are left for the next turn. So their order does not matter, and is that
 # of the index of open conversions: in the order of the key every sweep would read all conversions there are.
 _FINALISE = f"""
@@ -41,11 +43,11 @@ WITH due AS (
     WHERE NOT is_final AND version > 0 AND received_at_us < %(due_before_us)s
     ORDER BY received_at_us, tenant_id, conversion_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ), told AS (
-    {change_note_sql("tenant_id, journey_key", "FROM due WHERE policy_version <> %(policy_version)s")}
+    {change_note_sql("tenant_id, journey_key", _REPINNED)}
 )
 UPDATE attribution_conversions AS c
 SET is_final = true, version = c.version + 1, version_reason = 'final', previous_net_micros = c.net_value_micros,
-    policy_version = %(policy_version)s,
+    policy_version = attribution_policy_in_force(c.tenant_id, %(policy_version)s),
     model_set = COALESCE((SELECT max(s.model_set) FROM attribution_model_sets s WHERE s.tenant_id = c.tenant_id), 0),
     versioned_at = now(), updated_at = now(), event_published_us = %(now_us)s,
     owner_topic = '', owner_partition = 0, owner_offset = 0

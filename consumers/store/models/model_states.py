@@ -16,6 +16,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from attributary.attribution_core.models.model_set import TrainedState
+from attributary.consumers.store.audit import note_action
 
 OK = "ok"
 """The status of a version that may credit conversions."""
@@ -314,6 +315,7 @@ def _bring_into_force(
     connection.execute(_SWITCH_ON, parameters)
     number = current.model_set + 1
     connection.execute(_NEXT_SET, (tenant_id, number, Jsonb(chosen)))
+    note_action(connection, tenant_id, "models.activated", f"model set {number}", {"versions": chosen})
     return Activation(number, chosen, changed=True)
 
 

@@ -75,7 +75,23 @@ def _export(
         except OSError as error:
             sys.stderr.write(f"attributary: {out} cannot be written: {error.strerror}; nothing was replaced\n")
             raise typer.Exit(exits.OUTPUT) from None
+        connection.commit()
+        _note(connection, tenant, what, manifest["rows"])
     print(f"{out}: {plural(manifest['rows'], 'row')} in {plural(len(manifest['files']), 'file')}, see manifest.json")
+
+
+def _note(connection: psycopg.Connection, tenant: str, what: str, rows: int) -> None:
+    """Note the export in the audit, if the role may; a reader of views may not."""
+    from psycopg import errors
+
+    from attributary.consumers.store.audit import note_action
+
+    try:
+        note_action(connection, tenant, "data.exported", what, {"rows": rows})
+        connection.commit()
+    except errors.InsufficientPrivilege:
+        connection.rollback()
+        sys.stderr.write("attributary: the audit lacks this export: the role of DATABASE_URL may not add to it\n")
 
 
 def _copy(connection: psycopg.Connection, view: str, values: dict[str, Any], files: Any) -> None:

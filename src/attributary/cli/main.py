@@ -44,6 +44,8 @@ COMMANDS = (
     "roles",
     "erase",
     "refit",
+    "policy",
+    "audit",
     "produce",
     "collect",
     "serve",

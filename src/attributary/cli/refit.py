@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from attributary.cli.tenant_option import Tenant
 from attributary.cli.times import SINCE_HELP, UNTIL_HELP, period_options
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from attributary.attribution_core.domain.lookback import LookbackPolicy
 
 _BATCH = 5_000
 
@@ -31,23 +36,19 @@ def _refit(
 
     Example: attributary refit --tenant acme --from 30d
     """
-    import time
-
-    from rich.progress import Progress
-
     from attributary.cli.model_options import usage_errors
     from attributary.cli.outcome import database
     from attributary.cli.tables import plural
     from attributary.consumers.adapters.policy_settings import PolicySettings
     from attributary.consumers.runtime.settings import load
-    from attributary.consumers.store.events.policies import store_policy
-    from attributary.consumers.store.repair.version_raise import count_refit, refit
+    from attributary.consumers.store.events.policy_activations import policy_in_force
+    from attributary.consumers.store.repair.version_raise import count_refit
     from attributary.consumers.store.tenants import check_tenant
 
     period = period_options(since, until)
     with database("attributary-refit") as connection, usage_errors():
         check_tenant(connection, tenant)
-        policy = load(PolicySettings).policy()
+        policy = policy_in_force(connection, tenant, load(PolicySettings).policy())
         total = count_refit(connection, tenant, period, policy.version)
         if dry_run or total == 0:
             outcome = f"{plural(total, 'conversion')} of {tenant} would get a new version"
@@ -56,19 +57,45 @@ def _refit(
             print(outcome)
             return
         connection.commit()  # so that each batch below is a transaction of its own
-        done = 0
-        with Progress() as bars:
-            task = bars.add_task("refit", total=total)
-            while True:
-                with connection.transaction():
-                    store_policy(connection, policy)
-                    now_us = time.time_ns() // 1_000
-                    raised = refit(connection, tenant, period, policy.version, now_us=now_us, limit=_BATCH)
-                done += raised
-                bars.update(task, completed=done)
-                if raised < _BATCH:
-                    break
+        done = raise_all(connection, tenant, period, policy, total)
     print(
         f"{plural(done, 'conversion')} of {tenant} get a new version: the sweeper asks for the results, within "
         f"SWEEP_REPAIR_AFTER_SECONDS. See them: attributary results --tenant {tenant}"
     )
+
+
+def raise_all(
+    connection: psycopg.Connection,
+    tenant: str,
+    period_us: tuple[int, int],
+    policy: LookbackPolicy,
+    total: int | None = None,
+) -> int:
+    """Raise the versions of a period in batches, each a transaction of its own; return how many.
+
+    Args:
+        connection: without an open transaction.
+        tenant: the tenant.
+        period_us: event time of the conversions, from (included) to (excluded), microseconds UTC.
+        policy: that they pin.
+        total: how many it will be, for the progress.
+    """
+    import time
+
+    from rich.progress import Progress
+
+    from attributary.consumers.store.events.policies import store_policy
+    from attributary.consumers.store.repair.version_raise import refit
+
+    done = 0
+    with Progress() as bars:
+        task = bars.add_task("refit", total=total)
+        while True:
+            with connection.transaction():
+                store_policy(connection, policy)
+                now_us = time.time_ns() // 1_000
+                raised = refit(connection, tenant, period_us, policy.version, now_us=now_us, limit=_BATCH)
+            done += raised
+            bars.update(task, completed=done)
+            if raised < _BATCH:
+                return done
