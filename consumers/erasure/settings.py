@@ -26,7 +26,7 @@ class ErasureSettings(Settings):
         default=25.0,
         gt=0,
         alias="ATTRIBUTION_ERASURE_DEADLINE_DAYS",
-        description="An erasure that is not completed after so long is overdue (attribution_erasures_overdue); days. "
+        description="An erasure that is not completed after so long is overdue (attribution_overdue_erasures); days. "
         "GDPR gives one month.",
     )
     amount_days: float = Field(

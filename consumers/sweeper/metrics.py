@@ -84,10 +84,10 @@ model_drift_tenants = gauge(
     "model",
 )
 erasures_executed = counter("attribution_erasures_executed", "Requests to erase people that were carried out.")
-erasures_open = gauge("attribution_erasures_open", "Requests to erase people that are not completed.")
+erasures_open = gauge("attribution_open_erasures", "Requests to erase people that are not completed.")
 erasures_oldest_seconds = gauge("attribution_erasures_oldest_seconds", "Age of the oldest of them; seconds.")
 erasures_overdue = gauge(
-    "attribution_erasures_overdue", "1 while a request is older than ATTRIBUTION_ERASURE_DEADLINE_DAYS, else 0."
+    "attribution_overdue_erasures", "1 while a request is older than ATTRIBUTION_ERASURE_DEADLINE_DAYS, else 0."
 )
 erasure_seconds = histogram(
     "attribution_erasure_seconds",

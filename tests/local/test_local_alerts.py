@@ -130,7 +130,7 @@ ROWS: list[tuple[str, str, int, list[tuple[str, str]]]] = [
     ("the express lane is behind", "AttributaryExpressBehind", 14,
      [('attribution_express_delay_seconds{process="express"}', "0+60x60")]),
     ("an erasure is overdue", "AttributaryErasureOverdue", 17,
-     [('attribution_erasures_overdue{process="sweeper"}', "0 1x40")]),
+     [('attribution_overdue_erasures{process="sweeper"}', "0 1x40")]),
     ("nothing becomes final", "AttributaryFinalisingHeld", 17,
      [('attribution_finalising_held{process="sweeper"}', "0 1x40")]),
     ("writers meet deadlocks", "AttributaryDeadlocks", 12,

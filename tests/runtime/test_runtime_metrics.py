@@ -22,6 +22,7 @@ _UNITS = (
     "_channels",
     "_tenants",
     "_jobs",
+    "_erasures",
     "_percent",
     "_pending",
     "_stopped",

@@ -246,7 +246,10 @@ def _list(
 
 
 def _status(
-    request_id: Annotated[str, typer.Argument(metavar="REQUEST")], *, tenant: Tenant = "", as_json: _Json = False
+    request_id: Annotated[str, typer.Argument(metavar="REQUEST", help="The id that request printed.")],
+    *,
+    tenant: Tenant = "",
+    as_json: _Json = False,
 ) -> None:
     """Show where one request stands. Exit code 1: it is not stored (yet). Needs DATABASE_URL.
 
