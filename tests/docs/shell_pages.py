@@ -159,7 +159,7 @@ def files_of(page: str, folder: Path) -> None:
     texts: dict[str, str | bytes] = {name: text for _, name, text in _FENCE.findall(read(page)) if name}
     texts |= {"paths.csv": _PATHS, "events.csv": "\n".join(_EVENTS) + "\n", "conversions.jsonl": _ORDER}
     texts |= {"visits.csv": _VISITS, "lift.csv": _LIFT}
-    texts["lift_of_acme.csv"] = _LIFT.replace("search", "paid_search").replace("mail", "email")
+    texts["lift_of_acme.csv"] = "channel,share,standard_error\npaid_search,0.2,0.05\nemail,0.1,0.05\n"
     texts["report.csv"] = "A report\nof November\nPath,Conversions\nmail > search,3\n".encode("utf-16")
     for name, export in (
         ("orders_export.csv", "shopify-orders.csv"),
