@@ -25,7 +25,7 @@ from attributary.consumers.store.session import StoreSession
 
 from . import metrics
 
-register_points("sweeper_before_erasure_commit", "sweeper_after_erasure_commit", "sweeper_before_ledger_published")
+register_points("erasure_before_commit", "erasure_after_commit", "erasure_before_ledger_published")
 
 _log = structlog.get_logger()
 
@@ -105,11 +105,11 @@ class ErasureQueue:
                         return None
                     transaction = ErasureTransaction(connection, REPEAT_SECONDS)
                     done = execute(transaction, request, self._hasher, self._policy_version, more_keys)
-                    crash_at("sweeper_before_erasure_commit")
+                    crash_at("erasure_before_commit")
             except MoreToLockError as grew:
                 more_keys |= set(grew.keys)
             else:
-                crash_at("sweeper_after_erasure_commit")
+                crash_at("erasure_after_commit")
                 return done
         raise Retry("other writers kept changing the same people", 0.1)
 
@@ -121,7 +121,7 @@ class ErasureQueue:
             if not rows:
                 return
             self._publish([row for row, _ in rows])
-            crash_at("sweeper_before_ledger_published")
+            crash_at("erasure_before_ledger_published")
             with map_errors(), self._session.transaction() as connection:
                 ledger.mark_published(connection, [mark for _, mark in rows])
             if len(rows) < _PAGE:

@@ -48,3 +48,18 @@ def known_policies(session: StoreSession, known: Mapping[str, LookbackPolicy]) -
     connection = session.connection()
     row = connection.execute(_COUNT).fetchone()
     return known if row is not None and row[0] == len(known) else fetch_policies(connection)
+
+
+def policy_in_force_sql(tenant: str, of_file: str) -> str:
+    """Return the version that a version of a result pins when it is raised now, as an expression.
+
+    It stands in the statement that raises it, and is no function of Postgres: a replay's shadow has no functions.
+
+    Args:
+        tenant: expression of the tenant, such as ``c.tenant_id``.
+        of_file: placeholder of the version in force without an activation.
+    """
+    return (
+        "COALESCE((SELECT a.policy_version FROM attribution_policy_activations a "
+        f"WHERE a.tenant_id = {tenant} ORDER BY a.activation_number DESC LIMIT 1), {of_file})"
+    )

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import psycopg
 
+from .policies import policy_in_force_sql
 from .rows import RaisedVersion
 
 # A person with more conversions in reach of what a batch changes is put off.
@@ -126,7 +127,7 @@ WHERE c.tenant_id = %(tenant)s AND c.journey_key = %(person)s
 ORDER BY c.converted_at_us, c.conversion_id LIMIT %(limit)s
 """
 
-_RAISE = """
+_RAISE = f"""
 WITH due AS MATERIALIZED (
     SELECT c.tenant_id, c.conversion_id FROM attribution_conversions c
     WHERE c.tenant_id = %(tenant)s AND c.conversion_id = ANY (%(ids)s)
@@ -135,7 +136,7 @@ WITH due AS MATERIALIZED (
 UPDATE attribution_conversions AS c SET
     version = c.version + 1, version_reason = COALESCE(r.pass_reason, 'late_touchpoint'),
     previous_net_micros = c.net_value_micros,
-    policy_version = attribution_policy_in_force(c.tenant_id, %(policy)s),
+    policy_version = {policy_in_force_sql("c.tenant_id", "%(policy)s")},
     model_set = COALESCE((SELECT max(s.model_set) FROM attribution_model_sets s WHERE s.tenant_id = c.tenant_id), 0),
     owner_topic = '', owner_partition = 0, owner_offset = 0, event_published_us = r.pass_published_us,
     versioned_at = now(), updated_at = now()

@@ -14,6 +14,8 @@ from attributary.consumers.store.identity_sql import device_key, person_key, use
 from attributary.consumers.store.models.changed_people import change_note_sql
 from attributary.consumers.store.retention.boundaries import not_retired
 
+from .policies import policy_in_force_sql
+
 _WIDEN = """
 ON CONFLICT (tenant_id, journey_key) DO UPDATE SET
     first_event_us = LEAST(j.first_event_us, excluded.first_event_us),
@@ -379,10 +381,10 @@ WHERE c.tenant_id = n.tenant_id AND c.journey_key = n.old_key AND c.identity_key
 """
 
 # The rows are locked: see LOCK_CONVERSIONS.
-RAISE_VERSIONS = """
+RAISE_VERSIONS = f"""
 UPDATE attribution_conversions AS c SET
     version = c.version + 1, version_reason = n.reason, previous_net_micros = c.net_value_micros,
-    policy_version = attribution_policy_in_force(c.tenant_id, %s),
+    policy_version = {policy_in_force_sql("c.tenant_id", "%s")},
     model_set = COALESCE((SELECT max(s.model_set) FROM attribution_model_sets s WHERE s.tenant_id = c.tenant_id), 0),
     owner_topic = n.owner_topic, owner_partition = n.owner_partition, owner_offset = n.owner_offset,
     event_published_us = n.published_us, versioned_at = now(), updated_at = now()

@@ -11,6 +11,7 @@ import psycopg
 
 from attributary.consumers.store.models.changed_people import change_note_sql
 
+from .policies import policy_in_force_sql
 from .rows import RaisedVersion
 
 
@@ -33,7 +34,7 @@ WHERE observed_version < version AND versioned_at < now() - make_interval(secs =
 ORDER BY versioned_at LIMIT %s
 """
 
-_REPINNED = "FROM due WHERE policy_version <> attribution_policy_in_force(tenant_id, %(policy_version)s)"
+_REPINNED = f"FROM due WHERE policy_version <> {policy_in_force_sql('tenant_id', '%(policy_version)s')}"
 
 # The stitcher may hold some of these rows: they are left for the next turn. So their order does not matter, and is that
 # of the index of open conversions: in the order of the key every sweep would read all conversions there are.
@@ -47,7 +48,7 @@ WITH due AS (
 )
 UPDATE attribution_conversions AS c
 SET is_final = true, version = c.version + 1, version_reason = 'final', previous_net_micros = c.net_value_micros,
-    policy_version = attribution_policy_in_force(c.tenant_id, %(policy_version)s),
+    policy_version = {policy_in_force_sql("c.tenant_id", "%(policy_version)s")},
     model_set = COALESCE((SELECT max(s.model_set) FROM attribution_model_sets s WHERE s.tenant_id = c.tenant_id), 0),
     versioned_at = now(), updated_at = now(), event_published_us = %(now_us)s,
     owner_topic = '', owner_partition = 0, owner_offset = 0

@@ -20,8 +20,3 @@ COMMENT ON COLUMN attribution_policy_activations.activated_by IS 'The database r
 COMMENT ON COLUMN attribution_policy_activations.note IS 'Why, in the words of whoever did it; no personal data.';
 COMMENT ON COLUMN attribution_policy_activations.created_at IS 'When the row was written.';
 COMMENT ON COLUMN attribution_policy_activations.updated_at IS 'The same: rows never change.';
-
--- What a version pins that is raised now. Read in the statement that raises it, as model sets are.
-CREATE FUNCTION attribution_policy_in_force(tenant text, of_file text) RETURNS text LANGUAGE sql STABLE AS
-$$ SELECT COALESCE((SELECT a.policy_version FROM attribution_policy_activations a WHERE a.tenant_id = tenant
-                    ORDER BY a.activation_number DESC LIMIT 1), of_file) $$;

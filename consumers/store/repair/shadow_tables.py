@@ -26,7 +26,12 @@ TABLES = (
     "attribution_conversions",
 )
 # What decides how events are stitched: a replay decides by the same. What was erased is erased in the shadow, too.
-_DECIDING = ("attribution_retention", "attribution_retired_conversions", "attribution_erasures")
+_DECIDING = (
+    "attribution_retention",
+    "attribution_retired_conversions",
+    "attribution_erasures",
+    "attribution_policy_activations",
+)
 _OURS = """
 SELECT relname FROM pg_class
 WHERE relnamespace = %s::regnamespace AND relkind IN ('r', 'p') AND relname LIKE 'attribution\\_%%'
@@ -77,7 +82,7 @@ def create_shadow(connection: psycopg.Connection, schema: str) -> None:
         )
     for table in _DECIDING:
         connection.execute(
-            sql.SQL("INSERT INTO pg_temp.{} SELECT * FROM {}").format(
+            sql.SQL("INSERT INTO pg_temp.{} OVERRIDING SYSTEM VALUE SELECT * FROM {}").format(
                 sql.Identifier(table), sql.Identifier(schema, table)
             )
         )
