@@ -106,7 +106,12 @@ def test_a_stack_attributes_stops_and_goes_on_where_it_was(broker: Broker, tmp_p
         assert folder.owner() is None
 
         assert "forwarder-meta off without credentials" in attributary("up", "--data", str(folder.path), "--detach")
-        assert variables_of(folder) == variables
+        again = variables_of(folder)  # without the accounts of the stand-ins, and without their forwarders
+        assert not [name for name in again if name.startswith("META_")]
+        addresses = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "COLLECT_URL", "SERVE_URL")
+        assert [again[name] for name in addresses] == [variables[name] for name in addresses]
+        assert "forwarder-meta" in variables["STATUS_READY_URLS"]
+        assert "forwarder-meta" not in again["STATUS_READY_URLS"]
         assert stored(variables["DATABASE_URL"], "attribution_touchpoints") == 400
         attributary("simulate", "--touchpoints", "100", "--conversions", "10", "--seed", "1", **variables)
         deadline = time.monotonic() + 90

@@ -296,7 +296,7 @@ def _verify(
     """
     from attributary.cli.outcome import database, exit_codes, kafka_settings
     from attributary.cli.progress import progress_bar
-    from attributary.cli.tables import print_json, print_table
+    from attributary.cli.tables import plural, print_json, print_table
     from attributary.consumers.maintenance import erasure
 
     texts = erasure.forms([*(user_id or ()), *(anonymous_id or ()), *(order_id or ()), *(text or ())])
@@ -317,6 +317,7 @@ def _verify(
     else:
         print("nothing is left: no table, no topic and no file holds one of them")
     if unbound:
+        say(f"still in {plural(len(unbound), 'place')} without an end; see docs/how-to/erase.md")
         raise typer.Exit(exits.FAILED)
 
 
