@@ -1,11 +1,9 @@
 """The statements of a stitching transaction. Constants only: every value is a parameter.
 
-``a:`` keys sort before ``u:`` keys and end before ``a;`` (the character after the colon), which is how a range on the
-key tells anonymous ids from users. Columns sort by bytes (COLLATE "C"); a parameter sorts as the database does, so a
-range on it names the collation, too.
+``a:`` keys sort before ``u:`` keys and end before ``a;`` (behind the colon), so a range tells anonymous ids from users.
+Columns sort by bytes (COLLATE "C"), a parameter as the database does: a range on it names the collation, too.
 
-Who changes without an event of their own is noted for the trainer (`told`): the old owner of an anonymous id or of a
-conversion, whom a replaced content named. All of these are rare; people of new events it finds by itself.
+People who change without an event of their own are noted for the trainer (`told`); those of new events it finds itself.
 """
 
 from __future__ import annotations
@@ -380,7 +378,7 @@ FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) AS n (tenant_id, ide
 WHERE c.tenant_id = n.tenant_id AND c.journey_key = n.old_key AND c.identity_key = n.identity_key
 """
 
-# The rows are locked: see LOCK_CONVERSIONS.
+# Rows are locked: LOCK_CONVERSIONS.
 RAISE_VERSIONS = f"""
 UPDATE attribution_conversions AS c SET
     version = c.version + 1, version_reason = n.reason, previous_net_micros = c.net_value_micros,
