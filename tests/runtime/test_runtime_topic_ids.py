@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -116,7 +117,12 @@ class Topic:
 def topic(kafka_bootstrap: str) -> Iterator[Topic]:
     made = Topic(kafka_bootstrap)
     yield made
-    made.admin.delete_topics([made.name, f"{made.prefix}-out", f"{made.name}.{made.prefix}.dlq"])
+    # Waited for: a client that is collected in its own thread, by its own answer, ends the process.
+    for future in made.admin.delete_topics(
+        [made.name, f"{made.prefix}-out", f"{made.name}.{made.prefix}.dlq"]
+    ).values():
+        with suppress(KafkaException):
+            future.result(30)
 
 
 def run(stage: Collector, bootstrap: str, **process: str) -> list[bytes | None]:
