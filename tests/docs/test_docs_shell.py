@@ -99,7 +99,8 @@ class Session:
         programs = [str(self.folder / "bin"), str(Path(sys.executable).parent), environment["PATH"]]
         environment |= {"PATH": os.pathsep.join(programs), "ATTRIBUTARY_HOME": str(self.folder / ".attributary")}
         done = subprocess.run(
-            ["bash", "-c", _SHELL + "\n".join(lines)],
+            # A run in the background ignores SIGINT, and so would all that it starts.
+            ["env", "--default-signal=INT", "bash", "-c", _SHELL + "\n".join(lines)],
             cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, timeout=500, check=False,
         )  # fmt: skip

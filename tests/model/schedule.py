@@ -99,6 +99,7 @@ class Schedule:
         self.crash_point: str | None = None
         self._published = 0
         self._requests = 0
+        self._suppressed: set[str] = set()
         # In every third schedule people are erased.
         self.with_erasures = seed % 3 == 0
         # What one request by order left out another one does not follow (docs/reference/reliability.md, limits).
@@ -166,6 +167,10 @@ class Schedule:
         """Somebody asks to be erased."""
         fields = random_request(self.chance, self._requests, by_order=self.by_order)
         self._requests += 1
+        if fields["mode"] == "suppress":
+            self._suppressed.add(fields["identifier"])
+        elif fields["identifier"] in self._suppressed:  # docs/reference/reliability.md, limits
+            return
         key = erasure_request_key(fields["tenant_id"], fields["request_id"])
         record = self.log.append(ERASURE_REQUESTS, key, encoded(ERASURE_REQUESTS, fields))
         self.fired[f"request: {fields['mode']}"] += 1

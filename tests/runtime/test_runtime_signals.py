@@ -114,7 +114,10 @@ def test_a_crash_point_that_exists_does_not(armed: str) -> None:
 
 
 def test_every_point_belongs_to_a_stage() -> None:
-    stages = ("stitcher", "attributor", "auditor", "sweeper", "forwarder", "trainer", "rebuild", "loop")
+    stages = (
+        "stitcher", "attributor", "auditor", "sweeper", "erasure", "retention", "forwarder", "trainer", "rebuild",
+        "loop",
+    )  # fmt: skip
     assert set(crash_points(*stages)) == set(crash_points())
     assert set(crash_points("sweeper")) == {point for point in crash_points() if point.startswith("sweeper")}
 
