@@ -22,6 +22,7 @@ from attributary.producers.collector.server import SignalFreeServer, stop_signal
 
 _TICK_SECONDS = 1.0
 _STOP_SECONDS = 15
+_BACKLOG = 1024
 
 logger = logging.getLogger("attributary.api")
 
@@ -72,6 +73,7 @@ class ApiServer:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                backlog=_BACKLOG,
                 timeout_keep_alive=int(self._config.idle_seconds) or 1,
                 timeout_graceful_shutdown=_STOP_SECONDS,
             )
@@ -80,7 +82,9 @@ class ApiServer:
         with stop_signals(self.stop):
             serving = asyncio.create_task(server.serve([listener]))
             stopping = asyncio.create_task(self._stopping.wait())
+            listener.listen(_BACKLOG)  # neither the log nor readiness may say yes while connections would be refused
             self.is_serving = True
+            logger.info("listening on port %d", listener.getsockname()[1])
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
             self.is_serving = False
             server.should_exit = True

@@ -130,8 +130,9 @@ class CollectorServer:
         )
         with stop_signals(self.stop):
             serving = asyncio.create_task(server.serve([listener]))
-            listener.listen(_BACKLOG)  # readiness must not say yes while connections would be refused
+            listener.listen(_BACKLOG)  # neither the log nor readiness may say yes while connections would be refused
             self.is_serving = True
+            logger.info("listening on port %d", listener.getsockname()[1])
             stopping = asyncio.create_task(self._stopping.wait())
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not serving.done():

@@ -103,7 +103,6 @@ def _run(process: ProcessSettings) -> None:
     except OSError as error:
         raise ConfigError("COLLECT_SPOOL", f"the folder cannot be used ({error.strerror})") from None
     serve_health("collector", process, heartbeat)
-    logging.getLogger("attributary.collector").info("listening on port %d", listener.getsockname()[1])
     gc.collect()
     gc.freeze()  # what the start has made stays: a full collection need not walk it, which is a pause of 0.1 s
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -87,7 +86,6 @@ def _run(process: ProcessSettings) -> None:
         raise ConfigError("SERVE_KEYS_FILE", str(error)) from None
     listener = bound_socket(settings.host, settings.port, "SERVE_PORT")
     serve_health("api", process, heartbeat)
-    logging.getLogger("attributary.api").info("listening on port %d", listener.getsockname()[1])
     try:
         asyncio.run(server.run(listener))
     finally:
