@@ -46,7 +46,7 @@ class KafkaCredentialSettings(Settings):
     ssl_ca_location: str | None = Field(
         default=None,
         alias="KAFKA_SSL_CA_LOCATION",
-        description="PEM file of the authorities whose certificates brokers may have. Default: the system's.",
+        description="PEM file of the authorities that sign the brokers' certificates. Default: the system's.",
     )
     ssl_certificate_location: str | None = Field(
         default=None,

@@ -74,8 +74,8 @@ def apply_plan(
 ) -> None:
     """Add the rights that are missing in Kafka.
 
-    A second run changes nothing. Rules of principals that are not ours are never touched, and a rule that denies is
-    left to whoever made it. Needs DESCRIBE and ALTER on the cluster.
+    A second run changes nothing. Rules of principals that are not ours are never touched, nor is a rule that
+    denies. Needs DESCRIBE and ALTER on the cluster.
 
     Example: attributary acls apply --remove
     """

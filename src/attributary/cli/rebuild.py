@@ -29,9 +29,9 @@ def _rebuild(
     Without --from-log it works beside running stages, under their locks. With it, events that are lost or altered in
     Postgres come back from the log, also into an empty database, and versions continue above those on the results
     topic; stitcher, attributor and auditor must be stopped, which is checked. Stored events that the rules refuse by
-    now, such as those of ids that came onto a list, become dead letters. A conversion whose newest published result is
-    not what its events give gets a new version, reason `repair`; the sweeper asks for it. Nothing else changes, and no
-    version falls below a published one.
+    now, such as those of ids that came onto a list, become dead letters. Where the newest published result is not
+    what the events give, the conversion gets a new version, reason `repair`; the sweeper asks for it. Nothing else
+    changes, and no version falls below a published one.
 
     Progress is kept in attribution_rebuilds: cut short, it goes on where it was when it is started again. Afterwards
     `attributary verify` says whether anything is left. Needs DATABASE_URL, with --from-log KAFKA_BOOTSTRAP_SERVERS too.

@@ -42,8 +42,8 @@ def _verify(
     go on meanwhile. Four kinds of evidence: every record of the log is stored or a dead letter (log); the stitcher's
     own code, run over the log from --since and over the stored events before that, makes the same events, owners and
     conversions in a shadow of the tables (replay); queries that know nothing of the stitcher say the same of the
-    stored events (events); the newest results are what the pinned models make of them (results). Conversions whose
-    newest result is still on its way are counted, not compared.
+    stored events (events); the newest results are what the pinned models make of them (results). A conversion that
+    still waits for its newest result is counted, not compared.
 
     Writes nothing that lasts: the shadow is the session's temporary schema, every other table is read-only to it.
     Needs DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS, and in Postgres SELECT and TEMPORARY (role attributary_verifier).
