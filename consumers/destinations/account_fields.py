@@ -33,6 +33,11 @@ class AccountFields(NamedTuple):
     needed_with: Mapping[str, tuple[str, ...]] = {}
     names_are_options: bool = False
 
+    @property
+    def all(self) -> tuple[str, ...]:
+        """All fields."""
+        return (*self.names, *self.secrets, *self.more)
+
 
 ACCOUNT_FIELDS: Mapping[str, AccountFields] = {
     "meta": AccountFields(("pixel_id",), ("access_token",), ("app_secret", "test_event_code")),
@@ -51,6 +56,11 @@ ACCOUNT_FIELDS: Mapping[str, AccountFields] = {
         needed_with={"access_token_secret": ("consumer_key", "consumer_secret", "access_token")},
     ),
 }
+
+
+def is_printable_ascii(text: str) -> bool:
+    """Return whether a text can stand in a header: printable ASCII without spaces."""
+    return text.isascii() and text.isprintable() and " " not in text
 
 
 def broken_event_name(destination: str, names: Mapping[str, Any]) -> str | None:

@@ -7,42 +7,30 @@ dry run, map and lists go by this catalogue.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
-from attributary.consumers.destinations.credentials import (
-    Credentials,
-    account_of,
-    ga4_credentials,
-    load_credentials,
-    meta_credentials,
-)
+from attributary.consumers.destinations.ad_platform import PlatformOptions
+from attributary.consumers.destinations.ad_platform_settings import purposes
+from attributary.consumers.destinations.credentials import Credentials, load_credentials
 from attributary.consumers.destinations.ga4.destination import Ga4Destination, Ga4Options
-from attributary.consumers.destinations.linkedin.destination import LinkedInDestination, LinkedInOptions
+from attributary.consumers.destinations.linkedin.destination import LinkedInDestination
 from attributary.consumers.destinations.linkedin.settings import LinkedInSettings
 from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions, is_old_version
 from attributary.consumers.destinations.property_filter import PropertyFilter
-from attributary.consumers.destinations.settings import (
-    ForwardSettings,
-    Ga4Settings,
-    MetaSettings,
-    event_names,
-    purposes,
-)
-from attributary.consumers.destinations.tiktok.destination import TikTokDestination, TikTokOptions
+from attributary.consumers.destinations.settings import ForwardSettings, Ga4Settings, MetaSettings
+from attributary.consumers.destinations.tiktok.destination import TikTokDestination
 from attributary.consumers.destinations.tiktok.settings import TikTokSettings
-from attributary.consumers.destinations.x.destination import XDestination, XOptions
+from attributary.consumers.destinations.x.destination import XDestination
 from attributary.consumers.destinations.x.settings import XSettings
-from attributary.consumers.runtime.errors import ConfigError
 from attributary.consumers.runtime.settings import load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from attributary.consumers.destinations.credentials import AccountCredentials
+    from attributary.consumers.destinations.ad_platform import AdPlatform
+    from attributary.consumers.destinations.ad_platform_settings import AdPlatformSettings
     from attributary.consumers.destinations.destination import Destination
 
 _log = structlog.get_logger()
@@ -57,6 +45,9 @@ class Setup:
     shared: ForwardSettings
     probe: bool = False
     properties: PropertyFilter | None = None
+
+
+Read = Callable[[ForwardSettings, str, bool], Setup]
 
 
 class SampleAccount(NamedTuple):
@@ -81,7 +72,7 @@ class Entry:
 
     title: str
     variables: str
-    read: Callable[[ForwardSettings, str, bool], Setup]
+    read: Read
     sample: SampleAccount
     concurrency: int = 8
     batch_size: int = 5_000
@@ -105,15 +96,31 @@ def _strips(shared: ForwardSettings) -> bool:
     return shared.personal_data == "strip"
 
 
-def _default(
-    destination: str, settings: TikTokSettings | LinkedInSettings | XSettings, variable: str
-) -> AccountCredentials | None:
-    if not settings.check_whole():
-        return None
-    try:
-        return account_of(destination, settings.account)
-    except ValueError as error:
-        raise ConfigError(variable, str(error)) from None
+def _platform(destination: type[AdPlatform], settings: type[AdPlatformSettings]) -> Read:
+    """Return what reads the setup of a destination that is built on `AdPlatform`."""
+
+    def read(shared: ForwardSettings, environment: str, warns: bool) -> Setup:
+        found = load(settings)
+        if warns and (code := getattr(found, "test_event_code", None)):
+            _warn_about_test_code(found.variable("test_event_code"), code, environment, "may count as live")
+        options = PlatformOptions(
+            (found.base_url or "").rstrip("/"),
+            shared.default_region,
+            found.names(),
+            _strips(shared),
+            getattr(found, "api_version", ""),
+        )
+        properties = getattr(found, "properties", "")
+        return Setup(
+            destination(
+                options, consent_purposes=purposes(found.consent), events_per_request=shared.events_per_request
+            ),
+            load_credentials(found.destination, found.credentials(), shared.credentials_file),
+            shared,
+            properties=PropertyFilter.read(properties),
+        )
+
+    return read
 
 
 def _meta(shared: ForwardSettings, environment: str, warns: bool) -> Setup:
@@ -122,20 +129,19 @@ def _meta(shared: ForwardSettings, environment: str, warns: bool) -> Setup:
         _warn_about_test_code("META_TEST_EVENT_CODE", settings.test_event_code, environment, "count as live")
         if is_old_version(settings.api_version):
             _log.warning("META_API_VERSION is near its end or past it", version=settings.api_version)
-    names = event_names("FORWARD_META_EVENT_NAMES", "meta", settings.event_names)
     options = MetaOptions(
-        settings.base_url.rstrip("/"),
+        (settings.base_url or "").rstrip("/"),
         settings.api_version,
         settings.external_id,
         shared.default_region,
-        names,
+        settings.names(),
         _strips(shared),
     )
     return Setup(
         MetaDestination(
             options, consent_purposes=purposes(settings.consent), events_per_request=shared.events_per_request
         ),
-        load_credentials("meta", meta_credentials(settings), shared.credentials_file),
+        load_credentials("meta", settings.credentials(), shared.credentials_file),
         shared,
         properties=PropertyFilter.read(settings.properties),
     )
@@ -143,58 +149,17 @@ def _meta(shared: ForwardSettings, environment: str, warns: bool) -> Setup:
 
 def _ga4(shared: ForwardSettings, environment: str, warns: bool) -> Setup:  # noqa: ARG001  # as all entries
     settings = load(Ga4Settings)
-    names = event_names("FORWARD_GA4_EVENT_NAMES", "ga4", settings.event_names)
-    options = Ga4Options(settings.url, shared.default_region, shared.consent_unknown == "send", names, _strips(shared))
+    options = Ga4Options(
+        settings.url, shared.default_region, shared.consent_unknown == "send", settings.names(), _strips(shared)
+    )
     return Setup(
         Ga4Destination(
             options, consent_purposes=purposes(settings.consent), events_per_request=shared.events_per_request
         ),
-        load_credentials("ga4", ga4_credentials(settings), shared.credentials_file),
+        load_credentials("ga4", settings.credentials(), shared.credentials_file),
         shared,
         probe=settings.probe,
         properties=PropertyFilter.read(settings.properties),
-    )
-
-
-def _tiktok(shared: ForwardSettings, environment: str, warns: bool) -> Setup:
-    settings = load(TikTokSettings)
-    if warns:
-        _warn_about_test_code("TIKTOK_TEST_EVENT_CODE", settings.test_event_code, environment, "may count as live")
-    names = event_names("FORWARD_TIKTOK_EVENT_NAMES", "tiktok", settings.event_names)
-    options = TikTokOptions((settings.base_url or "").rstrip("/"), shared.default_region, names, _strips(shared))
-    return Setup(
-        TikTokDestination(
-            options, consent_purposes=purposes(settings.consent), events_per_request=shared.events_per_request
-        ),
-        load_credentials("tiktok", _default("tiktok", settings, "TIKTOK_ACCESS_TOKEN"), shared.credentials_file),
-        shared,
-        properties=PropertyFilter.read(settings.properties),
-    )
-
-
-def _linkedin(shared: ForwardSettings, environment: str, warns: bool) -> Setup:  # noqa: ARG001  # as all entries
-    settings = load(LinkedInSettings)
-    rules = event_names("FORWARD_LINKEDIN_RULES", "linkedin", settings.rules)
-    options = LinkedInOptions((settings.base_url or "").rstrip("/"), settings.api_version, rules)
-    return Setup(
-        LinkedInDestination(
-            options, consent_purposes=purposes(settings.consent), events_per_request=shared.events_per_request
-        ),
-        load_credentials("linkedin", _default("linkedin", settings, "LINKEDIN_ACCESS_TOKEN"), shared.credentials_file),
-        shared,
-    )
-
-
-def _x(shared: ForwardSettings, environment: str, warns: bool) -> Setup:  # noqa: ARG001  # as all entries
-    settings = load(XSettings)
-    tags = event_names("FORWARD_X_EVENT_IDS", "x", settings.event_ids)
-    options = XOptions((settings.base_url or "").rstrip("/"), shared.default_region, tags, _strips(shared))
-    return Setup(
-        XDestination(
-            options, consent_purposes=purposes(settings.consent), events_per_request=shared.events_per_request
-        ),
-        load_credentials("x", _default("x", settings, "X_ACCESS_TOKEN_SECRET"), shared.credentials_file),
-        shared,
     )
 
 
@@ -217,13 +182,13 @@ CATALOG: Mapping[str, Entry] = {
     "tiktok": Entry(
         "TikTok",
         "TIKTOK_PIXEL_CODE (or TIKTOK_APP_ID, TIKTOK_OFFLINE_EVENT_SET_ID) and TIKTOK_ACCESS_TOKEN",
-        _tiktok,
+        _platform(TikTokDestination, TikTokSettings),
         SampleAccount("DRYRUN", dict.fromkeys(("pixel_code", "app_id", "offline_event_set_id"), "DRYRUN")),
     ),
     "linkedin": Entry(
         "LinkedIn",
         "LINKEDIN_AD_ACCOUNT_ID and LINKEDIN_ACCESS_TOKEN",
-        _linkedin,
+        _platform(LinkedInDestination, LinkedInSettings),
         SampleAccount("0"),
         # 600 requests a minute, and no header says how many are left.
         concurrency=4,
@@ -232,7 +197,7 @@ CATALOG: Mapping[str, Entry] = {
         "X",
         "X_PIXEL_ID, and X_PIXEL_TOKEN or the four keys X_CONSUMER_KEY, X_CONSUMER_SECRET, X_ACCESS_TOKEN, "
         "X_ACCESS_TOKEN_SECRET",
-        _x,
+        _platform(XDestination, XSettings),
         SampleAccount("dryrun"),
     ),
 }

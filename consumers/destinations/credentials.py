@@ -23,15 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from attributary.consumers.destinations.account_fields import ACCOUNT_FIELDS, broken_event_name
+from attributary.consumers.destinations.account_fields import ACCOUNT_FIELDS, broken_event_name, is_printable_ascii
 from attributary.consumers.destinations.destination import Account
-from attributary.consumers.destinations.settings import is_printable_ascii
 from attributary.consumers.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from attributary.consumers.destinations.settings import Ga4Settings, MetaSettings
 
 _VARIABLE = "FORWARD_CREDENTIALS_FILE"
 EVERYBODY = "*"
@@ -120,35 +117,6 @@ class AccountCredentials:
         return f"AccountCredentials({self.name!r})"
 
 
-def meta_credentials(settings: MetaSettings) -> AccountCredentials | None:
-    """Give the account of the environment, None when Meta is off.
-
-    Raises:
-        ConfigError: half a credential.
-    """
-    if not settings.check_whole() or settings.access_token is None:
-        return None
-    options = {}
-    if settings.app_secret:
-        options["app_secret"] = settings.app_secret.get_secret_value()
-    if settings.test_event_code:
-        options["test_event_code"] = settings.test_event_code
-    return AccountCredentials(settings.pixel_id or "", settings.access_token.get_secret_value(), options)
-
-
-def ga4_credentials(settings: Ga4Settings) -> AccountCredentials | None:
-    """Give the account of the environment, None when GA4 is off.
-
-    Raises:
-        ConfigError: half a credential.
-    """
-    if not settings.check_whole() or settings.api_secret is None:
-        return None
-    streams = {"measurement_id": settings.measurement_id, "firebase_app_id": settings.firebase_app_id}
-    options = {name: value for name, value in streams.items() if value}
-    return AccountCredentials(next(iter(options.values())), settings.api_secret.get_secret_value(), options)
-
-
 def load_credentials(destination: str, default: AccountCredentials | None, path: str | None) -> Credentials:
     """Read the file, if there is one.
 
@@ -192,7 +160,7 @@ def _account(place: str, fields: Any, destination: str) -> AccountCredentials:
     if not isinstance(fields, dict):
         raise ConfigError(_VARIABLE, f"{place}: must be a mapping or a list of mappings")
     known = ACCOUNT_FIELDS[destination]
-    allowed = {*known.names, *known.secrets, *known.more}
+    allowed = set(known.all)
     event_names = fields.get(_EVENT_NAMES, {})
     if not isinstance(event_names, dict):
         raise ConfigError(_VARIABLE, f"{place}: {_EVENT_NAMES} must map conversion types to names")

@@ -6,18 +6,19 @@ import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
+from attributary.consumers.destinations.ad_platform import PlatformOptions
 from attributary.consumers.destinations.attempts import SenderOptions
 from attributary.consumers.destinations.credentials import AccountCredentials, Credentials
 from attributary.consumers.destinations.destination import Account, HttpResponse, Moment, NotSent, PreparedEvent
 from attributary.consumers.destinations.ga4.destination import Ga4Destination, Ga4Options
-from attributary.consumers.destinations.linkedin.destination import LinkedInDestination, LinkedInOptions
+from attributary.consumers.destinations.linkedin.destination import LinkedInDestination
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions
 from attributary.consumers.destinations.prepare import prepare
 from attributary.consumers.destinations.sender import BatchSender
-from attributary.consumers.destinations.tiktok.destination import TikTokDestination, TikTokOptions
+from attributary.consumers.destinations.tiktok.destination import TikTokDestination
 from attributary.consumers.destinations.transport import HttpTransport
-from attributary.consumers.destinations.x.destination import XDestination, XOptions
+from attributary.consumers.destinations.x.destination import XDestination
 from attributary.consumers.forwarder.record_reader import Found
 from attributary.consumers.forwarder.stage import ForwarderStage, Route
 from attributary.consumers.forwarder.tasks import source_of
@@ -153,9 +154,9 @@ def destination_at(name: str, url: str) -> Any:
     made: dict[str, Any] = {
         "meta": lambda: MetaDestination(MetaOptions(base_url=url)),
         "ga4": lambda: Ga4Destination(Ga4Options(base_url=url)),
-        "tiktok": lambda: TikTokDestination(TikTokOptions(base_url=url)),
-        "linkedin": lambda: LinkedInDestination(LinkedInOptions(base_url=url)),
-        "x": lambda: XDestination(XOptions(base_url=url)),
+        "tiktok": lambda: TikTokDestination(PlatformOptions(base_url=url)),
+        "linkedin": lambda: LinkedInDestination(PlatformOptions(base_url=url)),
+        "x": lambda: XDestination(PlatformOptions(base_url=url)),
     }
     return made[name]()
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from attributary.consumers.destinations.ad_platform_settings import purposes
 from attributary.consumers.destinations.catalog import read_setup
-from attributary.consumers.destinations.credentials import load_credentials, meta_credentials
+from attributary.consumers.destinations.credentials import load_credentials
 from attributary.consumers.destinations.destination import Moment, PreparedEvent
 from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions
-from attributary.consumers.destinations.settings import MetaSettings, purposes
+from attributary.consumers.destinations.settings import MetaSettings
 from attributary.consumers.runtime.errors import ConfigError
 from attributary.consumers.runtime.settings import load
 from tests.forwarder.forwarder_factories import CASE_TIME, conversion
@@ -176,7 +177,7 @@ def test_a_wrong_file_is_refused_without_its_values(tmp_path: Path, text: str) -
 def test_secrets_never_show(monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(monkeypatch, GOOD_META)
     settings = load(MetaSettings)
-    credentials = meta_credentials(settings)
+    credentials = settings.credentials()
     account = read_setup("meta").credentials.accounts("t")[0]
     assert SECRET not in repr(settings) + repr(account) + repr(credentials)
     assert purposes(" a, b,,") == ("a", "b")

@@ -1,6 +1,6 @@
 """A conversion as an event of TikTok's Events API 2.0.
 
-Contract: `user`, `properties` and `page` take a conversion; they raise nothing and log nothing. Empty texts and lists
+Contract: `user` and `properties` take a conversion; they raise nothing and log nothing. Empty texts and lists
 are left out: TikTok refuses a batch for them. Source: TikTok, Events API 2.0, supported events and parameters; the
 names of hashed first name, last name and postal code are those of two other relays that agree.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from attributary.consumers.destinations.match_keys import address, click_id
-from attributary.consumers.destinations.personal_data import clean_url, is_personal
+from attributary.consumers.destinations.personal_data import is_personal
 from attributary.consumers.destinations.wire_format import amount, number_of, quantity
 
 if TYPE_CHECKING:
@@ -90,17 +90,6 @@ def can_match(found: Mapping[str, Any]) -> bool:
     """Return whether TikTok could recognise anybody by this user."""
     alone = ("email", "phone", "external_id", "ttclid", "ttp", *APP_FIELDS)
     return any(name in found for name in alone) or ("ip" in found and "user_agent" in found)
-
-
-def page(conversion: Mapping[str, Any], remarks: list[str], *, strip: bool) -> dict[str, str]:
-    """Return page: address and referrer, without personal data where `strip` says so."""
-    found = {}
-    for key, source in (("url", "event_source_url"), ("referrer", "referrer")):
-        if text := conversion[source]:
-            found[key], is_changed = clean_url(text) if strip else (text, False)
-            if is_changed:
-                remarks.append(f"{source}: personal data left out")
-    return found
 
 
 def properties(conversion: Mapping[str, Any], remarks: list[str], *, strip: bool) -> dict[str, Any]:

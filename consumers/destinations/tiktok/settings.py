@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
-from attributary.consumers.destinations.settings import BaseUrl, PropertyList, Token, whole
-from attributary.consumers.destinations.tiktok.destination import DEFAULT_BASE_URL
-from attributary.consumers.runtime.settings import Settings
+from attributary.consumers.destinations.ad_platform_settings import (
+    AdPlatformSettings,
+    BaseUrl,
+    PropertyList,
+    Token,
+    base_url_field,
+    consent_field,
+    event_names_field,
+    properties_field,
+)
+from attributary.consumers.destinations.tiktok.destination import TikTokDestination
 
 
-class TikTokSettings(Settings):
+class TikTokSettings(AdPlatformSettings):
     """TikTok's Events API: the default account, and what all accounts share."""
 
+    destination: ClassVar[str] = "tiktok"
     pixel_code: str | None = Field(
         default=None,
         alias="TIKTOK_PIXEL_CODE",
@@ -39,51 +50,11 @@ class TikTokSettings(Settings):
         pattern=r"^[A-Za-z0-9_-]{1,50}$",
         description="Shows events under Test Events; whether they count as well is not documented. Not for production.",
     )
-    base_url: BaseUrl = Field(
-        default=DEFAULT_BASE_URL,
-        alias="TIKTOK_BASE_URL",
-        description="Scheme and host, for a fake or a relay; https, on this machine http too.",
+    base_url: BaseUrl = base_url_field("tiktok", TikTokDestination.base_url)
+    event_names: str = event_names_field(
+        "tiktok",
+        "TikTok",
+        "purchase=CompletePayment (as at the pixel, or TikTok counts an event twice)",
     )
-    event_names: str = Field(
-        default="",
-        alias="FORWARD_TIKTOK_EVENT_NAMES",
-        description="Own event names at TikTok by conversion type: purchase=CompletePayment, comma-separated. They "
-        "must equal those of the pixel, or TikTok counts an event twice.",
-    )
-    properties: PropertyList = Field(
-        default="",
-        alias="FORWARD_TIKTOK_PROPERTIES",
-        description="Free properties that may go to TikTok: names with *, comma-separated; -name keeps one back. All "
-        "that TikTok knows unless set.",
-    )
-    consent: str = Field(
-        default="ad_storage,ad_user_data",
-        alias="FORWARD_TIKTOK_CONSENT",
-        description="Purposes that a person must have agreed to before an event goes to TikTok; comma-separated.",
-    )
-
-    @property
-    def account(self) -> dict[str, str]:
-        """The fields of the default account that are set."""
-        token = self.access_token.get_secret_value() if self.access_token else None
-        found = {
-            "pixel_code": self.pixel_code,
-            "app_id": self.app_id,
-            "offline_event_set_id": self.offline_event_set_id,
-            "access_token": token,
-            "test_event_code": self.test_event_code,
-        }
-        return {name: value for name, value in found.items() if value}
-
-    def check_whole(self) -> bool:
-        """Say whether TikTok is on.
-
-        Raises:
-            ConfigError: one half of the credentials is missing.
-        """
-        ids = (
-            ("TIKTOK_PIXEL_CODE", self.pixel_code),
-            ("TIKTOK_APP_ID", self.app_id),
-            ("TIKTOK_OFFLINE_EVENT_SET_ID", self.offline_event_set_id),
-        )
-        return whole(ids, ("TIKTOK_ACCESS_TOKEN", self.access_token))
+    properties: PropertyList = properties_field("tiktok", "TikTok", "All that TikTok knows unless set.")
+    consent: str = consent_field("tiktok", "TikTok")

@@ -9,21 +9,22 @@ duplicates of (event_id, conversion_id) are removed within 48 hours. X has no ev
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from attributary.consumers.destinations.destination import (
-    Api,
-    HttpRequest,
-    NotSent,
-    PreparedEvent,
-    RequestLimits,
-    joined_remarks,
+from attributary.consumers.destinations.ad_platform import (
+    DAY,
+    DUPLICATES_48_HOURS,
+    GOOGLE_FIELDS,
+    META_PRIVACY_FIELDS,
+    AdPlatform,
+    event_time,
+    json_list,
 )
+from attributary.consumers.destinations.destination import HttpRequest, NotSent, PreparedEvent
 from attributary.consumers.destinations.match_keys import address, click_id, match_keys
-from attributary.consumers.destinations.personal_data import clean_url
-from attributary.consumers.destinations.wire_format import amount, to_json
+from attributary.consumers.destinations.wire_format import amount
 from attributary.consumers.destinations.x import responses
 from attributary.consumers.destinations.x.oauth import OAuthKeys, authorization
 from attributary.consumers.store.deliveries.delivery import DeliveryState
@@ -39,88 +40,35 @@ if TYPE_CHECKING:
         Moment,
     )
 
-DAY = 86_400_000_000  # micros
-MAX_AGE = 90 * DAY  # not documented: the longest attribution window
-AGE_MARGIN = 300_000_000  # micros; an event this close to its limit may cross it on the way
-DUPLICATES_REMOVED_FOR = 48 * 3_600_000_000  # micros
-
-DEFAULT_BASE_URL = "https://ads-api.x.com"
-API_VERSION = "12"
 _MAX_ITEMS = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class XOptions:
-    """How to speak to X.
-
-    Attributes:
-        base_url: scheme and host.
-        default_region: ISO 3166-1 alpha-2 code for phone numbers without country code.
-        event_ids: ids of single event tags by conversion type; an account's own go first.
-        strip_personal_data: leave out personal data in URLs.
-    """
-
-    base_url: str = DEFAULT_BASE_URL
-    default_region: str | None = None
-    event_ids: Mapping[str, str] = field(default_factory=dict)
-    strip_personal_data: bool = True
-
-
-class XDestination:
-    """The rules of X's Conversion API.
-
-    Args:
-        options: how to speak to X.
-        consent_purposes: what a person must have agreed to.
-        events_per_request: 500 at most.
-    """
+class XDestination(AdPlatform):
+    """The rules of X's Conversion API."""
 
     name = "x"
+    title = "X"
+    api_name = "Conversion API"
+    api_version = "12"
+    base_url = "https://ads-api.x.com"
+    max_events = 500
+    max_age = 90 * DAY  # not documented: the longest attribution window
+    duplicates_removed_for = DUPLICATES_48_HOURS
     needed_properties: tuple[str, ...] = ("search_string", "description")
     unused_fields: tuple[str, ...] = (
         "order_id",
         "referrer",
-        "ga_client_id",
-        "ga_app_instance_id",
-        "ga_session_id",
-        "engagement_time_msec",
+        *GOOGLE_FIELDS,
         "anonymous_id",
         "user_id",
         "opt_out",
         "data_processing_options",
-        "data_processing_country",
-        "data_processing_state",
+        *META_PRIVACY_FIELDS,
     )
-
-    def __init__(
-        self,
-        options: XOptions | None = None,
-        *,
-        consent_purposes: tuple[str, ...] = ("ad_storage", "ad_user_data"),
-        events_per_request: int = 500,
-    ) -> None:
-        self._options = options or XOptions()
-        self.consent_purposes = consent_purposes
-        # X documents no limit on bytes.
-        self.limits = RequestLimits(min(events_per_request, 500), 1_000_000)
-
-    @property
-    def api(self) -> Api:
-        """The API that it speaks."""
-        return Api("Conversion API", API_VERSION, None, f"{MAX_AGE // DAY} days")
-
-    def validate(self, conversion: Conversion, moment: Moment) -> NotSent | None:
-        """Refuse corrections, which X has no event for, and events past their age."""
-        if conversion["kind"] != "conversion":
-            return NotSent(DeliveryState.SKIPPED, f"X has no event for a {conversion['kind']}", "kind")
-        if moment.now - conversion["occurred_at"] > MAX_AGE - AGE_MARGIN:
-            return NotSent(DeliveryState.EXPIRED, f"older than {MAX_AGE // DAY} days", "occurred_at")
-        return None
 
     def build(self, conversion: Conversion, account: Account, moment: Moment) -> PreparedEvent | NotSent:
         """Build the event for the tag of its type."""
-        kind: str = conversion["conversion_type"]
-        tag = account.event_names.get(kind) or self._options.event_ids.get(kind)
+        tag = self.own_name(conversion, account)
         if not tag:
             reason = "no event tag is set for this conversion type: FORWARD_X_EVENT_IDS"
             return NotSent(DeliveryState.SKIPPED, reason, "conversion_type")
@@ -131,21 +79,14 @@ class XDestination:
             reason = "too few match keys: X needs an e-mail address, a phone number or twclid"
             return NotSent(DeliveryState.SKIPPED, reason, "user_data")
         event: dict[str, Any] = {
-            # An event cannot have happened after Kafka stored it: the same at every attempt.
-            "conversion_time": _iso(min(conversion["occurred_at"], moment.received_at)),
+            "conversion_time": _iso(event_time(conversion, moment)),
             "event_id": tag,
             "identifiers": identifiers,
             "conversion_id": conversion["event_id"],
         }
         self._add_optional(event, conversion, remarks)
-        return PreparedEvent(
-            conversion["event_id"],
-            conversion["occurred_at"],
-            to_json(event),
-            match_keys=tuple(sorted({name for each in identifiers for name in each})),
-            remark=joined_remarks(remarks),
-            name=tag,
-        )
+        names = {name for each in identifiers for name in each}
+        return self.prepared(conversion, event, tag, names, remarks)
 
     def _identifiers(self, conversion: Conversion, remarks: list[str]) -> list[dict[str, str]]:
         keys = match_keys(conversion, self._options.default_region, remarks)
@@ -168,27 +109,19 @@ class XDestination:
                 event["number_items"] = int(total)
             else:
                 remarks.append("number_items left out: not a whole number")
-        if url := conversion["event_source_url"]:
-            event["event_source_url"], is_changed = (
-                clean_url(url) if self._options.strip_personal_data else (url, False)
-            )
-            if is_changed:
-                remarks.append("event_source_url: personal data left out")
+        if url := self.page_url(conversion, remarks):
+            event["event_source_url"] = url
         for name in sorted(conversion["properties"]):
             if name in self.needed_properties and conversion["properties"][name]:
                 event[name] = conversion["properties"][name]
             elif not name.startswith("user."):
                 remarks.append("property left out: X has no field for it")
 
-    def redelivery_ends(self, first_sent_at: int) -> int | None:
-        """X removes a second copy within 48 hours of the first."""
-        return first_sent_at + DUPLICATES_REMOVED_FOR
-
     def request(self, account: Account, batch: Sequence[PreparedEvent]) -> HttpRequest:
         """Build the request, not signed yet; the body is what `forward --dry-run` prints."""
         pixel = quote(account.account_id, safe="")
-        url = f"{self._options.base_url}/{API_VERSION}/measurement/conversions/{pixel}"
-        return HttpRequest(url, b'{"conversions":[' + b",".join(event.body for event in batch) + b"]}")
+        url = f"{self._base_url}/{self._version}/measurement/conversions/{pixel}"
+        return HttpRequest(url, json_list(b'{"conversions":[', batch, b"]}"))
 
     def sign(self, request: HttpRequest, account: Account, now_seconds: int, nonce: str) -> HttpRequest:
         """Sign an attempt with the four keys of OAuth 1.0a, or add the token of the Events Manager."""
@@ -201,14 +134,6 @@ class XDestination:
     def classify(self, response: HttpResponse, events: int) -> DeliveryResponse:
         """Say what the answer means."""
         return responses.classify(response, events)
-
-    def probe(self, account: Account, event: PreparedEvent) -> HttpRequest | None:  # noqa: ARG002  # the protocol's
-        """X has no endpoint that checks an event without taking it."""
-        return None
-
-    def findings(self, response: HttpResponse) -> list[str]:  # noqa: ARG002  # the protocol's
-        """There are no probes."""
-        return []
 
 
 def _iso(micros: int) -> str:

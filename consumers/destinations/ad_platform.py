@@ -1,0 +1,186 @@
+"""What the conversion APIs of ad platforms have in common, as a class to build a destination on.
+
+Contract: a subclass says what its API is called, what a request may hold, how old an event may be and for how long
+copies are removed; it has `build`, `request` and `classify`. All functions are pure. Corrections are skipped, for no
+such API has an event for them. Times are microseconds.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from attributary.consumers.destinations.destination import (
+    Api,
+    HttpRequest,
+    NotSent,
+    PreparedEvent,
+    RequestLimits,
+    joined_remarks,
+)
+from attributary.consumers.destinations.personal_data import clean_url
+from attributary.consumers.destinations.wire_format import to_json
+from attributary.consumers.store.deliveries.delivery import DeliveryState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from attributary.consumers.destinations.destination import (
+        Account,
+        Conversion,
+        DeliveryResponse,
+        HttpResponse,
+        Moment,
+    )
+
+SECOND = 1_000_000  # micros
+DAY = 86_400 * SECOND
+AGE_MARGIN = 300 * SECOND  # an event this close to its limit may cross it on the way
+DUPLICATES_48_HOURS = 48 * 3_600 * SECOND
+
+GOOGLE_FIELDS = ("ga_client_id", "ga_app_instance_id", "ga_session_id", "engagement_time_msec")
+META_PRIVACY_FIELDS = ("data_processing_country", "data_processing_state")
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformOptions:
+    """How to speak to a platform.
+
+    Attributes:
+        base_url: scheme and host; empty: the platform's own.
+        default_region: ISO 3166-1 alpha-2 code for phone numbers without country code.
+        event_names: names (or ids) of events by conversion type; an account's own go first.
+        strip_personal_data: leave out personal data in URLs and free properties.
+        api_version: empty: the one that the code was written for.
+    """
+
+    base_url: str = ""
+    default_region: str | None = None
+    event_names: Mapping[str, str] = field(default_factory=dict)
+    strip_personal_data: bool = True
+    api_version: str = ""
+
+
+class AdPlatform(ABC):
+    """The rules of a conversion API.
+
+    Args:
+        options: how to speak to it.
+        consent_purposes: what a person must have agreed to.
+        events_per_request: cut at what the API takes.
+    """
+
+    name: str
+    title: ClassVar[str]  # for people
+    api_name: ClassVar[str]
+    api_version: ClassVar[str] = ""
+    base_url: ClassVar[str]
+    max_events: ClassVar[int] = 1_000
+    max_body_bytes: ClassVar[int] = 1_000_000  # where none is documented
+    max_age: ClassVar[int] = 7 * DAY
+    duplicates_removed_for: ClassVar[int | None] = None
+    needed_properties: tuple[str, ...] = ()
+    unused_fields: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        options: PlatformOptions | None = None,
+        *,
+        consent_purposes: tuple[str, ...] = ("ad_storage", "ad_user_data"),
+        events_per_request: int = 1_000,
+    ) -> None:
+        self._options = options or PlatformOptions()
+        self._base_url = self._options.base_url or self.base_url
+        self._version = self._options.api_version or self.api_version
+        self.consent_purposes = consent_purposes
+        self.limits = RequestLimits(min(events_per_request, self.max_events), self.max_body_bytes)
+
+    @property
+    def api(self) -> Api:
+        """The API that it speaks."""
+        return Api(self.api_name, self._version, None, f"{self.max_age // DAY} days")
+
+    def age_limit(self, conversion: Conversion) -> int:  # noqa: ARG002  # others look at the event
+        """Return how old this event may be, in microseconds."""
+        return self.max_age
+
+    def validate(self, conversion: Conversion, moment: Moment) -> NotSent | None:
+        """Refuse corrections, which the platform has no event for, and events past their age."""
+        if conversion["kind"] != "conversion":
+            return NotSent(DeliveryState.SKIPPED, f"{self.title} has no event for a {conversion['kind']}", "kind")
+        limit = self.age_limit(conversion)
+        if moment.now - conversion["occurred_at"] > limit - AGE_MARGIN:
+            return NotSent(DeliveryState.EXPIRED, f"older than {limit // DAY} days", "occurred_at")
+        return None
+
+    @abstractmethod
+    def build(self, conversion: Conversion, account: Account, moment: Moment) -> PreparedEvent | NotSent:
+        """Build the event, and refuse it when it would spoil its batch."""
+
+    @abstractmethod
+    def request(self, account: Account, batch: Sequence[PreparedEvent]) -> HttpRequest:
+        """Build the request for events with one envelope."""
+
+    @abstractmethod
+    def classify(self, response: HttpResponse, events: int) -> DeliveryResponse:
+        """Say what the answer to a request of so many events means."""
+
+    def redelivery_ends(self, first_sent_at: int) -> int | None:
+        """Give the time until which the platform removes a second copy; None: it names none, the age limit stands."""
+        return None if self.duplicates_removed_for is None else first_sent_at + self.duplicates_removed_for
+
+    def probe(self, account: Account, event: PreparedEvent) -> HttpRequest | None:  # noqa: ARG002  # the protocol's
+        """Every request is answered; there is nothing to probe."""
+        return None
+
+    def findings(self, response: HttpResponse) -> list[str]:  # noqa: ARG002  # the protocol's
+        """There are no probes."""
+        return []
+
+    def own_name(self, conversion: Conversion, account: Account) -> str | None:
+        """Return the name that the account or the settings give an event of this type; None without."""
+        kind: str = conversion["conversion_type"]
+        return account.event_names.get(kind) or self._options.event_names.get(kind)
+
+    def page_url(self, conversion: Conversion, remarks: list[str], source: str = "event_source_url") -> str | None:
+        """Return an address of the event, without personal data where the options say so; None without one."""
+        if not (text := conversion[source]):
+            return None
+        found, is_changed = clean_url(text) if self._options.strip_personal_data else (text, False)
+        if is_changed:
+            remarks.append(f"{source}: personal data left out")
+        return found
+
+    def prepared(
+        self,
+        conversion: Conversion,
+        event: Mapping[str, Any],
+        name: str,
+        match_keys: Iterable[str],
+        remarks: Iterable[str],
+        *,
+        envelope: bytes = b"{}",
+    ) -> PreparedEvent:
+        """Return an event that is ready to be batched."""
+        return PreparedEvent(
+            conversion["event_id"],
+            conversion["occurred_at"],
+            to_json(event),
+            envelope,
+            resend_safe=self.duplicates_removed_for is not None,
+            match_keys=tuple(sorted(match_keys)),
+            remark=joined_remarks(remarks),
+            name=name,
+        )
+
+
+def event_time(conversion: Conversion, moment: Moment) -> int:
+    """Return when an event happened: not after Kafka stored it, so the same at every attempt; microseconds."""
+    occurred_at: int = conversion["occurred_at"]
+    return min(occurred_at, moment.received_at)
+
+
+def json_list(opening: bytes, batch: Sequence[PreparedEvent], closing: bytes) -> bytes:
+    """Return a body with the events of a batch between two pieces of JSON."""
+    return opening + b",".join(event.body for event in batch) + closing
