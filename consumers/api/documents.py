@@ -83,12 +83,17 @@ class Results(msgspec.Struct):
 
 
 class CreditLine(msgspec.Struct):
-    """What one model credits to one group of a report."""
+    """What one model credits to one group of a report.
+
+    `bucket` is null for what touchpoints get, else `(unattributed)`, or `(erased)` or `(retired)` for conversions that
+    are not stored one by one any more.
+    """
 
     keys: dict[str, str]
     currency: str
     model: str
     is_attributed: bool
+    bucket: str | None
     conversions: float
     value_micros: int
     journeys: int
@@ -98,15 +103,20 @@ class CreditLine(msgspec.Struct):
 
 
 class CurrencyTotal(msgspec.Struct):
-    """Conversions and net value of a report in one currency."""
+    """Conversions and net value of a report in one currency; `removed`: the part of both that was erased or retired."""
 
     currency: str
     conversions: int
     net_value_micros: int
+    removed_conversions: int
+    removed_net_value_micros: int
 
 
 class CreditReport(msgspec.Struct):
-    """Credit by dimensions and models. Of each model and currency the lines sum to what it credits, to the micro."""
+    """Credit by dimensions and models. Of each model and currency the lines sum to what it credits, to the micro.
+
+    Lines of the buckets `(erased)` and `(retired)` are among them: an erasure or a retirement changes no sum.
+    """
 
     by: list[str]
     totals: list[CurrencyTotal]
@@ -221,11 +231,11 @@ def report_document(query: ReportQuery, report: Report) -> CreditReport:
     """Return a report as it is answered."""
     return CreditReport(
         list(query.by),
-        [CurrencyTotal(total.currency, total.conversions, total.net_micros) for total in report.totals],
+        [CurrencyTotal(*total) for total in report.totals],
         [
             CreditLine(
-                dict(zip(query.by, row.keys, strict=True)), row.currency, row.model, row.is_touch, row.conversions,
-                row.value_micros, row.journeys, *((None,) * 3 if row.share is None else row.share),
+                dict(zip(query.by, row.keys, strict=True)), row.currency, row.model, row.is_touch, row.bucket,
+                row.conversions, row.value_micros, row.journeys, *((None,) * 3 if row.share is None else row.share),
             )
             for row in report.rows
         ],

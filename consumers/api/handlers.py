@@ -153,7 +153,7 @@ class Handlers:
             report = read_report(connection, query)
             if report.totals and not {use.model for use in report.uses}.issuperset(query.models):
                 known = known_models(connection, query)
-                if not set(known).issuperset(query.models):
+                if known and not set(known).issuperset(query.models):
                     raise Refusal(400, f"models: there are {', '.join(known)}.", more={"field": "models"})
             return d.report_document(query, report)
 

@@ -6,6 +6,7 @@ All texts of the other tenant hold a word that no query holds, so whatever holds
 from __future__ import annotations
 
 from contextlib import ExitStack
+from datetime import date
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import psycopg
@@ -24,6 +25,7 @@ from attributary.consumers.store.access.readers import (
     store_reader,
 )
 from attributary.consumers.store.access.state import View, read_state
+from attributary.consumers.store.removed_totals import Removed, add_removed
 from tests.factories.samples import sale, touch
 from tests.pipeline_harness import run
 
@@ -68,6 +70,14 @@ def logins(module_database: str) -> Iterator[Readers]:
             ],
         ],
     )  # fmt: skip
+    with psycopg.connect(module_database, autocommit=True) as connection:
+        for tenant, kind in (("acme", "purchase"), ("rival", HUSH)):
+            add_removed(connection, "(erased)", [Removed(tenant, date(2026, 11, 1), kind, "EUR", 1, 2, 3)])
+            connection.execute(
+                "INSERT INTO attribution_retired_credits "
+                "VALUES (%s, '2026-11-01', %s, 'EUR', 'linear', %s, 'p', '', 1, 2)",
+                (tenant, kind, kind),
+            )
     names = {"plain": "reader_one", "people": "reader_people", "everybody": "reader_all"}
     with psycopg.connect(module_database, autocommit=True) as connection:
         apply(connection)

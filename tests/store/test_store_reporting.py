@@ -26,6 +26,10 @@ COLUMNS = {
     "version_reason text, is_final bool",
     "credit": "tenant_id text, conversion_id text, conversion_type text, converted_at timestamptz, currency text, "
     "is_final bool, model text, model_version text, dimension text, name text, credit float8, value numeric",
+    "removed": "tenant_id text, bucket text, day timestamptz, conversion_type text, currency text, conversions int8, "
+    "gross_value numeric, net_value numeric",
+    "retired_credit": "tenant_id text, day timestamptz, conversion_type text, currency text, model text, channel text, "
+    "platform text, campaign text, credit numeric, value numeric",
     "result_versions": "tenant_id text, conversion_id text, version int8, version_reason text, is_final bool, "
     "conversion_type text, journey_key text, converted_at timestamptz, net_value numeric, gross_value numeric, "
     "delta numeric, currency text, policy_version text, touchpoint_count int4, touchpoints jsonb, models jsonb, "

@@ -15,7 +15,13 @@ REPORTING = "attributary_reporting"
 VIEW_SCHEMAS = ("reporting", "reporting_people")
 
 # What the views read, so what readers see of.
-VIEWED_TABLES = ("attribution_touchpoints", "attribution_conversions", "attribution_results")
+VIEWED_TABLES = (
+    "attribution_touchpoints",
+    "attribution_conversions",
+    "attribution_results",
+    "attribution_removed_totals",
+    "attribution_retired_credits",
+)
 # Columns that name a person or tell one apart; in `reporting` readers without people do without them.
 PERSONAL_COLUMNS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
@@ -192,6 +198,7 @@ ROLES: Sequence[Role] = (
         {
             **_READ_EVENTS,
             "results": "S",
+            "removed_totals": "S",
             "policies": "S",
             "batch_jobs": "S",
             "model_states": "S",

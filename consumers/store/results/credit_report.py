@@ -2,7 +2,8 @@
 
 Invariants: of every conversion the version counts that was the newest at the moment of the report; by its time the
 conversion is in the period or not. Currencies are never added. For each model and currency the rows, `(unattributed)`
-among them, sum to the conversions that the model credits and to their net value, to the micro.
+among them, sum to the conversions that the model credits and to their net value, to the micro. Rows `(erased)` and
+`(retired)` hold what is no longer stored one by one, so an erasure and a retirement change no sum.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from attributary.attribution_core.domain.confidence import NORMAL_QUANTILE
+from attributary.consumers.store.removed_totals import RemovedSum, read_removed
 
 UNATTRIBUTED = "(unattributed)"
 
@@ -148,11 +150,12 @@ class CreditRow(NamedTuple):
         currency: of the values.
         keys: values of the dimensions, in their order.
         model: the model.
-        is_touch: false: the part that no touchpoint gets, in `(unattributed)`.
+        is_touch: false: the part that no touchpoint gets.
         journeys: conversions with a touchpoint of the group, each counted once, credited or not.
         conversions: sum of credits.
         value_micros: sum of credited net value, micros of the currency.
-        share: of all conversions of the currency that the model credits; None: there are none.
+        share: of all conversions of the currency that the model credits; None: there are none, or a row of removed.
+        bucket: `(unattributed)`, `(erased)` or `(retired)`; None: what touchpoints get.
     """
 
     currency: str
@@ -163,14 +166,31 @@ class CreditRow(NamedTuple):
     conversions: float
     value_micros: int
     share: Share | None
+    bucket: str | None = None
 
 
 class ReportTotal(NamedTuple):
-    """What a report is about in one currency: conversions and their net value in micros."""
+    """What a report is about in one currency: conversions and their net value in micros.
+
+    Attributes:
+        conversions: all, removed ones among them.
+        net_micros: of all, micros.
+        removed_conversions: those of them in `(erased)` and `(retired)`, which no model credits.
+        removed_net_micros: their net value, micros.
+    """
 
     currency: str
     conversions: int
     net_micros: int
+    removed_conversions: int = 0
+    removed_net_micros: int = 0
+
+    @property
+    def kept(self) -> ReportTotal:
+        """The part that is stored conversion by conversion."""
+        return ReportTotal(
+            self.currency, self.conversions - self.removed_conversions, self.net_micros - self.removed_net_micros
+        )
 
 
 class ModelUse(NamedTuple):
@@ -210,15 +230,16 @@ def read_report(connection: psycopg.Connection, query: ReportQuery) -> Report:
     Raises:
         ValueError: a dimension is none of `DIMENSIONS`.
     """
-    parameters = query.parameters()
+    statement = _credits(query.by)
     for setting in _SETTINGS:
         connection.execute(setting)
     parameters = query.parameters()
-    totals = [ReportTotal(*row) for row in connection.execute(_TOTALS, parameters).fetchall()]
-    if not totals:
-        return Report([], [], [])
-    rows = connection.execute(_credits(query.by), parameters).fetchall()
-    return Report(totals, _uses(rows), _rows(rows))
+    kept = [ReportTotal(*row) for row in connection.execute(_TOTALS, parameters).fetchall()]
+    # Removed totals keep no history: of a report as of earlier, the days up to then.
+    period = (query.period_us[0], min(query.period_us[1], query.as_of_us))
+    removed = read_removed(connection, query.tenant_id, period, query.by, query.currency, query.conversion_types)
+    rows = connection.execute(statement, parameters).fetchall() if kept else []
+    return Report(_totals(kept, removed), _uses(rows), [*_rows(rows), *_removed_rows(removed, query.models)])
 
 
 def is_by_touch(by: Sequence[str]) -> bool:
@@ -259,6 +280,30 @@ def _credits(by: Sequence[str]) -> str:
     )
 
 
+def _totals(kept: Sequence[ReportTotal], removed: Sequence[RemovedSum]) -> list[ReportTotal]:
+    """Return the totals with what was removed, the most frequent currency first."""
+    found = {total.currency: total for total in kept}
+    for each in removed:
+        old = found.get(each.currency, ReportTotal(each.currency, 0, 0))
+        count, net = each.conversions, each.net_micros
+        found[each.currency] = ReportTotal(
+            each.currency, old.conversions + count, old.net_micros + net,
+            old.removed_conversions + count, old.removed_net_micros + net,
+        )  # fmt: skip
+    return sorted(found.values(), key=lambda total: (-total.conversions, total.currency))
+
+
+def _removed_rows(removed: Sequence[RemovedSum], models: Sequence[str]) -> list[CreditRow]:
+    """Return what was removed as rows of each model: the same for all."""
+    return [
+        CreditRow(
+            each.currency, each.keys, model, False, 0, float(each.conversions), each.net_micros, None, each.bucket
+        )
+        for each in removed
+        for model in models
+    ]
+
+
 def _uses(rows: Sequence[Any]) -> list[ModelUse]:
     """Return how many conversions each version of a model credited: the credits of a conversion sum to 1."""
     found: dict[tuple[str, str, str | None], float] = {}
@@ -280,7 +325,8 @@ def _rows(rows: Sequence[Any]) -> list[CreditRow]:
     found = []
     for (currency, keys, model, is_touch), (journeys, credit, squares, micros) in groups.items():
         share = _share(credit, squares, round(whole[currency, model]))
-        found.append(CreditRow(currency, keys, model, is_touch, int(journeys), credit, int(micros), share))
+        bucket = None if is_touch else UNATTRIBUTED
+        found.append(CreditRow(currency, keys, model, is_touch, int(journeys), credit, int(micros), share, bucket))
     return found
 
 

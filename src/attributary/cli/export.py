@@ -23,6 +23,8 @@ _VIEWS = {
     "results": ("converted_at", ("conversion_id",)),
     "credit": ("converted_at", ("conversion_id", "model", "dimension", "name")),
     "touchpoints": ("occurred_at", ("event_id",)),
+    "removed": ("day", ("bucket", "conversion_type", "currency")),
+    "retired_credit": ("day", ("conversion_type", "currency", "model", "channel", "platform", "campaign")),
 }
 
 
@@ -33,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 def _export(
     what: Annotated[
-        Literal["conversions", "results", "credit", "touchpoints"],
+        Literal["conversions", "results", "credit", "touchpoints", "removed", "retired_credit"],
         typer.Argument(help="A view of the schema reporting."),
     ],
     *,

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING
 
+from attributary.consumers.store.removed_totals import RemovedSum, read_removed
 from attributary.consumers.store.results.credit_report import (
+    UNATTRIBUTED,
     CreditRow,
     Report,
     ReportQuery,
@@ -43,7 +45,8 @@ class PageFacts:
         query: which conversions.
         model: of bars and campaigns.
         models: all that credit the conversions.
-        total: conversions and net value.
+        total: conversions that are stored one by one, and their net value.
+        removed: what was erased and retired in the period.
         report: by channel and model.
         campaigns: by campaign, of the one model.
         days: in order; of months when their name is YYYY-MM.
@@ -57,6 +60,7 @@ class PageFacts:
     model: str
     models: Sequence[str]
     total: ReportTotal
+    removed: Sequence[RemovedSum]
     report: Report
     campaigns: Sequence[CreditRow]
     days: Sequence[Day]
@@ -78,7 +82,8 @@ def read_facts(connection: psycopg.Connection, query: ReportQuery, model: str, c
     models = known_models(connection, query)
     if model not in models:
         return None
-    totals = read_report(connection, replace(query, by=("currency",), models=(model,))).totals
+    reported = read_report(connection, replace(query, by=("currency",), models=(model,))).totals
+    totals = [total.kept for total in reported if total.kept.conversions]
     chosen = next((total for total in totals if total.net_micros), totals[0])
     query = replace(query, currency=chosen.currency, models=models, by=("channel",))
     one = replace(query, models=(model,), by=("campaign",))
@@ -88,6 +93,13 @@ def read_facts(connection: psycopg.Connection, query: ReportQuery, model: str, c
         model,
         models,
         chosen,
+        read_removed(
+            connection,
+            query.tenant_id,
+            (query.period_us[0], min(query.period_us[1], query.as_of_us)),
+            currency=query.currency,
+            conversion_types=query.conversion_types,
+        ),
         report._replace(rows=_pooled_rows(report.rows, model, _MAX_CHANNELS)),
         _pooled_rows(read_report(connection, one).rows, model, _MAX_CAMPAIGNS),
         _months(read_days(connection, query)),
@@ -100,6 +112,7 @@ def read_facts(connection: psycopg.Connection, query: ReportQuery, model: str, c
 
 def _pooled_rows(rows: Sequence[CreditRow], model: str, limit: int) -> list[CreditRow]:
     """Return rows with the names beyond a number summed up, for each model; the most credited by one model stay."""
+    rows = [row for row in rows if row.bucket in {None, UNATTRIBUTED}]  # removed ones stand in a sentence of their own
     mine = sorted((row for row in rows if row.model == model and row.is_touch), key=lambda row: -abs(row.conversions))
     kept = {row.keys for row in mine[:limit]}
     found = [row for row in rows if not row.is_touch or row.keys in kept]

@@ -71,6 +71,11 @@ def _head(facts: PageFacts) -> str:
         f"{plural(t.conversions, 'conversion')} ({amount(t.net_micros, t.currency)})" for t in facts.others
     )
     also = f" Not on this page, because currencies are never added: {others}." if others else ""
+    removed = ", ".join(
+        f"{plural(each.conversions, 'conversion')} ({amount(each.net_micros, each.currency)}) {each.bucket}"
+        for each in facts.removed
+    )
+    also += f" Beside these numbers, no longer stored one by one: {removed}." if removed else ""
     items = "".join(f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>" for name, value in cards)
     return (
         f"<p>Conversions from {period}, by the day of the conversion (UTC), as they stand on "

@@ -1,6 +1,7 @@
 """What `attributary results` writes: tables that fit a width, CSV for spreadsheets, a JSON document.
 
-Invariant: the rows of a table, `(unattributed)` and the row of what is not shown among them, add up to its total.
+Invariant: the rows of a table add up to its total: `(unattributed)`, `(erased)`, `(retired)` and what is not shown
+are rows among them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from attributary.attribution_core.domain.time_grammar import BEGINNING, END
 from attributary.cli.block_table import Column, block_table, wrapped
 from attributary.cli.fallback_notes import fallback_cause, fallback_cure
 from attributary.cli.tables import amount, csv_cell, money, plural, safe
+from attributary.consumers.store.removed_totals import ERASED, RETIRED
 from attributary.consumers.store.results.credit_report import (
     TIME_DIMENSIONS,
     UNATTRIBUTED,
@@ -27,7 +29,7 @@ from attributary.consumers.store.results.credit_report import (
 )
 
 _CSV_COLUMNS = (
-    "currency", "model", "conversions", "share", "share_low", "share_high", "net_value", "journeys_with_it",
+    "bucket", "currency", "model", "conversions", "share", "share_low", "share_high", "net_value", "journeys_with_it",
 )  # fmt: skip
 _LEGEND = (
     "conversions: credit, it adds up. journeys with it: conversions with at least one touchpoint of the row, it does "
@@ -45,8 +47,18 @@ class _Group(NamedTuple):
     """One row of a table: the credits of each model."""
 
     keys: tuple[str, ...]
-    is_touch: bool
+    bucket: str | None
     of_model: dict[str, CreditRow]
+
+    @property
+    def is_touch(self) -> bool:
+        return self.bucket is None
+
+    def name(self, place: int, *, is_first: bool) -> str:
+        """Return a name as a table shows it: the first one says the bucket where no name does."""
+        if is_first and self.bucket is not None and self.bucket not in self.keys:
+            return f"{self.keys[place]} {self.bucket}"
+        return self.keys[place]
 
     @property
     def journeys(self) -> int:
@@ -87,7 +99,7 @@ def csv_text(query: ReportQuery, report: Report) -> str:
                 share = row.share
                 writer.writerow(
                     [
-                        *(csv_cell(keys[name]) for name in names), row.currency, csv_cell(model),
+                        *(csv_cell(keys[name]) for name in names), group.bucket, row.currency, csv_cell(model),
                         f"{row.conversions:.9g}", *(f"{part:.6f}" for part in share or ()),
                         *([] if share else [""] * 3), money(row.value_micros, row.currency, group=False), row.journeys,
                     ]
@@ -111,7 +123,8 @@ def document(query: ReportQuery, report: Report) -> dict[str, Any]:
                 "currency": row.currency,
                 **dict(zip(query.by, row.keys, strict=True)),
                 "model": row.model,
-                "is_unattributed": not row.is_touch,
+                "is_unattributed": row.bucket == UNATTRIBUTED,
+                "bucket": row.bucket,
                 "conversions": row.conversions,
                 "share": row.share.share if row.share else None,
                 "share_interval": [row.share.low, row.share.high] if row.share else None,
@@ -127,20 +140,21 @@ def document(query: ReportQuery, report: Report) -> dict[str, Any]:
 
 def _groups(query: ReportQuery, report: Report, currency: str) -> list[_Group]:
     """Return the rows of a currency: times in order, in them what gets most of the first model first."""
-    found: dict[tuple[tuple[str, ...], bool], dict[str, CreditRow]] = {}
+    found: dict[tuple[tuple[str, ...], str | None], dict[str, CreditRow]] = {}
     for row in report.rows:
         if row.currency == currency:
-            found.setdefault((row.keys, row.is_touch), {})[row.model] = row
+            found.setdefault((row.keys, row.bucket), {})[row.model] = row
     groups = [
-        _Group(keys, is_touch, {model: rows[model] for model in query.models if model in rows})
-        for (keys, is_touch), rows in found.items()
+        _Group(keys, bucket, {model: rows[model] for model in query.models if model in rows})
+        for (keys, bucket), rows in found.items()
     ]
     times = [place for place, name in enumerate(query.by) if name in TIME_DIMENSIONS]
 
     def order(group: _Group) -> tuple[Any, ...]:
         first = group.of_model.get(query.models[0])
         most = (-first.value_micros, -first.conversions) if first else (0, 0.0)
-        return tuple(group.keys[place] for place in times), not group.is_touch, *most, group.keys
+        is_removed = group.bucket in {ERASED, RETIRED}
+        return tuple(group.keys[place] for place in times), is_removed, not group.is_touch, *most, group.keys
 
     return sorted(groups, key=order)
 
@@ -182,14 +196,17 @@ def _table(query: ReportQuery, total: ReportTotal, groups: Sequence[_Group], wid
     shown = groups if limit == 0 or len(groups) <= limit else groups[:limit]
     rest = groups[len(shown) :]
     more = [f"({len(rest):,} more)"] if rest else []
+    places = [place for place, name in enumerate(query.by) if name != "currency" or len(query.by) == 1]
     names = [
         Column(
-            name.replace("_", " "),
-            [*(safe(group.keys[place]) for group in shown), *(more if place == 0 else [""] * len(more))],
-            "total" if place == 0 else "",
+            query.by[place].replace("_", " "),
+            [
+                *(safe(group.name(place, is_first=place == places[0])) for group in shown),
+                *(more if place == places[0] else [""] * len(more)),
+            ],
+            "total" if place == places[0] else "",
         )
-        for place, name in enumerate(query.by)
-        if name != "currency" or len(query.by) == 1
+        for place in places
     ]
     columns: list[Column] = []
     for model in query.models:
@@ -250,7 +267,7 @@ def _interval(share: Share | None) -> str:
 
 def _notes(query: ReportQuery, report: Report) -> Iterator[str]:
     """Yield what a reader must know of the models: where another rule credited, and where a model is missing."""
-    whole = sum(total.conversions for total in report.totals)
+    whole = sum(total.kept.conversions for total in report.totals)
     for model in query.models:
         uses = [use for use in report.uses if use.model == model]
         credited = sum(use.conversions for use in uses)
@@ -266,3 +283,14 @@ def _notes(query: ReportQuery, report: Report) -> Iterator[str]:
             )
     if any(UNATTRIBUTED in group.keys for total in report.totals for group in _groups(query, report, total.currency)):
         yield f"{UNATTRIBUTED}: no touchpoint in the lookback window, or a model's baseline."
+    removed = {row.bucket for row in report.rows} & {ERASED, RETIRED}
+    if ERASED in removed:
+        yield f"{ERASED}: conversions of people who were erased on request. No model credits them."
+    if RETIRED in removed:
+        yield (
+            f"{RETIRED}: conversions that are kept no longer: attributary retention status. Their credits by channel "
+            "are in the view reporting.retired_credit."
+        )
+    if removed:
+        kept = "" if query.as_of_us == END else " They keep no history: these are the amounts of today."
+        yield f"Both count by whole days (UTC) that begin in the period, and in no share.{kept}"

@@ -58,7 +58,8 @@ def _results(
 
     Conversions are credit: a conversion with two touchpoints counts half in each by linear. "journeys with it" counts
     conversions with at least one touchpoint of the row, which cannot be added up. What no touchpoint gets is
-    (unattributed). Currencies are never added. Days, weeks and months are in UTC, by the time of the conversion.
+    (unattributed). What was erased or retired is counted in (erased) and (retired), so that no sum changes by it.
+    Currencies are never added. Days, weeks and months are in UTC, by the time of the conversion.
 
     Every published version is kept (ATTRIBUTION_VERSIONS_KEPT_DAYS), so --as-of repeats the report of an earlier day.
     Needs DATABASE_URL.
@@ -90,7 +91,8 @@ def _results(
     with database("attributary-results") as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         report = read_report(connection, query)
-        nothing = check_known(connection, query, {use.model for use in report.uses})
+        is_gone = bool(report.rows) and not report.uses  # all of it was erased or retired: no model to check
+        nothing = "" if is_gone else check_known(connection, query, {use.model for use in report.uses})
     if nothing:
         sys.stderr.write(f"{nothing}\n")
     if as_json or output == "json":
