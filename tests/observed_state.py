@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tests.invariants import Place
 
 INPUTS = (TOUCHPOINTS, CONVERSIONS, IDENTITIES, ERASURE_REQUESTS)
-_PATIENCE_SECONDS = 60.0
+_PATIENCE_SECONDS = 180.0
 _EVENTS = {
     "touchpoint": "attribution_touchpoints",
     "conversion": "attribution_conversion_events",
@@ -64,12 +64,12 @@ def read_topics(bootstrap: str, topics: Iterable[str]) -> Iterator[Message]:
         }
     )
     try:
-        listed = consumer.list_topics(timeout=20).topics
+        listed = consumer.list_topics(timeout=120).topics
         places = [TopicPartition(topic, number, 0) for topic in topics for number in listed[topic].partitions]
         # The ends are known before the first record is read: what comes later is not waited for.
         left = {}
         for place in places:
-            low, high = consumer.get_watermark_offsets(place, timeout=20)
+            low, high = consumer.get_watermark_offsets(place, timeout=120)
             place.offset = low
             if high > low:
                 left[place.topic, place.partition] = high

@@ -61,7 +61,7 @@ class Api:
         headers = {"Authorization": f"Bearer {self.tokens[key]}"} if key else {}
         headers |= options.pop("headers", {})
         method = options.pop("method", "GET")
-        return httpx.request(method, f"{self.url}{path}", headers=headers, timeout=20, trust_env=False, **options)
+        return httpx.request(method, f"{self.url}{path}", headers=headers, timeout=120, trust_env=False, **options)
 
     def good(self, path: str, key: str | None = "acme", **options: Any) -> Any:
         answer = self.ask(path, key, **options)
@@ -107,12 +107,12 @@ def served(dsn: str, folder: Path, **settings: Any) -> Iterator[Api]:
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     try:
-        assert ready.wait(60)
+        assert ready.wait(120)
         yield api
     finally:
         loop, server = handles
         loop.call_soon_threadsafe(server.stop)
-        thread.join(60)
+        thread.join(120)
         assert not thread.is_alive()
 
 

@@ -71,14 +71,14 @@ def test_the_process_serves_until_sigterm(database: str, tmp_path: Path) -> None
         ports = dict(re.findall(r'"(?:port|event)": ?"?(listening on port )?(\d+)', log.read_text()))
         url = f"http://{LOOPBACK}:{ports['listening on port ']}{BASE}"
         headers = {"Authorization": f"Bearer {token}"}
-        answer = httpx.get(f"{url}/results", headers=headers, trust_env=False)
+        answer = httpx.get(f"{url}/results", headers=headers, trust_env=False, timeout=120)
         assert (answer.status_code, answer.json()) == (200, {"results": [], "next": None})
-        job = httpx.post(f"{url}/train/markov", json={}, headers=headers, trust_env=False)
+        job = httpx.post(f"{url}/train/markov", json={}, headers=headers, trust_env=False, timeout=120)
         assert job.status_code == 403  # its scope is read alone
-        metrics = httpx.get(f"http://{LOOPBACK}:{ports['']}/metrics", trust_env=False).text
+        metrics = httpx.get(f"http://{LOOPBACK}:{ports['']}/metrics", trust_env=False, timeout=120).text
         assert 'attribution_api_requests_total{endpoint="results",status="200"} 1.0' in metrics
         child.terminate()
-        assert child.wait(60) == 0, log.read_text()
+        assert child.wait(120) == 0, log.read_text()
     finally:
         child.kill()
     assert token not in log.read_text()
@@ -98,7 +98,7 @@ def test_the_process_serves_until_sigterm(database: str, tmp_path: Path) -> None
 def test_a_wrong_setting_ends_the_start_with_its_name(variables: dict[str, str], named: str) -> None:
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     said = subprocess.run(
-        command_line("serve"), env=inherited | variables, capture_output=True, text=True, check=False, timeout=60
+        command_line("serve"), env=inherited | variables, capture_output=True, text=True, check=False, timeout=240
     )
     assert said.returncode == 78
     assert named in said.stderr.splitlines()[-1]

@@ -38,7 +38,7 @@ def letters(kafka_topics: str, monkeypatch: pytest.MonkeyPatch) -> None:
             "__connect.errors.exception.message": f"conversion: value_micros: fault {number}",
         }
         producer.produce(TOPIC, b"x", key.encode(), partition=0, headers={k: v.encode() for k, v in headers.items()})
-    assert producer.flush(20) == 0
+    assert producer.flush(120) == 0
 
 
 def run(*words: str) -> Result:

@@ -24,7 +24,7 @@ def test_a_reader_that_went_away_ends_a_command_as_sigpipe_would(line: str) -> N
     os.close(reader)
     try:
         done = subprocess.run(
-            command_line(*line.split()), env=environment(), stdout=writer, stderr=subprocess.PIPE, timeout=60,
+            command_line(*line.split()), env=environment(), stdout=writer, stderr=subprocess.PIPE, timeout=240,
             check=False,
         )  # fmt: skip
     finally:
@@ -37,7 +37,7 @@ def test_a_reader_that_went_away_ends_a_command_as_sigpipe_would(line: str) -> N
 def test_output_that_cannot_be_written_is_told(line: str) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            command_line(*line.split()), env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
+            command_line(*line.split()), env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, timeout=240,
             check=False,
         )  # fmt: skip
     assert done.returncode == 74

@@ -25,7 +25,7 @@ def environment(**variables: str) -> dict[str, str]:
     return {**kept, "METRICS_HOST": "127.0.0.1", "METRICS_PORT": "0", **variables}
 
 
-def run(*arguments: str, seconds: float = 60, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, seconds: float = 240, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command_line(*arguments), env=environment(**variables), capture_output=True, text=True, timeout=seconds,
         check=False,
@@ -55,7 +55,7 @@ def test_a_database_that_is_down_or_not_migrated_stops_the_start(free_port: int,
 def test_numpy_is_loaded_after_it_is_told_to_use_one_thread(chosen: dict[str, str], threads: str) -> None:
     program = "import os, sys, attributary.cli.main; print('numpy' in sys.modules, os.environ['OPENBLAS_NUM_THREADS'])"
     done = subprocess.run(
-        [sys.executable, "-c", program], env=environment(**chosen), capture_output=True, text=True, timeout=60,
+        [sys.executable, "-c", program], env=environment(**chosen), capture_output=True, text=True, timeout=240,
         check=True,
     )  # fmt: skip
     assert done.stdout.split() == ["False", threads]
@@ -138,7 +138,7 @@ def test_a_signal_during_the_start_is_not_forgotten(fake_services: Path, monkeyp
 
 def demo(report: Path, folder: Path, *arguments: str) -> dict[str, Any]:
     done = run(
-        "demo", "--touchpoints", "2000", "--report", str(report), "--folder", str(folder), *arguments, seconds=280
+        "demo", "--touchpoints", "2000", "--report", str(report), "--folder", str(folder), *arguments, seconds=900
     )
     assert done.returncode == 0, done.stdout[-4_000:] + done.stderr[-2_000:]
     figures: dict[str, Any] = json.loads(report.read_text())
@@ -150,11 +150,13 @@ def demo(report: Path, folder: Path, *arguments: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_000)
 def test_the_demo_on_the_mock_broker_says_that_it_proves_nothing(tmp_path: Path) -> None:
     assert demo(tmp_path / "figures.json", tmp_path / "demo", "--broker", "mock")["broker"] == "mock"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_000)
 @pytest.mark.kafka
 def test_the_demo_on_a_real_broker_keeps_every_promise(tmp_path: Path, broker: Any) -> None:
     if broker.kind == "given":

@@ -32,7 +32,7 @@ def bootstrap() -> Iterator[str]:
         producer.produce(RESULTS, codec().encode("result", result()), b"k")
         job = {"tenant_id": "acme", "job_id": "a\x1b[2J\nb", "kind": "train", "parameters": {}, "submitted_at": 1}
         producer.produce(JOBS, codec().encode("job", {**job, "submitted_by": None}), b"k")
-        assert producer.flush(10) == 0
+        assert producer.flush(120) == 0
         yield found
 
 

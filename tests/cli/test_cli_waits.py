@@ -46,7 +46,7 @@ def test_a_submitted_job_that_no_trainer_takes_is_told_once(
     )
 
     def trainer() -> None:
-        assert told.wait(60)
+        assert told.wait(120)
         with connect(database, application_name="test") as connection:
             connection.execute(insert)
 

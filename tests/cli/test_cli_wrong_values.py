@@ -113,7 +113,7 @@ def services(module_database: str) -> Iterator[dict[str, str]]:
     with mock_broker() as bootstrap:
         producer = Producer({"bootstrap.servers": bootstrap, "log_level": 0})
         for topic in (*catalogue(), *dead_letter_topics()):
-            producer.list_topics(topic.name, timeout=30)  # makes it
+            producer.list_topics(topic.name, timeout=120)  # makes it
         with psycopg.connect(module_database, autocommit=True) as opened:
             opened.execute(
                 "INSERT INTO attribution_journeys (tenant_id, journey_key, first_event_us, last_event_us, "

@@ -22,7 +22,7 @@ def collect(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     }  # fmt: skip
     command = [sys.executable, "-c", "from attributary.cli.main import run; run()", "collect"]
     return subprocess.run(
-        command, env=environment | settings | variables, capture_output=True, text=True, timeout=60, check=False
+        command, env=environment | settings | variables, capture_output=True, text=True, timeout=240, check=False
     )
 
 

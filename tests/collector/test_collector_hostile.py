@@ -235,8 +235,8 @@ def test_http_1_0_without_a_host_is_served(collector: RunningCollector) -> None:
 
 def dribbled(collector: RunningCollector, first: bytes, drop: bytes) -> int:
     """Send bytes, then one drop after the other until the connection is closed; return the status of the answer."""
-    deadline = time.monotonic() + 60
-    with socket.create_connection(("127.0.0.1", collector.port), timeout=40) as connection:
+    deadline = time.monotonic() + 180
+    with socket.create_connection(("127.0.0.1", collector.port), timeout=120) as connection:
         connection.sendall(first)
         connection.settimeout(0.1)
         got = b""
@@ -249,8 +249,8 @@ def dribbled(collector: RunningCollector, first: bytes, drop: bytes) -> int:
                 got += part
             except TimeoutError:
                 continue
-            except (BrokenPipeError, ConnectionResetError):
-                return status(got)
+            except (BrokenPipeError, ConnectionResetError):  # what it had answered before can still be read
+                return status(got + received(connection))
     raise AssertionError("the connection stays open")
 
 
@@ -265,7 +265,7 @@ def test_a_slow_client_is_let_go_in_headers_body_and_between_requests(tmp_path: 
 
 
 def test_connections_have_a_limit_and_others_are_served_again(collector: RunningCollector) -> None:
-    opened = [socket.create_connection(("127.0.0.1", collector.port), timeout=40) for _ in range(80)]
+    opened = [socket.create_connection(("127.0.0.1", collector.port), timeout=120) for _ in range(80)]
     for connection in opened:
         connection.setblocking(False)
 
@@ -278,17 +278,17 @@ def test_connections_have_a_limit_and_others_are_served_again(collector: Running
             return True
 
     try:
-        wait_until(lambda: sum(map(is_closed, opened)) >= 15, "the limit of 60 fires", 40)
+        wait_until(lambda: sum(map(is_closed, opened)) >= 15, "the limit of 60 fires")
     finally:
         for connection in opened:
             connection.close()
-    wait_until(lambda: metrics.connections._value.get() < 5, "the connections are gone", 40)
+    wait_until(lambda: metrics.connections._value.get() < 5, "the connections are gone")
 
 
 def test_a_client_that_closes_in_its_body_leaves_nothing(collector: RunningCollector) -> None:
     body = json.dumps([touch(event_id=str(number)) for number in range(20)]).encode()
     for length in (0, 1, len(body) // 2, len(body) - 1):
-        with socket.create_connection(("127.0.0.1", collector.port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", collector.port), timeout=120) as connection:
             connection.sendall(head(collector, f"Content-Length: {len(body)}") + body[:length])
     time.sleep(0.3)
     assert not collector.log.messages
@@ -296,8 +296,11 @@ def test_a_client_that_closes_in_its_body_leaves_nothing(collector: RunningColle
 
 def test_pipelined_requests_are_answered_in_order(collector: RunningCollector) -> None:
     bodies = [json.dumps(touch(event_id=f"p{number}")).encode() for number in range(5)]
-    data = b"".join(head(collector, f"Content-Length: {len(body)}") + body for body in bodies)
-    with socket.create_connection(("127.0.0.1", collector.port), timeout=5) as connection:
+    last: list[list[str]] = [[], [], [], [], ["Connection: close"]]
+    data = b"".join(
+        head(collector, f"Content-Length: {len(body)}", *more) + body for body, more in zip(bodies, last, strict=True)
+    )
+    with socket.create_connection(("127.0.0.1", collector.port), timeout=120) as connection:
         connection.sendall(data)
         answers = received(connection)
     ids = [part.split(b'"event_ids":["')[1].split(b'"')[0] for part in answers.split(b"HTTP/1.1 200")[1:]]
@@ -314,7 +317,7 @@ def test_many_at_once_are_all_answered(collector: RunningCollector) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     assert statuses == [200] * 50
 
 
@@ -362,11 +365,11 @@ def test_above_the_concurrency_requests_get_503_with_cors_and_retry_after(tmp_pa
         running.log.stall()
         first = threading.Thread(target=lambda: running.post(touch()))
         first.start()
-        wait_until(lambda: metrics.inflight._value.get() == 1, "the first waits for the log", 40)
+        wait_until(lambda: metrics.inflight._value.get() == 1, "the first waits for the log")
         page = {"Origin": "https://www.acme-shop.com"}
         busy = running.post(touch(), key="wk", headers=page)
         running.log.stall(stalled=False)
-        first.join(60)
+        first.join(120)
         assert busy.status == 503
         assert int(busy.headers["Retry-After"]) >= 1
         assert busy.headers["Access-Control-Allow-Origin"] == page["Origin"]

@@ -81,6 +81,7 @@ def test_the_id_comes_back_from_the_cookie_when_the_storage_is_gone(site: Site) 
     site.visit(LANDING)
     (first,) = site.records("touchpoint", 1)
     wait_until(site.cookies, "the collector's cookie")
+    site.page.wait_for_function("!JSON.parse(localStorage._atb).queue.length")  # the answer has been read
     site.page.evaluate("localStorage.clear(); sessionStorage.clear()")
     site.visit(LANDING + "&x=2")
     again = site.records("touchpoint", 2)[1]

@@ -45,7 +45,13 @@ def mark(page: Page, shop: RecordingServer, name: str = "mark") -> list[dict[str
     page.evaluate("name => attributary.conversion({conversion_type: 'marker', event_id: name})", name)
     shop.wait(lambda: any(record.get("event_id") == name for record in shop.records))
     assert before <= len(shop.records)
+    settled(page)
     return [record for record in shop.records if record.get("conversion_type") != "marker"]
+
+
+def settled(page: Page) -> None:
+    """Wait until the page has read the answers: what it stores until then, the next page of the site sends again."""
+    page.wait_for_function("!(JSON.parse(localStorage._atb || '{}').queue || []).length")
 
 
 def storages(page: Page) -> list[int]:
@@ -64,7 +70,7 @@ def test_the_script_is_below_4_kb_and_readable() -> None:
 @pytest.mark.skipif(shutil.which("node") is None, reason="node checks the syntax")
 def test_what_is_served_is_the_source_line_by_line(tmp_path: Path) -> None:
     (tmp_path / "served.js").write_bytes(page_script().content)
-    subprocess.run(["node", "--check", tmp_path / "served.js"], check=True, timeout=60)
+    subprocess.run(["node", "--check", tmp_path / "served.js"], check=True, timeout=240)
     kept = [line.strip() for line in SOURCE.splitlines()]
     assert page_script().content.decode().splitlines() == [x for x in kept if x and not x.startswith("//")]
     assert SOURCE.count("`") == 0, "a text over several lines would lose its indentation"
@@ -90,7 +96,7 @@ def test_a_landing_carries_parameters_byte_for_byte(page: Page, shop: RecordingS
     assert record["landing_url"] == shop.url(ADS)
     assert "gclid=Cj0%2BKC+x-_&" in record["landing_url"]
     assert set(record) == {"event_id", "occurred_at", "landing_url", "click_ids", "consent"}
-    assert abs(datetime.fromisoformat(record["occurred_at"]).timestamp() - datetime.now(UTC).timestamp()) < 60
+    assert abs(datetime.fromisoformat(record["occurred_at"]).timestamp() - datetime.now(UTC).timestamp()) < 300
     (sent,) = shop.sent
     assert (sent.path, sent.query["k"]) == ("/api/v1/attribution/track/event", ["wk_test"])
     assert sent.headers["content-type"].startswith("text/plain"), "no preflight"
@@ -122,9 +128,11 @@ def test_an_external_referrer_is_a_landing_and_an_own_one_is_not(page: Page, sho
 def test_a_reload_sends_the_same_bytes_with_consent_and_nothing_without(page: Page, shop: RecordingServer) -> None:
     visit(page, shop, ADS, consent=GRANTED)
     first = shop.wait_records(1)[0]
+    settled(page)
     page.reload()
     assert page.evaluate("performance.getEntriesByType('navigation')[0].type") == "reload"
     again = shop.wait_records(2)[1]
+    settled(page)
     assert json.dumps(again) == json.dumps(first)
     visit(page, shop, ADS + "&y=2", consent="denied")
     shop.wait_records(3)
@@ -187,10 +195,11 @@ def test_single_page_routes_count_new_campaigns_only(page: Page, shop: Recording
 def test_the_back_forward_cache_adds_no_landing(page: Page, shop: RecordingServer) -> None:
     visit(page, shop, ADS, consent=GRANTED)
     shop.wait_records(1)
+    settled(page)
     page.evaluate("addEventListener('pageshow', event => { window.restored = event.persisted })")
     page.goto(shop.url("/elsewhere", "other.test"))
     page.go_back(wait_until="commit")
-    page.wait_for_function("window.restored !== undefined", timeout=10_000)
+    page.wait_for_function("window.restored !== undefined")
     assert page.evaluate("window.restored") is True, "the page came out of the cache"
     assert len(mark(page, shop)) == 1
 
@@ -208,7 +217,7 @@ def test_a_prerendered_page_counts_when_it_is_shown(undebugged: Callable[[str], 
     tag = shop.tag(consent=GRANTED).replace("async ", "")
     shop.head = f'{tag}<script>{first}{told}</script><script type="speculationrules">{rules}</script>'
     undebugged(shop.url("/first"))
-    shop.wait(lambda: any(path.startswith("/soon") for path in shop.pages), seconds=60)
+    shop.wait(lambda: any(path.startswith("/soon") for path in shop.pages))
     assert shop.sent == [], "Chromium loaded the page before it was shown, and it sent nothing"
     shop.waiting["/wait"].set()
     shop.wait_records(2)
@@ -220,7 +229,7 @@ def test_a_prerendered_page_counts_when_it_is_shown(undebugged: Callable[[str], 
 def test_a_retry_has_the_same_bytes(page: Page, shop: RecordingServer) -> None:
     shop.statuses = [(503, {"Retry-After": "1"}), (429, {}), (500, {}), (200, {})]
     visit(page, shop, ADS, consent=GRANTED)
-    shop.wait(lambda: len(shop.sent) == 4, seconds=60)
+    shop.wait(lambda: len(shop.sent) == 4)
     assert len({sent.body for sent in shop.sent}) == 1
     page.wait_for_function("!JSON.parse(localStorage._atb).queue.length")
 
@@ -241,7 +250,7 @@ def test_single_records_are_tried_again_when_the_answer_says_so(page: Page, shop
     visit(page, shop, ADS, consent=GRANTED)
     page.evaluate("for (const id of ['a', 'b', 'c']) attributary.conversion({order_id: id})")
     shop.hold.set()
-    shop.wait(lambda: len(shop.records) >= 5, seconds=60)
+    shop.wait(lambda: len(shop.records) >= 5)
     assert [record["order_id"] for record in shop.records[1:5]] == ["a", "b", "c", "b"]
 
 
@@ -289,6 +298,7 @@ def test_beacons_keep_within_the_budget_and_the_rest_comes_with_the_next_page(
 def test_a_conversion_carries_the_click_ids_of_earlier_pages(page: Page, shop: RecordingServer) -> None:
     visit(page, shop, ADS, consent=GRANTED)
     shop.wait_records(1)
+    settled(page)
     page.context.add_cookies(
         [{"name": name, "value": value, "url": shop.url()} for name, value in
          {"_fbp": "fb.1.1.2", "_fbc": "fb.1.1.Ab%2B", "_ga": "GA1.1.111.222", "_gcl_aw": "GCL.1.Cj0",
@@ -297,6 +307,7 @@ def test_a_conversion_carries_the_click_ids_of_earlier_pages(page: Page, shop: R
     go(page, "/thanks")
     page.evaluate("attributary.conversion({order_id: 'o-7', value: '19.99', currency: 'EUR', click_ids: {fbp: 'me'}})")
     record = shop.wait_records(2)[1]
+    settled(page)
     assert record["click_ids"] == {
         "gclid": "Cj0%2BKC+x-_",
         "GCLID": "other",
@@ -304,7 +315,7 @@ def test_a_conversion_carries_the_click_ids_of_earlier_pages(page: Page, shop: R
         "fbc": "fb.1.1.Ab%2B",
         "gcl_aw": "GCL.1.Cj0",
     }
-    assert abs(int(record["properties"]["gclid_first_seen_ms"]) / 1000 - datetime.now(UTC).timestamp()) < 60
+    assert abs(int(record["properties"]["gclid_first_seen_ms"]) / 1000 - datetime.now(UTC).timestamp()) < 300
     assert (record["value"], record["conversion_type"]) == ("19.99", "purchase")
     assert (record["ga_client_id"], record["ga_session_id"]) == ("111.222", "1767225600")
     assert record["event_source_url"] == shop.url("/thanks")
@@ -318,6 +329,7 @@ def test_the_collectors_id_is_kept_and_handed_over(page: Page, shop: RecordingSe
     shop.answer = {"anonymous_id": "0198b3c0-7a1e-7c00-8000-1234567890ab"}
     visit(page, shop, ADS, consent=GRANTED)
     found = page.evaluate("new Promise(done => attributary.attributes(done))")
+    settled(page)
     assert found == {"_atb": "0198b3c0-7a1e-7c00-8000-1234567890ab", "gclid": "Cj0%2BKC+x-_", "GCLID": "other"}
     go(page, "/next")
     page.evaluate("attributary.identify(17)")

@@ -128,8 +128,8 @@ record |= {"currency": "EUR", "action_source": "website", "items": [], "kind": "
 producer = Producer({"bootstrap.servers": os.environ["KAFKA_BOOTSTRAP_SERVERS"]})
 for value in (b"no record", Codec().encode("conversion", record)):
     producer.produce("attribution.conversions.v1", value, b"acme|x")
-assert producer.flush(60) == 0
-for _ in range(300):
+assert producer.flush(120) == 0
+for _ in range(900):
     found = subprocess.run(["attributary", "dlq", "list", "--json"], capture_output=True, check=True).stdout
     places = [each["place"] for each in json.loads(found) if each["stage"] == "validate"]
     if any("stitcher" in place for place in places):

@@ -19,7 +19,7 @@ PAGE = (ROOT / "docs" / "how-to" / "collect.md").read_text("utf-8")
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _STARTED = """(attributary collect > collector.log 2>&1 & echo $! > collector.pid)
 HEALTH=http://localhost:8080/api/v1/attribution/health
-for i in $(seq 300); do curl -sf $HEALTH > /dev/null && break; sleep 0.1; done"""
+for i in $(seq 1800); do curl -sf $HEALTH > /dev/null && break; sleep 0.1; done"""
 
 
 def script(port: int) -> str:
@@ -45,7 +45,7 @@ def test_the_commands_of_the_page_do_what_it_says(kafka_topics: str, tmp_path: P
     }
     try:
         done = subprocess.run(
-            ["bash", "-c", script(port)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120,
+            ["bash", "-c", script(port)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240,
             check=False,
         )  # fmt: skip
         log = (tmp_path / "collector.log").read_text()

@@ -63,7 +63,7 @@ def test_the_scripts_of_the_pages_parse(tmp_path: Path) -> None:
     scripts += re.findall(r"<script>(.*?)</script>", "".join(blocks(WEB_PAGE, "html")))
     assert len(scripts) == 5
     (tmp_path / "all.js").write_text("\n;".join(scripts))
-    subprocess.run(["node", "--check", tmp_path / "all.js"], check=True, timeout=60)
+    subprocess.run(["node", "--check", tmp_path / "all.js"], check=True, timeout=240)
 
 
 def test_the_page_names_options_and_settings_that_exist() -> None:

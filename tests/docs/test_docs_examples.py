@@ -51,7 +51,7 @@ def publish(bootstrap: str) -> None:
     producer = Producer({"bootstrap.servers": bootstrap, "log_level": 0})
     for key, value in RECORDS:
         producer.produce(RESULTS, value, key)
-    assert producer.flush(20) == 0
+    assert producer.flush(120) == 0
 
 
 def test_the_list_of_examples_is_complete() -> None:
@@ -140,7 +140,7 @@ def test_the_java_subscriber_reads_results(fresh_topics: str, tmp_path: Path) ->
     subprocess.run(
         [compiler, "--release", "17", "-d", str(tmp_path), "-cp", f"{jars}/*", str(here / "Subscribe.java")],
         check=True,
-        timeout=120,
+        timeout=240,
     )
     publish(fresh_topics)
     done = subprocess.run(
@@ -148,7 +148,7 @@ def test_the_java_subscriber_reads_results(fresh_topics: str, tmp_path: Path) ->
         env={**os.environ, "KAFKA_BOOTSTRAP_SERVERS": fresh_topics},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -34,7 +34,7 @@ _SHELL = r"""
 set -e -m
 awaited() {
   local text="$1" said code
-  for _ in $(seq 60); do
+  for _ in $(seq 240); do
     code=0; said=$(eval "$2" 2>&1) || code=$?
     if [ $code = 0 ] && grep -qF -- "$text" <<<"$said"; then break; fi
     sleep 0.5
@@ -45,7 +45,7 @@ running() {
   local text="$1" log="running-$RANDOM.log"
   (eval "exec env $2") >$log 2>&1 &
   local pid=$!
-  for _ in $(seq 600); do
+  for _ in $(seq 1800); do
     if grep -qF -- "$text" $log || ! kill -0 $pid 2>/dev/null; then break; fi
     sleep 0.1
   done
@@ -102,7 +102,7 @@ class Session:
             # A run in the background ignores SIGINT, and so would all that it starts.
             ["env", "--default-signal=INT", "bash", "-c", _SHELL + "\n".join(lines)],
             cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, timeout=500, check=False,
+            stderr=subprocess.STDOUT, text=True, timeout=1_500, check=False,
         )  # fmt: skip
         assert not is_checked or done.returncode == 0, f"exit code {done.returncode}\n{done.stdout[-4000:]}"
         return done.stdout
@@ -148,7 +148,7 @@ def session(tmp_path_factory: pytest.TempPathFactory, broker: Broker) -> Iterato
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(4_000)
 @pytest.mark.postgres
 def test_the_first_pages_do_what_they_say_on_unusual_ports(session: Session) -> None:
     readme, tutorial, forward = (session.said[page] for page in FIRST)
@@ -165,7 +165,7 @@ def test_the_first_pages_do_what_they_say_on_unusual_ports(session: Session) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(4_000)
 @pytest.mark.postgres
 @pytest.mark.parametrize("page", REST)
 def test_the_shell_blocks_of_a_page_run_in_order(page: str, session: Session) -> None:

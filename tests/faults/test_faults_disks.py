@@ -166,7 +166,7 @@ def test_a_broker_has_no_room_for_its_logs(
         kafka.restart(node)
         fired("a broker had no room for its logs and halted", int(NO_SPACE in said))
         publish(publisher, traffic(200, 20, seed=56))
-        pipeline.check(publisher.acknowledged, settle_seconds=220.0)
+        pipeline.check(publisher.acknowledged, settle_seconds=300.0)
         assert all(child.running for child in pipeline.stages.values())
     finally:
         pipeline.stop()

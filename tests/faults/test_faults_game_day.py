@@ -86,7 +86,7 @@ class Prometheus:
     def ask(self, query: str) -> list[dict[str, str]]:
         url = f"{self.url}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
         try:
-            with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310  # ours
+            with urllib.request.urlopen(url, timeout=120) as response:  # noqa: S310  # ours
                 document: dict[str, Any] = json.load(response)
         except OSError:
             return []
@@ -100,11 +100,11 @@ class Prometheus:
         return {each["alertname"] for each in self.ask('ALERTS{alertstate="firing"}')}
 
     def await_alert(self, cause: str, alert: str, since: float, **labels: str) -> None:
-        wait_until(lambda: self.firing(alert, **labels), f"{cause}: {alert} does not fire", 60)
+        wait_until(lambda: self.firing(alert, **labels), f"{cause}: {alert} does not fire", 180)
         self.took[f"{cause} -> {alert}"] = round(time.monotonic() - since, 1)
 
     def await_silence(self, *alerts: str) -> None:
-        wait_until(lambda: not self.pages() & set(alerts), f"{alerts} do not end: {self.pages()}", 90)
+        wait_until(lambda: not self.pages() & set(alerts), f"{alerts} do not end: {self.pages()}", 240)
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def prometheus(tmp_path: Path) -> Iterator[Prometheus]:
         yield found
     finally:
         child.terminate()
-        child.wait(60)
+        child.wait(180)
 
 
 def start(pipeline: PipelineUnderTest, prometheus: Prometheus, *names: str, **variables: str) -> None:
@@ -181,7 +181,7 @@ def send_bomb(bootstrap: str) -> None:
          "queue.buffering.max.kbytes": 500_000, "log_level": 0}
     )  # fmt: skip
     producer.produce(TOUCHPOINTS, bytes(180 << 20), b"acme|bomb", partition=0)
-    assert producer.flush(60) == 0
+    assert producer.flush(120) == 0
 
 
 def test_s10_each_cause_is_told_by_its_alert(
@@ -192,8 +192,7 @@ def test_s10_each_cause_is_told_by_its_alert(
     publish(publisher, traffic(200, 20, seed=3))
     pipeline.settle()
     wait_until(lambda: len(prometheus.ask('up{job="attributary"} == 1')) == len(STAGES), "not all are scraped")
-    prometheus.await_silence(*prometheus.pages())
-    assert prometheus.pages() == set()  # a healthy pipeline tells nothing
+    wait_until(lambda: prometheus.pages() == set(), "a healthy pipeline tells something")  # what its start told ends
 
     cause, since = "records that cannot be read", time.monotonic()
     for _ in range(3):

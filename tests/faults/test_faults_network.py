@@ -75,6 +75,10 @@ def test_the_network_is_cut(
     assert all(child.running for child in behind_proxies.stages.values())
 
 
+def held_since(proxy: Proxy, before: tuple[int, int], way: str) -> int:
+    return proxy.held_chunks - before[0] if way == "to" else proxy.held_answers - before[1]
+
+
 @SERVERS
 @pytest.mark.parametrize("way", ["to", "from"])
 def test_the_network_loses_what_goes_one_way(
@@ -83,10 +87,11 @@ def test_the_network_loses_what_goes_one_way(
     proxy = proxy_of(servers, server)
     before = proxy.held_chunks, proxy.held_answers
     proxy.hold() if way == "to" else proxy.hold_answers()
+    publish(published, traffic(200, 20, seed=39))  # a quick machine may be through with what was there
     time.sleep(5.0)  # longer than the session: the group gives the partitions away
+    wait_until(lambda: held_since(proxy, before, way), "nothing is held")
     proxy.heal()
-    held = proxy.held_chunks - before[0], proxy.held_answers - before[1]
-    fired(f"one-way loss {way} {server}", held[0] if way == "to" else held[1])
+    fired(f"one-way loss {way} {server}", held_since(proxy, before, way))
     publish(published, traffic(200, 20, seed=33))
     behind_proxies.check(published.acknowledged)
     assert all(child.running for child in behind_proxies.stages.values())
@@ -99,6 +104,7 @@ def test_everything_takes_ten_seconds(
     proxy = proxy_of(servers, server)
     before = proxy.delayed_chunks, proxy.delayed_answers
     proxy.delay(10.0)
+    publish(published, traffic(200, 20, seed=40))  # a quick machine may be through with what was there
     time.sleep(12.0)
     proxy.heal()
     fired(f"10 s of delay to {server}", proxy.delayed_chunks - before[0])

@@ -56,7 +56,7 @@ def test_the_broker_goes_away_and_comes_back(
     fired(f"broker restarted ({how})")
     publish(published, traffic(200, 20, seed=22))
     # Now and then the broker takes a minute or two to end what it had open, and shows no stable offsets until then.
-    broken.check(published.acknowledged, settle_seconds=220.0)
+    broken.check(published.acknowledged, settle_seconds=300.0)
     assert all(child.running for child in broken.stages.values())  # an outage is waited out, not died of
 
 
@@ -66,6 +66,7 @@ def test_postgres_goes_away_and_comes_back(
 ) -> None:
     under_load(broken, published, 23)
     before = servers.postgres.child.pid
+    publish(published, traffic(400, 40, seed=48))  # a quick machine may be through with what was there
     if how == "crash":
         servers.postgres.kill()
         time.sleep(1.5)
@@ -84,7 +85,7 @@ def test_connections_are_killed_in_the_middle_of_everything(
     under_load(broken, published, 25)
     killed = 0
     with psycopg.connect(servers.postgres.dsn, autocommit=True) as connection:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while killed < 12 and time.monotonic() < deadline:
             row = connection.execute(
                 "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
@@ -109,7 +110,7 @@ def test_a_connection_is_killed_in_the_middle_of_commit(
         broken.stages["attributor"].suspend()  # it holds no rows, and has much to say when it wakes up
         broken.wait_for(lambda: broken.query(UNOBSERVED) > 10, "nothing is owed")
     for other in others:
-        broken.stages.pop(other).stop(30.0)
+        broken.stages.pop(other).stop(120.0)
     with psycopg.connect(servers.postgres.dsn, autocommit=True) as connection:
         # A COMMIT that waits for a replica that does not exist is in its middle for as long as we like: it is in the
         # WAL, and nobody has been told.
@@ -156,7 +157,7 @@ def test_a_rebalance_storm(broken: PipelineUnderTest, published: Publisher, prot
         for child in joined:
             child.kill() if number == 1 else child.terminate()
         for child in joined:
-            child.wait(30.0)
+            child.wait(120.0)
         publish(published, traffic(100, 10, seed=30 + number))
     broken.check(published.acknowledged)
     for stage in JOINING:
@@ -172,7 +173,7 @@ def test_the_dead_letter_topic_is_gone(broken: PipelineUnderTest, published: Pub
     broken.settle()
     missing = dead_letter_topic(TOUCHPOINTS, "attribution.stitcher")
     admin = AdminClient({"bootstrap.servers": broken.bootstrap, "log_level": 0})
-    admin.delete_topics([missing])[missing].result(30)
+    admin.delete_topics([missing])[missing].result(120)
     published.send_bytes(TOUCHPOINTS, b"neither Avro nor anything", b"key", 0)
     publish(published, traffic(100, 10, seed=38))
     code, log = broken.ended("stitcher")
@@ -185,7 +186,7 @@ def test_the_dead_letter_topic_is_gone(broken: PipelineUnderTest, published: Pub
     assert f"topics are missing: {missing}" in log
     fired("a dead-letter topic was gone")
     topic = next(topic for topic in dead_letter_topics() if topic.name == missing)
-    admin.create_topics([NewTopic(missing, 4, 1, config=dict(topic.config))])[missing].result(30)
+    admin.create_topics([NewTopic(missing, 4, 1, config=dict(topic.config))])[missing].result(120)
     broken.start("stitcher")
     broken.check(published.acknowledged)
     assert [letter.value for letter in read_dead_letters(broken.bootstrap)] == [b"neither Avro nor anything"]

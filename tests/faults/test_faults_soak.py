@@ -59,7 +59,7 @@ class _Load(threading.Thread):
 
     def stop(self) -> None:
         self._stopped.set()
-        self.join(30.0)
+        self.join(120)
         self._publisher.flush(120.0)
 
 

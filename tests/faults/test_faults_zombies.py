@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient
 
 from tests.factories.traffic import publish, traffic
 from tests.faults.fault_assertions import fired
+from tests.fixtures.pipeline import WAITS_FOR_A_LOCK
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +23,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.fault, pytest
 
 def members(bootstrap: str, group: str) -> int:
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
-    return len(admin.describe_consumer_groups([group])[group].result(20).members)
+    return len(admin.describe_consumer_groups([group])[group].result(120).members)
 
 
 @pytest.mark.parametrize("stage", ["attributor", "auditor"])
@@ -54,9 +55,7 @@ def test_a_zombie_that_holds_locks_in_postgres(broken: PipelineUnderTest, publis
     with psycopg.connect(broken.dsn) as holder:
         holder.execute("LOCK TABLE attribution_conversion_events IN SHARE ROW EXCLUSIVE MODE")
         zombie = broken.start("stitcher")
-        broken.wait_for(
-            lambda: broken.query("SELECT count(*) FROM pg_locks WHERE NOT granted"), "the stitcher is not in its batch"
-        )
+        broken.wait_for(lambda: broken.query(WAITS_FOR_A_LOCK, "stitcher"), "the stitcher is not in its batch")
         zombie.suspend()
     broken.stages.pop("stitcher")
     held = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'attributary-stitcher' AND state LIKE %s"

@@ -100,7 +100,7 @@ def bench(events: int, single: int, answer_seconds: float) -> list[dict[str, Any
     if (received, counted, dropped) != (sent["meta"], sent["ga4"], 0):
         raise SystemExit(f"the stand-ins received {received} and {counted} events, {dropped} dropped: not all")
     ours.send("stop")
-    process.join(10)
+    process.join(120)
     return found
 
 

@@ -38,7 +38,7 @@ def run_child(name: str, url: str, dsn: str, path: Path, crash_at: str = "") -> 
         env={**os.environ, "ATTRIBUTION_CRASH_AT": crash_at, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 
@@ -138,7 +138,7 @@ def mixture(now: int, number: int) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.fault
-@pytest.mark.timeout(1_200 if os.environ.get("FORWARDER_FLOOD") else 120)
+@pytest.mark.timeout(1_200 if os.environ.get("FORWARDER_FLOOD") else 900)
 @pytest.mark.parametrize("name", ["meta", "ga4"])
 def test_a_flood_with_faults_of_every_class_is_accounted_for_event_by_event(
     name: str, clock: SimulatedClock, make_stage: MakeStage

@@ -191,7 +191,7 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         env=clean | variables,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 

@@ -21,8 +21,8 @@ from attributary.consumers.destinations.transport import HttpTransport
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SECONDS = 0.6  # for answers that never end
-SECONDS_MAX = 20.0  # for those that do, on a busy machine
+SECONDS = 2.0  # for answers that never end
+SECONDS_MAX = 60.0  # for those that do, on a busy machine
 OK = b"HTTP/1.1 200 OK\r\n"
 GOOD = b'{"events_received":1,"messages":[],"fbtrace_id":"T"}'
 
@@ -35,7 +35,7 @@ def server(serve: Callable[[socket.socket], None], *, reads: bool = True) -> Ite
 
     def one(connection: socket.socket) -> None:
         with connection, suppress(OSError):
-            connection.settimeout(5.0)
+            connection.settimeout(120.0)
             if reads:
                 head = b""
                 while b"\r\n\r\n" not in head:
@@ -69,7 +69,7 @@ def sends(*parts: bytes) -> Callable[[socket.socket], None]:
 def drips(start: bytes, piece: bytes) -> Callable[[socket.socket], None]:
     def serve(connection: socket.socket) -> None:
         connection.sendall(start)
-        for _ in range(600):
+        for _ in range(1_800):
             time.sleep(0.1)
             connection.sendall(piece)
 
@@ -151,7 +151,7 @@ def test_s12_every_answer_ends_in_time_and_means_something(kind: str) -> None:
     serve, meta, ga4 = HOSTILE[kind]
     with server(serve) as url:
         answer, seconds = ask(url + "/x?api_secret=s", seconds=SECONDS if kind in ENDLESS else SECONDS_MAX)
-    assert seconds < 30.0, "within its time, on a busy machine: a drip lasts a minute"
+    assert seconds < 90.0, "within its time, on a busy machine: a drip lasts three minutes"
     assert len(answer.body) <= 65_536
     assert responses.classify(answer, 1).response_class.value == meta
     assert Ga4Destination().classify(answer, 1).response_class.value == ga4
@@ -191,10 +191,10 @@ def test_s12_no_coding_is_asked_for_and_the_connection_is_kept() -> None:
 
 
 def test_s12_a_server_that_reads_nothing_is_given_up() -> None:
-    with server(lambda _: time.sleep(60.0), reads=False) as url:
+    with server(lambda _: time.sleep(180.0), reads=False) as url:
         answer, seconds = ask(url, b"x" * 30_000_000)
     assert (answer.status, answer.perhaps_sent) == (0, True)
-    assert seconds < 30.0
+    assert seconds < 90.0
 
 
 @pytest.mark.parametrize(
@@ -227,10 +227,10 @@ def test_s29_nothing_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPat
             file.write("machine 127.0.0.1 login me password secret\n")
         monkeypatch.setenv("NETRC", netrc)
         seen.clear()
-        with HttpTransport(answer_seconds=SECONDS) as transport:
+        with HttpTransport(answer_seconds=SECONDS_MAX) as transport:
             assert transport.send(HttpRequest(url, b"{}")).body == GOOD
         assert b"authorization" not in seen[0].lower()
-        with HttpTransport(answer_seconds=SECONDS, proxy=proxy.replace("//", "//me:secret@")) as transport:
+        with HttpTransport(answer_seconds=SECONDS_MAX, proxy=proxy.replace("//", "//me:secret@")) as transport:
             assert transport.send(HttpRequest(url, b"{}")).body == b"proxy"
         assert b"proxy-authorization: basic " in seen[-1].lower()
         assert seen[-1].startswith(b"POST " + url.encode())
@@ -238,6 +238,6 @@ def test_s29_nothing_is_taken_from_the_environment(monkeypatch: pytest.MonkeyPat
 
 def test_s29_a_proxy_that_refuses_the_tunnel_has_sent_nothing() -> None:
     refuses = sends(sized(b"", start=b"HTTP/1.1 407 Proxy\r\n"))
-    with server(refuses) as proxy, HttpTransport(answer_seconds=SECONDS, proxy=proxy) as transport:
+    with server(refuses) as proxy, HttpTransport(answer_seconds=SECONDS_MAX, proxy=proxy) as transport:
         answer = transport.send(HttpRequest("https://graph.example/", b"{}"))
     assert (answer.status, answer.fault, answer.perhaps_sent) == (0, "ProxyError", False)

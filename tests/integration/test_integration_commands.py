@@ -24,7 +24,7 @@ STITCHER = "attribution.stitcher"
 
 
 def attributary(pipeline: PipelineUnderTest, *arguments: str) -> str:
-    return run(command_line(*arguments), name=arguments[0], timeout_seconds=60, env=pipeline.variables())
+    return run(command_line(*arguments), name=arguments[0], timeout_seconds=240, env=pipeline.variables())
 
 
 def wait_for_letters(pipeline: PipelineUnderTest, count: int) -> None:

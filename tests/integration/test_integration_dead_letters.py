@@ -121,7 +121,7 @@ def test_the_stitcher_does_not_start_without_its_dead_letter_topic(
 ) -> None:
     missing = dead_letter_topic(CONVERSIONS, "attribution.stitcher")
     admin = AdminClient({"bootstrap.servers": pipeline.bootstrap, "log_level": 0})
-    admin.delete_topics([missing])[missing].result(30)
+    admin.delete_topics([missing])[missing].result(120)
     publish(publisher, traffic(20, 2, seed=6))
     pipeline.start("stitcher")
     code, log = pipeline.ended("stitcher")

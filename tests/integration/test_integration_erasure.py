@@ -67,7 +67,7 @@ def completed(pipeline: PipelineUnderTest, number: int) -> None:
 def command(pipeline: PipelineUnderTest, *line: str) -> tuple[int, Any]:
     ran = subprocess.run(
         command_line(*line), env=pipeline.variables(), capture_output=True, text=True,
-        check=False, timeout=120,
+        check=False, timeout=240,
     )  # fmt: skip
     return ran.returncode, json.loads(ran.stdout) if "--json" in line and ran.stdout else ran.stdout + ran.stderr
 

@@ -62,7 +62,7 @@ class Seen:
         self.read_until(lambda: (topic, conversion_id) in self.first, f"{conversion_id} on {topic}")
         return self.first[topic, conversion_id]
 
-    def read_until(self, holds: Callable[[], bool], what: str, seconds: float = 90.0) -> None:
+    def read_until(self, holds: Callable[[], bool], what: str, seconds: float = 180.0) -> None:
         """Read on until something holds; a touchpoint that is stitched later raises a result's version."""
         deadline = time.monotonic() + seconds
         while not holds():
@@ -90,7 +90,7 @@ def seen(fresh_topics: str) -> Iterator[Seen]:
 def deliver(port: int, topic: str, document: dict[str, Any]) -> int:
     body = json.dumps(document).encode()
     mac = base64.b64encode(hmac.new(SECRET.encode(), body, hashlib.sha256).digest()).decode()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=180)
     connection.request("POST", "/webhooks/shop-path-1", body, {"X-Shopify-Topic": topic, "X-Shopify-Hmac-Sha256": mac})
     status = connection.getresponse().status
     connection.close()
@@ -101,7 +101,7 @@ def answered(port: int, key: str, conversion_id: str) -> float:
     """Ask the read API for a conversion's result until it is there; return when it was."""
 
     def ask() -> int:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=180)
         path = f"/api/v1/attribution/conversions/{conversion_id}/result"
         connection.request("GET", path, headers={"Authorization": f"Bearer {key}"})
         response = connection.getresponse()

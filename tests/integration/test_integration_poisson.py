@@ -30,7 +30,7 @@ def test_all_promises_hold_with_a_trained_model_that_has_a_baseline(
     pipeline: PipelineUnderTest, publisher: Publisher
 ) -> None:
     def attributary(*arguments: str) -> str:
-        return run(command_line(*arguments), name=arguments[0], timeout_seconds=120, env=pipeline.variables())
+        return run(command_line(*arguments), name=arguments[0], timeout_seconds=240, env=pipeline.variables())
 
     publish(publisher, traffic(2_000, 250, seed=71, tenants=1))
     pipeline.environment["SWEEP_REPAIR_AFTER_SECONDS"] = "1"

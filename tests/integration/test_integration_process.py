@@ -13,7 +13,7 @@ import pytest
 
 from attributary.local.ports import free_port
 from tests.factories.traffic import publish, traffic
-from tests.fixtures.pipeline import wait_until
+from tests.fixtures.pipeline import WAITS_FOR_A_LOCK, wait_until
 
 if TYPE_CHECKING:
     from tests.fixtures.pipeline import PipelineUnderTest, Publisher
@@ -74,14 +74,12 @@ def test_sigterm_finishes_the_batch_and_a_second_signal_ends_at_once(
     with psycopg.connect(pipeline.dsn) as holder:
         holder.execute("LOCK TABLE attribution_positions IN ACCESS EXCLUSIVE MODE")
         child = pipeline.start("stitcher")
-        pipeline.wait_for(
-            lambda: pipeline.query("SELECT count(*) FROM pg_locks WHERE NOT granted"), "nobody waits for the lock"
-        )
+        pipeline.wait_for(lambda: pipeline.query(WAITS_FOR_A_LOCK, "stitcher"), "nobody waits for the lock")
         child.terminate()
         time.sleep(0.5)
         assert child.running
         child.terminate()
-        assert pipeline.ended("stitcher", 10.0)[0] == 75
+        assert pipeline.ended("stitcher")[0] == 75
     pipeline.start("stitcher", "attributor", "auditor")
     pipeline.check(publisher.acknowledged)
 
@@ -90,7 +88,7 @@ def test_sigint_stops_as_sigterm_does(pipeline: PipelineUnderTest) -> None:
     child = pipeline.start("auditor")
     pipeline.wait_for(lambda: "assigned" in child.log_tail(), "nothing assigned")
     child.send(signal.SIGINT)
-    assert pipeline.ended("auditor", 30.0)[0] == 0
+    assert pipeline.ended("auditor")[0] == 0
 
 
 def test_the_probes_tell_a_live_process_from_one_that_can_work(pipeline: PipelineUnderTest) -> None:
@@ -99,7 +97,7 @@ def test_the_probes_tell_a_live_process_from_one_that_can_work(pipeline: Pipelin
 
     def answer(path: str) -> int:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as response:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=120) as response:
                 return int(response.status)
         except urllib.error.HTTPError as error:
             return error.code

@@ -75,8 +75,8 @@ def test_inputs_with_different_numbers_of_partitions_are_refused(
 
     admin = AdminClient({"bootstrap.servers": publisher.bootstrap, "log_level": 0})
     for future in admin.create_partitions([NewPartitions(INPUTS[0], PARTITIONS + 1)]).values():
-        future.result(30)
-    code = pipeline.start("stitcher").wait(60.0)
+        future.result(120)
+    code = pipeline.start("stitcher").wait(240.0)
     said = pipeline.stages.pop("stitcher").log_tail()
     assert code == 78, said
     assert f"{INPUTS[0]} {PARTITIONS + 1}" in said

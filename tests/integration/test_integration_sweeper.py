@@ -34,12 +34,14 @@ def test_lost_commands_are_asked_for_again_but_not_in_a_flood(
     pipeline.wait_for(lambda: "assigned" in pipeline.stages["attributor"].log_tail(), "nothing assigned")
     pipeline.stop()
     # Nobody answers for six seconds: every version is asked for two or three times, not at each of the sixty sweeps.
+    began = time.monotonic()
     patient = {"SWEEP_INTERVAL_SECONDS": "0.1", "SWEEP_REPAIR_AFTER_SECONDS": "2"}
     pipeline.start("sweeper", **patient)
     pipeline.wait_for(lambda: commands(pipeline) > before, "nothing is asked for again")
     time.sleep(6.0)
     asked = commands(pipeline) - before
-    assert 20 <= asked <= 5 * 20
+    took = time.monotonic() - began  # a busy machine draws it out
+    assert 20 <= asked <= (2 + took / 2) * 20
     pipeline.start("attributor", "auditor", "stitcher")
     assert pipeline.check(publisher.acknowledged, repeats_allowed=True).conversions == 20
 

@@ -47,7 +47,7 @@ DAMAGE = {
 
 def verify(pipeline: PipelineUnderTest, *arguments: str, **variables: str) -> str:
     env = pipeline.variables(**variables)
-    return run(command_line("verify", *arguments), name="verify", timeout_seconds=120, env=env)
+    return run(command_line("verify", *arguments), name="verify", timeout_seconds=240, env=env)
 
 
 def test_verify_is_silent_after_a_healthy_run_and_names_every_damage(
@@ -78,7 +78,7 @@ def test_verify_is_silent_after_a_healthy_run_and_names_every_damage(
 def document(pipeline: PipelineUnderTest) -> dict[str, Any]:
     """What verify finds; it must find something."""
     argv = command_line("verify", "--limit", "1000", "--json")
-    done = subprocess.run(argv, env=pipeline.variables(), capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(argv, env=pipeline.variables(), capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -98,7 +98,7 @@ def test_verify_stands_beside_traffic_and_a_log_that_retention_has_cut(
         ends[topic, partition] = max(offset + 1, ends.get((topic, partition), 0))
     cut = [TopicPartition(topic, partition, end // 2) for (topic, partition), end in ends.items()]
     for done in admin.delete_records(cut).values():
-        done.result(30)
+        done.result(120)
     # Records go on being stored while it looks; it must look at no more of the log than its snapshot holds.
     for round_ in range(2):
         for event in events[1_000 + 200 * round_ : 1_200 + 200 * round_]:
@@ -165,7 +165,7 @@ def test_what_retention_removed_is_not_missing_and_a_rebuild_brings_nothing_back
     assert set(pipeline.stop().values()) == {0}
     env = pipeline.variables()
     for how in ((), ("--from-log",)):
-        run(command_line("rebuild", *how), name="rebuild", timeout_seconds=120, env=env)
+        run(command_line("rebuild", *how), name="rebuild", timeout_seconds=240, env=env)
         assert rows(pipeline, "SELECT count(*) FROM attribution_conversions WHERE version > 0") == [(0,)]
         assert rows(pipeline, "SELECT count(*) FROM attribution_results") == [(0,)]
 

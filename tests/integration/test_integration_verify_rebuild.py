@@ -58,7 +58,7 @@ OWED = "SELECT count(*) FROM attribution_conversions WHERE observed_version < ve
 
 def attributary(pipeline: PipelineUnderTest, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command_line(*arguments), env=pipeline.variables(**variables), capture_output=True, text=True, timeout=120,
+        command_line(*arguments), env=pipeline.variables(**variables), capture_output=True, text=True, timeout=240,
         check=False,
     )  # fmt: skip
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def test_a_real_broker_keeps_a_committed_transaction_and_hides_an_aborted_one(broker: Broker) -> None:
     topic = "local.test.transactions"
     admin = AdminClient({"bootstrap.servers": broker.bootstrap})
-    admin.create_topics([NewTopic(topic, 1)])[topic].result(timeout=20)
+    admin.create_topics([NewTopic(topic, 1)])[topic].result(timeout=120)
     producer = Producer({"bootstrap.servers": broker.bootstrap, "transactional.id": topic, "log_level": 0})
     producer.init_transactions(30)
     for value, keep in ((b"kept", True), (b"dropped", False), (b"last", True)):
@@ -43,7 +43,7 @@ def test_the_mock_delivers_and_describes_its_limits() -> None:
         assert "not for guarantees" in broker.describe()
         producer = Producer({"bootstrap.servers": broker.bootstrap, **broker.producer_overrides})
         producer.produce("local.test.mock", b"hello")
-        assert producer.flush(10) == 0
+        assert producer.flush(120) == 0
         assert _read(broker, "local.test.mock", 1) == [b"hello"]
 
 
@@ -81,7 +81,7 @@ def test_the_reasons_are_listed_when_there_is_none(monkeypatch: pytest.MonkeyPat
 def test_three_nodes_go_on_without_one_and_take_it_back(three_brokers: KafkaCluster) -> None:
     topic = "local.test.three"
     admin = AdminClient({"bootstrap.servers": three_brokers.bootstrap, "log_level": 0})
-    admin.create_topics([NewTopic(topic, 3, 3)])[topic].result(timeout=30)
+    admin.create_topics([NewTopic(topic, 3, 3)])[topic].result(timeout=120)
     producer = Producer({"bootstrap.servers": three_brokers.bootstrap, "acks": "all", "log_level": 0})
     victim = three_brokers.nodes[0]
     victim.kill()
@@ -89,10 +89,10 @@ def test_three_nodes_go_on_without_one_and_take_it_back(three_brokers: KafkaClus
     failures: list[object] = []
     for number in range(30):
         producer.produce(topic, str(number), on_delivery=lambda error, _: failures.append(error) if error else None)
-    assert producer.flush(60) == 0
+    assert producer.flush(120) == 0
     assert failures == []
     three_brokers.restart(victim)
-    assert len(admin.list_topics(timeout=30).brokers) == 3
+    assert len(admin.list_topics(timeout=120).brokers) == 3
 
 
 @pytest.mark.slow
@@ -102,9 +102,9 @@ def test_a_kept_folder_goes_on_where_it_was(broker: Broker, tmp_path: Path) -> N
     for _ in range(2):
         with find_broker(("jars",), folder=tmp_path) as kept:
             admin = AdminClient({"bootstrap.servers": kept.bootstrap, "log_level": 0})
-            before = set(admin.list_topics(timeout=30).topics)
+            before = set(admin.list_topics(timeout=120).topics)
             if "local.test.kept" not in before:
-                admin.create_topics([NewTopic("local.test.kept", 1)])["local.test.kept"].result(timeout=20)
+                admin.create_topics([NewTopic("local.test.kept", 1)])["local.test.kept"].result(timeout=120)
     assert "local.test.kept" in before
 
 
@@ -116,9 +116,9 @@ def test_a_broker_behind_a_proxy_advertises_the_proxy(broker: Broker, free_port:
     with kafka_cluster(ports=ports):
         assert ports[0].proxied is not None
         through = AdminClient({"bootstrap.servers": f"127.0.0.1:{ports[0].proxied}", "log_level": 0})
-        assert [one.port for one in through.list_topics(timeout=30).brokers.values()] == [free_port]
+        assert [one.port for one in through.list_topics(timeout=120).brokers.values()] == [free_port]
         direct = AdminClient({"bootstrap.servers": f"127.0.0.1:{ports[0].broker}", "log_level": 0})
-        assert [one.port for one in direct.list_topics(timeout=30).brokers.values()] == [ports[0].broker]
+        assert [one.port for one in direct.list_topics(timeout=120).brokers.values()] == [ports[0].broker]
 
 
 def _read(broker: Broker, topic: str, count: int) -> list[bytes]:

@@ -33,7 +33,7 @@ def engine() -> Iterator[tuple[int, list[bytes]]]:
         thread = threading.Thread(target=serve)
         thread.start()
         yield server.getsockname()[1], answer
-        thread.join(10)
+        thread.join(120)
 
 
 def test_an_engine_that_answers_is_no_obstacle(

@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -29,10 +29,23 @@ _NOT_OURS = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "META_PIXEL_ID", "GA4_ME
 def attributary(*arguments: str, **variables: str) -> str:
     environment = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
     done = subprocess.run(
-        command_line(*arguments), env=environment | variables, capture_output=True, text=True, check=False, timeout=180
+        command_line(*arguments), env=environment | variables, capture_output=True, text=True, check=False, timeout=500
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def good_status(variables: dict[str, str], deadline: float) -> dict[str, Any]:
+    """Ask until `attributary status` ends with 0; return what it says. A stage may be behind for a moment."""
+    while True:
+        done = subprocess.run(
+            command_line("status", "--json"), env=os.environ | variables, capture_output=True, text=True, check=False,
+            timeout=500,
+        )  # fmt: skip
+        if done.returncode == 0:
+            found: dict[str, Any] = json.loads(done.stdout)
+            return found
+        assert time.monotonic() < deadline, done.stdout + done.stderr
 
 
 def variables_of(folder: StackFolder) -> dict[str, str]:
@@ -54,7 +67,7 @@ def logs(folder: StackFolder) -> str:
 
 
 def get(port: int, path: str) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=120) as answer:
         return str(answer.read(), "utf-8")
 
 
@@ -66,7 +79,7 @@ def posted(url: str, key: str) -> int:
     )
     request.add_header("Content-Type", "application/json")
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310
             return int(answer.status)
     except urllib.error.HTTPError as error:
         with error:
@@ -74,7 +87,7 @@ def posted(url: str, key: str) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_800)
 @pytest.mark.postgres
 def test_a_stack_attributes_stops_and_goes_on_where_it_was(broker: Broker, tmp_path: Path) -> None:
     if broker.kind != "jars":
@@ -90,13 +103,13 @@ def test_a_stack_attributes_stops_and_goes_on_where_it_was(broker: Broker, tmp_p
         assert (folder.path / "monitoring" / "prometheus.yml").exists()
         variables = variables_of(folder)
         attributary("simulate", "--touchpoints", "400", "--conversions", "40", **variables)
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 180
         while stored(variables["DATABASE_URL"], "attribution_results") < 40:
             assert time.monotonic() < deadline, f"no results\n{logs(folder)}"
             time.sleep(0.2)
         ports = json.loads((folder.path / "ports.json").read_text())
         assert get(ports["stitcher"], "/readyz") == "ok\n"
-        report = json.loads(attributary("status", "--json", **variables))  # exit code 0
+        report = good_status(variables, deadline)
         assert {each["level"] for each in report["findings"]} <= {"good", "note"}, report
         assert [each["text"] for each in report["findings"] if each["part"] == "sweeper"] == ["1 process"]
         while not json.loads(get(ports["stand-in-meta"], "/_admin/events")):
@@ -114,7 +127,7 @@ def test_a_stack_attributes_stops_and_goes_on_where_it_was(broker: Broker, tmp_p
         assert "forwarder-meta" not in again["STATUS_READY_URLS"]
         assert stored(variables["DATABASE_URL"], "attribution_touchpoints") == 400
         attributary("simulate", "--touchpoints", "100", "--conversions", "10", "--seed", "1", **variables)
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 180
         key = attributary("collect", "keys", "new", "--tenant", "acme", "--kind", "sk", **variables).strip()
         while posted(variables["COLLECT_URL"], key) != 200:  # it reads the file of keys again by itself
             assert time.monotonic() < deadline, f"the collector takes nothing\n{logs(folder)}"

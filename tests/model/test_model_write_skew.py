@@ -157,7 +157,7 @@ def run(events: tuple[list[Any], list[Any]], before: list[Any], order: list[int]
         thread.start()
     races.drive(order)
     for thread in threads:
-        thread.join(20)
+        thread.join(120)
     assert not errors, errors
     return races.emitted, results(store.tables)
 

@@ -149,8 +149,8 @@ def read_values(bootstrap: str, topic: str) -> list[bytes]:
         found: list[bytes] = []
         wanted = 0
         places = []
-        for partition in consumer.list_topics(topic, timeout=20).topics[topic].partitions:
-            _, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=20)
+        for partition in consumer.list_topics(topic, timeout=120).topics[topic].partitions:
+            _, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=120)
             wanted += high
             places.append(TopicPartition(topic, partition, 0))
         consumer.assign(places)

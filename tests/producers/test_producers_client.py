@@ -284,7 +284,7 @@ def test_importing_the_package_brings_no_database_and_no_consumers() -> None:
         "print([name for name in sys.modules if name.split('.')[0] in {'psycopg', 'psycopg_pool', 'pydantic_settings'}"
         " or name.startswith(('attributary.consumers', 'attributary.cli', 'attributary.local'))])"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240)
     assert found.stdout.strip() == "[]"
 
 
@@ -299,7 +299,7 @@ def test_a_producer_that_nobody_closed_delivers_at_the_end_of_the_process() -> N
         "producer = AttributaryProducer(config, on_delivery=lambda *outcome: outcomes.append(outcome))\n"
         f"producer.publish(Touchpoint(event_id='t1', user_id='u', occurred_at={NOON}, platform='x', channel='y'))\n"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240)
     assert found.stdout.strip() == "[('t1', None)]"
 
 

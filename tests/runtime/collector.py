@@ -60,10 +60,10 @@ def collector_topics(bootstrap: str, label: str, partitions: int = 1) -> Iterato
     topics = {f"{prefix}-in": partitions, f"{prefix}-out": 1, f"{prefix}-in.{prefix}.dlq": 1}
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
     for future in admin.create_topics([NewTopic(topic, count, 1) for topic, count in topics.items()]).values():
-        future.result(30)
+        future.result(120)
     yield prefix
     for future in admin.delete_topics(list(topics)).values():
-        future.result(30)
+        future.result(120)
 
 
 def collector_loop(

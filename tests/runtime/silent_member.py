@@ -43,7 +43,7 @@ class SilentMember:
 
     def __enter__(self) -> Self:
         host, _, port = self.bootstrap.rpartition(":")
-        self._socket = socket.create_connection((host, int(port)), timeout=30.0)
+        self._socket = socket.create_connection((host, int(port)), timeout=120.0)
         with ExitStack() as undo:
             undo.callback(self._socket.close)
             self._join()

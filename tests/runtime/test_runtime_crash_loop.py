@@ -38,13 +38,13 @@ class Crashing:
         producer = Producer({"bootstrap.servers": self.bootstrap, "log_level": 0})
         for number, value in enumerate(values):
             producer.produce(f"{self.prefix}-in", value, b"k%d" % number, headers=[("own", b"1")])
-        assert producer.flush(20) == 0
+        assert producer.flush(120) == 0
 
     def run(self, at_most: int) -> None:
         for _ in range(at_most):
             done = subprocess.run(
                 [sys.executable, "-m", "tests.runtime.crashing_stage", self.bootstrap, self.prefix],
-                capture_output=True, text=True, timeout=120, check=False,
+                capture_output=True, text=True, timeout=240, check=False,
             )  # fmt: skip
             self.codes.append(done.returncode)
             self.said = done.stdout + done.stderr

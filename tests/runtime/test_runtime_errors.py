@@ -51,7 +51,7 @@ def run(body: str, **variables: str) -> subprocess.CompletedProcess[str]:
         env={"PATH": "/usr/bin:/bin", **variables},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 

@@ -52,7 +52,7 @@ def test_the_largest_record_becomes_a_dead_letter_and_can_be_sent_again(fresh_to
     value = bytes(range(256)) * (LARGEST // 256)
     producer = Producer({"bootstrap.servers": fresh_topics, "message.max.bytes": 2_000_000, "log_level": 0})
     producer.produce(TOUCHPOINTS, value, b"k", headers=[("own", b"1")])
-    assert producer.flush(20) == 0
+    assert producer.flush(120) == 0
     kafka = KafkaSettings(KAFKA_BOOTSTRAP_SERVERS=fresh_topics)
     stage = Refusing()
     stage.loop = ConsumerLoop(stage, kafka, ProcessSettings(), Heartbeat(stage.is_ready))
@@ -76,7 +76,7 @@ def test_s4_a_record_too_large_for_its_dead_letter_goes_with_head_length_and_has
         }
     )
     producer.produce(TOUCHPOINTS, value, b"acme|k", headers=[("own", b"1")])
-    assert producer.flush(60) == 0
+    assert producer.flush(120) == 0
     kafka = KafkaSettings(KAFKA_BOOTSTRAP_SERVERS=fresh_topics)
     stage = Refusing()
     stage.loop = ConsumerLoop(stage, kafka, ProcessSettings(), Heartbeat(stage.is_ready))

@@ -40,19 +40,19 @@ def written(kafka_bootstrap: str) -> Iterator[tuple[KafkaSettings, str]]:
 
 def write(bootstrap: str, prefix: str, commits: list[bool]) -> None:
     producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": prefix, "log_level": 0})
-    producer.init_transactions(30)
+    producer.init_transactions(120)
     for number, is_committed in enumerate(commits):
         producer.begin_transaction()
         producer.produce(f"{prefix}-in", b"%d" % number, b"k", partition=0)
-        assert producer.flush(30) == 0
-        producer.commit_transaction(30) if is_committed else producer.abort_transaction(30)
+        assert producer.flush(120) == 0
+        producer.commit_transaction(120) if is_committed else producer.abort_transaction(120)
 
 
 def committed(kafka: KafkaSettings, prefix: str) -> int:
     """Return what the group has committed; -1 while a new group's coordinator does not answer."""
     consumer = Consumer(kafka.client_config() | {"group.id": prefix})
     try:
-        return int(consumer.committed([TopicPartition(f"{prefix}-in", 0)], timeout=20)[0].offset)
+        return int(consumer.committed([TopicPartition(f"{prefix}-in", 0)], timeout=120)[0].offset)
     except KafkaException:
         return -1
     finally:
@@ -64,7 +64,7 @@ def remove_all(kafka: KafkaSettings, prefix: str) -> int:
     place = TopicPartition(f"{prefix}-in", 0, -1)
     admin = AdminClient(kafka.client_config())
     [future] = admin.delete_records([place]).values()
-    return int(future.result(30).low_watermark)
+    return int(future.result(120).low_watermark)
 
 
 def run_until(kafka: KafkaSettings, prefix: str, offset: int) -> list[bytes | None]:
@@ -74,10 +74,10 @@ def run_until(kafka: KafkaSettings, prefix: str, offset: int) -> list[bytes | No
     thread = threading.Thread(target=loop.run)
     thread.start()
     try:
-        wait_until(lambda: committed(kafka, prefix) == offset, f"offset {offset} is committed", 60)
+        wait_until(lambda: committed(kafka, prefix) == offset, f"offset {offset} is committed", 180)
     finally:
         loop.stop()
-        thread.join(60)
+        thread.join(120)
     return stage.values
 
 

@@ -52,7 +52,7 @@ def test_the_oldest_unread_record_is_as_old_as_the_last_that_was_read(ends: tupl
     consumer.places = {0: (10, ends[0]), 1: (10, ends[1])}
     lag.committed([record(0, 7 * DAY), record(1, 2 * DAY)])
     lag.turn()
-    assert math.isclose(lag.unread_seconds("t"), expected, abs_tol=5)
+    assert math.isclose(lag.unread_seconds("t"), expected, abs_tol=120)
     assert metrics.consumer_lag.labels("s", "t")._value.get() == sum(end - 10 for end in ends)
 
 
@@ -76,11 +76,11 @@ def test_what_the_topics_say_is_shown(kafka_bootstrap: str) -> None:
             NewTopic(compacted, 1, 1, config={"cleanup.policy": "compact"}),
         ]
         for future in admin.create_topics(new).values():
-            future.result(30)
+            future.result(120)
         producer = Producer({"bootstrap.servers": kafka_bootstrap, "log_level": 0})
         for days in (13, 12, 3, 0):
             producer.produce(letters, b"v", b"k", timestamp=int(1_000 * (time.time() - days * DAY)))
-        assert producer.flush(20) == 0
+        assert producer.flush(120) == 0
 
         kafka = KafkaSettings(KAFKA_BOOTSTRAP_SERVERS=kafka_bootstrap)
         topics = [f"{prefix}-in", compacted]
@@ -99,4 +99,4 @@ def test_what_the_topics_say_is_shown(kafka_bootstrap: str) -> None:
             ("attribution_dlq_near_end_records", letters): 2,
         }
         for deletion in admin.delete_topics([letters, compacted]).values():
-            deletion.result(30)
+            deletion.result(120)

@@ -30,14 +30,14 @@ def test_a_settled_group_keeps_its_offsets_and_reads_them_as_stable(fresh_topics
         metadata = consumer.consumer_group_metadata()
         # An earlier epoch leaves an offset pending in an open transaction: the stable offset cannot be read.
         earlier = Producer({"bootstrap.servers": fresh_topics, "transactional.id": f"{GROUP}-0"})
-        earlier.init_transactions(30.0)
+        earlier.init_transactions(120)
         earlier.begin_transaction()
-        earlier.send_offsets_to_transaction([TopicPartition(COMMANDS, 0, 99)], metadata, 30.0)
+        earlier.send_offsets_to_transaction([TopicPartition(COMMANDS, 0, 99)], metadata, 120)
         with pytest.raises(KafkaException):
             consumer.committed([place], timeout=1.5)
         session = TransactionSession(kafka, f"{GROUP}-0", "tests")
         session.settle(TopicPartition(COMMANDS, 0, 0), metadata)
-        assert consumer.committed([place], timeout=60.0)[0].offset == 7
+        assert consumer.committed([place], timeout=120)[0].offset == 7
         session.close()
         del earlier
     finally:

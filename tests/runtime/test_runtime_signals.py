@@ -35,7 +35,7 @@ def start(program: str, **variables: str) -> subprocess.Popen[str]:
 
 def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     with process:
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=240)
     return process.returncode, out, err
 
 

@@ -87,21 +87,21 @@ class Topic:
 
     def create(self, *names: str) -> None:
         for future in self.admin.create_topics([NewTopic(name, 1, 1) for name in names]).values():
-            future.result(30)
+            future.result(120)
 
     def id(self) -> str:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 180
         while True:  # a broker learns of a topic a moment after its creation was confirmed
             try:
-                return str(self.admin.describe_topics(TopicCollection([self.name]))[self.name].result(30).topic_id)
+                return str(self.admin.describe_topics(TopicCollection([self.name]))[self.name].result(120).topic_id)
             except KafkaException:
                 assert time.monotonic() < deadline
 
     def make_anew(self) -> None:
         old = self.id()
-        self.admin.delete_topics([self.name])[self.name].result(30)
-        deadline = time.monotonic() + 30
-        while self.name in self.admin.list_topics(timeout=10).topics:
+        self.admin.delete_topics([self.name])[self.name].result(120)
+        deadline = time.monotonic() + 180
+        while self.name in self.admin.list_topics(timeout=120).topics:
             assert time.monotonic() < deadline
         self.create(self.name)
         assert self.id() != old
@@ -110,7 +110,7 @@ class Topic:
         producer = Producer({"bootstrap.servers": self.bootstrap, "log_level": 0})
         for value in values:
             producer.produce(self.name, value.encode(), b"k")
-        assert producer.flush(20) == 0
+        assert producer.flush(120) == 0
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def topic(kafka_bootstrap: str) -> Iterator[Topic]:
         [made.name, f"{made.prefix}-out", f"{made.name}.{made.prefix}.dlq"]
     ).values():
         with suppress(KafkaException):
-            future.result(30)
+            future.result(120)
 
 
 def run(stage: Collector, bootstrap: str, **process: str) -> list[bytes | None]:

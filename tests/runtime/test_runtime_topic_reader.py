@@ -30,7 +30,7 @@ def publish(kafka: KafkaSettings, topic: str, values: Iterable[bytes]) -> None:
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
     for number, value in enumerate(values):
         producer.produce(topic, value, f"k{number}".encode(), headers=[("n", str(number).encode())])
-    assert producer.flush(10) == 0
+    assert producer.flush(120) == 0
 
 
 def test_everything_from_the_beginning_to_the_end(kafka: KafkaSettings) -> None:
@@ -106,7 +106,7 @@ def test_the_loop_runs_on_the_mock_broker_in_development(kafka: KafkaSettings) -
     publish(kafka, "stage-in", [str(number).encode() for number in range(20)])
     for topic in ("stage-out", "stage-in.stage.dlq"):
         publish(kafka, topic, [])
-        Producer({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0}).list_topics(topic, timeout=30)
+        Producer({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0}).list_topics(topic, timeout=120)
     stage, loop = collector_loop(kafka)
     loop.run()
     assert Counter(stage.values) == Counter(str(number).encode() for number in range(20))

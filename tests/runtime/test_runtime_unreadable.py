@@ -41,7 +41,7 @@ def fill(bootstrap: str, topic: str, partition: int, values: list[bytes], **conf
     producer = Producer({"bootstrap.servers": bootstrap, "log_level": 0, **config})
     for value in values:
         producer.produce(topic, value, b"k", partition=partition)
-    assert producer.flush(60) == 0
+    assert producer.flush(120) == 0
 
 
 class KafkaOnly(Collector):

@@ -56,8 +56,8 @@ def test_it_publishes_everything_to_kafka(fresh_topics: str, monkeypatch: pytest
     try:
         there = 0
         for topic in (TOUCHPOINTS, CONVERSIONS, IDENTITIES):
-            for partition in consumer.list_topics(topic, timeout=30).topics[topic].partitions:
-                low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
+            for partition in consumer.list_topics(topic, timeout=120).topics[topic].partitions:
+                low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=120)
                 there += high - low
     finally:
         consumer.close()

@@ -40,9 +40,10 @@ if TYPE_CHECKING:
 
     from tests.factories.samples import SampleEvent
 
-pytestmark = [pytest.mark.postgres, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.postgres, pytest.mark.timeout(900)]
 
 SECONDS = 6.0
+WRITERS = {"stitched", "audited", "swept", "refitted", "reopened"}
 STITCHERS = 3
 PEOPLE = 5
 CONVERSIONS = 12
@@ -66,7 +67,11 @@ class Contention:
             self.done[what] = self.done.get(what, 0) + 1
 
     def over(self) -> bool:
-        return time.monotonic() > self.until
+        """Tell whether the time is up and every writer had its turn: a busy machine draws that out."""
+        now = time.monotonic()
+        with self.lock:
+            had_turns = self.done.keys() >= WRITERS and self.done["stitched"] > 20
+        return now > self.until and (had_turns or now > self.until + 300)
 
     def stitch(self, number: int) -> None:
         chance = random.Random(number)
@@ -183,6 +188,6 @@ def test_writers_of_the_same_people_never_wait_in_a_circle(database: str) -> Non
     stored = [event_id for (event_id,) in found]
     assert set(stored) == both.stitched
     assert len(stored) == len(both.stitched)
-    assert {"stitched", "audited", "swept", "refitted", "reopened"} <= both.done.keys()
+    assert both.done.keys() >= WRITERS
     assert both.done["stitched"] > 20
     assert (metrics.deadlocks._value.get() - before, both.done.get("tried again", 0)) == (0, 0)

@@ -15,7 +15,7 @@ from attributary.consumers.runtime.records import Record
 from attributary.consumers.runtime.settings import KafkaSettings
 from attributary.consumers.runtime.topic_reader import read_topic
 from attributary.consumers.store.session import StoreSession
-from attributary.consumers.sweeper import metrics
+from attributary.consumers.sweeper import input_age, metrics
 from attributary.consumers.sweeper.input_age import ATTRIBUTOR, AUDITOR, READERS, STITCHER, UnreadAgeReader
 from attributary.consumers.sweeper.process import Sweeper, SweeperSettings
 from attributary.schemas.topics import COMMANDS, CONVERSIONS, IDENTITIES, RESULTS, TOUCHPOINTS
@@ -33,7 +33,8 @@ NOTHING: dict[str, int | None] = dict.fromkeys(READERS)
 
 
 @pytest.fixture
-def log(fresh_topics: str) -> Iterator[UnreadAgeReader]:
+def log(fresh_topics: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[UnreadAgeReader]:
+    monkeypatch.setattr(input_age, "_TIMEOUT", 90.0)  # a busy machine's answers are late
     opened = UnreadAgeReader(KafkaSettings.model_validate({"KAFKA_BOOTSTRAP_SERVERS": fresh_topics}))
     yield opened
     opened.close()
@@ -45,7 +46,7 @@ def append(bootstrap: str, topic: str, partition: int = 0, count: int = 1) -> li
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0})
     for _ in range(count):
         producer.produce(topic, b"x", b"k", partition, on_delivery=lambda _, m: times.append(m.timestamp()[1] * 1_000))
-        assert producer.flush(20) == 0
+        assert producer.flush(120) == 0
         time.sleep(0.005)
     return times
 
@@ -84,23 +85,23 @@ def test_every_partition_is_asked_while_all_are_behind(fresh_topics: str, log: U
     for _ in range(4):
         for topic, number in places:
             producer.produce(topic, secrets.token_bytes(400_000), b"k", number)  # more than a fetch brings
-        assert producer.flush(60) == 0
+        assert producer.flush(120) == 0
     for _ in range(3):
         began = time.monotonic()
         assert None not in log.oldest({}).values()
-        assert time.monotonic() - began < 8  # not the timeout: no partition keeps the others waiting
+        assert time.monotonic() - began < 60  # not the timeout: no partition keeps the others waiting
 
 
 def test_marks_of_transactions_and_what_was_aborted_are_nothing_to_read(
     fresh_topics: str, log: UnreadAgeReader
 ) -> None:
     producer = Producer({"bootstrap.servers": fresh_topics, "transactional.id": "tests"})
-    producer.init_transactions(20)
+    producer.init_transactions(120)
     for ends in (producer.commit_transaction, producer.abort_transaction):
         producer.begin_transaction()
         producer.produce(RESULTS, b"x", b"k", 0)
-        producer.flush(20)
-        ends(20)
+        producer.flush(120)
+        ends(120)
     assert log.oldest({})[AUDITOR] is not None
     assert log.oldest({(AUDITOR, RESULTS, 0): 1})[AUDITOR] is None
 
@@ -110,16 +111,16 @@ def test_a_transaction_that_has_not_ended_is_no_end_and_no_position(fresh_topics
     commit(fresh_topics, STITCHER, TOUCHPOINTS, 0)
     stored = {(STITCHER, TOUCHPOINTS, 0): 1}
     producer = Producer({"bootstrap.servers": fresh_topics, "transactional.id": "tests"})
-    producer.init_transactions(20)
+    producer.init_transactions(120)
     producer.begin_transaction()
     producer.produce(TOUCHPOINTS, b"x", b"k", 0)
-    assert producer.flush(20) == 0
+    assert producer.flush(120) == 0
     member = Consumer({"bootstrap.servers": fresh_topics, "group.id": STITCHER})
-    producer.send_offsets_to_transaction([TopicPartition(TOUCHPOINTS, 0, 1)], member.consumer_group_metadata(), 20)
+    producer.send_offsets_to_transaction([TopicPartition(TOUCHPOINTS, 0, 1)], member.consumer_group_metadata(), 120)
     began = time.monotonic()
     assert log.oldest(stored) == NOTHING | {STITCHER: first}  # its offset does not count yet, nor does its record
-    assert time.monotonic() - began < 20
-    producer.commit_transaction(20)
+    assert time.monotonic() - began < 60
+    producer.commit_transaction(120)
     member.close()
     # The coordinator answers before the transaction's marker stands in the partition.
     wait_until(lambda: log.oldest(stored)[STITCHER] not in {None, first}, "the record of the transaction counts")

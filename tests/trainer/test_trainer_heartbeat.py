@@ -21,6 +21,7 @@ from attributary.consumers.trainer import heartbeat as heartbeats
 from attributary.consumers.trainer import worker as workers
 from attributary.consumers.trainer.heartbeat import CancelledError, JobLease
 from attributary.consumers.trainer.worker import WorkerLimits
+from tests.fixtures.pipeline import wait_until
 from tests.trainer.training_harness import PATIENCE_SECONDS, SilentHandlers, Trainer, job, running
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.postgres
 
-LEASE = 4.0  # seconds; a busy machine may keep a thread from its processor for one
+LEASE = 8.0  # seconds; a busy machine may keep a thread from its processor for some
 LIMITS = WorkerLimits(lease_seconds=LEASE, max_attempts=3, poll_seconds=0.05, heartbeat_seconds=0.05)
 
 
@@ -77,10 +78,10 @@ def test_a_cancellation_ends_a_job_that_computes_in_silence_at_once(database: st
         asked = time.monotonic()
         assert trainer.ended("long").state == "cancelled"
         trainer.status_arrives("long", "cancelled")
-        assert time.monotonic() - asked < 40.0
+        assert time.monotonic() - asked < 150.0
         rounds = bench.rounds
-        time.sleep(0.2)
-        assert bench.rounds > rounds  # it still computes: that is why the lease had to end it
+        # It still computes: that is why the lease had to end it.
+        wait_until(lambda: bench.rounds > rounds, "the job ended")
         bench.go_on.set()
         trainer.submit(job("next", "train"))
         assert trainer.ended("next").state == "succeeded"
@@ -93,8 +94,8 @@ def test_a_cancellation_ends_a_job_that_computes_in_silence_at_once(database: st
 def test_a_stop_gives_a_job_that_computes_in_silence_back_and_its_end_is_not_written(database: str) -> None:
     with silent_worker(database) as (trainer, bench):
         asked = time.monotonic()
-        trainer.worker.stop(60.0)
-        assert time.monotonic() - asked < 40.0
+        trainer.worker.stop(240.0)
+        assert time.monotonic() - asked < 150.0
         assert trainer.worker.is_alive  # it still computes
         found = trainer.row("long")
         assert (found.state, found.attempts) == ("submitted", 0)
@@ -126,8 +127,8 @@ def test_a_job_that_was_claimed_while_the_process_was_asked_to_stop_is_given_bac
         trainer.submit(job("long", "train"))
         threading.Timer(0.3, go_on.set).start()
         asked = time.monotonic()
-        trainer.worker.stop(30.0)
-        assert time.monotonic() - asked < 40.0
+        trainer.worker.stop(240.0)
+        assert time.monotonic() - asked < 150.0
         assert bench.entered.is_set()  # it was claimed, and computed
         found = trainer.row("long")
         assert (found.state, found.attempts) == ("submitted", 0)
@@ -143,7 +144,7 @@ def test_sigterm_ends_a_process_that_computes_in_silence(database: str) -> None:
         os.kill(child.pid, signal.SIGTERM)
         asked = time.monotonic()
         assert child.wait(PATIENCE_SECONDS) == 0, child.stderr and child.stderr.read()
-        assert time.monotonic() - asked < 40.0
+        assert time.monotonic() - asked < 150.0
         assert "still computes" in child.stdout.read()  # the fault was there: nobody had waited for its end
     claimed = other_worker(database)
     assert claimed is not None

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.postgres, pytest.mark.kafka, pytest.mark.slow]
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 ACME = ("--tenant", "acme")
 ACTIVATED = ("-s", "activate=true", "-s", "force=true")  # nobody is closed: conversions only
 
@@ -77,7 +77,7 @@ def trainer(folder: Path, crash_at: str = "", stage: str = "trainer", name: str 
     try:
         yield child
     finally:
-        child.stop(20.0)
+        child.stop(120.0)
 
 
 def run(*arguments: str, code: int = 0) -> str:
@@ -166,26 +166,27 @@ def test_a_process_that_is_silent_for_longer_than_the_lease_keeps_cancels_and_gi
     shop: str, fresh_topics: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRAINER_UPKEEP_SECONDS", "0")  # it would wait for the table, too
+    monkeypatch.setenv("TRAINER_LEASE_SECONDS", "8")  # a busy machine may keep a process from its heartbeat for some
     with query_without_end(shop), trainer(tmp_path) as child, trainer(tmp_path, name="second") as second:
         run("jobs", "submit", "train", *ACME, "-s", "closing=all", "--id", "t1")
         until_blocked(shop)
-        time.sleep(6.0)  # two leases
+        time.sleep(12.0)  # one lease and a half
         kept = json.loads(run("jobs", "status", "t1", *ACME, "--json"))
         assert (kept["state"], kept["attempts"]) == ("running", 1)
         run("jobs", "cancel", "t1", *ACME)
         asked = time.monotonic()
         until_published(fresh_topics, "t1", "cancelled")
-        assert time.monotonic() - asked < 60.0
+        assert time.monotonic() - asked < PATIENCE_SECONDS
         run("jobs", "submit", "train", *ACME, "-s", "closing=all", "--id", "t2")
         until_published(fresh_topics, "t2", "running")  # by the second, for the first still waits
         for process in (child, second):
             os.kill(process.pid, signal.SIGTERM)
         asked = time.monotonic()
         while (given_back := json.loads(run("jobs", "status", "t2", *ACME, "--json")))["state"] != "submitted":
-            assert time.monotonic() - asked < 60.0, child.log_tail() + second.log_tail()
+            assert time.monotonic() - asked < PATIENCE_SECONDS, child.log_tail() + second.log_tail()
         assert given_back["attempts"] == 0
         while child.running or second.running:
-            assert time.monotonic() - asked < 60.0, child.log_tail() + second.log_tail()
+            assert time.monotonic() - asked < PATIENCE_SECONDS, child.log_tail() + second.log_tail()
             time.sleep(0.1)
         assert (child.returncode, second.returncode) == (0, 0), child.log_tail() + second.log_tail()
         assert "still computes" in child.log_tail() + second.log_tail()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from attributary.consumers.trainer import job_handlers as work
     from attributary.consumers.training.read_journeys import Progress
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 _offsets = count()
 
 

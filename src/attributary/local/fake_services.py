@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from attributary.local.folder import StackFolder
 
 PORTS = {"meta": 9801, "ga4": 9802, "tiktok": 9803, "linkedin": 9804, "x": 9805}
-_START_SECONDS = 60.0
+_START_SECONDS = 180.0
 # Five forwarders are too many for a laptop: those of Meta and GA4 run, the others are off, without a real account.
 _OTHERS = {
     f"{name}{ending}": ""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 KAFKA_VERSION = "4.4.0"
-_START_SECONDS = 90.0
+_START_SECONDS = 180.0
 
 # Lighter and quicker than a production broker: internal topics of few partitions, groups that start at once,
 # topics that exist only when somebody asked for them, and sessions short enough for fault tests.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from attributary.local.folder import StackFolder
 
 PROMETHEUS_PORT = 9090
-_START_SECONDS = 30.0
+_START_SECONDS = 180.0
 
 
 def write_monitoring(folder: StackFolder, ports: Mapping[str, int], dsn: str, prometheus_port: int) -> Path:

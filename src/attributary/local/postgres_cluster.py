@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _SUPERUSER = "attributary"
 # sockaddr_un holds 108 bytes; ".s.PGSQL.12345.lock" is appended to the folder.
 _SOCKET_FOLDER_LIMIT = 85
-_START_SECONDS = 60.0
+_START_SECONDS = 180.0
 
 _SETTINGS = {
     "max_connections": "100",
@@ -163,7 +163,7 @@ class Cluster:
             "--checkpoint=fast",
             *([] if self._durable else ["--no-sync"]),
         )
-        run(argv, name="pg_basebackup", timeout_seconds=120.0, cwd=Path("/"), identity=self._identity(argv))
+        run(argv, name="pg_basebackup", timeout_seconds=240.0, cwd=Path("/"), identity=self._identity(argv))
         return Cluster(data, port=port, durable=self._durable, guarded=self._guarded, settings=self._extra)
 
     def _create(self) -> None:
@@ -188,7 +188,7 @@ class Cluster:
             *([] if self._durable else ["--no-sync"]),
             *self._init,
         )
-        run(argv, name="initdb", timeout_seconds=120.0, cwd=Path("/"), identity=self._identity(argv))
+        run(argv, name="initdb", timeout_seconds=240.0, cwd=Path("/"), identity=self._identity(argv))
 
     def _password(self) -> str:
         return self._password_file(self.data).read_text(encoding="ascii").strip()
@@ -238,7 +238,7 @@ class Cluster:
     def _refusal(self) -> str | None:
         """Why the server does not answer yet, or None when it does."""
         try:
-            with psycopg.connect(self.dsn, connect_timeout=2):
+            with psycopg.connect(self.dsn, connect_timeout=10):
                 return None
         except psycopg.OperationalError as error:
             return str(error).strip()

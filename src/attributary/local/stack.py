@@ -42,7 +42,7 @@ DATABASE = "attributary"
 _STEP_SECONDS = 180.0
 _GRACE_SECONDS = 30.0
 _RESTART_SECONDS = 2.0
-_READY_SECONDS = 90.0
+_READY_SECONDS = 240.0
 _STARTS_OF_DATABASE = 3  # another program may take a port between our look at it and our use
 # Nothing to do (0), wrong usage (2), a setting that is missing or wrong (78): another start would end the same way.
 _LAST_EXITS = frozenset({0, 2, 78})
