@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from attributary.local.ports import LOOPBACK, free_ports
 from attributary.local.process import ManagedProcess, spawn
 from attributary.local.stages import command_line
+from attributary.schemas.topics import group_name
 from benchmarks.cpu import CpuMeter, Reading, others, spent
 from benchmarks.environment_setup import BenchServers, child_environment
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from attributary.producers.simulator import ConversionTruth, Truth
 
 STAGES = ("stitcher", "attributor", "auditor")
-_GROUP = "attribution.stitcher"
+_GROUP = group_name("stitcher")
 _START_SECONDS = 60.0
 _RUN_SECONDS = 600.0
 _LOOK_SECONDS = 0.2  # each look is work for the server that is measured

@@ -41,7 +41,7 @@ def main(database: str = "results.db", idle_seconds: float | None = None) -> int
             "enable.auto.commit": False,
         }
     )
-    consumer.subscribe(["attribution.results.v1"])
+    consumer.subscribe([os.environ.get("ATTRIBUTION_PREFIX", "") + "attribution.results.v1"])
     newer = 0
     try:
         while (message := consumer.poll(idle_seconds or 3600.0)) is not None:

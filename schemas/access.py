@@ -10,15 +10,30 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from attributary.schemas.topics import COMMANDS, CONVERSIONS, ERASURE_REQUESTS, IDENTITIES, RESULTS, TOUCHPOINTS, Topic
+from attributary.schemas import installation
+from attributary.schemas.topics import (
+    COMMANDS,
+    CONVERSIONS,
+    ERASURE_REQUESTS,
+    IDENTITIES,
+    PREFIX,
+    RESULT_READERS,
+    RESULTS,
+    TOUCHPOINTS,
+    Topic,
+    dead_letter_topic,
+    group_name,
+    short_name,
+)
 
 Kind = Literal["topic", "group", "transactional_id"]
 Operation = Literal["READ", "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS"]
 
-PREFIX = "attribution."
-"""How our topics and the groups of our stages begin."""
+OURS = f"{PREFIX}{installation.OURS}"
+"""How the topics of this installation and the groups of its stages begin."""
 
-_DEFAULT_PRINCIPAL = "User:attributary-{name}"
+# With the prefix: a process of one installation has no right on another one's topics.
+_DEFAULT_PRINCIPAL = f"User:{PREFIX}attributary-{{name}}"
 # What the sweeper looks at to learn how far each stage has read; it joins no group.
 _WATCHED_TOPICS = (TOUCHPOINTS, CONVERSIONS, IDENTITIES, ERASURE_REQUESTS, COMMANDS, RESULTS)
 
@@ -57,7 +72,7 @@ class Principals:
     named: Mapping[str, str] = field(default_factory=dict)
     publishers: Sequence[str] = (_DEFAULT_PRINCIPAL.format(name="publisher"),)
     subscribers: Mapping[str, str] = field(
-        default_factory=lambda: {_DEFAULT_PRINCIPAL.format(name="subscriber"): "subscriber."}
+        default_factory=lambda: {_DEFAULT_PRINCIPAL.format(name="subscriber"): RESULT_READERS}
     )
 
     def of(self, name: str) -> str:
@@ -100,7 +115,7 @@ class Principals:
 
 def process_of(group: str) -> str:
     """Return the process of a consumer group: ``attribution.forwarder.meta`` is read by ``forwarder-meta``."""
-    return group.removeprefix(PREFIX).replace(".", "-")
+    return short_name(group).replace(".", "-")
 
 
 def processes(topics: Iterable[Topic]) -> list[str]:
@@ -138,7 +153,7 @@ def _of_readers(topics: Sequence[Topic], dead_letters: set[str], principals: Pri
             yield Right(principal, "topic", topic.name, "DESCRIBE_CONFIGS", is_needed=False)
             yield Right(principal, "group", group, "READ")
             yield Right(principal, "transactional_id", f"{group}-", "WRITE", is_prefix=True)
-            letters = f"{topic.name}.{group}.dlq"
+            letters = dead_letter_topic(topic.name, group)
             if letters in dead_letters:
                 yield Right(principal, "topic", letters, "WRITE")
                 yield Right(principal, "topic", letters, "DESCRIBE_CONFIGS", is_needed=False)
@@ -149,4 +164,4 @@ def _of_sweeper(principal: str, topics: set[str]) -> Iterator[Right]:
         if topic in topics:
             yield Right(principal, "topic", topic, "READ")
     for stage in ("stitcher", "attributor", "auditor"):
-        yield Right(principal, "group", f"{PREFIX}{stage}", "DESCRIBE")
+        yield Right(principal, "group", group_name(stage), "DESCRIBE")

@@ -1,7 +1,8 @@
 """The topics: their names, their keys, and the catalogue in ``topics.yaml``.
 
-Invariant: the names below and the catalogue are the same set (a test compares them). Keys give locality only, nothing
-is right or wrong because of the partition in which a record lies.
+Invariant: the names below and the catalogue are the same set (a test compares them), and all begin with the
+installation's prefix. Keys give locality only, nothing is right or wrong because of the partition in which a record
+lies.
 """
 
 from __future__ import annotations
@@ -14,18 +15,26 @@ from typing import Any
 
 import yaml
 
-TOUCHPOINTS = "attribution.touchpoints.v1"
-CONVERSIONS = "attribution.conversions.v1"
-IDENTITIES = "attribution.identities.v1"
-ERASURE_REQUESTS = "attribution.erasure-requests.v1"
-ERASURES = "attribution.erasures.v1"
-COMMANDS = "attribution.commands.v1"
-RESULTS = "attribution.results.v1"
-JOBS = "attribution.jobs.v1"
-JOB_STATUS = "attribution.job-status.v1"
+from .installation import OURS, read_prefix
+
+PREFIX = read_prefix()
+"""Of this installation; empty where it has Kafka for itself."""
+
+TOUCHPOINTS = f"{PREFIX}{OURS}touchpoints.v1"
+CONVERSIONS = f"{PREFIX}{OURS}conversions.v1"
+IDENTITIES = f"{PREFIX}{OURS}identities.v1"
+ERASURE_REQUESTS = f"{PREFIX}{OURS}erasure-requests.v1"
+ERASURES = f"{PREFIX}{OURS}erasures.v1"
+COMMANDS = f"{PREFIX}{OURS}commands.v1"
+RESULTS = f"{PREFIX}{OURS}results.v1"
+JOBS = f"{PREFIX}{OURS}jobs.v1"
+JOB_STATUS = f"{PREFIX}{OURS}job-status.v1"
 
 # Header of results: when their version was raised, microseconds of Postgres's clock, as decimal digits.
 VERSION_RAISED_AT = "attribution-raised-at"
+
+RESULT_READERS = f"{PREFIX}subscriber."
+"""How the consumer groups of services that read results begin, unless the access rules say otherwise."""
 
 CATALOGUE_FILE = Path(__file__).with_name("topics.yaml")
 
@@ -55,6 +64,16 @@ class Topic:
     config: Mapping[str, str] = field(default_factory=dict)
 
 
+def group_name(process: str) -> str:
+    """Return the consumer group of a process of ours, for example of ``stitcher`` or ``forwarder.meta``."""
+    return f"{PREFIX}{OURS}{process}"
+
+
+def short_name(name: str) -> str:
+    """Return the name of a topic or group without the beginning that all of this installation share."""
+    return name.removeprefix(f"{PREFIX}{OURS}")
+
+
 def dead_letter_topic(topic: str, group: str) -> str:
     """Return where a group puts the records of a topic that it can never process."""
     return f"{topic}.{group}.dlq"
@@ -66,12 +85,12 @@ def catalogue() -> tuple[Topic, ...]:
     document = yaml.safe_load(CATALOGUE_FILE.read_text("utf-8"))
     return tuple(
         Topic(
-            name=name,
+            name=f"{PREFIX}{name}",
             record=entry["record"],
             partitions=entry["partitions"],
             key=entry["key"],
             doc=entry["doc"],
-            groups=tuple(entry["groups"]),
+            groups=tuple(f"{PREFIX}{group}" for group in entry["groups"]),
             writers=tuple(entry.get("writers", ())),
             config=_texts(entry["config"]),
         )

@@ -44,7 +44,7 @@ from attributary.consumers.store.models.model_states import fetch_model_sets
 from attributary.consumers.store.session import FEW_ROWS, StoreSession
 from attributary.schemas.codec import Codec
 from attributary.schemas.limits import MINOR_UNIT_MICROS
-from attributary.schemas.topics import COMMANDS, RESULTS, VERSION_RAISED_AT, conversion_key
+from attributary.schemas.topics import COMMANDS, RESULTS, VERSION_RAISED_AT, conversion_key, group_name
 
 from . import metrics
 from .commands import Commands, decode_commands
@@ -56,7 +56,7 @@ register_points("attributor_after_read")
 
 _log = structlog.get_logger()
 
-GROUP = "attribution.attributor"
+GROUP = group_name("attributor")
 _MODEL_SETS_KEPT = 256
 _MAX_RESULT_BYTES = 32 << 20  # of one Kafka transaction; librdkafka holds them a second time
 

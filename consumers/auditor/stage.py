@@ -19,7 +19,7 @@ from attributary.consumers.store.offsets import record_positions
 from attributary.consumers.store.results.results import ResultRow, Stored, create_result_staging, store_results
 from attributary.consumers.store.session import StoreSession
 from attributary.schemas.codec import Codec, DecodeError
-from attributary.schemas.topics import RESULTS
+from attributary.schemas.topics import RESULTS, group_name
 
 from . import metrics
 from .checks import disagreement, imbalance, raised_at, result_row
@@ -29,7 +29,7 @@ register_points("auditor_before_pg_commit", "auditor_after_pg_commit")
 
 _log = structlog.get_logger()
 
-GROUP = "attribution.auditor"
+GROUP = group_name("auditor")
 _FEW_RESULTS = 50  # a batch of fewer runs by kept plans
 _MAX_BYTES = 32 << 20  # of the results of a batch; as rows they take several times as much
 

@@ -43,7 +43,7 @@ from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.records import Outcome
 from attributary.consumers.store.connection import StoreUnavailable
 from attributary.consumers.store.deliveries.delivery import DeliveryKey, DeliveryOutcome, DeliveryState, Queue
-from attributary.schemas.topics import CONVERSIONS
+from attributary.schemas.topics import CONVERSIONS, group_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -108,7 +108,7 @@ class ForwarderStage:
         self._ready = True
         self._oldest_waiting: int | None = None
         self.name = f"forwarder_{route.destination.name}"
-        self.group = f"attribution.forwarder.{route.destination.name}"
+        self.group = group_name(f"forwarder.{route.destination.name}")
         self.max_records = route.max_records
 
     def stored_positions(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:  # noqa: ARG002  # the protocol's

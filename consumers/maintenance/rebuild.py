@@ -38,12 +38,13 @@ from attributary.consumers.store.repair.derived_rows import (
 )
 from attributary.consumers.store.repair.rebuild_progress import EVERYBODY, Rebuild, note, take_up
 from attributary.consumers.store.repair.verify_reads import misplaced_ids
+from attributary.schemas.topics import group_name
 
 register_points("rebuild_after_page")
 
 _PAGE = 500
 _MOST_TRIES = 10
-STOPPED = (STITCHER, "attribution.attributor", AUDITOR)
+STOPPED = (STITCHER, group_name("attributor"), AUDITOR)
 STEPS = ("topic", "log", "owners", "journeys", "conversions", "results", "done")
 
 

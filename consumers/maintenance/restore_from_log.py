@@ -30,11 +30,12 @@ from attributary.consumers.store.events.stitch import StitchTransaction
 from attributary.consumers.store.offsets import all_positions, forget_positions, record_positions
 from attributary.consumers.store.repair.derived_rows import lift_versions
 from attributary.consumers.store.repair.replaced_events import drop_altered
+from attributary.schemas.topics import group_name
 
 register_points("rebuild_after_batch")
 
 # The rebuild's own place in the log, beside those of the stages.
-GROUP = "attribution.rebuild"
+GROUP = group_name("rebuild")
 
 
 def restore_results(writer: psycopg.Connection, *, only_new: bool, progress: Progress = no_progress) -> int:

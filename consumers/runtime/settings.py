@@ -24,6 +24,7 @@ from .settings_source import MUST_BE_SET, Settings, load, problems, variable_of
 __all__ = [
     "MUST_BE_SET",
     "DatabaseSettings",
+    "InstallationSettings",
     "KafkaSettings",
     "ProcessSettings",
     "ReadySettings",
@@ -43,6 +44,19 @@ class TenantSettings(Settings):
         alias="ATTRIBUTION_TENANT",
         description="Tenant of commands that need one and get no --tenant. Commands with a filter by tenant show all "
         "tenants without --tenant.",
+    )
+
+
+class InstallationSettings(Settings):
+    """Which installation this is, where several share a Kafka."""
+
+    # Read and checked in schemas/installation.py, before anything else; here it is named for people.
+    prefix: str = Field(
+        default="",
+        alias="ATTRIBUTION_PREFIX",
+        description="How the names of all topics, consumer groups, transactional ids and default principals of this "
+        "installation begin, for example eu. (with the point). The same for every process of an installation and "
+        "everybody who publishes to it; never changed later.",
     )
 
 

@@ -37,7 +37,15 @@ from attributary.consumers.store.events.staging import create_staging
 from attributary.consumers.store.events.stitch import PostgresStitchStore
 from attributary.consumers.store.session import StoreSession
 from attributary.schemas.codec import Codec
-from attributary.schemas.topics import COMMANDS, CONVERSIONS, ERASURE_REQUESTS, IDENTITIES, TOUCHPOINTS, conversion_key
+from attributary.schemas.topics import (
+    COMMANDS,
+    CONVERSIONS,
+    ERASURE_REQUESTS,
+    IDENTITIES,
+    TOUCHPOINTS,
+    conversion_key,
+    group_name,
+)
 
 from . import metrics
 from .decode import UNKNOWN_TENANT, Decoders, StitchBatch
@@ -51,7 +59,7 @@ register_points("stitcher_in_store", "stitcher_before_pg_commit", "stitcher_afte
 
 _log = structlog.get_logger()
 
-GROUP = "attribution.stitcher"
+GROUP = group_name("stitcher")
 _MAX_TRIES = 10
 _SHOWN = 5  # of many, in a log line
 _MAX_BYTES = 64 << 20  # of the values of a batch; decoded and copied they take several times as much

@@ -24,11 +24,19 @@ from attributary.consumers.runtime.error_codes import PARTITION_END
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.runtime.settings import KafkaSettings
 from attributary.consumers.runtime.topic_checks import check_visible
-from attributary.schemas.topics import COMMANDS, CONVERSIONS, ERASURE_REQUESTS, IDENTITIES, RESULTS, TOUCHPOINTS
+from attributary.schemas.topics import (
+    COMMANDS,
+    CONVERSIONS,
+    ERASURE_REQUESTS,
+    IDENTITIES,
+    RESULTS,
+    TOUCHPOINTS,
+    group_name,
+)
 
 Place = tuple[str, int]
 
-STITCHER, ATTRIBUTOR, AUDITOR = "attribution.stitcher", "attribution.attributor", "attribution.auditor"
+STITCHER, ATTRIBUTOR, AUDITOR = map(group_name, ("stitcher", "attributor", "auditor"))
 # Which group deals with which topics; the stages' own modules must not be imported here, a test compares them.
 READERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {STITCHER: (TOUCHPOINTS, CONVERSIONS, IDENTITIES, ERASURE_REQUESTS), ATTRIBUTOR: (COMMANDS,), AUDITOR: (RESULTS,)}

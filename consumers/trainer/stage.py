@@ -21,7 +21,7 @@ from attributary.consumers.store.jobs.jobs import NewJob, submit
 from attributary.consumers.store.session import StoreSession
 from attributary.schemas.codec import Codec, DecodeError
 from attributary.schemas.rules import check_job, find_unstorable_text
-from attributary.schemas.topics import JOB_STATUS, JOBS
+from attributary.schemas.topics import JOB_STATUS, JOBS, group_name
 
 from . import metrics
 from .worker import Worker
@@ -30,7 +30,7 @@ register_points("trainer_after_submit")
 
 _log = structlog.get_logger()
 
-GROUP = "attribution.trainer"
+GROUP = group_name("trainer")
 
 
 class TrainerStage:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from attributary.consumers.runtime.acls_plan import AclVerb, Rule, acls_differ, plan_acls
 from attributary.consumers.sweeper.input_age import READERS
-from attributary.schemas.access import PREFIX, Principals, processes, rights
+from attributary.schemas.access import OURS, Principals, processes, rights
 from attributary.schemas.topics import catalogue, dead_letter_topics
 
 RIGHTS = rights(catalogue(), dead_letter_topics(), Principals())
@@ -26,10 +26,10 @@ RULES = st.sampled_from(WANTED) | st.builds(
 
 @given(st.sets(RULES, max_size=20))
 def test_a_plan_that_was_carried_out_leaves_nothing_but_denials(found: set[Rule]) -> None:
-    actions = plan_acls(WANTED, found, PREFIX)
+    actions = plan_acls(WANTED, found, OURS)
     added = {each.rule for each in actions if each.verb is AclVerb.ADD}
     removed = {each.rule for each in actions if each.verb is AclVerb.TOO_MUCH}
-    again = plan_acls(WANTED, (found | added) - removed, PREFIX)
+    again = plan_acls(WANTED, (found | added) - removed, OURS)
     assert {each.verb for each in again} <= {AclVerb.OK, AclVerb.FOREIGN, AclVerb.DENIES}
     assert acls_differ(again) == any(each.verb is AclVerb.DENIES for each in again)
     assert {each.rule for each in again if each.verb is AclVerb.OK} == set(WANTED)
@@ -50,7 +50,7 @@ def test_a_plan_that_was_carried_out_leaves_nothing_but_denials(found: set[Rule]
     ],
 )
 def test_a_rule_that_is_not_wanted_is_judged_by_what_it_reaches(rule: Rule, verb: AclVerb | None) -> None:
-    found = {each.rule: each.verb for each in plan_acls(WANTED, [*WANTED, rule], PREFIX)}
+    found = {each.rule: each.verb for each in plan_acls(WANTED, [*WANTED, rule], OURS)}
     assert found.get(rule) is verb
 
 

@@ -1,9 +1,19 @@
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
 import pytest
 
 from attributary.schemas import topics
+from attributary.schemas.installation import MAX_PREFIX, PREFIX_RULE, PrefixError, read_prefix
 from attributary.schemas.schema_catalog import NAMES
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_the_names_and_the_catalogue_are_the_same_set() -> None:
@@ -48,3 +58,66 @@ def test_keys_of_conversions_and_jobs_begin_with_the_tenant() -> None:
     assert topics.conversion_key("acme", "o-1") == b"acme|o-1"
     assert topics.job_key("acme", "j-1") == b"acme|j-1"
     assert topics.topic_of("result") == topics.RESULTS
+
+
+@pytest.mark.parametrize("prefix", ["", "eu.", "eu-1.", "a.b.", "0."])
+def test_a_good_prefix_is_taken_from_the_variable_or_a_file(prefix: str, tmp_path: Path) -> None:
+    file = tmp_path / "prefix"
+    file.write_text(f"{prefix}\n")
+    assert read_prefix({"ATTRIBUTION_PREFIX": prefix}) == prefix
+    assert read_prefix({"ATTRIBUTION_PREFIX_FILE": str(file)}) == prefix
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["eu", "EU.", "e u.", ".", "a..", "-a.", "a-.", "a_b.", "ä.", "attribution.", "x.attribution.", f"{'a' * 32}."],
+)
+def test_a_bad_prefix_is_refused_without_its_value(prefix: str) -> None:
+    with pytest.raises(PrefixError, match="must be lower-case") as refused:
+        read_prefix({"ATTRIBUTION_PREFIX": prefix})
+    assert str(refused.value) == f"ATTRIBUTION_PREFIX: {PREFIX_RULE}"
+
+
+def test_a_file_of_the_prefix_that_is_not_there_is_named() -> None:
+    with pytest.raises(PrefixError, match="ATTRIBUTION_PREFIX_FILE: the file cannot be read"):
+        read_prefix({"ATTRIBUTION_PREFIX_FILE": "/nowhere/at/all"})
+
+
+_NAMES_WITH_PREFIX = """
+import json
+from attributary.consumers.attributor.stage import AttributorStage
+from attributary.consumers.auditor.stage import AuditorStage
+from attributary.consumers.stitcher.stage import StitcherStage
+from attributary.consumers.sweeper.input_age import READERS
+from attributary.consumers.trainer.stage import GROUP as TRAINER
+from attributary.producers import MemoryTransport
+from attributary.schemas.access import Principals, processes, rights
+from attributary.schemas.registry import subject_of
+from attributary.schemas.topics import catalogue, dead_letter_topics, topic_of
+stages = (StitcherStage, AttributorStage, AuditorStage)
+found = rights(catalogue(), dead_letter_topics(), Principals())
+print(json.dumps({
+    "topics": [each.name for each in (*catalogue(), *dead_letter_topics())] + [topic_of("result")],
+    "groups": [TRAINER, *READERS, *(each.group for each in stages), *sum((each.groups for each in catalogue()), ())],
+    "read": [*StitcherStage.topics, *AttributorStage.topics, *AuditorStage.topics],
+    "written": [name for each in stages for name in each.output_topics],
+    "rights": [each.name for each in found],
+    "principals": [each.principal.removeprefix("User:") for each in found],
+    "subjects": [subject_of("touchpoint")],
+    "processes": processes(catalogue()),
+}))
+"""
+
+
+def test_all_names_of_an_installation_begin_with_its_prefix() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _NAMES_WITH_PREFIX],
+        env={**os.environ, "ATTRIBUTION_PREFIX": "eu."}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    names = json.loads(done.stdout)
+    processes = names.pop("processes")
+    assert "forwarder-meta" in processes
+    for kind, found in names.items():
+        assert found
+        assert {name for name in found if not name.startswith("eu.")} == set(), kind
+    assert max(map(len, names["topics"])) + 2 * (MAX_PREFIX - len("eu.")) <= 249

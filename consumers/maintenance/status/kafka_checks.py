@@ -31,7 +31,7 @@ from attributary.consumers.runtime.topics_admin import TopicsAdmin
 from attributary.consumers.runtime.topics_plan import PRODUCTION_REPLICAS, Verb, WantedTopic, plan
 from attributary.consumers.sweeper.input_age import UnreadAgeReader
 from attributary.schemas.registry import subject_of
-from attributary.schemas.topics import catalogue, dead_letter_topics
+from attributary.schemas.topics import catalogue, dead_letter_topics, short_name
 
 from .report import Finding, Level, counted, duration
 from .store_checks import Places
@@ -44,7 +44,6 @@ _LETTERS_READ = 2_000
 _MUST_RUN = ("stitcher", "attributor", "auditor")
 _OLD_SECONDS, _IDLE_SECONDS = 60.0, 300.0
 _LITTLE_LEFT, _NEARLY_NONE_LEFT = 0.5, 0.1
-_OURS = "attribution."
 Place = tuple[str, int]
 
 
@@ -135,7 +134,7 @@ def check_dead_letters(kafka: KafkaSettings) -> Sequence[Finding]:
         full = dict(Counter(each.place.rpartition("[")[0] for each in letters))
         if not full:
             return [Finding("dead letters", Level.GOOD, "none is open", facts={"topics": {}})]
-    text = f"in {counted(len(full), 'topic')}: " + ", ".join(name.removeprefix(_OURS) for name in sorted(full))
+    text = f"in {counted(len(full), 'topic')}: " + ", ".join(short_name(name) for name in sorted(full))
     cure = "attributary dlq list; repair the cause; attributary dlq redrive, or dlq close"
     return [Finding("dead letters", Level.WARNING, text, "records that broke a rule", cure, {"topics": full})]
 
@@ -183,7 +182,7 @@ def _members(kafka: KafkaSettings, groups: Sequence[str]) -> Mapping[str, int]:
 def _stage(
     group: str, processes: int, reading: _Reading, stored: Places | None, age: float | None, left: float | None
 ) -> Finding:
-    name = group.removeprefix(_OURS)
+    name = short_name(group)
     idle = stored.idle_seconds.get(group) if stored else None
     # Offsets behind are records or marks of transactions; where the age is known, so is whether a record is among them.
     behind = 0 if age == 0 else reading.behind

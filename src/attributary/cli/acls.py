@@ -23,7 +23,7 @@ _Principals = Annotated[
     typer.Option(
         "--principals",
         help="YAML file with the principals: process to User:NAME, publishers (a list), subscribers (principal to the "
-        "beginning of its groups). Default: User:attributary-PROCESS.",
+        "beginning of its groups). Default: User:attributary-PROCESS, after ATTRIBUTION_PREFIX.",
         dir_okay=False,
     ),
 ]
@@ -95,11 +95,11 @@ def _planned(principals: Path | None) -> tuple[AclsAdmin, list[AclAction]]:
     from attributary.cli.outcome import kafka_settings
     from attributary.consumers.runtime.acls_admin import AclsAdmin
     from attributary.consumers.runtime.acls_plan import plan_acls
-    from attributary.schemas.access import PREFIX
+    from attributary.schemas.access import OURS
 
     wanted = _wanted(principals)
     admin = AclsAdmin(kafka_settings())
-    return admin, plan_acls(wanted, admin.describe(), PREFIX)
+    return admin, plan_acls(wanted, admin.describe(), OURS)
 
 
 def _wanted(file: Path | None) -> list[Rule]:

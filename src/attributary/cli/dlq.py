@@ -206,13 +206,14 @@ def _tenant(letter: Letter) -> str | None:
 
 def _letters(topic: str | None, group: str | None, stage: str | None, text: str | None, since: str) -> Iterator[Letter]:
     from attributary.consumers.runtime.redrive import matching
-    from attributary.schemas.topics import catalogue, dead_letter_topic
+    from attributary.schemas.topics import PREFIX, catalogue, dead_letter_topic
 
     topics = [
         dead_letter_topic(each.name, reader)
         for each in catalogue()
         for reader in each.groups
-        if topic in (None, each.name) and group in (None, reader)
+        if topic in (None, each.name, each.name.removeprefix(PREFIX))
+        and group in (None, reader, reader.removeprefix(PREFIX))
     ]
     if not topics:
         raise typer.BadParameter("no such topic, or the group does not read it", param_hint="--topic, --group")

@@ -79,11 +79,13 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _main(
-    version: Annotated[  # handled by its callback
+    version: Annotated[  # noqa: ARG001  # handled by its callback
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    from attributary.schemas.installation import read_prefix
+
+    read_prefix()  # a bad one is said before anything else: nobody should get as far as the topics of others
 
 
 for _name in COMMANDS:

@@ -35,6 +35,10 @@ class Failure(NamedTuple):
 
 def explain(error: BaseException) -> Failure | None:
     """Return what a failure means; None: it is none that a user, a setting or a service can cause."""
+    from attributary.schemas.installation import PrefixError
+
+    if isinstance(error, PrefixError):  # first: with a bad prefix nothing below can be imported
+        return Failure(str(error), exits.CONFIG)
     from attributary.consumers.adapters.error_mapping import map_errors
     from attributary.consumers.runtime.errors import AttributaryError
 

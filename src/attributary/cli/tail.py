@@ -55,6 +55,7 @@ def _tail(
     from attributary.consumers.runtime.settings import load
     from attributary.consumers.runtime.topic_reader import read_topic
     from attributary.schemas.codec import DecodeError
+    from attributary.schemas.topics import topic_of
 
     if what not in _KINDS:
         raise typer.BadParameter(f"one of {', '.join(_KINDS)}", param_hint="WHAT")
@@ -63,9 +64,7 @@ def _tail(
     with exit_codes():
         codec = make_codec(load(RegistrySettings))
         try:
-            for record in read_topic(
-                kafka_settings(), f"attribution.{what}.v1", since_ms=since_ms, until_end=until_end
-            ):
+            for record in read_topic(kafka_settings(), topic_of(_KINDS[what]), since_ms=since_ms, until_end=until_end):
                 if record.value is None:  # erased, or compacted away: nothing is left to show
                     continue
                 try:

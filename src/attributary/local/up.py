@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 from attributary.local.process import ProcessFailedError, spawn, wait_until_ready
 from attributary.local.stack import Stack, refusal_of
 from attributary.local.stages import STAGES, command_line
+from attributary.schemas.installation import PREFIX_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +64,7 @@ def run_foreground(
                 variables = {**os.environ, **stack.environment}
                 folder.write_environment(
                     {name: variables[name] for name in shared}
+                    | {name: variables[name] for name in (PREFIX_VARIABLE,) if variables.get(name)}
                     | stack.stand_ins
                     | {"COLLECT_URL": collector_url(stack), "SERVE_URL": api_url(stack)}
                     | {"STATUS_READY_URLS": ready_urls(stack)}

@@ -22,6 +22,7 @@ from attributary.local.demo.subscriber import ResultsWatcher
 from attributary.local.demo.traffic import SHOPS, Traffic, demo_traffic
 from attributary.local.process import run as run_program
 from attributary.local.stages import command_line
+from attributary.schemas.topics import group_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -126,7 +127,7 @@ def _publish(found: DemoEnvironment, traffic: Traffic, published: Published, bar
 
 
 _LEFT = """
-SELECT (SELECT COALESCE(sum(next_offset), 0) FROM attribution_positions WHERE consumer_group = 'attribution.stitcher'),
+SELECT (SELECT COALESCE(sum(next_offset), 0) FROM attribution_positions WHERE consumer_group = %s),
        (SELECT count(*) FROM attribution_conversions WHERE observed_version < version),
        (SELECT count(*) FROM attribution_conversion_events),
        (SELECT count(*) FROM attribution_deliveries WHERE state <> 'pending'
@@ -142,7 +143,7 @@ def _drain(found: DemoEnvironment, connection: psycopg.Connection, published: Pu
     deadline = time.monotonic() + _DRAIN_SECONDS
     while True:
         found.fail_if_ended()
-        row = connection.execute(_LEFT).fetchone() or (0, 0, 0, 0)
+        row = connection.execute(_LEFT, (group_name("stitcher"),)).fetchone() or (0, 0, 0, 0)
         offsets, waiting, events, deliveries = (int(value) for value in row)
         total = connection.execute("SELECT count(*) FROM attribution_conversions WHERE version > 0").fetchone() or (0,)
         bars.update(stored, completed=min(offsets, published.sent))

@@ -1,0 +1,150 @@
+"""Two installations on one Kafka: each has a prefix, its own database and stages, and sees nothing of the other."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from attributary.local.stages import command_line
+from attributary.schemas.topics import CONVERSIONS, catalogue, dead_letter_topics
+from tests.factories.traffic import publish, traffic
+from tests.fixtures.pipeline import UNOBSERVED, PipelineUnderTest, Publisher, wait_until
+from tests.fixtures.topics import PARTITIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from attributary.producers.simulator import Event
+
+pytestmark = [pytest.mark.kafka, pytest.mark.postgres]
+
+NORTH = "north."
+STAGES = ("stitcher", "attributor", "auditor")
+_TENANTS = "SELECT array_agg(DISTINCT tenant_id) FROM {}"
+_TABLES = ("attribution_touchpoints", "attribution_conversion_events", "attribution_results")
+
+
+class NorthPublisher(Publisher):
+    """Sends what is addressed to a topic to the other installation's topic of that kind."""
+
+    def send_bytes(self, topic: str, value: bytes | None, key: bytes | None = None, partition: int = -1) -> None:
+        super().send_bytes(f"{NORTH}{topic}", value, key, partition)
+
+
+def run(pipeline: PipelineUnderTest, *arguments: str) -> str:
+    """Run a command of an installation; returns what it printed."""
+    done = subprocess.run(
+        command_line(*arguments), env=pipeline.variables(), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, (arguments, done.stdout, done.stderr)
+    return done.stdout
+
+
+@pytest.fixture
+def north(pipeline: PipelineUnderTest, blank_database: str, tmp_path: Path) -> Iterator[PipelineUnderTest]:
+    """The second installation: database and topics made by our own commands, topics and groups deleted again."""
+    home = tmp_path / "north"
+    home.mkdir()
+    found = PipelineUnderTest(pipeline.bootstrap, blank_database, home, {"ATTRIBUTION_PREFIX": NORTH})
+    admin = AdminClient({"bootstrap.servers": pipeline.bootstrap, "log_level": 0})
+    run(found, "db", "migrate")
+    run(found, "topics", "apply", "--partitions-override", str(PARTITIONS))
+    try:
+        yield found
+    finally:
+        found.stop()
+        _delete_northern(admin)
+
+
+def _delete_northern(admin: AdminClient) -> None:
+    topics = [name for name in admin.list_topics(timeout=20).topics if name.startswith(NORTH)]
+    for deletion in admin.delete_topics(topics, operation_timeout=20).values():
+        deletion.result(timeout=30)
+    groups = [f"{NORTH}attribution.{stage}" for stage in STAGES]
+
+    def deleted() -> bool:  # the members have left, but a coordinator may learn of it a moment later
+        codes = set()
+        for deletion in admin.delete_consumer_groups(groups).values():
+            try:
+                deletion.result(timeout=20)
+            except KafkaException as error:
+                codes.add(error.args[0].code())
+        return codes <= {KafkaError.GROUP_ID_NOT_FOUND}
+
+    wait_until(deleted, "groups of the second installation still have members")
+
+
+def tenants(pipeline: PipelineUnderTest) -> set[str]:
+    return {tenant for table in _TABLES for tenant in pipeline.query(_TENANTS.format(table)) or ()}
+
+
+def of_tenant(tenant: str, seed: int) -> list[Event]:
+    """Traffic of one tenant with a name."""
+    events = traffic(300, 30, seed=seed, tenants=1)
+    return [event._replace(record={**event.record, "tenant_id": tenant}) for event in events]
+
+
+def wait_until_attributed(pipeline: PipelineUnderTest, events: list[Event]) -> None:
+    number = len({(event.topic, event.record["event_id"]) for event in events})
+    pipeline.wait_for(lambda: pipeline.events() == number, "events are not stored")
+    pipeline.wait_for(lambda: pipeline.query(UNOBSERVED) == 0, "results are missing")
+
+
+def test_two_installations_share_a_broker_and_nothing_else(
+    pipeline: PipelineUnderTest, north: PipelineUnderTest, publisher: Publisher
+) -> None:
+    there = set(AdminClient({"bootstrap.servers": pipeline.bootstrap}).list_topics(timeout=20).topics)
+    names = [topic.name for topic in (*catalogue(), *dead_letter_topics())]
+    assert {f"{NORTH}{topic.name}" for topic in catalogue()} <= there
+    assert set(names) <= there
+
+    for installation in (pipeline, north):
+        installation.start(*STAGES)
+    southern, northern = of_tenant("south", 41), of_tenant("north", 42)
+    publish(publisher, southern)
+    others = NorthPublisher(pipeline.bootstrap)
+    publish(others, northern)
+    others.send_bytes(CONVERSIONS, b"\x00no record", b"north|bad")
+    others.flush()
+    wait_until_attributed(pipeline, southern)
+    wait_until_attributed(north, northern)
+
+    assert tenants(pipeline) == {"south"}
+    assert tenants(north) == {"north"}
+    for installation, tenant in ((pipeline, "south"), (north, "north")):
+        read = [json.loads(line) for line in run(
+            installation, "tail", "results", "--from", "beginning", "--until-end", "--json"
+        ).splitlines()]  # fmt: skip
+        assert {each["tenant_id"] for each in read} == {tenant}
+        assert len({each["conversion_id"] for each in read}) == installation.query(
+            "SELECT count(DISTINCT conversion_id) FROM attribution_results"
+        )
+        groups = installation.query("SELECT array_agg(DISTINCT consumer_group) FROM attribution_positions")
+        topics = installation.query("SELECT array_agg(DISTINCT topic) FROM attribution_positions")
+        assert all(name.startswith(NORTH) == (installation is north) for name in (*groups, *topics))
+
+    wait_until(lambda: json.loads(run(north, "dlq", "list", "--json")), "the dead letter is not there")
+    letter = json.loads(run(north, "dlq", "list", "--json", "--topic", CONVERSIONS))[0]
+    assert letter["place"].startswith(f"{NORTH}{CONVERSIONS}.{NORTH}attribution.stitcher.dlq[")
+    assert json.loads(run(pipeline, "dlq", "list", "--json")) == []
+    planned = json.loads(run(north, "topics", "plan", "--partitions-override", str(PARTITIONS), "--json"))
+    assert {(each["verb"], each["topic"].startswith(NORTH)) for each in planned} == {("ok", True)}
+
+
+def test_a_bad_prefix_stops_every_process_with_78(tmp_path: Path) -> None:
+    for arguments in (("stitcher",), ("topics", "apply"), ("collect",), ("tail",), ("settings", "check")):
+        done = subprocess.run(
+            command_line(*arguments),
+            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "ATTRIBUTION_PREFIX": "South"},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 78, (arguments, done.stderr)
+        assert done.stderr.startswith("attributary: ATTRIBUTION_PREFIX: must be lower-case")
+        assert "South" not in done.stderr
+        assert len(done.stderr.splitlines()) == 1
