@@ -51,6 +51,7 @@ check-rest:
 	$(BIN)/python -m attributary.schemas.asyncapi_check
 	$(BIN)/attributary settings --check docs/reference/settings.md
 	$(BIN)/attributary metrics --check docs/reference/metrics.md
+	$(BIN)/attributary report list --check docs/reference/reports.md
 	$(BIN)/python deploy/grafana/generate.py --check
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
@@ -61,6 +62,7 @@ format: $(READY) ## let ruff lay out the code and fix what it can
 generate: $(READY) ## write the files that are made from code: settings and metrics pages, dashboards
 	$(BIN)/attributary settings --markdown > docs/reference/settings.md
 	$(BIN)/attributary metrics --markdown > docs/reference/metrics.md
+	$(BIN)/attributary report list --markdown > docs/reference/reports.md
 	$(BIN)/python deploy/grafana/generate.py
 
 docs: $(READY) ## build the docs site into build/site; broken links and unknown references fail

@@ -123,6 +123,53 @@ class CreditReport(msgspec.Struct):
     lines: list[CreditLine]
 
 
+class ReportTotal(msgspec.Struct):
+    """What a report is about: conversions, their net value, and how many touchpoints cannot change any more."""
+
+    conversions: int
+    net_value_micros: int
+    final_conversions: int
+
+
+class OtherCurrency(msgspec.Struct):
+    """What stands in another currency, which is never added."""
+
+    currency: str
+    conversions: int
+    net_value_micros: int
+
+
+class ReportColumn(msgspec.Struct):
+    """A column: its unit (docs/reference/reports.md), and whether its cells may be added up."""
+
+    name: str
+    unit: str
+    is_additive: bool
+
+
+class ReportDocument(msgspec.Struct, rename={"since": "from", "until": "to", "changed_since": "since"}):
+    """A report of the catalogue. A row has one cell a column; null: there is no such number."""
+
+    report: str
+    question: str
+    tenant: str
+    since: str | None
+    until: str | None
+    as_of: str | None
+    changed_since: str | None
+    time_zone: str
+    currency: str
+    conversion_types: list[str]
+    models: list[str]
+    by: str
+    total: ReportTotal
+    other_currencies: list[OtherCurrency]
+    columns: list[ReportColumn]
+    rows: list[list[str | int | float | None]]
+    finding: str
+    notes: list[str]
+
+
 class Job(msgspec.Struct):
     """A job as it stands."""
 

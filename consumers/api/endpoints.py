@@ -15,7 +15,9 @@ from typing import Any, Literal
 import msgspec
 
 from attributary.attribution_core.domain.time_grammar import FORMS, TimeError, parse_time
+from attributary.consumers.reports.catalog import BY_NAME
 from attributary.consumers.store.results.credit_report import DIMENSIONS
+from attributary.consumers.store.results.report_reads import DIMENSIONS as NAMES
 from attributary.producers.collector.answers import Refusal
 
 API = "/api/v1/attribution"
@@ -204,6 +206,27 @@ def endpoints() -> Sequence[Endpoint]:
                 Parameter("models", "query", {"type": "string", "default": "linear", "examples": ["last,linear"]},
                           "Models side by side, separated by commas.", _list_of(None, 20), ("linear",)),
             ),
+        ),
+        Endpoint(
+            "GET", "/reports/{report}", "report",
+            "A report of the catalogue (docs/reference/reports.md): rows, a sentence of finding, notes. The ETag "
+            "changes when the answer does.",
+            d.ReportDocument,
+            (
+                Parameter("report", "path", {"type": "string", "enum": list(BY_NAME)}, "Name of the report.",
+                          _one_of(*BY_NAME)),
+                _SINCE, _UNTIL, _AS_OF, _TYPE, _CURRENCY_OF,
+                Parameter("models", "query", {"type": "string", "examples": ["last,linear"]},
+                          "Models, separated by commas; a report of one model takes the first.", _list_of(None, 20)),
+                Parameter("by", "query", {"type": "string", "enum": list(NAMES), "default": NAMES[0]},
+                          "What the names are.", _one_of(*NAMES), NAMES[0]),
+                Parameter("since", "query", _TIMES, "What changed after this time; 7d when missing.", _time),
+                Parameter("time_zone", "query", {"type": "string", "examples": ["Europe/Berlin"]},
+                          "IANA name of the zone in which days begin; the tenant's when missing.", _text),
+                Parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 50},
+                          "Most names; the rest is one row.", _whole(MAX_PAGE), 50),
+            ),
+            refusals=(304,),
         ),
         Endpoint(
             "POST", "/analyze/journey", "analyze_journey",

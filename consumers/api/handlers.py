@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ from attributary.consumers.adapters.job_topic import JobNotSubmittedError, JobRu
 from attributary.consumers.api import documents as d
 from attributary.consumers.api.endpoints import API, MAX_PAGE
 from attributary.consumers.api.pool import ReadPool, StoreBusy
+from attributary.consumers.reports.answer import ReportOptions, UnknownNameError, answer, document
+from attributary.consumers.reports.catalog import BY_NAME
 from attributary.consumers.store.events.explain import Explanation, explain
 from attributary.consumers.store.jobs.job_views import show_job
 from attributary.consumers.store.models.model_states import active_states, list_states
@@ -158,6 +162,35 @@ class Handlers:
             return d.report_document(query, report)
 
         return Answer(await self._pool.run(read))
+
+    async def report(self, call: Call) -> Answer:
+        """Return a report of the catalogue."""
+        values = call.values
+        options = ReportOptions(
+            values["models"], values["by"], values["since"], values["currency"],
+            () if values["conversion_type"] is None else (values["conversion_type"],), values["time_zone"],
+            values["limit"],
+        )  # fmt: skip
+        now_us = time.time_ns() // 1_000
+
+        def read(connection: psycopg.Connection) -> dict[str, Any]:
+            try:
+                return document(
+                    answer(
+                        connection,
+                        BY_NAME[values["report"]],
+                        call.tenant_id,
+                        call.period_us,
+                        call.as_of_us,
+                        now_us,
+                        options,
+                    )
+                )
+            except UnknownNameError as error:
+                raise Refusal(400, f"{error}.", more={"field": error.parameter}) from None
+
+        found = await self._pool.run(read)
+        return Answer(found, etag=hashlib.blake2b(msgspec.json.encode(found), digest_size=16).hexdigest())
 
     async def analyze_journey(self, call: Call) -> Answer:
         """Credit one conversion now, by the models in force."""

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from attributary.consumers.reports.catalog import BY_NAME
 from tests.api.conftest import ORDERS
 
 if TYPE_CHECKING:
@@ -116,3 +117,31 @@ def test_a_journey_is_analysed_now(api: Api) -> None:
 
 def test_models_of_a_tenant_without_training(api: Api) -> None:
     assert api.good(f"{BASE}/models/status") == {"models": []}
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_every_report_of_the_catalogue_is_answered(api: Api, name: str) -> None:
+    answer = api.ask(f"{BASE}/reports/{name}?by=channel&limit=5")
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert found["total"]["conversions"] == ORDERS
+    assert [column["name"] for column in found["columns"]] == [column.name for column in BY_NAME[name].columns]
+    assert all(len(row) == len(found["columns"]) for row in found["rows"])
+    again = api.ask(f"{BASE}/reports/{name}?by=channel&limit=5", headers={"If-None-Match": answer.headers["etag"]})
+    # What depends on the present moment may have changed meanwhile: the default of `since` is a week ago.
+    assert again.status_code == 304 or name == "restatements"
+
+
+def test_a_report_of_the_catalogue_adds_up_and_refuses_what_it_does_not_know(api: Api) -> None:
+    found = api.good(f"{BASE}/reports/models?models=last,linear&time_zone=Europe/Berlin")
+    value = next(place for place, column in enumerate(found["columns"]) if column["name"] == "value")
+    for model in ("last", "linear"):
+        assert sum(row[value] for row in found["rows"] if row[1] == model) == found["total"]["net_value_micros"]
+    assert (found["tenant"], found["time_zone"], found["models"]) == ("acme", "Europe/Berlin", ["last", "linear"])
+    for query, field in (("models=nosuch", "models"), ("time_zone=Mars", "time_zone"), ("by=person", "by")):
+        refused = api.ask(f"{BASE}/reports/models?{query}")
+        assert (refused.status_code, refused.json()["field"]) == (400, field)
+        assert "nosuch" not in refused.text
+        assert "Mars" not in refused.text
+    assert api.ask(f"{BASE}/reports/nosuch").status_code == 400
+    assert api.good(f"{BASE}/reports/days", key="other")["total"]["conversions"] == 1

@@ -199,6 +199,7 @@ ROLES: Sequence[Role] = (
             **_READ_EVENTS,
             "results": "S",
             "removed_totals": "S",
+            "event_conflicts": "S",
             "policies": "S",
             "batch_jobs": "S",
             "model_states": "S",

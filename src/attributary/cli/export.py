@@ -21,6 +21,7 @@ _BATCH = 10_000
 _VIEWS = {
     "conversions": ("converted_at", ("conversion_id",)),
     "results": ("converted_at", ("conversion_id",)),
+    "result_versions": ("converted_at", ("conversion_id", "version")),
     "credit": ("converted_at", ("conversion_id", "model", "dimension", "name")),
     "touchpoints": ("occurred_at", ("event_id",)),
     "removed": ("day", ("bucket", "conversion_type", "currency")),
@@ -35,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 def _export(
     what: Annotated[
-        Literal["conversions", "results", "credit", "touchpoints", "removed", "retired_credit"],
+        Literal["conversions", "results", "result_versions", "credit", "touchpoints", "removed", "retired_credit"],
         typer.Argument(help="A view of the schema reporting."),
     ],
     *,

@@ -1,4 +1,4 @@
-"""`attributary report html`: one file that a browser shows without a network, for people who do not use a shell."""
+"""`attributary report`: the catalogue of reports, and one file that a browser shows without a network."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from attributary.cli import exits
+from attributary.cli.report_answers import add_reports
 from attributary.cli.tenant_option import Tenant
 from attributary.cli.times import SINCE_HELP, UNTIL_HELP, period_options, time_option
 
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the group `report`."""
-    group = typer.Typer(no_args_is_help=True, help="Reports for people who do not use a shell.")
+    group = typer.Typer(
+        no_args_is_help=True, help="Reports: models, days, paths, changes and more; html: a page of all."
+    )
     group.command("html")(_html)
+    add_reports(group)
     group.callback()(lambda: None)
     app.add_typer(group, name="report")
 

@@ -11,10 +11,14 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-_MICROS = 1_000_000
+from attributary.consumers.reports.cells import amount, csv_cell, money, safe
+
+__all__ = [
+    "amount", "count", "csv_cell", "money", "number", "plural", "print_json", "print_table", "safe", "share", "width",
+]  # fmt: skip
+
 _MIN_WIDTH, _WHOLE_LINES = 20, 10_000
 _NARROWEST = 12  # letters of a text column that can be read
-_DECIMALS = {10 ** (6 - decimals): decimals for decimals in range(7)}
 
 
 def share(part: float | None, interval: Sequence[float | None] | None = None) -> str:
@@ -35,47 +39,9 @@ def count(value: float | None) -> str:
     return number(value, ",.0f")
 
 
-def money(micros: int, currency: str, *, group: bool = True) -> str:
-    """Return an amount in units of its currency: exact, with the decimals that the currency has, and more if need be.
-
-    Args:
-        micros: the amount.
-        currency: ISO 4217: JPY has no decimals, EUR two, KWD three; one that prices nothing has none.
-        group: with commas between thousands.
-    """
-    from attributary.schemas.limits import MINOR_UNIT_MICROS
-
-    decimals = _DECIMALS[MINOR_UNIT_MICROS.get(currency, _MICROS)]
-    units, rest = divmod(abs(micros), _MICROS)
-    part = f"{rest:06d}"
-    part = part[:decimals] + part[decimals:].rstrip("0")
-    return f"{'-' if micros < 0 else ''}{units:{',' if group else ''}}{'.' if part else ''}{part}"
-
-
-def amount(micros: int, currency: str) -> str:
-    """Return an amount with its currency; "no value" of an event without one (XXX in ISO 4217)."""
-    from attributary.schemas.limits import NO_CURRENCY
-
-    return "no value" if currency in {NO_CURRENCY, ""} else f"{money(micros, currency)} {currency}"
-
-
 def plural(value: float, noun: str) -> str:
     """Return a number with its noun: 1 journey, 2 journeys."""
     return f"{count(value)} {noun}{'' if value == 1 else 's'}"
-
-
-def safe(text: str) -> str:
-    """Return a text with its line ends, escape codes and other unprintable characters written out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-# How spreadsheets know a formula, in full width too.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-
-
-def csv_cell(text: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula: one that begins like it gets an apostrophe in front."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def print_json(value: Any) -> None:

@@ -1,0 +1,70 @@
+"""Cells of reports as text: amounts, shares, names; the same on a terminal, in CSV and on the page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attributary.schemas.limits import MINOR_UNIT_MICROS, NO_CURRENCY
+
+if TYPE_CHECKING:
+    from .definition import Unit
+
+_MICROS = 1_000_000
+_FORMS = {"credit": ",.2f", "ratio": ".2f", "count": ",", "days": ",", "months": ","}
+_DECIMALS = {10 ** (6 - decimals): decimals for decimals in range(7)}
+
+
+def cell_text(value: Any, unit: Unit, currency: str) -> str:
+    """Return a cell for people: amounts in the currency's unit, shares in percent; nothing where there is no number."""
+    if value is None:
+        return ""
+    if unit == "micros":
+        return money(value, currency)
+    if unit == "share":
+        return f"{100 * value:.1f} %"
+    return format(value, _FORMS.get(unit, ""))
+
+
+def csv_text(value: Any, unit: Unit, currency: str) -> str:
+    """Return a cell for programs and spreadsheets: amounts in the currency's unit, exact, shares from 0 to 1."""
+    if value is None:
+        return ""
+    if unit == "micros":
+        return money(value, currency, group=False)
+    if isinstance(value, float):
+        return f"{value:.9f}".rstrip("0").rstrip(".")
+    return csv_cell(str(value)) if isinstance(value, str) else str(value)
+
+
+def money(micros: int, currency: str, *, group: bool = True) -> str:
+    """Return an amount in units of its currency: exact, with the decimals that the currency has, and more if need be.
+
+    Args:
+        micros: the amount.
+        currency: ISO 4217: JPY has no decimals, EUR two, KWD three; one that prices nothing has none.
+        group: with commas between thousands.
+    """
+    decimals = _DECIMALS[MINOR_UNIT_MICROS.get(currency, _MICROS)]
+    units, rest = divmod(abs(micros), _MICROS)
+    part = f"{rest:06d}"
+    part = part[:decimals] + part[decimals:].rstrip("0")
+    return f"{'-' if micros < 0 else ''}{units:{',' if group else ''}}{'.' if part else ''}{part}"
+
+
+def amount(micros: int, currency: str) -> str:
+    """Return an amount with its currency; "no value" of an event without one (XXX in ISO 4217)."""
+    return "no value" if currency in {NO_CURRENCY, ""} else f"{money(micros, currency)} {currency}"
+
+
+def safe(text: str) -> str:
+    """Return a text with its line ends, escape codes and other unprintable characters written out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+# How spreadsheets know a formula, in full width too.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+def csv_cell(text: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula: one that begins like it gets an apostrophe in front."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
