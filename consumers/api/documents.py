@@ -27,13 +27,16 @@ class Health(msgspec.Struct):
 
 
 class Touchpoint(msgspec.Struct):
-    """A touchpoint of a journey."""
+    """A touchpoint of a journey. Names are labels and may change; the ids of the platform do not."""
 
     event_id: str
     channel: str
     platform: str
     campaign: str
     occurred_at: str
+    campaign_id: str | None
+    ad_set_id: str | None
+    ad_id: str | None
 
 
 class TouchCredit(msgspec.Struct):
@@ -249,7 +252,14 @@ def result_document(row: PublishedResult) -> Result:
     """Return a stored result as it is answered."""
     touches = [
         Touchpoint(
-            touch["event_id"], touch["channel"], touch["platform"], touch["campaign"], time_text(touch["occurred_at"])
+            touch["event_id"],
+            touch["channel"],
+            touch["platform"],
+            touch["campaign"],
+            time_text(touch["occurred_at"]),
+            touch.get("campaign_id"),
+            touch.get("ad_set_id"),
+            touch.get("ad_id"),
         )
         for touch in row.touchpoints
     ]

@@ -27,10 +27,10 @@ Record = dict[str, Any]
 
 # A record takes at most 1 MiB (schemas/codec.py, and what brokers accept); insights and the frame need the rest.
 _MOST_TOUCHPOINT_BYTES = 900_000
-_BYTES_BESIDE_NAMES = 60  # credit, micros, time and lengths of a touchpoint, and of its three roll-ups
+_BYTES_BESIDE_NAMES = 70  # credit, micros, time and lengths of a touchpoint, and of its three roll-ups
 # So many touchpoints with the longest ids and names that the rules allow fit when eight models credit them: at most
-# 6,508 bytes a touchpoint and model, so with more models fewer touchpoints are sure to fit.
-_SURELY_FITS, _SURE_MODELS = 20, 8
+# 8,930 bytes a touchpoint and model, so with more models fewer touchpoints are sure to fit.
+_SURELY_FITS, _SURE_MODELS = 12, 8
 Group = tuple[str, str, list[int]]  # dimension, name, places of its touchpoints
 
 
@@ -110,7 +110,8 @@ def within_size(credited: CreditedTouchpoints, models: int) -> CreditedTouchpoin
 def _bytes_of(touch: ReachedTouchpoint) -> int:
     """Return what a touchpoint takes in one model's result, roll-ups of its own included: an upper bound."""
     names = len(f"{touch.channel}{touch.platform}{touch.campaign}".encode())
-    return len(touch.event_id.encode()) + 2 * names + _BYTES_BESIDE_NAMES
+    ids = len(f"{touch.campaign_id or ''}{touch.ad_set_id or ''}{touch.ad_id or ''}".encode())
+    return len(touch.event_id.encode()) + 2 * names + ids + _BYTES_BESIDE_NAMES
 
 
 def journeys(conversions: Sequence[PendingConversion], credited: CreditedTouchpoints) -> JourneyBatch:
@@ -260,6 +261,9 @@ def _credits(
             "channel": touch.channel,
             "platform": touch.platform,
             "campaign": touch.campaign,
+            "campaign_id": touch.campaign_id,
+            "ad_set_id": touch.ad_set_id,
+            "ad_id": touch.ad_id,
             "occurred_at": touch.occurred_at,
             "credit": credit,
             "value_micros": value,

@@ -29,7 +29,10 @@ _FIELDS = {
     "models": (
         "model", "model_version", "touchpoints", "rollups", "unattributed_micros", "confidence", "fallback",
     ),
-    "touchpoints": ("event_id", "channel", "platform", "campaign", "occurred_at", "credit", "value_micros"),
+    "touchpoints": (
+        "event_id", "channel", "platform", "campaign", "campaign_id", "ad_set_id", "ad_id", "occurred_at", "credit",
+        "value_micros",
+    ),
     "rollups": ("dimension", "name", "credit", "value_micros"),
     "insights": ("rule_id", "text", "estimate", "low", "high", "n"),
 }  # fmt: skip
@@ -52,6 +55,11 @@ def _text(text: str) -> bytes:
 
 
 _name = lru_cache(maxsize=4_096)(_text)  # of a channel, platform, campaign, model: they come again and again
+
+
+@lru_cache(maxsize=4_096)
+def _id(text: str | None) -> bytes:
+    return b"\0" if text is None else b"\x02" + _text(text)
 
 
 def _long(number: int) -> bytes:
@@ -87,7 +95,18 @@ def write_result(result: CreditedResult, framing: bytes) -> bytes:
         _name(c.policy_version), _long(len(touchpoints)),
     ))  # fmt: skip
     touches = [
-        b"".join((_text(t.event_id), _name(t.channel), _name(t.platform), _name(t.campaign), _long(t.occurred_at)))
+        b"".join(
+            (
+                _text(t.event_id),
+                _name(t.channel),
+                _name(t.platform),
+                _name(t.campaign),
+                _id(t.campaign_id),
+                _id(t.ad_set_id),
+                _id(t.ad_id),
+                _long(t.occurred_at),
+            )
+        )
         for t in touchpoints
     ]
     rollups = [(_name(dimension) + _name(name), members) for dimension, name, members in groups]

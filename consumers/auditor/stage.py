@@ -8,7 +8,10 @@ import structlog
 
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.adapters.quarantine import TrialDoneError, bisect_rejected
+from attributary.consumers.adapters.result_checks import disagreement, imbalance, raised_at, result_row
+from attributary.consumers.adapters.result_reader import IRREGULAR, read_result
 from attributary.consumers.adapters.stored_offsets import OffsetStore
+from attributary.consumers.adapters.tombstones import Place, conversion_of, last_tombstones, without_forgotten
 from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.metrics import timed
@@ -22,8 +25,6 @@ from attributary.schemas.codec import Codec, DecodeError
 from attributary.schemas.topics import RESULTS, group_name
 
 from . import metrics
-from .checks import disagreement, imbalance, raised_at, result_row
-from .result_reader import IRREGULAR, read_result
 
 register_points("auditor_before_pg_commit", "auditor_after_pg_commit")
 
@@ -32,32 +33,6 @@ _log = structlog.get_logger()
 GROUP = group_name("auditor")
 _FEW_RESULTS = 50  # a batch of fewer runs by kept plans
 _MAX_BYTES = 32 << 20  # of the results of a batch; as rows they take several times as much
-
-
-_Place = tuple[int, bytes | None]
-
-
-def _last_tombstones(batch: Sequence[Record]) -> dict[_Place, int]:
-    """Return the offset of the last null value of each key: what stands before it in the log is forgotten."""
-    return {(record.partition, record.key): record.offset for record in batch if record.value is None}
-
-
-def _without_forgotten(batch: Sequence[Record], forgotten: Mapping[_Place, int]) -> list[Record]:
-    """Return the results that no null value of their key follows."""
-    if not forgotten:
-        return list(batch)
-    return [
-        each for each in batch if each.value is not None and each.offset > forgotten.get((each.partition, each.key), -1)
-    ]
-
-
-def _conversion(key: bytes | None) -> tuple[str, str] | None:
-    """Return tenant and conversion id of a record's key; None: it is not a key of ours."""
-    try:
-        tenant_id, separator, conversion_id = (key or b"").decode().partition("|")
-    except UnicodeDecodeError:
-        return None
-    return (tenant_id, conversion_id) if separator and "\0" not in conversion_id + tenant_id else None
 
 
 class AuditorStage:
@@ -92,8 +67,8 @@ class AuditorStage:
 
     def _handle(self, batch: Sequence[Record]) -> Outcome:
         with map_errors(), timed(self.name, "decode"):
-            forgotten = _last_tombstones(batch)
-            rows, dead_letters = self._decode(_without_forgotten(batch, forgotten))
+            forgotten = last_tombstones(batch)
+            rows, dead_letters = self._decode(without_forgotten(batch, forgotten))
         check_poison_share(dead_letters, len(batch), self._max_poison_share)
         try:
             stored = self._store(rows, batch, forgotten)
@@ -149,14 +124,14 @@ class AuditorStage:
         return row
 
     def _store(
-        self, rows: Sequence[tuple[Record, ResultRow]], batch: Sequence[Record], forgotten: Mapping[_Place, int]
+        self, rows: Sequence[tuple[Record, ResultRow]], batch: Sequence[Record], forgotten: Mapping[Place, int]
     ) -> Stored:
         positions = {(record.topic, record.partition): record.offset + 1 for record in batch}
         with map_errors(), timed(self.name, "store"), self._session.transaction() as connection:
             if len(rows) < _FEW_RESULTS:
                 self._session.keep_plans()
             stored = store_results(connection, [row for _, row in rows])
-            observe_tombstones(connection, [key for _, text in forgotten if (key := _conversion(text))])
+            observe_tombstones(connection, [key for _, text in forgotten if (key := conversion_of(text))])
             self._positions.check(record_positions(connection, GROUP, positions))
             crash_at("auditor_before_pg_commit")
         self._positions.committed(positions)

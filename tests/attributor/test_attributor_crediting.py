@@ -12,9 +12,9 @@ from attributary.attribution_core.domain.journeys import JourneyBatch, Outcomes
 from attributary.attribution_core.domain.lookback import LookbackPolicy
 from attributary.attribution_core.models.model_set import MODELS, TrainedState, model_set
 from attributary.attribution_core.statistics.state import JourneyState
+from attributary.consumers.adapters.result_checks import disagreement, imbalance
 from attributary.consumers.attributor.credits import by_model_set, results, within_policy, within_size
 from attributary.consumers.attributor.result_encoding import encode_result
-from attributary.consumers.auditor.checks import disagreement, imbalance
 from attributary.consumers.store.events.attribution_inputs import PendingConversion, ReachedTouchpoint
 from attributary.schemas.limits import MINOR_UNIT_MICROS
 from tests.attributor.records import encode_record
@@ -34,6 +34,7 @@ POLICY = LookbackPolicy.parse(
 POLICIES = {POLICY.version: POLICY}
 CHANNELS = ["email", "paid_search", "direct", "organic_social"]
 UNTRAINED = model_set()
+LONGEST_IDS = dict.fromkeys(("campaign_id", "ad_set_id", "ad_id"), "\U0001f600" * 200)
 _PATHS = [["email"], ["paid_search", "email"], ["direct", "email"], ["organic_social"], ["paid_search"]] * 20
 _STATE = JourneyState.fit(
     JourneyBatch.of_paths(_PATHS), Outcomes.of([True, True, False, True, False] * 20, [5, 5, 0, 5, 0] * 20)
@@ -203,11 +204,20 @@ def test_a_journey_that_fits_into_no_record_is_credited_by_its_newest_touchpoint
     assert together[1]["touchpoint_count"] == 1
 
 
-def test_whatever_surely_fits_is_kept_whole() -> None:
-    names = {"campaign": "\U0001f600" * 500, "channel": "c" * 100, "platform": "p" * 100}
-    touches = [reached(0, f"{number:0200d}", 3, **names) for number in range(20)]
+def test_a_result_names_campaign_ad_set_and_ad_by_their_ids_beside_the_name() -> None:
+    ids = {"campaign_id": "120", "ad_set_id": "77", "ad_id": None}
+    touches = [reached(0, "t1", 2, campaign="Spring", **ids), reached(0, "t2", 3, campaign="Spring sale", **ids)]
     (record,) = credit([pending(1)], touches)
-    assert record["touchpoint_count"] == 20
+    for model in record["models"]:
+        assert [{name: touch[name] for name in ids} for touch in model["touchpoints"]] == [ids, ids]
+        assert [touch["campaign"] for touch in model["touchpoints"]] == ["Spring", "Spring sale"]
+
+
+def test_whatever_surely_fits_is_kept_whole() -> None:
+    names = {"campaign": "\U0001f600" * 500, "channel": "c" * 100, "platform": "p" * 100} | LONGEST_IDS
+    touches = [reached(0, f"{number:0200d}", 3, **names) for number in range(12)]
+    (record,) = credit([pending(1)], touches)
+    assert record["touchpoint_count"] == 12
     assert len(encode_record(codec(), record, 2**50)) < 2**20
 
 
@@ -215,7 +225,7 @@ def test_whatever_surely_fits_is_kept_whole() -> None:
 @pytest.mark.parametrize("count", [*range(8, 26), 40])
 def test_s3_the_longest_names_fit_however_many_models_credit_them(models: int, count: int) -> None:
     wide = "\U0001f600"
-    names = {"campaign": wide * 500, "channel": wide * 99, "platform": wide * 99}
+    names = {"campaign": wide * 500, "channel": wide * 99, "platform": wide * 99} | LONGEST_IDS
     touches = [reached(0, f"{number:03d}" + wide * 197, 2 + number / 100, **names) for number in range(count)]
     kept = within_size(within_policy([pending(1)], touches, POLICIES), models)
     assert kept.touchpoints
@@ -224,7 +234,7 @@ def test_s3_the_longest_names_fit_however_many_models_credit_them(models: int, c
     one = max(record["models"], key=lambda model: len(str(model)))
     record["models"] += [{**one, "model": f"model_{number}"} for number in range(8, models)]
     assert len(encode_record(codec(), record, 2**50)) < 2**20
-    assert models > 8 or count > 20 or len(kept.touchpoints) == count
+    assert models > 8 or count > 12 or len(kept.touchpoints) == count
 
 
 def test_rollups_are_sums_by_name_in_order() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from attributary.consumers.auditor.checks import disagreement, imbalance, result_row
-from attributary.consumers.auditor.result_reader import IRREGULAR, read_result
+from attributary.consumers.adapters.result_checks import disagreement, imbalance, result_row
+from attributary.consumers.adapters.result_reader import IRREGULAR, read_result
 from attributary.consumers.runtime.records import Record
 from attributary.consumers.store.results.results import ResultRow
 from attributary.schemas.codec import Codec, DecodeError, EncodeError
@@ -22,9 +22,12 @@ MUTANTS = int(os.environ.get("READER_MUTANTS", "4000"))
 RAISED_AT = 1_764_000_000_123_456
 TOUCHES: list[dict[str, Any]] = [
     {"event_id": f"019f9ca2-{number}", "channel": channel, "platform": platform, "campaign": campaign,
-     "occurred_at": 1_764_000_000_000_000 + number}
-    for number, (channel, platform, campaign) in enumerate(
-        [("paid_social", "meta", "Sommer „Süd“"), ("email", "email", ""), ("paid_social", "tiktok", "s" * 300)]
+     "campaign_id": campaign_id, "ad_set_id": ad_set_id, "ad_id": None, "occurred_at": 1_764_000_000_000_000 + number}
+    for number, (channel, platform, campaign, campaign_id, ad_set_id) in enumerate(
+        [
+            ("paid_social", "meta", "Sommer „Süd“", "1200", "77"), ("email", "email", "", None, None),
+            ("paid_social", "tiktok", "s" * 300, None, "a" * 200),
+        ]
     )
 ]  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -124,7 +125,7 @@ class MemoryStore:
         found = [
             ReachedTouchpoint(
                 number, touch.event_id, touch.occurred_at, touch.received_at, touch.platform, touch.channel,
-                touch.interaction, touch.campaign, touch.is_bot,
+                touch.interaction, touch.campaign, touch.is_bot, *_ids(touch.details),
             )
             for touch in self.tables.touchpoints.values()
             if touch.tenant_id == conversion.tenant_id
@@ -277,3 +278,9 @@ class MemoryStore:
         else:
             del self.tables.reopenings[person]
         return Reopened(*person, sorted(self.tables.conversions[key].raised for _, _, key in due))
+
+
+def _ids(details: str) -> tuple[str | None, ...]:
+    """Return the ids of campaign, ad set and ad among the details of a touchpoint."""
+    found = json.loads(details)
+    return tuple(found.get(name) for name in ("campaign_id", "ad_set_id", "ad_id"))

@@ -18,8 +18,8 @@ from attributary.attribution_core.models.poisson_credit import PoissonSettings, 
 from attributary.attribution_core.statistics.histories import AGE_BOUNDS
 from attributary.attribution_core.tables.experiments import Experiment
 from attributary.cli.main import app
+from attributary.consumers.adapters.result_checks import disagreement, imbalance
 from attributary.consumers.attributor.stage import AttributorStage
-from attributary.consumers.auditor.checks import disagreement, imbalance
 from attributary.consumers.runtime.records import Record
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.models.model_states import activate, deactivate, save_states, show_state

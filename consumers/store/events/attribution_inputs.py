@@ -62,6 +62,9 @@ class ReachedTouchpoint(NamedTuple):
     interaction: str
     campaign: str
     is_bot: bool
+    campaign_id: str | None = None
+    ad_set_id: str | None = None
+    ad_id: str | None = None
 
 
 # Small result sets from big tables: look-ups by index are always right, whatever the planner's statistics say. Memoize
@@ -114,7 +117,7 @@ CROSS JOIN LATERAL (
     ) AS person
     CROSS JOIN LATERAL (
         SELECT t.event_id, t.occurred_at_us, t.received_at_us, t.platform, t.channel, t.interaction, t.campaign,
-               t.is_bot
+               t.is_bot, t.details ->> 'campaign_id', t.details ->> 'ad_set_id', t.details ->> 'ad_id'
         FROM attribution_touchpoints t
         WHERE t.tenant_id = w.tenant_id AND t.identity_key = person.identity_key COLLATE "C"
           AND t.occurred_at_us BETWEEN w.earliest_us AND w.converted_us

@@ -11,7 +11,8 @@ from attributary.consumers.store.results.results import ResultRow
 from attributary.schemas.topics import VERSION_RAISED_AT
 
 compact_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
-_TOUCHPOINT_FACTS = ("event_id", "channel", "platform", "campaign", "occurred_at")
+_TOUCHPOINT_FACTS = ("event_id", "channel", "platform", "campaign")
+ID_FACTS = ("campaign_id", "ad_set_id", "ad_id")  # kept where there is one: most touchpoints have none
 
 
 def imbalance(result: Mapping[str, Any]) -> str | None:
@@ -48,7 +49,10 @@ def result_row(result: Mapping[str, Any], record: Record) -> ResultRow:
     """Return the row of a result. All models must agree on the touchpoints: they are kept once, roll-ups not at all."""
     models = result["models"]
     touchpoints = [
-        {name: touch[name] for name in _TOUCHPOINT_FACTS} for touch in (models[0]["touchpoints"] if models else ())
+        {name: touch[name] for name in _TOUCHPOINT_FACTS}
+        | {name: touch[name] for name in ID_FACTS if touch[name] is not None}
+        | {"occurred_at": touch["occurred_at"]}
+        for touch in (models[0]["touchpoints"] if models else ())
     ]
     compact = [
         {

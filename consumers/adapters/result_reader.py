@@ -17,11 +17,12 @@ from attributary.consumers.store.results.results import ResultRow
 from attributary.schemas.compiled_reader import IRREGULAR, IrregularError
 from attributary.schemas.schema_catalog import current_schemas
 
-from .checks import compact_json
+from .result_checks import ID_FACTS, compact_json
 
 __all__ = ["IRREGULAR", "read_result"]
 
 _double = struct.Struct("<d").unpack_from
+_NO_IDS = bytes(len(ID_FACTS))  # null, three times
 _DIMENSIONS = ("platform", "channel", "campaign")
 _LONGEST = 56  # bits before the last byte of a number: from ten bytes on it may overflow 64 bits
 _FIELDS = (
@@ -33,7 +34,10 @@ _PARTS = {
     "models": (
         "model", "model_version", "touchpoints", "rollups", "unattributed_micros", "confidence", "fallback",
     ),
-    "touchpoints": ("event_id", "channel", "platform", "campaign", "occurred_at", "credit", "value_micros"),
+    "touchpoints": (
+        "event_id", "channel", "platform", "campaign", "campaign_id", "ad_set_id", "ad_id", "occurred_at", "credit",
+        "value_micros",
+    ),
     "rollups": ("dimension", "name", "credit", "value_micros"),
     "insights": ("rule_id", "text", "estimate", "low", "high", "n"),
 }  # fmt: skip
@@ -153,12 +157,19 @@ class _Models:
             channel, i = _text(b, i)
             platform, i = _text(b, i)
             campaign, i = _text(b, i)
-            occurred_at, i = _long(b, i)
-            self._touches.append(b[start:i])
-            self.touchpoints.append({
+            facts: dict[str, Any] = {
                 "event_id": event_id, "channel": channel, "platform": platform, "campaign": campaign,
-                "occurred_at": occurred_at,
-            })  # fmt: skip
+            }  # fmt: skip
+            if b[i : i + 3] == _NO_IDS:
+                i += 3
+            else:
+                for name in ID_FACTS:
+                    text, i = _optional_text(b, i)
+                    if text is not None:
+                        facts[name] = text
+            facts["occurred_at"], i = _long(b, i)
+            self._touches.append(b[start:i])
+            self.touchpoints.append(facts)
             _, i = _long(b, i + 8)
         count, i = _count(b, _end(b, i, count))
         for _ in range(count):

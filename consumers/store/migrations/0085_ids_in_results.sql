@@ -1,0 +1,3 @@
+-- Results carry the ids of campaign, ad set and ad beside the campaign's name: names are labels, ids are keys.
+COMMENT ON COLUMN attribution_results.touchpoints IS 'The touchpoints that share it, in order of time: event_id, channel, platform, campaign, campaign_id, ad_set_id, ad_id (each absent where there is none), occurred_at (microseconds UTC).';
+COMMENT ON COLUMN reporting.results.touchpoints IS 'JSON array in the order of time: event_id, channel, platform, campaign (a name, else an id: a label), campaign_id, ad_set_id, ad_id (each absent where there is none), occurred_at (microseconds UTC).';
