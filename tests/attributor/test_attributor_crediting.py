@@ -205,7 +205,7 @@ def test_a_journey_that_fits_into_no_record_is_credited_by_its_newest_touchpoint
 
 
 def test_a_result_names_campaign_ad_set_and_ad_by_their_ids_beside_the_name() -> None:
-    ids = {"campaign_id": "120", "ad_set_id": "77", "ad_id": None}
+    ids: dict[str, Any] = {"campaign_id": "120", "ad_set_id": "77", "ad_id": None}
     touches = [reached(0, "t1", 2, campaign="Spring", **ids), reached(0, "t2", 3, campaign="Spring sale", **ids)]
     (record,) = credit([pending(1)], touches)
     for model in record["models"]:

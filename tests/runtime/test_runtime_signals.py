@@ -15,7 +15,7 @@ import pytest
 
 from attributary.consumers.runtime.crash_points import crash_points
 
-STAGES = ("stitcher", "attributor", "auditor", "sweeper", "forwarder", "trainer")
+STAGES = ("stitcher", "attributor", "auditor", "reporter", "sweeper", "forwarder", "trainer")
 for _name in (*(f"{stage}.process" for stage in STAGES), "maintenance.rebuild"):
     importlib.import_module(f"attributary.consumers.{_name}")  # a module registers the points that it passes
 
@@ -115,8 +115,8 @@ def test_a_crash_point_that_exists_does_not(armed: str) -> None:
 
 def test_every_point_belongs_to_a_stage() -> None:
     stages = (
-        "stitcher", "attributor", "auditor", "sweeper", "erasure", "retention", "forwarder", "trainer", "rebuild",
-        "loop",
+        "stitcher", "attributor", "auditor", "reporter", "sweeper", "erasure", "retention", "forwarder", "trainer",
+        "rebuild", "loop",
     )  # fmt: skip
     assert set(crash_points(*stages)) == set(crash_points())
     assert set(crash_points("sweeper")) == {point for point in crash_points() if point.startswith("sweeper")}

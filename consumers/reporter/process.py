@@ -1,0 +1,19 @@
+"""The reporter as a process."""
+
+from __future__ import annotations
+
+from attributary.consumers.adapters.database import stage_dsn
+from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
+from attributary.consumers.runtime.run import run_stage
+from attributary.consumers.runtime.settings import ProcessSettings, load
+
+from .stage import ReporterStage
+
+
+def main(version: str) -> int:
+    """Run the reporter until it is asked to stop; returns the exit code."""
+
+    def make(process: ProcessSettings) -> ReporterStage:
+        return ReporterStage(stage_dsn(), make_codec(load(RegistrySettings)), process.max_poison_share)
+
+    return run_stage("reporter", version, make)

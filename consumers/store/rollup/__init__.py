@@ -1,0 +1,1 @@
+"""The roll-up: sums over the newest results, kept right version by version, to the unit."""

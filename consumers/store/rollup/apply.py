@@ -1,0 +1,293 @@
+"""Results into the roll-up: what a conversion contributed before is taken off, what it contributes now is added.
+
+Invariants: the roll-up is a function of the set of results that were applied (of each conversion the highest version)
+and of those that were taken off; lost, doubled and reordered versions change nothing that a later version does not
+make right. All changes of a row sum to the row. Who changes the roll-up of a tenant locks its row of
+``attribution_rollup_state`` first and waits for nothing of others after that, so nobody waits in a circle.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import md5
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import psycopg
+
+from . import statements
+from .cells import Delta, Deltas, RolledResult
+
+Key = tuple[str, UUID]  # tenant, MD5 of the conversion id
+Person = tuple[str, UUID, str]  # tenant, MD5 of the journey key, conversion type
+
+ERASURE = "erasure"
+RETIREMENT = "retirement"
+NEW_CUSTOMER = "new_customer"
+_NEW = "new"
+
+
+class Held(NamedTuple):
+    """What a conversion contributes."""
+
+    tenant_id: str
+    conversion_md5: UUID
+    person_md5: UUID
+    version: int
+    reported_at: int
+    conversion_type: str
+    currency: str
+    converted_at: int
+    is_new: bool
+    net_micros: int
+    cells: str
+
+    @property
+    def key(self) -> Key:
+        """Which conversion it is."""
+        return self.tenant_id, self.conversion_md5
+
+    @property
+    def person(self) -> Person:
+        """In which order of conversions it stands."""
+        return self.tenant_id, self.person_md5, self.conversion_type
+
+    @property
+    def shared(self) -> tuple[str, str, int, bool]:
+        """What all of its cells share."""
+        return self.conversion_type, self.currency, self.converted_at, self.is_new
+
+
+class Applied(NamedTuple):
+    """What came of a batch."""
+
+    applied: int  # versions that are in the roll-up now, or were for a moment
+    ignored: int  # not above the version that is in it, or retired
+    taken_off: int  # conversions
+    rows: int  # summands of the roll-up
+
+
+@dataclass(slots=True)
+class _Steps:
+    """The contributions of a batch, each with what came before it; the reason and the time of the change."""
+
+    steps: list[tuple[Held | None, Held | None, int, str]] = field(default_factory=list)
+    told: dict[Person, int] = field(default_factory=dict)  # when something about the person was last reported
+
+    def add(self, before: Held | None, after: Held | None, at: int, reason: str) -> None:
+        self.steps.append((before, after, at, reason))
+        for each in (before, after):
+            if each is not None:
+                self.told[each.person] = max(self.told.get(each.person, 0), at)
+
+
+def key_of(tenant_id: str, conversion_id: str) -> Key:
+    """Return the key of a conversion in the roll-up."""
+    return tenant_id, _md5(conversion_id)
+
+
+def _md5(text: str) -> UUID:
+    return UUID(bytes=md5(text.encode(), usedforsecurity=False).digest())
+
+
+def create_rollup_staging(connection: psycopg.Connection) -> None:
+    """Create the staging table of a new session."""
+    connection.execute(statements.TABLE.encode())
+    connection.execute(statements.SETTINGS)
+
+
+def apply_results(
+    connection: psycopg.Connection,
+    results: Sequence[RolledResult],
+    tombstones: Collection[tuple[str, str]] = (),
+    *,
+    now_us: int = 0,
+) -> Applied:
+    """Take results into the roll-up, and take off what tombstones take back.
+
+    Args:
+        connection: in a transaction, with the staging table.
+        results: in the order of the log for each conversion, none that a tombstone of the batch follows.
+        tombstones: tenant and conversion id; they come before the results.
+        now_us: when the tombstones were written, microseconds UTC.
+    """
+    tenants = sorted({r.tenant_id for r in results} | {tenant for tenant, _ in tombstones})
+    if not tenants:
+        return Applied(0, 0, 0, 0)
+    zones = lock_rollups(connection, tenants)
+    gone = {key_of(*each) for each in tombstones}
+    keys = [key_of(r.tenant_id, r.conversion_id) for r in results]
+    held = _held(connection, gone.union(keys))
+    retired = set(connection.execute(statements.RETIRED, _columns(set(keys), 2)).fetchall()) if keys else set()
+    steps = _Steps()
+    for key in sorted(gone & held.keys()):
+        steps.add(held[key], None, max(now_us, held[key].reported_at), ERASURE)
+    now_held = {key: each for key, each in held.items() if key not in gone}
+    ignored = 0
+    for key, result in zip(keys, results, strict=True):
+        before = now_held.get(key)
+        if key in retired or (before is not None and before.version >= result.version):
+            ignored += 1
+            continue
+        at = max(result.computed_at, before.reported_at if before else 0)
+        after = Held(
+            *key, _md5(result.journey_key), result.version, at, result.conversion_type, result.currency,
+            result.converted_at, False, result.net_micros, result.cells,
+        )  # fmt: skip
+        steps.add(before, after, at, result.reason if before else _NEW)
+        now_held[key] = after
+    changed = {key: each for key, each in now_held.items() if each is not held.get(key)}
+    rows = _carry_out(connection, steps, held, changed, [key for key in gone if key in held], zones)
+    _name_campaigns(connection, results)
+    _revise(connection, tenants, results)
+    return Applied(len(results) - ignored, ignored, len(gone & held.keys()), rows)
+
+
+def take_off_retired(connection: psycopg.Connection, tenant_id: str, conversion_ids: Sequence[str], now_us: int) -> int:
+    """Take conversions off that retire, in the transaction that retires them; their credits stand in totals from then.
+
+    Args:
+        connection: in a transaction; the staging table is made if it is not there.
+        tenant_id: the tenant.
+        conversion_ids: those that retire.
+        now_us: the time, microseconds UTC.
+
+    Returns:
+        How many were in the roll-up.
+    """
+    if connection.execute("SELECT FROM attribution_rollup_state WHERE tenant_id = %s", (tenant_id,)).fetchone() is None:
+        return 0
+    connection.execute(statements.TABLE.encode())
+    zones = lock_rollups(connection, [tenant_id])
+    held = _held(connection, {key_of(tenant_id, each) for each in conversion_ids})
+    steps = _Steps()
+    for key in sorted(held):
+        steps.add(held[key], None, max(now_us, held[key].reported_at), RETIREMENT)
+    people = {each.person for each in held.values() if each.is_new}
+    connection.execute(
+        "INSERT INTO attribution_rollup_people (tenant_id, person_md5, conversion_type) "
+        "SELECT * FROM unnest(%s::text[], %s::uuid[], %s::text[]) ON CONFLICT DO NOTHING",
+        _columns(people, 3),
+    )
+    _carry_out(connection, steps, held, {}, list(held), zones)
+    _revise(connection, [tenant_id], ())
+    return len(held)
+
+
+def lock_rollups(connection: psycopg.Connection, tenants: Sequence[str]) -> dict[str, str]:
+    """Lock the roll-ups of tenants, in order; returns the time zone that each is counted in."""
+    connection.execute(statements.OPEN, (list(tenants),))
+    return dict(connection.execute(statements.LOCK, (list(tenants),)).fetchall())
+
+
+def _columns(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    ordered = sorted(rows)
+    return [list(column) for column in zip(*ordered, strict=True)] if ordered else [[] for _ in range(width)]
+
+
+def _held(connection: psycopg.Connection, keys: Collection[Key]) -> dict[Key, Held]:
+    if not keys:
+        return {}
+    found = (Held(*row) for row in connection.execute(statements.HELD, _columns(keys, 2)).fetchall())
+    return {each.key: each for each in found}
+
+
+def _carry_out(
+    connection: psycopg.Connection,
+    steps: _Steps,
+    held: dict[Key, Held],
+    changed: dict[Key, Held],
+    removed: Sequence[Key],
+    zones: dict[str, str],
+) -> int:
+    """Store contributions, decide who is new, and add up what changes; returns the number of summands."""
+    # 1. Contributions as they are now, nobody of them new yet; 2. who is the first of each person.
+    if removed:
+        connection.execute(statements.DELETE, _columns([key for key in removed if key not in changed], 2))
+    if changed:
+        connection.execute(statements.STORE, [list(column) for column in zip(*sorted(changed.values()), strict=True)])
+    flips = _flips(connection, steps.told)
+    # 3. Of the batch's own conversions the newest contribution is new or not; others move from one to the other.
+    others = {key: is_new for key, is_new in flips.items() if key not in changed}
+    moved = _held(connection, others.keys())
+    is_new = {key: flips.get(key, False) for key in changed}
+    if flips:
+        connection.execute(statements.MARK, _columns([(*key, value) for key, value in flips.items()], 3))
+    deltas, parsed = Deltas(zones), _Parsed()
+    for before, after, at, reason in steps.steps:
+        if before is not None:
+            was_new = before.is_new if held.get(before.key) is before else is_new[before.key]
+            deltas.add(before.tenant_id, (*before.shared[:3], was_new), parsed(before), sign=-1, reported_at=at,
+                       reason=reason)  # fmt: skip
+        if after is not None:
+            deltas.add(after.tenant_id, (*after.shared[:3], is_new[after.key]), parsed(after), sign=1,
+                       reported_at=at, reason=reason)  # fmt: skip
+    for key, value in others.items():
+        other = moved[key]
+        at = steps.told[other.person]
+        for sign, flag in ((-1, not value), (1, value)):
+            deltas.add(other.tenant_id, (*other.shared[:3], flag), parsed(other), sign=sign, reported_at=at,
+                       reason=NEW_CUSTOMER)  # fmt: skip
+    rows = deltas.rows()
+    _sum(connection, rows)
+    return len(rows)
+
+
+class _Parsed:
+    """Cells, each read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Any] = {}
+
+    def __call__(self, held: Held) -> Any:
+        found = self._known.get(held.cells)
+        if found is None:
+            found = self._known[held.cells] = json.loads(held.cells)
+        return found
+
+
+def _flips(connection: psycopg.Connection, people: Collection[Person]) -> dict[Key, bool]:
+    """Return the conversions of people that are to be marked as the first one, or no more."""
+    if not people:
+        return {}
+    ordered = sorted(people)
+    columns = _columns(ordered, 3)
+    first: set[Key] = set()
+    for seq, conversion_md5, has_retired in connection.execute(statements.FIRST, columns).fetchall():
+        if not has_retired:
+            first.add((ordered[seq - 1][0], conversion_md5))
+    marked = {
+        (tenant, conversion) for tenant, conversion, *_ in connection.execute(statements.MARKED, columns).fetchall()
+    }
+    return dict.fromkeys(marked - first, False) | dict.fromkeys(first - marked, True)
+
+
+def _sum(connection: psycopg.Connection, rows: Sequence[Delta]) -> None:
+    if not rows:
+        return
+    with connection.cursor().copy("COPY stg_rollup FROM STDIN (FORMAT BINARY)") as copy:
+        copy.set_types([kind for _, kind in statements.STAGED])
+        for row in rows:
+            copy.write_row(row)
+    connection.execute(statements.SUM_DAYS)
+    connection.execute(statements.SUM_CHANGES)
+    connection.execute("DELETE FROM stg_rollup")
+
+
+def _name_campaigns(connection: psycopg.Connection, results: Sequence[RolledResult]) -> None:
+    newest: dict[tuple[str, str, str], tuple[int, str]] = {}
+    for result in results:
+        for platform, campaign_id, campaign, at in result.names:
+            key = (result.tenant_id, platform, campaign_id)
+            newest[key] = max(newest.get(key, (0, "")), (at, campaign))
+    if newest:
+        connection.execute(statements.NAME, _columns([(*key, name, at) for key, (at, name) in newest.items()], 5))
+
+
+def _revise(connection: psycopg.Connection, tenants: Sequence[str], results: Sequence[RolledResult]) -> None:
+    until = dict.fromkeys(tenants, 0)
+    for result in results:
+        until[result.tenant_id] = max(until[result.tenant_id], result.computed_at)
+    connection.execute(statements.REVISE, _columns(until.items(), 2))

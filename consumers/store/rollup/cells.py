@@ -1,0 +1,225 @@
+"""What a result contributes to the roll-up: pure.
+
+Invariants: for every model the billionths of a conversion's touchpoints and of the rest sum to 1,000,000,000, and the
+micros to its net value. A contribution says the same whatever else is in the batch, so it can be taken off exactly.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from functools import lru_cache
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+UNATTRIBUTED = "(unattributed)"
+WHOLE = 1_000_000_000
+# The offsets of all time zones since 2000 are whole quarters of an hour, and change at one.
+_QUARTER_US = 900_000_000
+_TO_MILLIONTHS = 1_000
+
+Touch = tuple[str, str, str, str, int]  # channel, platform, campaign id, campaign without an id, microseconds UTC
+ModelCells = tuple[str, Sequence[int], Sequence[int], int, int]  # model, billionths, micros, the rest of both
+
+
+class RolledResult(NamedTuple):
+    """One version of a conversion's result, as the roll-up needs it. Times in microseconds UTC."""
+
+    tenant_id: str
+    conversion_id: str
+    version: int
+    reason: str
+    conversion_type: str
+    currency: str
+    converted_at: int
+    journey_key: str
+    net_micros: int
+    computed_at: int
+    cells: str
+    names: Sequence[tuple[str, str, str, int]]  # platform, campaign id, campaign, time
+
+
+class Delta(NamedTuple):
+    """One summand of the roll-up: a row of the staging table; days are days of the tenant's time zone."""
+
+    tenant_id: str
+    reported_day: date
+    reason: str
+    grain: str
+    cash_day: date
+    accrual_day: date
+    conversion_type: str
+    currency: str
+    is_new: bool
+    model: str
+    channel: str
+    platform: str
+    campaign_id: str
+    campaign: str
+    credit_billionths: int
+    value_micros: int
+    journeys: int
+    squares: int
+
+
+def billionths(credits_: Sequence[float]) -> tuple[list[int], int]:
+    """Return credits in billionths and what is left of the whole.
+
+    Rounding alone leaves no rest: what it leaves goes to the touchpoints it was taken from, the largest first, and of
+    equal ones to the earliest.
+    """
+    parts = [round(credit * WHOLE) for credit in credits_]
+    rest = WHOLE - sum(parts)
+    if rest and parts and abs(rest) <= len(parts):
+        step = 1 if rest > 0 else -1
+        lost = [step * (credit * WHOLE - part) for credit, part in zip(credits_, parts, strict=True)]
+        for place in sorted(range(len(parts)), key=lambda number: (-lost[number], number))[: abs(rest)]:
+            parts[place] += step
+        rest = 0
+    return parts, rest
+
+
+def cells_of(
+    touchpoints: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Any]]
+) -> tuple[str, list[tuple[str, str, str, int]]]:
+    """Return the contribution of a stored result as JSON, and the names of its campaigns.
+
+    Args:
+        touchpoints: as stored, in the order of time.
+        models: as stored, with credits and micros in the order of the touchpoints.
+    """
+    touches: list[Touch] = []
+    names = []
+    for touch in touchpoints:
+        campaign_id, campaign = touch.get("campaign_id") or "", touch.get("campaign") or ""
+        if campaign_id:
+            names.append((touch["platform"], campaign_id, campaign, touch["occurred_at"]))
+            campaign = ""
+        touches.append((touch["channel"], touch["platform"], campaign_id, campaign, touch["occurred_at"]))
+    found = []
+    for model in models:
+        parts, rest = billionths(model["credits"])
+        found.append((model["model"], parts, model["micros"], rest, model["unattributed_micros"]))
+    return json.dumps({"t": touches, "m": found}, ensure_ascii=False, separators=(",", ":")), names
+
+
+@lru_cache(maxsize=64)
+def _zone(name: str) -> ZoneInfo:
+    return ZoneInfo(name)
+
+
+@lru_cache(maxsize=1 << 17)
+def _day(quarter: int, zone: str) -> date:
+    return datetime.fromtimestamp(quarter * _QUARTER_US // 1_000_000, UTC).astimezone(_zone(zone)).date()
+
+
+def local_day(micros: int, zone: str) -> date:
+    """Return the day of a time in a time zone.
+
+    Args:
+        micros: microseconds UTC, from 2000 on.
+        zone: IANA name.
+    """
+    return _day(micros // _QUARTER_US, zone)
+
+
+Sums = dict[tuple[Any, ...], dict[tuple[Any, ...], list[int]]]
+
+
+class Deltas:
+    """Adds contributions up, and says what changes.
+
+    Args:
+        zones: time zone by tenant.
+    """
+
+    def __init__(self, zones: Mapping[str, str]) -> None:
+        self._zones = zones
+        self._sums: Sums = {}
+
+    def add(
+        self,
+        tenant_id: str,
+        shared: tuple[str, str, int, bool],
+        cells: Mapping[str, Any],
+        *,
+        sign: int,
+        reported_at: int,
+        reason: str,
+    ) -> None:
+        """Add a contribution, or take it off.
+
+        Args:
+            tenant_id: of the conversion.
+            shared: its type, currency, event time and whether it is the first of the person.
+            cells: what it contributes, parsed.
+            sign: 1 or -1.
+            reported_at: when the version was computed, microseconds UTC.
+            reason: why there is one.
+        """
+        conversion_type, currency, converted_at, is_new = shared
+        zone = self._zones[tenant_id]
+        cash = local_day(converted_at, zone)
+        group = self._sums.setdefault(
+            (tenant_id, local_day(reported_at, zone), reason, cash, conversion_type, currency, is_new), {}
+        )
+        touches = [
+            ("touch", local_day(at, zone), channel, platform, campaign_id, campaign)
+            for channel, platform, campaign_id, campaign, at in cells["t"]
+        ]
+        coarse = _coarse(cells["t"], cash)
+        rest_touch = ("touch", cash, UNATTRIBUTED, UNATTRIBUTED, "", "")
+        rests = (("channel", cash, UNATTRIBUTED, "", "", ""), ("platform", cash, "", UNATTRIBUTED, "", ""))
+        for model, parts, micros, rest, rest_micros in cells["m"]:
+            for touch, part, value in zip(touches, parts, micros, strict=True):
+                if part or value:
+                    _add(group, (model, touch), sign * part, sign * value, 0, 0)
+            for row, places in coarse:
+                part = sum([parts[place] for place in places])
+                value = sum([micros[place] for place in places])
+                _add(group, (model, row), sign * part, sign * value, sign, sign * _square(part))
+            if rest or rest_micros:
+                _add(group, (model, rest_touch), sign * rest, sign * rest_micros, 0, 0)
+                for row in rests:
+                    _add(group, (model, row), sign * rest, sign * rest_micros, sign, sign * _square(rest))
+
+    def rows(self) -> list[Delta]:
+        """Return what is not zero."""
+        found = []
+        for (tenant, reported, reason, cash, conversion_type, currency, is_new), group in self._sums.items():
+            for (model, (grain, accrual, channel, platform, campaign_id, campaign)), sums in group.items():
+                if any(sums):
+                    found.append(
+                        Delta(
+                            tenant, reported, reason, grain, cash, accrual, conversion_type, currency, is_new, model,
+                            channel, platform, campaign_id, campaign, *sums,
+                        )
+                    )  # fmt: skip
+        return found
+
+
+def _coarse(touches: Sequence[Touch], cash: date) -> list[tuple[tuple[Any, ...], list[int]]]:
+    """Return the rows by channel alone and by platform alone, each with the places of its touchpoints."""
+    found: dict[tuple[Any, ...], list[int]] = {}
+    for place, touch in enumerate(touches):
+        found.setdefault(("channel", cash, touch[0], "", "", ""), []).append(place)
+        found.setdefault(("platform", cash, "", touch[1], "", ""), []).append(place)
+    return list(found.items())
+
+
+def _square(part: int) -> int:
+    return (part // _TO_MILLIONTHS) ** 2
+
+
+def _add(
+    group: dict[tuple[Any, ...], list[int]], key: tuple[Any, ...], part: int, value: int, journeys: int, squares: int
+) -> None:
+    sums = group.get(key)
+    if sums is None:
+        group[key] = [part, value, journeys, squares]
+        return
+    sums[0] += part
+    sums[1] += value
+    sums[2] += journeys
+    sums[3] += squares
