@@ -113,10 +113,10 @@ def test_the_subscriber_keeps_the_newest_results(
     with mock_broker() as bootstrap:
         publish(bootstrap)
         monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", bootstrap)
-        assert main(str(tmp_path / "results.db"), 8.0) == 3
+        assert main(str(tmp_path / "results.db"), 15.0) == 3
         assert "order-1 v2 refund: 5.00 EUR\n" in capsys.readouterr().out
         monkeypatch.setenv("GROUP", "another-team")  # reads all of it again
-        assert main(str(tmp_path / "results.db"), 8.0) == 1  # order-2 was erased, and is read once more before that
+        assert main(str(tmp_path / "results.db"), 15.0) == 1  # order-2 was erased, and is read once more before that
     import sqlite3
 
     kept = sqlite3.connect(tmp_path / "results.db")

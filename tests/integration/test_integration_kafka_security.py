@@ -39,7 +39,7 @@ from attributary.schemas.access import Principals, Right, process_of, rights
 from attributary.schemas.topics import COMMANDS, RESULTS, TOUCHPOINTS, catalogue, dead_letter_topics
 from tests.factories.samples import codec, sale
 from tests.factories.traffic import publish, traffic
-from tests.fixtures.pipeline import PipelineUnderTest, Publisher
+from tests.fixtures.pipeline import PATIENCE_SECONDS, PipelineUnderTest, Publisher, wait_until
 from tests.fixtures.secured_broker import AUDIENCE, ISSUER, PASSWORD, SecuredBroker
 from tests.pipeline_harness import InProcess
 
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 STAGES = ("stitcher", "attributor", "auditor", "sweeper", "trainer")
-PATIENCE_SECONDS = 60.0
 RIGHTS = rights(catalogue(), dead_letter_topics(), Principals())
 USERS = sorted({right.principal.removeprefix("User:") for right in RIGHTS})
 READERS = {process_of(group): group for topic in catalogue() for group in topic.groups}
@@ -75,8 +74,20 @@ def admin(secured_broker: SecuredBroker) -> AclsAdmin:
 @pytest.fixture(scope="module")
 def broker_with_rights(secured_broker: SecuredBroker, admin: AclsAdmin) -> SecuredBroker:
     secured_broker.add_users(USERS)
-    admin.apply([AclAction(AclVerb.ADD, rule(right)) for right in RIGHTS], remove=False)
+    change(admin, *map(rule, RIGHTS))
     return secured_broker
+
+
+def change(admin: AclsAdmin, *rules: Rule, remove: bool = False) -> None:
+    """Add rules or take them away, and wait until the broker knows: a moment after it has confirmed."""
+    verb = AclVerb.TOO_MUCH if remove else AclVerb.ADD
+    assert len(admin.apply([AclAction(verb, each) for each in rules], remove=remove)) == len(rules)
+
+    def is_known() -> bool:
+        there = set(rules) & set(admin.describe())
+        return not there if remove else there == set(rules)
+
+    wait_until(is_known, "the broker does not know of the change")
 
 
 def run(broker: SecuredBroker, *arguments: str) -> tuple[int, list[list[str]]]:
@@ -91,12 +102,13 @@ def test_acls_apply_adds_what_is_missing_once_and_removes_only_what_is_ours(
     code, lines = run(secured_broker, "acls", "plan", "--check")
     assert (code, {line[0] for line in lines}, len(lines)) == (1, {"add"}, len(RIGHTS))
     assert run(secured_broker, "acls", "apply")[1][-1] == [str(len(RIGHTS)), "changes", "made"]
+    wait_until(lambda: run(secured_broker, "acls", "plan", "--check")[0] == 0, "the broker does not know of the rights")
     assert run(secured_broker, "acls", "apply")[1] == [["0", "changes", "made"]]
     assert run(secured_broker, "acls", "plan", "--check")[0] == 0
     too_much = Rule("User:attributary-auditor", "topic", COMMANDS, "WRITE")
     foreign = Rule("User:somebody", "topic", "attr", "READ", is_prefix=True)
     unrelated = Rule("User:somebody", "topic", "orders", "READ")
-    admin.apply([AclAction(AclVerb.ADD, each) for each in (too_much, foreign, unrelated)], remove=False)
+    change(admin, too_much, foreign, unrelated)
     code, lines = run(secured_broker, "acls", "plan", "--check")
     changed = [" ".join(line) for line in lines if line[0] != "ok"]
     assert code == 1
@@ -105,17 +117,16 @@ def test_acls_apply_adds_what_is_missing_once_and_removes_only_what_is_ours(
         "foreign User:somebody READ on topic attr*",
     ]
     assert run(secured_broker, "acls", "apply", "--remove")[1][1] == ["1", "change", "made"]
+    wait_until(lambda: too_much not in admin.describe(), "it is still there")
     found = set(admin.describe())
-    assert too_much not in found
     assert {foreign, unrelated} <= found
     denial = Rule("User:*", "topic", RESULTS, "READ", is_denial=True)
-    admin.apply([AclAction(AclVerb.ADD, denial)], remove=False)
+    change(admin, denial)
     code, lines = run(secured_broker, "acls", "plan", "--check")
     assert (code, [line for line in lines if line[0] == "denies"]) == (
         1, [["denies", "User:*", "READ", "on", "topic", RESULTS]]
     )  # fmt: skip
-    removal = [AclAction(AclVerb.TOO_MUCH, each) for each in (denial, foreign, unrelated)]
-    assert len(admin.apply(removal, remove=True)) == 3
+    change(admin, denial, foreign, unrelated, remove=True)
 
 
 class SecuredPublisher(Publisher):
@@ -211,10 +222,10 @@ def without(admin: AclsAdmin) -> Iterator[Callable[[Right], None]]:
 
     def take(right: Right) -> None:
         taken.append(rule(right))
-        assert admin.apply([AclAction(AclVerb.TOO_MUCH, rule(right))], remove=True)
+        change(admin, rule(right), remove=True)
 
     yield take
-    admin.apply([AclAction(AclVerb.ADD, each) for each in taken], remove=False)
+    change(admin, *taken)
 
 
 @pytest.mark.parametrize("right", NEEDED, ids=lambda right: f"{right.principal[17:]}-{right.operation}-{right.name}")
@@ -243,7 +254,13 @@ def test_each_missing_right_ends_the_sweeper_and_is_named(
     try:
         assert set(reader.oldest({})) == {"attribution.stitcher", "attribution.attributor", "attribution.auditor"}
         without(right)
-        refused = refusal_of(lambda: [reader.oldest({}) for _ in range(50)])
+        until = time.monotonic() + PATIENCE_SECONDS
+
+        def ask() -> None:
+            while time.monotonic() < until:
+                reader.oldest({})
+
+        refused = refusal_of(ask)
     finally:
         reader.close()
     assert (refused.principal, refused.operation) == (right.principal, right.operation)
@@ -318,9 +335,9 @@ def test_a_client_certificate_makes_a_principal(secured_broker: SecuredBroker, a
     }
     assert allowed_topics(environment) == set()
     right = Rule("User:CN=shop", "topic", TOUCHPOINTS, "WRITE")
-    admin.apply([AclAction(AclVerb.ADD, right)], remove=False)
+    change(admin, right)
     assert allowed_topics(environment) == {TOUCHPOINTS}
-    admin.apply([AclAction(AclVerb.TOO_MUCH, right)], remove=True)
+    change(admin, right, remove=True)
     nobody = {name: value for name, value in environment.items() if "CERTIFICATE" not in name and "KEY" not in name}
     with pytest.raises(ConfigError, match=r"KAFKA_SECURITY_PROTOCOL|KAFKA_SSL"):
         check_reachable(settings(nobody))
@@ -342,7 +359,7 @@ def test_an_oauth_token_makes_a_principal(
     httpserver.expect_request("/token", method="POST").respond_with_json(
         {"access_token": token, "token_type": "Bearer", "expires_in": 600}
     )
-    admin.apply([AclAction(AclVerb.ADD, Rule("User:shop-service", "topic", TOUCHPOINTS, "WRITE"))], remove=False)
+    change(admin, Rule("User:shop-service", "topic", TOUCHPOINTS, "WRITE"))
     environment = {
         "KAFKA_BOOTSTRAP_SERVERS": secured_broker.sasl,
         "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",

@@ -25,15 +25,15 @@ def test_a_real_broker_keeps_a_committed_transaction_and_hides_an_aborted_one(br
     admin = AdminClient({"bootstrap.servers": broker.bootstrap})
     admin.create_topics([NewTopic(topic, 1)])[topic].result(timeout=120)
     producer = Producer({"bootstrap.servers": broker.bootstrap, "transactional.id": topic, "log_level": 0})
-    producer.init_transactions(30)
+    producer.init_transactions(120)
     for value, keep in ((b"kept", True), (b"dropped", False), (b"last", True)):
         producer.begin_transaction()
         producer.produce(topic, value)
-        producer.flush(10)
+        producer.flush(120)
         if keep:
-            producer.commit_transaction(30)
+            producer.commit_transaction(120)
         else:
-            producer.abort_transaction(30)
+            producer.abort_transaction(120)
     assert _read(broker, topic, 2) == [b"kept", b"last"]
 
 
@@ -134,7 +134,7 @@ def _read(broker: Broker, topic: str, count: int) -> list[bytes]:
     )
     consumer.subscribe([topic])
     try:
-        return [message.value() or b"" for message in consumer.consume(count, timeout=30)]
+        return [message.value() or b"" for message in consumer.consume(count, timeout=120)]
     finally:
         consumer.close()
 

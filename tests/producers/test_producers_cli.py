@@ -155,7 +155,7 @@ def read_values(bootstrap: str, topic: str) -> list[bytes]:
             places.append(TopicPartition(topic, partition, 0))
         consumer.assign(places)
         while len(found) < wanted:
-            message = consumer.poll(20)
+            message = consumer.poll(120)
             assert message is not None, "the broker gave fewer records than its watermarks say"
             assert message.error() is None
             value = message.value()

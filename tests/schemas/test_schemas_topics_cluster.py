@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from attributary.cli.main import app
 from attributary.schemas.topics import RESULTS, catalogue, dead_letter_topics
+from tests.fixtures.pipeline import wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -36,6 +37,9 @@ def test_a_cluster_is_brought_to_the_catalogue(run: Run, fresh_topics: str) -> N
     names = [topic.name for topic in (*catalogue(), *dead_letter_topics())]
     for deletion in admin.delete_topics([RESULTS, names[-1]], operation_timeout=60).values():
         deletion.result(timeout=120)
+    wait_until(  # brokers forget a topic a moment after its deletion was confirmed
+        lambda: not {RESULTS, names[-1]} & admin.list_topics(timeout=120).topics.keys(), "a topic is still there"
+    )
 
     planned = run("plan", "--check", "--partitions-override", "3")
     assert planned.exit_code == 1, planned.output
@@ -87,7 +91,7 @@ def test_more_replicas_than_brokers_are_refused(run: Run) -> None:
 def test_a_broker_that_is_away_is_a_dependency_that_is_down(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from attributary.consumers.runtime import topics_admin
 
-    monkeypatch.setattr(topics_admin, "_SECONDS", 1.0)
+    monkeypatch.setattr(topics_admin, "_SECONDS", 2.0)
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
     assert run("plan").exit_code == 69
     monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS")

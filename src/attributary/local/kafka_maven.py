@@ -7,6 +7,7 @@ another Kafka version is another folder, and a fetch that was cut short is never
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -34,7 +35,7 @@ def java() -> Path:
     found = found or shutil.which("java")
     if found is None:
         raise ProcessFailedError(f"there is no Java (Kafka needs {_OLDEST_JAVA} or newer)")
-    printed = run([found, "-version"], name="java -version", timeout_seconds=20.0)
+    printed = run([found, "-version"], name="java -version", timeout_seconds=120.0)
     version = re.search(r'version "(\d+)', printed)
     if version is None or int(version[1]) < _OLDEST_JAVA:
         raise ProcessFailedError(f"{found} is too old: Kafka needs Java {_OLDEST_JAVA} or newer")
@@ -55,6 +56,12 @@ def fetch_jars() -> Path:
     maven = shutil.which("mvn")
     if maven is None:
         raise ProcessFailedError("there is no Maven (mvn) to fetch Kafka's jars with")
+    with (home / "fetch.lock").open("w") as lock:  # processes of tests start together: one fetches, the others wait
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return jars if jars.is_dir() else _fetched(maven, home, jars)
+
+
+def _fetched(maven: str, home: Path, jars: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix="fetch-", dir=home) as scratch:
         fetched = Path(scratch) / "jars"
         argv = [maven, "--batch-mode", "--no-transfer-progress", "--quiet", "--file", str(POM)]
