@@ -56,9 +56,12 @@ def fetch_jars() -> Path:
     maven = shutil.which("mvn")
     if maven is None:
         raise ProcessFailedError("there is no Maven (mvn) to fetch Kafka's jars with")
-    with (home / "fetch.lock").open("w") as lock:  # processes of tests start together: one fetches, the others wait
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = os.open(home, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # processes of tests start together: one fetches, the others wait
         return jars if jars.is_dir() else _fetched(maven, home, jars)
+    finally:
+        os.close(lock)
 
 
 def _fetched(maven: str, home: Path, jars: Path) -> Path:
