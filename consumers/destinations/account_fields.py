@@ -55,6 +55,7 @@ ACCOUNT_FIELDS: Mapping[str, AccountFields] = {
         ("consumer_key", "consumer_secret", "access_token"),
         needed_with={"access_token_secret": ("consumer_key", "consumer_secret", "access_token")},
     ),
+    "reddit": AccountFields(("pixel_id",), ("access_token",), ("test_event_code",)),
 }
 
 

@@ -19,12 +19,12 @@ from attributary.consumers.destinations.destination import (
     RequestLimits,
     joined_remarks,
 )
-from attributary.consumers.destinations.personal_data import clean_url
+from attributary.consumers.destinations.personal_data import clean_url, is_personal
 from attributary.consumers.destinations.wire_format import to_json
 from attributary.consumers.store.deliveries.delivery import DeliveryState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from attributary.consumers.destinations.destination import (
         Account,
@@ -38,6 +38,8 @@ SECOND = 1_000_000  # micros
 DAY = 86_400 * SECOND
 AGE_MARGIN = 300 * SECOND  # an event this close to its limit may cross it on the way
 DUPLICATES_48_HOURS = 48 * 3_600 * SECOND
+
+_MAX_WHOLE = 2**31 - 1
 
 GOOGLE_FIELDS = ("ga_client_id", "ga_app_instance_id", "ga_session_id", "engagement_time_msec")
 META_PRIVACY_FIELDS = ("data_processing_country", "data_processing_state")
@@ -152,6 +154,22 @@ class AdPlatform(ABC):
             remarks.append(f"{source}: personal data left out")
         return found
 
+    def free_properties(
+        self, conversion: Conversion, remarks: list[str], known: Collection[str] = ()
+    ) -> dict[str, str]:
+        """Return the free properties that the platform has a field for; a remark says what is left out."""
+        found: dict[str, str] = {}
+        for name, text in sorted(conversion["properties"].items()):
+            if name in self.needed_properties or name.startswith("user."):
+                continue
+            if name not in known:
+                remarks.append(f"property left out: {self.title} has no field for it")
+            elif self._options.strip_personal_data and is_personal(name, text):
+                remarks.append("property left out: personal data")
+            elif text:
+                found[name] = text
+        return found
+
     def prepared(
         self,
         conversion: Conversion,
@@ -184,3 +202,8 @@ def event_time(conversion: Conversion, moment: Moment) -> int:
 def json_list(opening: bytes, batch: Sequence[PreparedEvent], closing: bytes) -> bytes:
     """Return a body with the events of a batch between two pieces of JSON."""
     return opening + b",".join(event.body for event in batch) + closing
+
+
+def whole_number(quantity: float) -> int | None:
+    """Return a quantity that platforms take as an integer; None for another."""
+    return int(quantity) if 0 < quantity <= _MAX_WHOLE and float(quantity).is_integer() else None

@@ -21,6 +21,8 @@ from attributary.consumers.destinations.linkedin.destination import LinkedInDest
 from attributary.consumers.destinations.linkedin.settings import LinkedInSettings
 from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions, is_old_version
 from attributary.consumers.destinations.property_filter import PropertyFilter
+from attributary.consumers.destinations.reddit.destination import RedditDestination
+from attributary.consumers.destinations.reddit.settings import RedditSettings
 from attributary.consumers.destinations.settings import ForwardSettings, Ga4Settings, MetaSettings
 from attributary.consumers.destinations.tiktok.destination import TikTokDestination
 from attributary.consumers.destinations.tiktok.settings import TikTokSettings
@@ -198,6 +200,12 @@ CATALOG: Mapping[str, Entry] = {
         "X_PIXEL_ID, and X_PIXEL_TOKEN or the four keys X_CONSUMER_KEY, X_CONSUMER_SECRET, X_ACCESS_TOKEN, "
         "X_ACCESS_TOKEN_SECRET",
         _platform(XDestination, XSettings),
+        SampleAccount("dryrun"),
+    ),
+    "reddit": Entry(
+        "Reddit",
+        "REDDIT_PIXEL_ID and REDDIT_ACCESS_TOKEN",
+        _platform(RedditDestination, RedditSettings),
         SampleAccount("dryrun"),
     ),
 }

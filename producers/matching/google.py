@@ -28,7 +28,6 @@ HASHED_KEYS = (
     "sha256_last_name",
     "sha256_street",
 )
-_GMAIL = frozenset(("gmail.com", "googlemail.com"))
 
 
 def emails(value: str) -> list[str]:
@@ -37,7 +36,7 @@ def emails(value: str) -> list[str]:
     if not text:
         return []
     local, _, domain = text.rpartition("@")
-    if domain not in _GMAIL:
+    if domain not in meta.GMAIL:
         return [text]
     bare, plus, _ = local.partition("+")
     forms = [local.replace(".", "")] if not plus else [bare.replace(".", ""), local.replace(".", "")]

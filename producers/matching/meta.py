@@ -48,6 +48,8 @@ _YEAR_LAST = re.compile(r"(\d{1,2})([-/. ])(\d{1,2})[-/. ](\d{4})")
 _FEMALE = frozenset(("f", "female", "woman", "girl", "w", "weiblich", "frau", "femme", "femenino", "mujer", "donna"))
 _MALE = frozenset(("m", "male", "man", "boy", "männlich", "mann", "homme", "masculino", "hombre", "uomo"))
 
+GMAIL = frozenset(("gmail.com", "googlemail.com"))
+
 
 def email(value: str) -> str:
     """Return an address trimmed and in lower case, its domain as IDNA A-labels; "" for anything else.
@@ -155,6 +157,18 @@ NORMALISERS: dict[str, Callable[[str], str]] = {
     "country": country,
     "external_id": external_id,
 }
+
+
+def hashed_bare_email(value: str) -> str:
+    """Return the SHA-256 of an address without dots and +tag in its local part; "" where that changes nothing.
+
+    "" for an address of Gmail as well: Google's rules give its bare form.
+    """
+    if as_hash(value) or is_placeholder(value):
+        return ""
+    local, _, domain = email(value).rpartition("@")
+    bare = local.partition("+")[0].replace(".", "")
+    return "" if not bare or bare == local or domain in GMAIL else sha256_hex(f"{bare}@{domain}")
 
 
 def hashed(key: str, value: str, *, regions: tuple[str | None, ...] = (), home: str = "") -> str:

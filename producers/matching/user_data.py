@@ -32,6 +32,11 @@ PLAIN_FIELDS = (
 _LONGEST_VALUE = 1_000  # nothing that identifies a person is longer, and normalising 250,000 letters takes a second
 _WORDS = ("city", "region")
 _POSTAL_SYMBOLS = str.maketrans("", "", ".~")
+BARE_EMAIL = "em_bare"
+"""Key among `meta_hashes` of an address without dots and tag in its local part, where that makes another hash.
+
+Reddit and Microsoft want it of every domain. Of a Gmail address it is among `google_hashes` already.
+"""
 LOCATION_FIELDS = ("city", "region", "postal_code", "country")
 META_KEYS = {
     "email": "em",
@@ -107,6 +112,8 @@ def hash_user_data_with_remarks(
         key = META_KEYS.get(field)
         if key and not _add(for_meta, key, [meta.hashed(key, value, regions=regions, home=home)]):
             left_out["meta"].append(_remark(field, value, regions))
+        if field == "email":
+            _add(for_meta, BARE_EMAIL, [meta.hashed_bare_email(value)])
         key = GOOGLE_KEYS.get(field)
         if key and not _add(for_google, key, google.hashed(key, value, regions=regions)):
             left_out["google"].append(_remark(field, value, regions))
@@ -138,6 +145,8 @@ def usable_hashes(
     found: dict[str, list[str]] = {}
     remarks: list[str] = []
     for key, digests in hashes.items():
+        if key == BARE_EMAIL and key not in known:
+            continue  # other destinations want it
         if key not in known:
             remarks.append("a hash left out: its key is not known")
             continue

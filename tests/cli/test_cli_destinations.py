@@ -49,6 +49,7 @@ def test_without_credentials_each_is_off_and_says_what_to_set() -> None:
                 "X_ACCESS_TOKEN_SECRET"
             ),
         ),
+        ("reddit", "set REDDIT_PIXEL_ID and REDDIT_ACCESS_TOKEN"),
     ]
     result = listed()
     assert result.exit_code == 0
@@ -56,7 +57,7 @@ def test_without_credentials_each_is_off_and_says_what_to_set() -> None:
 
 
 def test_version_end_and_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    meta, ga4, tiktok, linkedin, x = entries()
+    meta, ga4, tiktok, linkedin, x, *_ = entries()
     assert (meta["api"], meta["promised_until"], meta["max_events_per_request"]) == (
         "Conversions API v26.0", "2028-07-29", 1_000,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from attributary.consumers.destinations.linkedin.destination import LinkedInDest
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions
 from attributary.consumers.destinations.prepare import prepare
+from attributary.consumers.destinations.reddit.destination import RedditDestination
 from attributary.consumers.destinations.sender import BatchSender
 from attributary.consumers.destinations.tiktok.destination import TikTokDestination
 from attributary.consumers.destinations.transport import HttpTransport
@@ -47,6 +48,7 @@ X_ACCOUNT = AccountCredentials(
 )
 ACCOUNTS = {
     "meta": META_ACCOUNT, "ga4": GA4_ACCOUNT, "tiktok": TIKTOK_ACCOUNT, "linkedin": LINKEDIN_ACCOUNT, "x": X_ACCOUNT,
+    "reddit": AccountCredentials("a2_abc", "test-token", {}),
 }  # fmt: skip
 CASE_TIME = 1_795_500_000_000_000
 _numbers = itertools.count()
@@ -157,6 +159,7 @@ def destination_at(name: str, url: str) -> Any:
         "tiktok": lambda: TikTokDestination(PlatformOptions(base_url=url)),
         "linkedin": lambda: LinkedInDestination(PlatformOptions(base_url=url)),
         "x": lambda: XDestination(PlatformOptions(base_url=url)),
+        "reddit": lambda: RedditDestination(PlatformOptions(base_url=url)),
     }
     return made[name]()
 

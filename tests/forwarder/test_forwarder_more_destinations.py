@@ -1,4 +1,4 @@
-"""TikTok, LinkedIn and X: what an event looks like, what is refused before it is sent, what an answer means."""
+"""All destinations beside Meta and GA4: their events, what is refused before it is sent, what an answer means."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from attributary.consumers.destinations.account_fields import ACCOUNT_FIELDS
 from attributary.consumers.destinations.catalog import CATALOG
 from attributary.consumers.destinations.destination import HttpResponse, NotSent, PreparedEvent, ResponseClass
 from attributary.consumers.destinations.linkedin import responses as linkedin_responses
+from attributary.consumers.destinations.reddit import responses as reddit_responses
 from attributary.consumers.destinations.tiktok import responses as tiktok_responses
 from attributary.consumers.destinations.wire_format import decimal_text
 from attributary.consumers.destinations.x import responses as x_responses
@@ -31,7 +32,9 @@ BOTH = {
     "meta_hashes": {"em": [HASH], "ph": [sha256_hex("491711234567")], "external_id": [sha256_hex("User-1")]},
     "google_hashes": {"sha256_email_address": [HASH], "sha256_phone_number": [PHONE]},
 }
-NAMES = ("tiktok", "linkedin", "x")
+NAMES = ("tiktok", "linkedin", "x", "reddit")
+NO_PHONE = ("linkedin",)
+WANT_DIGITS: tuple[str, ...] = ()  # of a phone number; the others want its plus
 
 
 def test_the_catalogue_and_the_fields_of_accounts_name_the_same_destinations() -> None:
@@ -173,7 +176,7 @@ def test_an_offline_event_at_tiktok_has_its_own_source_and_age() -> None:
     assert request.headers == {"access-token": "test-token"}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in WANT_DIGITS])
 def test_a_phone_of_metas_family_alone_is_left_out_with_a_remark(name: str) -> None:
     event, remark = sent(name, user_data={"meta_hashes": {"em": [HASH], "ph": [sha256_hex("491711234567")]}})
     assert sha256_hex("491711234567") not in json.dumps(event)
@@ -185,8 +188,10 @@ def test_plain_user_data_is_hashed_on_the_way_out(name: str) -> None:
     event, _ = sent(name, user_data={"email": " Jane@Example.com", "phone": "+1 123 456 7890"})
     text = json.dumps(event)
     assert sha256_hex("jane@example.com") in text
-    # X's golden vector; LinkedIn takes no phone.
-    assert ("1fa6b8d986d9b9cd01bf36951815158bbde9f520c0567c835dfe34783d0a4231" in text) is (name != "linkedin")
+    # X's golden vector.
+    with_plus = "1fa6b8d986d9b9cd01bf36951815158bbde9f520c0567c835dfe34783d0a4231"
+    assert (with_plus in text) is (name not in (*NO_PHONE, *WANT_DIGITS))
+    assert (sha256_hex("11234567890") in text) is (name in WANT_DIGITS)
     assert "Jane" not in text
 
 
@@ -358,13 +363,14 @@ CLASSIFIERS: dict[str, Callable[[HttpResponse, int], Any]] = {
     "tiktok": tiktok_responses.classify,
     "linkedin": linkedin_responses.classify,
     "x": x_responses.classify,
+    "reddit": reddit_responses.classify,
 }
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["code", "message", "errors", "elements", "status", "data", "conversions_processed", "x"]),
+            st.sampled_from(["code", "message", "errors", "elements", "status", "data", "error", "fields"]),
             inner,
             max_size=4,
         )

@@ -101,6 +101,12 @@ STAGES: tuple[StageProcess, ...] = (
         "relays conversions to X",
         ("X_PIXEL_ID", "X_ACCESS_TOKEN_SECRET", "X_PIXEL_TOKEN", _FILE),
     ),
+    StageProcess(
+        "forwarder-reddit",
+        ("forwarder", "reddit"),
+        "relays conversions to Reddit",
+        ("REDDIT_PIXEL_ID", "REDDIT_ACCESS_TOKEN", _FILE),
+    ),
     StageProcess("collector", ("collect",), "takes events over HTTP", ("COLLECT_KEYS_FILE",), COLLECT_PACKAGES),
     StageProcess("api", ("serve",), "answers questions over HTTP", ("SERVE_KEYS_FILE",), COLLECT_PACKAGES),
     StageProcess(

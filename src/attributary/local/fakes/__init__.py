@@ -11,7 +11,8 @@ from attributary.local.fakes.faults import Fault
 from attributary.local.fakes.ga4 import Ga4Fake
 from attributary.local.fakes.linkedin import LinkedInFake
 from attributary.local.fakes.meta import MetaFake
+from attributary.local.fakes.reddit import RedditFake
 from attributary.local.fakes.tiktok import TikTokFake
 from attributary.local.fakes.x import XFake
 
-__all__ = ["Fault", "Ga4Fake", "LinkedInFake", "MetaFake", "TikTokFake", "XFake"]
+__all__ = ["Fault", "Ga4Fake", "LinkedInFake", "MetaFake", "RedditFake", "TikTokFake", "XFake"]
