@@ -10,10 +10,15 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from attributary.consumers.destinations.ga4 import rules
+from attributary.consumers.destinations.pinterest.destination import EVENT_NAMES as PINTEREST_NAMES
 
 _EVENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,49}")
 _RULE_ID = re.compile(r"[0-9]{1,20}")
 _TAG = re.compile(r"[A-Za-z0-9]{1,20}|tw-[A-Za-z0-9]{1,20}-[A-Za-z0-9]{1,20}")
+
+_KNOWN_NAMES: Mapping[str, frozenset[str]] = {
+    "pinterest": frozenset((*PINTEREST_NAMES.values(), "custom")),
+}
 
 
 class AccountFields(NamedTuple):
@@ -56,6 +61,7 @@ ACCOUNT_FIELDS: Mapping[str, AccountFields] = {
         needed_with={"access_token_secret": ("consumer_key", "consumer_secret", "access_token")},
     ),
     "reddit": AccountFields(("pixel_id",), ("access_token",), ("test_event_code",)),
+    "pinterest": AccountFields(("ad_account_id",), ("access_token",)),
 }
 
 
@@ -79,6 +85,9 @@ def broken_event_name(destination: str, names: Mapping[str, Any]) -> str | None:
         elif destination == "x":
             if not isinstance(name, str) or not _TAG.fullmatch(name):
                 return "must be the id of a single event tag, such as o87ne or tw-o8z6j-o87ne"
+        elif destination in _KNOWN_NAMES:
+            if name not in _KNOWN_NAMES[destination]:
+                return f"must be one of {', '.join(sorted(_KNOWN_NAMES[destination]))}"
         elif not isinstance(name, str) or not _EVENT_NAME.fullmatch(name):
             return "must be a name of up to 50 letters, digits, blanks, - and _ that begins with a letter"
         elif destination == "ga4" and (not rules.is_name(name) or rules.is_reserved(name, rules.RESERVED_EVENTS)):

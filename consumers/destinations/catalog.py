@@ -20,6 +20,8 @@ from attributary.consumers.destinations.ga4.destination import Ga4Destination, G
 from attributary.consumers.destinations.linkedin.destination import LinkedInDestination
 from attributary.consumers.destinations.linkedin.settings import LinkedInSettings
 from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions, is_old_version
+from attributary.consumers.destinations.pinterest.destination import PinterestDestination
+from attributary.consumers.destinations.pinterest.settings import PinterestSettings
 from attributary.consumers.destinations.property_filter import PropertyFilter
 from attributary.consumers.destinations.reddit.destination import RedditDestination
 from attributary.consumers.destinations.reddit.settings import RedditSettings
@@ -207,6 +209,12 @@ CATALOG: Mapping[str, Entry] = {
         "REDDIT_PIXEL_ID and REDDIT_ACCESS_TOKEN",
         _platform(RedditDestination, RedditSettings),
         SampleAccount("dryrun"),
+    ),
+    "pinterest": Entry(
+        "Pinterest",
+        "PINTEREST_AD_ACCOUNT_ID and PINTEREST_ACCESS_TOKEN",
+        _platform(PinterestDestination, PinterestSettings),
+        SampleAccount("0"),
     ),
 }
 NAMES = tuple(CATALOG)

@@ -14,6 +14,7 @@ from attributary.consumers.destinations.ga4.destination import Ga4Destination, G
 from attributary.consumers.destinations.linkedin.destination import LinkedInDestination
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions
+from attributary.consumers.destinations.pinterest.destination import PinterestDestination
 from attributary.consumers.destinations.prepare import prepare
 from attributary.consumers.destinations.reddit.destination import RedditDestination
 from attributary.consumers.destinations.sender import BatchSender
@@ -49,6 +50,7 @@ X_ACCOUNT = AccountCredentials(
 ACCOUNTS = {
     "meta": META_ACCOUNT, "ga4": GA4_ACCOUNT, "tiktok": TIKTOK_ACCOUNT, "linkedin": LINKEDIN_ACCOUNT, "x": X_ACCOUNT,
     "reddit": AccountCredentials("a2_abc", "test-token", {}),
+    "pinterest": AccountCredentials("5490", "test-token", {}),
 }  # fmt: skip
 CASE_TIME = 1_795_500_000_000_000
 _numbers = itertools.count()
@@ -160,6 +162,7 @@ def destination_at(name: str, url: str) -> Any:
         "linkedin": lambda: LinkedInDestination(PlatformOptions(base_url=url)),
         "x": lambda: XDestination(PlatformOptions(base_url=url)),
         "reddit": lambda: RedditDestination(PlatformOptions(base_url=url)),
+        "pinterest": lambda: PinterestDestination(PlatformOptions(base_url=url)),
     }
     return made[name]()
 

@@ -14,6 +14,7 @@ from attributary.consumers.destinations.account_fields import ACCOUNT_FIELDS
 from attributary.consumers.destinations.catalog import CATALOG
 from attributary.consumers.destinations.destination import HttpResponse, NotSent, PreparedEvent, ResponseClass
 from attributary.consumers.destinations.linkedin import responses as linkedin_responses
+from attributary.consumers.destinations.pinterest import responses as pinterest_responses
 from attributary.consumers.destinations.reddit import responses as reddit_responses
 from attributary.consumers.destinations.tiktok import responses as tiktok_responses
 from attributary.consumers.destinations.wire_format import decimal_text
@@ -32,9 +33,9 @@ BOTH = {
     "meta_hashes": {"em": [HASH], "ph": [sha256_hex("491711234567")], "external_id": [sha256_hex("User-1")]},
     "google_hashes": {"sha256_email_address": [HASH], "sha256_phone_number": [PHONE]},
 }
-NAMES = ("tiktok", "linkedin", "x", "reddit")
+NAMES = ("tiktok", "linkedin", "x", "reddit", "pinterest")
 NO_PHONE = ("linkedin",)
-WANT_DIGITS: tuple[str, ...] = ()  # of a phone number; the others want its plus
+WANT_DIGITS = ("pinterest",)  # of a phone number; the others want its plus
 
 
 def test_the_catalogue_and_the_fields_of_accounts_name_the_same_destinations() -> None:
@@ -364,6 +365,7 @@ CLASSIFIERS: dict[str, Callable[[HttpResponse, int], Any]] = {
     "linkedin": linkedin_responses.classify,
     "x": x_responses.classify,
     "reddit": reddit_responses.classify,
+    "pinterest": pinterest_responses.classify,
 }
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),

@@ -14,7 +14,7 @@ from attributary.consumers.destinations.linkedin.destination import LinkedInDest
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.forwarder.process import watch_version
 from attributary.consumers.runtime.errors import Retry
-from attributary.local.fakes import Fault, LinkedInFake, RedditFake, TikTokFake, XFake
+from attributary.local.fakes import Fault, LinkedInFake, PinterestFake, RedditFake, TikTokFake, XFake
 from attributary.local.fakes.server import FakeServer
 from tests.forwarder.forwarder_factories import X_KEYS, SimulatedClock, conversion, records
 
@@ -28,19 +28,25 @@ MADE: dict[str, Any] = {
     "linkedin": lambda: LinkedInFake(tokens=["test-token"], rules=["104012", "104013"]),
     "x": lambda: XFake(keys=X_KEYS, tags=["o87ne"]),
     "reddit": lambda: RedditFake(tokens=["test-token"], pixels=["a2_abc"]),
+    "pinterest": lambda: PinterestFake(tokens=["test-token"], accounts=["5490"]),
 }
 NAMES = tuple(MADE)
 # Of each class some that lose nothing: 5 % of all requests.
 FLOOD = ("html_502", "http_500", "http_429", "reset_before", "reset_after", "cut")
-OWN = {"tiktok": ("partial", "throttled", "conflict"), "x": ("locked", "over_capacity", "limit")}
+OWN = {
+    "tiktok": ("partial", "throttled", "conflict"),
+    "x": ("locked", "over_capacity", "limit"),
+    "pinterest": ("ramped_down",),
+}
 # These remove no copies that two calls bring: what was perhaps taken is held, and nothing is sent twice.
-HOLDS = ("linkedin",)
+HOLDS = ("linkedin", "pinterest")
 # Named at once, hinted at, or found by halves: so many calls for so many bad events.
 CALLS: dict[str, Any] = {
     "linkedin": lambda _: 2,
     "tiktok": lambda bad: 2 + 2 * bad,
     "x": lambda bad: 1 + 20 * bad,
     "reddit": lambda _: 2,
+    "pinterest": lambda _: 1,
 }
 
 
@@ -148,6 +154,7 @@ def test_an_hour_of_outage_delays_and_loses_nothing(name: str, make_stage: MakeS
         ("linkedin", "revoked"),
         ("x", "unauthorized"),
         ("reddit", "no_scope"),
+        ("pinterest", "no_right"),
     ],
 )
 def test_wrong_credentials_stop_the_account_and_keep_its_events(

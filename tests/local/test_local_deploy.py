@@ -156,7 +156,8 @@ def test_services_have_the_least_privilege(name: str) -> None:
     if name in OURS:
         assert service["read_only"] is True
         beside = {"collector": ["host"], "api": ["host"]} | {
-            f"forwarder-{name}": ["internet"] for name in ("meta", "ga4", "tiktok", "linkedin", "x", "reddit")
+            f"forwarder-{name}": ["internet"]
+            for name in ("meta", "ga4", "tiktok", "linkedin", "x", "reddit", "pinterest")
         }
         assert service["networks"] == ["pipeline", *beside.get(name, [])]
 

@@ -107,6 +107,12 @@ STAGES: tuple[StageProcess, ...] = (
         "relays conversions to Reddit",
         ("REDDIT_PIXEL_ID", "REDDIT_ACCESS_TOKEN", _FILE),
     ),
+    StageProcess(
+        "forwarder-pinterest",
+        ("forwarder", "pinterest"),
+        "relays conversions to Pinterest",
+        ("PINTEREST_AD_ACCOUNT_ID", "PINTEREST_ACCESS_TOKEN", _FILE),
+    ),
     StageProcess("collector", ("collect",), "takes events over HTTP", ("COLLECT_KEYS_FILE",), COLLECT_PACKAGES),
     StageProcess("api", ("serve",), "answers questions over HTTP", ("SERVE_KEYS_FILE",), COLLECT_PACKAGES),
     StageProcess(

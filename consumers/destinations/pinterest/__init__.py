@@ -1,0 +1,1 @@
+"""Pinterest's API for Conversions."""
