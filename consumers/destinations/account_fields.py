@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from attributary.consumers.destinations.ga4 import rules
 from attributary.consumers.destinations.pinterest.destination import EVENT_NAMES as PINTEREST_NAMES
+from attributary.consumers.destinations.snap.destination import EVENT_NAMES as SNAP_NAMES
 
 _EVENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,49}")
 _RULE_ID = re.compile(r"[0-9]{1,20}")
@@ -18,6 +19,7 @@ _TAG = re.compile(r"[A-Za-z0-9]{1,20}|tw-[A-Za-z0-9]{1,20}-[A-Za-z0-9]{1,20}")
 
 _KNOWN_NAMES: Mapping[str, frozenset[str]] = {
     "pinterest": frozenset((*PINTEREST_NAMES.values(), "custom")),
+    "snap": frozenset(SNAP_NAMES.values()) | {f"CUSTOM_EVENT_{number}" for number in range(1, 6)},
 }
 
 
@@ -62,6 +64,7 @@ ACCOUNT_FIELDS: Mapping[str, AccountFields] = {
     ),
     "reddit": AccountFields(("pixel_id",), ("access_token",), ("test_event_code",)),
     "pinterest": AccountFields(("ad_account_id",), ("access_token",)),
+    "snap": AccountFields(("pixel_id", "app_id"), ("access_token",), names_are_options=True),
 }
 
 

@@ -26,6 +26,8 @@ from attributary.consumers.destinations.property_filter import PropertyFilter
 from attributary.consumers.destinations.reddit.destination import RedditDestination
 from attributary.consumers.destinations.reddit.settings import RedditSettings
 from attributary.consumers.destinations.settings import ForwardSettings, Ga4Settings, MetaSettings
+from attributary.consumers.destinations.snap.destination import SnapDestination
+from attributary.consumers.destinations.snap.settings import SnapSettings
 from attributary.consumers.destinations.tiktok.destination import TikTokDestination
 from attributary.consumers.destinations.tiktok.settings import TikTokSettings
 from attributary.consumers.destinations.x.destination import XDestination
@@ -215,6 +217,12 @@ CATALOG: Mapping[str, Entry] = {
         "PINTEREST_AD_ACCOUNT_ID and PINTEREST_ACCESS_TOKEN",
         _platform(PinterestDestination, PinterestSettings),
         SampleAccount("0"),
+    ),
+    "snap": Entry(
+        "Snap",
+        "SNAP_PIXEL_ID (or SNAP_APP_ID) and SNAP_ACCESS_TOKEN",
+        _platform(SnapDestination, SnapSettings),
+        SampleAccount("dryrun", dict.fromkeys(("pixel_id", "app_id"), "dryrun")),
     ),
 }
 NAMES = tuple(CATALOG)

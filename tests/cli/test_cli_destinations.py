@@ -51,6 +51,7 @@ def test_without_credentials_each_is_off_and_says_what_to_set() -> None:
         ),
         ("reddit", "set REDDIT_PIXEL_ID and REDDIT_ACCESS_TOKEN"),
         ("pinterest", "set PINTEREST_AD_ACCOUNT_ID and PINTEREST_ACCESS_TOKEN"),
+        ("snap", "set SNAP_PIXEL_ID (or SNAP_APP_ID) and SNAP_ACCESS_TOKEN"),
     ]
     result = listed()
     assert result.exit_code == 0

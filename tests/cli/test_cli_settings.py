@@ -27,6 +27,7 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
                 "TIKTOK_",
                 "LINKEDIN_",
                 "X_",
+                "SNAP_",
                 "PINTEREST_",
                 "REDDIT_",
                 "FORWARD_",

@@ -18,6 +18,7 @@ from attributary.consumers.destinations.pinterest.destination import PinterestDe
 from attributary.consumers.destinations.prepare import prepare
 from attributary.consumers.destinations.reddit.destination import RedditDestination
 from attributary.consumers.destinations.sender import BatchSender
+from attributary.consumers.destinations.snap.destination import SnapDestination
 from attributary.consumers.destinations.tiktok.destination import TikTokDestination
 from attributary.consumers.destinations.transport import HttpTransport
 from attributary.consumers.destinations.x.destination import XDestination
@@ -51,6 +52,7 @@ ACCOUNTS = {
     "meta": META_ACCOUNT, "ga4": GA4_ACCOUNT, "tiktok": TIKTOK_ACCOUNT, "linkedin": LINKEDIN_ACCOUNT, "x": X_ACCOUNT,
     "reddit": AccountCredentials("a2_abc", "test-token", {}),
     "pinterest": AccountCredentials("5490", "test-token", {}),
+    "snap": AccountCredentials("pixel-1", "test-token", {"pixel_id": "pixel-1", "app_id": "app-1"}),
 }  # fmt: skip
 CASE_TIME = 1_795_500_000_000_000
 _numbers = itertools.count()
@@ -163,6 +165,7 @@ def destination_at(name: str, url: str) -> Any:
         "x": lambda: XDestination(PlatformOptions(base_url=url)),
         "reddit": lambda: RedditDestination(PlatformOptions(base_url=url)),
         "pinterest": lambda: PinterestDestination(PlatformOptions(base_url=url)),
+        "snap": lambda: SnapDestination(PlatformOptions(base_url=url)),
     }
     return made[name]()
 

@@ -16,6 +16,7 @@ from attributary.consumers.destinations.destination import HttpResponse, NotSent
 from attributary.consumers.destinations.linkedin import responses as linkedin_responses
 from attributary.consumers.destinations.pinterest import responses as pinterest_responses
 from attributary.consumers.destinations.reddit import responses as reddit_responses
+from attributary.consumers.destinations.snap import responses as snap_responses
 from attributary.consumers.destinations.tiktok import responses as tiktok_responses
 from attributary.consumers.destinations.wire_format import decimal_text
 from attributary.consumers.destinations.x import responses as x_responses
@@ -33,9 +34,9 @@ BOTH = {
     "meta_hashes": {"em": [HASH], "ph": [sha256_hex("491711234567")], "external_id": [sha256_hex("User-1")]},
     "google_hashes": {"sha256_email_address": [HASH], "sha256_phone_number": [PHONE]},
 }
-NAMES = ("tiktok", "linkedin", "x", "reddit", "pinterest")
+NAMES = ("tiktok", "linkedin", "x", "reddit", "pinterest", "snap")
 NO_PHONE = ("linkedin",)
-WANT_DIGITS = ("pinterest",)  # of a phone number; the others want its plus
+WANT_DIGITS = ("pinterest", "snap")  # of a phone number; the others want its plus
 
 
 def test_the_catalogue_and_the_fields_of_accounts_name_the_same_destinations() -> None:
@@ -366,6 +367,7 @@ CLASSIFIERS: dict[str, Callable[[HttpResponse, int], Any]] = {
     "x": x_responses.classify,
     "reddit": reddit_responses.classify,
     "pinterest": pinterest_responses.classify,
+    "snap": snap_responses.classify,
 }
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),

@@ -14,7 +14,7 @@ from attributary.consumers.destinations.linkedin.destination import LinkedInDest
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.forwarder.process import watch_version
 from attributary.consumers.runtime.errors import Retry
-from attributary.local.fakes import Fault, LinkedInFake, PinterestFake, RedditFake, TikTokFake, XFake
+from attributary.local.fakes import Fault, LinkedInFake, PinterestFake, RedditFake, SnapFake, TikTokFake, XFake
 from attributary.local.fakes.server import FakeServer
 from tests.forwarder.forwarder_factories import X_KEYS, SimulatedClock, conversion, records
 
@@ -29,6 +29,7 @@ MADE: dict[str, Any] = {
     "x": lambda: XFake(keys=X_KEYS, tags=["o87ne"]),
     "reddit": lambda: RedditFake(tokens=["test-token"], pixels=["a2_abc"]),
     "pinterest": lambda: PinterestFake(tokens=["test-token"], accounts=["5490"]),
+    "snap": lambda: SnapFake(tokens=["test-token"], assets=["pixel-1", "app-1"]),
 }
 NAMES = tuple(MADE)
 # Of each class some that lose nothing: 5 % of all requests.
@@ -46,6 +47,7 @@ CALLS: dict[str, Any] = {
     "tiktok": lambda bad: 2 + 2 * bad,
     "x": lambda bad: 1 + 20 * bad,
     "reddit": lambda _: 2,
+    "snap": lambda bad: 1 + 2 * bad,
     "pinterest": lambda _: 1,
 }
 
@@ -154,6 +156,7 @@ def test_an_hour_of_outage_delays_and_loses_nothing(name: str, make_stage: MakeS
         ("linkedin", "revoked"),
         ("x", "unauthorized"),
         ("reddit", "no_scope"),
+        ("snap", "unauthorized"),
         ("pinterest", "no_right"),
     ],
 )

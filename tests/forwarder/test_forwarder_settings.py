@@ -29,7 +29,9 @@ GOOD_GA4 = {"GA4_MEASUREMENT_ID": "G-ABC123", "GA4_API_SECRET": SECRET}
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith(("META_", "GA4_", "TIKTOK_", "LINKEDIN_", "X_", "REDDIT_", "PINTEREST_", "FORWARD_")):
+        if name.startswith(
+            ("META_", "GA4_", "TIKTOK_", "LINKEDIN_", "X_", "REDDIT_", "PINTEREST_", "SNAP_", "FORWARD_")
+        ):
             monkeypatch.delenv(name)
 
 
@@ -79,6 +81,11 @@ def set_all(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
         ("pinterest", {"PINTEREST_ACCESS_TOKEN": SECRET}, "PINTEREST_AD_ACCOUNT_ID"),
         ("pinterest", {"PINTEREST_AD_ACCOUNT_ID": "x", "PINTEREST_ACCESS_TOKEN": SECRET}, "PINTEREST_AD_ACCOUNT_ID"),
         ("pinterest", {"FORWARD_PINTEREST_EVENT_NAMES": "lead=Lead"}, "FORWARD_PINTEREST_EVENT_NAMES"),
+        ("snap", {"SNAP_PIXEL_ID": "p-1"}, "SNAP_ACCESS_TOKEN"),
+        ("snap", {"SNAP_APP_ID": "a-1"}, "SNAP_ACCESS_TOKEN"),
+        ("snap", {"SNAP_ACCESS_TOKEN": SECRET}, "SNAP_PIXEL_ID"),
+        ("snap", {"SNAP_PIXEL_ID": "p/1", "SNAP_ACCESS_TOKEN": SECRET}, "SNAP_PIXEL_ID"),
+        ("snap", {"FORWARD_SNAP_EVENT_NAMES": "lead=LEAD"}, "FORWARD_SNAP_EVENT_NAMES"),
         ("meta", GOOD_META | {"FORWARD_BATCH_SIZE": "0"}, "FORWARD_BATCH_SIZE"),
         ("meta", GOOD_META | {"FORWARD_EVENTS_PER_REQUEST": "x"}, "FORWARD_EVENTS_PER_REQUEST"),
         ("meta", GOOD_META | {"FORWARD_LINGER_MS": "-1"}, "FORWARD_LINGER_MS"),
@@ -193,7 +200,19 @@ def test_secrets_never_show(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    ours = ("META_", "GA4_", "TIKTOK_", "LINKEDIN_", "X_", "REDDIT_", "PINTEREST_", "FORWARD_", "KAFKA_", "DATABASE_")
+    ours = (
+        "META_",
+        "GA4_",
+        "TIKTOK_",
+        "LINKEDIN_",
+        "X_",
+        "REDDIT_",
+        "PINTEREST_",
+        "SNAP_",
+        "FORWARD_",
+        "KAFKA_",
+        "DATABASE_",
+    )
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return subprocess.run(
         [str(Path(sys.executable).with_name("attributary")), *arguments],

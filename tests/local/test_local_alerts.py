@@ -15,7 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
 PAGE = ROOT / "docs" / "how-to" / "operate.md"
 STAGES = ("stitcher", "attributor", "auditor", "sweeper", "trainer")
-FORWARDERS = tuple(f"forwarder-{name}" for name in ("meta", "ga4", "tiktok", "linkedin", "x", "reddit", "pinterest"))
+FORWARDERS = tuple(
+    f"forwarder-{name}" for name in ("meta", "ga4", "tiktok", "linkedin", "x", "reddit", "pinterest", "snap")
+)
 
 
 def up(process: str, values: str, job: str = "attributary") -> tuple[str, str]:

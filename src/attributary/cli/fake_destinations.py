@@ -20,6 +20,7 @@ def _fake_destinations(
     x_port: Annotated[int, typer.Option(help="Port of the X stand-in; 0: any. Its pixel token is stand-in.")] = 9805,
     reddit_port: Annotated[int, typer.Option(help="Port of the Reddit stand-in; 0: any.")] = 9806,
     pinterest_port: Annotated[int, typer.Option(help="Port of the Pinterest stand-in; 0: any.")] = 9807,
+    snap_port: Annotated[int, typer.Option(help="Port of the Snap stand-in; 0: any.")] = 9808,
     meta_token: Annotated[
         list[str] | None, typer.Option(help="A good access token; may be given again. Default: any.")
     ] = None,
@@ -30,7 +31,7 @@ def _fake_destinations(
         float, typer.Option(help="Percent of Meta's rate limit that a call uses; 0: no usage headers.")
     ] = 0.0,
 ) -> None:
-    """Run stand-ins for Meta, GA4, TikTok, LinkedIn, X, Reddit and Pinterest, until Ctrl-C or SIGTERM.
+    """Run stand-ins for Meta, GA4, TikTok, LinkedIn, X, Reddit, Pinterest and Snap, until Ctrl-C or SIGTERM.
 
     They check what the real ones check, and fail on order. Ask them what they received: GET /_admin/events. Make them
     fail: POST /_admin/faults with [{"kind": "transient", "times": 3}] or [{"kind": "http_429", "share": 0.05}]. Move
@@ -43,7 +44,16 @@ def _fake_destinations(
     import signal
     import threading
 
-    from attributary.local.fakes import Ga4Fake, LinkedInFake, MetaFake, PinterestFake, RedditFake, TikTokFake, XFake
+    from attributary.local.fakes import (
+        Ga4Fake,
+        LinkedInFake,
+        MetaFake,
+        PinterestFake,
+        RedditFake,
+        SnapFake,
+        TikTokFake,
+        XFake,
+    )
     from attributary.local.fakes.server import Application, FakeServer
 
     stop = threading.Event()
@@ -56,6 +66,7 @@ def _fake_destinations(
         "x": XFake(pixel_tokens=["stand-in"]),
         "reddit": RedditFake(),
         "pinterest": PinterestFake(),
+        "snap": SnapFake(),
     }
     ports = {
         "meta": meta_port,
@@ -65,6 +76,7 @@ def _fake_destinations(
         "x": x_port,
         "reddit": reddit_port,
         "pinterest": pinterest_port,
+        "snap": snap_port,
     }
     fakes: dict[str, Application] = {"meta": meta, "ga4": ga4, **others}
     with contextlib.ExitStack() as stack:

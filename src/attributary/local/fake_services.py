@@ -17,7 +17,16 @@ from attributary.local.stages import command_line
 if TYPE_CHECKING:
     from attributary.local.folder import StackFolder
 
-PORTS = {"meta": 9801, "ga4": 9802, "tiktok": 9803, "linkedin": 9804, "x": 9805, "reddit": 9806, "pinterest": 9807}
+PORTS = {
+    "meta": 9801,
+    "ga4": 9802,
+    "tiktok": 9803,
+    "linkedin": 9804,
+    "x": 9805,
+    "reddit": 9806,
+    "pinterest": 9807,
+    "snap": 9808,
+}
 _START_SECONDS = 180.0
 # A forwarder for each is too many for a laptop: those of Meta and GA4 run, the others are off, without a real account.
 _OTHERS = {
@@ -27,6 +36,7 @@ _OTHERS = {
         "LINKEDIN_AD_ACCOUNT_ID", "LINKEDIN_ACCESS_TOKEN",
         "REDDIT_PIXEL_ID", "REDDIT_ACCESS_TOKEN",
         "PINTEREST_AD_ACCOUNT_ID", "PINTEREST_ACCESS_TOKEN",
+        "SNAP_PIXEL_ID", "SNAP_APP_ID", "SNAP_ACCESS_TOKEN",
         "X_PIXEL_ID", "X_CONSUMER_KEY", "X_CONSUMER_SECRET", "X_ACCESS_TOKEN", "X_ACCESS_TOKEN_SECRET", "X_PIXEL_TOKEN",
     )
     for ending in ("", "_FILE")

@@ -113,6 +113,12 @@ STAGES: tuple[StageProcess, ...] = (
         "relays conversions to Pinterest",
         ("PINTEREST_AD_ACCOUNT_ID", "PINTEREST_ACCESS_TOKEN", _FILE),
     ),
+    StageProcess(
+        "forwarder-snap",
+        ("forwarder", "snap"),
+        "relays conversions to Snap",
+        ("SNAP_PIXEL_ID", "SNAP_APP_ID", "SNAP_ACCESS_TOKEN", _FILE),
+    ),
     StageProcess("collector", ("collect",), "takes events over HTTP", ("COLLECT_KEYS_FILE",), COLLECT_PACKAGES),
     StageProcess("api", ("serve",), "answers questions over HTTP", ("SERVE_KEYS_FILE",), COLLECT_PACKAGES),
     StageProcess(

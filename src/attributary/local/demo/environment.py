@@ -25,10 +25,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-_NOT_INHERITED = ("META_", "GA4_", "TIKTOK_", "LINKEDIN_", "X_", "PINTEREST_", "REDDIT_", "FORWARD_", "COLLECT_")
+_NOT_INHERITED = (
+    "META_",
+    "GA4_",
+    "TIKTOK_",
+    "LINKEDIN_",
+    "X_",
+    "SNAP_",
+    "PINTEREST_",
+    "REDDIT_",
+    "FORWARD_",
+    "COLLECT_",
+)
 _PARTITIONS = 4
 _DATABASE = "attributary_demo"
-_NOT_OURS = ("META_", "GA4_", "TIKTOK_", "LINKEDIN_", "X_", "PINTEREST_", "REDDIT_", "FORWARD_", "COLLECT_")
+_NOT_OURS = ("META_", "GA4_", "TIKTOK_", "LINKEDIN_", "X_", "SNAP_", "PINTEREST_", "REDDIT_", "FORWARD_", "COLLECT_")
 _PIXEL_ID, _TOKEN = "1234567890", "demo-access-token"
 _MEASUREMENT_ID, _API_SECRET = "G-DEMO123456", "demo-api-secret"
 

@@ -13,7 +13,18 @@ from attributary.local.fakes.linkedin import LinkedInFake
 from attributary.local.fakes.meta import MetaFake
 from attributary.local.fakes.pinterest import PinterestFake
 from attributary.local.fakes.reddit import RedditFake
+from attributary.local.fakes.snap import SnapFake
 from attributary.local.fakes.tiktok import TikTokFake
 from attributary.local.fakes.x import XFake
 
-__all__ = ["Fault", "Ga4Fake", "LinkedInFake", "MetaFake", "PinterestFake", "RedditFake", "TikTokFake", "XFake"]
+__all__ = [
+    "Fault",
+    "Ga4Fake",
+    "LinkedInFake",
+    "MetaFake",
+    "PinterestFake",
+    "RedditFake",
+    "SnapFake",
+    "TikTokFake",
+    "XFake",
+]

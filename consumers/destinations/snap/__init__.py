@@ -1,0 +1,1 @@
+"""Snap's Conversions API."""
