@@ -24,6 +24,7 @@ from attributary.attribution_core.domain.journeys import (
     JourneyError,
     Outcomes,
 )
+from attributary.attribution_core.domain.limits import LARGEST
 from attributary.attribution_core.domain.money import MAX_VALUE_MICROS
 from attributary.attribution_core.tables.cells import (
     TableError,
@@ -35,11 +36,11 @@ from attributary.attribution_core.tables.cells import (
 )
 from attributary.attribution_core.tables.table_checks import path_notes
 
-__all__ = ["SEPARATOR", "JourneyTable", "TableError", "amount_micros", "encode_paths", "read_paths"]
+__all__ = ["SEPARATOR", "JourneyTable", "PathSums", "TableError", "amount_micros", "encode_paths", "read_paths"]
 
 SEPARATOR = " > "
 NEEDED_OF_PATHS = ("path", "total_conversions")
-_OPTIONAL = ("total_conversion_value", "total_null")
+OPTIONAL_OF_PATHS = ("total_conversion_value", "total_null")
 _MICROS = 1_000_000
 _MAX_COUNT = 2**53
 _CLEAR_MICROS = 1e15
@@ -82,7 +83,73 @@ def read_paths(columns: Mapping[str, Iterable[Any]], separator: str = SEPARATOR)
         TableError: when a column is missing, a value is no count, no amount or no path, or all of them together are
             more than 64 bits hold.
     """
-    notes = check_columns(columns, "paths", NEEDED_OF_PATHS, _OPTIONAL)
+    texts, outcomes, notes = _read_columns(columns)
+    batch = encode_paths(texts, separator)
+    return JourneyTable(batch, outcomes, notes=(*notes, *path_notes(batch, outcomes, separator)))
+
+
+class PathSums:
+    """The sums of a path table by distinct path, for tables that do not fit into memory.
+
+    Every model is a function of how often each path ended how, so the sums give the numbers of the whole table. What is
+    held grows with the distinct paths, not with the rows. Rows are added in parts; the order of the parts only decides
+    the order of the paths.
+    """
+
+    def __init__(self) -> None:
+        self._places = _Numbering()
+        self._sums = np.zeros((3, 1_024), dtype=np.int64)
+        self._all = [0, 0, 0]  # beyond 64 bits, so that a sum that does not fit is refused before it is made
+        self._notes: dict[str, None] = {}
+
+    def __len__(self) -> int:
+        """Return the number of distinct paths."""
+        return len(self._places)
+
+    def add(self, columns: Mapping[str, Iterable[Any]]) -> int:
+        """Add some rows of the table, as columns of `read_paths`; return their number.
+
+        Raises:
+            TableError: as `read_paths` does; rows are counted from the first of these.
+        """
+        texts, outcomes, notes = _read_columns(columns)
+        if new := [text for text in dict.fromkeys(texts) if text not in self._places]:
+            try:
+                encode_paths(new)
+            except TableError:
+                encode_paths(texts)  # says which row
+                raise
+        parts = (outcomes.conversions, outcomes.nulls, outcomes.value_micros)
+        counted = [before + int(np.abs(part).sum()) for before, part in zip(self._all, parts, strict=True)]
+        if max(counted) > LARGEST:
+            raise TableError("paths: all of them together are more than 64 bits hold")
+        places = np.fromiter(map(self._places.__getitem__, texts), dtype=np.int64, count=len(texts))
+        if (missing := len(self._places) - self._sums.shape[1]) > 0:
+            grown = max(missing, self._sums.shape[1])
+            self._sums = np.concatenate((self._sums, np.zeros((3, grown), dtype=np.int64)), axis=1)
+        for sums, part in zip(self._sums, parts, strict=True):
+            np.add.at(sums, places, part)
+        self._all = counted
+        self._notes |= dict.fromkeys(notes)
+        return len(texts)
+
+    def table(self) -> JourneyTable:
+        """Return the table with one row a distinct path.
+
+        Raises:
+            TableError: the sums are more than the models take.
+        """
+        try:
+            outcomes = Outcomes(*(part[: len(self)].copy() for part in self._sums))
+        except JourneyError as error:
+            raise TableError(f"paths: {error}") from error
+        batch = encode_paths(list(self._places))
+        return JourneyTable(batch, outcomes, notes=(*self._notes, *path_notes(batch, outcomes, SEPARATOR)))
+
+
+def _read_columns(columns: Mapping[str, Iterable[Any]]) -> tuple[list[str], Outcomes, tuple[str, ...]]:
+    """Return the paths as text, how they ended, and notes on the columns."""
+    notes = check_columns(columns, "paths", NEEDED_OF_PATHS, OPTIONAL_OF_PATHS)
     texts = cells_of(columns, "path")
     if set(map(type, texts)) - {str}:
         texts = ["" if is_missing(path) else str(path) if isinstance(path, str) else path for path in texts]
@@ -96,11 +163,9 @@ def read_paths(columns: Mapping[str, Iterable[Any]], separator: str = SEPARATOR)
         row = int(np.flatnonzero((conversions == 0) & (values != 0))[0]) + 1
         raise TableError("total_conversion_value: without total_conversions", row=row)
     try:
-        outcomes = Outcomes(conversions, nulls, values)
+        return texts, Outcomes(conversions, nulls, values), tuple(notes)
     except JourneyError as error:
         raise TableError(f"paths: {error}") from error
-    batch = encode_paths(texts, separator)
-    return JourneyTable(batch, outcomes, notes=(*notes, *path_notes(batch, outcomes, separator)))
 
 
 class _Numbering(dict[str, int]):

@@ -161,3 +161,56 @@ def test_a_process_that_read_parquet_ends_as_it_should(tmp_path: Path) -> None:
             check=False,
         )
         assert (done.returncode, done.stderr) == (0, b"")
+
+
+_PEAK_OF_ANALYSIS = """
+import resource, sys
+from pathlib import Path
+from attributary.attribution_core import analyze
+from attributary.cli.table_files import read_journeys
+import pyarrow.parquet
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+result = analyze(read_journeys(Path(sys.argv[1])), models=["linear", "markov"])
+print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, result.models[0].diagnostics["journeys"])
+"""
+
+
+@pytest.mark.slow
+def test_a_folder_of_paths_needs_memory_by_distinct_paths(tmp_path: Path) -> None:
+    """Held as Python's lists the rows of one file alone would take more than the whole analysis may."""
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    home = tmp_path / "paths.parquet"
+    home.mkdir()
+    path = [f"channel-{n % 17} > channel-{n % 13} > channel-{n % 7}" for n in range(1_000_000)]
+    ones = [1] * len(path)
+    for part in range(3):
+        parquet.write_table(pa.table({"path": path, "total_conversions": ones}), home / f"part-{part}.parquet")
+    command = [sys.executable, "-c", _PEAK_OF_ANALYSIS, str(home)]
+    before, after, journeys = map(int, subprocess.run(command, capture_output=True, check=True).stdout.split())
+    assert journeys == 3_000_000
+    assert after - before < 150_000, f"{(after - before) / 1_024:.0f} MiB for 24 MB of numbers and 1,547 paths"
+
+
+def test_a_folder_is_one_table_and_a_bad_row_is_named_by_its_file(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    home = tmp_path / "journeys"
+    for name, paths in (("day=1/a", ["a > b", "a"]), ("day=2/b", ["a", "", "b"]), ("_tmp/c", ["x >  > y"])):
+        (home / name).parent.mkdir(parents=True)
+        parquet.write_table(pa.table({"path": paths, "total_conversions": [1] * len(paths)}), home / f"{name}.parquet")
+    done = RUNNER.invoke(app, ["analyze", str(home), "--model", "first", "--format", "json"])
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["diagnostics"]["journeys"] == 5
+    assert {row["channel"]: row["conversions"] for row in found["channels"]} == {"a": 3.0, "b": 1.0}
+    parquet.write_table(pa.table({"path": ["a", "a >  > b"], "total_conversions": [1, 1]}), home / "z.parquet")
+    done = RUNNER.invoke(app, ["analyze", str(home)])
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"attributary: {home / 'z.parquet'}: row 2: path: ")
+    (home / "day=1/a.parquet").write_bytes(b"nothing")
+    done = RUNNER.invoke(app, ["analyze", str(home)])
+    assert done.exit_code == 2
+    assert "Is a directory" in done.stderr or "no Parquet file" in done.stderr

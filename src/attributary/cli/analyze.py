@@ -52,7 +52,12 @@ def register(app: typer.Typer) -> None:
 
 
 def analyze(
-    file: Annotated[Path, typer.Argument(help="CSV or Parquet: a table of paths, or of events. - is standard input.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV or Parquet (a file, or a folder of them): a table of paths, or of events. - is standard input."
+        ),
+    ],
     *,
     model: Annotated[
         list[str] | None,
@@ -126,6 +131,9 @@ def analyze(
     A table of paths has the columns path (channels joined by ' > '), total_conversions, and, if known,
     total_conversion_value and total_null. A table of events has user, time, channel, and, if known, conversion, value
     and event_id, which orders equal times. See docs/models.md for which model answers which question.
+
+    Paths in a folder of Parquet files are summed up while they are read: it may be larger than memory, only the
+    distinct paths are held. Events, single files and columns with other names are read whole.
 
     Other names and forms: --map user=customer_id --map time=visit_time --delimiter ';' --time-format '%d.%m.%Y %H:%M',
     or the --mapping file of attributary produce. --preset ga4 reads GA4's events as BigQuery exports them.

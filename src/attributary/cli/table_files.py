@@ -10,8 +10,9 @@ import codecs
 import csv
 import io
 import itertools
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from attributary.cli.table_mapping import TableMapping
 
 _PARQUET = b"PAR1"
+_SUFFIXES = frozenset({".parquet", ".pq"})
+_HIDDEN = re.compile(r"[._]").match
+_ROWS_AT_ONCE = 65_536
 _OTHER = (
     (b"\x1f\x8b", "compressed by gzip; unpack it first"),
     (b"PK\x03\x04", "a ZIP archive or an Excel workbook; save the table as CSV"),
@@ -66,12 +70,59 @@ def read_journeys(file: Path, lookback_micros: int | None = None, mapping: Table
     """
     from attributary.attribution_core.tables.journey_table import read_table
 
+    if mapping is None and lookback_micros is None and (parts := path_files(file)):
+        return _summed(parts)
     found = read_columns(file, mapping)
     with _naming_lines(file, found.lines):
         if mapping is not None:
             found = mapped(found, mapping)
     with _naming_lines(file, found.lines):
         return read_table(found.columns, lookback_micros=lookback_micros)
+
+
+def path_files(source: Path) -> list[Path]:
+    """Return the Parquet files of a folder that is a table of paths, by name; none when it is something else.
+
+    Args:
+        source: a folder; parts of names below it that begin with . or _ are no part of a table.
+    """
+    if not source.is_dir():
+        return []
+    files = sorted(
+        file
+        for file in source.rglob("*")
+        if file.suffix.lower() in _SUFFIXES and not any(map(_HIDDEN, file.relative_to(source).parts))
+    )
+    try:
+        from pyarrow import ArrowException, parquet
+
+        return files if files and "path" in parquet.read_schema(files[0]).names else []
+    except (ImportError, ArrowException, OSError):
+        return []  # the reader of whole tables says what is wrong
+
+
+def _summed(files: Iterable[Path]) -> JourneyTable:
+    """Return the table of paths of many files, read some rows at a time: memory grows with the distinct paths."""
+    from pyarrow import ArrowException, parquet
+
+    from attributary.attribution_core.tables.cells import TableError, check_once
+    from attributary.attribution_core.tables.paths import PathSums
+
+    sums = PathSums()
+    for file in files:
+        rows = 0
+        try:
+            with parquet.ParquetFile(file) as opened:
+                check_once(opened.schema_arrow.names)
+                for part in opened.iter_batches(_ROWS_AT_ONCE, use_threads=False):
+                    names = part.schema.names
+                    rows += sums.add({name: _readable(part[name]).to_pylist() for name in names})
+        except ArrowException as error:
+            raise FileError(file, f"no Parquet file ({error})") from error
+        except TableError as error:
+            row = None if error.row is None else error.row + rows
+            raise FileError(file, str(TableError(error.rule, row=row))) from error
+    return sums.table()
 
 
 def read_experiments(file: Path) -> list[Experiment]:
@@ -117,9 +168,9 @@ def read_columns(file: Path, mapping: TableMapping | None = None) -> FileColumns
     from attributary.attribution_core.tables.cells import TableError
 
     try:
-        parquet_folder = file.suffix.lower() in {".parquet", ".pq"} and file.is_dir()
+        parquet_folder = file.suffix.lower() in _SUFFIXES and file.is_dir()
         data = b"" if parquet_folder else sys.stdin.buffer.read() if _is_stdin(file) else file.read_bytes()
-        if data.startswith(_PARQUET) or file.suffix.lower() in {".parquet", ".pq"}:
+        if data.startswith(_PARQUET) or file.suffix.lower() in _SUFFIXES:
             return FileColumns(_parquet(file if parquet_folder else data, mapping))
         return _csv(data, mapping)
     except OSError as error:
