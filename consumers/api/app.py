@@ -19,10 +19,14 @@ from attributary.consumers.api.endpoints import API, Endpoint, endpoints, openap
 from attributary.consumers.api.handlers import Answer, Call, Handlers
 from attributary.consumers.api.metrics import request_seconds, requests
 from attributary.consumers.api.pool import StoreBusy
+from attributary.consumers.reports.page_style import STYLE_HASH
 from attributary.producers.collector.access import Access
 from attributary.producers.collector.answers import SECURITY_HEADERS, Refusal, problem, retry_after
 
 MAX_BODY = 64 << 10
+# A browser asks its user for the key, and keeps it for this address until it is closed.
+_LOGIN = {"WWW-Authenticate": 'Basic realm="attributary", charset="UTF-8"'}
+_PAGE_POLICY = f"default-src 'none'; style-src '{STYLE_HASH}'; frame-ancestors 'none'"
 
 
 def create_app(handlers: Handlers, access: Access, version: str) -> Starlette:
@@ -76,6 +80,8 @@ async def _answer(
         body = None if endpoint.body is None else await _body(request, endpoint.body)
         answer = await handler(Call(tenant_id, key_id, values, body))
     except Refusal as refusal:
+        if refusal.status == 401 and endpoint.is_page:
+            refusal.headers = {**refusal.headers, **_LOGIN}
         return problem(refusal)
     except StoreBusy as error:
         return problem(Refusal(503, str(error), retry_after()))
@@ -123,6 +129,9 @@ def _response(endpoint: Endpoint, answer: Answer, request: Request) -> Response:
         named = {text.strip().removeprefix("W/") for text in request.headers.get("if-none-match", "").split(",")}
         if headers["ETag"] in named or "*" in named:
             return Response(b"", 304, {name: value for name, value in headers.items() if name != "Content-Type"})
+    if endpoint.is_page:
+        headers |= {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": _PAGE_POLICY}
+        return Response(answer.document.encode(errors="backslashreplace"), endpoint.status, headers)
     return Response(msgspec.json.encode(answer.document), endpoint.status, headers)
 
 

@@ -71,6 +71,7 @@ class Endpoint:
         body: type of the body; None: there is none.
         status: of a good answer.
         refusals: statuses of refusals beside those that every endpoint has.
+        is_page: the answer is HTML for a browser, which asks its user for the key.
     """
 
     method: Literal["GET", "POST"]
@@ -83,6 +84,7 @@ class Endpoint:
     body: type | None = None
     status: int = 200
     refusals: Sequence[int] = ()
+    is_page: bool = False
 
 
 def _text(text: str) -> str:
@@ -229,6 +231,19 @@ def endpoints() -> Sequence[Endpoint]:
             refusals=(304,),
         ),
         Endpoint(
+            "GET", "/report.html", "report_page",
+            "The report page, as `attributary report html` writes it. A browser asks for a user name: the secret key, "
+            "with an empty password.",
+            None,
+            (
+                _SINCE, _UNTIL, _CURRENCY_OF,
+                Parameter("model", "query", {"type": "string", "default": "linear"}, "Model of bars and campaigns.",
+                          _text, "linear"),
+                Parameter("since", "query", _TIMES, "What changed after this time; 7d when missing.", _time),
+            ),
+            refusals=(304, 404), is_page=True,
+        ),
+        Endpoint(
             "POST", "/analyze/journey", "analyze_journey",
             "Credit one conversion touch by touch, computed now on what is stored, by the models in force. Nothing is "
             "written.", None, body=d.JourneyRequest, refusals=(404,),
@@ -329,8 +344,11 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.body is not None:
         refusals |= {413, 415}
     schema = {"type": "object"} if endpoint.answer is None else _reference(endpoint.answer)
+    kind = "application/json"
+    if endpoint.is_page:
+        schema, kind = {"type": "string"}, "text/html"
     answers: dict[str, Any] = {
-        str(endpoint.status): {"description": endpoint.text, "content": {"application/json": {"schema": schema}}}
+        str(endpoint.status): {"description": endpoint.text, "content": {kind: {"schema": schema}}}
     }
     for status in sorted(refusals):
         answers[str(status)] = {"description": _REFUSALS[status]}

@@ -25,8 +25,16 @@ from attributary.consumers.adapters.job_topic import JobNotSubmittedError, JobRu
 from attributary.consumers.api import documents as d
 from attributary.consumers.api.endpoints import API, MAX_PAGE
 from attributary.consumers.api.pool import ReadPool, StoreBusy
-from attributary.consumers.reports.answer import ReportOptions, UnknownNameError, answer, document
+from attributary.consumers.reports.answer import (
+    CHANGED_WITHIN_US,
+    ReportOptions,
+    UnknownNameError,
+    answer,
+    document,
+)
 from attributary.consumers.reports.catalog import BY_NAME
+from attributary.consumers.reports.page import page_text
+from attributary.consumers.reports.page_facts import read_facts
 from attributary.consumers.store.events.explain import Explanation, explain
 from attributary.consumers.store.jobs.job_views import show_job
 from attributary.consumers.store.models.model_states import active_states, list_states
@@ -191,6 +199,24 @@ class Handlers:
 
         found = await self._pool.run(read)
         return Answer(found, etag=hashlib.blake2b(msgspec.json.encode(found), digest_size=16).hexdigest())
+
+    async def report_page(self, call: Call) -> Answer:
+        """Return the report page."""
+        now_us = time.time_ns() // 1_000
+        values = call.values
+        query = ReportQuery(
+            call.tenant_id, (values["model"],), ("channel",), call.period_us, now_us, values["currency"]
+        )
+        since = now_us - CHANGED_WITHIN_US if values["since"] is None else values["since"]
+
+        def read(connection: psycopg.Connection) -> str:
+            facts = read_facts(connection, query, values["model"], since)
+            if facts is None:
+                raise Refusal(404, "The tenant has no conversion in this period, or none that this model credits.")
+            return page_text(facts)
+
+        text = await self._pool.run(read)
+        return Answer(text, etag=hashlib.blake2b(text.encode(errors="backslashreplace"), digest_size=16).hexdigest())
 
     async def analyze_journey(self, call: Call) -> Answer:
         """Credit one conversion now, by the models in force."""

@@ -105,7 +105,7 @@ REPORTS: Sequence[Report] = (
     ),
     Report(
         "restatements",
-        "What changed, and why",
+        "What changed for each channel",
         "What stood for each channel at an earlier moment, and what changed it since?",
         "Reported at that moment, plus the change by each reason, is what stands now; to the micro, and equal to "
         "`attributary results --as-of`. A version counts with its own period and currency: one that moves a "

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import html
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 from typer.testing import CliRunner
 
 from attributary.cli.main import app
-from attributary.cli.report_style import STYLE
+from attributary.consumers.reports.page_style import STYLE
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.results.credit_report import ReportQuery, read_report
 from attributary.consumers.store.results.page_reads import read_changes, read_days, read_paths
@@ -177,6 +177,44 @@ def test_contrasts_are_those_of_wcag_in_both_schemes() -> None:
         for name, least in {"ink": 4.5, "soft": 4.5, "line": 3, "bar": 3, "neg": 3}.items():
             pair = sorted((luminance(colours[name]), ground))
             assert (pair[1] + 0.05) / (pair[0] + 0.05) >= least, (name, colours[name])
+
+
+def test_the_page_has_every_report_with_a_sentence(page_file: Path) -> None:
+    text = page_file.read_text("utf-8")
+    for name in ("maturity", "path-lengths", "lag", "assists", "positions", "cohorts", "restatements", "unattributed"):
+        part = text.partition(f'<h2 id="{name}">')[2].partition("</section>")[0]
+        assert re.search(r'<p class="finding">[^<]{20,}</p>', part), name
+        assert "<table>" in part, name
+    assert 'class="interval"' in text
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(page_file: Path, page: Page, scheme: Literal["light", "dark"]) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    page.emulate_media(color_scheme=scheme)
+    for width in (320, 1440):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.goto(page_file.as_uri())
+        for is_open in ("false", "true"):
+            page.evaluate(f"document.querySelectorAll('details').forEach(each => each.open = {is_open})")
+            found = axe.Axe().run(page).response
+            assert len(found["passes"]) > 10
+            assert [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]] == []
+
+
+def test_the_keyboard_reaches_every_table(page_file: Path, page: Page) -> None:
+    page.goto(page_file.as_uri())
+    count = page.evaluate("document.querySelectorAll('details').length")
+    opened = 0
+    for _ in range(4 * count):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.tagName") == "BODY":
+            break
+        if page.evaluate("document.activeElement.matches('details:not([open]) > summary')"):
+            page.keyboard.press("Enter")
+            opened += 1
+    assert page.evaluate("document.querySelectorAll('details[open]').length") == count
+    assert opened >= count - 1
 
 
 def test_chromium_loads_one_file_and_scrolls_only_down(page_file: Path, page: Page) -> None:

@@ -109,7 +109,7 @@ def test_what_others_wrote_reaches_the_terminal_without_control_characters(tail:
 
 
 def test_a_fallback_has_the_cause_that_explain_and_results_name() -> None:
-    from attributary.cli.fallback_notes import fallback_cause, fallback_cure
+    from attributary.consumers.reports.fallback_notes import fallback_cause, fallback_cure
 
     causes = [fallback_cause("markov", version, "linear") for version in ("untrained", "3-unusable", "3")]
     assert causes == [

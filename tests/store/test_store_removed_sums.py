@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 
 from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
 from attributary.cli.main import app
-from attributary.cli.report_facts import read_facts
-from attributary.cli.report_page import page_text
 from attributary.consumers.api.documents import report_document
 from attributary.consumers.erasure.execute import MoreToLockError, execute
+from attributary.consumers.reports.page import page_text
+from attributary.consumers.reports.page_facts import read_facts
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.erasure import ledger
 from attributary.consumers.store.erasure.entries import Hasher, RequestRow

@@ -14,7 +14,7 @@ import psycopg
 from .credit_report import REPORTED, ReportQuery
 
 _DAYS = f"""{REPORTED}
-SELECT to_char(to_timestamp(converted_at_us / 1000000) AT TIME ZONE 'UTC', 'YYYY-MM-DD'), count(*),
+SELECT to_char(to_timestamp(converted_at_us / 1000000) AT TIME ZONE %(zone)s, 'YYYY-MM-DD'), count(*),
        sum(net_value_micros)::int8, count(*) FILTER (WHERE is_final)
 FROM reported GROUP BY 1 ORDER BY 1
 """
@@ -41,7 +41,7 @@ FROM versions GROUP BY 1 ORDER BY 1 NULLS FIRST
 
 
 class Day(NamedTuple):
-    """A day (UTC) of a report: YYYY-MM-DD, conversions, net value in micros, and how many cannot change any more."""
+    """A day of a report: YYYY-MM-DD, conversions, net value in micros, and how many cannot change any more."""
 
     day: str
     conversions: int
@@ -65,9 +65,9 @@ class Change(NamedTuple):
     net_micros: int
 
 
-def read_days(connection: psycopg.Connection, query: ReportQuery) -> list[Day]:
-    """Return the days with a conversion, in order."""
-    return [Day(*row) for row in connection.execute(_DAYS, query.parameters()).fetchall()]
+def read_days(connection: psycopg.Connection, query: ReportQuery, zone: str = "UTC") -> list[Day]:
+    """Return the days with a conversion, in order; they begin in a zone, by its IANA name."""
+    return [Day(*row) for row in connection.execute(_DAYS, query.parameters() | {"zone": zone}).fetchall()]
 
 
 def read_paths(connection: psycopg.Connection, query: ReportQuery) -> list[Path]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from attributary.cli.fallback_notes import fallback_cause, fallback_cure
 from attributary.cli.tables import amount, plural, safe
+from attributary.consumers.reports.fallback_notes import fallback_cause, fallback_cure
 
 if TYPE_CHECKING:
     from attributary.consumers.store.events.explain import Explanation

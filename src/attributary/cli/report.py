@@ -19,7 +19,7 @@ from attributary.cli.times import SINCE_HELP, UNTIL_HELP, period_options, time_o
 if TYPE_CHECKING:
     import psycopg
 
-    from attributary.cli.report_facts import PageFacts
+    from attributary.consumers.reports.page_facts import PageFacts
     from attributary.consumers.store.results.credit_report import ReportQuery
 
 
@@ -56,7 +56,7 @@ def _html(
     Example: attributary report html --tenant acme --from 30d --out report.html
     """
     from attributary.cli.outcome import database
-    from attributary.cli.report_page import page_text
+    from attributary.consumers.reports.page import page_text
     from attributary.consumers.store.results.credit_report import ReportQuery
 
     moment = time_option(changed_since, "--changed-since")
@@ -83,8 +83,8 @@ def write_report(connection: psycopg.Connection, tenant: str, model: str, out: P
         out: the file.
     """
     from attributary.attribution_core.domain.time_grammar import BEGINNING, END
-    from attributary.cli.report_facts import read_facts
-    from attributary.cli.report_page import page_text
+    from attributary.consumers.reports.page import page_text
+    from attributary.consumers.reports.page_facts import read_facts
     from attributary.consumers.store.results.credit_report import ReportQuery
 
     now = time.time_ns() // 1_000
@@ -96,8 +96,8 @@ def write_report(connection: psycopg.Connection, tenant: str, model: str, out: P
 
 
 def _facts(connection: psycopg.Connection, query: ReportQuery, model: str, moment: int) -> PageFacts:
-    from attributary.cli.report_facts import read_facts
     from attributary.cli.results import check_known
+    from attributary.consumers.reports.page_facts import read_facts
 
     facts = read_facts(connection, query, model, moment)
     nothing = check_known(connection, query, {use.model for use in facts.report.uses} if facts else set())

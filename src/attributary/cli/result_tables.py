@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from attributary.attribution_core.domain.time_grammar import BEGINNING, END
 from attributary.cli.block_table import Column, block_table, wrapped
-from attributary.cli.fallback_notes import fallback_cause, fallback_cure
 from attributary.cli.tables import amount, csv_cell, money, plural, safe
+from attributary.consumers.reports.fallback_notes import fallback_cause, fallback_cure
 from attributary.consumers.store.removed_totals import ERASED, RETIRED
 from attributary.consumers.store.results.credit_report import (
     TIME_DIMENSIONS,

@@ -83,7 +83,7 @@ def _tail(
 
 
 def _line(what: str, fields: Mapping[str, Any]) -> str:
-    from attributary.cli.fallback_notes import fallback_cause
+    from attributary.consumers.reports.fallback_notes import fallback_cause
 
     if what != "results":
         shown = {name: value for name, value in fields.items() if value not in (None, {}, []) and name != "user_data"}

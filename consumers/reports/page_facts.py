@@ -25,12 +25,18 @@ from attributary.consumers.store.results.page_reads import (
     read_days,
     read_paths,
 )
+from attributary.consumers.store.tenants import fetch_tenant
+
+from .answer import Answer, ReportOptions, answers
+from .catalog import BY_NAME
 
 if TYPE_CHECKING:
     import psycopg
 
 
 OTHER = "(other)"
+_OF_ALL = ("models", "unattributed", "quality")
+_OF_ONE = ("maturity", "path-lengths", "lag", "assists", "positions", "restatements")
 _MAX_CHANNELS, _MAX_CAMPAIGNS, _MAX_PATHS, _MAX_DAYS = 60, 150, 60, 120
 
 
@@ -54,6 +60,8 @@ class PageFacts:
         changed_since: microseconds UTC.
         changes: what stood then, and changes since.
         others: totals in other currencies.
+        zone: IANA name of the zone in which days begin: the tenant's.
+        answers: reports of the catalogue.
     """
 
     query: ReportQuery
@@ -68,6 +76,8 @@ class PageFacts:
     changed_since: int
     changes: Sequence[Change]
     others: Sequence[ReportTotal]
+    zone: str
+    answers: Sequence[Answer]
 
 
 def read_facts(connection: psycopg.Connection, query: ReportQuery, model: str, changed_since: int) -> PageFacts | None:
@@ -87,6 +97,8 @@ def read_facts(connection: psycopg.Connection, query: ReportQuery, model: str, c
     chosen = next((total for total in totals if total.net_micros), totals[0])
     query = replace(query, currency=chosen.currency, models=models, by=("channel",))
     one = replace(query, models=(model,), by=("campaign",))
+    tenant = fetch_tenant(connection, query.tenant_id)
+    zone = tenant.time_zone if tenant is not None else "UTC"
     report = read_report(connection, query)
     return PageFacts(
         query,
@@ -102,12 +114,29 @@ def read_facts(connection: psycopg.Connection, query: ReportQuery, model: str, c
         ),
         report._replace(rows=_pooled_rows(report.rows, model, _MAX_CHANNELS)),
         _pooled_rows(read_report(connection, one).rows, model, _MAX_CAMPAIGNS),
-        _months(read_days(connection, query)),
+        _months(read_days(connection, query, zone)),
         _pooled_paths(read_paths(connection, query)),
         changed_since,
         read_changes(connection, query, changed_since),
         [total for total in totals if total.currency != chosen.currency],
+        zone,
+        _answers(connection, query, model, changed_since, zone),
     )
+
+
+def _answers(
+    connection: psycopg.Connection, query: ReportQuery, model: str, changed_since: int, zone: str
+) -> list[Answer]:
+    """Return the reports of the catalogue that the page shows beside its own parts."""
+    found = []
+    for names, models, limit in ((_OF_ALL, None, 12), (_OF_ONE, (model,), 12), (("cohorts",), (model,), 3)):
+        options = ReportOptions(
+            models, "channel", changed_since, query.currency, tuple(query.conversion_types), zone, limit
+        )
+        reports = [BY_NAME[name] for name in names]
+        found += answers(connection, reports, query.tenant_id, query.period_us, query.as_of_us, query.as_of_us, options)
+    order = list(BY_NAME)
+    return sorted(found, key=lambda each: order.index(each.report.name))
 
 
 def _pooled_rows(rows: Sequence[CreditRow], model: str, limit: int) -> list[CreditRow]:

@@ -8,10 +8,10 @@ that no name changes what stands beside it.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from attributary.cli.tables import safe
+from .cells import safe
 
 
 class Bar(NamedTuple):
@@ -23,6 +23,7 @@ class Bar(NamedTuple):
         part: -1 to 1, of the longest bar; negative ones are drawn in the other colour.
         span: lower and upper end of a thin line around it, 0 to 1; None: none.
         is_open: hatched, because the number may still change.
+        interval: lower and upper end of the sampling interval, drawn below it, 0 to 1; None: none.
     """
 
     name: str
@@ -30,11 +31,12 @@ class Bar(NamedTuple):
     part: float
     span: tuple[float, float] | None = None
     is_open: bool = False
+    interval: tuple[float, float] | None = None
 
 
 def text(value: str) -> str:
     """Return a text from events for HTML: escaped, unprintable characters written out, isolated by direction."""
-    return f"<bdi>{html.escape(safe(value))}</bdi>"
+    return f"<bdi>{html.escape(safe(value)) or '(empty)'}</bdi>"
 
 
 def section(anchor: str, title: str, sentence: str, *parts: str) -> str:
@@ -56,9 +58,12 @@ def bars(bars_: Iterable[Bar], label: str) -> str:
             low, high = (min(max(end, 0.0), 1.0) * 100 for end in bar.span)
             drawn += f'<line class="span" x1="{low:.2f}%" x2="{high:.2f}%" y1="7" y2="7"/>'
             drawn += "".join(f'<line class="span" x1="{x:.2f}%" x2="{x:.2f}%" y1="3" y2="11"/>' for x in (low, high))
+        if bar.interval is not None:
+            low, high = (min(max(end, 0.0), 1.0) * 100 for end in bar.interval)
+            drawn += f'<line class="interval" x1="{low:.2f}%" x2="{high:.2f}%" y1="16" y2="16"/>'
         rows.append(
             f'<li><span class="name">{text(bar.name)}</span><span class="num">{html.escape(bar.text)}</span>'
-            f'<svg aria-hidden="true" width="100%" height="14">{drawn}</svg></li>'
+            f'<svg aria-hidden="true" width="100%" height="{14 if bar.interval is None else 19}">{drawn}</svg></li>'
         )
     return f'<ul class="bars" aria-label="{html.escape(label)}">{"".join(rows)}</ul>'
 
@@ -87,7 +92,14 @@ def columns(bars_: Sequence[Bar], label: str, finding: str) -> str:
     )
 
 
-def table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, is_open: bool = False) -> str:
+def table(
+    title: str,
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    is_open: bool = False,
+    numbers: Collection[int] | None = None,
+) -> str:
     """Return a table that can be opened; the first column has names, the others numbers.
 
     Args:
@@ -95,12 +107,14 @@ def table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, is_
         head: titles of columns, HTML.
         rows: cells, HTML.
         is_open: shown at once.
+        numbers: places of columns of numbers; None: all but the first.
     """
-    top = "".join(f'<th scope="col"{_number(place)}>{cell}</th>' for place, cell in enumerate(head))
+    right = set(range(1, len(head))) if numbers is None else numbers
+    top = "".join(f'<th scope="col"{_number(place, right)}>{cell}</th>' for place, cell in enumerate(head))
     body = "".join(
         "<tr>"
         + "".join(
-            f'<th scope="row">{cell}</th>' if place == 0 else f"<td{_number(place)}>{cell}</td>"
+            f'<th scope="row">{cell}</th>' if place == 0 else f"<td{_number(place, right)}>{cell}</td>"
             for place, cell in enumerate(row)
         )
         + "</tr>"
@@ -113,5 +127,5 @@ def table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, is_
     )
 
 
-def _number(place: int) -> str:
-    return "" if place == 0 else ' class="n"'
+def _number(place: int, numbers: Collection[int]) -> str:
+    return ' class="n"' if place in numbers else ""

@@ -12,14 +12,18 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 
 from attributary.attribution_core.domain.time_grammar import BEGINNING, END
-from attributary.cli.fallback_notes import fallback_cause
-from attributary.cli.report_charts import Bar, bars, columns, section, table, text
-from attributary.cli.report_facts import OTHER, PageFacts
-from attributary.cli.report_style import STYLE
-from attributary.cli.tables import amount, money, plural
 from attributary.consumers.store.results.credit_report import UNATTRIBUTED, CreditRow
 
+from .cells import amount, money
+from .definition import counted as plural
+from .fallback_notes import fallback_cause
+from .page_charts import Bar, bars, columns, section, table, text
+from .page_facts import OTHER, PageFacts
+from .page_sections import report_section, report_table
+from .page_style import STYLE
+
 _SHOWN = 12
+_BETWEEN = {"path-lengths", "lag", "assists", "positions", "cohorts"}
 _STEPS = 6
 _REASONS = {
     "new": "new conversions",
@@ -41,9 +45,16 @@ def page_text(facts: PageFacts) -> str:
             _head(facts),
             _channels(facts),
             _days(facts),
+            *(report_section(found) for found in facts.answers if found.report.name == "maturity"),
             _campaigns(facts),
             _paths(facts),
+            *(report_section(found) for found in facts.answers if found.report.name in _BETWEEN),
             _changes(facts),
+            *(
+                report_section(found)
+                for found in facts.answers
+                if found.report.name in {"restatements", "unattributed"}
+            ),
             _quality(facts),
         ]
     )
@@ -78,7 +89,7 @@ def _head(facts: PageFacts) -> str:
     also += f" Beside these numbers, no longer stored one by one: {removed}." if removed else ""
     items = "".join(f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>" for name, value in cards)
     return (
-        f"<p>Conversions from {period}, by the day of the conversion (UTC), as they stand on "
+        f"<p>Conversions from {period}, by the day of the conversion ({html.escape(facts.zone)}), as they stand on "
         f"{_moment(facts.query.as_of_us, clock=True)} UTC.{html.escape(also)}</p><dl>{items}</dl>"
     )
 
@@ -90,7 +101,9 @@ def _channels(facts: PageFacts) -> str:
     touched = [key for key in ranked if key[1]]
     shown, rest = [*touched[:_SHOWN], *(key for key in ranked if not key[1])], touched[_SHOWN:]
     others = sum(_credit(by_channel[key], facts.model) for key in rest)
-    most = max([others, *(row.conversions for rows in by_channel.values() for row in rows.values())]) or 1.0
+    ends = [_drawn_interval(by_channel[key].get(facts.model), 1.0) or (0.0, 0.0) for key in shown]
+    credits_ = [row.conversions for rows in by_channel.values() for row in rows.values()]
+    most = max([others, *credits_, *(end[1] for end in ends)]) or 1.0
     drawn = []
     for key in shown:
         credits_ = [_credit(by_channel[key], model) for model in facts.models]
@@ -99,6 +112,7 @@ def _channels(facts: PageFacts) -> str:
             Bar(
                 key[0], f"{_credit(by_channel[key], facts.model):,.1f} conversions{_interval(mine)}",
                 _credit(by_channel[key], facts.model) / most, (min(credits_) / most, max(credits_) / most),
+                interval=_drawn_interval(mine, most),
             )
         )  # fmt: skip
     if rest:
@@ -120,9 +134,24 @@ def _channels(facts: PageFacts) -> str:
         _ranking(facts, touched, by_channel),
         bars(drawn, f"Conversions by channel, {facts.model}"),
         f"<p>The bar is {html.escape(facts.model)}. The line over it reaches from the lowest to the highest of "
-        f"{plural(len(facts.models), 'model')}: that spread is no sampling error, more data does not reduce it.</p>",
+        f"{plural(len(facts.models), 'model')}: that spread is no sampling error, more data does not reduce it. "
+        f"The thick line below is the 90 % interval of {html.escape(facts.model)} for the sampling of conversions.</p>"
+        f"<p>{html.escape(_certain(facts))}</p>",
         table("Conversions and net value by channel and model", head, [*rows, ["total", *sums, ""]]),
     )
+
+
+def _certain(facts: PageFacts) -> str:
+    """Say which ranks all models and their intervals agree on."""
+    found = next((each.table for each in facts.answers if each.report.name == "models"), None)
+    return found.finding if found else ""
+
+
+def _drawn_interval(row: CreditRow | None, most: float) -> tuple[float, float] | None:
+    if row is None or row.share is None or row.share.share <= 0.0:
+        return None
+    whole = row.conversions / row.share.share
+    return row.share.low * whole / most, row.share.high * whole / most
 
 
 def _ranking(
@@ -276,6 +305,7 @@ def _changes(facts: PageFacts) -> str:
 
 
 def _quality(facts: PageFacts) -> str:
+    checks = next((each for each in facts.answers if each.report.name == "quality" and each.table), None)
     notes = [
         f"{use.model}: {use.conversions:,} of {plural(facts.total.conversions, 'conversion')} "
         f"{fallback_cause(use.model, use.version, use.fallback)}. Its numbers are then those of the rule."
@@ -294,7 +324,11 @@ def _quality(facts: PageFacts) -> str:
     finding = (
         f"{plural(len(notes), 'note')} on the models." if notes else "Every model credited every conversion by itself."
     )
-    return section("quality", "Data quality", finding, f"<ul>{items}</ul>" if items else "")
+    parts = [f"<ul>{items}</ul>" if items else ""]
+    if checks is not None and checks.table is not None:
+        parts += [f"<p>{html.escape(checks.table.finding)}</p>", report_table(checks, checks.table.rows)]
+        parts += [f"<p>{html.escape(note)}</p>" for note in checks.table.notes]
+    return section("quality", "Data quality", finding, *parts)
 
 
 _FOOT = (
