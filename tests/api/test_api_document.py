@@ -41,7 +41,7 @@ def one_answer(case: Case[Any], api: Api) -> None:
             of_documents.response_schema_conformance,
             of_documents.negative_data_rejection,
         ],
-        timeout=20,
+        timeout=240,
     )
 
 

@@ -202,14 +202,14 @@ def test_the_range_of_times(collector: RunningCollector, at: Any, is_taken: bool
     ],
 )  # fmt: skip
 def test_framing(collector: RunningCollector, lines: list[str], sent: bytes, expected: list[int]) -> None:
-    answers = collector.raw(head(collector, *lines, "Connection: close") + sent, seconds=20)
+    answers = collector.raw(head(collector, *lines, "Connection: close") + sent)
     assert statuses(answers) == expected
     assert not collector.log.messages
 
 
 def test_chunked_in_http_1_0_and_bytes_behind_a_body_are_no_second_request(collector: RunningCollector) -> None:
     second = head(collector, f"Content-Length: {len(RECORD)}") + RECORD
-    old = collector.raw(head(collector, "Transfer-Encoding: chunked", version="1.0") + b"0\r\n\r\n" + second, seconds=5)
+    old = collector.raw(head(collector, "Transfer-Encoding: chunked", version="1.0") + b"0\r\n\r\n" + second)
     assert statuses(old)[:1] == [400]
     collector.log.messages.clear()
     closing = head(collector, f"Content-Length: {len(RECORD)}", "Connection: close") + RECORD

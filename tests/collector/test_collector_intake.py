@@ -54,7 +54,7 @@ def run(
 
 
 def take(
-    transport: MemoryTransport, spool: KeptMessages | None, *submissions: Submission, seconds: float = 5.0
+    transport: MemoryTransport, spool: KeptMessages | None, *submissions: Submission, seconds: float = 60.0
 ) -> list[tuple[Any, ...]]:
     return run(  # type: ignore[no-any-return]
         transport, spool, lambda intake, _: intake.take(list(submissions), "acme", seconds=seconds)
@@ -95,14 +95,14 @@ def test_a_deadline_spools_and_then_nobody_waits_until_the_log_is_back() -> None
         assert [answer.outcome for answer in first] == ["spooled"]
         away = bridge.is_away
         assert away
-        second = await asyncio.wait_for(intake.take([touch("t2")], "acme", seconds=60), 5)
+        second = await asyncio.wait_for(intake.take([touch("t2")], "acme", seconds=600), 60)
         assert [answer.outcome for answer in second] == ["spooled"]
         log.stall(stalled=False)
         again = Shipment()
         bridge.send(again, "t2", spool.kept[1][1])
-        assert await again.wait(40)
+        assert await again.wait(120)
         assert not bridge.is_away
-        third = await intake.take([touch("t3")], "acme", seconds=5)
+        third = await intake.take([touch("t3")], "acme", seconds=60)
         assert [answer.outcome for answer in third] == ["accepted"]
 
     run(log, spool, work)

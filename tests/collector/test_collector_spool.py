@@ -53,7 +53,7 @@ def on_disk(folder: Path) -> list[str]:
 
 def run(work: Callable[[], Awaitable[Any]]) -> Any:
     async def main() -> Any:
-        return await asyncio.wait_for(work(), 30)
+        return await asyncio.wait_for(work(), 180)
 
     return asyncio.run(main())
 

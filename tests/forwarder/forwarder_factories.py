@@ -191,7 +191,7 @@ def stage_for(
     destination, account = destination_at(name, url), ACCOUNTS[name]
     ledger = ledger if ledger is not None else MemoryLedger()
     options = options or SenderOptions(concurrency=1)
-    sender = BatchSender(destination, transport or HttpTransport(answer_seconds=3.0), ledger, options, clock)
+    sender = BatchSender(destination, transport or HttpTransport(answer_seconds=20.0), ledger, options, clock)
     wanted: dict[str, Any] = {"credentials": Credentials(name, account), "uncertain": options.uncertain} | (route or {})
     return ForwarderStage(Route(destination, **wanted), sender, ledger, clock, reader=reader)
 

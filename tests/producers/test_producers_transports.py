@@ -25,7 +25,7 @@ from attributary.schemas.codec import Codec
 from attributary.schemas.topics import CONVERSIONS, IDENTITIES, TOUCHPOINTS
 
 NOON = 1_717_243_200_000_000
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 180.0
 
 
 class Venue(NamedTuple):

@@ -111,5 +111,5 @@ def test_partitions_that_fall_to_a_leaving_member_do_not_hold_it_up(
     slow.thread.join(120)
     took = time.monotonic() - asked
     assert assignments(slow.stage.name) == before + 1  # the fault was there: it was given one while it left
-    assert took < 30.0, f"leaving took {took:.1f} s"  # a session lasts 45 s
+    assert took < 40.0, f"leaving took {took:.1f} s"  # a session lasts 45 s
     wait_until(lambda: shares(admin, prefix) == [], "the group still has a member")
