@@ -120,7 +120,8 @@ def test_an_export_replaces_the_one_before_and_nothing_else(tmp_path: Path) -> N
     after = manifest_of(out)
     there = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
     assert there == {"manifest.json", *(file["path"] for file in after["files"])}
-    assert not {file["path"] for file in before["files"]} & there
+    kept = {file["path"] for file in before["files"]} & there
+    assert kept == {before["files"][1]["path"]}  # that of the one day that stays, with the same rows
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "thesis.txt").write_text("mine")
@@ -171,3 +172,49 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     assert "install attributary[parquet], or use --format csv" in run("credit", "--out", out, code=2).stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_only_days_that_changed_get_new_files(tmp_path: Path, shop: str, form: str) -> None:
+    out = tmp_path / "out"
+    arguments = ("result_versions", "--out", str(out), "--format", form)
+    assert "3 of them new" in run(*arguments).stdout
+    first = manifest_of(out)
+    assert (len(first["new_files"]), first["removed_files"]) == (3, [])
+    assert "0 of them new" in run(*arguments).stdout
+    assert manifest_of(out)["files"] == first["files"]
+    # A result of the second day is erased, and all of the third day's.
+    second, third = (file["path"] for file in first["files"][1:])
+    with connect(shop, application_name="tests") as connection:
+        deleted = connection.execute(
+            "DELETE FROM attribution_results "
+            "WHERE tenant_id = 'acme' AND (conversion_id = 'o30' OR converted_at_us >= %s) RETURNING *",
+            (START_US + 2 * 86_400_000_000,),
+        )
+        assert deleted.rowcount > 1
+        kept = deleted.fetchall()
+        connection.commit()
+        try:
+            run(*arguments)
+        finally:
+            with connection.cursor().copy("COPY attribution_results FROM STDIN") as copy:
+                for row in kept:
+                    copy.write_row([json.dumps(cell) if isinstance(cell, list) else cell for cell in row])
+            connection.commit()
+    after = manifest_of(out)
+    assert after["files"][0] == first["files"][0]
+    assert after["removed_files"] == sorted([second, third])
+    assert [name.partition("/")[0] for name in after["new_files"]] == [second.partition("/")[0]]
+    there = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert there == {"manifest.json", *(file["path"] for file in after["files"])}
+
+
+def test_a_file_that_was_changed_by_others_is_written_anew(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run("conversions", "--out", str(out))
+    first = manifest_of(out)
+    (out / first["files"][0]["path"]).write_bytes(b"not parquet")
+    run("conversions", "--out", str(out))
+    second = manifest_of(out)  # its hashes are those of the files
+    assert second["new_files"] == [second["files"][0]["path"]]
+    assert second["files"][1:] == first["files"][1:]

@@ -51,7 +51,8 @@ def _export(
     """Export rows of one tenant, a file a day (UTC), and a manifest that is written last.
 
     The manifest names every file with its rows and SHA-256, and the sums by currency. A reader that goes by it never
-    sees half an export: new files stand beside the old ones until the manifest is replaced. All is read in one
+    sees half an export: new files stand beside the old ones until the manifest is replaced. Days with the same content
+    keep their files; `new_files` and `removed_files` are what a copy has to take and to drop. All is read in one
     snapshot. Needs DATABASE_URL.
 
     Example: attributary export credit --tenant acme --from 2026-11-01 --to 2026-12-01 --out november
@@ -80,7 +81,8 @@ def _export(
             raise typer.Exit(exits.OUTPUT) from None
         connection.commit()
         _note(connection, tenant, what, manifest["rows"])
-    print(f"{out}: {plural(manifest['rows'], 'row')} in {plural(len(manifest['files']), 'file')}, see manifest.json")
+    files_ = f"{plural(manifest['rows'], 'row')} in {plural(len(manifest['files']), 'file')}"
+    print(f"{out}: {files_}, {len(manifest['new_files']):,} of them new, see manifest.json")
 
 
 def _note(connection: psycopg.Connection, tenant: str, what: str, rows: int) -> None:

@@ -1,7 +1,9 @@
 """The files of an export: a folder a day, and a manifest that is written last.
 
 Invariants: a reader that goes by ``manifest.json`` sees a whole export, the old one or the new one: files have new
-names, the manifest is replaced by a rename, and only then the files of the old one are removed. A folder that holds
+names, the manifest is replaced by a rename, and only then the files of the old one are removed. A day with the same
+content keeps its file and its name, so that a copy of the folder takes only the days that changed; a day that lost its
+rows is named as removed. A folder that holds
 something else is left alone. Amounts are exact: decimal(38, 6) in Parquet, decimal text in CSV.
 """
 
@@ -58,6 +60,8 @@ class ExportFiles:
         if form == "parquet":
             _arrow()
         self._old = _files_of(folder)
+        self._before = _hashes(folder)
+        self._kept: set[Path] = set()
         self._id = secrets.token_hex(4)
         self._columns: list[tuple[str, str]] = []
         self._files: list[dict[str, Any]] = []
@@ -77,7 +81,8 @@ class ExportFiles:
         if self._writer is not None:
             self._writer.close()
         for file in self._files:
-            _remove(self._folder / file["path"])
+            if self._folder / file["path"] not in self._kept:
+                _remove(self._folder / file["path"])
 
     def begin(self, columns: Sequence[tuple[str, str]]) -> None:
         """Set the columns: name, and type as Postgres calls it."""
@@ -94,6 +99,7 @@ class ExportFiles:
     def finish(self) -> dict[str, Any]:
         """Close the last file, replace the manifest, and remove the files of the one before. Return the manifest."""
         self._end_file()
+        paths = {file["path"] for file in self._files}
         manifest = {
             "format": _FORMAT,
             **self._about,
@@ -102,6 +108,8 @@ class ExportFiles:
             "rows": sum(file["rows"] for file in self._files),
             "sums": {key: str(value) for key, value in sorted(self._sums.items())},
             "files": self._files,
+            "new_files": sorted(paths - self._before.keys()),
+            "removed_files": sorted(self._before.keys() - paths),
         }
         self._folder.mkdir(parents=True, exist_ok=True)
         new = self._folder / f".{MANIFEST}.{self._id}"
@@ -109,7 +117,8 @@ class ExportFiles:
         new.replace(self._folder / MANIFEST)
         self._is_finished = True
         for path in self._old:
-            _remove(path)
+            if path not in self._kept:
+                _remove(path)
         return manifest
 
     def _write(self, day: str, rows: Sequence[Sequence[Any]]) -> None:
@@ -129,7 +138,21 @@ class ExportFiles:
             self._writer.close()
             self._writer = None
             with self._path.open("rb") as file:
-                self._files[-1]["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            self._files[-1]["sha256"] = digest
+            self._keep(digest)
+
+    def _keep(self, digest: str) -> None:
+        """Take the file of the export before in place of a new one with the same content, if it is still whole."""
+        day = self._path.parent
+        for name, before in self._before.items():
+            old = self._folder / name
+            if before == digest and old.parent == day and old.suffix == self._path.suffix and _is_whole(old, digest):
+                self._path.unlink()
+                self._path = old
+                self._kept.add(old)
+                self._files[-1]["path"] = name
+                return
 
     def _add(self, rows: Sequence[Sequence[Any]]) -> None:
         """Add to the sums of value by currency; of credit by model, dimension and currency."""
@@ -155,6 +178,23 @@ def _files_of(folder: Path) -> list[Path]:
     if set(there) - {*found, manifest} or (manifest in there and not _is_ours(manifest)):
         raise ForeignFolderError(f"{folder} holds something that no export wrote; name another folder")
     return found
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file that the manifest of an earlier export names, by path."""
+    manifest = folder / MANIFEST
+    if not manifest.exists() or not _is_ours(manifest):
+        return {}
+    files = json.loads(manifest.read_text("utf-8")).get("files", [])
+    return {file["path"]: file["sha256"] for file in files if _PART.fullmatch(file["path"])}
+
+
+def _is_whole(path: Path, digest: str) -> bool:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == digest
+    except OSError:
+        return False
 
 
 def _is_ours(manifest: Path) -> bool:
