@@ -56,6 +56,11 @@ suspicious_identities = gauge(
     "rule",
 )
 
+stale_spend_accounts = gauge(
+    "attribution_stale_spend_accounts",
+    "Ad accounts in use without spend of the last ATTRIBUTION_SPEND_STALE_DAYS: see attributary spend accounts.",
+)
+
 # Of all trainers
 waiting_jobs = gauge("attribution_waiting_jobs", "Jobs stored and in nobody's hands.")
 oldest_waiting_job_seconds = gauge(

@@ -44,6 +44,7 @@ from .identity_monitor import IdentityLimits, IdentityMonitor
 from .input_age import STITCHER, UnreadAgeReader
 from .job_backlog import JobBacklog
 from .retention import JobRetention, RetentionSettings, VersionRetention
+from .spend_age import SpendAgeSettings, SpendMonitor
 from .sweep import Sweep, UnreadAges, sweep
 from .tenant_retention import TenantRetention
 
@@ -110,6 +111,7 @@ class Sweeper:
         self._tenants = TenantRetention(policy, session)
         self._trainers = JobBacklog(session)
         self._identities = IdentityMonitor(load(IdentityLimits), session)
+        self._spend = SpendMonitor(load(SpendAgeSettings), session)
         self._policy = policy
         self._codec = codec
         self._session = session
@@ -172,6 +174,7 @@ class Sweeper:
         self._tenants.turn()
         self._trainers.turn()
         self._identities.turn()
+        self._spend.turn()
 
     def _reopen(self) -> None:
         """Raise one page of the versions that were put off, in a transaction of its own: see the order of locks."""

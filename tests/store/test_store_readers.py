@@ -14,6 +14,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from attributary.attribution_core.spend.slices import SliceKey, SpendRow
 from attributary.consumers.store.access.catalogue import PERSONAL_COLUMNS, ROLES, VIEW_SCHEMAS
 from attributary.consumers.store.access.plan import apply
 from attributary.consumers.store.access.readers import (
@@ -25,7 +26,9 @@ from attributary.consumers.store.access.readers import (
     store_reader,
 )
 from attributary.consumers.store.access.state import View, read_state
+from attributary.consumers.store.connection import connect
 from attributary.consumers.store.removed_totals import Removed, add_removed
+from attributary.consumers.store.spend.slices import Slice, store_slices
 from tests.factories.samples import sale, touch
 from tests.pipeline_harness import run
 
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.postgres
 
 HUSH = "hushhush"
+DAY = date(2026, 11, 1)
 SPLIT = "'hush' || 'hush'"  # the word as SQL makes it, so that no error quotes it back
 SPY = """
 CREATE FUNCTION pg_temp.spy(text) RETURNS bool COST 0.0000001 LANGUAGE plpgsql AS
@@ -78,6 +82,10 @@ def logins(module_database: str) -> Iterator[Readers]:
                 "VALUES (%s, '2026-11-01', %s, 'EUR', 'linear', %s, 'p', '', 1, 2)",
                 (tenant, kind, kind),
             )
+    with connect(module_database, application_name="tests") as connection:
+        for tenant, campaign in (("acme", "spring"), ("rival", HUSH)):
+            rows = [SpendRow(campaign, "EUR", 1_000_000, campaign_id=campaign, campaign_name=campaign)]
+            store_slices(connection, tenant, [Slice(SliceKey("meta", campaign, DAY, "campaign"), rows)], campaign)
     names = {"plain": "reader_one", "people": "reader_people", "everybody": "reader_all"}
     with psycopg.connect(module_database, autocommit=True) as connection:
         apply(connection)

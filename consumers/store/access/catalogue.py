@@ -21,6 +21,8 @@ VIEWED_TABLES = (
     "attribution_results",
     "attribution_removed_totals",
     "attribution_retired_credits",
+    "attribution_spend",
+    "attribution_spend_slices",
 )
 # Columns that name a person or tell one apart; in `reporting` readers without people do without them.
 PERSONAL_COLUMNS: Mapping[str, frozenset[str]] = MappingProxyType(
@@ -161,6 +163,7 @@ ROLES: Sequence[Role] = (
             "tenants": "S",
             "migrations": "S",
             "retention": "SIU",
+            "spend_slices": "S",
             "retired_conversions": "SIU",
             "retired_credits": "SIU",
         },
@@ -191,6 +194,18 @@ ROLES: Sequence[Role] = (
         "attributary_forwarder",
         "Forwarders: their ledger and their positions, no journey and no result.",
         {"deliveries": "SIUD", "positions": "SIUD", "erasures": "S", "tenants": "S", "migrations": "S"},
+    ),
+    Role(
+        "attributary_spend",
+        "`attributary spend import` and `spend aliases`: what ads cost, and no person.",
+        {
+            "spend": "SI",
+            "spend_slices": "SIU",
+            "campaign_aliases": "SIUD",
+            "tenants": "S",
+            "audit": "I",
+            "migrations": "S",
+        },
     ),
     Role(
         "attributary_api",
@@ -243,7 +258,7 @@ ROLES: Sequence[Role] = (
             "results": "SID",
             "batch_jobs": "SIU",
         },
-        members_of=("attributary_pipeline", "attributary_verifier"),
+        members_of=("attributary_pipeline", "attributary_verifier", "attributary_spend"),
     ),
     Role(
         "attributary_analyst",

@@ -36,6 +36,7 @@ COMMANDS = (
     "results",
     "report",
     "export",
+    "spend",
     "positions",
     "status",
     "people",

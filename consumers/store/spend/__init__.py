@@ -1,0 +1,1 @@
+"""Spend, aliases of campaigns, exchange rates and the sums of reports over them, in Postgres."""
