@@ -197,11 +197,12 @@ ROLES: Sequence[Role] = (
     ),
     Role(
         "attributary_spend",
-        "`attributary spend import` and `spend aliases`: what ads cost, and no person.",
+        "`attributary spend import`, `spend aliases` and `fx import`: what ads cost, and no person.",
         {
             "spend": "SI",
             "spend_slices": "SIU",
             "campaign_aliases": "SIUD",
+            "fx_rates": "SI",
             "tenants": "S",
             "audit": "I",
             "migrations": "S",

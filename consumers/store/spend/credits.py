@@ -237,3 +237,79 @@ def _of_rates(rates: Sequence[Rate]) -> dict[str, Any]:
         "currencies": [each.currency for each in rates], "days": [each.day for each in rates],
         "rates": [each.rate for each in rates], "targets": [each.target for each in rates],
     }  # fmt: skip
+
+
+# What a platform would claim that saw what we saw: each order as a whole, dated by the last touch of the campaign.
+_CLAIMABLE = f"""{_REPORTED}, groups AS MATERIALIZED (
+    SELECT * FROM unnest(%(platforms)s::text[], %(ids)s::text[], %(names)s::text[], %(groups)s::int[])
+        AS g (platform, id, name, number)
+), rates AS MATERIALIZED (
+    SELECT * FROM unnest(%(currencies)s::text[], %(days)s::date[], %(rates)s::numeric[], %(targets)s::text[])
+        AS f (currency, day, rate, target)
+), orders AS (
+    SELECT g.number, f.target, r.conversion_id, r.converted_at_us, r.is_final, r.net_value_micros * f.rate AS net,
+           r.gross_value_micros * f.rate AS gross, max((t.touch ->> 'occurred_at')::int8) AS last_touch_us,
+           bool_or(COALESCE(p.interaction = 'click', true)) AS is_clicked
+    FROM reported r
+    CROSS JOIN LATERAL jsonb_array_elements(r.touchpoints) AS t (touch)
+    LEFT JOIN attribution_touchpoints p
+      ON p.tenant_id = %(tenant)s AND p.event_id = (t.touch ->> 'event_id') COLLATE "C"
+    {_GROUPED}
+    GROUP BY g.number, f.target, r.conversion_id, r.converted_at_us, r.is_final, r.net_value_micros,
+             r.gross_value_micros, f.rate
+), dated AS (
+    SELECT *, converted_at_us - last_touch_us <= %(window_us)s AS is_within FROM orders
+    WHERE last_touch_us >= %(from_us)s AND last_touch_us < %(to_us)s
+)
+SELECT number, target, count(*), sum(net), COALESCE(sum(net) FILTER (WHERE NOT is_within), 0),
+       COALESCE(sum(gross - net) FILTER (WHERE is_within), 0),
+       COALESCE(sum(gross) FILTER (WHERE is_within AND NOT is_clicked), 0),
+       COALESCE(sum(net) FILTER (WHERE is_within AND NOT is_final), 0)
+FROM dated GROUP BY number, target
+"""
+
+
+class Claimable(NamedTuple):
+    """Orders that a campaign touched, as a whole, by the day of its last touch; micros of the currency.
+
+    Attributes:
+        group: number of the group.
+        currency: that the amounts are in.
+        orders: how many.
+        net: their value after refunds.
+        late: of it, what came longer after the last touch than the platform's window.
+        refunded: refunds of the others, which platforms do not take off.
+        viewed: value before refunds of those of the others that no click of the campaign led to.
+        open: value of those of the others that are not final.
+    """
+
+    group: int
+    currency: str
+    orders: int
+    net: Decimal
+    late: Decimal
+    refunded: Decimal
+    viewed: Decimal
+    open: Decimal
+
+
+def claimable(
+    connection: psycopg.Connection, query: CreditQuery, groups: Mapping[Named, int], rates: Sequence[Rate],
+    window_days: int,
+) -> list[Claimable]:  # fmt: skip
+    """Return what platforms could claim of the orders that their campaigns touched.
+
+    Args:
+        connection: in a snapshot.
+        query: its models do not matter; its dating must be accrual.
+        groups: number of the group by what touchpoints say.
+        rates: for every currency and day of the conversions.
+        window_days: the platform's attribution window.
+    """
+    named = list(groups)
+    parameters = query.parameters() | _of_rates(rates) | {
+        "platforms": [each.platform for each in named], "ids": [each.campaign_id for each in named],
+        "names": [each.name for each in named], "groups": list(groups.values()),
+        "window_us": window_days * 86_400_000_000,
+    }  # fmt: skip
+    return [Claimable(*row) for row in connection.execute(_CLAIMABLE, parameters).fetchall()]

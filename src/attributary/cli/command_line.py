@@ -22,7 +22,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Start": ("demo", "up", "down"),
     "Publish": ("produce", "simulate"),
     "Read": ("results", "report", "export", "explain", "tail", "conversions", "events", "identities", "analyze"),
-    "Spend": ("spend",),
+    "Spend": ("spend", "fx"),
     "Models and jobs": ("models", "refit", "policy", "jobs"),
     "Operate": (
         "status",

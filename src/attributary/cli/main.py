@@ -37,6 +37,7 @@ COMMANDS = (
     "report",
     "export",
     "spend",
+    "fx",
     "positions",
     "status",
     "people",

@@ -9,6 +9,8 @@ import typer
 
 from attributary.cli.spend_import import import_spend
 from attributary.cli.spend_match import match_spend
+from attributary.cli.spend_reconcile import reconcile_spend
+from attributary.cli.spend_report import report_spend
 from attributary.cli.tenant_option import Tenant
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ def register(app: typer.Typer) -> None:
     group.command("import")(import_spend)
     group.command("accounts")(_accounts)
     group.command("match")(match_spend)
+    group.command("report")(report_spend)
+    group.command("reconcile")(reconcile_spend)
     aliases = typer.Typer(no_args_is_help=True, help="What touchpoints call campaigns that they do not name exactly.")
     aliases.command("set")(_set)
     aliases.command("list")(_list)
