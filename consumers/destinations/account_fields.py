@@ -5,6 +5,7 @@ Contract: data and pure checks, no I/O. A rule names what is wrong, never a valu
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -21,6 +22,10 @@ _KNOWN_NAMES: Mapping[str, frozenset[str]] = {
     "pinterest": frozenset((*PINTEREST_NAMES.values(), "custom")),
     "snap": frozenset(SNAP_NAMES.values()) | {f"CUSTOM_EVENT_{number}" for number in range(1, 6)},
 }
+
+
+TOKEN_EXPIRES = "token_expires"  # noqa: S105  # a field's name
+"""Field of an account: the last day of its token, YYYY-MM-DD, UTC."""
 
 
 class AccountFields(NamedTuple):
@@ -55,7 +60,7 @@ ACCOUNT_FIELDS: Mapping[str, AccountFields] = {
         ("test_event_code",),
         names_are_options=True,
     ),
-    "linkedin": AccountFields(("ad_account_id",), ("access_token",)),
+    "linkedin": AccountFields(("ad_account_id",), ("access_token",), (TOKEN_EXPIRES,)),
     "x": AccountFields(
         ("pixel_id",),
         ("access_token_secret", "pixel_token"),
@@ -66,6 +71,16 @@ ACCOUNT_FIELDS: Mapping[str, AccountFields] = {
     "pinterest": AccountFields(("ad_account_id",), ("access_token",)),
     "snap": AccountFields(("pixel_id", "app_id"), ("access_token",), names_are_options=True),
 }
+
+
+def checked_day(text: str | None) -> str | None:
+    """Return a day as it is; raise ValueError when it is none."""
+    if text is not None:
+        try:
+            dt.date.fromisoformat(text)
+        except ValueError:
+            raise ValueError("must be a day, such as 2027-11-30") from None
+    return text
 
 
 def is_printable_ascii(text: str) -> bool:

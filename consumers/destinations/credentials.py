@@ -23,7 +23,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from attributary.consumers.destinations.account_fields import ACCOUNT_FIELDS, broken_event_name, is_printable_ascii
+from attributary.consumers.destinations.account_fields import (
+    ACCOUNT_FIELDS,
+    TOKEN_EXPIRES,
+    broken_event_name,
+    checked_day,
+    is_printable_ascii,
+)
 from attributary.consumers.destinations.destination import Account
 from attributary.consumers.runtime.errors import ConfigError
 
@@ -201,6 +207,11 @@ def account_of(destination: str, values: Mapping[str, str]) -> AccountCredential
         raise ValueError(f"{' and '.join(missing)} must be set beside {secret_name}")
     if not is_printable_ascii(values[secret_name]):
         raise ValueError(f"{secret_name} must be printable ASCII without spaces")
+    if TOKEN_EXPIRES in values:
+        try:
+            checked_day(values[TOKEN_EXPIRES])
+        except ValueError as error:
+            raise ValueError(f"{TOKEN_EXPIRES} {error}") from None
     options = {name: values[name] for name in known.more if name in values}
     if known.names_are_options:
         options |= streams

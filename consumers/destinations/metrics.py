@@ -45,3 +45,8 @@ forward_api_left_seconds = gauge(
     "Time for which the version of the destination's API is still promised; below 0: it may be refused any day.",
     "destination",
 )
+forward_token_left_seconds = gauge(
+    "attribution_forward_token_left_seconds",
+    "Time until the first token of an account ends, of those with a known end; below 0: it has ended.",
+    "destination",
+)

@@ -17,6 +17,7 @@ from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
 from attributary.consumers.adapters.tenant_rules import ConsentDefaults
 from attributary.consumers.destinations import metrics
+from attributary.consumers.destinations.account_fields import TOKEN_EXPIRES
 from attributary.consumers.destinations.attempts import SenderOptions
 from attributary.consumers.destinations.catalog import CATALOG, Setup, read_setup
 from attributary.consumers.destinations.sender import BatchSender
@@ -32,6 +33,7 @@ from attributary.consumers.store.deliveries.ledger import PostgresLedger
 from attributary.consumers.store.session import StoreSession
 
 if TYPE_CHECKING:
+    from attributary.consumers.destinations.credentials import Credentials
     from attributary.consumers.destinations.destination import Destination
     from attributary.consumers.destinations.transport import Clock
     from attributary.consumers.forwarder.record_reader import RecordReader
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 _WARN_SECONDS = 60 * 86_400.0
+_WARN_TOKEN_SECONDS = 14 * 86_400.0
 
 
 def build_stage(
@@ -93,6 +96,29 @@ def watch_version(destination: Destination, clock: Clock) -> None:
         )
 
 
+def watch_tokens(destination: str, credentials: Credentials, clock: Clock) -> None:
+    """Show how long the first token of an account still lives, and warn of each that ends within 14 days."""
+    ends: list[float] = []
+    for tenant, account in credentials.listed():
+        if not (day := account.options.get(TOKEN_EXPIRES)):
+            continue
+        # Its last day counts as a whole.
+        last = dt.date.fromisoformat(day) + dt.timedelta(days=1)
+        ends.append(dt.datetime.combine(last, dt.time(), dt.UTC).timestamp())
+        if ends[-1] - clock.now_micros() / 1e6 < _WARN_TOKEN_SECONDS:
+            _log.warning(
+                "the token ends soon: make a new one, set it and its day, and restart the forwarder",
+                destination=destination,
+                tenant_id=tenant,
+                account=account.account_id,
+                last_day=day,
+            )
+    if ends:
+        first = min(ends)
+        gauge = metrics.forward_token_left_seconds.labels(destination)
+        gauge.set_function(lambda: first - clock.now_micros() / 1e6)
+
+
 def open_ledger(application_name: str) -> PostgresLedger:
     """Open the ledger that DATABASE_URL names.
 
@@ -127,6 +153,7 @@ def main(name: str, version: str) -> int:
         _log.info("off: no credentials", destination=name, set=CATALOG[name].variables)
         return 0
     watch_version(setup.destination, SystemClock())
+    watch_tokens(name, setup.credentials, SystemClock())
     # Full requests are worth waiting for; a linger that the operator set for the process goes first.
     os.environ.setdefault("ATTRIBUTION_LINGER_MS", str(setup.shared.linger_ms))
 

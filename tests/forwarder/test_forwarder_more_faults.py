@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import collections
 import datetime as dt
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from attributary.consumers.destinations import metrics
 from attributary.consumers.destinations.attempts import SenderOptions
+from attributary.consumers.destinations.credentials import load_credentials
 from attributary.consumers.destinations.linkedin.destination import LinkedInDestination
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
-from attributary.consumers.forwarder.process import watch_version
-from attributary.consumers.runtime.errors import Retry
+from attributary.consumers.forwarder.process import watch_tokens, watch_version
+from attributary.consumers.runtime.errors import ConfigError, Retry
 from attributary.local.fakes import Fault, LinkedInFake, PinterestFake, RedditFake, SnapFake, TikTokFake, XFake
 from attributary.local.fakes.server import FakeServer
 from tests.forwarder.forwarder_factories import X_KEYS, SimulatedClock, conversion, records
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from attributary.consumers.runtime.records import Outcome, Record
     from attributary.local.fakes.received import StandIn
     from tests.forwarder.conftest import MakeStage
@@ -214,3 +218,33 @@ def test_the_end_of_an_api_version_is_shown_and_warned_of(
     left = found.samples[0].value
     assert left == (dt.datetime(2027, 8, 16, tzinfo=dt.UTC) - now).total_seconds()
     assert ("promised for few days only" in capsys.readouterr().out) is warns
+
+
+@pytest.mark.parametrize(("day", "warned"), [("2027-05-01", 0), ("2027-06-05", 1), ("2027-06-21", 2)])
+def test_the_end_of_the_first_token_is_shown_and_each_is_warned_of(
+    day: str, warned: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "credentials.json"
+    ends = {"acme": "2027-06-30", "globex": "2027-06-10", "hooli": None}
+    accounts = {
+        tenant: {
+            "linkedin": {"ad_account_id": "1", "access_token": "never-shown"} | ({"token_expires": end} if end else {})
+        }
+        for tenant, end in ends.items()
+    }
+    path.write_text(json.dumps({"tenants": accounts}))
+    now = dt.datetime.fromisoformat(f"{day}T00:00:00+00:00")
+    watch_tokens("linkedin", load_credentials("linkedin", None, str(path)), SimulatedClock(int(now.timestamp() * 1e6)))
+    [found] = metrics.forward_token_left_seconds.labels("linkedin").collect()
+    assert found.samples[0].value == (dt.datetime(2027, 6, 11, tzinfo=dt.UTC) - now).total_seconds()
+    said = capsys.readouterr().out
+    assert said.count("the token ends soon") == warned
+    assert "never-shown" not in said
+
+
+def test_a_day_that_is_none_is_named_with_its_tenant(tmp_path: Path) -> None:
+    path = tmp_path / "credentials.json"
+    account = {"ad_account_id": "1", "access_token": "never-shown", "token_expires": "soon"}
+    path.write_text(json.dumps({"tenants": {"acme": {"linkedin": account}}}))
+    with pytest.raises(ConfigError, match="tenant acme, linkedin: token_expires must be a day, such as 2027-11-30"):
+        load_credentials("linkedin", None, str(path))

@@ -72,6 +72,7 @@ def set_all(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
         ("x", {"X_PIXEL_ID": "o8z6j", "X_ACCESS_TOKEN_SECRET": SECRET}, "X_CONSUMER_KEY"),
         ("x", {"X_PIXEL_ID": "o8z6j", "X_PIXEL_TOKEN": SECRET, "X_CONSUMER_KEY": "k"}, "X_CONSUMER_SECRET"),
         ("x", {"FORWARD_X_EVENT_IDS": "purchase=o8/1"}, "FORWARD_X_EVENT_IDS"),
+        ("linkedin", {"LINKEDIN_TOKEN_EXPIRES": "2027-02-30"}, "LINKEDIN_TOKEN_EXPIRES"),
         ("reddit", {"REDDIT_PIXEL_ID": "a2_abc"}, "REDDIT_ACCESS_TOKEN"),
         ("reddit", {"REDDIT_ACCESS_TOKEN": SECRET}, "REDDIT_PIXEL_ID"),
         ("reddit", {"REDDIT_PIXEL_ID": "A/2", "REDDIT_ACCESS_TOKEN": SECRET}, "REDDIT_PIXEL_ID"),

@@ -163,6 +163,8 @@ ROWS: list[tuple[str, str, int, list[tuple[str, str]]]] = [
      [('attribution_oldest_running_job_seconds{process="sweeper"}', "0+60x150")]),
     ("the version of a destination's API ends soon", "AttributaryDestinationApiEnds", 62,
      [('attribution_forward_api_left_seconds{destination="linkedin"}', "5184000-60x120")]),
+    ("an access token of a destination ends soon", "AttributaryDestinationTokenEnds", 62,
+     [('attribution_forward_token_left_seconds{destination="linkedin"}', "1209600-60x120")]),
     ("a destination refuses the credentials", "AttributaryChannelStopped", 2,
      [('attribution_forward_channels_stopped{destination="meta"}', "0 1x40")]),
     ("events wait for a destination", "AttributaryForwardingLate", 72,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from attributary.consumers.destinations.account_fields import checked_day
 from attributary.consumers.destinations.ad_platform_settings import (
     AdPlatformSettings,
     BaseUrl,
@@ -30,6 +31,11 @@ class LinkedInSettings(AdPlatformSettings):
         default=None,
         alias="LINKEDIN_ACCESS_TOKEN",
         description="Access token for the Conversions API; needed with an ad account. It lives a year at most.",
+    )
+    token_expires: Annotated[str | None, AfterValidator(checked_day)] = Field(
+        default=None,
+        alias="LINKEDIN_TOKEN_EXPIRES",
+        description="Last day of the access token, YYYY-MM-DD (UTC); 14 days before it come a warning and an alert.",
     )
     api_version: str = Field(
         default=LinkedInDestination.api_version,

@@ -61,6 +61,8 @@ def _list(
 
 
 def _entries(setup: Setup, variables: str, waiting: list[Waiting] | None) -> Iterator[dict[str, Any]]:
+    from attributary.consumers.destinations.account_fields import TOKEN_EXPIRES
+
     destination = setup.destination
     api, limits = destination.api, destination.limits
     shared = {
@@ -74,11 +76,19 @@ def _entries(setup: Setup, variables: str, waiting: list[Waiting] | None) -> Ite
     }
     accounts = setup.credentials.listed()
     if not accounts:
-        yield {**shared, "tenant": None, "account": None, "off": f"set {variables}", "waits": None}
+        yield {
+            **shared,
+            "tenant": None,
+            "account": None,
+            "off": f"set {variables}",
+            "waits": None,
+            "token_expires": None,
+        }
     named = {tenant for tenant, _ in accounts}
     for tenant, account in accounts:
         waits = None if waiting is None else _waits(waiting, account.ledger_name, tenant, named)
-        yield {**shared, "tenant": tenant, "account": account.account_id, "off": None, "waits": waits}
+        known = {"tenant": tenant, "account": account.account_id, "off": None, "waits": waits}
+        yield {**shared, **known, "token_expires": account.options.get(TOKEN_EXPIRES)}
 
 
 def _waits(waiting: list[Waiting], ledger_name: str, tenant: str, named: set[str]) -> Mapping[str, Any]:
@@ -105,9 +115,16 @@ def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
         f"{entry['max_events_per_request']:,} events",
         entry["max_age"],
         entry["tenant"] or "-",
-        entry["account"] or f"off: {entry['off']}",
+        _account_text(entry),
         _waits_text(entry["waits"]),
     )
+
+
+def _account_text(entry: Mapping[str, Any]) -> str:
+    if entry["account"] is None:
+        return f"off: {entry['off']}"
+    day = entry["token_expires"]
+    return f"{entry['account']} (token until {day})" if day else str(entry["account"])
 
 
 def _waits_text(waits: Mapping[str, Any] | None) -> str:
