@@ -6,7 +6,7 @@ and partitions are never taken away; adding some moves keys to other partitions,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -31,6 +31,7 @@ class Verb(StrEnum):
     ADD_PARTITIONS = "add partitions"
     CANNOT = "cannot change"
     TOO_FEW_REPLICAS = "too few replicas"
+    UNEQUAL = "unequal partitions"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class WantedTopic:
     name: str
     partitions: int
     config: Mapping[str, str]
+    groups: Sequence[str] = ()  # that read it: topics of one group need equal numbers of partitions
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,10 @@ def plan(
         replicas_min: a found topic with fewer is named; adding some is for kafka-reassign-partitions.
 
     Returns:
-        At least one action a wanted topic, in the catalogue's order.
+        At least one action a wanted topic, in the catalogue's order, then one a group that `unequal` names.
     """
     actions: list[Action] = []
+    wanted = list(wanted)
     for topic in wanted:
         number = topic.partitions if partitions is None else partitions
         if topic.name not in found:
@@ -100,6 +103,40 @@ def plan(
         else:
             actions += _changes(topic, number, found[topic.name])
             actions += _missing_replicas(topic.name, found[topic.name], replicas_min)
+    return actions + unequal(wanted, found, partitions=partitions, add_partitions=True)
+
+
+def unequal(
+    wanted: Iterable[WantedTopic],
+    found: Mapping[str, FoundTopic],
+    *,
+    partitions: int | None = None,
+    add_partitions: bool,
+) -> list[Action]:
+    """Return the groups that would read topics with different numbers of partitions, as actions that nobody can do.
+
+    A person's events have one partition number in all topics of a group; the stage refuses to start otherwise.
+
+    Args:
+        wanted: the catalogue.
+        found: the cluster's topics by name.
+        partitions: in place of the catalogue's numbers.
+        add_partitions: whether found topics get the partitions that they lack.
+    """
+    read: dict[str, dict[str, int]] = {}
+    for topic in wanted:
+        number = topic.partitions if partitions is None else partitions
+        there = found.get(topic.name)
+        after = number if there is None else max(there.partitions, number if add_partitions else 0)
+        for group in topic.groups:
+            read.setdefault(group, {})[topic.name] = after
+    actions = []
+    for group, numbers in read.items():
+        if len(set(numbers.values())) > 1:
+            largest = max(numbers.values())
+            said = ", ".join(f"{name} {number}" for name, number in numbers.items())
+            cure = f"make them equal: attributary topics apply --partitions-override {largest} --add-partitions"
+            actions.append(Action(Verb.UNEQUAL, group, f"reads {said}; {cure}", largest))
     return actions
 
 

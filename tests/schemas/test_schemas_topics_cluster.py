@@ -10,8 +10,9 @@ from confluent_kafka.admin import AdminClient
 from typer.testing import CliRunner, Result
 
 from attributary.cli.main import app
-from attributary.schemas.topics import RESULTS, catalogue, dead_letter_topics
+from attributary.schemas.topics import RESULTS, TOUCHPOINTS, catalogue, dead_letter_topics
 from tests.fixtures.pipeline import wait_until
+from tests.fixtures.topics import PARTITIONS
 
 pytestmark = pytest.mark.kafka
 
@@ -117,3 +118,17 @@ def test_s22_production_refuses_topics_on_one_disk(
     assert run("apply", "--no-production").exit_code == 0
     monkeypatch.delenv("ATTRIBUTION_ENVIRONMENT")
     assert run("apply", "--production").exit_code == 78
+
+
+def test_topics_that_a_stage_would_refuse_are_not_made(run: Run, fresh_topics: str) -> None:
+    admin = AdminClient({"bootstrap.servers": fresh_topics, "log_level": 0})
+    for deletion in admin.delete_topics([TOUCHPOINTS], operation_timeout=60).values():
+        deletion.result(timeout=120)
+    wait_until(lambda: TOUCHPOINTS not in admin.list_topics(timeout=120).topics, "the topic is still there")
+    refused = run("apply")  # the catalogue says 12, the other inputs have four
+    assert refused.exit_code == 78, refused.output
+    assert "nothing was changed" in refused.output
+    assert "--partitions-override 12 --add-partitions" in refused.output
+    assert TOUCHPOINTS not in admin.list_topics(timeout=120).topics
+    made = run("apply", "--partitions-override", str(PARTITIONS))
+    assert made.exit_code == 0, made.output

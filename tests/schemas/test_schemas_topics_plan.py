@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attributary.consumers.runtime.topics_plan import Action, FoundTopic, Verb, WantedTopic, differs, plan
+from attributary.consumers.runtime.topics_plan import Action, FoundTopic, Verb, WantedTopic, differs, plan, unequal
 
 WANTED = WantedTopic("events", 12, {"cleanup.policy": "delete", "retention.ms": "1000"})
 SAFE = {"unclean.leader.election.enable": "false", "max.message.bytes": "1048588"}
@@ -115,3 +115,38 @@ def test_production_names_topics_with_fewer_than_three_replicas(replicas: int, v
     said = [action.verb for action in plan([WANTED], {"events": found}, replicas=3, replicas_min=3)]
     assert said.count(Verb.TOO_FEW_REPLICAS) == verbs
     assert Verb.TOO_FEW_REPLICAS not in {action.verb for action in only(found)}
+
+
+def of_group(name: str, partitions: int = 12) -> WantedTopic:
+    return WantedTopic(name, partitions, {}, ("stitcher", f"only-{name}"))
+
+
+def found_with(**partitions: int) -> dict[str, FoundTopic]:
+    return {name: FoundTopic(number, 1, {}) for name, number in partitions.items()}
+
+
+def test_topics_of_a_group_need_equal_numbers_of_partitions() -> None:
+    pair = [of_group("a"), of_group("b")]
+    assert unequal(pair, {}, add_partitions=False) == []
+    assert unequal(pair, found_with(a=4, b=4), add_partitions=False) == []  # a small cluster
+    assert unequal(pair, found_with(a=4), add_partitions=True) == []
+    (action,) = unequal(pair, found_with(a=4), add_partitions=False)  # b would be created with 12
+    assert (action.verb, action.topic) == (Verb.UNEQUAL, "stitcher")
+    assert action.detail.startswith(
+        "reads a 4, b 12; make them equal: attributary topics apply --partitions-override 12 "
+    )
+    assert unequal(pair, found_with(a=4), partitions=4, add_partitions=False) == []
+
+
+def test_a_topic_with_more_partitions_than_the_catalogue_shows_in_the_plan() -> None:
+    actions = plan([of_group("a"), of_group("b")], found_with(a=24, b=12), replicas=1)
+    assert [action.verb for action in actions][-1] is Verb.UNEQUAL
+    assert "--partitions-override 24 --add-partitions" in actions[-1].detail
+    assert differs(actions)
+
+
+def test_the_catalogue_itself_has_equal_numbers_in_each_group() -> None:
+    from attributary.schemas.topics import catalogue
+
+    wanted = [WantedTopic(topic.name, topic.partitions, dict(topic.config), topic.groups) for topic in catalogue()]
+    assert unequal(wanted, {}, add_partitions=False) == []

@@ -89,7 +89,8 @@ def check_registry(settings: RegistrySettings) -> Sequence[Finding]:
 def check_topics(kafka: KafkaSettings) -> Sequence[Finding]:
     """Compare the topics and their settings with the catalogue."""
     wanted = [
-        WantedTopic(topic.name, topic.partitions, dict(topic.config)) for topic in (*catalogue(), *dead_letter_topics())
+        WantedTopic(topic.name, topic.partitions, dict(topic.config), topic.groups)
+        for topic in (*catalogue(), *dead_letter_topics())
     ]
     cluster = TopicsAdmin(kafka).describe(topic.name for topic in wanted)
     is_production = load(ProcessSettings).environment == "production"
@@ -103,11 +104,15 @@ def check_topics(kafka: KafkaSettings) -> Sequence[Finding]:
     changes = {Verb.CHANGE_CONFIG, Verb.TOO_FEW_REPLICAS}
     others = [f"{action.topic}: {action.detail}" for action in actions if action.verb in changes]
     fewer = [f"{action.topic}: {action.detail}" for action in actions if action.verb is Verb.ADD_PARTITIONS]
+    split = [f"{action.topic} {action.detail}" for action in actions if action.verb is Verb.UNEQUAL]
     facts = {"topics": len(wanted), "missing": missing, "other_settings": others, "other_partitions": fewer}
     cure = "see: attributary topics plan; then: attributary topics apply"
     if missing:
         text = f"{len(missing)} of {len(wanted)} missing"
         return [Finding("topics", Level.BAD, text, ", ".join(missing[:_SHOWN]), cure, facts)]
+    if split:
+        text = "numbers of partitions differ within a group"
+        return [Finding("topics", Level.BAD, text, split[0].partition(";")[0], "see: attributary topics plan", facts)]
     if others:
         text = f"{counted(len(others), 'topic')} of {len(wanted)} with other settings"
         return [Finding("topics", Level.WARNING, text, "; ".join(others[:_SHOWN]), cure, facts)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,7 +55,7 @@ def show_plan(
     """
     from attributary.consumers.runtime.topics_plan import differs
 
-    _, actions = _planned(replication_factor, partitions_override, is_production=_is_production(production))
+    _, actions, _ = _planned(replication_factor, partitions_override, is_production=_is_production(production))
     if as_json:
         print_json([asdict(action) for action in actions])
     else:
@@ -79,14 +79,18 @@ def apply_plan(
     Nothing is deleted. Partitions are added only with --add-partitions, because keys then move: results stay right,
     but for a while one person's events are spread over two partitions. From three replicas on, min.insync.replicas
     is 2, so that the loss of a broker loses nothing. A replica that lacks acknowledged records never becomes the
-    leader. In production topics with fewer than three replicas are refused: exit code 78, nothing is changed.
+    leader. In production topics with fewer than three replicas are refused: exit code 78, nothing is changed. So are
+    topics of one stage that would have different numbers of partitions.
 
     Example: attributary topics apply --replication-factor 3
     """
+    from attributary.consumers.runtime.topics_plan import unequal
+
     is_production = _is_production(production)
-    admin, actions = _planned(replication_factor, partitions_override, is_production=is_production)
+    admin, actions, cluster = _planned(replication_factor, partitions_override, is_production=is_production)
     if is_production:
         _refuse_few_replicas(actions)
+    _refuse_unequal(unequal(_wanted(), cluster.topics, partitions=partitions_override, add_partitions=add_partitions))
     done = admin.apply(actions, add_partitions=add_partitions)
     _print(done)
     typer.echo(f"{plural(len(done), 'change')} made")
@@ -101,7 +105,7 @@ def _wanted() -> list[WantedTopic]:
     from attributary.schemas.topics import catalogue, dead_letter_topics
 
     topics = (*catalogue(), *dead_letter_topics())
-    return [WantedTopic(topic.name, topic.partitions, dict(topic.config)) for topic in topics]
+    return [WantedTopic(topic.name, topic.partitions, dict(topic.config), topic.groups) for topic in topics]
 
 
 def _is_production(production: bool | None) -> bool:
@@ -135,7 +139,22 @@ def _refuse_few_replicas(actions: Iterable[Action]) -> None:
         raise typer.Exit(EXIT_CONFIG)
 
 
-def _planned(replicas: int | None, partitions: int | None, *, is_production: bool) -> tuple[TopicsAdmin, list[Action]]:
+def _refuse_unequal(actions: Sequence[Action]) -> None:
+    from attributary.consumers.runtime.errors import EXIT_CONFIG
+
+    if actions:
+        _print(actions)
+        typer.echo(
+            "attributary topics: the topics of a group would have different numbers of partitions, and its stage would "
+            "not start; nothing was changed.",
+            err=True,
+        )
+        raise typer.Exit(EXIT_CONFIG)
+
+
+def _planned(
+    replicas: int | None, partitions: int | None, *, is_production: bool
+) -> tuple[TopicsAdmin, list[Action], Cluster]:
     from attributary.cli.outcome import kafka_settings
     from attributary.consumers.runtime.topics_admin import TopicsAdmin
     from attributary.consumers.runtime.topics_plan import PRODUCTION_REPLICAS, plan
@@ -145,7 +164,8 @@ def _planned(replicas: int | None, partitions: int | None, *, is_production: boo
     cluster = admin.describe(topic.name for topic in wanted)
     factor = _factor(replicas, cluster)
     replicas_min = PRODUCTION_REPLICAS if is_production else 1
-    return admin, plan(wanted, cluster.topics, replicas=factor, partitions=partitions, replicas_min=replicas_min)
+    actions = plan(wanted, cluster.topics, replicas=factor, partitions=partitions, replicas_min=replicas_min)
+    return admin, actions, cluster
 
 
 def _factor(replicas: int | None, cluster: Cluster) -> int:
