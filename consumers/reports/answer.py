@@ -131,19 +131,28 @@ def answers(
     if not options.currency and totals:
         chosen = next((each for each in totals if each.currency != "XXX" and each.net_micros), totals[0])
         request = replace(request, currency=chosen.currency)
-    known = StoredResults(connection, request).known_models() if totals else []
+    asks_models = totals and any(map(_has_models, reports))  # it opens every result: not for reports without models
+    known = StoredResults(connection, request).known_models() if asks_models else []
     found = []
     for report in reports:
         mine = replace(request, models=_models(report, options.models, known))
         source = StoredResults(connection, mine)
         total = _of(totals, mine.currency)
         is_empty = not total.conversions and report.name not in {"unattributed", "quality", "restatements"}
-        table = None if is_empty or not known else report.compute(source, Asked(mine, total, now_us))
+        if _has_models(report) and not known:
+            is_empty = True
+        table = None if is_empty else report.compute(source, Asked(mine, total, now_us))
         found.append(Answer(report, mine, now_us, totals, table))
     return found
 
 
+def _has_models(report: Report) -> bool:
+    return bool({"model", "models"} & set(report.options))
+
+
 def _models(report: Report, asked: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
+    if not _has_models(report):
+        return ()
     if asked and known and not set(asked) <= set(known):
         raise UnknownNameError("models", next(name for name in asked if name not in known), known)
     if asked:

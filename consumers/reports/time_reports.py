@@ -125,11 +125,16 @@ def cohorts(source: Source, asked: Asked) -> ReportTable:
 
 def maturity(source: Source, asked: Asked) -> ReportTable:
     """Return how much of each recent day has arrived, by both datings."""
-    moment = datetime.fromtimestamp(min(asked.request.as_of_us, asked.now_us) / 1e6, UTC)
+    moment = datetime.fromtimestamp(min(asked.request.as_of_us, asked.now_us, asked.request.period_us[1]) / 1e6, UTC)
     newest = moment.astimezone(ZoneInfo(asked.request.time_zone)).date() - timedelta(days=1)
     cash = [((newest - day).days, delay, weight) for day, delay, weight in source.cash_delays()]
     accrual = [((newest - day).days, delay, weight) for day, delay, weight in source.accrual_delays()]
-    shares = arrived_by_age(cash, MAX_AGE), arrived_by_age(accrual, MAX_AGE)
+    # Of days before the first conversion only the late arrivals are there: they would make every day look slow.
+    oldest = max((age for age, _, _ in cash), default=0)
+    shares = (
+        arrived_by_age(cash, MAX_AGE),
+        arrived_by_age([each for each in accrual if each[0] <= oldest], MAX_AGE),
+    )
     so_far = _so_far(cash), _so_far(accrual)
     ages = sorted((age for age in so_far[0].keys() | so_far[1].keys() if 0 <= age < _SHOWN_AGES), reverse=True)
     rows = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -158,6 +158,22 @@ def test_maturity_by_hand() -> None:
     assert low is not None
     assert high is not None
     assert 0.55 < low < 0.6 < high < 0.65
+
+
+def test_days_before_the_first_conversion_do_not_make_maturity_look_slow() -> None:
+    # Conversions since 60 days; of every day's touches one in twenty converts after each of 0 to 19 days.
+    first = date(2026, 1, 1)
+    newest = date(2026, 2, 28)
+    cash = [(first + timedelta(days=age), 0, 20.0) for age in range((newest - first).days + 1)]
+    accrual = [
+        (day, delay, 10.0)
+        for delay in range(20)
+        for age in range(80)
+        if (day := newest - timedelta(days=age)) + timedelta(days=delay) >= first and delay <= age
+    ]
+    rows = {row[1]: row for row in table("maturity", cash_delays=cash, accrual_delays=accrual).rows}
+    assert [rows[age][7] for age in (0, 4, 9, 19, 30)] == pytest.approx([0.05, 0.25, 0.5, 1.0, 1.0])
+    assert rows[0][3] == 1.0
 
 
 @pytest.mark.parametrize("arrivals", [[], [(age, 0, 1.0) for age in range(14)], [(3, 0, 100.0)]])
