@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field
 
 from attributary.attribution_core.domain.identity_rules import BUILT_IN, IdentityRules
 from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy, PolicyError
 from attributary.consumers.runtime.errors import ConfigError
 from attributary.consumers.runtime.settings import Settings
+from attributary.schemas.yaml_file import YamlFileError, read_yaml
 
 
 class PolicySettings(Settings):
@@ -95,9 +95,9 @@ def _mapping(variable: str, path: Path) -> dict[str, Any]:
         ConfigError: names the variable.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(variable, f"cannot be read as YAML ({type(error).__name__})") from None
+        document = read_yaml(path)
+    except YamlFileError as error:
+        raise ConfigError(variable, f"{error}" if error.is_read else f"the file cannot be read: {error}") from None
     if not isinstance(document, dict):
         raise ConfigError(variable, "must hold a mapping")
     return document

@@ -21,8 +21,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from attributary.consumers.destinations.account_fields import (
     ACCOUNT_FIELDS,
     TOKEN_EXPIRES,
@@ -32,6 +30,7 @@ from attributary.consumers.destinations.account_fields import (
 )
 from attributary.consumers.destinations.destination import Account
 from attributary.consumers.runtime.errors import ConfigError
+from attributary.schemas.yaml_file import YamlFileError, read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -137,11 +136,10 @@ def load_credentials(destination: str, default: AccountCredentials | None, path:
     if path is None:
         return Credentials(destination, default)
     try:
-        document = yaml.safe_load(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(_VARIABLE, f"the file cannot be read ({type(error).__name__})") from None
-    except yaml.YAMLError:
-        raise ConfigError(_VARIABLE, "the file is neither YAML nor JSON") from None
+        document = read_yaml(Path(path))
+    except YamlFileError as error:
+        said = f"the file {error}" if error.is_read else f"the file cannot be read: {error}"
+        raise ConfigError(_VARIABLE, said) from None
     tenants = document.get("tenants") if isinstance(document, dict) else None
     if not isinstance(tenants, dict):
         raise ConfigError(_VARIABLE, "the file needs a mapping named tenants")

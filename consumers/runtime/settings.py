@@ -132,7 +132,7 @@ class KafkaSettings(KafkaCredentialSettings):
         if isinstance(value, str):
             try:
                 value = json.loads(value)
-            except ValueError:
+            except (ValueError, RecursionError):
                 value = None
         if not isinstance(value, dict):
             raise ValueError("must be a JSON object")  # noqa: TRY004  # pydantic takes a ValueError as a broken rule

@@ -226,22 +226,22 @@ def load_keys(path: Path) -> list[Key]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise KeysError(f"the file cannot be read ({type(error).__name__})") from None
+        raise KeysError(f"{path.name or path}: the file cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
-        raise KeysError("the file is no JSON") from None
+        raise KeysError(f"{path.name}: the file is no JSON") from None
     if not isinstance(document, dict) or document.get("version") != _VERSION:
-        raise KeysError("the file is of another version")
+        raise KeysError(f"{path.name}: is no file of keys, or one of another version")
     entries = document.get("keys")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise KeysError("keys: must be a list of objects")
+        raise KeysError(f"{path.name}: keys: must be a list of objects")
     keys: list[Key] = []
     for number, entry in enumerate(entries, start=1):
         try:
             keys.append(key_of(entry))
         except (KeysError, TypeError) as error:
-            raise KeysError(f"key {number}: {error}") from None
+            raise KeysError(f"{path.name}: key {number}: {error}") from None
     if len({key.key_id for key in keys}) < len(keys) or len({key.sha256 for key in keys}) < len(keys):
-        raise KeysError("keys: two have one key_id or one hash")
+        raise KeysError(f"{path.name}: keys: two have one key_id or one hash")
     return keys
 
 

@@ -57,9 +57,8 @@ def read_above(read_line: Callable[[], str], delimiter: str | None, usual: str, 
     """
     lines = 0
     timezone = None
-    for _ in range(skip_lines):
-        zone = _zone(read_line())
-        timezone = zone or timezone
+    while lines < skip_lines and (left_out := read_line()):  # a file may be shorter
+        timezone = _zone(left_out) or timezone
         lines += 1
     while True:
         first = read_line()

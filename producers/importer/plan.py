@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import yaml
-
 from attributary.producers.importer.cells import TIME_UNITS
 from attributary.producers.importer.conditions import Condition, parse_condition
 from attributary.producers.records import RecordName
 from attributary.producers.sites import own_domain
 from attributary.schemas.schema_catalog import current_schemas
+from attributary.schemas.yaml_file import YamlFileError, read_yaml
 
 EXTRA_FIELDS: Mapping[RecordName, tuple[str, ...]] = {
     "touchpoint": ("user_agent",),
@@ -242,11 +241,10 @@ def read_mapping_file(path: Path) -> dict[str, Any]:
         PlanError: it cannot be read or says something else.
     """
     try:
-        document = yaml.safe_load(path.read_text("utf-8")) or {}
-    except OSError as error:
-        raise PlanError(f"{path.name}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise PlanError(f"{path.name}: is not YAML") from None
+        document = read_yaml(path)
+    except YamlFileError as error:
+        raise PlanError(f"{path.name or path}: {error}") from None
+    document = {} if document is None else document
     if not isinstance(document, dict):
         raise PlanError(f"{path.name}: must be a mapping of {', '.join(sorted(_DOCUMENT))}")
     if unknown := sorted(str(key) for key in document.keys() - _DOCUMENT):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -154,7 +155,7 @@ class FileImport:
             FileError: the rest of the file cannot be read.
         """
         progress = self.progress
-        progress.resume_at = sum(1 for _ in islice(rows, skip))
+        progress.resume_at = sum(1 for _ in islice(rows, min(skip, sys.maxsize)))
         checked = 0
         for order in self._mapper.orders(rows):
             if limit is not None and progress.rows + len(order.rows) > limit:

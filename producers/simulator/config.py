@@ -22,6 +22,11 @@ MICROS = 1_000_000
 MICROS_PER_DAY = 86_400 * MICROS
 
 
+_MAX_EVENTS = 100_000_000  # all of them are drawn in memory
+_MAX_TENANTS = 100_000
+_MAX_DAYS = 36_500  # a century
+
+
 class SimulatorConfigError(ValueError):
     """A wish that cannot be simulated; the text begins with the field's name."""
 
@@ -235,6 +240,8 @@ class SimulatorConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be simulated."""
+        if self.seed < 0:
+            raise SimulatorConfigError("seed: must not be negative")
         _check_volume(self.volume)
         for part in (self.disorder, self.identities, self.corrections):
             _check_shares(vars(part))
@@ -261,10 +268,16 @@ def _check_volume(volume: Volume) -> None:
         raise SimulatorConfigError("conversions: each needs a touchpoint, so at most as many as touchpoints")
     if volume.people is not None and volume.people < volume.tenants:
         raise SimulatorConfigError("people: at least one for each tenant is wanted")
+    if max(volume.touchpoints, volume.people or 0) > _MAX_EVENTS or volume.tenants > _MAX_TENANTS:
+        raise SimulatorConfigError(
+            f"volume: at most {_MAX_EVENTS:,} touchpoints and people, and {_MAX_TENANTS:,} tenants"
+        )
     if not is_tenant(volume.tenant_names()[-1]):
         raise SimulatorConfigError("tenant: must be 1 to 64 characters of a-z, 0-9, dot, dash and underscore")
     if volume.span_days <= 0:
         raise SimulatorConfigError("span_days: must be above 0")
+    if volume.span_days > _MAX_DAYS:
+        raise SimulatorConfigError(f"span_days: at most {_MAX_DAYS:,}")
 
 
 def _check_shares(fields: Mapping[str, float]) -> None:
@@ -275,6 +288,8 @@ def _check_shares(fields: Mapping[str, float]) -> None:
             raise SimulatorConfigError(f"{name}: must not be negative")
         if value > 1 and not name.endswith("_seconds"):
             raise SimulatorConfigError(f"{name}: a share from 0 to 1 is wanted")
+        if value > _MAX_DAYS * 86_400:
+            raise SimulatorConfigError(f"{name}: at most {_MAX_DAYS:,} days")
 
 
 def _check_channels(channels: tuple[Channel, ...]) -> None:

@@ -27,6 +27,19 @@ def test_every_word_of_a_row_is_whole(
             assert words.count(word) >= 2, (word, shown)
 
 
+@pytest.mark.parametrize("columns", [60, 80, 160])
+def test_an_id_is_in_one_piece(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    place = "conversions.v1.attribution.stitcher.dlq[2]@17"
+    reason = "neither Avro single-object encoding (C3 01) nor Confluent wire format (00)"
+    print_table(("place", "tenant", "stage", "tries", "reason"), [(place, "acme", "decode", "1", reason)] * 2, (3,))
+    shown = capsys.readouterr().out
+    assert shown.count(place) == 2, shown
+    assert max(map(len, shown.splitlines())) <= columns
+
+
 def test_a_pipe_gets_whole_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     print_table(_TITLES, [_ROW], _NUMBERS)

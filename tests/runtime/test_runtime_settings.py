@@ -266,8 +266,8 @@ def test_a_rule_over_several_fields_names_its_variable(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "cannot be read as YAML (FileNotFoundError)"),
-        ("windows: [", "cannot be read as YAML"),
+        (None, "the file cannot be read: No such file or directory"),
+        ("windows: [", "is not YAML: see line 1"),
         ("- 1", "must hold a mapping"),
         ("lateness_days: 1\ninactivity_days: 1\nwindows: []", "windows need one entry"),
         ("lateness_days: -1\ninactivity_days: 1\nwindows: [{days: 1}]", "lateness_days must be"),
@@ -294,7 +294,7 @@ def test_a_good_policy_file_and_none(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("refuse: [", "cannot be read as YAML"),
+        ("refuse: [", "is not YAML: see line 1"),
         ("- a", "must hold a mapping"),
         ("block: {}", "block is not known"),
         ("refuse: [kiosk]", "refuse must hold lists of ids by tenant"),

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
+from attributary.schemas.yaml_file import YamlFileError, read_yaml
 
 from .signatures import TOLERANCE_SECONDS
 from .source import Provider, SourceError, WebhookSource, read_options
@@ -56,11 +56,9 @@ def read_sources(
         SourceError: the file or a secret cannot be read, or a setting breaks a rule.
     """
     try:
-        document = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise SourceError(f"{path.name}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise SourceError(f"{path.name}: is not YAML") from None
+        document = read_yaml(path)
+    except YamlFileError as error:
+        raise SourceError(f"{path.name or path}: {error}") from None
     entries = document.get("webhooks") if isinstance(document, dict) else None
     if not isinstance(entries, list) or len(cast("dict[str, Any]", document)) != 1:
         raise SourceError(f"{path.name}: must have `webhooks`, a list of sources, and nothing else")

@@ -16,13 +16,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args
 
-import yaml
-
 from attributary.producers.importer.plan import ImportPlan, PlanError, parse_timezone
 from attributary.producers.importer.row_mapper import NoTouchpoint, RowMapper, RowRefused
 from attributary.producers.importer.rows import Row
 from attributary.producers.money import minor_digits
 from attributary.producers.records import RecordName
+from attributary.schemas.yaml_file import YamlFileError, read_yaml
 
 from .outcome import LeftOut, WebhookRecord
 from .payload import Skipped, Unmapped, currency_of, micros_of, text_of, whole_of
@@ -104,11 +103,9 @@ def read_mapping(path: Path) -> SignedJsonMapping:
         SourceError: it cannot be read, or says something else.
     """
     try:
-        document = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise SourceError(f"{path.name}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise SourceError(f"{path.name}: is not YAML") from None
+        document = read_yaml(path)
+    except YamlFileError as error:
+        raise SourceError(f"{path.name or path}: {error}") from None
     return SignedJsonMapping(document, path.name)
 
 

@@ -114,17 +114,16 @@ def _wanted(file: Path | None) -> list[Rule]:
 
 
 def _principals(file: Path | None) -> Principals:
-    import yaml
-
     from attributary.schemas.access import Principals, processes
     from attributary.schemas.topics import catalogue
+    from attributary.schemas.yaml_file import YamlFileError, read_yaml
 
     if file is None:
         return Principals()
     try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError):
-        raise typer.BadParameter(f"{file}: cannot be read as YAML", param_hint="--principals") from None
+        document = read_yaml(file)
+    except YamlFileError as error:
+        raise typer.BadParameter(f"{file}: {error}", param_hint="--principals") from None
     try:
         return Principals.parse(document, processes(catalogue()))
     except ValueError as error:

@@ -227,10 +227,11 @@ def _blaming(file: Path, experiments: Path | None = None) -> Iterator[None]:
     """Say what is wrong, exit code 2, and in which file: experiments that do not fit are not the journeys' fault."""
     from attributary.attribution_core.tables.experiments import ExperimentError
     from attributary.cli.table_files import FileError
+    from attributary.producers.importer.plan import PlanError
 
     try:
         yield
-    except FileError as error:  # names its file
+    except (FileError, PlanError) as error:  # names its file or option
         sys.stderr.write(f"attributary: {safe(str(error))}\n")
         raise typer.Exit(exits.USAGE) from None
     except (ValueError, OSError, csv.Error) as error:  # all that a file or an option can be wrong in

@@ -14,6 +14,7 @@ import typer
 
 from attributary import __version__
 from attributary.cli import exits
+from attributary.cli.outcome import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +67,7 @@ def need_extra() -> None:
     from attributary.local.stages import COLLECT_PACKAGES
 
     if missing := [name for name in COLLECT_PACKAGES if importlib.util.find_spec(name) is None]:
-        typer.echo(f"{missing[0]} is not installed: pip install 'attributary[collect]'", err=True)
+        say(f"{missing[0]} is not installed: pip install 'attributary[collect]'")
         raise typer.Exit(exits.CONFIG)
 
 

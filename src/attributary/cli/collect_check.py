@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from attributary.cli import exits
+from attributary.cli.outcome import say
 
 if TYPE_CHECKING:
     from attributary.producers.collector.webhooks import LeftOut, WebhookOutcome, WebhookReceiver
@@ -163,5 +164,5 @@ def _tag(
 
 
 def _fail(sentence: str, code: int) -> NoReturn:
-    typer.echo(sentence, err=True)
+    say(sentence)
     raise typer.Exit(code)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from attributary.cli import exits
+from attributary.cli.outcome import say
 from attributary.cli.tables import print_json
 from attributary.cli.tenant_option import Tenant
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from attributary.producers.collector.keys import Key
 
 _DAY = 86_400
+_MAX_DAYS = 36_500  # a century
 _File = Annotated[
     Path, typer.Option("--file", envvar="COLLECT_KEYS_FILE", help="The file of keys; made if it is missing.")
 ]
@@ -73,8 +75,9 @@ def _new(
     from attributary.producers.collector.keys import KeysError, new_key, revoked
 
     now = int(time.time())
+    overlap = _seconds(overlap_days, "--overlap-days")
     if kind == "wk" and not origin:
-        typer.echo("no --origin: no page may use the key; calls without an Origin header (mails, apps) may", err=True)
+        say("no --origin: no page may use the key; calls without an Origin header (mails, apps) may")
     with _editing(file) as keys:
         others: dict[str, Any] = {
             "label": label,
@@ -89,10 +92,10 @@ def _new(
             place = _place(keys, replaces)
             if (keys[place].kind, keys[place].tenant) != (kind, tenant):
                 raise KeysError(f"key {replaces}: is of another tenant or kind")
-            keys[place] = revoked(keys[place], at=now + int(overlap_days * _DAY))
+            keys[place] = revoked(keys[place], at=now + overlap)
         keys.append(key)
     typer.echo(token)
-    typer.echo(f"key {key.key_id} of tenant {tenant}: keep it now, it cannot be shown again", err=True)
+    say(f"key {key.key_id} of tenant {tenant}: keep it now, it cannot be shown again")
 
 
 def _list(
@@ -104,7 +107,7 @@ def _list(
 
     Example: attributary collect keys list --file keys.json
     """
-    with _told():
+    with _told(file):
         from attributary.producers.collector.keys import load_keys
 
         now = time.time()
@@ -132,9 +135,13 @@ def _revoke(
     """
     from attributary.producers.collector.keys import revoked
 
+    after = _seconds(after_days, "--after-days")
+    if not file.exists():
+        say(f"{file}: there is no such file of keys (--file, COLLECT_KEYS_FILE)")
+        raise typer.Exit(exits.USAGE)
     with _editing(file) as keys:
         place = _place(keys, key_id)
-        keys[place] = revoked(keys[place], at=int(time.time() + after_days * _DAY))
+        keys[place] = revoked(keys[place], at=int(time.time()) + after)
     typer.echo(f"key {key_id}: {_state(keys[place], time.time())}")
 
 
@@ -154,6 +161,7 @@ def _link(
 
     from attributary.cli.collect import need_extra
 
+    lasts = _seconds(days, "--days")
     need_extra()
     from attributary.producers.collector.answers import Refusal
     from attributary.producers.collector.pixel import parse_target, sign_target
@@ -161,24 +169,24 @@ def _link(
     try:
         parse_target(to)
     except Refusal:
-        typer.echo("--to: must be an absolute http or https URL without spaces, user or control characters", err=True)
+        say("--to: must be an absolute http or https URL without spaces, user or control characters")
         raise typer.Exit(exits.USAGE) from None
-    expires_at = int(time.time() + days * _DAY)
+    expires_at = int(time.time()) + lasts
     typer.echo(urlencode({"to": to, "exp": expires_at, "sig": sign_target(to, expires_at, secret)}))
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _told(file: Path) -> Iterator[None]:
     """Say in one sentence what is wrong with the file or an option."""
     from attributary.producers.collector.keys import KeysError
 
     try:
         yield
     except KeysError as error:
-        typer.echo(str(error), err=True)
+        say(str(error))
         raise typer.Exit(exits.USAGE) from None
     except OSError as error:
-        typer.echo(f"COLLECT_KEYS_FILE: the file cannot be written ({error.strerror})", err=True)
+        say(f"{file}: the file of keys (--file, COLLECT_KEYS_FILE) cannot be written: {error.strerror}")
         raise typer.Exit(exits.CONFIG) from None
 
 
@@ -186,8 +194,16 @@ def _told() -> Iterator[None]:
 def _editing(file: Path) -> Iterator[list[Key]]:
     from attributary.producers.collector.keys import edit_keys
 
-    with _told(), edit_keys(file) as keys:
+    if not file.name:
+        raise typer.BadParameter("must name a file", param_hint="--file")
+    with _told(file), edit_keys(file) as keys:
         yield keys
+
+
+def _seconds(days: float, option: str) -> int:
+    if not 0 <= days <= _MAX_DAYS:
+        raise typer.BadParameter(f"must be from 0 to {_MAX_DAYS:,} days", param_hint=option)
+    return int(days * _DAY)
 
 
 def _place(keys: list[Key], key_id: str) -> int:

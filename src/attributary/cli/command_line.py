@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from typer import Abort, BadParameter
 from typer.core import TyperGroup
 
 from attributary.cli import exits
@@ -61,18 +62,6 @@ GROUPS: Mapping[str, Sequence[str]] = {
     ),
 }
 _OTHERS = "More"
-# What pydantic says of a value, and what it means for somebody who typed it.
-_PYDANTIC = (
-    (r"Value error, ", ""),
-    (r"Input should be a valid integer, .*?(?=;|$)", "must be a whole number"),
-    (r"Input should be a valid number, .*?(?=;|$)", "must be a number"),
-    (r"Input should be greater than or equal to ", "must be at least "),
-    (r"Input should be less than or equal to ", "must be at most "),
-    (r"Input should be greater than ", "must be above "),
-    (r"Input should be less than ", "must be below "),
-    (r"Input should be ", "must be "),
-    (r"Got unexpected extra argument\(s\)", "too many arguments:"),
-)
 _TYPES = {"<int>": "<number>", "<int range>": "<number>", "<float>": "<number>", "<float range>": "<number>"}
 # What pydantic says of a value, and what it means for somebody who typed it.
 _PYDANTIC = (
@@ -143,7 +132,7 @@ class CommandLine(CommandGroup):
             return _reader_left() if isinstance(ending.__context__, BrokenPipeError) else ending.code
         except KeyboardInterrupt:
             return exits.INTERRUPTED
-        except Exception as error:
+        except _told_kinds() as error:  # looked up when something is raised: it imports what a command may not need
             code = _told(error)
             if code is None:
                 raise
@@ -169,14 +158,25 @@ def _first_sentence(command: Any) -> str:
     return text.partition(". ")[0].rstrip(".")
 
 
+def _told_kinds() -> tuple[type[Exception], ...]:
+    """Return the errors that a user, a setting or a service can cause; every other one passes with its traceback."""
+    from attributary.cli.outcome import explained_kinds
+
+    return (_usage_kind(), Abort, *explained_kinds())
+
+
+def _usage_kind() -> type[Exception]:
+    """Return the class above all wrong command lines, by its name: it moved between versions of the library."""
+    return next(kind for kind in BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
 def _told(error: Exception) -> int | None:
     """Say what went wrong; return the exit code, or None for what nobody but this program can be blamed for."""
     from attributary.cli.outcome import explain, say
 
-    # By their shape: the library's own exceptions moved between its versions.
-    if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+    if isinstance(error, _usage_kind()):
         return _wrong_usage(error)
-    if type(error).__name__ == "Abort":
+    if isinstance(error, Abort):
         say("nothing was done")
         return exits.FAILED
     failure = explain(error)

@@ -50,5 +50,6 @@ def read_conversions(
                     line = error.line or order.rows[0].line
                     broken.append(safe(f"{file.name} line {line}:{column} {error.field}: {error.rule}"))
     except (FileError, PlanError) as error:
-        say(safe(f"{option_name}: {error}"))
+        # What is wrong with a mapping names the file or the option itself.
+        say(str(error) if isinstance(error, PlanError) else f"{option_name}: {error}")
         raise typer.Exit(exits.USAGE) from None

@@ -72,7 +72,9 @@ def _list(
         for letter in letters
     ]  # fmt: skip
     print_table(("given up", "place", "tenant", "stage", "tries", "reason"), rows, (4,))
-    print(f"{plural(len(letters), 'dead letter')}. One in full: attributary dlq show 'TOPIC[PARTITION]@OFFSET'")
+    records = len({letter.origin for letter in letters})
+    more = f" of {plural(records, 'record')}: each group that reads a topic writes its own" * (len(letters) > records)
+    print(f"{plural(len(letters), 'dead letter')}{more}. One in full: attributary dlq show 'TOPIC[PARTITION]@OFFSET'")
 
 
 def _show(

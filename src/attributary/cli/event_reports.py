@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
@@ -77,8 +78,9 @@ def _ignored(*, tenant: AnyTenant = None, limit: _Limit = 200, as_json: _Json = 
         ]  # fmt: skip
 
     columns = ("tenant", "conversion", "event", "kind", "value", "why", "opened by", "record")
+    most = min(limit, sys.maxsize - 1) + 1
     _show(
-        lambda connection: list(islice(ignored_events(connection, tenant), limit + 1)), "ignored", columns, rows,
+        lambda connection: list(islice(ignored_events(connection, tenant), most)), "ignored", columns, rows,
         "every event about a conversion counts", limit=limit, as_json=as_json, tenant=tenant, numbers=(4,),
     )  # fmt: skip
 

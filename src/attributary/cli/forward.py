@@ -235,7 +235,7 @@ def _explained(row: Delivery) -> Iterator[str]:
 
 def _prune(
     days: Annotated[
-        int, typer.Option(min=63, help="Keep events of so many days; 62 is Meta's longest age limit.")
+        int, typer.Option(min=63, max=36_500, help="Keep events of so many days; 62 is Meta's longest age limit.")
     ] = 90,
 ) -> None:
     """Delete settled deliveries of old events from the ledger, in small steps; pending ones stay.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -91,7 +90,7 @@ def calibrate(
     Example: attributary models calibrate markov 3 --experiments lift.csv --tenant acme
     """
     from attributary.attribution_core.tables.experiments import ExperimentError
-    from attributary.cli.outcome import database
+    from attributary.cli.outcome import database, say
     from attributary.cli.table_files import FileError, read_experiments
     from attributary.consumers.store.models.model_states import save_states
     from attributary.consumers.training.calibrate import calibrated
@@ -102,7 +101,7 @@ def calibrate(
             state = calibrated(connection, tenant, model, version, known)
             (saved,) = save_states(connection, [state])
     except (ExperimentError, FileError) as error:
-        sys.stderr.write(f"attributary: {error if isinstance(error, FileError) else f'{experiments}: {error}'}\n")
+        say(f"{error}" if isinstance(error, FileError) else f"{experiments}: {error}")
         raise typer.Exit(exits.USAGE) from None
     found = state.metadata["diagnostics"]["calibration"]
     if as_json:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from attributary.consumers.runtime.errors import AttributaryError
     from attributary.consumers.runtime.settings import KafkaSettings
 
-_OUTPUT_FAILS = frozenset({errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT})
+_OUTPUT_FAILS = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT})
 
 
 class Failure(NamedTuple):
@@ -49,6 +49,29 @@ def explain(error: BaseException) -> Failure | None:
         except AttributaryError as ours:
             return _of_ours(ours)
     return _of_others(error)
+
+
+def explained_kinds() -> tuple[type[Exception], ...]:
+    """Return the classes of which ``explain`` knows what they mean, each error of them or some."""
+    import psycopg
+    from confluent_kafka import KafkaException
+
+    from attributary.consumers.runtime.errors import AttributaryError
+    from attributary.consumers.store.access.readers import LoginTakenError, RolesMissingError
+    from attributary.consumers.store.connection import DsnError, StoreUnavailable
+    from attributary.consumers.store.migrate import MigrationError
+    from attributary.consumers.store.models.model_states import ModelStateError
+    from attributary.consumers.store.offsets import CommitsLostError
+    from attributary.consumers.store.repair.rebuild_progress import RebuildRunsError
+    from attributary.consumers.store.tenants import UnknownTenantError
+    from attributary.producers.errors import ProducerError
+    from attributary.schemas.codec import RegistryUnavailableError
+
+    return (
+        AttributaryError, psycopg.Error, KafkaException, OSError, UnicodeEncodeError, ProducerError, StoreUnavailable,
+        DsnError, MigrationError, ModelStateError, CommitsLostError, RegistryUnavailableError, UnknownTenantError,
+        RebuildRunsError, RolesMissingError, LoginTakenError,
+    )  # fmt: skip
 
 
 def _of_ours(error: AttributaryError) -> Failure:
@@ -97,6 +120,8 @@ def _of_others(error: BaseException) -> Failure | None:
 
 
 def _of_files(error: OSError) -> Failure | None:
+    if error.errno == errno.EIO:
+        return Failure(f"a file or the output cannot be read or written: {error.strerror}", exits.OUTPUT)
     if error.errno in _OUTPUT_FAILS:
         return Failure(f"the output cannot be written: {error.strerror}", exits.OUTPUT)
     return None if error.filename is None else Failure(f"{error.filename}: {error.strerror}", exits.USAGE)

@@ -144,9 +144,10 @@ def check_known(connection: psycopg.Connection, query: ReportQuery, credited: se
         first, last = min(extent.first_at for extent in extents), max(extent.last_at for extent in extents)
         whole = sum(extent.conversions for extent in extents)
         then = "" if query.as_of_us == END else f" had been reported by {_moment(query.as_of_us)}"
+        there = f"there {'is' if whole == 1 else 'are'} {plural(whole, 'conversion')}"
         return (
-            f"no conversion of {query.tenant_id} in this period{then}; there are {plural(whole, 'conversion')}, from "
-            f"{_moment(first)} to {_moment(last)} UTC"
+            f"no conversion of {query.tenant_id} in this period{then}; {there}, from {_moment(first)} to "
+            f"{_moment(last)} UTC"
         )
     missing = [name for name in query.models if name not in credited]
     return _refuse("model", missing[0], known_models(connection, query))

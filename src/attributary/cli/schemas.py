@@ -110,6 +110,8 @@ def _bytes_of(file: str) -> bytes:
         return Path(file).read_bytes()
     except OSError as error:
         raise typer.BadParameter(f"cannot be read: {error.strerror}", param_hint="FILE") from None
+    except ValueError:
+        raise typer.BadParameter("is no name of a file", param_hint="FILE") from None
 
 
 def _known(name: str) -> str:

@@ -11,12 +11,14 @@ import typer
 
 from attributary.cli import exits
 from attributary.cli.event_producer import open_producer
+from attributary.cli.outcome import say
 from attributary.cli.tenant_option import usual_tenant
 
 if TYPE_CHECKING:
     from attributary.producers.simulator import Event, Traffic
 
 _MICROS = 1_000_000
+_MAX_RATE = 1e9
 
 
 def register(app: typer.Typer) -> None:
@@ -62,8 +64,8 @@ def simulate(
     from attributary.producers.simulator import Disorder, SimulatorConfig, SimulatorConfigError, Volume, pace
     from attributary.producers.simulator import simulate as draw
 
-    if rate < 0:
-        raise typer.BadParameter("must not be negative", param_hint="--rate")
+    if not 0 <= rate <= _MAX_RATE:
+        raise typer.BadParameter(f"must be from 0 to {_MAX_RATE:,.0f} events a second", param_hint="--rate")
     try:
         config = SimulatorConfig(
             now_micros=_moment(now),
@@ -118,7 +120,7 @@ def _publish(events: Iterable[Event]) -> None:
         typer.echo(f"stopped: {producer.counters.delivered} events are in Kafka", err=True)
         raise typer.Exit(exits.INTERRUPTED) from None
     except ProducerError as error:
-        typer.echo(str(error), err=True)
+        say(str(error))
         raise typer.Exit(exits.DEPENDENCY_DOWN) from None
 
 

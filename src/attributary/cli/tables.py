@@ -9,7 +9,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from attributary.consumers.reports.cells import amount, csv_cell, money, safe
 
@@ -19,6 +19,7 @@ __all__ = [
 
 _MIN_WIDTH, _WHOLE_LINES = 20, 10_000
 _NARROWEST = 12  # letters of a text column that can be read
+_LONGEST_ID = 160  # a place in a dead-letter topic, an event id
 
 
 def share(part: float | None, interval: Sequence[float | None] | None = None) -> str:
@@ -71,13 +72,20 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: 
         return
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="")
     for place, name in enumerate(columns):
-        is_number = place in numbers
-        table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
+        is_whole = place in numbers or _is_whole(rows, place)
+        justify: Literal["left", "right"] = "right" if place in numbers else "left"
+        table.add_column(name, justify=justify, no_wrap=is_whole, overflow="fold")
     for row in rows:
         table.add_row(*(Text(safe(cell)) for cell in row))  # ids and names come from events
     lines = io.StringIO()
     Console(file=lines, width=places or _WHOLE_LINES, color_system=None).print(table)
     print("\n".join(line.rstrip() for line in lines.getvalue().splitlines()))
+
+
+def _is_whole(rows: Sequence[Sequence[str]], place: int) -> bool:
+    """Return whether a column holds ids, which can be copied only in one piece: one word each, of some length."""
+    cells = [safe(row[place]) for row in rows]
+    return all(" " not in cell for cell in cells) and _NARROWEST < max(map(len, cells), default=0) <= _LONGEST_ID
 
 
 def _needed(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int]) -> int:
@@ -86,7 +94,8 @@ def _needed(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequ
     for place, title in enumerate(columns):
         longest = max((len(safe(row[place])) for row in rows), default=0)
         widest_word = max((len(word) for word in title.split()), default=0)
-        total += max(longest, len(title)) if place in numbers else min(max(longest, widest_word), _NARROWEST)
+        is_whole = place in numbers or _is_whole(rows, place)
+        total += max(longest, len(title)) if is_whole else min(max(longest, widest_word), _NARROWEST)
     return total + 3 * len(columns)
 
 

@@ -201,10 +201,11 @@ def summary(stack: Stack, *, prometheus: bool = False) -> list[str]:
     lines = ["", "Attributary is up.", f"  Kafka      {stack.bootstrap}", f"  Postgres   {stack.dsn}"]
     lines.append(f"  HTTP       {collector_url(stack)}   after: attributary collect keys new --tenant NAME")
     lines.append(f"  read API   {api_url(stack)}   after: ... keys new --kind sk --scope read --tenant NAME")
+    width = max([15, *(len(stage.name) + 2 for stage in stack.skipped)])
     for running in stack.stages:
         address = f"http://127.0.0.1:{running.metrics_port}/metrics"
-        lines.append(f"  {running.stage.name:<15}{address}   {running.stage.doc}")
-    lines += [f"  {stage.name:<15}{stage.why_off}" for stage in stack.skipped]
+        lines.append(f"  {running.stage.name:<{width}}{address}   {running.stage.doc}")
+    lines += [f"  {stage.name:<{width}}{stage.why_off}" for stage in stack.skipped]
     if stack.fake_services:
         received = (f"{stack.environment[name]}/_admin/events" for name in ("META_BASE_URL", "GA4_BASE_URL"))
         lines.append(f"  stand-ins for Meta and GA4 received: {' '.join(received)}")
