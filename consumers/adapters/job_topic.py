@@ -1,7 +1,7 @@
-"""Putting jobs on their topic.
+"""Putting jobs, and requests to erase people, on their topics.
 
-Invariant: ``submit`` returns only after the brokers' acknowledgement. What was not acknowledged in time is discarded,
-so it does not arrive later by itself; it may have arrived, and the same id submitted again is the same job.
+Invariant: a call returns only after the brokers' acknowledgement. What was not acknowledged in time is discarded, so it
+does not arrive later by itself; it may have arrived, and the same id submitted again is the same job or request.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from collections.abc import Mapping
 
 from attributary.producers.transport import Message, Refused, Transport
 from attributary.schemas.codec import Codec
-from attributary.schemas.rules import check_job
-from attributary.schemas.topics import JOBS, job_key
+from attributary.schemas.rules import RuleViolation, check_erasure_request, check_job
+from attributary.schemas.topics import ERASURE_REQUESTS, JOBS, erasure_request_key, job_key
 
 _HEADERS = [("content-type", b"application/avro")]
 
 
 class JobRuleError(ValueError):
-    """A field of the job breaks a rule; the text names both."""
+    """A field of the job or request breaks a rule; the text names both."""
 
 
 class JobNotSubmittedError(Exception):
-    """The brokers did not take the job; the text says why."""
+    """The brokers did not take the job or request; the text says why."""
 
 
 class JobTopic:
-    """Submits jobs, one at a time; may be called by several threads.
+    """Submits jobs and requests to erase people, one at a time; may be called by several threads.
 
     Args:
         codec: encodes the record.
@@ -71,15 +71,43 @@ class JobTopic:
             "submitted_at": time.time_ns() // 1_000,
             "submitted_by": submitted_by,
         }
-        broken = check_job(record)
-        if broken is not None:
-            raise JobRuleError(f"{broken.field}: {broken.rule}")
-        value = self._codec.encode("job", record)
+        _demand(check_job(record))
+        self._send(
+            Message(JOBS, job_key(tenant_id, job_id), self._codec.encode("job", record), list(_HEADERS)), seconds
+        )
+
+    def request_erasure(
+        self, tenant_id: str, request_id: str, kind: str, identifier: str, mode: str, *, seconds: float
+    ) -> None:
+        """Put a request to erase a person on its topic and wait for the brokers.
+
+        Args:
+            tenant_id: tenant of the person.
+            request_id: submitted twice, it is one request.
+            kind: user, anonymous, order or email.
+            identifier: the identifier; it is in no error.
+            mode: delete, delete-and-suppress, suppress or unsuppress.
+            seconds: how long to wait.
+
+        Raises:
+            JobRuleError: a field breaks a rule.
+            JobNotSubmittedError: the brokers did not take it.
+        """
+        record = {
+            "tenant_id": tenant_id, "request_id": request_id, "kind": kind, "identifier": identifier, "mode": mode,
+            "requested_at": time.time_ns() // 1_000,
+        }  # fmt: skip
+        _demand(check_erasure_request(record))
+        value = self._codec.encode("erasure_request", record)
+        key = erasure_request_key(tenant_id, request_id)
+        self._send(Message(ERASURE_REQUESTS, key, value, list(_HEADERS)), seconds)
+
+    def _send(self, message: Message, seconds: float) -> None:
         failures: list[str] = []
         with self._lock:
             try:
                 self._transport.send(
-                    Message(JOBS, job_key(tenant_id, job_id), value, list(_HEADERS)),
+                    message,
                     lambda error, _message: failures.append(str(error)) if error is not None else None,
                 )
                 if self._transport.flush(seconds):
@@ -93,3 +121,8 @@ class JobTopic:
     def close(self) -> None:
         """Close the transport."""
         self._transport.close()
+
+
+def _demand(broken: RuleViolation | None) -> None:
+    if broken is not None:
+        raise JobRuleError(f"{broken.field}: {broken.rule}")

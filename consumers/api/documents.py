@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from attributary.consumers.store.erasure.ledger import RequestState
 from attributary.consumers.store.jobs.job_views import JobRow
 from attributary.consumers.store.models.model_states import StateSummary
 from attributary.consumers.store.results.credit_report import Report, ReportQuery
@@ -196,6 +197,41 @@ class SubmittedJob(msgspec.Struct):
     url: str
 
 
+class ErasureRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Whom to erase, and how.
+
+    `kind` is what the identifier is: user, anonymous, order (an order or conversion id) or email (SHA-256 of the
+    trimmed lower-case address). `mode`: delete, delete-and-suppress, suppress or unsuppress; delete when missing.
+    """
+
+    kind: Text
+    identifier: Text
+    mode: Text | None = None
+
+
+class SubmittedErasure(msgspec.Struct):
+    """A request that the log has taken. Ask for its state at `url`."""
+
+    request_id: str
+    url: str
+
+
+class Erasure(msgspec.Struct):
+    """A request as it stands, in the states of OpenDSR: pending, in_progress, completed or cancelled.
+
+    `removed` counts rows by table. A request is stored once the stitcher has read it: until then it is answered 404.
+    """
+
+    request_id: str
+    kind: str
+    mode: str
+    state: str
+    received_at: str
+    executed_at: str | None
+    completed_at: str | None
+    removed: dict[str, int]
+
+
 class ModelVersion(msgspec.Struct):
     """A trained version of a model."""
 
@@ -305,6 +341,14 @@ def job_document(row: JobRow) -> Job:
         row.job_id, row.kind, row.state, dict(row.parameters), row.done, row.total, row.error,
         None if row.result is None else dict(row.result), _moment(row.submitted_at), _optional(row.started_at),
         _optional(row.finished_at),
+    )  # fmt: skip
+
+
+def erasure_document(row: RequestState) -> Erasure:
+    """Return a request to erase a person as it is answered: without the identifier."""
+    return Erasure(
+        row.request_id, row.kind, row.mode, row.state, time_text(row.received_at_us), _optional(row.executed_at),
+        _optional(row.completed_at), dict(row.removed),
     )  # fmt: skip
 
 

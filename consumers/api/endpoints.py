@@ -28,7 +28,7 @@ _CURRENCY = re.compile(r"[A-Z]{3}")
 _JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 Schema = Mapping[str, Any]
-Scope = Literal["read", "jobs"]
+Scope = Literal["read", "jobs", "erase"]
 
 
 class RuleError(ValueError):
@@ -159,6 +159,15 @@ _JOB_KEY = Parameter(
     "Id of the job: sent twice, the job is done once. A new id when missing.",
     _matching(_JOB_ID, "must be 1 to 128 characters of A-Z, a-z, 0-9 and . _ : -"),
 )  # fmt: skip
+_REQUEST = Parameter(
+    "request_id", "path", {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"}, "Id of the request.",
+    _matching(_JOB_ID, "must be 1 to 128 characters of A-Z, a-z, 0-9 and . _ : -"),
+)  # fmt: skip
+_REQUEST_KEY = Parameter(
+    "Idempotency-Key", "header", {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
+    "Your own id of the request, without personal data: sent twice, it is one request. A new id when missing.",
+    _matching(_JOB_ID, "must be 1 to 128 characters of A-Z, a-z, 0-9 and . _ : -"),
+)  # fmt: skip
 _VERSION = Parameter(
     "version", "query", {"type": "integer", "minimum": 1, "maximum": _MAX_VERSION},
     "This version; the newest when missing.", _whole(_MAX_VERSION),
@@ -257,6 +266,17 @@ def endpoints() -> Sequence[Endpoint]:
             scope="jobs", body=d.TrainRequest, status=202,
         ),
         Endpoint("GET", "/jobs/{job_id}", "job", "A job as it stands.", d.Job, (_JOB,), refusals=(404,)),
+        Endpoint(
+            "POST", "/erasures", "erase",
+            "Ask to erase a person, or to suppress what comes of the person. The request goes to its topic; its "
+            "arrival there is the cut-off. The sweeper carries it out.",
+            d.SubmittedErasure, (_REQUEST_KEY,), scope="erase", body=d.ErasureRequest, status=202,
+        ),
+        Endpoint(
+            "GET", "/erasures/{request_id}", "erasure",
+            "Where a request to erase a person stands. The identifier is never answered.",
+            d.Erasure, (_REQUEST,), scope="erase", refusals=(404,),
+        ),
         Endpoint("GET", "/models/status", "models_status", "Trained versions, and which are in force.", d.Models),
     )  # fmt: skip
 
@@ -313,7 +333,7 @@ def openapi(version: str) -> dict[str, Any]:
             "title": "Attributary read API",
             "version": version,
             "description": "Results, reports and jobs of one tenant: that of the key. Money is in micros. Times are "
-            "RFC 3339 in UTC. A key has the scope read, or jobs, or both.",
+            "RFC 3339 in UTC. A key has the scopes read, jobs, erase, or some of them.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,

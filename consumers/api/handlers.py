@@ -35,6 +35,7 @@ from attributary.consumers.reports.answer import (
 from attributary.consumers.reports.catalog import BY_NAME
 from attributary.consumers.reports.page import page_text
 from attributary.consumers.reports.page_facts import read_facts
+from attributary.consumers.store.erasure.ledger import show_request
 from attributary.consumers.store.events.explain import Explanation, explain
 from attributary.consumers.store.jobs.job_views import show_job
 from attributary.consumers.store.models.model_states import active_states, list_states
@@ -90,7 +91,7 @@ class Handlers:
 
     Args:
         pool: connections that read.
-        jobs: takes jobs; None: no job can be submitted here.
+        jobs: takes jobs and requests to erase people; None: none can be submitted here.
         inactivity_micros: after so long without a touchpoint a journey ends; as the trainer's setting.
     """
 
@@ -244,6 +245,35 @@ class Handlers:
         if found is None:
             raise Refusal(404, "The tenant has no such job. A trainer stores a new job when it reads it.")
         return Answer(d.job_document(found))
+
+    async def erase(self, call: Call) -> Answer:
+        """Submit a request to erase a person."""
+        if self._jobs is None:
+            raise Refusal(503, "Requests cannot be submitted here: KAFKA_BOOTSTRAP_SERVERS is not set.")
+        jobs, body = self._jobs, call.body
+        request_id = call.values["Idempotency-Key"] or f"erasure-{uuid.uuid4().hex[:12]}"
+        try:
+            await anyio.to_thread.run_sync(
+                lambda: jobs.request_erasure(
+                    call.tenant_id, request_id, body.kind, body.identifier, body.mode or "delete",
+                    seconds=_SUBMIT_SECONDS,
+                )
+            )  # fmt: skip
+        except JobRuleError as error:
+            raise Refusal(400, f"{error}.", more={"field": str(error).partition(":")[0]}) from None
+        except JobNotSubmittedError:
+            raise StoreBusy("Kafka did not take the request. Send it again with the same Idempotency-Key.") from None
+        url = f"{API}/erasures/{request_id}"
+        return Answer(d.SubmittedErasure(request_id, url), location=url)
+
+    async def erasure(self, call: Call) -> Answer:
+        """Return where a request stands."""
+        found = await self._pool.run(
+            lambda connection: show_request(connection, call.tenant_id, call.values["request_id"])
+        )
+        if found is None:
+            raise Refusal(404, "The tenant has no such request. The stitcher stores a new one when it reads it.")
+        return Answer(d.erasure_document(found))
 
     async def models_status(self, call: Call) -> Answer:
         """Return the versions of the tenant's models."""

@@ -21,8 +21,8 @@ class ServeSettings(Settings):
     port: int = Field(default=8090, ge=0, le=65_535, alias="SERVE_PORT", description="Port of the read API; 0: any.")
     keys_file: Path = Field(
         alias="SERVE_KEYS_FILE",
-        description="File with the hashes of secret keys with the scopes read and jobs (`attributary collect keys "
-        "new`); read again when it changes. May be the collector's.",
+        description="File with the hashes of secret keys with the scopes read, jobs and erase (`attributary collect "
+        "keys new`); read again when it changes. May be the collector's.",
     )
     connections: int = Field(
         default=8, ge=1, le=200, alias="SERVE_CONNECTIONS", description="Most connections to Postgres of one process."

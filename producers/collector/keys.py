@@ -30,7 +30,7 @@ from attributary.producers.sites import ascii_host, own_domain
 from attributary.schemas.limits import is_tenant
 
 KeyKind = Literal["wk", "sk"]
-SCOPES = ("event", "conversion", "read", "jobs")
+SCOPES = ("event", "conversion", "read", "jobs", "erase")
 DEFAULT_SCOPES: Mapping[KeyKind, tuple[str, ...]] = {"wk": ("event", "conversion"), "sk": ("event", "conversion")}
 WRITE_SCOPES = frozenset({"event", "conversion"})
 
@@ -54,7 +54,7 @@ class Key:
         sha256: hash of the key, hex.
         kind: wk or sk.
         tenant: the tenant of whatever comes with the key.
-        scopes: event (touchpoints, identity links), conversion, read, jobs.
+        scopes: event (touchpoints, identity links), conversion, read, jobs, erase.
         label: what people call it.
         origins: pages that may use it, such as ``https://shop.example``; exact, scheme and port included.
         redirect_hosts: hosts to which the click redirect leads without a signature.

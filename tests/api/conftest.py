@@ -8,25 +8,27 @@ import socket
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
+from attributary.consumers.adapters.job_topic import JobTopic
 from attributary.consumers.api.handlers import Handlers
 from attributary.consumers.api.pool import ReadPool
 from attributary.consumers.api.server import ApiServer
 from attributary.consumers.api.settings import ServeSettings
 from attributary.local.ports import LOOPBACK
 from attributary.producers.collector.keys import new_key
-from tests.factories.samples import sale, touch
+from tests.factories.samples import codec, sale, touch
 from tests.pipeline_harness import InProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from attributary.consumers.adapters.job_topic import JobTopic
+    from attributary.producers.transport import Message
 
 INACTIVITY = 30 * 86_400_000_000
 ORDERS = 25
@@ -37,6 +39,7 @@ class RecordedJobs:
 
     def __init__(self) -> None:
         self.jobs: list[tuple[str, str, str, dict[str, str]]] = []
+        self.requests: list[Message] = []
         self.refuses: Exception | None = None
 
     def submit(
@@ -47,6 +50,17 @@ class RecordedJobs:
         if self.refuses is not None:
             raise self.refuses
         self.jobs.append((tenant_id, job_id, kind, dict(parameters)))
+
+    def request_erasure(
+        self, tenant_id: str, request_id: str, kind: str, identifier: str, mode: str, *, seconds: float
+    ) -> None:
+        """Check as the real one does, and keep it."""
+        sent: list[Any] = []
+        transport: Any = SimpleNamespace(send=lambda message, _: sent.append(message), flush=lambda _seconds: 0)
+        JobTopic(codec(), transport).request_erasure(tenant_id, request_id, kind, identifier, mode, seconds=seconds)
+        if self.refuses is not None:
+            raise self.refuses
+        self.requests += sent
 
 
 @dataclass
@@ -73,7 +87,8 @@ class Api:
 def served(dsn: str, folder: Path, **settings: Any) -> Iterator[Api]:
     """Serve a database until the block ends."""
     made = {
-        "acme": new_key("sk", "acme", now=0, scopes=("read", "jobs")),
+        "acme": new_key("sk", "acme", now=0, scopes=("read", "jobs", "erase")),
+        "erases": new_key("sk", "acme", now=0, scopes=("erase",)),
         "other": new_key("sk", "other", now=0, scopes=("read",)),
         "writes": new_key("sk", "acme", now=0, scopes=("event",)),
         "revoked": new_key("sk", "acme", now=0, scopes=("read",), revoked_at=1),

@@ -8,7 +8,12 @@ import pytest
 
 from attributary.consumers.adapters.job_topic import JobNotSubmittedError
 from attributary.consumers.api.endpoints import endpoints
+from attributary.consumers.store.connection import connect
+from attributary.consumers.store.erasure.entries import RequestRow
+from attributary.consumers.store.erasure.ledger import finish_request, store_requests
+from attributary.schemas.topics import ERASURE_REQUESTS
 from tests.api.conftest import served
+from tests.factories.samples import codec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +23,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.postgres
 BASE = "/api/v1/attribution"
 PATHS = [
-    (each.method, each.path.format(conversion_id="order-00", job_id="j"))
+    (each.method, each.path.format(conversion_id="order-00", job_id="j", request_id="r", report="models"))
     for each in endpoints()
     if each.scope is not None
 ]
@@ -162,3 +167,73 @@ def test_the_rate_of_a_key_is_bounded(shop: str, tmp_path: Path) -> None:
     refused = [answer for answer in answers if answer.status_code == 429]
     assert 3 <= len(refused) <= 8
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+
+
+def test_an_erasure_is_requested_for_the_tenant_of_the_key_and_followed(api: Api, shop: str) -> None:
+    api.jobs.requests.clear()
+    body = {"kind": "user", "identifier": "customer-4711"}
+    answer = api.ask(
+        f"{BASE}/erasures", "erases", method="POST", json=body, headers={"Idempotency-Key": "ticket-1"}
+    )  # fmt: skip
+    assert (answer.status_code, answer.json()) == (202, {"request_id": "ticket-1", "url": f"{BASE}/erasures/ticket-1"})
+    assert answer.headers["location"] == f"{BASE}/erasures/ticket-1"
+    (message,) = api.jobs.requests
+    assert message.topic == ERASURE_REQUESTS
+    record = codec().decode("erasure_request", message.value)
+    assert record | {"requested_at": 0} == {
+        "tenant_id": "acme", "request_id": "ticket-1", "kind": "user", "identifier": "customer-4711", "mode": "delete",
+        "requested_at": 0,
+    }  # fmt: skip
+    assert api.ask(f"{BASE}/erasures/ticket-1", "erases").status_code == 404  # nobody has read it
+    row = RequestRow("acme", "ticket-1", "user", "delete", "customer-4711", 1, 1, None)
+    with connect(shop, application_name="tests") as connection:
+        store_requests(connection, [row, row._replace(request_id="followed", derived_from="event")])
+        connection.commit()
+    pending = api.good(f"{BASE}/erasures/ticket-1", "erases")
+    assert (pending["state"], pending["kind"], pending["removed"]) == ("pending", "user", {})
+    assert pending["received_at"].startswith("1970-01-01T00:00:00")
+    assert "customer-4711" not in str(pending)
+    assert api.ask(f"{BASE}/erasures/followed", "erases").status_code == 404
+    with connect(shop, application_name="tests") as connection:
+        finish_request(connection, row, b"hash", {"touchpoints": 3})
+        connection.commit()
+    done = api.good(f"{BASE}/erasures/ticket-1", "erases")
+    assert (done["state"], done["removed"]) == ("in_progress", {"touchpoints": 3})
+    assert done["executed_at"] is not None
+
+
+@pytest.mark.parametrize("path", ["/erasures", "/erasures/ticket-1"])
+def test_only_the_scope_erase_reaches_erasures(api: Api, path: str) -> None:
+    method = "POST" if path == "/erasures" else "GET"
+    body = {"json": {"kind": "user", "identifier": "x"}} if method == "POST" else {}
+    assert api.ask(BASE + path, "other", method=method, **body).status_code == 403
+    assert api.ask(f"{BASE}/results", "erases").status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"kind": "secret-x", "identifier": "a"}, "kind"),
+        ({"kind": "conversion", "identifier": "secret-x"}, "kind"),
+        ({"kind": "user", "identifier": "secret-x", "mode": "secret-x"}, "mode"),
+        ({"kind": "email", "identifier": "secret-x@example.com"}, "identifier"),
+        ({"kind": "user", "identifier": "secret-x" * 200}, None),
+        ({"kind": "user"}, None),
+    ],
+)
+def test_a_wrong_request_is_refused_without_its_identifier(api: Api, body: dict[str, str], field: str | None) -> None:
+    answer = api.ask(f"{BASE}/erasures", method="POST", json=body)
+    assert answer.status_code == 400, answer.text
+    assert answer.json().get("field") == field
+    assert "secret-x" not in answer.text
+
+
+def test_a_request_that_kafka_did_not_take_is_503(api: Api) -> None:
+    api.jobs.refuses = JobNotSubmittedError("broker at 10.1.2.3 is away")
+    try:
+        answer = api.ask(f"{BASE}/erasures", method="POST", json={"kind": "user", "identifier": "customer-4711"})
+    finally:
+        api.jobs.refuses = None
+    assert answer.status_code == 503
+    assert "customer-4711" not in answer.text
+    assert "10.1.2.3" not in answer.text

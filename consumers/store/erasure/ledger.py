@@ -7,6 +7,7 @@ an erasure and an event of one person the later one sees what the earlier one di
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 import psycopg
@@ -70,6 +71,10 @@ _OPEN = """
 SELECT count(*), COALESCE(extract(epoch FROM clock_timestamp()) - min(received_at_us) / 1e6, 0)::float8
 FROM attribution_erasure_requests WHERE state IN ('pending', 'in_progress')
 """
+_STATE = """
+SELECT request_id, kind, mode, state, received_at_us, executed_at, completed_at, removed
+FROM attribution_erasure_requests WHERE tenant_id = %s AND request_id = %s AND derived_from IS NULL
+"""
 _UNPUBLISHED = """
 SELECT tenant_id, kind, id_hash, key_id, cutoffs_us, suppressed::text, request_id, updated_at
 FROM attribution_erasures WHERE published_at IS NULL ORDER BY tenant_id, kind, id_hash LIMIT %s
@@ -79,6 +84,19 @@ UPDATE attribution_erasures e SET published_at = clock_timestamp()
 FROM unnest(%s::text[], %s::text[], %s::bytea[], %s::timestamptz[]) AS k (tenant_id, kind, id_hash, updated_at)
 WHERE e.tenant_id = k.tenant_id AND e.kind = k.kind AND e.id_hash = k.id_hash AND e.updated_at = k.updated_at
 """
+
+
+class RequestState(NamedTuple):
+    """Where a request stands, without its identifier; ``removed`` counts rows by table."""
+
+    request_id: str
+    kind: str
+    mode: str
+    state: str
+    received_at_us: int
+    executed_at: datetime | None
+    completed_at: datetime | None
+    removed: Mapping[str, int]
 
 
 class LedgerRow(NamedTuple):
@@ -147,6 +165,12 @@ def open_requests(connection: psycopg.Connection) -> tuple[int, float]:
     """Return how many requests are not completed, and the age of the oldest in seconds."""
     row = connection.execute(_OPEN).fetchone()
     return (int(row[0]), float(row[1])) if row else (0, 0.0)
+
+
+def show_request(connection: psycopg.Connection, tenant_id: str, request_id: str) -> RequestState | None:
+    """Return where a request of its own stands; None: none is stored."""
+    row = connection.execute(_STATE, (tenant_id, request_id)).fetchone()
+    return None if row is None else RequestState(*row)
 
 
 def unpublished(connection: psycopg.Connection, limit: int) -> list[tuple[LedgerRow, tuple[object, ...]]]:

@@ -48,7 +48,7 @@ def _new(
     ] = None,
     scope: Annotated[
         list[str] | None,
-        typer.Option(help="event, conversion, read or jobs; may be repeated. Default: event, conversion."),
+        typer.Option(help="event, conversion, read, jobs or erase; may be repeated. Default: event, conversion."),
     ] = None,
     redirect_host: Annotated[
         list[str] | None, typer.Option(help="A host to which click redirects may lead; may be repeated.")

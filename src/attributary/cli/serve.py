@@ -25,10 +25,10 @@ def _serve(
 ) -> None:
     """Answer questions about results over HTTP: results, explanations, reports, jobs, models (extra `collect`).
 
-    A request needs a secret key with the scope read (or jobs, to submit them): attributary collect keys new --kind sk
-    --tenant TENANT --scope read. The key's tenant is the only one that it sees. The listener, SERVE_HOST and
-    SERVE_PORT, must stay private. Needs DATABASE_URL and SERVE_KEYS_FILE; KAFKA_BOOTSTRAP_SERVERS to submit jobs. All
-    settings: docs/reference/settings.md.
+    A request needs a secret key with the scope read: attributary collect keys new --kind sk --tenant TENANT --scope
+    read. The scope jobs lets it submit jobs, the scope erase ask for the erasure of people. The key's tenant is the
+    only one that it sees. The listener, SERVE_HOST and SERVE_PORT, must stay private. Needs DATABASE_URL and
+    SERVE_KEYS_FILE; KAFKA_BOOTSTRAP_SERVERS to submit anything. All settings: docs/reference/settings.md.
 
     Serves /metrics, /livez and /readyz on METRICS_PORT. Exit codes: 0 asked to stop, 78 a setting is wrong.
 
