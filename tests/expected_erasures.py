@@ -33,11 +33,17 @@ class Scope:
         return min((each for each in self.cutoffs if at <= each or arrived <= each), default=None)
 
     def followed(self, at: int, arrived: int) -> int | None:
-        """The cut-off that what an event names beside this follows; what a suppression drops is only dropped."""
+        """The cut-off that the person of an order follows; what a suppression drops is only dropped."""
         cutoff = self.first(at, arrived)
         if cutoff is not None and self.suppressed_from is not None and self.suppressed_from <= min(arrived, cutoff):
             return None
         return cutoff
+
+    def links(self, at: int, arrived: int) -> bool:
+        """Whether an event of this user says whose its device is: unless it is erased, or suppressed by an erasure."""
+        return self.first(at, arrived) is None and not (
+            self.suppressed_from is not None and self.suppressed_from <= min(arrived, self.until + 1)
+        )
 
     def covers(self, at: int, arrived: int) -> bool:
         return self.first(at, arrived) is not None or (
@@ -118,7 +124,7 @@ class Erasures:
 
     def _follow(self, event: Event) -> None:
         """What an event that is erased names beside it is erased, too."""
-        cutoff = self._scope(event.user).followed(event.at, event.arrived)
+        cutoff = self._scope(event.user).first(event.at, event.arrived)
         if event.device and cutoff is not None:
             self._device_follows(event.device, cutoff)
         for order in event.orders:
@@ -152,7 +158,7 @@ class Erasures:
             (e.at, e.fields["event_id"], e.fields["user_id"])
             for e in self.events
             if e.device == device and e.user and e.arrived <= cutoff
-            and not self.is_gone(e) and not self._scope(device).covers(e.at, e.arrived)
+            and self._scope(e.user).links(e.at, e.arrived) and not self._scope(device).covers(e.at, e.arrived)
         ]  # fmt: skip
         return (device[0], "user", min(known)[2]) if known else None
 

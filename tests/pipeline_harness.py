@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING, Any, Self
 from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
 from attributary.consumers.attributor.stage import AttributorStage
 from attributary.consumers.auditor.stage import AuditorStage
+from attributary.consumers.erasure.execute import MoreToLockError, execute
 from attributary.consumers.runtime.records import Record
 from attributary.consumers.stitcher.stage import StitcherStage
+from attributary.consumers.store.erasure import ledger
+from attributary.consumers.store.erasure.transaction import ErasureTransaction
+from attributary.consumers.store.events.staging import create_staging
+from attributary.consumers.store.session import StoreSession
 from tests.factories.samples import START_US, codec, records
 
 if TYPE_CHECKING:
@@ -17,6 +22,7 @@ if TYPE_CHECKING:
 
     from attributary.consumers.runtime.records import Outbound
     from attributary.consumers.runtime.stage import Stage
+    from attributary.consumers.store.erasure.entries import Hasher, RequestRow
     from tests.factories.samples import SampleEvent
 
 
@@ -93,3 +99,24 @@ def run(dsn: str, batches: Sequence[Sequence[SampleEvent]]) -> list[dict[str, An
         for batch in batches:
             stages.publish(*batch)
         return stages.results
+
+
+def carry_out(dsn: str, requests: Sequence[RequestRow], hasher: Hasher, policy: LookbackPolicy | None = None) -> None:
+    """Store requests to erase people and carry them out one after the other, as the sweeper does."""
+    version = (policy or LookbackPolicy.parse(DEFAULT_POLICY)).version
+    session = StoreSession(dsn, "tests", create_staging)
+    more: set[Any] = set()
+    try:
+        with session.transaction() as connection:
+            ledger.store_requests(connection, requests)
+        while True:
+            try:
+                with session.transaction() as connection:
+                    request = ledger.claim_request(connection, 2**62)
+                    if request is None:
+                        return
+                    execute(ErasureTransaction(connection, 60.0), request, hasher, version, more)
+            except MoreToLockError as grew:
+                more |= set(grew.keys)
+    finally:
+        session.close()

@@ -4,7 +4,8 @@ Contract: everything that arrived up to the request is stored when it is carried
 the order of the log. So what is known at the cut-off is the same whatever the order in which topics were read, and the
 closure depends on the log alone:
 
-- an anonymous id goes with a user who owned it at the cut-off, by the links that had arrived;
+- an anonymous id goes with a user who owned it at the cut-off, by the links that had arrived, also those of events that
+  a suppression dropped;
 - a link that arrived later and names an erased user is dropped; its anonymous id follows by a request of its own,
   unless somebody else owned it at the cut-off;
 - a conversion goes when any event about it is in the scope of an erased person, with all events about it.
@@ -44,6 +45,7 @@ from attributary.consumers.store.events.rows import (
 
 Key = tuple[str, str]
 _NOBODY = Place("", 0, 0)
+_NOTHING = Entry()
 
 
 class Transaction(Protocol):
@@ -75,6 +77,8 @@ class Transaction(Protocol):
     ) -> None: ...
     def store_requests(self, requests: Sequence[RequestRow]) -> None: ...  # noqa: D102
     def add_tombstones(self, versions: Sequence[RaisedVersion], request_id: str) -> None: ...  # noqa: D102
+    def keep_links(self, links: Collection[StatedLink]) -> None: ...  # noqa: D102
+    def forget_links(self, links: Collection[StatedLink]) -> None: ...  # noqa: D102
     def finish(self, request: RequestRow, id_hash: bytes, removed: Mapping[str, int]) -> None: ...  # noqa: D102
 
 
@@ -95,6 +99,7 @@ class Closure(NamedTuple):
         late: links that arrived after the cut-off and name an erased user: their anonymous ids follow.
         late_orders: events that arrived after the cut-off and name an erased order: their people follow.
         beside: further keys that may change: other users who are linked with the devices.
+        stated: what is known of whose the devices of these people are.
     """
 
     people: frozenset[Identifier]
@@ -102,6 +107,7 @@ class Closure(NamedTuple):
     late: tuple[StatedLink, ...]
     late_orders: tuple[ConversionEventRow, ...]
     beside: frozenset[Key]
+    stated: tuple[StatedLink, ...] = ()
 
 
 class Executed(NamedTuple):
@@ -161,7 +167,8 @@ def closure(transaction: Transaction, request: RequestRow) -> Closure:
     late_orders = tuple(event for event in orders if event.received_at > cutoff and request.mode.startswith("delete"))
     beside = {(tenant_id, USER_PREFIX + link.user_id) for link in links}
     beside |= {(tenant_id, ANONYMOUS_PREFIX + link.anonymous_id) for link in of_users}
-    return Closure(frozenset(people), frozenset(conversions), late, late_orders, frozenset(beside))
+    stated = tuple({*links, *of_users})
+    return Closure(frozenset(people), frozenset(conversions), late, late_orders, frozenset(beside), stated)
 
 
 def execute(
@@ -215,6 +222,7 @@ def execute(
     raised = transaction.raise_versions(
         [Raise(*each, REASON, _NOBODY, request.received_at) for each in changed_conversions], policy_version
     )
+    _keep_links(transaction, found, scopes, events, hasher)
     transaction.remove_journeys(scopes)
     # 5. Results are taken back, the ledger is written, the money booked.
     tombstones = [
@@ -232,6 +240,37 @@ def execute(
     transaction.finish(request, own.id_hash, removal.rows)
     transaction.book(erased, [amount_of(event, hasher) for event in events], hasher)
     return Executed(raised, tombstones, removal.rows)
+
+
+def _keep_links(
+    transaction: Transaction,
+    found: Closure,
+    scopes: Mapping[Key, Entry],
+    events: Sequence[ConversionEventRow],
+    hasher: Hasher,
+) -> None:
+    """Keep pairs of user and device of events that go while their user is not erased; forget those of the erased."""
+    going = {
+        StatedLink(e.tenant_id, e.anonymous_id, e.identity_key[2:], e.occurred_at, e.event_id, e.received_at)
+        for e in events
+        if e.anonymous_id is not None and e.identity_key.startswith(USER_PREFIX)
+    }
+    names = {Identifier(link.tenant_id, "user", link.user_id) for link in going}
+    names |= {Identifier(link.tenant_id, "anonymous", link.anonymous_id) for link in going}
+    hashes = {each: hasher.hashed(each) for each in names}
+    known = transaction.entries([h for each, h in hashes.items() if each.key not in scopes])
+    entries = {each.key: known[h] for each, h in hashes.items() if h in known} | dict(scopes)
+    kept, gone = [], []
+    for link in {*found.stated, *going}:
+        of_user = entries.get((link.tenant_id, USER_PREFIX + link.user_id), _NOTHING)
+        of_device = entries.get((link.tenant_id, ANONYMOUS_PREFIX + link.anonymous_id), _NOTHING)
+        times = (link.linked_at, link.received_at)
+        if of_device.covers(*times) or (of_user.covers(*times) and not of_user.keeps_link(*times)):
+            gone.append(link)
+        elif of_user.covers(*times) or (link in going and of_user.keeps_link(*times)):
+            kept.append(link)
+    transaction.keep_links(kept)
+    transaction.forget_links(gone)
 
 
 def _derived(found: Closure, request: RequestRow, hasher: Hasher) -> list[RequestRow]:

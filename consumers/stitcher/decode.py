@@ -19,7 +19,8 @@ from attributary.attribution_core.domain.identity_rules import normalized_id
 from attributary.consumers.adapters.tenant_rules import TenantRules
 from attributary.consumers.runtime.records import DeadLetter, Record
 from attributary.consumers.store.erasure.amounts import AmountRow
-from attributary.consumers.store.erasure.entries import Identifier, RequestRow
+from attributary.consumers.store.erasure.entries import Entry, Identifier, RequestRow
+from attributary.consumers.store.erasure.removal import StatedLink
 from attributary.consumers.store.events.rows import (
     ConversionEventRow,
     EventRow,
@@ -70,12 +71,18 @@ class Erased:
         amounts: events about erased conversions.
         conversions: conversions that are erased from now on.
         requests: requests that follow: what was named beside an erased identifier.
+        links: devices that users named in events that are only dropped: a later erasure takes them along.
+        entries: what the ledger said of the users and devices of these links.
+        source: the batch before anything was left out.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     amounts: list[AmountRow] = field(default_factory=list)
     conversions: set[Identifier] = field(default_factory=set)
     requests: list[RequestRow] = field(default_factory=list)
+    links: list[StatedLink] = field(default_factory=list)
+    entries: dict[Identifier, Entry] = field(default_factory=dict)
+    source: StitchBatch | None = None
 
 
 @dataclass(slots=True)

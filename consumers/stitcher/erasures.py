@@ -3,7 +3,8 @@
 Contract (docs/decisions/0030): asked under the locks of the batch's people, by one set-based statement a batch; with an
 empty ledger, by one that reads one row at most. A batch that names something erased is rolled back and stitched without
 it. Invariant: an event is left out exactly if ``Entry.covers`` says so of something that it names; an event of somebody
-else on an erased device stays, and no longer names the device.
+else on an erased device stays, and no longer names the device. Of an event that a suppression drops, and no erasure,
+the pair of user and device is kept: under both locks, and only while the ledger says of them what it said at the drop.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TypeVar
 
+from attributary.attribution_core.domain.identity import USER_PREFIX
 from attributary.consumers.erasure.settings import check_key
 from attributary.consumers.store.erasure.amounts import amount_of
 from attributary.consumers.store.erasure.entries import (
@@ -22,6 +24,7 @@ from attributary.consumers.store.erasure.entries import (
     derived_request,
     identifier_of,
 )
+from attributary.consumers.store.erasure.removal import StatedLink
 from attributary.consumers.store.events.rows import ConversionEventRow, EventRow, LinkRow, TouchpointRow
 
 from .decode import Erased, StitchBatch
@@ -54,6 +57,7 @@ class LedgerReader:
     def __init__(self, transaction: Transaction, hasher: Hasher | None) -> None:
         self._transaction = transaction
         self._hasher = check_key(transaction.erasure_key_id(), hasher)
+        self._entries: dict[Identifier, Entry] = {}
 
     def check(self, batch: StitchBatch) -> None:
         """Look for what the batch must leave out.
@@ -61,6 +65,11 @@ class LedgerReader:
         Raises:
             BatchErasedError: there is something.
         """
+        if batch.erased.source is not None and self._hasher is not None:
+            hashed = {self._hasher.hashed(name): entry for name, entry in batch.erased.entries.items()}
+            now = self._transaction.erasures(list(hashed))
+            if any(now.get(each, _NONE) != entry for each, entry in hashed.items()):
+                raise BatchErasedError(batch.erased.source)  # an erasure came between: from the start
         self._demand(batch, _named(batch))
 
     def check_conversions(self, batch: StitchBatch, conversions: Collection[Key]) -> None:
@@ -77,7 +86,8 @@ class LedgerReader:
         hashed = {self._hasher.hashed(name): name for name in set(names)}
         found = self._transaction.erasures(list(hashed))
         if found:
-            filtered = _Filter({hashed[each]: entry for each, entry in found.items()}, self._hasher).without(batch)
+            self._entries |= {hashed[each]: entry for each, entry in found.items()}
+            filtered = _Filter(self._entries, self._hasher).without(batch)
             if filtered is not None:
                 raise BatchErasedError(filtered)
 
@@ -92,7 +102,9 @@ def without_erased(transaction: Transaction, batch: StitchBatch, hasher: Hasher 
 
 
 def write_erasures(transaction: Transaction, batch: StitchBatch, hasher: Hasher | None) -> None:
-    """Store the batch's requests and those that follow from what it left out, and book what erased people spent."""
+    """Store the batch's requests, and what follows from what it left out: requests, links, money."""
+    if batch.erased.links:
+        transaction.keep_dropped_links(batch.erased.links)
     transaction.store_erasure_requests([*batch.requests, *batch.erased.requests])
     if hasher is not None:
         transaction.book_erased(batch.erased.conversions, batch.erased.amounts, hasher)
@@ -119,6 +131,10 @@ def _names_of(row: EventRow) -> Iterator[Identifier]:
             yield Identifier(tenant_id, "order", row.order_id)
 
 
+def _user_of(identity_key: str) -> str | None:
+    return identity_key[len(USER_PREFIX) :] if identity_key.startswith(USER_PREFIX) else None
+
+
 class _Filter:
     """Takes out of a batch what the ledger's entries cover."""
 
@@ -130,7 +146,10 @@ class _Filter:
     def without(self, batch: StitchBatch) -> StitchBatch | None:
         """Return the batch without what is erased; None: nothing is."""
         before = batch.erased
-        erased = Erased(before.counts.copy(), [*before.amounts], set(before.conversions), [*before.requests])
+        erased = Erased(
+            before.counts.copy(), [*before.amounts], set(before.conversions), [*before.requests], [*before.links],
+            before.entries.copy(), before.source or batch,
+        )  # fmt: skip
         left = StitchBatch(
             self._kept(batch.touchpoints, "touchpoint", self._touchpoint, erased),
             self._kept(batch.conversion_events, "conversion", self._conversion_event, erased),
@@ -202,10 +221,9 @@ class _Filter:
             erased.requests.append(
                 derived_request(conversion, self._hasher.hashed(conversion), ALWAYS, row.received_at)
             )
-        if is_person:
-            self._follow(row, row.anonymous_id, entry, row.occurred_at, erased)
+        self._follow(row, row.anonymous_id, entry, row.occurred_at, erased)
         cutoff = None if order is None else order.cutoff_of(row.occurred_at, row.received_at)
-        if cutoff is not None:
+        if cutoff is not None and order is not None and not order.is_suppressed_by(cutoff, row.received_at):
             person = identifier_of(row.tenant_id, row.identity_key)
             hashed = self._hasher.hashed(person)
             if entry.erased_until < cutoff:
@@ -214,11 +232,24 @@ class _Filter:
         return None
 
     def _follow(self, row: EventRow, anonymous_id: str | None, entry: Entry, happened_at: int, erased: Erased) -> None:
-        """Let the anonymous id of a dropped event follow its user, if the event is dropped by an erasure."""
+        """Let the anonymous id of a dropped event follow its user, if the event is dropped by an erasure.
+
+        Else keep the pair: a suppressed person may be erased later.
+        """
         cutoff = entry.cutoff_of(happened_at, row.received_at)
-        if cutoff is None:
+        if cutoff is not None:
+            self._device_follows(row, anonymous_id, cutoff, erased)
             return
-        self._device_follows(row, anonymous_id, cutoff, erased)
+        user = row.user_id if isinstance(row, LinkRow) else _user_of(row.identity_key)
+        if user is None or anonymous_id is None or not entry.keeps_link(happened_at, row.received_at):
+            return
+        device = Identifier(row.tenant_id, "anonymous", anonymous_id)
+        of_device = self._entries.get(device, _NONE)
+        if of_device.covers(happened_at, row.received_at):
+            return
+        erased.links.append(StatedLink(row.tenant_id, anonymous_id, user, happened_at, row.event_id, row.received_at))
+        erased.entries[Identifier(row.tenant_id, "user", user)] = entry
+        erased.entries[device] = of_device
 
     def _device_follows(self, row: EventRow, anonymous_id: str | None, cutoff: int, erased: Erased) -> None:
         if anonymous_id is None:

@@ -191,6 +191,9 @@ def _keys_to_lock(batch: StitchBatch, candidates: Sequence[LinkCandidate]) -> di
         # A link is no activity of the person: it widens nothing beyond its own time.
         add((candidate.tenant_id, ANONYMOUS_PREFIX + candidate.anonymous_id), candidate.linked_at, 0)
         add((candidate.tenant_id, USER_PREFIX + candidate.user_id), candidate.linked_at, 0)
+    for link in batch.erased.links:
+        keys.setdefault((link.tenant_id, ANONYMOUS_PREFIX + link.anonymous_id), LOCKS_ONLY)
+        keys.setdefault((link.tenant_id, USER_PREFIX + link.user_id), LOCKS_ONLY)
     return keys
 
 

@@ -12,6 +12,7 @@ from typing import Protocol
 from attributary.attribution_core.domain.conversion import ConversionEvent
 from attributary.consumers.store.erasure.amounts import AmountRow
 from attributary.consumers.store.erasure.entries import Entry, Hashed, Hasher, Identifier, RequestRow
+from attributary.consumers.store.erasure.removal import StatedLink
 from attributary.consumers.store.events.reopenings import PutOff
 from attributary.consumers.store.events.rows import (
     ConflictRow,
@@ -76,6 +77,7 @@ class Transaction(Protocol):
     def erasure_key_id(self) -> str | None: ...  # noqa: D102
     def erasures(self, hashes: Collection[Hashed]) -> dict[Hashed, Entry]: ...  # noqa: D102
     def store_erasure_requests(self, requests: Sequence[RequestRow]) -> None: ...  # noqa: D102
+    def keep_dropped_links(self, links: Collection[StatedLink]) -> None: ...  # noqa: D102
     def book_erased(  # noqa: D102
         self, conversions: Collection[Identifier], booked: Sequence[AmountRow], hasher: Hasher
     ) -> None: ...

@@ -101,6 +101,10 @@ def erased_in_postgres(connection: psycopg.Connection) -> dict[str, Any]:
         "removed": rows(
             "SELECT tenant_id, currency, sum(net_micros)::int8 FROM attribution_removed_totals GROUP BY 1, 2"
         ),
+        "dropped links": rows(
+            "SELECT tenant_id, anonymous_id, user_id, linked_at_us, event_id, received_at_us "
+            "FROM attribution_dropped_links"
+        ),
         "tombstones": rows("SELECT tenant_id, conversion_id, version FROM attribution_tombstones"),
     }
 
@@ -112,6 +116,7 @@ def erased_in_memory(store: MemoryStore) -> dict[str, Any]:
         "ledger": sorted((*each, entry.cutoffs, entry.suppressed) for each, (entry, _) in tables.erasures.items()),
         "amounts": sorted((*row[:4], row.value_micros, row.currency) for row in tables.amounts.values()),
         "removed": sorted((*key, micros) for key, micros in tables.removed.items()),
+        "dropped links": sorted(map(tuple, tables.dropped_links.values())),
         "tombstones": sorted((*key, row.version) for key, row in tables.tombstones.items()),
     }
 
@@ -124,7 +129,7 @@ def test_erasures_remove_and_note_alike(empty: StoreSession, seed: int) -> None:
     stores = (PostgresStitchStore(empty), memory)
     for number in range(24):
         clock += 1
-        topic, fields = random_event(chance, number, with_erasures=True)
+        topic, fields = random_event(chance, number, erasing=("t1", "t2"))
         if number % 8 == 7:
             topic, fields = ERASURE_REQUESTS, random_request(chance, number)
         batch = [Record(topic, 0, number, b"k", encoded(topic, fields), clock)]

@@ -16,6 +16,7 @@ from tests.expected_results import NAMES, codec
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Collection
 
     from attributary.attribution_core.models.model_set import ModelSet
 
@@ -44,14 +45,15 @@ def models() -> ModelSet:
     return model_set(("linear", "last"))
 
 
-def random_event(chance: random.Random, number: int, *, with_erasures: bool = False) -> tuple[str, dict[str, Any]]:
+def random_event(chance: random.Random, number: int, *, erasing: Collection[str] = ()) -> tuple[str, dict[str, Any]]:
     """One event: topic and fields. Ids come from small pools, so contents under one event id may differ.
 
-    With erasures no two contents share an event id, no two people a conversion id, and no two events a time: what such
-    cases come to depends on what is erased first (docs/reference/reliability.md, limits).
+    Of tenants with erasures no two contents share an event id, no two people a conversion id, and no two events a time:
+    what such cases come to depends on what is erased first (docs/reference/reliability.md, limits).
     """
     topic = chance.choices((TOUCHPOINTS, CONVERSIONS, IDENTITIES), (5, 4, 3))[0]
     tenant = chance.choices(("t1", "t2"), (4, 1))[0]
+    with_erasures = tenant in erasing
     # One in ten takes an id that another event may have, too.
     event_id = f"e{number}" if chance.random() < 0.9 or with_erasures else f"e{chance.randrange(number + 1)}"
     at = BASE + chance.randrange(8) * DAY + (number if with_erasures else chance.randrange(3))
@@ -75,12 +77,12 @@ def random_event(chance: random.Random, number: int, *, with_erasures: bool = Fa
     return topic, defaults("conversion") | fields
 
 
-def random_request(chance: random.Random, number: int, *, by_order: bool = False) -> dict[str, Any]:
+def random_request(chance: random.Random, number: int, *, by_order: bool = False, tenant: str = "t1") -> dict[str, Any]:
     """One request to erase somebody, or to suppress what comes of somebody."""
     kind = "order" if by_order else chance.choice(("user", "user", "anonymous"))
     person = chance.choice(USERS if kind == "user" else DEVICES if kind == "anonymous" else (*USERS, *DEVICES))
     return {
-        "tenant_id": "t1",
+        "tenant_id": tenant,
         "request_id": f"r{number}",
         "kind": kind,
         "identifier": f"{person}-c{chance.randrange(3)}" if kind == "order" else person,

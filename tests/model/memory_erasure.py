@@ -48,6 +48,7 @@ class MemoryErasure:
         tables = self._transaction._read()
         found = [StatedLink(row.tenant_id, row.anonymous_id, row.user_id, row.linked_at, row.event_id, row.received_at)
                  for row in tables.links.values()]  # fmt: skip
+        found += tables.dropped_links.values()
         both: list[TouchpointRow | ConversionEventRow] = [
             *tables.touchpoints.values(),
             *tables.conversion_events.values(),
@@ -152,6 +153,18 @@ class MemoryErasure:
             version = max(each.version, there[key].version + 1) if key in there else each.version
             new[key] = Tombstone(version, request_id, each.published_at, self._now)
         self._transaction._write(lambda tables: tables.tombstones.update(new))
+
+    def keep_links(self, links: Collection[StatedLink]) -> None:
+        self._transaction.keep_dropped_links(links)
+
+    def forget_links(self, links: Collection[StatedLink]) -> None:
+        keys = {(link.tenant_id, link.event_id) for link in links}
+
+        def forget(tables: Tables) -> None:
+            tables.dropped_links = {key: row for key, row in tables.dropped_links.items() if key not in keys}
+
+        if keys:
+            self._transaction._write(forget)
 
     def finish(self, request: RequestRow, id_hash: bytes, removed: Mapping[str, int]) -> None:  # noqa: ARG002  # as in Postgres
         self._transaction._write(

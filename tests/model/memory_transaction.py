@@ -12,6 +12,7 @@ from attributary.attribution_core.domain.conversion import ConversionEvent
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, USER_PREFIX
 from attributary.consumers.store.erasure.amounts import AmountRow, change_of_totals, merged_amounts
 from attributary.consumers.store.erasure.entries import ALWAYS, Entry, Hashed, Hasher, Identifier, RequestRow
+from attributary.consumers.store.erasure.removal import StatedLink
 from attributary.consumers.store.events.reopenings import PutOff
 from attributary.consumers.store.events.rows import (
     ConflictRow,
@@ -108,13 +109,14 @@ class Tables:
     amounts: dict[tuple[str, bytes], AmountRow] = field(default_factory=dict)
     removed: dict[tuple[str, str], int] = field(default_factory=dict)  # net micros by tenant and currency
     tombstones: dict[Key, Tombstone] = field(default_factory=dict)
+    dropped_links: dict[Key, StatedLink] = field(default_factory=dict)
 
     def copy(self) -> Tables:
         return Tables(
             dict(self.touchpoints), dict(self.conversion_events), dict(self.links), dict(self.identities),
             dict(self.conversions), dict(self.results), dict(self.positions),
             dict(self.conflicts), dict(self.reopenings), dict(self.requests), dict(self.erasures), dict(self.amounts),
-            dict(self.removed), dict(self.tombstones),
+            dict(self.removed), dict(self.tombstones), dict(self.dropped_links),
         )  # fmt: skip
 
     def person(self, tenant: str, identity_key: str) -> str:
@@ -446,6 +448,17 @@ class MemoryTransaction:
         new = {row[:2]: (row, "pending") for row in sorted(requests, reverse=True) if row[:2] not in there}
         if new:
             self._write(lambda tables: tables.requests.update(new))
+
+    def keep_dropped_links(self, links: Collection[StatedLink]) -> None:
+        there = self._read().dropped_links
+        new: dict[Key, StatedLink] = {}
+        for link in links:
+            key = (link.tenant_id, link.event_id)
+            known = new.get(key, there.get(key))
+            if known is None or link.received_at < known.received_at:
+                new[key] = link
+        if new:
+            self._write(lambda tables: tables.dropped_links.update(new))
 
     def book_erased(self, conversions: Collection[Identifier], booked: Sequence[AmountRow], hasher: Hasher) -> None:
         hashes = {hasher.hashed(each) for each in conversions}

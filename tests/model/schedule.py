@@ -51,7 +51,6 @@ MEMBERS = 2
 # Which faults leave traces that transactions cannot hide: the same version twice, or versions that fall.
 TRACES = frozenset({"postgres lost commits", "torn: records only", "torn: offsets only", "asked again blindly"})
 _CALM_ROUNDS = 400
-_MAX_REQUESTS = 3
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,7 @@ class Plan:
     events: int = 9
     steps: int = 45
     faults: float = 0.35
+    requests: int = 3
 
 
 @dataclass
@@ -99,12 +99,12 @@ class Schedule:
         self.crash_point: str | None = None
         self._published = 0
         self._requests = 0
-        self._suppressed: set[str] = set()
-        # In every third schedule people are erased.
-        self.with_erasures = seed % 3 == 0
+        # People of one tenant are erased; in every third schedule it is the tenant with few events, and the one with
+        # many has contents that share ids.
+        self.erasing: tuple[str, ...] = ("t2" if seed % 3 == 1 else "t1",) if plan.requests else ()
         # What one request by order left out another one does not follow (docs/reference/reliability.md, limits).
         self.by_order = seed % 9 == 0
-        self._max_requests = 1 if self.by_order else _MAX_REQUESTS
+        self._max_requests = min(plan.requests, 1) if self.by_order else plan.requests
         # In every other schedule the attributor forgets at once, and the sweeper's look into the log must be enough.
         self.remembers = seed % 2 == 0
         self.groups = {
@@ -131,11 +131,11 @@ class Schedule:
             self.log.clock_ms += self.chance.choice((0, 1, 1_000, DAY // 1_000))
             if self._published < self.plan.events and self.chance.random() < 0.45:
                 self._publish()
-            elif self.with_erasures and self._requests < self._max_requests and self.chance.random() < 0.06:
+            elif self._requests < self._max_requests and self.chance.random() < 0.06:
                 self._request()
             else:
                 self._turn(self.chance.choice(self.workers), wild=True)
-            if self.with_erasures and self.chance.random() < 0.1:
+            if self.erasing and self.chance.random() < 0.1:
                 self._erase(loses=self.chance.random() < 0.2)
             if self.chance.random() < self.plan.faults / 4:
                 self._misfortune()
@@ -148,7 +148,7 @@ class Schedule:
         self.story.append(text)
 
     def _publish(self) -> None:
-        topic, fields = random_event(self.chance, self._published, with_erasures=self.with_erasures)
+        topic, fields = random_event(self.chance, self._published, erasing=self.erasing)
         self._published += 1
         key = partition_key(fields["tenant_id"], fields["anonymous_id"], fields["user_id"])
         value = encoded(topic, fields)
@@ -165,12 +165,8 @@ class Schedule:
 
     def _request(self) -> None:
         """Somebody asks to be erased."""
-        fields = random_request(self.chance, self._requests, by_order=self.by_order)
+        fields = random_request(self.chance, self._requests, by_order=self.by_order, tenant=self.erasing[0])
         self._requests += 1
-        if fields["mode"] == "suppress":
-            self._suppressed.add(fields["identifier"])
-        elif fields["identifier"] in self._suppressed:  # docs/reference/reliability.md, limits
-            return
         key = erasure_request_key(fields["tenant_id"], fields["request_id"])
         record = self.log.append(ERASURE_REQUESTS, key, encoded(ERASURE_REQUESTS, fields))
         self.fired[f"request: {fields['mode']}"] += 1

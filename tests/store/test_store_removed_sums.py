@@ -20,21 +20,17 @@ from typer.testing import CliRunner
 from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
 from attributary.cli.main import app
 from attributary.consumers.api.documents import report_document
-from attributary.consumers.erasure.execute import MoreToLockError, execute
 from attributary.consumers.reports.page import page_text
 from attributary.consumers.reports.page_facts import read_facts
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.erasure import ledger
 from attributary.consumers.store.erasure.entries import Hasher, RequestRow
-from attributary.consumers.store.erasure.transaction import ErasureTransaction
-from attributary.consumers.store.events.staging import create_staging
 from attributary.consumers.store.removed_totals import Removed, add_removed, read_removed
 from attributary.consumers.store.results.credit_report import DIMENSIONS, ReportQuery, read_report
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.store.tenants import Tenant, store_tenant
 from attributary.consumers.sweeper.tenant_retention import TenantRetention
 from tests.factories.samples import DAY_US, START_US, sale, touch
-from tests.pipeline_harness import InProcess
+from tests.pipeline_harness import InProcess, carry_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,24 +93,8 @@ def retire(dsn: str) -> None:
 
 
 def erase(dsn: str, *users: str) -> None:
-    session, hasher = StoreSession(dsn, "tests", create_staging), Hasher("a key of these tests")
     requests = [RequestRow("acme", user, "user", "delete", user, NOW_US, NOW_US, None) for user in users]
-    try:
-        with session.transaction() as connection:
-            ledger.store_requests(connection, requests)
-        more: set[Any] = set()
-        left = len(requests)
-        while left:
-            try:
-                with session.transaction() as connection:
-                    request = ledger.claim_request(connection, NOW_US + 1)
-                    assert request is not None
-                    execute(ErasureTransaction(connection, 60.0), request, hasher, POLICY.version, more)
-                left -= 1
-            except MoreToLockError as grew:
-                more |= set(grew.keys)
-    finally:
-        session.close()
+    carry_out(dsn, requests, Hasher("a key of these tests"))
 
 
 @contextmanager

@@ -98,16 +98,27 @@ class Entry(NamedTuple):
     def cutoff_of(self, occurred_at: int, received_at: int) -> int | None:
         """Return the cut-off that what an event names beside this follows; None: it stays.
 
-        The first cut-off that drops the event, the same in every order. What an older suppression drops is only
-        dropped: it may have been gone before the erasure came.
+        The first cut-off that drops the event, the same in every order.
         """
         first = min(occurred_at, received_at)
-        cutoff = next((each for each in self.cutoffs if first <= each), None)
-        if cutoff is not None and any(
+        return next((each for each in self.cutoffs if first <= each), None)
+
+    def is_suppressed_by(self, cutoff: int, received_at: int) -> bool:
+        """Tell whether an event was dropped by a suppression that is older than an erasure."""
+        return any(
             begin <= min(received_at, cutoff) and (end is None or received_at < end) for begin, end in self.suppressed
-        ):
-            return None
-        return cutoff
+        )
+
+    def keeps_link(self, occurred_at: int, received_at: int) -> bool:
+        """Tell whether the device that a dropped event of this user names is remembered for a later erasure.
+
+        No cut-off concerns the event, and no suppression that began with an erasure: of erased people nothing is kept.
+        """
+        return self.cutoff_of(occurred_at, received_at) is None and all(
+            begin > self.erased_until + 1
+            for begin, end in self.suppressed
+            if begin <= received_at and (end is None or received_at < end)
+        )
 
     def after(self, mode: str, cutoff: int) -> Entry:
         """Return the entry after a request.

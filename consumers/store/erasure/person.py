@@ -29,6 +29,8 @@ _QUESTIONS = {
     "identities": "attribution_identities WHERE tenant_id = %(tenant)s AND anonymous_id = ANY (%(ids)s)",
     "identity_links": "attribution_identity_links WHERE tenant_id = %(tenant)s AND (anonymous_id = ANY (%(ids)s) "
     "OR user_id = %(user)s)",
+    "dropped_links": "attribution_dropped_links WHERE tenant_id = %(tenant)s AND (anonymous_id = ANY (%(ids)s) "
+    "OR user_id = %(user)s)",
     "journeys": "attribution_journeys WHERE tenant_id = %(tenant)s AND journey_key = ANY (%(keys)s)",
     "touchpoints": "attribution_touchpoints WHERE tenant_id = %(tenant)s AND (identity_key = ANY (%(keys)s) "
     "OR anonymous_id = ANY (%(ids)s)) ORDER BY occurred_at_us",

@@ -46,12 +46,15 @@ _LINK = "l.tenant_id, l.anonymous_id, l.user_id, l.linked_at_us, l.event_id, l.r
 _LINKS_OF_DEVICES = " UNION ".join(
     [
         f"SELECT {_LINK} FROM {_BY_DEVICE} JOIN attribution_identity_links l USING (tenant_id, anonymous_id)",
+        f"SELECT {_LINK} FROM {_BY_DEVICE} JOIN attribution_dropped_links l USING (tenant_id, anonymous_id)",
         *(_EVENT_LINKS.format(keys=_BY_DEVICE, table=table, using="tenant_id, anonymous_id") for table in _TABLES),
     ]
 )
 _LINKS_OF_USERS = " UNION ".join(
     [
         f"""SELECT {_LINK} FROM {_BY_USER} JOIN attribution_identity_links l
+            ON l.tenant_id = k.tenant_id AND l.user_id = substr(k.identity_key, 3)""",
+        f"""SELECT {_LINK} FROM {_BY_USER} JOIN attribution_dropped_links l
             ON l.tenant_id = k.tenant_id AND l.user_id = substr(k.identity_key, 3)""",
         *(_EVENT_LINKS.format(keys=_BY_USER, table=table, using="tenant_id, identity_key") for table in _TABLES),
     ]
@@ -205,6 +208,22 @@ JOIN attribution_conversions v USING (tenant_id, conversion_id) WHERE v.version 
 """
 
 
+# Of copies of one event the first in the log counts, as everywhere.
+_KEEP_LINKS = """
+INSERT INTO attribution_dropped_links AS l (
+    tenant_id, anonymous_id, user_id, linked_at_us, event_id, received_at_us)
+SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::int8[], %s::text[], %s::int8[])
+    AS n (tenant_id, anonymous_id, user_id, linked_at_us, event_id, received_at_us)
+ORDER BY tenant_id COLLATE "C", event_id COLLATE "C"
+ON CONFLICT (tenant_id, event_id) DO UPDATE SET received_at_us = excluded.received_at_us, updated_at = now()
+    WHERE excluded.received_at_us < l.received_at_us
+"""
+_FORGET_LINKS = """
+DELETE FROM attribution_dropped_links l USING unnest(%s::text[], %s::text[]) AS k (tenant_id, event_id)
+WHERE l.tenant_id = k.tenant_id AND l.event_id = k.event_id
+"""
+
+
 class Removal(NamedTuple):
     """What was removed: rows by table, and the versions that conversions had."""
 
@@ -243,6 +262,20 @@ def events_of_order(connection: psycopg.Connection, tenant_id: str, order: str) 
     """Return the events that name an order, by its order id or by its conversion id."""
     rows = connection.execute(_EVENTS_OF_ORDER, (tenant_id, order, tenant_id, order)).fetchall()
     return [ConversionEventRow(*row) for row in rows]
+
+
+def keep_links(connection: psycopg.Connection, links: Collection[StatedLink]) -> None:
+    """Remember which devices users named in events that were dropped, for erasures that come later."""
+    if links:
+        first = {(link.tenant_id, link.event_id): link for link in sorted(links, key=lambda each: -each.received_at)}
+        connection.execute(_KEEP_LINKS, [list(column) for column in zip(*first.values(), strict=True)])
+
+
+def forget_links(connection: psycopg.Connection, links: Collection[StatedLink]) -> None:
+    """Forget them."""
+    if links:
+        columns = zip(*((link.tenant_id, link.event_id) for link in links), strict=True)
+        connection.execute(_FORGET_LINKS, [list(column) for column in columns])
 
 
 def _scopes(entries: Mapping[Key, Entry]) -> dict[str, list[object]]:

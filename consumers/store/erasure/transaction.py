@@ -117,6 +117,14 @@ class ErasureTransaction:
         """Owe tombstones."""
         tombstones.add_tombstones(self._connection, versions, request_id, self._repeat_seconds)
 
+    def keep_links(self, links: Collection[StatedLink]) -> None:
+        """Remember which devices users named in events that go."""
+        removal.keep_links(self._connection, links)
+
+    def forget_links(self, links: Collection[StatedLink]) -> None:
+        """Forget what was remembered of these events."""
+        removal.forget_links(self._connection, links)
+
     def finish(self, request: RequestRow, id_hash: bytes, removed: Mapping[str, int]) -> None:
         """Note that the request was carried out, also in the audit."""
         ledger.finish_request(self._connection, request, id_hash, removed)

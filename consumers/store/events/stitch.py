@@ -3,7 +3,8 @@
 The order of the calls is the contract (the stitcher's ``stitch`` keeps it, and a test of both backends checks it):
 ``lock_people`` before anything is read that depends on the people; ``insert_*``, ``store_conflicts``, ``replace_*``;
 ``apply_links``; ``conversions_*``; ``put_off``; ``lock_conversions``; ``move_conversions``; ``raise_versions``;
-``store_states``; ``store_erasure_requests``, ``book_erased``; ``record_positions``; then the transaction is committed.
+``store_states``; ``keep_dropped_links``, ``store_erasure_requests``, ``book_erased``; ``record_positions``; then the
+transaction is committed.
 
 Locks: one row of ``attribution_journeys`` per identity key, all ``a:`` keys in sorted order first, then, with the
 owners of those known and fixed, all ``u:`` keys in sorted order. Touch and link, touch and conversion, conversion and
@@ -26,6 +27,7 @@ from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX
 from attributary.consumers.store.erasure.amounts import AmountRow, book_amounts
 from attributary.consumers.store.erasure.entries import ALWAYS, Entry, Hashed, Hasher, Identifier, RequestRow
 from attributary.consumers.store.erasure.ledger import fetch_entries, ledger_key_id, store_requests
+from attributary.consumers.store.erasure.removal import StatedLink, keep_links
 from attributary.consumers.store.offsets import record_positions
 from attributary.consumers.store.session import FEW_ROWS, StoreSession
 
@@ -361,6 +363,10 @@ class StitchTransaction:
     def store_erasure_requests(self, requests: Sequence[RequestRow]) -> None:
         """Store requests; the sweeper carries them out."""
         store_requests(self._connection, requests)
+
+    def keep_dropped_links(self, links: Collection[StatedLink]) -> None:
+        """Remember which devices users named in events that are dropped."""
+        keep_links(self._connection, links)
 
     def book_erased(self, conversions: Collection[Identifier], booked: Sequence[AmountRow], hasher: Hasher) -> None:
         """Note conversions as erased, and move what events about them say into the totals."""
