@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import msgspec
@@ -159,15 +159,11 @@ _JOB_KEY = Parameter(
     "Id of the job: sent twice, the job is done once. A new id when missing.",
     _matching(_JOB_ID, "must be 1 to 128 characters of A-Z, a-z, 0-9 and . _ : -"),
 )  # fmt: skip
-_REQUEST = Parameter(
-    "request_id", "path", {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"}, "Id of the request.",
-    _matching(_JOB_ID, "must be 1 to 128 characters of A-Z, a-z, 0-9 and . _ : -"),
-)  # fmt: skip
-_REQUEST_KEY = Parameter(
-    "Idempotency-Key", "header", {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
-    "Your own id of the request, without personal data: sent twice, it is one request. A new id when missing.",
-    _matching(_JOB_ID, "must be 1 to 128 characters of A-Z, a-z, 0-9 and . _ : -"),
-)  # fmt: skip
+_REQUEST = replace(_JOB, name="request_id", text="Id of the request.")
+_REQUEST_KEY = replace(
+    _JOB_KEY,
+    text="Your own id of the request, without personal data: sent twice, it is one request. A new id when missing.",
+)
 _VERSION = Parameter(
     "version", "query", {"type": "integer", "minimum": 1, "maximum": _MAX_VERSION},
     "This version; the newest when missing.", _whole(_MAX_VERSION),
@@ -268,8 +264,7 @@ def endpoints() -> Sequence[Endpoint]:
         Endpoint("GET", "/jobs/{job_id}", "job", "A job as it stands.", d.Job, (_JOB,), refusals=(404,)),
         Endpoint(
             "POST", "/erasures", "erase",
-            "Ask to erase a person, or to suppress what comes of the person. The request goes to its topic; its "
-            "arrival there is the cut-off. The sweeper carries it out.",
+            "Ask to erase or suppress a person. The request goes to its topic; its arrival there is the cut-off.",
             d.SubmittedErasure, (_REQUEST_KEY,), scope="erase", body=d.ErasureRequest, status=202,
         ),
         Endpoint(

@@ -16,7 +16,9 @@ from attributary.attribution_core.domain.conversion import ConversionEvent, fold
 from attributary.consumers.store.events.rows import ConversionEventRow
 from attributary.consumers.store.removed_totals import Removed, add_removed
 
-from .entries import Hasher, Identifier
+from .entries import ALWAYS, Entry, Hashed, Hasher, Identifier, RequestRow
+from .ledger import fetch_entries, ledger_key_id, store_requests
+from .removal import StatedLink, keep_links
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -140,3 +142,29 @@ def merged_amounts(before: Iterable[AmountRow], amounts: Iterable[AmountRow]) ->
     for row in amounts:
         merged.setdefault(row[:2], row)
     return merged
+
+
+class LedgerSteps:
+    """What a stitching transaction asks of the ledger of erasures, and writes of what it left out."""
+
+    _connection: psycopg.Connection
+
+    def erasure_key_id(self) -> str | None:
+        """Return the key of the hashes in the ledger of erasures; None: nobody was ever erased."""
+        return ledger_key_id(self._connection)
+
+    def erasures(self, hashes: Collection[Hashed]) -> dict[Hashed, Entry]:
+        """Return what the ledger says about identifiers."""
+        return fetch_entries(self._connection, hashes)
+
+    def store_erasure_requests(self, requests: Sequence[RequestRow]) -> None:
+        """Store requests; the sweeper carries them out."""
+        store_requests(self._connection, requests)
+
+    def keep_dropped_links(self, links: Collection[StatedLink]) -> None:
+        """Remember which devices users named in events that are dropped."""
+        keep_links(self._connection, links)
+
+    def book_erased(self, conversions: Collection[Identifier], booked: Sequence[AmountRow], hasher: Hasher) -> None:
+        """Note conversions as erased, and move what events about them say into the totals."""
+        book_amounts(self._connection, conversions, booked, hasher, ALWAYS)

@@ -24,10 +24,7 @@ import psycopg
 
 from attributary.attribution_core.domain.conversion import ConversionEvent
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX
-from attributary.consumers.store.erasure.amounts import AmountRow, book_amounts
-from attributary.consumers.store.erasure.entries import ALWAYS, Entry, Hashed, Hasher, Identifier, RequestRow
-from attributary.consumers.store.erasure.ledger import fetch_entries, ledger_key_id, store_requests
-from attributary.consumers.store.erasure.removal import StatedLink, keep_links
+from attributary.consumers.store.erasure.amounts import LedgerSteps
 from attributary.consumers.store.offsets import record_positions
 from attributary.consumers.store.session import FEW_ROWS, StoreSession
 
@@ -65,7 +62,7 @@ def _moved(moves: Sequence[IdentityMove]) -> list[list[Any]]:
     )
 
 
-class StitchTransaction:
+class StitchTransaction(LedgerSteps):
     """One batch's transaction. See the module for the order of calls.
 
     Args:
@@ -351,26 +348,6 @@ class StitchTransaction:
             return []
         rows = self._connection.execute(sql.VERSIONS_CAUSED_BY, _columns(places)).fetchall()
         return [RaisedVersion(*row) for row in rows]
-
-    def erasure_key_id(self) -> str | None:
-        """Return the key of the hashes in the ledger of erasures; None: nobody was ever erased."""
-        return ledger_key_id(self._connection)
-
-    def erasures(self, hashes: Collection[Hashed]) -> dict[Hashed, Entry]:
-        """Return what the ledger says about identifiers."""
-        return fetch_entries(self._connection, hashes)
-
-    def store_erasure_requests(self, requests: Sequence[RequestRow]) -> None:
-        """Store requests; the sweeper carries them out."""
-        store_requests(self._connection, requests)
-
-    def keep_dropped_links(self, links: Collection[StatedLink]) -> None:
-        """Remember which devices users named in events that are dropped."""
-        keep_links(self._connection, links)
-
-    def book_erased(self, conversions: Collection[Identifier], booked: Sequence[AmountRow], hasher: Hasher) -> None:
-        """Note conversions as erased, and move what events about them say into the totals."""
-        book_amounts(self._connection, conversions, booked, hasher, ALWAYS)
 
     def record_positions(self, group: str, positions: Positions) -> Positions:
         """Store the next offsets of the group in this transaction; return what was stored before."""
