@@ -23,7 +23,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Start": ("demo", "up", "down"),
     "Publish": ("produce", "simulate"),
     "Read": ("results", "report", "export", "explain", "tail", "conversions", "events", "identities", "analyze"),
-    "Spend": ("spend", "fx"),
+    "Spend": ("spend", "fx", "budget"),
     "Models and jobs": ("models", "refit", "policy", "jobs"),
     "Operate": (
         "status",

@@ -38,6 +38,7 @@ COMMANDS = (
     "export",
     "spend",
     "fx",
+    "budget",
     "positions",
     "status",
     "people",

@@ -1,0 +1,1 @@
+"""Splitting a budget over channels with response curves from experiments, with an honest promise."""
