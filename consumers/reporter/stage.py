@@ -27,13 +27,13 @@ from attributary.consumers.store.rollup.apply import Applied, apply_results, cre
 from attributary.consumers.store.rollup.cells import RolledResult, cells_of
 from attributary.consumers.store.session import StoreSession
 from attributary.schemas.codec import Codec, DecodeError
-from attributary.schemas.topics import RESULTS
+from attributary.schemas.topics import RESULTS, group_name
 
 from . import metrics
 
 register_points("reporter_before_pg_commit", "reporter_after_pg_commit")
 
-GROUP = "attribution.reporter"
+GROUP = group_name("reporter")
 _MAX_BYTES = 32 << 20  # of the results of a batch; as rows they take several times as much
 
 

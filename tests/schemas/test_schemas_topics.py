@@ -2,18 +2,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
+import attributary
 from attributary.schemas import topics
 from attributary.schemas.installation import MAX_PREFIX, PREFIX_RULE, PrefixError, read_prefix
 from attributary.schemas.schema_catalog import NAMES
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_the_names_and_the_catalogue_are_the_same_set() -> None:
@@ -87,6 +86,7 @@ _NAMES_WITH_PREFIX = """
 import json
 from attributary.consumers.attributor.stage import AttributorStage
 from attributary.consumers.auditor.stage import AuditorStage
+from attributary.consumers.reporter.stage import GROUP as REPORTER
 from attributary.consumers.stitcher.stage import StitcherStage
 from attributary.consumers.sweeper.input_age import READERS
 from attributary.consumers.trainer.stage import GROUP as TRAINER
@@ -98,7 +98,8 @@ stages = (StitcherStage, AttributorStage, AuditorStage)
 found = rights(catalogue(), dead_letter_topics(), Principals())
 print(json.dumps({
     "topics": [each.name for each in (*catalogue(), *dead_letter_topics())] + [topic_of("result")],
-    "groups": [TRAINER, *READERS, *(each.group for each in stages), *sum((each.groups for each in catalogue()), ())],
+    "groups": [TRAINER, REPORTER, *READERS, *(each.group for each in stages),
+               *(group for each in catalogue() for group in each.groups)],
     "read": [*StitcherStage.topics, *AttributorStage.topics, *AuditorStage.topics],
     "written": [name for each in stages for name in each.output_topics],
     "rights": [each.name for each in found],
@@ -121,3 +122,20 @@ def test_all_names_of_an_installation_begin_with_its_prefix() -> None:
         assert found
         assert {name for name in found if not name.startswith("eu.")} == set(), kind
     assert max(map(len, names["topics"])) + 2 * (MAX_PREFIX - len("eu.")) <= 249
+
+
+_SPELT = re.compile(r"""["']attribution\.([a-z][\w.-]*["']|\{)""")
+
+
+def test_no_module_spells_the_name_of_a_topic_or_group() -> None:
+    """Such a name has no prefix: its process would share a topic or a group with other installations."""
+    package = Path(attributary.__file__).parent
+    modules = [path for folder in sorted(package.iterdir()) for path in folder.rglob("*.py")]
+    assert len(modules) > 300
+    spelt = [
+        f"{path.relative_to(package)}:{number}: {line.strip()}"
+        for path in modules
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if _SPELT.search(line)
+    ]
+    assert not spelt, "\n".join(spelt)
