@@ -11,10 +11,12 @@ from typing import Any
 
 import psycopg
 
+from attributary.consumers.auditor.stage import GROUP as AUDITOR
 from attributary.consumers.erasure.settings import load_hasher
 from attributary.consumers.maintenance.progress import Progress, no_progress
 from attributary.consumers.maintenance.recompute import wrong_results
 from attributary.consumers.maintenance.replay import BATCH, REFUSALS, Replay, read_decoders, rows_of
+from attributary.consumers.reporter.stage import GROUP as REPORTER
 from attributary.consumers.runtime.consumer_groups import committed_offsets
 from attributary.consumers.runtime.log_reader import LogReader, Partition, Range
 from attributary.consumers.runtime.records import Record
@@ -38,6 +40,7 @@ from attributary.consumers.store.repair.verify_reads import (
     wrong_owners,
 )
 from attributary.consumers.store.retention.boundaries import kept_no_longer
+from attributary.consumers.store.rollup.rebuild import rollup_differences
 from attributary.schemas.codec import Codec
 from attributary.schemas.topics import dead_letter_topic
 
@@ -242,6 +245,7 @@ def check_stored(snapshot: psycopg.Connection, found: Findings, progress: Progre
             for (tenant, key, first, last, received), stored in narrow_journeys(snapshot)
         ),
     )
+    found.add("rollup", rollup_differences(snapshot, (REPORTER, AUDITOR)))
     late = journeys_put_off(snapshot)  # the sweeper will raise their versions
     prepare_reading(snapshot)  # from here on look-ups by key only
     with progress("results: computed anew") as advance:

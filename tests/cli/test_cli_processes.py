@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-STAGES = ["stitcher", "attributor", "auditor", "sweeper", "trainer"]
+STAGES = ["stitcher", "attributor", "auditor", "reporter", "sweeper", "trainer"]
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -104,12 +104,13 @@ def supervise(folder: Path, wait_for: int, first_port: int, without: Sequence[st
 
 
 def test_a_signal_reaches_every_stage(fake_services: Path) -> None:
-    assert supervise(fake_services, 4, 9000, ["trainer"]) == 0
+    assert supervise(fake_services, 5, 9000, ["trainer"]) == 0
     assert logs(fake_services) == {
         "stitcher": ["9000", "stopped"],
         "attributor": ["9001", "stopped"],
         "auditor": ["9002", "stopped"],
-        "sweeper": ["9003", "stopped"],
+        "reporter": ["9003", "stopped"],
+        "sweeper": ["9004", "stopped"],
     }
 
 

@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
 PAGE = ROOT / "docs" / "how-to" / "operate.md"
-STAGES = ("stitcher", "attributor", "auditor", "sweeper", "trainer")
+STAGES = ("stitcher", "attributor", "auditor", "reporter", "sweeper", "trainer")
 FORWARDERS = tuple(
     f"forwarder-{name}" for name in ("meta", "ga4", "tiktok", "linkedin", "x", "reddit", "pinterest", "snap")
 )

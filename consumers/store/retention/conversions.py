@@ -4,11 +4,13 @@ Invariant: in one transaction a conversion leaves the tables and enters the tota
 the same before and after. One retires only when it is final and its newest result is stored. A correction that comes
 later waits as one without a conversion does (``EVENTS_OF_CONVERSIONS`` leaves retired ones out), and is booked here.
 
-Locks: events, then conversions, each skipped where another holds it; totals last. Nothing is waited for but totals.
+Locks: events, then conversions, each skipped where another holds it; roll-up and totals last. Only those are waited
+for.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
@@ -18,6 +20,7 @@ import psycopg
 from attributary.attribution_core.domain.conversion import ConversionEvent, Kind, fold
 from attributary.consumers.store.models.changed_people import change_note_sql
 from attributary.consumers.store.removed_totals import Removed, add_removed
+from attributary.consumers.store.rollup.apply import take_off_retired
 
 from .boundaries import KEPT_LINK
 
@@ -194,6 +197,8 @@ def retire_page(
         connection.execute(keep, (tenant_id, gone))
         for statement in _DELETE:
             connection.execute(statement, (tenant_id, gone))
+    if living:
+        take_off_retired(connection, tenant_id, living, time.time_ns() // 1_000)
     add_removed(connection, "(retired)", removed)
     return Page(sum(each.conversions for each in removed), last)
 

@@ -51,6 +51,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
         "stitcher",
         "attributor",
         "auditor",
+        "reporter",
         "sweeper",
         "express",
         "trainer",

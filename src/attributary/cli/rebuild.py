@@ -22,6 +22,9 @@ def _rebuild(
     from_log: Annotated[
         bool, typer.Option("--from-log", help="Read events and results from the log first. The stages must be stopped.")
     ] = False,
+    rollup: Annotated[
+        bool, typer.Option("--rollup", help="Only make the roll-up that reports read anew, from the stored results.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
 ) -> None:
     """Rebuild owners, journeys and conversions from the raw events, and have wrong results published again.
@@ -33,11 +36,19 @@ def _rebuild(
     what the events give, the conversion gets a new version, reason `repair`; the sweeper asks for it. Nothing else
     changes, and no version falls below a published one.
 
+    With --rollup nothing of that is done: the roll-up is counted anew from all stored versions of results, in the time
+    zone that each tenant has now, beside a running reporter; readers see the old one until then.
+
     Progress is kept in attribution_rebuilds: cut short, it goes on where it was when it is started again. Afterwards
     `attributary verify` says whether anything is left. Needs DATABASE_URL, with --from-log KAFKA_BOOTSTRAP_SERVERS too.
 
     Example: attributary rebuild --dry-run
     """
+    if rollup:
+        if from_log or dry_run:
+            raise typer.BadParameter("goes with --tenant alone", param_hint="--rollup")
+        _rollup(tenant)
+        return
     from attributary.cli.outcome import database
     from attributary.cli.progress import progress_bar
     from attributary.consumers.adapters.policy_settings import PolicySettings
@@ -62,3 +73,25 @@ def _rebuild(
         print("nothing to change")
     elif not dry_run:
         print("the sweeper asks for the results that are owed")
+
+
+def _rollup(tenant: str | None) -> None:
+    from attributary.cli.outcome import database
+    from attributary.cli.progress import progress_bar
+    from attributary.cli.tables import plural
+    from attributary.consumers.auditor.stage import GROUP as AUDITOR
+    from attributary.consumers.reporter.stage import GROUP as REPORTER
+    from attributary.consumers.store.rollup.apply import create_rollup_staging
+    from attributary.consumers.store.rollup.rebuild import rebuild_rollup, rollup_tenants
+
+    with database("attributary-rebuild", tenant=tenant) as connection:
+        create_rollup_staging(connection)
+        tenants = [tenant] if tenant else rollup_tenants(connection)
+        connection.commit()
+        with progress_bar("roll-up") as advance:
+            for each in tenants:
+                with connection.transaction():
+                    read = rebuild_rollup(connection, each, (REPORTER, AUDITOR), advance)
+                print(f"{each}: the roll-up holds {plural(read, 'stored version')} now")
+    if not tenants:
+        print("nothing to roll up: no result is stored")

@@ -39,10 +39,11 @@ def _verify(
     """Check the promises on live data: exit code 0 when nothing differs, else 1.
 
     What is stored is frozen in one snapshot, and the log is read exactly as far as that snapshot had: the pipeline may
-    go on meanwhile. Four kinds of evidence: every record of the log is stored or a dead letter (log); the stitcher's
+    go on meanwhile. Five kinds of evidence: every record of the log is stored or a dead letter (log); the stitcher's
     own code, run over the log from --since and over the stored events before that, makes the same events, owners and
     conversions in a shadow of the tables (replay); queries that know nothing of the stitcher say the same of the
-    stored events (events); the newest results are what the pinned models make of them (results). A conversion that
+    stored events (events); the newest results are what the pinned models make of them (results); the roll-up
+    that reports read is the sum of the newest results (rollup). A conversion that
     still waits for its newest result is counted, not compared.
 
     Writes nothing that lasts: the shadow is the session's temporary schema, every other table is read-only to it.

@@ -69,6 +69,7 @@ STAGES: tuple[StageProcess, ...] = (
     StageProcess("stitcher", ("stitcher",), "joins events to people, decides what must be attributed"),
     StageProcess("attributor", ("attributor",), "computes results and publishes them"),
     StageProcess("auditor", ("auditor",), "stores results, checks that credits equal revenue"),
+    StageProcess("reporter", ("reporter",), "keeps the sums that reports read"),
     StageProcess("sweeper", ("sweeper",), "repairs what was missed, makes results final"),
     StageProcess("trainer", ("trainer",), "analyses, trains and activates models"),
     StageProcess(
