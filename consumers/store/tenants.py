@@ -52,7 +52,8 @@ class Tenant:
         conversions_kept_days: after their event time they retire, with their events and results.
         links_kept_days: of identity links, once nothing else of the anonymous id is stored.
         versions_kept_days: of versions that others replaced; None: as ATTRIBUTION_VERSIONS_KEPT_DAYS says.
-        erasure_mode: what becomes of an erased person's conversions.
+        erasure_mode: what becomes of an erased person's conversions: `anonymise`, their amounts stay in the totals
+            `(erased)`; `delete`, they go.
         generic_ids: further ids that name nobody.
         real_ids: ids that a built-in rule refuses and that are real here.
         consent_defaults: consent by purpose where an event does not mention the purpose.
@@ -128,3 +129,12 @@ def consent_defaults(connection: psycopg.Connection) -> dict[str, dict[str, bool
     """Return consent by purpose where an event does not mention the purpose, by tenant."""
     statement = "SELECT tenant_id, consent_defaults FROM attribution_tenants WHERE consent_defaults <> '{}'"
     return dict(connection.execute(statement).fetchall())
+
+
+def versions_kept_days(connection: psycopg.Connection) -> dict[str, int]:
+    """Return for how many days replaced versions are kept, of tenants that decide it themselves."""
+    return dict(
+        connection.execute(
+            "SELECT tenant_id, versions_kept_days FROM attribution_tenants WHERE versions_kept_days IS NOT NULL"
+        ).fetchall()
+    )

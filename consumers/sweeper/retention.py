@@ -15,6 +15,7 @@ from attributary.consumers.runtime.settings import Settings
 from attributary.consumers.store.jobs.job_views import expire_jobs
 from attributary.consumers.store.results.versions import expire_versions
 from attributary.consumers.store.session import StoreSession
+from attributary.consumers.store.tenants import versions_kept_days
 
 _CONVERSIONS = 2_000  # a turn takes milliseconds, and locks nothing that a stage waits for
 _JOBS = 200  # results may be large
@@ -32,7 +33,8 @@ class RetentionSettings(Settings):
         gt=0,
         alias="ATTRIBUTION_VERSIONS_KEPT_DAYS",
         description="For how long what was reported on a day can be asked for: versions of results that others "
-        "replaced longer ago are deleted, never the newest, never the newest final one; days. Default: all are kept.",
+        "replaced longer ago are deleted, never the newest, never the newest final one; days. Default: all are kept. "
+        "A tenant may have its own (`attributary tenants set --versions-days`).",
     )
     jobs_kept_days: float | None = Field(
         default=90.0,
@@ -63,15 +65,22 @@ class VersionRetention:
         Raises:
             Retry: Postgres is away.
         """
-        if self._days is None or time.monotonic() < self._rest_until:
+        if time.monotonic() < self._rest_until:
             return 0
-        before_us = int((time.time() - self._days * _SECONDS_A_DAY) * 1e6)
         with map_errors(), self._session.transaction() as connection:
-            deleted, last = expire_versions(connection, before_us, self._after, _CONVERSIONS)
+            own = {name: _before_us(days) for name, days in versions_kept_days(connection).items()}
+            deleted, last = 0, None
+            if own or self._days is not None:
+                before = None if self._days is None else _before_us(self._days)
+                deleted, last = expire_versions(connection, before, self._after, _CONVERSIONS, own)
         if last is None:  # a round is done; within a day few versions come of age
-            self._rest_until = time.monotonic() + min(self._days, 1.0) * _SECONDS_A_DAY / 24
+            self._rest_until = time.monotonic() + min(self._days or 1.0, 1.0) * _SECONDS_A_DAY / 24
         self._after = last or _FIRST
         return deleted
+
+
+def _before_us(days: float) -> int:
+    return int((time.time() - days * _SECONDS_A_DAY) * 1e6)
 
 
 class JobRetention:

@@ -236,3 +236,16 @@ def test_periods_that_follow_each_other_count_each_day_once(database: str) -> No
 
 def _day(number: int) -> date:
     return date(1970, 1, 1) + timedelta(days=number)
+
+
+def test_a_tenant_that_deletes_keeps_no_amounts_of_erased_people(database: str) -> None:
+    fill(database)
+    with psycopg.connect(database) as connection:
+        store_tenant(connection, Tenant("acme", erasure_mode="delete"))
+    erase(database, "ann", "bob")
+    with reading(database) as connection:
+        assert read_removed(connection, "acme", EVER) == []
+        assert connection.execute("SELECT count(*) FROM attribution_erased_amounts").fetchone() == (0,)
+        known = connection.execute("SELECT count(*) FROM attribution_erasures WHERE kind = 'conversion'").fetchone()
+        assert known == (4,)  # so that nothing brings them back
+        assert sum(total.conversions for total in read_report(connection, QUERY).totals) == 9

@@ -12,6 +12,7 @@ from attributary.consumers.store.connection import connect
 from attributary.consumers.store.results.credit_report import ReportQuery, read_report
 from attributary.consumers.store.results.versions import expire_versions
 from attributary.consumers.store.session import StoreSession
+from attributary.consumers.store.tenants import Tenant, store_tenant
 from attributary.consumers.sweeper.retention import RetentionSettings, VersionRetention
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ def connection(database: str) -> Iterator[psycopg.Connection]:
         yield connection
 
 
-def store(connection: psycopg.Connection, conversion: str, versions: list[tuple[float, int, bool]]) -> None:
+def store(
+    connection: psycopg.Connection, conversion: str, versions: list[tuple[float, int, bool]], tenant: str = "acme"
+) -> None:
     """Store versions 1, 2, ... of a conversion: each (days ago, net value in micros, final), half to each of two."""
     for number, (days_ago, net, is_final) in enumerate(versions, 1):
         touches = [{"event_id": "t1", "channel": "search"}, {"event_id": "t2", "channel": "social"}] if net else []
@@ -41,22 +44,23 @@ def store(connection: psycopg.Connection, conversion: str, versions: list[tuple[
             {"model": "linear", "credits": [0.5, 0.5][: len(touches)], "micros": micros, "unattributed_micros": 0}
         ]
         connection.execute(
-            "INSERT INTO attribution_results VALUES ('acme', %s, %s, 'new', %s, 'purchase', 1, 'u:ann', %s, %s, %s, "
+            "INSERT INTO attribution_results VALUES (%s, %s, %s, 'new', %s, 'purchase', 1, 'u:ann', %s, %s, %s, "
             "'EUR', 'p', %s, %s, %s, '[]', %s, '', 0, 0)",
-            (conversion, number, is_final, net, net, net, len(touches), json.dumps(touches), json.dumps(models),
+            (tenant, conversion, number, is_final, net, net, net, len(touches), json.dumps(touches), json.dumps(models),
              NOW - int(days_ago * DAY)),
         )  # fmt: skip
     connection.execute(
-        "INSERT INTO attribution_conversions VALUES ('acme', %s, 'purchase', 'u:ann', 'u:ann', 1, 1, 0, 0, 0, 'EUR', "
+        "INSERT INTO attribution_conversions VALUES (%s, %s, 'purchase', 'u:ann', 'u:ann', 1, 1, 0, 0, 0, 'EUR', "
         "NULL, %s, 'new', false, 'p', 0, '', 0, 0, 0)",
-        (conversion, len(versions)),
+        (tenant, conversion, len(versions)),
     )
     connection.commit()
 
 
-def kept(connection: psycopg.Connection, conversion: str) -> list[int]:
+def kept(connection: psycopg.Connection, conversion: str, tenant: str = "acme") -> list[int]:
     rows = connection.execute(
-        "SELECT version FROM attribution_results WHERE conversion_id = %s ORDER BY 1", (conversion,)
+        "SELECT version FROM attribution_results WHERE conversion_id = %s AND tenant_id = %s ORDER BY 1",
+        (conversion, tenant),
     ).fetchall()
     return [row[0] for row in rows]
 
@@ -94,6 +98,27 @@ def test_what_goes_was_reported_on_no_day_that_is_kept_and_the_newest_never_goes
     assert kept(connection, "order-1") == [2, 3, 4]  # the second was reported until 20 days ago
     assert kept(connection, "order-2") == [1]
     assert kept(connection, "order-3") == [2, 4]  # the final one, and the newest
+
+
+def test_tenants_keep_versions_as_long_as_they_say(connection: psycopg.Connection, database: str) -> None:
+    versions: list[tuple[float, int, bool]] = [(100, 1, False), (90, 2, False), (20, 3, False), (1, 4, False)]
+    for tenant in ("acme", "brief", "long"):
+        store(connection, "order-1", versions, tenant)
+    store_tenant(connection, Tenant("brief", versions_kept_days=10))
+    store_tenant(connection, Tenant("long", versions_kept_days=1_000))
+    connection.commit()
+    session = StoreSession(database, "tests")
+    try:
+        # Without a setting of the installation only the tenant that says so loses any.
+        assert VersionRetention(RetentionSettings(), session).turn() == 2
+        assert [kept(connection, "order-1", tenant) for tenant in ("acme", "brief", "long")] == [
+            [1, 2, 3, 4], [3, 4], [1, 2, 3, 4],
+        ]  # fmt: skip
+        assert VersionRetention(RetentionSettings(ATTRIBUTION_VERSIONS_KEPT_DAYS=30), session).turn() == 1
+        assert kept(connection, "order-1") == [2, 3, 4]
+        assert kept(connection, "order-1", "long") == [1, 2, 3, 4]
+    finally:
+        session.close()
 
 
 def test_the_keeper_goes_round_and_rests(connection: psycopg.Connection, database: str) -> None:

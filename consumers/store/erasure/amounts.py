@@ -2,6 +2,7 @@
 
 Invariant: ``attribution_removed_totals`` gains exactly what the fold over the amounts of each conversion changes by; an
 event is booked once, whatever is replayed. Writers of one conversion wait for each other on its row of the ledger.
+Of tenants with the erasure mode ``delete`` nothing is booked: their totals fall by what is erased.
 """
 
 from __future__ import annotations
@@ -97,6 +98,9 @@ ON CONFLICT (tenant_id, kind, id_hash) DO UPDATE SET updated_at = now()
 """
 
 
+_DELETING = "SELECT tenant_id FROM attribution_tenants WHERE tenant_id = ANY (%s) AND erasure_mode = 'delete'"
+
+
 def book_amounts(
     connection: psycopg.Connection,
     conversions: Collection[Identifier],
@@ -109,7 +113,7 @@ def book_amounts(
     Args:
         connection: in a transaction.
         conversions: those to note; with those of the amounts.
-        amounts: events about them, also such that are booked already.
+        amounts: events about them, also such that are booked already; those of tenants that delete are not booked.
         hasher: hashes conversion ids.
         cutoff: ``ALWAYS``.
     """
@@ -119,6 +123,8 @@ def book_amounts(
         return
     columns = [list(column) for column in zip(*sorted(keys), strict=True)]
     connection.execute(_LOCK, (hasher.key_id, cutoff, *columns))
+    deleting = {row[0] for row in connection.execute(_DELETING, (sorted(set(columns[0])),)).fetchall()}
+    amounts = [row for row in amounts if row.tenant_id not in deleting]
     before = [AmountRow(*row) for row in connection.execute(_ABOUT, columns).fetchall()]
     if amounts:
         connection.execute(_STORE, [list(column) for column in zip(*sorted(amounts), strict=True)])
