@@ -25,6 +25,7 @@ VALUES = {
     "kind": "train", "model": "markov", "version": "1", "older": "1", "newer": "2", "name": "touchpoint",
     "place": "attribution.conversions.v1.attribution.stitcher.dlq[0]@0", "group": "attribution.stitcher",
     "tenant": "acme", "before": "1", "after": "2", "what": "credit", "source": "shop",
+    "spend": "email=100", "mapping": "google",
 }  # fmt: skip
 FILES = {"webhooks": "webhooks.yaml"}  # what another file than a table is needed for
 ALWAYS = {
