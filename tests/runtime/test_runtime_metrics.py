@@ -21,6 +21,7 @@ _UNITS = (
     "_conversions",
     "_channels",
     "_tenants",
+    "_accounts",
     "_jobs",
     "_erasures",
     "_percent",
