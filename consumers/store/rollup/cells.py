@@ -124,7 +124,10 @@ def local_day(micros: int, zone: str) -> date:
     return _day(micros // _QUARTER_US, zone)
 
 
-Sums = dict[tuple[Any, ...], dict[tuple[Any, ...], list[int]]]
+ByModel = dict[str, list[int]]
+# What all rows of a result share -> what one of them has of its own -> model -> sums. The long keys are hashed once a
+# result, not once a model.
+Sums = dict[tuple[Any, ...], dict[tuple[Any, ...], ByModel]]
 
 
 class Deltas:
@@ -165,37 +168,40 @@ class Deltas:
             (tenant_id, local_day(reported_at, zone), reason, cash, conversion_type, currency, is_new), {}
         )
         touches = [
-            ("touch", local_day(at, zone), channel, platform, campaign_id, campaign)
+            group.setdefault(("touch", local_day(at, zone), channel, platform, campaign_id, campaign), {})
             for channel, platform, campaign_id, campaign, at in cells["t"]
         ]
-        coarse = _coarse(cells["t"], cash)
-        rest_touch = ("touch", cash, UNATTRIBUTED, UNATTRIBUTED, "", "")
-        rests = (("channel", cash, UNATTRIBUTED, "", "", ""), ("platform", cash, "", UNATTRIBUTED, "", ""))
+        coarse = [(group.setdefault(row, {}), places) for row, places in _coarse(cells["t"], cash)]
         for model, parts, micros, rest, rest_micros in cells["m"]:
-            for touch, part, value in zip(touches, parts, micros, strict=True):
+            for sums, part, value in zip(touches, parts, micros, strict=True):
                 if part or value:
-                    _add(group, (model, touch), sign * part, sign * value, 0, 0)
-            for row, places in coarse:
-                part = sum([parts[place] for place in places])
-                value = sum([micros[place] for place in places])
-                _add(group, (model, row), sign * part, sign * value, sign, sign * _square(part))
+                    _add(sums, model, sign * part, sign * value)
+            for sums, places in coarse:
+                if len(places) == 1:
+                    part, value = parts[places[0]], micros[places[0]]
+                else:
+                    part, value = sum([parts[place] for place in places]), sum([micros[place] for place in places])
+                _add(sums, model, sign * part, sign * value, sign, sign * (part // _TO_MILLIONTHS) ** 2)
             if rest or rest_micros:
-                _add(group, (model, rest_touch), sign * rest, sign * rest_micros, 0, 0)
-                for row in rests:
-                    _add(group, (model, row), sign * rest, sign * rest_micros, sign, sign * _square(rest))
+                touch, channel_row, platform_row = _rests(cash)
+                _add(group.setdefault(touch, {}), model, sign * rest, sign * rest_micros)
+                square = sign * (rest // _TO_MILLIONTHS) ** 2
+                for row in (channel_row, platform_row):
+                    _add(group.setdefault(row, {}), model, sign * rest, sign * rest_micros, sign, square)
 
     def rows(self) -> list[Delta]:
         """Return what is not zero."""
         found = []
         for (tenant, reported, reason, cash, conversion_type, currency, is_new), group in self._sums.items():
-            for (model, (grain, accrual, channel, platform, campaign_id, campaign)), sums in group.items():
-                if any(sums):
-                    found.append(
-                        Delta(
-                            tenant, reported, reason, grain, cash, accrual, conversion_type, currency, is_new, model,
-                            channel, platform, campaign_id, campaign, *sums,
-                        )
-                    )  # fmt: skip
+            for (grain, accrual, channel, platform, campaign_id, campaign), by_model in group.items():
+                for model, sums in by_model.items():
+                    if any(sums):
+                        found.append(
+                            Delta(
+                                tenant, reported, reason, grain, cash, accrual, conversion_type, currency, is_new,
+                                model, channel, platform, campaign_id, campaign, *sums,
+                            )
+                        )  # fmt: skip
         return found
 
 
@@ -208,16 +214,20 @@ def _coarse(touches: Sequence[Touch], cash: date) -> list[tuple[tuple[Any, ...],
     return list(found.items())
 
 
-def _square(part: int) -> int:
-    return (part // _TO_MILLIONTHS) ** 2
+@lru_cache(maxsize=1024)
+def _rests(cash: date) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
+    """Return the rows of what no touchpoint has: by touch, by channel, by platform."""
+    return (
+        ("touch", cash, UNATTRIBUTED, UNATTRIBUTED, "", ""),
+        ("channel", cash, UNATTRIBUTED, "", "", ""),
+        ("platform", cash, "", UNATTRIBUTED, "", ""),
+    )
 
 
-def _add(
-    group: dict[tuple[Any, ...], list[int]], key: tuple[Any, ...], part: int, value: int, journeys: int, squares: int
-) -> None:
-    sums = group.get(key)
+def _add(by_model: ByModel, model: str, part: int, value: int, journeys: int = 0, squares: int = 0) -> None:
+    sums = by_model.get(model)
     if sums is None:
-        group[key] = [part, value, journeys, squares]
+        by_model[model] = [part, value, journeys, squares]
         return
     sums[0] += part
     sums[1] += value
