@@ -56,4 +56,4 @@ def test_a_mapping_file_counts_and_what_is_refused_names_file_line_and_column(tm
 def test_a_file_that_cannot_be_used_is_an_error_of_usage() -> None:
     result = dry_run(EXPORTS / "magento-grid.csv", "--preset", "shopify")
     assert result.exit_code == 2
-    assert "--input: magento-grid.csv: preset shopify: the file has no column Name" in result.stderr
+    assert "magento-grid.csv: preset shopify: the file has no column Name" in result.stderr

@@ -40,8 +40,8 @@ def step(say: Callable[[str], None], text: str, *, still_seconds: float = STILL_
     teller.start()
     try:
         yield
-        if (seconds := time.monotonic() - started) > SILENT_SECONDS:
-            say(f"{name}: done in {seconds:.0f} s")
     finally:
         ended.set()
-        teller.join()
+        teller.join()  # before the last word
+    if (seconds := time.monotonic() - started) > SILENT_SECONDS:
+        say(f"{name}: done in {seconds:.0f} s")
