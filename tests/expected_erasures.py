@@ -32,12 +32,14 @@ class Scope:
         """The first cut-off that erases an event."""
         return min((each for each in self.cutoffs if at <= each or arrived <= each), default=None)
 
+    def is_suppressed_by(self, cutoff: int, arrived: int) -> bool:
+        """Whether a suppression older than an erasure drops an event: then it is only dropped."""
+        return self.suppressed_from is not None and self.suppressed_from <= min(arrived, cutoff)
+
     def followed(self, at: int, arrived: int) -> int | None:
         """The cut-off that the person of an order follows; what a suppression drops is only dropped."""
         cutoff = self.first(at, arrived)
-        if cutoff is not None and self.suppressed_from is not None and self.suppressed_from <= min(arrived, cutoff):
-            return None
-        return cutoff
+        return None if cutoff is None or self.is_suppressed_by(cutoff, arrived) else cutoff
 
     def links(self, at: int, arrived: int) -> bool:
         """Whether an event of this user says whose its device is: unless it is erased, or suppressed by an erasure."""
@@ -125,7 +127,8 @@ class Erasures:
     def _follow(self, event: Event) -> None:
         """What an event that is erased names beside it is erased, too."""
         cutoff = self._scope(event.user).first(event.at, event.arrived)
-        if event.device and cutoff is not None:
+        device = self._scope(event.device)
+        if event.device and cutoff is not None and not device.is_suppressed_by(cutoff, event.arrived):
             self._device_follows(event.device, cutoff)
         for order in event.orders:
             cutoff = self._scope(order).followed(event.at, event.arrived)

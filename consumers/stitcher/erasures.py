@@ -255,5 +255,8 @@ class _Filter:
         if anonymous_id is None:
             return
         device = Identifier(row.tenant_id, "anonymous", anonymous_id)
-        if self._entries.get(device, _NONE).erased_until < cutoff:
+        of_device = self._entries.get(device, _NONE)
+        # What a suppressed device says is only dropped, in every order: carried out in the order of the log, the older
+        # suppression would have taken the event before the erasure could have looked at it.
+        if of_device.erased_until < cutoff and not of_device.is_suppressed_by(cutoff, row.received_at):
             erased.requests.append(derived_request(device, self._hasher.hashed(device), cutoff, row.received_at))

@@ -83,6 +83,7 @@ def test_a_few_hundred_schedules_keep_all_promises() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("part", range(PARTS), ids=lambda part: f"part {part + 1} of {PARTS}")
 def test_twenty_thousand_schedules_keep_all_promises(part: int) -> None:
