@@ -162,8 +162,13 @@ def _first_sentence(command: Any) -> str:
 def _told_kinds() -> tuple[type[Exception], ...]:
     """Return the errors that a user, a setting or a service can cause; every other one passes with its traceback."""
     from attributary.cli.outcome import explained_kinds
+    from attributary.schemas.installation import PrefixError
 
-    return (_usage_kind(), Abort, *explained_kinds())
+    try:
+        kinds = explained_kinds()
+    except PrefixError:  # with a bad prefix nothing that names a topic can be imported
+        kinds = ()
+    return (_usage_kind(), Abort, PrefixError, *kinds)
 
 
 def _usage_kind() -> type[Exception]:
