@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
+import shutil
 import subprocess
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +19,7 @@ import pytest
 
 from attributary.local.folder import StackFolder
 from attributary.local.stages import command_line
+from tests.factories.dashboards import panels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +27,21 @@ if TYPE_CHECKING:
     from attributary.local.broker import Broker
 
 _NOON = "2026-06-01T12:00:00Z"
+# Panels that may have nothing to show on a stack of a minute where all goes well.
+WITHOUT_DATA = {
+    # Nobody asked or sent anything over HTTP yet.
+    "Api request seconds", "Api requests", "Collector records", "Collector rejected", "Collector request seconds",
+    "Collector requests", "Collector spool records", "Collector unseen", "Collector webhook deliveries",
+    "Collector webhook left out",
+    # It did not happen: letters, conflicts, refusals, pauses, held partitions, batches that cannot be unpacked.
+    "Conversion events ignored", "Dlq near end records", "Dlq records", "Event conflicts", "Held partitions",
+    "Kafka refusals", "Paused", "Unreadable batches",
+    # Off, or not of the stand-ins: the express lane, probes, tokens that end, Meta's usage, a job.
+    "Express records", "Forward probe findings", "Forward token left seconds", "Forward usage percent", "Job seconds",
+    # Looked at every few minutes.
+    "Retention left seconds", "Retention seconds",
+}  # fmt: skip
+MEASURED = ["--prometheus"] if shutil.which("prometheus") else []
 _NOT_OURS = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "META_PIXEL_ID", "GA4_MEASUREMENT_ID")
 
 
@@ -86,6 +105,36 @@ def posted(url: str, key: str) -> int:
             return int(error.code)
 
 
+def expressions() -> list[tuple[str, str]]:
+    """Every title and expression of the dashboards, as Grafana sends it with every choice left open."""
+    found = [(panel["title"], target["expr"]) for panel in panels() for target in panel["targets"] if "expr" in target]
+    times = {"$__rate_interval": "1m", "$__interval": "1m", "$__range": "5m"}
+    for name, length in times.items():
+        found = [(title, text.replace(name, length)) for title, text in found]
+    return [(title, re.sub(r"\$\{?\w+(:\w+)?\}?", ".*", text)) for title, text in found]
+
+
+def without_data(port: int) -> dict[str, str]:
+    """Return the titles of panels, each with its expression, for which this stack's Prometheus has no number.
+
+    Raises:
+        HTTPError: it does not understand one.
+    """
+    found = {}
+    for title, text in expressions():
+        answer = json.loads(get(port, f"/api/v1/query?query={urllib.parse.quote(text)}"))
+        if not answer["data"]["result"]:
+            found[title] = text
+    return found
+
+
+def every_panel_has_data(ports: dict[str, int]) -> None:
+    deadline = time.monotonic() + 180
+    while MEASURED and (empty := without_data(ports["prometheus"]).keys() - WITHOUT_DATA):
+        assert time.monotonic() < deadline, f"panels without data: {sorted(empty)}"
+        time.sleep(1)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1_800)
 @pytest.mark.postgres
@@ -94,7 +143,7 @@ def test_a_stack_attributes_stops_and_goes_on_where_it_was(broker: Broker, tmp_p
         pytest.skip("the local stack runs on Kafka's jars, and the run uses another kind of broker")
     folder = StackFolder(tmp_path / "up")
     try:
-        said = attributary("up", "--data", str(folder.path), "--detach", "--fake-destinations")
+        said = attributary("up", "--data", str(folder.path), "--detach", "--fake-destinations", *MEASURED)
         assert "Attributary is up." in said
         assert "forwarder-meta" in said
         assert "stages: waiting until they are ready" in said
@@ -115,6 +164,7 @@ def test_a_stack_attributes_stops_and_goes_on_where_it_was(broker: Broker, tmp_p
         while not json.loads(get(ports["stand-in-meta"], "/_admin/events")):
             assert time.monotonic() < deadline, f"nothing was forwarded\n{logs(folder)}"
             time.sleep(0.2)
+        every_panel_has_data(ports)
         assert "stopped" in attributary("down", "--data", str(folder.path))
         assert folder.owner() is None
 
