@@ -18,6 +18,7 @@ pytest_plugins = [
     "tests.fixtures.network",
     "tests.fixtures.parallel",
     "tests.fixtures.pipeline",
+    "tests.fixtures.process_logs",
     "tests.fixtures.second_try",
     "tests.fixtures.topics",
     "tests.fixtures.secured_broker",  # imports the one before
