@@ -30,7 +30,7 @@ class Quote(NamedTuple):
 
 
 class KnownRate(NamedTuple):
-    """By what an amount is multiplied, and the day whose rate that is: the older one where two were crossed."""
+    """By what an amount is multiplied, and the day of the rate: the older one where two were crossed."""
 
     rate: Decimal
     day: date

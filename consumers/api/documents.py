@@ -198,7 +198,7 @@ class SubmittedJob(msgspec.Struct):
 
 
 class ErasureRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """Whom to erase, and how.
+    """Who is to be erased, and how.
 
     `kind` is what the identifier is: user, anonymous, order (an order or conversion id) or email (SHA-256 of the
     trimmed lower-case address). `mode`: delete, delete-and-suppress, suppress or unsuppress; delete when missing.

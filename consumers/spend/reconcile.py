@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import psycopg
 
-from attributary.attribution_core.spend.matching import Campaign
+from attributary.attribution_core.spend.campaigns import Campaign
 from attributary.consumers.store.spend.credits import claimable, credit_sums
 
 from .returns import NO_SPEND, UNMATCHED, ReturnQuery, read_basis

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 import psycopg
 
-from attributary.attribution_core.spend.matching import Campaign, Named
+from attributary.attribution_core.spend.campaigns import Campaign, Named
 from attributary.attribution_core.spend.rates import Conversion, RateTally, rates_of
 from attributary.attribution_core.spend.ratios import (
     Estimate,

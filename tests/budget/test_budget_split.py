@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -10,11 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attributary.attribution_core.budget.curves import Curve, NoCurveError, SpendTest, fit_curve
-from attributary.attribution_core.budget.split import best_split, concave_split
+from attributary.attribution_core.budget.split import best_split
 
 
 def curve(b: float, k: float) -> Curve:
     return Curve("c", b, k, 0.1, 0.1, 0.0, 1e9)
+
+
+def concave_split(b: list[float], k: list[float], budget: float) -> tuple[list[float], float]:
+    """The best spends without bounds for f = b x / (k + x), all above 0, and the common slope (Lagrange)."""
+    root = sum(math.sqrt(each_b * each_k) for each_b, each_k in zip(b, k, strict=True)) / (budget + sum(k))
+    return [math.sqrt(each_b * each_k) / root - each_k for each_b, each_k in zip(b, k, strict=True)], root**2
 
 
 def test_the_closed_form_and_the_grid_agree_within_a_step() -> None:

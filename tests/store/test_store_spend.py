@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from attributary.attribution_core.spend.matching import Campaign
+from attributary.attribution_core.spend.campaigns import Campaign
 from attributary.attribution_core.spend.slices import LEVELS, SliceKey, SpendRow
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.spend.campaigns import (

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import psycopg
 
-from attributary.attribution_core.spend.matching import Campaign, CampaignMatcher
+from attributary.attribution_core.spend.campaigns import Campaign, CampaignMatcher
 from attributary.consumers.store.audit import note_action
 
 NOT_BROKEN_DOWN = "(not broken down)"

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import psycopg
 
-from attributary.attribution_core.spend.matching import Named
+from attributary.attribution_core.spend.campaigns import Named
 
 Dating = Literal["cash", "accrual"]
 

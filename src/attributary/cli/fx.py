@@ -123,7 +123,7 @@ def _rate(
     quote: Annotated[str, typer.Argument(help="ISO 4217, such as EUR.")],
     day: Annotated[str, typer.Argument(help="2026-11-01, yesterday, ...")] = "today",
 ) -> None:
-    """Show what one unit of a currency is worth on a day, and the day whose rate that is.
+    """Show what one unit of a currency is worth on a day, and the day of the rate.
 
     Example: attributary fx rate USD EUR 2026-11-28
     """

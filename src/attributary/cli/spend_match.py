@@ -14,7 +14,7 @@ from attributary.cli.times import SINCE_HELP, UNTIL_HELP
 if TYPE_CHECKING:
     import psycopg
 
-    from attributary.attribution_core.spend.matching import Campaign, CampaignMatcher, Match, Suggestion
+    from attributary.attribution_core.spend.campaigns import Campaign, CampaignMatcher, Match, Suggestion
     from attributary.cli.spend_days import Days
     from attributary.consumers.store.spend.campaigns import Conflict
     from attributary.consumers.store.spend.credits import Said
@@ -75,7 +75,7 @@ def match_spend(
 
 def audit(connection: psycopg.Connection, tenant: str, days: Days, model: str) -> Audit:
     """Return what matches and what does not, of a tenant's days."""
-    from attributary.attribution_core.spend.matching import collisions
+    from attributary.attribution_core.spend.campaigns import collisions
     from attributary.consumers.store.spend.campaigns import (
         all_names,
         level_conflicts,
@@ -111,7 +111,7 @@ def _sums(pairs: Any) -> str:
 
 
 def _print(found: Audit, tenant: str, limit: int) -> None:
-    from attributary.attribution_core.spend.matching import MATCHED
+    from attributary.attribution_core.spend.campaigns import MATCHED
     from attributary.cli.tables import amount, number, print_table, safe
 
     if not found.spend:
@@ -156,7 +156,7 @@ def _print_more(rows: int, limit: int) -> None:
 
 
 def _print_unmatched(found: Audit, limit: int) -> None:
-    from attributary.attribution_core.spend.matching import MATCHED
+    from attributary.attribution_core.spend.campaigns import MATCHED
     from attributary.cli.tables import amount, print_table
 
     rows = [(said, match) for said, match in found.matches if match.how not in MATCHED]

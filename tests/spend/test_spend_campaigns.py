@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attributary.attribution_core.spend.matching import MATCHED, Campaign, CampaignMatcher, Match, Named, collisions
+from attributary.attribution_core.spend.campaigns import MATCHED, Campaign, CampaignMatcher, Match, Named, collisions
 
 SPRING = Campaign("meta", "a1", "11")
 SEARCH = Campaign("google", "g1", "21")
