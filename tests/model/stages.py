@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 import structlog
 
+from attributary.consumers.adapters import result_stage as reading
 from attributary.consumers.adapters import stored_offsets as kept_positions
 from attributary.consumers.adapters.stored_offsets import OffsetStore
 from attributary.consumers.adapters.tenant_rules import TenantRules
@@ -200,10 +201,12 @@ def stages_on_memory(crash_at: Callable[[str], None], store: Callable[[], Memory
                 },
             ),
             (
+                reading,
+                {"crash_at": crash_at, "record_positions": _record_positions},
+            ),
+            (
                 auditing,
                 {
-                    "crash_at": crash_at,
-                    "record_positions": _record_positions,
                     "store_results": lambda connection, rows: _store_results(connection, rows, store()),
                     "observe_tombstones": lambda connection, keys: _observe_tombstones(connection, keys, store()),
                 },
