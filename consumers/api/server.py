@@ -8,7 +8,6 @@ import logging
 import socket
 from collections.abc import Callable
 
-import uvicorn
 from starlette.applications import Starlette
 
 from attributary.consumers.api.app import create_app
@@ -17,12 +16,10 @@ from attributary.consumers.api.pool import ReadPool
 from attributary.consumers.api.settings import ServeSettings
 from attributary.producers.collector.access import Access
 from attributary.producers.collector.keys import KeyRing, KeysError
-from attributary.producers.collector.protocol import bounded
-from attributary.producers.collector.server import SignalFreeServer, stop_signals
+from attributary.producers.collector.server import SignalFreeServer, begin_listening, stop_signals
 
 _TICK_SECONDS = 1.0
 _STOP_SECONDS = 15
-_BACKLOG = 1024
 
 logger = logging.getLogger("attributary.api")
 
@@ -63,28 +60,13 @@ class ApiServer:
         Args:
             listener: a bound socket.
         """
-        server = SignalFreeServer(
-            uvicorn.Config(
-                self.app,
-                http=bounded(self._config),
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                backlog=_BACKLOG,
-                timeout_keep_alive=int(self._config.idle_seconds) or 1,
-                timeout_graceful_shutdown=_STOP_SECONDS,
-            )
-        )
+        server = SignalFreeServer(self.app, self._config, _STOP_SECONDS)
         ticking = asyncio.create_task(self._tick())
         with stop_signals(self.stop):
             serving = asyncio.create_task(server.serve([listener]))
             stopping = asyncio.create_task(self._stopping.wait())
-            listener.listen(_BACKLOG)  # neither the log nor readiness may say yes while connections would be refused
+            begin_listening(listener, logger)
             self.is_serving = True
-            logger.info("listening on port %d", listener.getsockname()[1])
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
             self.is_serving = False
             server.should_exit = True

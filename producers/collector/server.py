@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import uvicorn
 from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
 
 from attributary.producers.client import AttributaryProducer
 from attributary.producers.collector import metrics
@@ -113,26 +114,11 @@ class CollectorServer:
             self._spool.start()
             drain = Drain(self._spool, self._bridge, self._options.drain_records_per_second)
             background.append(asyncio.create_task(drain.run()))
-        server = SignalFreeServer(
-            uvicorn.Config(
-                self.app,
-                http=bounded(self._config),
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                backlog=_BACKLOG,
-                timeout_keep_alive=int(self._config.idle_seconds) or 1,
-                timeout_graceful_shutdown=int(self._options.stop_seconds) or 1,
-            )
-        )
+        server = SignalFreeServer(self.app, self._config, self._options.stop_seconds)
         with stop_signals(self.stop):
             serving = asyncio.create_task(server.serve([listener]))
-            listener.listen(_BACKLOG)  # neither the log nor readiness may say yes while connections would be refused
+            begin_listening(listener, logger)
             self.is_serving = True
-            logger.info("listening on port %d", listener.getsockname()[1])
             stopping = asyncio.create_task(self._stopping.wait())
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not serving.done():
@@ -182,12 +168,46 @@ class CollectorServer:
 
 
 class SignalFreeServer(uvicorn.Server):
-    """Uvicorn's server, which leaves the signals to us."""
+    """Uvicorn's server within the collector's limits, which leaves the signals to us. The read API uses it as well.
+
+    Args:
+        app: what answers, ASGI.
+        config: limits of requests and connections.
+        stop_seconds: for requests in hand, once it is asked to stop.
+    """
+
+    def __init__(self, app: ASGIApp, config: CollectorConfig, stop_seconds: float) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=bounded(config),
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                backlog=_BACKLOG,
+                timeout_keep_alive=int(config.idle_seconds) or 1,
+                timeout_graceful_shutdown=int(stop_seconds) or 1,
+            )
+        )
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Capture none."""
         yield
+
+
+def begin_listening(listener: socket.socket, log: logging.Logger) -> None:
+    """Listen and say so: neither log nor readiness may say yes while connections would be refused.
+
+    Args:
+        listener: a bound socket.
+        log: of the process.
+    """
+    listener.listen(_BACKLOG)
+    log.info("listening on port %d", listener.getsockname()[1])
 
 
 def edge_routes(collector: Collector) -> tuple[list[BaseRoute], list[str]]:
