@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from attributary.consumers.destinations.ga4 import rules
@@ -28,12 +28,16 @@ TOKEN_EXPIRES = "token_expires"  # noqa: S105  # a field's name
 """Field of an account: the last day of its token, YYYY-MM-DD, UTC."""
 
 
+CLIENT = ("client_id", "client_secret")
+"""Fields of an account with a refresh token: the application that it was given to."""
+
+
 class AccountFields(NamedTuple):
     """The fields of an account at one destination.
 
     Attributes:
         names: that name the account; one is needed, and the first that is given is its id.
-        secrets: tokens and API secrets; the first that is given is used, and one is needed.
+        secrets: tokens and API secrets; one is needed, `secret_of` says which is used.
         more: further settings of the account.
         needed_with: fields that must stand beside a secret.
         names_are_options: whether the names are settings of the account as well, for requests.
@@ -44,6 +48,11 @@ class AccountFields(NamedTuple):
     more: tuple[str, ...] = ()
     needed_with: Mapping[str, tuple[str, ...]] = {}
     names_are_options: bool = False
+
+    def secret_of(self, given: Collection[str]) -> str | None:
+        """Return the secret that is used of those that are given: first one that stands with other fields."""
+        found = [name for name in self.secrets if name in given]
+        return next((name for name in found if name in self.needed_with), found[0] if found else None)
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -60,7 +69,12 @@ ACCOUNT_FIELDS: Mapping[str, AccountFields] = {
         ("test_event_code",),
         names_are_options=True,
     ),
-    "linkedin": AccountFields(("ad_account_id",), ("access_token",), (TOKEN_EXPIRES,)),
+    "linkedin": AccountFields(
+        ("ad_account_id",),
+        ("access_token", "refresh_token"),
+        (TOKEN_EXPIRES, *CLIENT),
+        needed_with={"refresh_token": CLIENT},
+    ),
     "x": AccountFields(
         ("pixel_id",),
         ("access_token_secret", "pixel_token"),

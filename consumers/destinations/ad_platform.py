@@ -19,6 +19,7 @@ from attributary.consumers.destinations.destination import (
     RequestLimits,
     joined_remarks,
 )
+from attributary.consumers.destinations.oauth2.grants import RefreshTokenGrant
 from attributary.consumers.destinations.personal_data import clean_url, is_personal
 from attributary.consumers.destinations.wire_format import to_json
 from attributary.consumers.store.deliveries.delivery import DeliveryState
@@ -55,6 +56,7 @@ class PlatformOptions:
         event_names: names (or ids) of events by conversion type; an account's own go first.
         strip_personal_data: leave out personal data in URLs and free properties.
         api_version: empty: the one that the code was written for.
+        token_url: of OAuth 2; empty: the platform's own.
     """
 
     base_url: str = ""
@@ -62,6 +64,7 @@ class PlatformOptions:
     event_names: Mapping[str, str] = field(default_factory=dict)
     strip_personal_data: bool = True
     api_version: str = ""
+    token_url: str = ""
 
 
 class AdPlatform(ABC):
@@ -78,6 +81,7 @@ class AdPlatform(ABC):
     api_name: ClassVar[str]
     api_version: ClassVar[str] = ""
     base_url: ClassVar[str]
+    token_url: ClassVar[str] = ""
     max_events: ClassVar[int] = 1_000
     max_body_bytes: ClassVar[int] = 1_000_000  # where none is documented
     max_age: ClassVar[int] = 7 * DAY
@@ -97,6 +101,17 @@ class AdPlatform(ABC):
         self._version = self._options.api_version or self.api_version
         self.consent_purposes = consent_purposes
         self.limits = RequestLimits(min(events_per_request, self.max_events), self.max_body_bytes)
+
+    def refresh_token_grant(self, account: Account, scope: str = "") -> RefreshTokenGrant | None:
+        """Return how to get a token for an account with a refresh token; None for one with a token of its own.
+
+        A platform with short-lived tokens has the method `grant` (`UsesAccessTokens`), which returns this.
+        """
+        client = account.options.get("client_id")
+        if not client:
+            return None
+        url = self._options.token_url or self.token_url
+        return RefreshTokenGrant(url, client, account.options.get("client_secret", ""), account.secret, scope)
 
     @property
     def api(self) -> Api:

@@ -92,6 +92,15 @@ def base_url_field(destination: str, default: str | None) -> Any:
     )
 
 
+def token_url_field(destination: str, default: str) -> Any:
+    """Return the setting of the address at which access tokens are given out."""
+    return Field(
+        default=default,
+        alias=f"{destination.upper()}_TOKEN_URL",
+        description="Token endpoint of OAuth 2, for a fake or a relay; https, on this machine http too.",
+    )
+
+
 def event_names_field(destination: str, title: str, example: str = "trial_started=TrialStarted") -> Any:
     """Return the setting of own event names; `example` may go on with a sentence."""
     return Field(
@@ -149,7 +158,7 @@ class AdPlatformSettings(Settings):
         """
         fields = ACCOUNT_FIELDS[self.destination]
         given = {name: _plain(value) for name in fields.all if (value := getattr(self, name))}
-        secret = next((name for name in fields.secrets if name in given), fields.secrets[0])
+        secret = fields.secret_of(given) or fields.secrets[0]
         ids = [(self.variable(name), given.get(name)) for name in fields.names]
         is_on = whole(ids, (self.variable(fields.secrets[0]), given.get(secret)))
         for needing, needed in fields.needed_with.items():

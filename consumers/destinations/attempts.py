@@ -14,14 +14,22 @@ from typing import TYPE_CHECKING, Literal
 import structlog
 
 from attributary.consumers.destinations.destination import DeliveryResponse, ResponseClass, SignsRequests
+from attributary.consumers.destinations.oauth2.access_tokens import AccessTokens, UsesAccessTokens, with_token
 from attributary.consumers.store.deliveries.delivery import DeliveryKey, DeliveryOutcome, DeliveryState
 
 from . import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from attributary.consumers.destinations.destination import Account, Destination, HttpRequest, PreparedEvent
+    from attributary.consumers.destinations.destination import (
+        Account,
+        Destination,
+        HttpRequest,
+        HttpResponse,
+        PreparedEvent,
+    )
+    from attributary.consumers.destinations.oauth2.token_files import TokenFiles
     from attributary.consumers.destinations.rate_limiter import RateLimiter
     from attributary.consumers.destinations.transport import Clock, Transport
 
@@ -29,6 +37,7 @@ _log = structlog.get_logger()
 
 _THREAD_WAIT_SECONDS_MAX = 5.0  # a longer wish of the destination pauses the account instead of a thread
 _MAX_HINTS = 20
+_UNAUTHORIZED = 401
 OUT_OF_TIME = "out of time for this turn"
 OTHERS_FIRST = "rejected, and nothing was delivered: others are tried first"
 
@@ -76,13 +85,22 @@ class Attempts:
         transport: its connections.
         options: how hard to try.
         clock: where time comes from.
+        files: where refresh tokens that a platform replaces are kept; None: in memory only.
     """
 
-    def __init__(self, destination: Destination, transport: Transport, options: SenderOptions, clock: Clock) -> None:
+    def __init__(
+        self,
+        destination: Destination,
+        transport: Transport,
+        options: SenderOptions,
+        clock: Clock,
+        files: TokenFiles | None = None,
+    ) -> None:
         self._destination = destination
         self._transport = transport
         self._options = options
         self._clock = clock
+        self._tokens = AccessTokens(destination.name, transport, clock, files)
 
     def obstacle(self, run: Run) -> str | None:
         """Return why nothing can be sent now, None when it can."""
@@ -126,24 +144,57 @@ class Attempts:
                 break
         yield from self._wait(run, batch, request, answer, perhaps_sent=perhaps_sent)
 
-    def _send(self, run: Run, batch: Sequence[PreparedEvent]) -> tuple[HttpRequest, DeliveryResponse]:
+    def _send(self, run: Run, batch: Sequence[PreparedEvent]) -> tuple[HttpRequest | None, DeliveryResponse]:
         if delay := run.limiter.pause_seconds():
             self._clock.sleep(delay)
-        request = self._destination.request(run.account, batch)
-        if isinstance(self._destination, SignsRequests):
-            now = self._clock.now_micros() // 1_000_000
-            request = self._destination.sign(request, run.account, now, secrets.token_hex(16))
         started = self._clock.monotonic()
-        response = self._transport.send(request)
-        answer = self._destination.classify(response, len(batch))
-        self._note(run, batch, answer, self._clock.monotonic() - started)
+        request, response = self.ask(run.account, lambda account: self._destination.request(account, batch))
+        if isinstance(response, DeliveryResponse):
+            answer = response
+        else:
+            answer = self._destination.classify(response, len(batch))
+            metrics.forward_request_seconds.labels(self._destination.name).observe(self._clock.monotonic() - started)
+        self._note(run, batch, answer)
         return request, answer
 
-    def _note(self, run: Run, batch: Sequence[PreparedEvent], answer: DeliveryResponse, seconds: float) -> None:
+    def ask(
+        self, account: Account, make: Callable[[Account], HttpRequest]
+    ) -> tuple[HttpRequest | None, HttpResponse | DeliveryResponse]:
+        """Send a request as an account: with an access token and a signature, where the destination wants them.
+
+        Args:
+            account: its grant or its keys.
+            make: builds the request for the account; its secret is then an access token, if it has a grant.
+
+        Returns:
+            The request and what came back; without a request why there is no access token.
+        """
+        grant = self._destination.grant(account) if isinstance(self._destination, UsesAccessTokens) else None
+        if grant is None:
+            return self._exchange(account, make)
+        token = self._tokens.get(grant)
+        if isinstance(token, DeliveryResponse):
+            return None, token
+        request, response = self._exchange(with_token(account, token), make)
+        if response.status != _UNAUTHORIZED:
+            return request, response
+        # Nothing was taken: the platform looks at the token first. It may have ended it before its time.
+        other = self._tokens.renew(grant, token)
+        if isinstance(other, DeliveryResponse):
+            return None, other
+        return self._exchange(with_token(account, other), make)
+
+    def _exchange(self, account: Account, make: Callable[[Account], HttpRequest]) -> tuple[HttpRequest, HttpResponse]:
+        request = make(account)
+        if isinstance(self._destination, SignsRequests):
+            now = self._clock.now_micros() // 1_000_000
+            request = self._destination.sign(request, account, now, secrets.token_hex(16))
+        return request, self._transport.send(request)
+
+    def _note(self, run: Run, batch: Sequence[PreparedEvent], answer: DeliveryResponse) -> None:
         name = self._destination.name
         run.limiter.observe(answer, self._clock.monotonic())
         metrics.forward_attempts.labels(name, answer.response_class.value).inc()
-        metrics.forward_request_seconds.labels(name).observe(seconds)
         if answer.usage_percent is not None:
             metrics.forward_usage_percent.labels(name).set(answer.usage_percent)
         if answer.response_class is not ResponseClass.DELIVERED:
@@ -161,7 +212,7 @@ class Attempts:
             )
 
     def _narrow_down(
-        self, run: Run, batch: Sequence[PreparedEvent], request: HttpRequest, answer: DeliveryResponse
+        self, run: Run, batch: Sequence[PreparedEvent], request: HttpRequest | None, answer: DeliveryResponse
     ) -> Iterator[DeliveryOutcome]:
         """Find the wrong events of a batch of which nothing was taken: those that are named, suspects first, halves."""
         if len(batch) == 1:
@@ -185,7 +236,7 @@ class Attempts:
         yield from self.settle(run, batch[middle:])
 
     def _reject(
-        self, run: Run, events: Sequence[PreparedEvent], request: HttpRequest, answer: DeliveryResponse
+        self, run: Run, events: Sequence[PreparedEvent], request: HttpRequest | None, answer: DeliveryResponse
     ) -> Iterator[DeliveryOutcome]:
         for _ in events:
             run.limiter.reject()
@@ -195,7 +246,7 @@ class Attempts:
         self,
         run: Run,
         batch: Sequence[PreparedEvent],
-        request: HttpRequest,
+        request: HttpRequest | None,
         answer: DeliveryResponse,
         *,
         perhaps_sent: bool,

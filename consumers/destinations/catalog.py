@@ -115,6 +115,7 @@ def _platform(destination: type[AdPlatform], settings: type[AdPlatformSettings])
             found.names(),
             _strips(shared),
             getattr(found, "api_version", ""),
+            getattr(found, "token_url", None) or "",
         )
         properties = getattr(found, "properties", "")
         return Setup(
@@ -193,7 +194,8 @@ CATALOG: Mapping[str, Entry] = {
     ),
     "linkedin": Entry(
         "LinkedIn",
-        "LINKEDIN_AD_ACCOUNT_ID and LINKEDIN_ACCESS_TOKEN",
+        "LINKEDIN_AD_ACCOUNT_ID, and LINKEDIN_ACCESS_TOKEN or LINKEDIN_REFRESH_TOKEN with LINKEDIN_CLIENT_ID and "
+        "LINKEDIN_CLIENT_SECRET",
         _platform(LinkedInDestination, LinkedInSettings),
         SampleAccount("0"),
         # 600 requests a minute, and no header says how many are left.

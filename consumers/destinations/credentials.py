@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from attributary.consumers.destinations.account_fields import (
     ACCOUNT_FIELDS,
+    CLIENT,
     TOKEN_EXPIRES,
     broken_event_name,
     checked_day,
@@ -198,7 +199,7 @@ def account_of(destination: str, values: Mapping[str, str]) -> AccountCredential
     streams = {name: values[name] for name in known.names if name in values}
     if not streams:
         raise ValueError(f"{' or '.join(known.names)} must be set")
-    secret_name = next((name for name in known.secrets if name in values), None)
+    secret_name = known.secret_of(values)
     if secret_name is None:
         raise ValueError(" or ".join(f"{name} or {name}_file" for name in known.secrets) + " must be set")
     if missing := [name for name in known.needed_with.get(secret_name, ()) if name not in values]:
@@ -211,6 +212,8 @@ def account_of(destination: str, values: Mapping[str, str]) -> AccountCredential
         except ValueError as error:
             raise ValueError(f"{TOKEN_EXPIRES} {error}") from None
     options = {name: values[name] for name in known.more if name in values}
+    if stray := [name for name in CLIENT if name in options and not known.needed_with.get(secret_name)]:
+        raise ValueError(f"refresh_token must be set beside {stray[0]}")
     if known.names_are_options:
         options |= streams
     return AccountCredentials(next(iter(streams.values())), values[secret_name], options)

@@ -13,7 +13,7 @@ import datetime as dt
 import enum
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -135,11 +135,12 @@ class RequestLimits(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """One HTTP request. The URL and the headers may hold the secret; the body never does."""
+    """One HTTP request. URL and headers may hold the secret; the body does only on its way to a token endpoint."""
 
     url: str = field(repr=False)
     body: bytes = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    method: Literal["GET", "POST"] = "POST"
 
     @property
     def digest(self) -> str:

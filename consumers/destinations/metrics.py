@@ -50,3 +50,14 @@ forward_token_left_seconds = gauge(
     "Time until the first token of an account ends, of those with a known end; below 0: it has ended.",
     "destination",
 )
+forward_token_refreshes = counter(
+    "attribution_forward_token_refreshes",
+    "Access tokens asked for at a platform's token endpoint: refreshed, failed (passes), refused (a person must act).",
+    "destination",
+    "outcome",
+)
+forward_refresh_token_left_seconds = gauge(
+    "attribution_forward_refresh_token_left_seconds",
+    "Time until the first refresh token of an account ends, of those whose platform says so.",
+    "destination",
+)

@@ -36,15 +36,17 @@ from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.store.deliveries.delivery import DeliveryOutcome, DeliveryState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from attributary.consumers.destinations.destination import (
         Account,
+        DeliveryResponse,
         Destination,
         HttpRequest,
         HttpResponse,
         PreparedEvent,
     )
+    from attributary.consumers.destinations.oauth2.token_files import TokenFiles
     from attributary.consumers.destinations.rate_limiter import Hold
     from attributary.consumers.destinations.transport import Clock, Transport
     from attributary.consumers.store.deliveries.delivery import DeliveryKey, Ledger
@@ -81,17 +83,24 @@ class BatchSender:
         ledger: where every attempt is noted.
         options: how hard to try.
         clock: where time comes from.
+        token_files: where refresh tokens that a platform replaces are kept; None: in memory only.
     """
 
     def __init__(
-        self, destination: Destination, transport: Transport, ledger: Ledger, options: SenderOptions, clock: Clock
+        self,
+        destination: Destination,
+        transport: Transport,
+        ledger: Ledger,
+        options: SenderOptions,
+        clock: Clock,
+        token_files: TokenFiles | None = None,
     ) -> None:
         self._destination = destination
         self._transport = transport
         self._ledger = ledger
         self._options = options
         self._clock = clock
-        self._attempts = Attempts(destination, transport, options, clock)
+        self._attempts = Attempts(destination, transport, options, clock, token_files)
         self._limiters: dict[tuple[str, str], RateLimiter] = {}
         self._pool = ThreadPoolExecutor(options.concurrency, thread_name_prefix=f"forward-{destination.name}")
 
@@ -258,6 +267,18 @@ class BatchSender:
     def ask(self, request: HttpRequest) -> HttpResponse:
         """Send a request outside any delivery, for probes."""
         return self._transport.send(request)
+
+    def ask_as(self, account: Account, make: Callable[[Account], HttpRequest]) -> HttpResponse | DeliveryResponse:
+        """Send a request outside any delivery with an account's access token and signature.
+
+        Args:
+            account: its grant or its keys.
+            make: builds the request for the account, with an access token as its secret if it has a grant.
+
+        Returns:
+            What came back, or why there is no access token.
+        """
+        return self._attempts.ask(account, make)[1]
 
 
 def _samples(events: Sequence[PreparedEvent], number: int) -> Sequence[PreparedEvent]:

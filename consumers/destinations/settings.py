@@ -6,6 +6,8 @@ settings beside them, on `AdPlatformSettings`.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import httpx
@@ -41,6 +43,13 @@ def _checked_proxy(secret: SecretStr | None) -> SecretStr | None:
     if not good:
         raise ValueError("must be the address of an HTTP proxy, such as http://user:password@proxy.example:3128")
     return secret
+
+
+def _checked_folder(folder: Path | None) -> Path | None:
+    """Return a folder; raise ValueError when no file can be made in it."""
+    if folder is not None and not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        raise ValueError("must be a folder that exists and that this process can write to")
+    return folder
 
 
 _Proxy = Annotated[SecretStr | None, AfterValidator(_checked_proxy)]
@@ -196,4 +205,10 @@ class ForwardSettings(Settings):
         default=None,
         alias="FORWARD_CREDENTIALS_FILE",
         description="YAML or JSON file with credentials per tenant; see docs/how-to/forward.md.",
+    )
+    token_dir: Annotated[Path | None, AfterValidator(_checked_folder)] = Field(
+        default=None,
+        alias="FORWARD_TOKEN_DIR",
+        description="Folder, writable and kept, for refresh tokens that a platform replaces at every use; without it "
+        "they are kept in memory, and a restart begins with the one in the settings.",
     )

@@ -139,7 +139,7 @@ class HttpTransport:
             return HttpResponse(0, fault=type(error).__name__)
         try:
             with self._pool.stream(
-                "POST", url, headers=fields, content=request.body, extensions={"timeout": seconds}
+                request.method, url, headers=fields, content=request.body, extensions={"timeout": seconds}
             ) as answer:
                 status = answer.status
                 headers = {name.decode("latin-1").lower(): text.decode("latin-1") for name, text in answer.headers}
@@ -196,6 +196,8 @@ def _prepared(request: HttpRequest) -> tuple[httpcore.URL, list[tuple[bytes, byt
         "user-agent": "attributary",
         **request.headers,
     }
+    if request.method == "GET":
+        del fields["content-type"], fields["content-length"]
     return url, [(name.encode("ascii"), text.encode("ascii")) for name, text in fields.items()]
 
 

@@ -20,6 +20,7 @@ from attributary.consumers.destinations import metrics
 from attributary.consumers.destinations.account_fields import TOKEN_EXPIRES
 from attributary.consumers.destinations.attempts import SenderOptions
 from attributary.consumers.destinations.catalog import CATALOG, Setup, read_setup
+from attributary.consumers.destinations.oauth2.token_files import TokenFiles
 from attributary.consumers.destinations.sender import BatchSender
 from attributary.consumers.destinations.transport import HttpTransport, SystemClock
 from attributary.consumers.destinations.validation_probe import ValidationProbe
@@ -59,7 +60,8 @@ def build_stage(
     options = SenderOptions(concurrency=concurrency, attempts=shared.attempts, uncertain=shared.uncertain)
     proxy = shared.proxy.get_secret_value() if shared.proxy else None
     transport = HttpTransport(connections=concurrency, answer_seconds=shared.timeout_seconds, proxy=proxy)
-    sender = BatchSender(setup.destination, transport, ledger, options, clock)
+    token_files = TokenFiles(shared.token_dir) if shared.token_dir else None
+    sender = BatchSender(setup.destination, transport, ledger, options, clock, token_files)
     validation_probe = ValidationProbe(setup.destination, sender, ledger, clock) if setup.probe else None
     route = Route(
         setup.destination,

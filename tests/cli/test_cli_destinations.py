@@ -41,7 +41,13 @@ def test_without_credentials_each_is_off_and_says_what_to_set() -> None:
         ("meta", "set META_PIXEL_ID and META_ACCESS_TOKEN"),
         ("ga4", "set GA4_MEASUREMENT_ID (or GA4_FIREBASE_APP_ID) and GA4_API_SECRET"),
         ("tiktok", "set TIKTOK_PIXEL_CODE (or TIKTOK_APP_ID, TIKTOK_OFFLINE_EVENT_SET_ID) and TIKTOK_ACCESS_TOKEN"),
-        ("linkedin", "set LINKEDIN_AD_ACCOUNT_ID and LINKEDIN_ACCESS_TOKEN"),
+        (
+            "linkedin",
+            (
+                "set LINKEDIN_AD_ACCOUNT_ID, and LINKEDIN_ACCESS_TOKEN or LINKEDIN_REFRESH_TOKEN with "
+                "LINKEDIN_CLIENT_ID and LINKEDIN_CLIENT_SECRET"
+            ),
+        ),
         (
             "x",
             (

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         HttpResponse,
         Moment,
     )
+    from attributary.consumers.destinations.oauth2.grants import Grant
 
 MILLISECOND = 1_000  # micros
 _PATH = "/rest/conversionEvents"
@@ -51,6 +52,7 @@ class LinkedInDestination(AdPlatform):
     api_name = "Conversions API"
     api_version = "202608"
     base_url = "https://api.linkedin.com"
+    token_url = "https://www.linkedin.com/oauth/v2/accessToken"  # noqa: S105  # an address
     max_events = 5_000
     max_body_bytes = 4_000_000  # none is documented; an event takes about 400
     max_age = 90 * DAY
@@ -74,6 +76,10 @@ class LinkedInDestination(AdPlatform):
         """The API that it speaks."""
         year, month = int(self._version[:4]), int(self._version[4:])
         return super().api._replace(ends_not_before=dt.date(year, month, 16) + _VERSION_LIVES)
+
+    def grant(self, account: Account) -> Grant | None:
+        """Return how to get an access token; None when the account's secret is one (they live up to a year)."""
+        return self.refresh_token_grant(account)
 
     def build(self, conversion: Conversion, account: Account, moment: Moment) -> PreparedEvent | NotSent:
         """Build the event for the conversion rule of its type."""

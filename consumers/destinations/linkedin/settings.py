@@ -13,6 +13,7 @@ from attributary.consumers.destinations.ad_platform_settings import (
     Token,
     base_url_field,
     consent_field,
+    token_url_field,
 )
 from attributary.consumers.destinations.linkedin.destination import LinkedInDestination
 
@@ -37,6 +38,21 @@ class LinkedInSettings(AdPlatformSettings):
         alias="LINKEDIN_TOKEN_EXPIRES",
         description="Last day of the access token, YYYY-MM-DD (UTC); 14 days before it come a warning and an alert.",
     )
+    refresh_token: Token = Field(
+        default=None,
+        alias="LINKEDIN_REFRESH_TOKEN",
+        description="Refresh token of a member's authorisation, instead of an access token: those are then taken and "
+        "replaced without anybody.",
+    )
+    client_id: str | None = Field(
+        default=None, alias="LINKEDIN_CLIENT_ID", description="Client id of the application; with a refresh token."
+    )
+    client_secret: Token = Field(
+        default=None,
+        alias="LINKEDIN_CLIENT_SECRET",
+        description="Client secret of the application; with a refresh token.",
+    )
+    token_url: BaseUrl = token_url_field("linkedin", LinkedInDestination.token_url)
     api_version: str = Field(
         default=LinkedInDestination.api_version,
         alias="LINKEDIN_API_VERSION",

@@ -11,6 +11,7 @@ from attributary.local.fakes.faults import Fault
 from attributary.local.fakes.ga4 import Ga4Fake
 from attributary.local.fakes.linkedin import LinkedInFake
 from attributary.local.fakes.meta import MetaFake
+from attributary.local.fakes.oauth import OAuthFake
 from attributary.local.fakes.pinterest import PinterestFake
 from attributary.local.fakes.reddit import RedditFake
 from attributary.local.fakes.snap import SnapFake
@@ -22,6 +23,7 @@ __all__ = [
     "Ga4Fake",
     "LinkedInFake",
     "MetaFake",
+    "OAuthFake",
     "PinterestFake",
     "RedditFake",
     "SnapFake",

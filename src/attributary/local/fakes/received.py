@@ -85,13 +85,14 @@ class StandIn(ABC):
         self.script = FaultScript()
         self.kinds = COMMON_KINDS | self.own_kinds
         self.clock_offset = 0.0
+        self.time = time.time
         self.received = Received()
         self.poison: set[str] = set()  # event ids that are refused for a reason that only the platform knows
 
     @property
     def now(self) -> float:
         """Seconds since 1970 by the stand-in's own clock."""
-        return time.time() + self.clock_offset
+        return self.time() + self.clock_offset
 
     def answer(self, call: Call) -> Reply:
         """Answer one request."""
