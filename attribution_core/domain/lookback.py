@@ -1,5 +1,7 @@
 """Which touchpoints may share a conversion: lookback windows and lateness, from a versioned policy.
 
+A policy may say more: parameters of rules, models, names of channels (``policy_parts``).
+
 Invariant: eligibility is a function of the stored touchpoint, the stored conversion and the policy alone. A touch
 counts when ``0 <= converted_at - occurred_at <= window`` (both ends included), it arrived in the log no later than
 ``lateness`` after the conversion did, and it is no robot's. Two policies with the same version have the same rules:
@@ -17,14 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attributary.attribution_core.domain.policy_parts import PolicyError, PolicyParts, parse_parts
+
 MICROS_PER_DAY = 86_400_000_000
 ANY = "*"
 _MAX_DAYS = 730
 _MOST_RESOLVED = 10_000
-
-
-class PolicyError(ValueError):
-    """A lookback policy that cannot be used; the text names the place and the rule."""
+_PARTS = frozenset({"rules", "models", "trained", "channels"})
+_NO_PARTS = parse_parts({})
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class LookbackPolicy:
         inactivity_micros: how long a person must be silent until the journey is closed, microseconds.
         windows: (channel, conversion type, interaction) to window in microseconds; ``*`` stands for any. The entry
             with the most named parts wins; of equally many, channel before conversion type before interaction.
+        parts: parameters of rules, models that credit, names of channels.
     """
 
     version: str
@@ -44,7 +47,9 @@ class LookbackPolicy:
     inactivity_micros: int
     windows: Mapping[tuple[str, str, str], int]
     document: Mapping[str, Any]
+    parts: PolicyParts = _NO_PARTS
     _resolved: dict[tuple[str, str, str], int] = field(default_factory=dict, repr=False, compare=False)
+    _named: dict[tuple[str, str, str], str] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> LookbackPolicy:
@@ -53,7 +58,7 @@ class LookbackPolicy:
         Raises:
             PolicyError: when a key is unknown, a number is out of range or no catch-all window exists.
         """
-        unknown = set(document) - {"name", "lateness_days", "inactivity_days", "windows"}
+        unknown = set(document) - {"name", "lateness_days", "inactivity_days", "windows"} - _PARTS
         if unknown:
             raise PolicyError(f"policy: unknown key {min(unknown)!r}")
         name = str(document.get("name", "policy"))
@@ -78,15 +83,17 @@ class LookbackPolicy:
             windows[key] = _days(row, "days", place)  # type: ignore[index]  # three parts by construction
         if (ANY, ANY, ANY) not in windows:
             raise PolicyError("policy: windows need one entry with only days, for everything else")
+        parts = parse_parts(document)
         canonical = json.dumps(
             {
                 "lateness": lateness,
                 "inactivity": inactivity,
                 "windows": sorted([*k, v] for k, v in windows.items()),
+                **parts.canonical,
             },
         )
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
-        return cls(f"{name}-{digest}", lateness, inactivity, windows, dict(document))
+        return cls(f"{name}-{digest}", lateness, inactivity, windows, dict(document), parts)
 
     @property
     def longest_window_micros(self) -> int:
@@ -109,6 +116,27 @@ class LookbackPolicy:
             if candidate in self.windows:
                 return self.windows[candidate]  # type: ignore[index]  # three parts by construction
         raise AssertionError("a policy always has a catch-all window")
+
+    def reported_channel(self, platform: str, channel: str, campaign: str) -> str:
+        """Return under which channel a touchpoint's credit is reported; empty: as it was published."""
+        if not self.parts.channels:
+            return ""
+        key = (platform, channel, campaign)
+        found = self._named.get(key)
+        if found is None:
+            if len(self._named) >= _MOST_RESOLVED:
+                self._named.clear()
+            found = self._named[key] = next((rule.name for rule in self.parts.channels if rule.fits(*key)), "")
+        return found
+
+    def differing_parts(self, other: LookbackPolicy) -> tuple[str, ...]:
+        """Return the names of the parts in which two policies differ."""
+        pairs = {
+            "windows": (self.windows, other.windows),
+            "lateness": (self.lateness_micros, other.lateness_micros),
+            "inactivity": (self.inactivity_micros, other.inactivity_micros),
+        } | {name: (self.parts.canonical.get(name), other.parts.canonical.get(name)) for name in sorted(_PARTS)}
+        return tuple(name for name, (mine, theirs) in pairs.items() if mine != theirs)
 
     def counts(self, *, age: int, window: int, delay: int, is_bot: bool) -> bool:
         """Tell whether a touchpoint may share a conversion.
@@ -138,6 +166,8 @@ def _days(row: Mapping[str, Any], key: str, place: str) -> int:
         raise PolicyError(f"{place}: {key} must be a number of days from 0 to {_MAX_DAYS}")
     return round(days * MICROS_PER_DAY)
 
+
+__all__ = ["ANY", "DEFAULT_POLICY", "MICROS_PER_DAY", "LookbackPolicy", "PolicyError"]
 
 DEFAULT_POLICY: Mapping[str, Any] = {
     "name": "default",

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from attributary.attribution_core.domain.journeys import Flags, Floats, JourneyBatch
+from attributary.attribution_core.domain.lookback import LookbackPolicy, PolicyError
 from attributary.attribution_core.models.markov_credit import MarkovModel, MarkovSettings
 from attributary.attribution_core.models.poisson_credit import PoissonModel, PoissonSettings, Rates, RatesError
 from attributary.attribution_core.models.rules import RULES, RuleSettings
@@ -257,7 +258,9 @@ def model_set(
     return _assembled(_default_names(known) if names is None else names, settings, lambda name: _trained(name, known))
 
 
-def lenient_model_set(states: Mapping[str, TrainedState]) -> tuple[ModelSet, tuple[BrokenVersion, ...]]:
+def lenient_model_set(
+    states: Mapping[str, TrainedState], policy: LookbackPolicy | None = None
+) -> tuple[ModelSet, tuple[BrokenVersion, ...]]:
     """Build the default models of a tenant; a version that cannot be built is replaced by its declared fallback.
 
     One bad version must not stop a tenant, or its neighbours. States are immutable, so the same ones are replaced in
@@ -265,10 +268,14 @@ def lenient_model_set(states: Mapping[str, TrainedState]) -> tuple[ModelSet, tup
 
     Args:
         states: active trained state of each model that has one.
+        policy: says which of them credit, and with which parameters; None: all, with their defaults.
 
     Returns:
         The models, and what was replaced.
     """
+    chosen = None if policy is None else policy.parts.models
+    settings = None if policy is None else RuleSettings(**policy.parts.rules)
+    names = [name for name in _default_names(states) if chosen is None or name in chosen]
     broken: list[BrokenVersion] = []
 
     def build(name: str) -> Model:
@@ -280,8 +287,25 @@ def lenient_model_set(states: Mapping[str, TrainedState]) -> tuple[ModelSet, tup
             broken.append(BrokenVersion(name, state.version, f"{type(error).__name__}: {error}"))
             return UntrainedModel(name, f"{state.version}{UNUSABLE}", _declared_fallback(name, state.settings))
 
-    models = _assembled(_default_names(states), None, build)
+    models = _assembled(names, settings, build)
     return models, tuple(broken)
+
+
+def check_models(policy: LookbackPolicy) -> None:
+    """Check that there are the models that a policy names, and that one of them credits in any case.
+
+    Raises:
+        PolicyError: there are not.
+    """
+    for name in policy.parts.trained:
+        if name not in TRAINED_MODELS:
+            raise PolicyError(f"policy: trained: {name!r} is no trained model; there are {', '.join(TRAINED_MODELS)}")
+    chosen = policy.parts.models
+    for name in chosen or ():
+        if name not in {*MODELS, *OPTIONAL_MODELS}:
+            raise PolicyError(f"policy: models: no model {name!r}; there are {', '.join((*MODELS, *OPTIONAL_MODELS))}")
+    if chosen is not None and not set(chosen) & set(MODELS):
+        raise PolicyError(f"policy: models: name one beside {', '.join(chosen)}, which credits only if trained")
 
 
 def _default_names(states: Mapping[str, TrainedState]) -> tuple[str, ...]:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import psycopg
 from pydantic import Field
 
 from attributary.attribution_core.domain.identity_rules import BUILT_IN, IdentityRules
 from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy, PolicyError
+from attributary.attribution_core.models.model_set import ModelSet, check_models, lenient_model_set
 from attributary.consumers.runtime.errors import ConfigError
-from attributary.consumers.runtime.settings import Settings
+from attributary.consumers.runtime.settings import Settings, load
+from attributary.consumers.store.events.policy_activations import policy_in_force
+from attributary.consumers.store.models.model_states import active_states
 from attributary.schemas.yaml_file import YamlFileError, read_yaml
 
 
@@ -72,6 +76,16 @@ class IdentitySettings(Settings):
             raise ConfigError("ATTRIBUTION_IDENTITIES_FILE", str(error)) from None
 
 
+def models_in_force(connection: psycopg.Connection, tenant_id: str) -> ModelSet:
+    """Return the models that credit what a tenant raises now: the active versions, under the policy in force.
+
+    Raises:
+        ConfigError: the policy's file cannot be read.
+    """
+    policy = policy_in_force(connection, tenant_id, load(PolicySettings).policy())
+    return lenient_model_set(active_states(connection, tenant_id), policy)[0]
+
+
 def read_policy(path: Path, place: str) -> LookbackPolicy:
     """Read a policy.
 
@@ -83,9 +97,11 @@ def read_policy(path: Path, place: str) -> LookbackPolicy:
         ConfigError: the file cannot be read or breaks a rule.
     """
     try:
-        return LookbackPolicy.parse(_mapping(place, path))
+        policy = LookbackPolicy.parse(_mapping(place, path))
+        check_models(policy)
     except PolicyError as error:
         raise ConfigError(place, str(error)) from None
+    return policy
 
 
 def _mapping(variable: str, path: Path) -> dict[str, Any]:

@@ -20,8 +20,8 @@ import psycopg
 
 from attributary.attribution_core.domain.time_grammar import BEGINNING as NO_START
 from attributary.attribution_core.domain.time_grammar import END
-from attributary.attribution_core.models.model_set import lenient_model_set
 from attributary.consumers.adapters.job_topic import JobNotSubmittedError, JobRuleError, JobTopic
+from attributary.consumers.adapters.policy_settings import models_in_force
 from attributary.consumers.api import documents as d
 from attributary.consumers.api.endpoints import API, MAX_PAGE
 from attributary.consumers.api.pool import ReadPool, StoreBusy
@@ -38,7 +38,7 @@ from attributary.consumers.reports.page_facts import read_facts
 from attributary.consumers.store.erasure.ledger import show_request
 from attributary.consumers.store.events.explain import Explanation, explain
 from attributary.consumers.store.jobs.job_views import show_job
-from attributary.consumers.store.models.model_states import active_states, list_states
+from attributary.consumers.store.models.model_states import list_states
 from attributary.consumers.store.results.credit_report import ReportQuery, known_models, read_report
 from attributary.consumers.store.results.result_pages import (
     BEGINNING,
@@ -223,7 +223,7 @@ class Handlers:
         """Credit one conversion now, by the models in force."""
 
         def read(connection: psycopg.Connection) -> dict[str, Any]:
-            models, _ = lenient_model_set(active_states(connection, call.tenant_id))
+            models = models_in_force(connection, call.tenant_id)
             return analyze_journey(connection, call.tenant_id, call.body.conversion_id, models, self._inactivity)
 
         try:

@@ -56,7 +56,7 @@ def within_policy(
     touchpoints: Sequence[ReachedTouchpoint],
     policies: Mapping[str, LookbackPolicy],
 ) -> CreditedTouchpoints:
-    """Keep the touchpoints that may share their conversion.
+    """Keep the touchpoints that may share their conversion, with the channels that the policy reports them under.
 
     Args:
         conversions: as read.
@@ -75,6 +75,9 @@ def within_policy(
             delay=touch.received_at - conversion.received_at,
             is_bot=touch.is_bot,
         ):
+            if policy.parts.channels:
+                reported = policy.reported_channel(touch.platform, touch.channel, touch.campaign)
+                touch = touch._replace(reported=reported)  # noqa: PLW2901  # the same touchpoint, with its name
             kept.append(touch)
             counts[touch.conversion] += 1
     return CreditedTouchpoints(kept, np.concatenate(([0], np.cumsum(counts))).astype(np.int64))
@@ -109,7 +112,7 @@ def within_size(credited: CreditedTouchpoints, models: int) -> CreditedTouchpoin
 
 def _bytes_of(touch: ReachedTouchpoint) -> int:
     """Return what a touchpoint takes in one model's result, roll-ups of its own included: an upper bound."""
-    names = len(f"{touch.channel}{touch.platform}{touch.campaign}".encode())
+    names = len(f"{touch.reported_channel}{touch.platform}{touch.campaign}".encode())
     ids = len(f"{touch.campaign_id or ''}{touch.ad_set_id or ''}{touch.ad_id or ''}".encode())
     return len(touch.event_id.encode()) + 2 * names + ids + _BYTES_BESIDE_NAMES
 
@@ -189,7 +192,7 @@ def results(
     A result that leaves touchpoints out says so: insights ``journey.cut`` and ``journey.devices``.
 
     Args:
-        conversions: all with the same model set.
+        conversions: all with the same model set and policy.
         credited: their touchpoints that count.
         models: to credit with.
         minor_unit_micros: micros of a currency's minor unit.
@@ -258,7 +261,7 @@ def _credits(
     return [
         {
             "event_id": touch.event_id,
-            "channel": touch.channel,
+            "channel": touch.reported_channel,
             "platform": touch.platform,
             "campaign": touch.campaign,
             "campaign_id": touch.campaign_id,
@@ -311,7 +314,7 @@ def _groups(touchpoints: Sequence[ReachedTouchpoint]) -> list[Group]:
     found: list[Group] = []
     for dimension, names in (
         ("platform", [touch.platform for touch in touchpoints]),
-        ("channel", [touch.channel for touch in touchpoints]),
+        ("channel", [touch.reported_channel for touch in touchpoints]),
         ("campaign", [touch.campaign for touch in touchpoints]),
     ):
         members: dict[str, list[int]] = {}
@@ -334,6 +337,6 @@ def _rollups(groups: Sequence[Group], credits_: Sequence[float], micros: Sequenc
 
 
 def by_model_set(conversions: Sequence[PendingConversion]) -> list[list[PendingConversion]]:
-    """Group conversions by (tenant, pinned model set): each group is credited as one batch."""
-    key = attrgetter("tenant_id", "model_set")
+    """Group conversions by (tenant, pinned model set, pinned policy): each group is credited as one batch."""
+    key = attrgetter("tenant_id", "model_set", "policy_version")
     return [list(group) for _, group in groupby(sorted(conversions, key=key), key=key)]

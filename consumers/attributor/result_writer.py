@@ -98,7 +98,7 @@ def write_result(result: CreditedResult, framing: bytes) -> bytes:
         b"".join(
             (
                 _text(t.event_id),
-                _name(t.channel),
+                _name(t.reported or t.channel),
                 _name(t.platform),
                 _name(t.campaign),
                 _id(t.campaign_id),

@@ -109,7 +109,7 @@ class AttributorStage:
         self._max_poison_share = max_poison_share
         self._session = StoreSession(dsn, "attributary-attributor", prepare_reading)
         self._policies: dict[str, LookbackPolicy] = {}
-        self._model_sets: dict[tuple[str, int], ModelSet] = {}
+        self._model_sets: dict[tuple[str, int, str], ModelSet] = {}  # by tenant, model set and policy
         self._published = RecentResults()
         for model in TRAINED_MODELS:  # an alert sees a counter rise only from a value that it has seen before
             metrics.model_versions_unusable.labels(model)
@@ -148,12 +148,12 @@ class AttributorStage:
             touchpoints, complete = touchpoints_in_reach(connection, pending, self._policies, self._max_devices)
             if complete < len(pending):
                 return pending[complete][:2]
-            wanted = {(c.tenant_id, c.model_set) for c in pending} - set(self._model_sets)
-            states = fetch_model_sets(connection, sorted(wanted))
+            wanted = {(c.tenant_id, c.model_set, c.policy_version) for c in pending} - set(self._model_sets)
+            states = fetch_model_sets(connection, sorted({pin[:2] for pin in wanted}))
         crash_at("attributor_after_read")
         with timed(self.name, "credit"):
             for key in wanted:
-                self._model_sets[key] = self._built(key, states.get(key, {}))
+                self._model_sets[key] = self._built(key[:2], states.get(key[:2], {}), self._policies[key[2]])
             credited = within_policy(pending, touchpoints, self._policies)
             done = self._credited(pending, credited, _at_limit(touchpoints))
         done.skipped = {**skipped, "unknown": skipped["unknown"] - len(owed)}
@@ -213,14 +213,14 @@ class AttributorStage:
     def _credited(
         self, pending: Sequence[PendingConversion], credited: CreditedTouchpoints, at_limit: set[int]
     ) -> _Done:
-        """Credit the conversions, one batch per tenant and pinned model set."""
+        """Credit the conversions, one batch per tenant, pinned model set and policy."""
         done = _Done(pending, journeys_cut=set(at_limit))
         found: dict[tuple[str, str], CreditedResult] = {}
         places = {conversion[:2]: place for place, conversion in enumerate(pending)}
         for group in by_model_set(pending):
             numbers = [places[conversion[:2]] for conversion in group]
             part = credited.of(numbers)
-            models = self._model_sets[group[0].tenant_id, group[0].model_set]
+            models = self._model_sets[group[0].tenant_id, group[0].model_set, group[0].policy_version]
             credited_results = results(
                 group, part, models, _minor_unit_micros,
                 at_limit={place for place, number in enumerate(numbers) if number in at_limit},
@@ -237,9 +237,9 @@ class AttributorStage:
         return done
 
     @staticmethod
-    def _built(pin: tuple[str, int], states: Mapping[str, TrainedState]) -> ModelSet:
+    def _built(pin: tuple[str, int], states: Mapping[str, TrainedState], policy: LookbackPolicy) -> ModelSet:
         """Build what a pin stands for; a version that cannot be built is one tenant's trouble, and is told."""
-        models, broken = lenient_model_set(states)
+        models, broken = lenient_model_set(states, policy)
         for each in broken:
             metrics.model_versions_unusable.labels(each.model).inc()
             _log.error(

@@ -1,4 +1,6 @@
-"""What a lookback policy would change, computed without writing: the attributor's own code under both policies.
+"""What a policy would change, computed without writing: the attributor's own code under both policies.
+
+All parts count: windows, lateness, rules, which models credit, trained versions, names of channels.
 
 Invariant: over all conversions of the period the differences are, to the micro, what activation with a refit publishes,
 as long as nothing new arrives in between. Over a sample they are estimates, with an interval.
@@ -15,13 +17,13 @@ from typing import Any
 import psycopg
 
 from attributary.attribution_core.domain.lookback import LookbackPolicy
-from attributary.attribution_core.models.model_set import lenient_model_set
+from attributary.attribution_core.models.model_set import ModelSet, lenient_model_set
 from attributary.consumers.adapters.people_settings import PeopleSettings
 from attributary.consumers.attributor.credits import CreditedResult, results, within_policy
 from attributary.consumers.runtime.settings import load
 from attributary.consumers.store.events.attribution_inputs import PendingConversion, conversions_by_id
 from attributary.consumers.store.events.policies import fetch_policies
-from attributary.consumers.store.models.model_states import fetch_model_sets
+from attributary.consumers.store.models.model_states import fetch_model_sets, states_with
 from attributary.schemas.limits import MINOR_UNIT_MICROS
 
 from .recompute import in_parts
@@ -46,7 +48,7 @@ SELECT count(*) FROM attribution_conversions
 WHERE tenant_id = %(tenant)s AND version > 0 AND converted_at_us >= %(from_us)s AND converted_at_us < %(to_us)s
 """
 
-_MODEL_SET = "SELECT COALESCE(max(model_set), 0) FROM attribution_model_sets WHERE tenant_id = %s"
+_WANTED = -1  # stands for the model set that activation would bring into force: no number of a stored one
 
 
 @dataclass(slots=True)
@@ -113,6 +115,9 @@ def policy_diff(
         policy: the new one; need not be stored.
         period_us: event time of the conversions, from (included) to (excluded), microseconds UTC.
         most: of more conversions about so many are looked at, chosen by a hash of their ids.
+
+    Raises:
+        ModelStateError: the policy names a version of a model that is not stored, or that may not be activated.
     """
     parameters: dict[str, Any] = {"tenant": tenant, "from_us": period_us[0], "to_us": period_us[1]}
     diff = PolicyDiff()
@@ -120,32 +125,45 @@ def policy_diff(
     diff.conversions = int(row[0]) if row else 0
     parameters |= {"share": min(1.0, most / max(1, diff.conversions)), "limit": _PAGE, "after": ""}
     policies = {**fetch_policies(connection), policy.version: policy}
-    found = connection.execute(_MODEL_SET, (tenant,)).fetchone()
-    model_set = int(found[0]) if found else 0
+    models = _Models(connection, policies)
+    models.built[_WANTED, policy.version], _ = lenient_model_set(
+        states_with(connection, tenant, policy.parts.trained), policy
+    )
     max_devices = load(PeopleSettings).max_devices
     while ids := connection.execute(_IDS, parameters).fetchall():
         parameters["after"] = ids[-1][1]
         stored = list(conversions_by_id(connection, ids, max_devices))
-        wanted = [each._replace(policy_version=policy.version, model_set=model_set) for each in stored]
-        old = _records(connection, stored, policies)
-        new = _records(connection, wanted, policies)
+        wanted = [each._replace(policy_version=policy.version, model_set=_WANTED) for each in stored]
+        old = _records(models, stored)
+        new = _records(models, wanted)
         for conversion in stored:
             _compare(diff, old[conversion.conversion_id], new[conversion.conversion_id])
     return diff
 
 
-def _records(
-    connection: psycopg.Connection,
-    conversions: Sequence[PendingConversion],
-    policies: Mapping[str, LookbackPolicy],
-) -> dict[str, CreditedResult]:
+@dataclass(slots=True)
+class _Models:
+    """The models of one tenant by what versions pin, built once each."""
+
+    connection: psycopg.Connection
+    policies: Mapping[str, LookbackPolicy]
+    built: dict[tuple[int, str], ModelSet] = field(default_factory=dict)
+
+    def of(self, conversion: PendingConversion) -> ModelSet:
+        key = (conversion.model_set, conversion.policy_version)
+        if key not in self.built:
+            pin = (conversion.tenant_id, conversion.model_set)
+            states = fetch_model_sets(self.connection, [pin])[pin]
+            self.built[key], _ = lenient_model_set(states, self.policies[conversion.policy_version])
+        return self.built[key]
+
+
+def _records(models: _Models, conversions: Sequence[PendingConversion]) -> dict[str, CreditedResult]:
     """Return the result of each conversion by its id, as the attributor would compute it."""
     found: dict[str, CreditedResult] = {}
-    for part, touchpoints in in_parts(connection, conversions, policies):
-        pin = (part[0].tenant_id, part[0].model_set)
-        models, _ = lenient_model_set(fetch_model_sets(connection, [pin]).get(pin, {}))
-        credited = within_policy(part, touchpoints, policies)
-        made = results(part, credited, models, lambda currency: MINOR_UNIT_MICROS.get(currency, 1))
+    for part, touchpoints in in_parts(models.connection, conversions, models.policies):
+        credited = within_policy(part, touchpoints, models.policies)
+        made = results(part, credited, models.of(part[0]), lambda currency: MINOR_UNIT_MICROS.get(currency, 1))
         found |= {each.conversion.conversion_id: each for each in made}
     return found
 
@@ -171,6 +189,6 @@ def _credits(result: CreditedResult) -> Counter[Cell]:
     net, currency = result.conversion.net_value_micros, result.conversion.currency
     for model in result.models:
         for touch, micros in zip(result.touchpoints, model.micros, strict=True):
-            found[model.name, touch.channel, currency] += micros
+            found[model.name, touch.reported_channel, currency] += micros
         found[model.name, UNATTRIBUTED, currency] += net - sum(model.micros)
     return found

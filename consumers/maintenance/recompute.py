@@ -50,7 +50,8 @@ def wrong_results(connection: psycopg.Connection, conversions: Sequence[PendingC
     for group, touchpoints in in_parts(connection, [c for c in conversions if c.policy_version in policies], policies):
         credited = within_policy(group, touchpoints, policies)
         pin = (group[0].tenant_id, group[0].model_set)
-        models, _ = lenient_model_set(fetch_model_sets(connection, [pin]).get(pin, {}))
+        states = fetch_model_sets(connection, [pin]).get(pin, {})
+        models, _ = lenient_model_set(states, policies[group[0].policy_version])
         credited_results = results(group, credited, models, lambda currency: MINOR_UNIT_MICROS.get(currency, 1))
         for conversion, result in zip(group, credited_results, strict=True):
             there = stored.get((conversion.tenant_id, conversion.conversion_id))
@@ -63,7 +64,7 @@ def wrong_results(connection: psycopg.Connection, conversions: Sequence[PendingC
 def in_parts(
     connection: psycopg.Connection, conversions: Sequence[PendingConversion], policies: Mapping[str, LookbackPolicy]
 ) -> Iterator[tuple[Sequence[PendingConversion], list[ReachedTouchpoint]]]:
-    """Yield conversions of one model set each with their touchpoints, so many at once as may be read at once."""
+    """Yield conversions of one model set and policy with their touchpoints, as many at once as may be read at once."""
     max_devices = load(PeopleSettings).max_devices
     for group in by_model_set(conversions):
         done = 0

@@ -13,14 +13,14 @@ from typing import Any
 import psycopg
 
 from attributary.attribution_core.domain.limits import LimitError
-from attributary.attribution_core.models.model_set import ModelError, lenient_model_set
+from attributary.attribution_core.models.model_set import ModelError
 from attributary.attribution_core.statistics.state import StateError
+from attributary.consumers.adapters.policy_settings import models_in_force
 from attributary.consumers.store.jobs.jobs import ClaimedJob
 from attributary.consumers.store.models.model_states import (
     Activation,
     ModelStateError,
     activate,
-    active_states,
     list_states,
     roll_back,
     save_states,
@@ -154,7 +154,7 @@ class JobHandlers:
         del progress
         conversion_id = parameters.required("conversion_id")
         with self._session.snapshot() as connection:
-            models, _ = lenient_model_set(active_states(connection, tenant_id))
+            models = models_in_force(connection, tenant_id)
             report = analyze_journey(connection, tenant_id, conversion_id, models, self._inactivity)
         return lambda _connection: report
 
@@ -162,7 +162,7 @@ class JobHandlers:
         window = parameters.window(tenant_id)
         chosen = JourneyFilter(parameters.text("platform"), parameters.text("campaign"))
         with self._session.snapshot() as connection:
-            models, _ = lenient_model_set(active_states(connection, tenant_id))
+            models = models_in_force(connection, tenant_id)
             report = analyze_batch(connection, window, chosen, models, self._inactivity, progress)
         return lambda _connection: report
 

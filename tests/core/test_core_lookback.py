@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -129,3 +130,58 @@ def test_many_at_once_are_judged_as_one_by_one(touches: list[tuple[int, int, int
 def test_an_error_names_the_place(document: dict[str, Any], said: str) -> None:
     with pytest.raises(PolicyError, match=said):
         LookbackPolicy.parse(document)
+
+
+def test_parts_change_the_version_and_a_policy_without_them_keeps_its_own() -> None:
+    plain = policy({"days": 30})
+    assert plain.version == policy({"days": 30}, rules={}, channels=[], trained={}).version
+    several = [
+        policy({"days": 30}, **part)
+        for part in (
+            {"rules": {"time_decay": {"half_life_days": 3}}}, {"models": ["last"]}, {"trained": {"markov": 1}},
+            {"trained": {"markov": False}}, {"channels": [{"channel": "a", "as": "b"}]},
+        )
+    ]  # fmt: skip
+    assert len({plain.version, *(each.version for each in several)}) == 6
+    assert [plain.differing_parts(each) for each in several] == [
+        ("rules",), ("models",), ("trained",), ("trained",), ("channels",),
+    ]  # fmt: skip
+    assert LookbackPolicy.parse(json.loads(json.dumps(several[0].document))) == several[0]
+
+
+def test_the_first_channel_rule_that_fits_names_the_channel() -> None:
+    found = policy({"days": 30}, channels=[
+        {"platform": "google", "campaign": "brand*", "as": "brand"}, {"channel": "paid_search", "as": "search"},
+    ])  # fmt: skip
+    assert [
+        found.reported_channel(*touch)
+        for touch in (
+            ("google", "paid_search", "brand_de"), ("google", "paid_search", "Brand"), ("bing", "paid_search", "brand"),
+            ("bing", "email", "brand"),
+        )
+    ] == ["brand", "search", "search", ""]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("part", "why"),
+    [
+        ({"rules": {"last": {}}}, "'last' has no parameters"),
+        ({"rules": {"position_based": {"first": 1}}}, "needs first, middle, last"),
+        ({"rules": {"position_based": {"first": 1, "middle": 1, "last": 0}}}, "must sum to 1"),
+        ({"rules": {"time_decay": {"half_life_days": 0}}}, "a second or more"),
+        ({"rules": {"time_decay": {"half_life_days": float("nan")}}}, "a number from 0 to 730"),
+        ({"rules": [1]}, "rules must be a mapping"),
+        ({"models": []}, "a list of names"),
+        ({"models": ["last", "last"]}, "named twice"),
+        ({"trained": {"markov": 0}}, "the number of a version, or off"),
+        ({"trained": {"markov": True}}, "the number of a version, or off"),
+        ({"channels": [{"as": "a"}]}, "needs as, and one or more"),
+        ({"channels": [{"channel": "a", "as": "b", "day": "c"}]}, "needs as, and one or more"),
+        ({"channels": [{"channel": 1, "as": "b"}]}, "a text of 1 to 200"),
+        ({"channels": [{"channel": "a", "as": "\x1b[0m"}]}, "a lower-case word"),
+        ({"channels": {}}, "a list of 500 entries"),
+    ],
+)
+def test_a_part_out_of_bounds_names_its_place(part: dict[str, Any], why: str) -> None:
+    with pytest.raises(PolicyError, match=f"policy: .*{re.escape(why)}"):
+        policy({"days": 30}, **part)

@@ -280,7 +280,7 @@ class MemoryStore:
         return Reopened(*person, sorted(self.tables.conversions[key].raised for _, _, key in due))
 
 
-def _ids(details: str) -> tuple[str | None, ...]:
+def _ids(details: str) -> tuple[str | None, str | None, str | None]:
     """Return the ids of campaign, ad set and ad among the details of a touchpoint."""
     found = json.loads(details)
     return tuple(found.get(name) for name in ("campaign_id", "ad_set_id", "ad_id"))

@@ -197,7 +197,7 @@ def stages_on_memory(crash_at: Callable[[str], None], store: Callable[[], Memory
                     "tombstones_owed": ask("tombstones_owed"),
                     "_MAX_RESULT_BYTES": MAX_RESULT_BYTES,
                     "fetch_model_sets": _model_sets,
-                    "lenient_model_set": lambda _states: (models(), ()),
+                    "lenient_model_set": lambda _states, _policy: (models(), ()),
                 },
             ),
             (

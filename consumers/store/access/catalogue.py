@@ -201,6 +201,7 @@ ROLES: Sequence[Role] = (
             **_READ_EVENTS,
             "results": "S",
             "policies": "S",
+            "policy_activations": "S",
             "batch_jobs": "SIUD",
             "model_states": "SIU",
             "model_sets": "SI",
@@ -243,6 +244,7 @@ ROLES: Sequence[Role] = (
             "erasure_requests": "S(tenant_id, request_id, kind, mode, state, received_at_us, executed_at, "
             "completed_at, removed, derived_from)",
             "policies": "S",
+            "policy_activations": "S",
             "batch_jobs": "S",
             "model_states": "S",
             "model_sets": "S",

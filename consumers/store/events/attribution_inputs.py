@@ -65,6 +65,12 @@ class ReachedTouchpoint(NamedTuple):
     campaign_id: str | None = None
     ad_set_id: str | None = None
     ad_id: str | None = None
+    reported: str = ""  # channel under which a policy reports its credit; empty: as it was published
+
+    @property
+    def reported_channel(self) -> str:
+        """Under which channel its credit is reported; models look at ``channel``."""
+        return self.reported or self.channel
 
 
 # Small result sets from big tables: look-ups by index are always right, whatever the planner's statistics say. Memoize

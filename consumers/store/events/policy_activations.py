@@ -1,11 +1,12 @@
-"""Which lookback policy is in force for a tenant, and the history of it.
+"""Which policy is in force for a tenant, and the history of it.
 
-Invariant: an activation stores its policy in the same transaction, so whoever sees the one can read the other. Rows are
-only added; each is in the audit, too.
+Invariant: an activation stores its policy, and brings the trained models that it names into force, in the same
+transaction, so whoever sees the one can read the other. Rows are only added; each is in the audit, too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -13,18 +14,35 @@ import psycopg
 
 from attributary.attribution_core.domain.lookback import LookbackPolicy
 from attributary.consumers.store.audit import note_action
+from attributary.consumers.store.models.model_states import Activation, change_versions, in_force, restore_set
 
 from .policies import fetch_policy, store_policy
 
 
 class PolicyActivation(NamedTuple):
-    """One activation of a tenant; ``policy_version`` None: the file again."""
+    """One activation of a tenant; ``policy_version`` None: the file again; ``model_set`` None: it left the models."""
 
     number: int
     policy_version: str | None
     activated_at: datetime
     activated_by: str
     note: str | None
+    model_set: int | None = None
+    model_set_before: int | None = None
+
+
+class RolledBack(NamedTuple):
+    """What is in force again.
+
+    Attributes:
+        policy_version: None: the file's.
+        models: trained versions that were restored; None: the activation had left them as they were.
+        models_stay: the activation changed them, and others came into force since: they stay.
+    """
+
+    policy_version: str | None
+    models: Mapping[str, int] | None
+    models_stay: bool
 
 
 class NoEarlierPolicyError(ValueError):
@@ -32,7 +50,8 @@ class NoEarlierPolicyError(ValueError):
 
 
 _HISTORY = """
-SELECT activation_number, policy_version, activated_at, activated_by, note FROM attribution_policy_activations
+SELECT activation_number, policy_version, activated_at, activated_by, note, model_set, model_set_before
+FROM attribution_policy_activations
 WHERE tenant_id = %s ORDER BY activation_number DESC
 """
 
@@ -43,24 +62,42 @@ ORDER BY a.tenant_id, a.activation_number DESC
 """
 
 
+_ACTIVATE = """
+INSERT INTO attribution_policy_activations (tenant_id, policy_version, note, model_set, model_set_before)
+VALUES (%s, %s, %s, %s, %s)
+"""
+
+
 def activate_policy(
     connection: psycopg.Connection, tenant: str, policy: LookbackPolicy | None, note: str | None = None
-) -> None:
-    """Bring a policy into force for a tenant, in the caller's transaction.
+) -> Activation | None:
+    """Bring a policy into force for a tenant, in the caller's transaction; return what became of the trained models.
 
     Args:
         connection: in a transaction.
         tenant: the tenant.
         policy: None: the file's from now on.
         note: why; no personal data.
+
+    Raises:
+        ModelStateError: it names a version of a model that is not stored, or that may not be activated.
     """
+    before = changed = None
     if policy is not None:
         store_policy(connection, policy)
-    version = policy.version if policy else None
-    connection.execute(
-        "INSERT INTO attribution_policy_activations (tenant_id, policy_version, note) VALUES (%s, %s, %s)",
-        (tenant, version, note),
-    )
+        if policy.parts.trained:
+            before = in_force(connection, tenant).model_set
+            changed = change_versions(connection, tenant, policy.parts.trained)
+    _note(connection, tenant, policy.version if policy else None, note, changed, before)
+    return changed
+
+
+def _note(
+    connection: psycopg.Connection, tenant: str, version: str | None, note: str | None, changed: Activation | None,
+    before: int | None,
+) -> None:  # fmt: skip
+    sets = (changed.model_set, before) if changed is not None and changed.changed else (None, None)
+    connection.execute(_ACTIVATE, (tenant, version, note, *sets))
     note_action(connection, tenant, "policy.activated", version or "(file)", {"note": note} if note else None)
 
 
@@ -83,8 +120,8 @@ def policy_in_force(connection: psycopg.Connection, tenant: str, of_file: Lookba
     return fetch_policy(connection, newest.policy_version) or of_file
 
 
-def roll_back_policy(connection: psycopg.Connection, tenant: str) -> str | None:
-    """Bring back what was in force before the newest activation; return its version, None: the file's.
+def roll_back_policy(connection: psycopg.Connection, tenant: str) -> RolledBack:
+    """Bring back what was in force before the newest activation, the trained models that it changed included.
 
     A second call goes back again to what was in force before the first.
 
@@ -94,10 +131,16 @@ def roll_back_policy(connection: psycopg.Connection, tenant: str) -> str | None:
     history = policy_history(connection, tenant)
     if not history:
         raise NoEarlierPolicyError(f"no policy was ever activated for {tenant}: the file's is in force")
-    before = history[1].policy_version if len(history) > 1 else None
-    policy = fetch_policy(connection, before) if before is not None else None
-    activate_policy(connection, tenant, policy, f"rollback of activation {history[0].number}")
-    return before
+    newest = history[0]
+    version = history[1].policy_version if len(history) > 1 else None
+    restored = None
+    if newest.model_set is not None and newest.model_set_before is not None:
+        restored = restore_set(connection, tenant, newest.model_set_before, instead_of=newest.model_set)
+    note = f"rollback of activation {newest.number}"
+    _note(connection, tenant, version, note, restored, newest.model_set)
+    return RolledBack(
+        version, None if restored is None else restored.versions, newest.model_set is not None and restored is None
+    )
 
 
 def longest_lateness(connection: psycopg.Connection, of_file: LookbackPolicy) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -75,6 +75,15 @@ class Activation:
     changed: bool
 
 
+class ModelSetRow(NamedTuple):
+    """One model set of a tenant: what was in force together, since when, and who said so."""
+
+    model_set: int
+    versions: Mapping[str, int]
+    activated_at: datetime
+    activated_by: str | None
+
+
 # One writer per tenant at a time; released at the end of the transaction.
 _TAKE_TURNS = "SELECT pg_advisory_xact_lock(hashtextextended('attribution_models|' || %s, 0))"
 
@@ -117,6 +126,10 @@ WHERE tenant_id = %(tenant)s AND is_active AND (%(versions)s::jsonb ->> model) I
 _SWITCH_ON = """
 UPDATE attribution_model_states SET is_active = true, activated_at = now(), updated_at = now()
 WHERE tenant_id = %(tenant)s AND NOT is_active AND (%(versions)s::jsonb ->> model) = version::text
+"""
+_HISTORY = """
+SELECT model_set, versions, created_at, activated_by FROM attribution_model_sets
+WHERE tenant_id = %s ORDER BY model_set DESC
 """
 _NEXT_SET = "INSERT INTO attribution_model_sets (tenant_id, model_set, versions) VALUES (%s, %s, %s)"
 
@@ -186,6 +199,29 @@ def in_force(connection: psycopg.Connection, tenant_id: str) -> Activation:
     return Activation(row[0], dict(row[1]), changed=False) if row else Activation(0, {}, changed=False)
 
 
+def model_set_history(connection: psycopg.Connection, tenant_id: str) -> list[ModelSetRow]:
+    """Return the model sets of a tenant, the newest first."""
+    return [ModelSetRow(*row) for row in connection.execute(_HISTORY, (tenant_id,)).fetchall()]
+
+
+def states_with(connection: psycopg.Connection, tenant_id: str, changes: Mapping[str, int | None]) -> States:
+    """Return the trained states that would be in force after a change; nothing is written.
+
+    Args:
+        connection: anywhere.
+        tenant_id: the tenant.
+        changes: model name to version; None: the model is off.
+
+    Raises:
+        ModelStateError: a version is not stored, or may not be activated.
+    """
+    states = {name: state for name, state in active_states(connection, tenant_id).items() if name not in changes}
+    for model, version in changes.items():
+        if version is not None:
+            states[model] = _allowed(connection, tenant_id, model, version)
+    return states
+
+
 def active_states(connection: psycopg.Connection, tenant_id: str) -> States:
     """Return the trained states in force."""
     pin = (tenant_id, in_force(connection, tenant_id).model_set)
@@ -239,27 +275,63 @@ def choose_version(connection: psycopg.Connection, tenant_id: str, model: str, v
 def activate(
     connection: psycopg.Connection, tenant_id: str, versions: Mapping[str, int], *, force: bool = False
 ) -> Activation:
-    """Activate versions, all at once; other models stay as they are.
+    """Activate versions, all at once; other models stay as they are. See ``change_versions``."""
+    return change_versions(connection, tenant_id, versions, force=force)
+
+
+def change_versions(
+    connection: psycopg.Connection, tenant_id: str, changes: Mapping[str, int | None], *, force: bool = False
+) -> Activation:
+    """Activate versions and switch models off, all at once; other models stay as they are.
 
     Args:
         connection: in a transaction.
         tenant_id: the tenant.
-        versions: model name to version.
+        changes: model name to version; None: the model is off.
         force: also versions with another status than "ok".
 
     Raises:
         ModelStateError: a version is not stored, or its status is not "ok".
     """
     connection.execute(_TAKE_TURNS, (tenant_id,))
-    for model, version in versions.items():
-        summary, _ = show_state(connection, tenant_id, model, version)
-        if not force and summary.status not in {None, OK}:
-            raise ModelStateError(
-                f"{model} {version} is not activated, because its status is: {summary.status}. To activate it all the "
-                "same: --force, in a job force=true"
-            )
+    for model, version in changes.items():
+        if version is not None:
+            _allowed(connection, tenant_id, model, version, force=force)
     current = in_force(connection, tenant_id)
-    return _bring_into_force(connection, tenant_id, current, {**current.versions, **versions})
+    versions = {**current.versions, **changes}
+    chosen = {model: version for model, version in versions.items() if version is not None}
+    return _bring_into_force(connection, tenant_id, current, chosen)
+
+
+def _allowed(
+    connection: psycopg.Connection, tenant_id: str, model: str, version: int, *, force: bool = False
+) -> TrainedState:
+    summary, state = show_state(connection, tenant_id, model, version)
+    if not force and summary.status not in {None, OK}:
+        raise ModelStateError(
+            f"{model} {version} is not activated, because its status is: {summary.status}. To activate it all the "
+            "same: --force, in a job force=true"
+        )
+    return state
+
+
+def restore_set(
+    connection: psycopg.Connection, tenant_id: str, model_set: int, *, instead_of: int
+) -> Activation | None:
+    """Bring the versions of an earlier model set into force, as a new set; None: another one is in force by now.
+
+    Args:
+        connection: in a transaction.
+        tenant_id: the tenant.
+        model_set: the earlier one; 0: no trained model.
+        instead_of: the one that must be in force.
+    """
+    connection.execute(_TAKE_TURNS, (tenant_id,))
+    current = in_force(connection, tenant_id)
+    if current.model_set != instead_of:
+        return None
+    earlier = {row.model_set: row.versions for row in model_set_history(connection, tenant_id)}
+    return _bring_into_force(connection, tenant_id, current, earlier.get(model_set, {}))
 
 
 def deactivate(connection: psycopg.Connection, tenant_id: str, models: Iterable[str]) -> Activation:

@@ -1,4 +1,4 @@
-"""`attributary policy`: what a lookback policy would change, and bringing one into force for a tenant."""
+"""`attributary policy`: what a policy would change, and bringing one into force for a tenant."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from attributary.cli.tenant_option import Tenant
 from attributary.cli.times import SINCE_HELP, UNTIL_HELP, time_option
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from attributary.attribution_core.domain.lookback import LookbackPolicy
     from attributary.consumers.maintenance.policy_diff import PolicyDiff
 
@@ -23,7 +25,7 @@ _MICROS = 1_000_000
 
 def register(app: typer.Typer) -> None:
     """Add the group `policy`."""
-    group = typer.Typer(no_args_is_help=True, help="Lookback policies by tenant: compare, bring into force, go back.")
+    group = typer.Typer(no_args_is_help=True, help="Policies by tenant: compare, bring into force, go back.")
     for name, command in (("diff", _diff), ("activate", _activate), ("history", _history), ("rollback", _rollback)):
         group.command(name)(command)
     app.add_typer(group, name="policy")
@@ -48,17 +50,23 @@ def _diff(
     """
     from attributary.cli.model_options import usage_errors
     from attributary.cli.outcome import database
+    from attributary.consumers.adapters.policy_settings import PolicySettings
     from attributary.consumers.maintenance.policy_diff import policy_diff
+    from attributary.consumers.runtime.settings import load
+    from attributary.consumers.store.events.policy_activations import policy_in_force
 
     period, policy = _period(since, until), _read(file)
     with database("attributary-policy", tenant=tenant) as connection, usage_errors():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        in_force = policy_in_force(connection, tenant, load(PolicySettings).policy())
         found = policy_diff(connection, tenant, policy, period, most=sample)
+    parts = policy.differing_parts(in_force)
     if as_json:
         from attributary.cli.tables import print_json
 
-        print_json(_document(policy.version, found))
+        print_json(_document(policy.version, parts, found))
     else:
+        print(f"{policy.version} differs from {in_force.version} in: {', '.join(parts) or 'nothing'}.")
         _print(tenant, policy.version, found)
     if found.changed:
         raise typer.Exit(1)
@@ -75,6 +83,8 @@ def _activate(
 ) -> None:
     """Bring a policy into force for a tenant: versions that are raised from now on pin it.
 
+    Trained versions that the file names (`trained`) come into force in the same transaction.
+
     What was reported stays, unless --refit raises the versions of the period, with the reason model_refit. Needs
     DATABASE_URL, as a role that may write (attributary_operator).
 
@@ -87,41 +97,58 @@ def _activate(
 
     period, policy = _period(since, until), _read(file)
     with database("attributary-policy", tenant=tenant) as connection, usage_errors():
-        activate_policy(connection, tenant, policy, note)
+        models = activate_policy(connection, tenant, policy, note)
         connection.commit()
         done = raise_all(connection, tenant, period, policy) if refit else 0
     print(f"{policy.version} is in force for {tenant}.")
+    if models is not None:
+        print(f"Trained models in force: {_versions(models.versions)}.")
     if refit:
         print(f"{done} conversions get a new version; the sweeper asks for the results.")
 
 
 def _history(*, tenant: Tenant = "", as_json: _Json = False) -> None:
-    """Show which policies were in force for a tenant, the newest first, and who activated them.
+    """Show which policies and which trained models were in force for a tenant, the newest first, and who did it.
 
     Example: attributary policy history --tenant acme
     """
     from attributary.cli.outcome import database
     from attributary.cli.tables import print_json, print_table
     from attributary.consumers.store.events.policy_activations import policy_history
+    from attributary.consumers.store.models.model_states import model_set_history
 
     with database("attributary-policy", tenant=tenant) as connection:
-        found = policy_history(connection, tenant)
+        policies = policy_history(connection, tenant)
+        models = model_set_history(connection, tenant)
     if as_json:
-        print_json([{**each._asdict(), "activated_at": each.activated_at.isoformat()} for each in found])
+        print_json({
+            "policies": [{**each._asdict(), "activated_at": each.activated_at.isoformat()} for each in policies],
+            "model_sets": [{**each._asdict(), "activated_at": each.activated_at.isoformat()} for each in models],
+        })  # fmt: skip
         return
-    if not found:
+    if not policies:
         print(f"no policy was activated for {tenant}: the one of ATTRIBUTION_POLICY_FILE is in force")
-        return
     rows = [
-        (str(each.number), each.policy_version or "(file)", f"{each.activated_at:%Y-%m-%d %H:%M:%S}",
-         each.activated_by, each.note or "")
-        for each in found
+        (each.activated_at, "policy", str(each.number), each.policy_version or "(file)", each.activated_by,
+         each.note or "")
+        for each in policies
+    ] + [
+        (each.activated_at, "models", str(each.model_set), _versions(each.versions), each.activated_by or "?", "")
+        for each in models
     ]  # fmt: skip
-    print_table(("activation", "policy", "since (UTC)", "by", "note"), rows, (0,))
+    if rows:
+        shown = [(f"{row[0]:%Y-%m-%d %H:%M:%S}", *row[1:]) for row in sorted(rows, reverse=True)]
+        print_table(("since (UTC)", "what", "number", "in force", "by", "note"), shown, (2,))
+
+
+def _versions(versions: Mapping[str, int]) -> str:
+    return ", ".join(f"{model} {version}" for model, version in versions.items()) or "none"
 
 
 def _rollback(*, tenant: Tenant = "") -> None:
     """Bring back the policy that was in force before the newest activation. Versions raised meanwhile keep theirs.
+
+    Trained models that the activation brought into force go back, too, unless others came into force since.
 
     Example: attributary policy rollback --tenant acme
     """
@@ -131,11 +158,15 @@ def _rollback(*, tenant: Tenant = "") -> None:
 
     with database("attributary-policy", tenant=tenant) as connection:
         try:
-            version = roll_back_policy(connection, tenant)
+            found = roll_back_policy(connection, tenant)
         except NoEarlierPolicyError as error:
             say(str(error))
             raise typer.Exit(exits.FAILED) from None
-    print(f"{version or 'the policy of ATTRIBUTION_POLICY_FILE'} is in force for {tenant} again.")
+    print(f"{found.policy_version or 'the policy of ATTRIBUTION_POLICY_FILE'} is in force for {tenant} again.")
+    if found.models is not None:
+        print(f"Trained models in force: {_versions(found.models)}.")
+    elif found.models_stay:
+        print("The trained models stay: others came into force since. See attributary policy history.")
 
 
 def _period(since: str, until: str) -> tuple[int, int]:
@@ -155,9 +186,9 @@ def _read(file: Path) -> LookbackPolicy:
         raise typer.BadParameter(str(error), param_hint="FILE") from None
 
 
-def _document(version: str, found: PolicyDiff) -> dict[str, Any]:
+def _document(version: str, parts: Sequence[str], found: PolicyDiff) -> dict[str, Any]:
     return {
-        "policy_version": version, "conversions": found.conversions, "looked_at": found.looked_at,
+        "policy_version": version, "parts": list(parts), "conversions": found.conversions, "looked_at": found.looked_at,
         "changed": found.changed, "touchpoints_in": found.touchpoints_in, "touchpoints_out": found.touchpoints_out,
         "examples": found.examples,
         "credits": [
