@@ -4,7 +4,8 @@ The store is filled by SQL: ten touchpoints a person, half of them of a device t
 each fifth person a conversion with its result. Requests are carried out one after the other as the sweeper does, but
 without Kafka. Reported: seconds, p50 and p99 of one erasure in milliseconds, CPU time of one in the sweeper and in its
 Postgres process, rows removed by table, locks held at the most (sampled), and what the stitcher stores a second alone
-and beside the erasures, in one process each.
+for half a minute and beside the erasures for as long
+as they take, in one process each.
 The run ends with 1 where revenue before and after differ, or a user is left.
 """
 
@@ -16,10 +17,11 @@ import statistics
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -40,7 +42,7 @@ HASHER = Hasher("a key of this benchmark")
 POLICY = LookbackPolicy.parse(DEFAULT_POLICY)
 _TOUCHES = 10  # a person
 _BATCH = 500
-_BATCHES = 40
+_ALONE_SECONDS = 30.0
 _FILL = (
     """
     INSERT INTO attribution_touchpoints
@@ -65,21 +67,22 @@ _FILL = (
     """
     INSERT INTO attribution_conversion_events
     SELECT 'bench', 'c' || n, 'c' || n, 'conversion', 'purchase', 'u:user' || n, NULL, %(start)s + n * 10 + 9,
-           %(start)s + n, 10000000 + n * 10000, 'EUR', NULL, '{}', n, 'c', 0, n
+           %(start)s + n, 10000000 + n * 10000::int8, 'EUR', NULL, '{}', n, 'c', 0, n
     FROM generate_series(0, %(people)s - 1, 5) AS n
     """,
     """
     INSERT INTO attribution_conversions
     SELECT 'bench', 'c' || n, 'purchase', 'u:user' || n, 'u:user' || n, %(start)s + n * 10 + 9, %(start)s + n,
-           10000000 + n * 10000, 10000000 + n * 10000, 0, 'EUR', NULL, 1, 'new', true, %(policy)s, 0, 'c', 0, n, 0,
-           now(), 1, now()
+           10000000 + n * 10000::int8, 10000000 + n * 10000::int8, 0, 'EUR', NULL, 1, 'new', true, %(policy)s, 0,
+           'c', 0, n, 0, now(), 1, now()
     FROM generate_series(0, %(people)s - 1, 5) AS n
     """,
     """
     INSERT INTO attribution_results
-    SELECT 'bench', 'c' || n, 1, 'new', true, 'purchase', %(start)s + n * 10 + 9, 'u:user' || n, 10000000 + n * 10000,
-           10000000 + n * 10000, 10000000 + n * 10000, 'EUR', %(policy)s, 0, '[]',
-           '[{"model": "linear", "credits": [], "micros": [], "unattributed_micros": 0}]', '[]', %(start)s, '', 0, n
+    SELECT 'bench', 'c' || n, 1, 'new', true, 'purchase', %(start)s + n * 10 + 9, 'u:user' || n,
+           10000000 + n * 10000::int8, 10000000 + n * 10000::int8, 10000000 + n * 10000::int8, 'EUR', %(policy)s, 0,
+           '[]', '[{"model": "linear", "credits": [], "micros": [], "unattributed_micros": 0}]', '[]', %(start)s, '',
+           0, n
     FROM generate_series(0, %(people)s - 1, 5) AS n
     """,
 )
@@ -139,6 +142,7 @@ def erase(dsn: str) -> Work:
                         request = ledger.claim_request(connection, 2**62)
                         if request is None:
                             return Work(took, time.process_time() - cpu, _cpu_of(server) - before)
+                        session.keep_plans()
                         execute(ErasureTransaction(connection, 60.0), request, HASHER, POLICY.version, more)
                     break
                 except MoreToLockError as grew:
@@ -155,21 +159,23 @@ def _cpu_of(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def stitch(dsn: str, first: int) -> float:
-    """Store touchpoints of new people; return how many a second."""
+def stitch(dsn: str, run: str, is_over: Callable[[], bool]) -> float:
+    """Store touchpoints of new people until it is over; return how many a second, their making left out."""
+    stored, busy = 0, 0.0
     with closing(StitcherStage(dsn, codec(), POLICY, 1.0, hasher=HASHER)) as stage:
-        batches = []
-        for number in range(first, first + _BATCHES):
-            events = [touch(f"new{number}-{n}", n / 100, who=f"a:new{number}-{n}") for n in range(_BATCH)]
-            batches.append(records(events, first=number * _BATCH))
-        started = time.perf_counter()
-        for batch in batches:
+        while stored == 0 or not is_over():
+            events = [touch(f"{run}{stored + n}", n / 100, who=f"a:{run}{stored + n}") for n in range(_BATCH)]
+            batch = records(events, first=stored)
+            started = time.perf_counter()
             handle_all(stage, batch)
-        return _BATCHES * _BATCH / (time.perf_counter() - started)
+            busy += time.perf_counter() - started
+            stored += _BATCH
+    return stored / busy
 
 
-def _erase_and_send(dsn: str, pipe: object) -> None:
-    pipe.send(erase(dsn))  # type: ignore[attr-defined]
+def _erase_and_send(dsn: str, pipe: Any) -> None:
+    pipe.send(None)  # imports are done: the stitcher beside may begin
+    pipe.send(erase(dsn))
 
 
 def main() -> int:
@@ -198,15 +204,17 @@ def _run(dsn: str, touchpoints: int, users: list[str]) -> int:
     fill(dsn, touchpoints)
     print(f"filled: {touchpoints:,} touchpoints in {time.perf_counter() - started:.0f} s")
     before = one(dsn, _REVENUE)
-    alone = stitch(dsn, 0)
+    end = time.monotonic() + _ALONE_SECONDS
+    alone = stitch(dsn, "alone", lambda: time.monotonic() >= end)
     now = START_US + 400 * 86_400_000_000
     with psycopg.connect(dsn) as connection:
         ledger.store_requests(connection, [RequestRow("bench", u, "user", "delete", u, now, now, None) for u in users])
     context = get_context("spawn")
     receives, sends = context.Pipe(duplex=False)
     child = context.Process(target=_erase_and_send, args=(dsn, sends))
-    started = time.perf_counter()
     child.start()
+    receives.recv()
+    started = time.perf_counter()
     locks, ended = [0], threading.Event()
 
     def sample() -> None:
@@ -215,7 +223,7 @@ def _run(dsn: str, touchpoints: int, users: list[str]) -> int:
 
     sampler = threading.Thread(target=sample)
     sampler.start()
-    beside = stitch(dsn, _BATCHES)
+    beside = stitch(dsn, "beside", receives.poll)
     work = receives.recv()
     took = work.took
     seconds = time.perf_counter() - started

@@ -186,7 +186,7 @@ def execute(
     Raises:
         MoreToLockError: try again in a new transaction, with its keys added to ``more_keys``.
     """
-    # 1. Lock all who may be concerned, before anything is read that depends on them.
+    # 1. Lock all who may be concerned, before anything is read that depends on them. At first nobody is known.
     held = set(more_keys)
     transaction.lock_people(held)
     found = closure(transaction, request)
@@ -208,6 +208,8 @@ def execute(
     affected = keys | set(found.beside) | devices | owners
     affected |= {(event.tenant_id, event.identity_key) for event in events}
     if missing := affected - held:
+        if not held:  # nothing is locked or written yet: go on in this transaction, with whom was found
+            return execute(transaction, request, hasher, policy_version, missing)
         raise MoreToLockError(missing)
     # 3. Lock the conversions: those that go, and those that may change.
     others = set(transaction.conversions_of_people(affected)) - conversions

@@ -103,6 +103,7 @@ class ErasureQueue:
                     request = ledger.claim_request(connection, stored_until_us)
                     if request is None or self._hasher is None:
                         return None
+                    self._session.keep_plans()
                     transaction = ErasureTransaction(connection, REPEAT_SECONDS)
                     done = execute(transaction, request, self._hasher, self._policy_version, more_keys)
                     crash_at("erasure_before_commit")
