@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
@@ -14,15 +15,19 @@ from attributary.local.process import ProcessFailedError
 from benchmarks.environment import PeerUnavailableError
 from benchmarks.environment_setup import ROOT, BenchServers, JobError, find_servers, run_job
 from benchmarks.figures import Figure, Report, say
+from benchmarks.growth import measure_growth
 from benchmarks.models import measure_models
 from benchmarks.peer import run_peer
 from benchmarks.pipeline import Pipeline, PipelineError, Run, run_pipeline
 from benchmarks.revision import Revision, RevisionError, measure_against, unpack
+from benchmarks.scale_out import measure_scale_out
+from benchmarks.streams_peer import run_streams
+from benchmarks.whole_stack import measure_stack
 from benchmarks.workload import Message, draw, encode, load
 from tests.fixtures.topics import recreate_topics
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from attributary.producers.simulator import Truth
 
@@ -41,7 +46,33 @@ RESULT_AIM_US = 250.0
 WAL_AIM, STORED_AIM = 900.0, 800.0  # bytes an event
 FLOOR = "floor 2026-11"
 
-FIGURES = ("models", "publish", "floor", "peer", "pipeline", "latency", "profile", "idle")
+STREAMS, QUIX = "peer: Kafka Streams", "peer: Quix Streams 3"
+CPU_SHARES = {STREAMS: 0.75, QUIX: 0.65}  # of a peer's cost of an event
+
+# What each measures, and about how long it takes alone at scale 1.
+FIGURES = {
+    "models": "the models as a library beside three peers; no Kafka, no Postgres; 6 minutes",
+    "stack": "CPU an event of the whole stack as `attributary up` runs it, and its cores without traffic; 4 minutes",
+    "publish": "records a second of the publishing client beside the bare library; half a minute",
+    "floor": "the job of November 2026 that only decodes and stores; half a minute",
+    "peer": "the same join in Quix Streams 3 (pip installs it once); a minute",
+    "streams": "the same join in Kafka Streams with RocksDB (Java and Maven; its jars are fetched once); a minute",
+    "pipeline": "CPU an event by process, bytes an event, rates, promises; a minute",
+    "profile": "where each stage spent its seconds",
+    "latency": "conversion to result at 1,000 events a second; a minute",
+    "idle": "cores of broker, server and three stages without traffic; 20 s",
+    "scale-out": "CPU an event with 2 and 4 processes of each stage against one; 4 minutes",
+    "growth": "CPU an event on 3 million stored touchpoints against none; 6 minutes, 4 GB of disk",
+}
+_ON_ALL_RECORDS = {"floor", "peer", "streams", "pipeline", "latency", "profile", "idle"}
+_EXAMPLES = """examples:
+  make bench                                               everything
+  make bench ARGS="--only pipeline,idle --scale 0.25"      a quick look at CPU and bytes
+  make bench ARGS="--only stack"                           what a laptop pays for `attributary up`
+  make bench ARGS="--only pipeline --against HEAD~3"       the rate beside that of an earlier commit
+
+figures:
+"""
 
 
 @dataclass(frozen=True)
@@ -53,8 +84,20 @@ class Work:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", default=",".join(FIGURES), help=f"figures to measure, of {','.join(FIGURES)}")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure Attributary beside a floor job and peers, print a table, and keep it as JSON in "
+        ".attributary/bench/latest.json. Judge by CPU and by ratios: rates and times mean something on a quiet "
+        "machine only. Ends with 1 when a figure could not be measured or a promise was broken.",
+        epilog=_EXAMPLES + "\n".join(f"  {name:<11}{text}" for name, text in FIGURES.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--only",
+        default=",".join(FIGURES),
+        metavar="FIGURE[,FIGURE...]",
+        help="the figures to measure, see below; default: all",
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="size of the work; 1: 200,000 touchpoints")
     parser.add_argument(
         "--against",
@@ -75,7 +118,9 @@ def main() -> int:
         parser.error(f"--against: {error}")
     if "models" in wanted:  # while neither Kafka nor Postgres runs beside them
         measure_models(folder, report)
-    if set(wanted) - {"models"} or revision:
+    if "stack" in wanted:  # on servers of its own
+        measure_stack(report)
+    if set(wanted) - {"models", "stack"} or revision:
         with find_servers() as servers:
             report.servers = servers.describe()
             say(report.servers)
@@ -94,18 +139,38 @@ def measure(servers: BenchServers, report: Report, wanted: Sequence[str]) -> Non
     if "publish" in wanted:
         recreate_topics(bootstrap)
         measure_publish(servers, report)
-    if not set(wanted) & {"floor", "peer", "pipeline", "latency", "profile", "idle"}:
+    if not set(wanted) & (_ON_ALL_RECORDS | {"scale-out", "growth"}):
         return
     traffic = draw(report.scale)
     messages = encode(traffic)
     warm_up(servers, messages[:WARM_UP])
-    load(bootstrap, messages)
-    if "floor" in wanted:
-        measure_floor(servers, report, len(messages))
-    if "peer" in wanted:
-        measure_peer(servers, report, messages)
+    if set(wanted) & _ON_ALL_RECORDS:
+        load(bootstrap, messages)
+        measure_jobs(servers, report, wanted, messages)
     if set(wanted) & {"pipeline", "latency", "profile", "idle"}:
         measure_pipeline(servers, report, wanted, Work(len(messages), traffic.truth))
+    for figure, measured in (("scale-out", measure_scale_out), ("growth", measure_growth)):
+        if figure in wanted:
+            measure_runs(servers, report, figure, measured)
+
+
+def measure_jobs(servers: BenchServers, report: Report, wanted: Sequence[str], messages: Sequence[Message]) -> None:
+    """Measure what the pipeline is compared with."""
+    if "floor" in wanted:
+        measure_floor(servers, report, len(messages))
+    for figure, name, run in (("peer", QUIX, run_peer), ("streams", STREAMS, run_streams)):
+        if figure in wanted:
+            measure_peer(report, name, partial(run, servers, messages))
+
+
+def measure_runs(
+    servers: BenchServers, report: Report, name: str, measured: Callable[[BenchServers, Report], None]
+) -> None:
+    """Measure what runs the pipeline several times."""
+    try:
+        measured(servers, report)
+    except (PipelineError, ProcessFailedError) as error:
+        report.miss(name, str(error))
 
 
 def measure_publish(servers: BenchServers, report: Report) -> None:
@@ -130,18 +195,27 @@ def measure_floor(servers: BenchServers, report: Report, records: int) -> None:
     dsn = servers.empty_database("bench_floor")
     with psycopg.connect(dsn) as connection:
         connection.execute((ROOT / "benchmarks" / "floor_tables.sql").read_bytes())
-    done = run_job("floor_job", {"bootstrap": servers.broker.bootstrap, "dsn": dsn, "records": records})
-    report.add(Figure(FLOOR, records / done["seconds"], "events/s", detail=done | {"records": records}))
+    arguments = {"bootstrap": servers.broker.bootstrap, "dsn": dsn, "records": records}
+    done = servers.measured(lambda: run_job("floor_job", arguments)) | {"records": records}
+    report.add(Figure(FLOOR, records / done["seconds"], "events/s", detail=done))
+    add_job_cost(report, FLOOR, done)
 
 
-def measure_peer(servers: BenchServers, report: Report, messages: Sequence[Message]) -> None:
+def measure_peer(report: Report, name: str, run: Callable[[], dict[str, Any]]) -> None:
     try:
-        done = run_peer(servers, messages)
+        done = run()
     except (PeerUnavailableError, JobError) as error:
-        report.miss("peer: Quix Streams 3", str(error))
+        report.miss(name, str(error))
         return
-    rate = done["records"] / done["seconds"]
-    report.add(Figure("peer: Quix Streams 3", rate, "events/s", detail=done))
+    report.add(Figure(name, done["records"] / done["seconds"], "events/s", detail=done))
+    add_job_cost(report, name, done)
+
+
+def add_job_cost(report: Report, name: str, done: dict[str, Any]) -> None:
+    """CPU an event of a job with its servers, from its first record on."""
+    if "server_seconds" in done:
+        cost = (done["cpu_seconds"] + done["server_seconds"]) * 1e6 / done["records"]
+        report.add(Figure(f"CPU: {name.removeprefix('peer: ')}", cost, "us/event"))
 
 
 def measure_pipeline(servers: BenchServers, report: Report, wanted: Sequence[str], work: Work) -> None:
@@ -169,7 +243,7 @@ def measure_pipeline(servers: BenchServers, report: Report, wanted: Sequence[str
 def add_throughput(report: Report, run: Run, records: int, *, is_judged: bool) -> None:
     for name, seconds in (("stitcher", run.stitched_seconds), ("pipeline", run.observed_seconds)):
         rate = records / seconds
-        for baseline, figure, share in ((FLOOR, FLOOR, FLOOR_SHARE), ("peer", "peer: Quix Streams 3", PEER_SHARE)):
+        for baseline, figure, share in ((FLOOR, FLOOR, FLOOR_SHARE), ("peer", QUIX, PEER_SHARE)):
             against = report.value(figure)
             if against is None:
                 continue
@@ -177,7 +251,7 @@ def add_throughput(report: Report, run: Run, records: int, *, is_judged: bool) -
             report.add(
                 Figure(f"{name} / {baseline}", rate, "events/s", figure, rate / against, aim, {"seconds": seconds})
             )
-        if report.value(FLOOR) is None and report.value("peer: Quix Streams 3") is None:
+        if report.value(FLOOR) is None and report.value(QUIX) is None:
             report.add(Figure(name, rate, "events/s", detail={"seconds": seconds}))
 
 
@@ -190,6 +264,12 @@ def add_cpu(report: Report, run: Run, records: int) -> bool:
         report.add(Figure(f"CPU: {name}", seconds * 1e6 / records, "us/event"))
     total = sum(run.cpu_seconds.values()) * 1e6 / records
     report.add(Figure("CPU: all", total, "us/event", aim=f"<= {CPU_AIM_US:.0f}", met=total <= CPU_AIM_US))
+    for peer, share in CPU_SHARES.items():
+        name = peer.removeprefix("peer: ")
+        if (cost := report.value(f"CPU: {name}")) is not None:
+            ratio = total / cost
+            aim = f"<= {share}"
+            report.add(Figure(f"CPU: all / {name}", total, "us/event", f"CPU: {name}", ratio, aim, met=ratio <= share))
     cores = run.other_cpu_seconds / run.observed_seconds
     report.add(Figure("CPU: other processes", cores, "cores"))
     return says_busy(cores)

@@ -21,9 +21,10 @@ from attributary.consumers.store.migrate import migrate
 from attributary.local.broker import REAL, Broker, find_broker
 from attributary.local.paths import state_dir
 from attributary.local.postgres import Postgres, find_postgres
+from benchmarks.cpu import CpuMeter, spent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parents[1]
 _JOB_SECONDS = 900
@@ -65,12 +66,22 @@ class BenchServers:
             found["Postgres"] = self.postgres.cluster.child.pid
         return found
 
+    def measured(self, job: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Run a job and return what it says, with the CPU seconds of the servers meanwhile as `server_seconds`."""
+        if not CpuMeter.is_there():
+            return job()
+        meter = CpuMeter(self.server_processes())
+        before = meter.read()
+        done = job()
+        return done | {"server_seconds": sum(spent(before, meter.read()).values())}
+
     def kafka_bytes(self) -> int | None:
-        """Bytes of all topics on the disk of a broker that the bench started; None of any other."""
+        """Bytes of all topics but the peers' on the disk of a broker that the bench started; None of any other."""
         if self.broker.cluster is None:
             return None
         folders = [node.folder / "data" for node in self.broker.cluster.nodes]
-        return sum(file.stat().st_size for folder in folders for file in folder.rglob("*.log"))
+        logs = (file for folder in folders for file in folder.rglob("*.log") if "bench" not in file.parent.name)
+        return sum(file.stat().st_size for file in logs)
 
     def empty_database(self, name: str) -> str:
         """DSN of a database without any table."""

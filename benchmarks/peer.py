@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 PACKAGES = ("quixstreams>=3,<4", "fastavro")
-_TOPIC = "bench.peer"
+PEER_TOPIC = "bench.peer"
 
 
 def run_peer(servers: BenchServers, messages: Sequence[Message]) -> dict[str, Any]:
@@ -33,8 +33,8 @@ def run_peer(servers: BenchServers, messages: Sequence[Message]) -> dict[str, An
         PeerUnavailableError: when it cannot be installed, or fails.
     """
     python = install(servers.folder / "venv", PACKAGES, "quixstreams, fastavro")
-    mixed = [Message(_TOPIC, each.key, each.value) for each in messages if each.topic in (TOUCHPOINTS, CONVERSIONS)]
-    _create_topic(servers.broker.bootstrap)
+    mixed = [Message(PEER_TOPIC, each.key, each.value) for each in messages if each.topic in (TOUCHPOINTS, CONVERSIONS)]
+    create_topics(servers.broker.bootstrap)
     produce(servers.broker.bootstrap, mixed)
     schemas = {}
     for topic in (TOUCHPOINTS, CONVERSIONS):
@@ -42,17 +42,15 @@ def run_peer(servers: BenchServers, messages: Sequence[Message]) -> dict[str, An
         schemas[(SINGLE_OBJECT + schema.crc64).hex()] = (NAMES[topic], _plain(schema.source))
     state = tempfile.mkdtemp(prefix="state-", dir=servers.folder)
     try:
-        return run_job(
-            str(Path(__file__).with_name("peer_job.py")),
-            {
-                "bootstrap": servers.broker.bootstrap,
-                "topic": _TOPIC,
-                "records": len(mixed),
-                "schemas": schemas,
-                "state": state,
-            },
-            python=str(python),
-        )
+        arguments = {
+            "bootstrap": servers.broker.bootstrap,
+            "topic": PEER_TOPIC,
+            "records": len(mixed),
+            "schemas": schemas,
+            "state": state,
+        }
+        job = str(Path(__file__).with_name("peer_job.py"))
+        return servers.measured(lambda: run_job(job, arguments, python=str(python)))
     except JobError as error:
         raise PeerUnavailableError(str(error)) from None
     finally:
@@ -66,11 +64,14 @@ def _plain(schema: Any) -> Any:
     return [_plain(part) for part in schema] if isinstance(schema, list) else schema
 
 
-def _create_topic(bootstrap: str) -> None:
+def create_topics(bootstrap: str) -> None:
+    """Create the peers' topic and that of their results anew, without what a peer made for itself before."""
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
-    old = [name for name in admin.list_topics(timeout=20).topics if _TOPIC in name]
+    there = admin.list_topics(timeout=20).topics
+    old = [name for name in there if PEER_TOPIC in name or name.startswith("bench-streams-")]
     if old:
         for deletion in admin.delete_topics(old, operation_timeout=20).values():
             deletion.result(timeout=30)
-    for creation in admin.create_topics([NewTopic(_TOPIC, PARTITIONS, 1)], operation_timeout=20).values():
+    new = [NewTopic(name, PARTITIONS, 1) for name in (PEER_TOPIC, f"{PEER_TOPIC}.results")]
+    for creation in admin.create_topics(new, operation_timeout=20).values():
         creation.result(timeout=30)

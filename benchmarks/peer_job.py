@@ -63,12 +63,13 @@ def credit(record: dict[str, Any], state: Any) -> dict[str, Any] | None:
 def main() -> None:
     arguments = json.loads(sys.argv[1])
     records: int = arguments["records"]
-    seen, started = 0, 0.0
+    seen, started, started_cpu = 0, 0.0, 0.0
 
     def count(topic: str, partition: int, offset: int) -> None:  # noqa: ARG001
-        nonlocal seen, started
+        nonlocal seen, started, started_cpu
         seen += 1
         started = started or time.perf_counter()
+        started_cpu = started_cpu or time.process_time()
         if seen == records:
             application.stop()
 
@@ -88,7 +89,8 @@ def main() -> None:
     frame = frame[frame.apply(lambda answer: answer is not None)]
     frame.to_topic(results)
     application.run()
-    sys.stdout.write(json.dumps({"seconds": time.perf_counter() - started, "records": seen}) + "\n")
+    cpu = time.process_time() - started_cpu
+    sys.stdout.write(json.dumps({"seconds": time.perf_counter() - started, "cpu_seconds": cpu, "records": seen}) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import psycopg
+from confluent_kafka.admin import AdminClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from attributary.local.ports import LOOPBACK, free_ports
@@ -23,7 +24,7 @@ from benchmarks.cpu import CpuMeter, Reading, others, spent
 from benchmarks.environment_setup import BenchServers, child_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from attributary.producers.simulator import ConversionTruth, Truth
 
@@ -52,6 +53,9 @@ SELECT c.tenant_id, c.conversion_id, c.journey_key, c.net_value_micros, c.curren
 FROM attribution_conversions c
 LEFT JOIN attribution_results r USING (tenant_id, conversion_id, version)
 """
+
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 class PipelineError(RuntimeError):
@@ -84,19 +88,10 @@ class Pipeline:
         self._children = children
         self._ports = ports
 
-    def samples(self, stage: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    def samples(self, stage: str) -> Samples:
         """What a stage counts: value by (name, sorted labels); empty while it does not answer yet."""
         self._children[stage].fail_if_ended()
-        try:
-            with urllib.request.urlopen(f"http://{LOOPBACK}:{self._ports[stage]}/metrics", timeout=5) as answer:
-                text = answer.read().decode()
-        except OSError:
-            return {}
-        return {
-            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-        }
+        return scrape(self._ports[stage])
 
     def stage_seconds(self) -> dict[str, dict[str, float]]:
         """Seconds that each stage spent in each step since its start."""
@@ -108,23 +103,31 @@ class Pipeline:
         return steps
 
     def total(self, stage: str, name: str) -> float:
-        """Sum of a counter over its labels."""
-        return sum(value for (sample, _), value in self.samples(stage).items() if sample == name)
+        """Sum of a counter over its labels and over the processes of a stage."""
+        mine = (child for child in self._children if child == stage or child.startswith(f"{stage}-"))
+        return sum(self.own_total(child, name) for child in mine)
 
-    def work_through(self, records: int) -> Run:
+    def own_total(self, process: str, name: str) -> float:
+        """Sum of a counter over its labels, of one process."""
+        return value_of(self.samples(process), name)
+
+    def work_through(self, records: int, load: Callable[[], object] | None = None) -> Run:
         """Wait until so many input records are stitched and every owed result is observed.
+
+        Args:
+            records: of all input topics together.
+            load: publishes them while the stages run and wait; None: they lie in the topics already.
 
         Raises:
             PipelineError: when that takes too long.
         """
-        deadline = time.monotonic() + _START_SECONDS
-        while not self.total("stitcher", "attribution_records_consumed_total"):
-            if time.monotonic() > deadline:
-                raise PipelineError("the stitcher read nothing")
-            time.sleep(_LOOK_SECONDS)
+        if load is None:
+            self._wait_for_first_record()
         started, before = time.monotonic(), self.read_cpu()
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             wal, stored = _written(connection)
+            if load is not None:
+                load()
             stitched = self._wait(connection, _POSITIONS, records, "input records stitched") - started
             observed = self._wait(connection, _UNOBSERVED, 0, "results not observed") - started
             after = self.read_cpu()
@@ -132,6 +135,34 @@ class Pipeline:
         if before is None or after is None:
             return Run(stitched, observed, wal, stored)
         return Run(stitched, observed, wal, stored, spent(before, after), others(before, after))
+
+    def _wait_for_first_record(self) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while not self.total("stitcher", "attribution_records_consumed_total"):
+            if time.monotonic() > deadline:
+                raise PipelineError("the stitcher read nothing")
+            time.sleep(_LOOK_SECONDS)
+
+    def wait_for_partitions(self, bootstrap: str, processes: int) -> None:
+        """Wait until each process of each stage has partitions, so that what is published then is shared.
+
+        Raises:
+            PipelineError: one gets none.
+        """
+        admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+        groups = [group_name(stage) for stage in STAGES]
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            described = admin.describe_consumer_groups(groups, request_timeout=20)
+            members = [member for answer in described.values() for member in answer.result(30).members]
+            dealt = [member for member in members if member.assignment and member.assignment.topic_partitions]
+            if len(dealt) == processes * len(STAGES):
+                return
+            if time.monotonic() > deadline:
+                raise PipelineError(f"{len(dealt)} of {processes * len(STAGES)} processes were dealt partitions")
+            for child in self._children.values():
+                child.fail_if_ended()
+            time.sleep(_LOOK_SECONDS)
 
     def read_cpu(self) -> Reading | None:
         """CPU times of the stages and servers until now; None where the system does not tell them."""
@@ -190,6 +221,25 @@ class Pipeline:
         return broken
 
 
+def scrape(port: int) -> Samples:
+    """Value by (name, sorted labels) of what a process counts; empty while it does not answer."""
+    try:
+        with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+    except OSError:
+        return {}
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value_of(samples: Samples, name: str) -> float:
+    """Sum of a counter over its labels."""
+    return sum(value for (sample, _), value in samples.items() if sample == name)
+
+
 def _written(connection: psycopg.Connection) -> tuple[int, int]:
     """Bytes of the write-ahead log so far, and of our tables with their indexes."""
     row = connection.execute(_WRITTEN).fetchone()
@@ -209,7 +259,11 @@ def _agrees(truth: Truth, key: tuple[str, str], stored: tuple[object, ...] | Non
 
 @contextmanager
 def run_pipeline(
-    servers: BenchServers, dsn: str, environment: dict[str, str] | None = None, command: list[str] | None = None
+    servers: BenchServers,
+    dsn: str,
+    environment: dict[str, str] | None = None,
+    command: list[str] | None = None,
+    processes: int = 1,
 ) -> Iterator[Pipeline]:
     """Run stitcher, attributor and auditor for the length of a `with` block; their logs are in the bench's folder.
 
@@ -218,25 +272,28 @@ def run_pipeline(
         dsn: a migrated database.
         environment: more variables for the stages.
         command: what runs `attributary`; None: as it is installed.
+        processes: of each stage; those after the first are named `stitcher-1` and so on.
     """
     children: dict[str, ManagedProcess] = {}
-    ports = dict(zip(STAGES, free_ports(len(STAGES)), strict=True))
+    names = {f"{stage}-{n}" if n else stage: (stage, n) for n in range(processes) for stage in STAGES}
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
     logs = servers.folder / "log"
     logs.mkdir(exist_ok=True)
     try:
-        for stage in STAGES:
-            log = logs / f"{stage}.log"
+        for name, (stage, number) in names.items():
+            log = logs / f"{name}.log"
             log.unlink(missing_ok=True)
             variables = {
                 "KAFKA_BOOTSTRAP_SERVERS": servers.broker.bootstrap,
                 "DATABASE_URL": dsn,
                 "ATTRIBUTION_FIRST_START": "earliest",
+                "ATTRIBUTION_INSTANCE": str(number),
                 "METRICS_HOST": LOOPBACK,
-                "METRICS_PORT": str(ports[stage]),
+                "METRICS_PORT": str(ports[name]),
                 **(environment or {}),
             }
             line = [*command, stage] if command else command_line(stage)
-            children[stage] = spawn(line, name=stage, log=log, env=child_environment(variables))
+            children[name] = spawn(line, name=name, log=log, env=child_environment(variables))
         yield Pipeline(dsn, children, ports, servers.server_processes())
     finally:
         for child in children.values():

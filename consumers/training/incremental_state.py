@@ -56,7 +56,7 @@ register_points("trainer_in_state_step", "trainer_before_state_commit")
 
 _log = structlog.get_logger()
 
-STEP_PEOPLE = 2_000
+STEP_PEOPLE = 10000
 """Changed people a step; a job waits for one step at most."""
 
 

@@ -84,6 +84,8 @@ class Stack:
     dsn: str = field(default="", init=False)
     stages: list[RunningStage] = field(default_factory=list, init=False)
     skipped: list[StageProcess] = field(default_factory=list, init=False)
+    # Process ids of the servers that this stack started itself, and of the stand-ins.
+    servers: dict[str, int] = field(default_factory=dict, init=False)
     # Accounts at the stand-ins, with which commands beside the stack see and try what its forwarders do.
     stand_ins: dict[str, str] = field(default_factory=dict, init=False)
     _resources: ExitStack = field(default_factory=ExitStack, init=False)
@@ -110,6 +112,7 @@ class Stack:
         if self.fake_services:
             child, variables = start_fake_services(self.folder)
             self._resources.callback(child.stop)
+            self.servers["stand-ins"] = child.pid
             self.environment |= variables
             self.stand_ins = variables
             self.say("stand-ins for Meta and GA4: started")
@@ -197,6 +200,8 @@ class Stack:
         with step(self.say, "database: starting the embedded Postgres"):
             postgres = self._start_postgres()
             _create_database(postgres)
+        if postgres.cluster is not None:
+            self.servers["Postgres"] = postgres.cluster.child.pid
         return postgres.database(DATABASE)
 
     def _start_postgres(self) -> Postgres:
@@ -242,6 +247,7 @@ class Stack:
         with step(self.say, "broker: starting Apache Kafka as a local process (its jars are fetched once)"):
             ports = Ports(*(self._port(f"kafka-{wish}", wish) for wish in _KAFKA_PORTS))
             cluster = self._resources.enter_context(kafka_cluster(folder=home, ports=[ports], short_sessions=False))
+        self.servers["Kafka"] = cluster.nodes[0].child.pid
         return cluster.bootstrap
 
     def _http(self) -> dict[str, str]:
