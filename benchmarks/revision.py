@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from benchmarks.cpu import CpuMeter
 from benchmarks.environment_setup import ROOT, BenchServers, child_environment
 from benchmarks.figures import Figure, Report
-from benchmarks.pipeline import run_pipeline
+from benchmarks.pipeline import Run, run_pipeline
 from benchmarks.workload import Message, load
 
 if TYPE_CHECKING:
@@ -100,18 +101,19 @@ def unpack(reference: str, folder: Path) -> Revision:
 
 
 def measure_against(servers: BenchServers, report: Report, messages: Sequence[Message], revision: Revision) -> None:
-    """Add the rate of the pipeline now, beside that of the revision; see the module for the order."""
-    seconds: dict[str, list[float]] = {turn: [] for turn in _TURNS}
+    """Add rate and CPU of the pipeline now, beside those of the revision; see the module for the order."""
+    runs: dict[str, list[Run]] = {turn: [] for turn in _TURNS}
     for turn in _TURNS:
         load(servers.broker.bootstrap, messages)
         if turn != "then":
             with run_pipeline(servers, servers.new_database("bench_now")) as pipeline:
-                seconds[turn].append(pipeline.work_through(len(messages)).observed_seconds)
+                runs[turn].append(pipeline.work_through(len(messages)))
         else:
             dsn = servers.empty_database("bench_then")
             revision.migrate(dsn)
             with run_pipeline(servers, dsn, revision.variables, revision.command) as pipeline:
-                seconds[turn].append(pipeline.work_through(len(messages)).observed_seconds)
+                runs[turn].append(pipeline.work_through(len(messages)))
+    seconds = {turn: [run.observed_seconds for run in found] for turn, found in runs.items()}
     now, then = (len(messages) / fmean(seconds[turn]) for turn in ("now", "then"))
     report.add(Figure(f"pipeline at {revision.name}", then, "events/s", detail={"seconds": seconds["then"]}))
     report.add(
@@ -125,6 +127,20 @@ def measure_against(servers: BenchServers, report: Report, messages: Sequence[Me
             {"seconds": seconds["now"]},
         )
     )
+    if CpuMeter.is_there():
+        add_cost(report, revision.name, runs, len(messages))
+
+
+def add_cost(report: Report, revision: str, runs: dict[str, list[Run]], records: int) -> None:
+    """Add CPU an event now and then by process, the least of the turns, the broker beside the others."""
+    names = runs["now"][0].cpu_seconds.keys() & runs["then"][0].cpu_seconds.keys()
+    costs = {
+        turn: {name: min(run.cpu_seconds[name] for run in runs[turn]) * 1e6 / records for name in names}
+        for turn in ("now", "then")
+    }
+    for name in sorted(names, key=lambda name: -costs["then"][name]):
+        now, then = costs["now"][name], costs["then"][name]
+        report.add(Figure(f"CPU: {name} / {revision}", now, "us/event", f"{then:.3g} us/event", now / then))
 
 
 def _git(*arguments: str) -> bytes:

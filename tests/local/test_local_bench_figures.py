@@ -12,6 +12,7 @@ from benchmarks.environment_setup import ROOT
 from benchmarks.figures import Report
 from benchmarks.growth import add_growth
 from benchmarks.pipeline import Run, value_of
+from benchmarks.revision import add_cost
 from benchmarks.scale_out import add_scale_out
 from benchmarks.whole_stack import add_idle, add_stack, by_process
 
@@ -63,6 +64,21 @@ def test_growth_compares_the_lesser_costs_and_judges_postgres_alone() -> None:
         "growth: Postgres": (1.3, False),
         "growth: stages": (1.1, None),
         "growth: WAL": (2.0, None),
+    }
+
+
+def test_an_earlier_revision_is_compared_by_the_least_cpu_of_its_turns() -> None:
+    report = Report(1.0)
+    add_cost(
+        report,
+        "abc",
+        {"now": [run(0.04, 0.2, 0), run(0.02, 0.3, 0)], "then": [run(0.04, 0.2, 0), run(0.05, 0.25, 0)]},
+        1_000,
+    )
+    assert ratios(report) == {
+        "CPU: stitcher / abc": (0.5, None),
+        "CPU: Postgres / abc": (1.0, None),
+        "CPU: Kafka / abc": (1.0, None),
     }
 
 
