@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,16 +16,22 @@ _TOUCHPOINT_FACTS = ("event_id", "channel", "platform", "campaign")
 ID_FACTS = ("campaign_id", "ad_set_id", "ad_id")  # kept where there is one: most touchpoints have none
 
 
-def imbalance(result: Mapping[str, Any]) -> str | None:
+def imbalance(result: Mapping[str, Any], *, with_rollups: bool = True) -> str | None:
     """Return the first model with credits that do not sum to the net value, or None.
 
     Checked in integers: micros of the touchpoints plus the unattributed rest, and the same micros rolled up.
+
+    Args:
+        result: as decoded.
+        with_rollups: False for who does not read the roll-ups.
     """
     net = result["net_value_micros"]
     for model in result["models"]:
         attributed = net - model["unattributed_micros"]
         if sum(touch["value_micros"] for touch in model["touchpoints"]) != attributed:
             return str(model["model"])
+        if not with_rollups:
+            continue
         sums = dict.fromkeys(("platform", "channel", "campaign"), 0)
         for rollup in model["rollups"]:
             sums[rollup["dimension"]] = sums.get(rollup["dimension"], 0) + rollup["value_micros"]
@@ -41,6 +48,14 @@ def disagreement(result: Mapping[str, Any]) -> str | None:
     named = [touch["event_id"] for touch in models[0]["touchpoints"]]
     for model in models:
         if [touch["event_id"] for touch in model["touchpoints"]] != named:
+            return str(model["model"])
+    return None
+
+
+def not_finite(result: Mapping[str, Any]) -> str | None:
+    """Return the first model with a credit that is no number, or None."""
+    for model in result["models"]:
+        if not all(math.isfinite(touch["credit"]) for touch in model["touchpoints"]):
             return str(model["model"])
     return None
 

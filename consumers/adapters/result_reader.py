@@ -54,12 +54,12 @@ def _check_schema(schema: Any, fields: tuple[str, ...]) -> None:
 _check_schema(current_schemas()["result"].source, _FIELDS)
 
 
-def _text(b: bytes, i: int) -> tuple[str, int]:
-    begin, end = _span(b, i)
+def read_text(b: bytes, i: int) -> tuple[str, int]:
+    begin, end = read_span(b, i)
     return b[begin:end].decode(), end
 
 
-def _span(b: bytes, i: int) -> tuple[int, int]:
+def read_span(b: bytes, i: int) -> tuple[int, int]:
     """Return where a text of up to 8,191 bytes begins and ends, from the place of its length."""
     k = b[i]
     i += 1
@@ -72,7 +72,7 @@ def _span(b: bytes, i: int) -> tuple[int, int]:
     return i, i + (k >> 1)
 
 
-def _long(b: bytes, i: int) -> tuple[int, int]:
+def read_long(b: bytes, i: int) -> tuple[int, int]:
     k = b[i]
     i += 1
     x, s = k & 127, 0
@@ -86,13 +86,13 @@ def _long(b: bytes, i: int) -> tuple[int, int]:
     return (x >> 1) ^ -(x & 1), i
 
 
-def _count(b: bytes, i: int) -> tuple[int, int]:
+def read_count(b: bytes, i: int) -> tuple[int, int]:
     """Return how many items the one block of an array has, up to 8,191, and where they begin."""
-    begin, end = _span(b, i)
+    begin, end = read_span(b, i)
     return end - begin, begin
 
 
-def _optional_double(b: bytes, i: int) -> tuple[float | None, int]:
+def read_optional_double(b: bytes, i: int) -> tuple[float | None, int]:
     if b[i] == 0:
         return None, i + 1
     if b[i] != 2:  # the second branch of a union, zig-zag
@@ -100,15 +100,15 @@ def _optional_double(b: bytes, i: int) -> tuple[float | None, int]:
     return _double(b, i + 1)[0], i + 9
 
 
-def _optional_text(b: bytes, i: int) -> tuple[str | None, int]:
+def read_optional_text(b: bytes, i: int) -> tuple[str | None, int]:
     if b[i] == 0:
         return None, i + 1
     if b[i] != 2:
         raise IrregularError
-    return _text(b, i + 1)
+    return read_text(b, i + 1)
 
 
-def _end(b: bytes, i: int, count: int) -> int:
+def read_end(b: bytes, i: int, count: int) -> int:
     """Return what follows the items of an array: behind its end, or at once where it has none."""
     if count:
         if b[i]:
@@ -129,15 +129,15 @@ class _Models:
 
     def read(self, b: bytes, i: int) -> int:
         """Read a model; return where the next begins."""
-        model, i = _text(b, i)
-        model_version, i = _text(b, i)
+        model, i = read_text(b, i)
+        model_version, i = read_text(b, i)
         if self._touches is None:
             i = self._first(b, i)
         touch_credits, micros, i = self._credits(b, i)
         sums, i = self._sums(b, i)
-        unattributed, i = _long(b, i)
-        confidence, i = _optional_double(b, i)
-        fallback, i = _optional_text(b, i)
+        unattributed, i = read_long(b, i)
+        confidence, i = read_optional_double(b, i)
+        fallback, i = read_optional_text(b, i)
         attributed = self._net_micros - unattributed
         if sum(micros) != attributed or any(total != attributed for total in sums.values()):
             raise IrregularError
@@ -150,13 +150,13 @@ class _Models:
     def _first(self, b: bytes, i: int) -> int:
         """Learn the touchpoints and roll-ups of the first model; return the place where they begin."""
         begin, self._touches = i, []
-        count, i = _count(b, i)
+        count, i = read_count(b, i)
         for _ in range(count):
             start = i
-            event_id, i = _text(b, i)
-            channel, i = _text(b, i)
-            platform, i = _text(b, i)
-            campaign, i = _text(b, i)
+            event_id, i = read_text(b, i)
+            channel, i = read_text(b, i)
+            platform, i = read_text(b, i)
+            campaign, i = read_text(b, i)
             facts: dict[str, Any] = {
                 "event_id": event_id, "channel": channel, "platform": platform, "campaign": campaign,
             }  # fmt: skip
@@ -164,25 +164,25 @@ class _Models:
                 i += 3
             else:
                 for name in ID_FACTS:
-                    text, i = _optional_text(b, i)
+                    text, i = read_optional_text(b, i)
                     if text is not None:
                         facts[name] = text
-            facts["occurred_at"], i = _long(b, i)
+            facts["occurred_at"], i = read_long(b, i)
             self._touches.append(b[start:i])
             self.touchpoints.append(facts)
-            _, i = _long(b, i + 8)
-        count, i = _count(b, _end(b, i, count))
+            _, i = read_long(b, i + 8)
+        count, i = read_count(b, read_end(b, i, count))
         for _ in range(count):
             start = i
-            dimension, i = _text(b, i)
-            _, i = _text(b, i)
+            dimension, i = read_text(b, i)
+            _, i = read_text(b, i)
             self._rollups.append((b[start:i], dimension))
-            _, i = _long(b, i + 8)
+            _, i = read_long(b, i + 8)
         return begin
 
     def _credits(self, b: bytes, i: int) -> tuple[list[float], list[int], int]:
         touch_credits, micros = [], []
-        count, i = _count(b, i)
+        count, i = read_count(b, i)
         touches = self._touches or []
         if count != len(touches):
             raise IrregularError
@@ -191,7 +191,7 @@ class _Models:
                 raise IrregularError
             i += len(touch)
             touch_credits.append(_double(b, i)[0])
-            k, i, s = b[i + 8], i + 9, 0  # a number, as in _long: nearly all the time goes here
+            k, i, s = b[i + 8], i + 9, 0  # a number, as in read_long: nearly all the time goes here
             x = k & 127
             while k > 127:
                 k = b[i]
@@ -201,12 +201,12 @@ class _Models:
             if s > _LONGEST:
                 raise IrregularError
             micros.append((x >> 1) ^ -(x & 1))
-        return touch_credits, micros, _end(b, i, count)
+        return touch_credits, micros, read_end(b, i, count)
 
     def _sums(self, b: bytes, i: int) -> tuple[dict[str, int], int]:
         """Return the micros that the roll-ups of each dimension come to."""
         sums = dict.fromkeys(_DIMENSIONS, 0)
-        count, i = _count(b, i)
+        count, i = read_count(b, i)
         if count != len(self._rollups):
             raise IrregularError
         for begin, dimension in self._rollups:
@@ -223,21 +223,21 @@ class _Models:
             if s > _LONGEST:
                 raise IrregularError
             sums[dimension] = sums.get(dimension, 0) + ((x >> 1) ^ -(x & 1))
-        return sums, _end(b, i, count)
+        return sums, read_end(b, i, count)
 
 
 def _insights(b: bytes, i: int) -> tuple[list[dict[str, Any]], int]:
     found = []
-    count, i = _count(b, i)
+    count, i = read_count(b, i)
     for _ in range(count):
-        rule_id, i = _text(b, i)
-        text, i = _text(b, i)
-        estimate, i = _optional_double(b, i)
-        low, i = _optional_double(b, i)
-        high, i = _optional_double(b, i)
-        number, i = _long(b, i)
+        rule_id, i = read_text(b, i)
+        text, i = read_text(b, i)
+        estimate, i = read_optional_double(b, i)
+        low, i = read_optional_double(b, i)
+        high, i = read_optional_double(b, i)
+        number, i = read_long(b, i)
         found.append({"rule_id": rule_id, "text": text, "estimate": estimate, "low": low, "high": high, "n": number})
-    return found, _end(b, i, count)
+    return found, read_end(b, i, count)
 
 
 def read_result(b: bytes, i: int, partition: int, offset: int, raised_at: int | None) -> ResultRow:
@@ -253,31 +253,31 @@ def read_result(b: bytes, i: int, partition: int, offset: int, raised_at: int | 
     Raises:
         IrregularError: or another of ``IRREGULAR``: unusual, broken, or a promise is broken.
     """
-    tenant_id, i = _text(b, i)
-    conversion_id, i = _text(b, i)
-    conversion_type, i = _text(b, i)
-    converted_at, i = _long(b, i)
-    journey_key, i = _text(b, i)
-    version, i = _long(b, i)
-    version_reason, i = _text(b, i)
+    tenant_id, i = read_text(b, i)
+    conversion_id, i = read_text(b, i)
+    conversion_type, i = read_text(b, i)
+    converted_at, i = read_long(b, i)
+    journey_key, i = read_text(b, i)
+    version, i = read_long(b, i)
+    version_reason, i = read_text(b, i)
     is_final = b[i]
     if is_final > 1:
         raise IrregularError
-    net, i = _long(b, i + 1)
-    gross, i = _long(b, i)
-    delta, i = _long(b, i)
-    currency, i = _text(b, i)
-    policy_version, i = _text(b, i)
-    touchpoint_count, i = _long(b, i)
+    net, i = read_long(b, i + 1)
+    gross, i = read_long(b, i)
+    delta, i = read_long(b, i)
+    currency, i = read_text(b, i)
+    policy_version, i = read_text(b, i)
+    touchpoint_count, i = read_long(b, i)
     if not -(2**31) <= touchpoint_count < 2**31:
         raise IrregularError
     models = _Models(net)
-    count, i = _count(b, i)
+    count, i = read_count(b, i)
     for _ in range(count):
         i = models.read(b, i)
-    insights, i = _insights(b, _end(b, i, count))
-    computed_at, i = _long(b, i)
-    content_hash, i = _text(b, i)
+    insights, i = _insights(b, read_end(b, i, count))
+    computed_at, i = read_long(b, i)
+    content_hash, i = read_text(b, i)
     if i != len(b):
         raise IrregularError
     return ResultRow(

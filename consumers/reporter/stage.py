@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import psycopg
 
-from attributary.consumers.adapters.result_checks import disagreement, imbalance, result_row
-from attributary.consumers.adapters.result_reader import IRREGULAR, read_result
+from attributary.consumers.adapters.result_checks import disagreement, imbalance, not_finite, result_row
 from attributary.consumers.adapters.result_stage import ResultStage, Tombstones
+from attributary.consumers.adapters.rolled_reader import read_rolled
 from attributary.consumers.runtime.crash_points import register_points
 from attributary.consumers.runtime.records import DeadLetter, Record
 from attributary.consumers.store.results.results import ResultRow
@@ -41,32 +41,29 @@ class ReporterStage(ResultStage[RolledResult, Applied]):
         """Return what the roll-up needs of each result."""
         results: list[tuple[Record, RolledResult]] = []
         dead_letters: list[DeadLetter] = []
-        for record in batch:
-            row = self._read(record)
-            if isinstance(row, DeadLetter):
-                dead_letters.append(row)
+        bodies = [(record, self._codec.body_of("result", record.value or b"")) for record in batch]
+        ordinary = iter(read_rolled([(record.value or b"", body) for record, body in bodies if body is not None]))
+        for record, body in bodies:
+            found: RolledResult | DeadLetter | None = None if body is None else next(ordinary)
+            if found is None:  # unusual or wrong: decode it, and say what
+                found = self._judge(record)
+            if isinstance(found, DeadLetter):
+                dead_letters.append(found)
             else:
-                results.append((record, rolled(row)))
+                results.append((record, found))
         return results, dead_letters
 
-    def _read(self, record: Record) -> ResultRow | DeadLetter:
-        value = record.value or b""
-        body = self._codec.body_of("result", value)
-        if body is not None:
-            try:
-                return read_result(value, body, record.partition, record.offset, None)
-            except IRREGULAR:
-                pass  # unusual or wrong: decode it, and say what
+    def _judge(self, record: Record) -> RolledResult | DeadLetter:
         try:
             result = self._codec.decode("result", record.value)
         except DecodeError as error:
             return DeadLetter(record, "decode", None, str(error))
-        model = disagreement(result) or imbalance(result)
+        model = disagreement(result) or imbalance(result, with_rollups=False) or not_finite(result)
         if model is not None:
             return DeadLetter(
                 record, "validate", "models", f"result: models: {model} is at odds with the others or sums"
             )
-        return result_row(result, record)
+        return rolled(result_row(result, record))
 
     def write(self, connection: psycopg.Connection, rows: Sequence[RolledResult], tombstones: Tombstones) -> Applied:
         """Take results into the roll-up, and off what tombstones take back."""

@@ -139,7 +139,8 @@ def apply_results(
         steps.add(before, after, at, result.reason if before else _NEW)
         now_held[key] = after
     changed = {key: each for key, each in now_held.items() if each is not held.get(key)}
-    rows = _carry_out(connection, steps, held, changed, [key for key in gone if key in held], zones)
+    parsed = _Parsed({each.cells: each.parsed for each in results if each.parsed is not None})
+    rows = _carry_out(connection, steps, held, changed, [key for key in gone if key in held], zones, parsed)
     _name_campaigns(connection, results)
     _revise(connection, tenants, results)
     return Applied(len(results) - ignored, ignored, len(gone & held.keys()), rows)
@@ -171,7 +172,7 @@ def take_off_retired(connection: psycopg.Connection, tenant_id: str, conversion_
         "SELECT * FROM unnest(%s::text[], %s::uuid[], %s::text[]) ON CONFLICT DO NOTHING",
         _columns(people, 3),
     )
-    _carry_out(connection, steps, held, {}, list(held), zones)
+    _carry_out(connection, steps, held, {}, list(held), zones, _Parsed({}))
     _revise(connection, [tenant_id], ())
     return len(held)
 
@@ -201,6 +202,7 @@ def _carry_out(
     changed: dict[Key, Held],
     removed: Sequence[Key],
     zones: dict[str, str],
+    parsed: _Parsed,
 ) -> int:
     """Store contributions, decide who is new, and add up what changes; returns the number of summands."""
     # 1. Contributions as they are now, nobody of them new yet; 2. who is the first of each person.
@@ -215,7 +217,7 @@ def _carry_out(
     is_new = {key: flips.get(key, False) for key in changed}
     if flips:
         connection.execute(statements.MARK, _columns([(*key, value) for key, value in flips.items()], 3))
-    deltas, parsed = Deltas(zones), _Parsed()
+    deltas = Deltas(zones)
     for before, after, at, reason in steps.steps:
         if before is not None:
             was_new = before.is_new if held.get(before.key) is before else is_new[before.key]
@@ -236,10 +238,14 @@ def _carry_out(
 
 
 class _Parsed:
-    """Cells, each read once."""
+    """Cells, each read once.
 
-    def __init__(self) -> None:
-        self._known: dict[str, Any] = {}
+    Args:
+        known: those that need not be read, by their text.
+    """
+
+    def __init__(self, known: dict[str, Any]) -> None:
+        self._known = known
 
     def __call__(self, held: Held) -> Any:
         found = self._known.get(held.cells)

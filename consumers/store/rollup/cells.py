@@ -13,11 +13,15 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+import numpy as np
+import numpy.typing as npt
+
 UNATTRIBUTED = "(unattributed)"
 WHOLE = 1_000_000_000
 # The offsets of all time zones since 2000 are whole quarters of an hour, and change at one.
 _QUARTER_US = 900_000_000
 _TO_MILLIONTHS = 1_000
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
 Touch = tuple[str, str, str, str, int]  # channel, platform, campaign id, campaign without an id, microseconds UTC
 ModelCells = tuple[str, Sequence[int], Sequence[int], int, int]  # model, billionths, micros, the rest of both
@@ -38,6 +42,7 @@ class RolledResult(NamedTuple):
     computed_at: int
     cells: str
     names: Sequence[tuple[str, str, str, int]]  # platform, campaign id, campaign, time
+    parsed: Mapping[str, Any] | None = None  # the cells before they became text, where the reader has them
 
 
 class Delta(NamedTuple):
@@ -80,6 +85,41 @@ def billionths(credits_: Sequence[float]) -> tuple[list[int], int]:
     return parts, rest
 
 
+def rounded(
+    credits_: npt.NDArray[np.float64], segment: npt.NDArray[np.intp], sizes: npt.NDArray[np.intp]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return what ``billionths`` returns for many models at once: parts of each credit, rests of each model.
+
+    Args:
+        credits_: of all models, one after the other.
+        segment: the number of the model of each credit.
+        sizes: how many credits each model has.
+    """
+    exact = credits_ * WHOLE
+    parts = np.rint(exact).astype(np.int64)
+    total = np.zeros(len(sizes), np.int64)
+    np.add.at(total, segment, parts)
+    rest = WHOLE - total
+    is_split = (rest != 0) & (np.abs(rest) <= sizes)
+    if is_split.any():
+        place = np.flatnonzero(is_split[segment])
+        of_place = segment[place]
+        step = np.sign(rest)
+        lost = step[of_place] * (exact[place] - parts[place])
+        order = np.lexsort((-lost, of_place))  # stable: of equal ones the earliest is first
+        begin = np.cumsum(sizes[is_split]) - sizes[is_split]
+        rank = np.arange(len(place)) - np.repeat(begin, sizes[is_split])
+        chosen = order[rank < np.abs(rest)[of_place]]  # in each model the places stand together, sorted or not
+        parts[place[chosen]] += step[of_place[chosen]]
+        rest[is_split] = 0
+    return parts, rest
+
+
+def cells_text(cells: Mapping[str, Any]) -> str:
+    """Return a contribution as it is stored."""
+    return _encode(cells)
+
+
 def cells_of(
     touchpoints: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Any]]
 ) -> tuple[str, list[tuple[str, str, str, int]]]:
@@ -101,7 +141,7 @@ def cells_of(
     for model in models:
         parts, rest = billionths(model["credits"])
         found.append((model["model"], parts, model["micros"], rest, model["unattributed_micros"]))
-    return json.dumps({"t": touches, "m": found}, ensure_ascii=False, separators=(",", ":")), names
+    return cells_text({"t": touches, "m": found}), names
 
 
 @lru_cache(maxsize=64)

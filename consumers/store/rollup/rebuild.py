@@ -212,4 +212,4 @@ def _held_of(connection: psycopg.Connection, tenant_id: str, conversions: list[s
 
 def _rolled(row: tuple[Any, ...]) -> RolledResult:
     cells, names = cells_of(row[10], row[11])
-    return RolledResult._make((*row[:10], cells, names))
+    return RolledResult._make((*row[:10], cells, names, None))
