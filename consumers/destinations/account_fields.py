@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from attributary.consumers.destinations.ga4 import rules
@@ -23,6 +23,19 @@ _KNOWN_NAMES: Mapping[str, frozenset[str]] = {
     "snap": frozenset(SNAP_NAMES.values()) | {f"CUSTOM_EVENT_{number}" for number in range(1, 6)},
 }
 
+
+_NAME_RULE = "must be a name of up to 50 letters, digits, blanks, - and _ that begins with a letter"
+_RULES: Mapping[str, tuple[Callable[[str], Any], str]] = {
+    "linkedin": (
+        _RULE_ID.fullmatch,
+        "must be the id of a conversion rule: digits, the end of urn:lla:llaPartnerConversion:...",
+    ),
+    "x": (_TAG.fullmatch, "must be the id of a single event tag, such as o87ne or tw-o8z6j-o87ne"),
+    "google": (
+        lambda name: _RULE_ID.fullmatch(name) or rules.is_name(name),
+        "must be the id of a conversion action (digits), or an event name of Google Analytics",
+    ),
+}
 
 TOKEN_EXPIRES = "token_expires"  # noqa: S105  # a field's name
 """Field of an account: the last day of its token, YYYY-MM-DD, UTC."""
@@ -41,6 +54,7 @@ class AccountFields(NamedTuple):
         more: further settings of the account.
         needed_with: fields that must stand beside a secret.
         names_are_options: whether the names are settings of the account as well, for requests.
+        key_files: secrets that are the key of a service account: JSON, and no header holds them.
     """
 
     names: tuple[str, ...]
@@ -48,6 +62,7 @@ class AccountFields(NamedTuple):
     more: tuple[str, ...] = ()
     needed_with: Mapping[str, tuple[str, ...]] = {}
     names_are_options: bool = False
+    key_files: tuple[str, ...] = ()
 
     def secret_of(self, given: Collection[str]) -> str | None:
         """Return the secret that is used of those that are given: first one that stands with other fields."""
@@ -84,6 +99,14 @@ ACCOUNT_FIELDS: Mapping[str, AccountFields] = {
     "reddit": AccountFields(("pixel_id",), ("access_token",), ("test_event_code",)),
     "pinterest": AccountFields(("ad_account_id",), ("access_token",)),
     "snap": AccountFields(("pixel_id", "app_id"), ("access_token",), names_are_options=True),
+    "google": AccountFields(
+        ("customer_id", "analytics_property_id"),
+        ("service_account_key", "refresh_token"),
+        ("login_customer_id", "measurement_id", "project_id", *CLIENT),
+        needed_with={"refresh_token": (*CLIENT, "project_id")},
+        names_are_options=True,
+        key_files=("service_account_key",),
+    ),
 }
 
 
@@ -107,21 +130,23 @@ def broken_event_name(destination: str, names: Mapping[str, Any]) -> str | None:
 
     Args:
         destination: which.
-        names: event names by conversion type; at LinkedIn ids of conversion rules, at X ids of event tags.
+        names: event names by conversion type; at LinkedIn ids of conversion rules, at X ids of event tags, at
+            Google ids of conversion actions.
     """
     for given in names.values():
         name = str(given) if isinstance(given, int) and not isinstance(given, bool) else given
-        if destination == "linkedin":
-            if not isinstance(name, str) or not _RULE_ID.fullmatch(name):
-                return "must be the id of a conversion rule: digits, the end of urn:lla:llaPartnerConversion:..."
-        elif destination == "x":
-            if not isinstance(name, str) or not _TAG.fullmatch(name):
-                return "must be the id of a single event tag, such as o87ne or tw-o8z6j-o87ne"
-        elif destination in _KNOWN_NAMES:
-            if name not in _KNOWN_NAMES[destination]:
-                return f"must be one of {', '.join(sorted(_KNOWN_NAMES[destination]))}"
-        elif not isinstance(name, str) or not _EVENT_NAME.fullmatch(name):
-            return "must be a name of up to 50 letters, digits, blanks, - and _ that begins with a letter"
-        elif destination == "ga4" and (not rules.is_name(name) or rules.is_reserved(name, rules.RESERVED_EVENTS)):
-            return "must be a name that GA4 takes: up to 40 letters, digits and _, not one of its reserved ones"
+        if rule := _broken_name(destination, name):
+            return rule
+    return None
+
+
+def _broken_name(destination: str, name: Any) -> str | None:
+    known = _KNOWN_NAMES.get(destination)
+    if known is not None:
+        return None if name in known else f"must be one of {', '.join(sorted(known))}"
+    is_good, rule = _RULES.get(destination, (_EVENT_NAME.fullmatch, _NAME_RULE))
+    if not isinstance(name, str) or not is_good(name):
+        return rule
+    if destination == "ga4" and (not rules.is_name(name) or rules.is_reserved(name, rules.RESERVED_EVENTS)):
+        return "must be a name that GA4 takes: up to 40 letters, digits and _, not one of its reserved ones"
     return None

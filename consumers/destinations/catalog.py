@@ -17,6 +17,8 @@ from attributary.consumers.destinations.ad_platform import PlatformOptions
 from attributary.consumers.destinations.ad_platform_settings import purposes
 from attributary.consumers.destinations.credentials import Credentials, load_credentials
 from attributary.consumers.destinations.ga4.destination import Ga4Destination, Ga4Options
+from attributary.consumers.destinations.google.destination import GoogleDestination
+from attributary.consumers.destinations.google.settings import GoogleSettings
 from attributary.consumers.destinations.linkedin.destination import LinkedInDestination
 from attributary.consumers.destinations.linkedin.settings import LinkedInSettings
 from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions, is_old_version
@@ -57,10 +59,17 @@ Read = Callable[[ForwardSettings, str, bool], Setup]
 
 
 class SampleAccount(NamedTuple):
-    """An account that cannot exist, for dry runs: they need none of yours."""
+    """An account that cannot exist, for dry runs: they need none of yours.
+
+    Attributes:
+        name: its id.
+        options: its settings.
+        own: settings that decide what is built; a dry run takes them from the tenant's own account, if it has one.
+    """
 
     name: str
     options: Mapping[str, str] = {}
+    own: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +234,16 @@ CATALOG: Mapping[str, Entry] = {
         "SNAP_PIXEL_ID (or SNAP_APP_ID) and SNAP_ACCESS_TOKEN",
         _platform(SnapDestination, SnapSettings),
         SampleAccount("dryrun", dict.fromkeys(("pixel_id", "app_id"), "dryrun")),
+    ),
+    "google": Entry(
+        "Google",
+        "GOOGLE_CUSTOMER_ID (or GOOGLE_ANALYTICS_PROPERTY_ID and GOOGLE_MEASUREMENT_ID), and "
+        "GOOGLE_SERVICE_ACCOUNT_KEY or GOOGLE_REFRESH_TOKEN with GOOGLE_CLIENT_ID, GOOGLE_CLIENT_SECRET and "
+        "GOOGLE_PROJECT_ID",
+        _platform(GoogleDestination, GoogleSettings),
+        SampleAccount("0", {"customer_id": "0"}, ("customer_id", "analytics_property_id", "measurement_id")),
+        # 300 requests a minute for all accounts of a Cloud project.
+        concurrency=4,
     ),
 }
 NAMES = tuple(CATALOG)

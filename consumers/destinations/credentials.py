@@ -25,11 +25,13 @@ from attributary.consumers.destinations.account_fields import (
     ACCOUNT_FIELDS,
     CLIENT,
     TOKEN_EXPIRES,
+    AccountFields,
     broken_event_name,
     checked_day,
     is_printable_ascii,
 )
 from attributary.consumers.destinations.destination import Account
+from attributary.consumers.destinations.oauth2.service_account import service_account_fields
 from attributary.consumers.runtime.errors import ConfigError
 from attributary.schemas.yaml_file import YamlFileError, read_yaml
 
@@ -204,8 +206,7 @@ def account_of(destination: str, values: Mapping[str, str]) -> AccountCredential
         raise ValueError(" or ".join(f"{name} or {name}_file" for name in known.secrets) + " must be set")
     if missing := [name for name in known.needed_with.get(secret_name, ()) if name not in values]:
         raise ValueError(f"{' and '.join(missing)} must be set beside {secret_name}")
-    if not is_printable_ascii(values[secret_name]):
-        raise ValueError(f"{secret_name} must be printable ASCII without spaces")
+    _check_secret(secret_name, values[secret_name], known)
     if TOKEN_EXPIRES in values:
         try:
             checked_day(values[TOKEN_EXPIRES])
@@ -217,6 +218,17 @@ def account_of(destination: str, values: Mapping[str, str]) -> AccountCredential
     if known.names_are_options:
         options |= streams
     return AccountCredentials(next(iter(streams.values())), values[secret_name], options)
+
+
+def _check_secret(name: str, secret: str, known: AccountFields) -> None:
+    if name not in known.key_files:
+        if not is_printable_ascii(secret):
+            raise ValueError(f"{name} must be printable ASCII without spaces")
+        return
+    try:
+        service_account_fields(secret)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from None
 
 
 def _value(place: str, fields: Mapping[str, Any], name: str) -> str | None:

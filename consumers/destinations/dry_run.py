@@ -85,6 +85,9 @@ class DryRun:
         account = self._account
         if self._credentials is not None and (own := self._credentials.accounts(str(tenant))):
             account = replace(account, event_names=own[0].event_names)
+            wanted = CATALOG[self._destination.name].sample.own
+            if options := {name: own[0].options[name] for name in wanted if name in own[0].options}:
+                account = replace(account, options=options)
         moment = Moment(self._now, self._now)
         return prepare(
             self._destination, conversion, account, moment, unknown=self._unknown, properties=self._properties

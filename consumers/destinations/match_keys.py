@@ -36,6 +36,7 @@ class MatchKeys(NamedTuple):
         postal_codes: lower-case, without blanks.
         bare_emails: without the dots and the +tag of the local part, whatever the domain.
         by_meta_key: all hashes under Meta's rules, where a phone number has no plus.
+        by_google_key: all hashes under Google's rules.
     """
 
     emails: Sequence[str]
@@ -46,6 +47,7 @@ class MatchKeys(NamedTuple):
     postal_codes: Sequence[str]
     bare_emails: Sequence[str]
     by_meta_key: Mapping[str, Sequence[str]]
+    by_google_key: Mapping[str, Sequence[str]]
 
 
 def match_keys(
@@ -82,6 +84,7 @@ def match_keys(
         # Of a Gmail address Google's first form is the bare one; of another with a dot or a tag the client adds it.
         meta.get(BARE_EMAIL) or google.get("sha256_email_address", ())[:1] or meta.get("em", ()),
         {key: values for key, values in meta.items() if key != BARE_EMAIL} | {"external_id": external_ids},
+        google,
     )
 
 

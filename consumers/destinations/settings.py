@@ -158,7 +158,8 @@ class ForwardSettings(Settings):
         ge=1,
         le=64,
         alias="FORWARD_CONCURRENCY",
-        description="Most requests at once to a destination; 32 for GA4, 4 for LinkedIn, 8 for the others unless set.",
+        description="Most requests at once to a destination; 32 for GA4, 4 for LinkedIn and Google, 8 for the "
+        "others unless set.",
     )
     attempts: int = Field(
         default=4,

@@ -58,6 +58,14 @@ def test_without_credentials_each_is_off_and_says_what_to_set() -> None:
         ("reddit", "set REDDIT_PIXEL_ID and REDDIT_ACCESS_TOKEN"),
         ("pinterest", "set PINTEREST_AD_ACCOUNT_ID and PINTEREST_ACCESS_TOKEN"),
         ("snap", "set SNAP_PIXEL_ID (or SNAP_APP_ID) and SNAP_ACCESS_TOKEN"),
+        (
+            "google",
+            (
+                "set GOOGLE_CUSTOMER_ID (or GOOGLE_ANALYTICS_PROPERTY_ID and GOOGLE_MEASUREMENT_ID), and "
+                "GOOGLE_SERVICE_ACCOUNT_KEY or GOOGLE_REFRESH_TOKEN with GOOGLE_CLIENT_ID, GOOGLE_CLIENT_SECRET and "
+                "GOOGLE_PROJECT_ID"
+            ),
+        ),
     ]
     result = listed()
     assert result.exit_code == 0

@@ -103,4 +103,7 @@ def test_only_some_destinations_can_be_shown(tmp_path: Path) -> None:
     assert list(json.loads(result.stdout)) == ["event_id", "tiktok"]
     wrong = map_(tmp_path, {}, options=("--destination", "myspace"))
     assert wrong.exit_code == 2
-    assert "myspace is no destination; known: meta, ga4, tiktok, linkedin, x, reddit, pinterest, snap" in wrong.stderr
+    assert (
+        "myspace is no destination; known: meta, ga4, tiktok, linkedin, x, reddit, pinterest, snap, google"
+        in wrong.stderr
+    )

@@ -28,6 +28,7 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
                 "LINKEDIN_",
                 "X_",
                 "SNAP_",
+                "GOOGLE_",
                 "PINTEREST_",
                 "REDDIT_",
                 "FORWARD_",

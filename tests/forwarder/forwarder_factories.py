@@ -11,6 +11,7 @@ from attributary.consumers.destinations.attempts import SenderOptions
 from attributary.consumers.destinations.credentials import AccountCredentials, Credentials
 from attributary.consumers.destinations.destination import Account, HttpResponse, Moment, NotSent, PreparedEvent
 from attributary.consumers.destinations.ga4.destination import Ga4Destination, Ga4Options
+from attributary.consumers.destinations.google.destination import GoogleDestination
 from attributary.consumers.destinations.linkedin.destination import LinkedInDestination
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions
@@ -48,10 +49,16 @@ X_KEYS = ("ck", "cs", "at", "ts")
 X_ACCOUNT = AccountCredentials(
     "o8z6j", "ts", {"consumer_key": "ck", "consumer_secret": "cs", "access_token": "at"}, {"purchase": "o87ne"}
 )
+OAUTH_CLIENT = {"client_id": "client-1", "client_secret": "client-secret"}
 ACCOUNTS = {
     "meta": META_ACCOUNT, "ga4": GA4_ACCOUNT, "tiktok": TIKTOK_ACCOUNT, "linkedin": LINKEDIN_ACCOUNT, "x": X_ACCOUNT,
     "reddit": AccountCredentials("a2_abc", "test-token", {}),
     "pinterest": AccountCredentials("5490", "test-token", {}),
+    "google": AccountCredentials(
+        "1234567890", "refresh-1",
+        {"customer_id": "1234567890", "project_id": "shop-1"} | OAUTH_CLIENT,
+        {"purchase": "7001", "lead": "7002"},
+    ),
     "snap": AccountCredentials("pixel-1", "test-token", {"pixel_id": "pixel-1", "app_id": "app-1"}),
 }  # fmt: skip
 CASE_TIME = 1_795_500_000_000_000
@@ -166,6 +173,7 @@ def destination_at(name: str, url: str) -> Any:
         "reddit": lambda: RedditDestination(PlatformOptions(base_url=url)),
         "pinterest": lambda: PinterestDestination(PlatformOptions(base_url=url)),
         "snap": lambda: SnapDestination(PlatformOptions(base_url=url)),
+        "google": lambda: GoogleDestination(PlatformOptions(base_url=url, token_url=f"{url}/token")),
     }
     return made[name]()
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from attributary.consumers.destinations.account_fields import ACCOUNT_FIELDS
 from attributary.consumers.destinations.catalog import CATALOG
 from attributary.consumers.destinations.destination import HttpResponse, NotSent, PreparedEvent, ResponseClass
+from attributary.consumers.destinations.google import responses as google_responses
 from attributary.consumers.destinations.linkedin import responses as linkedin_responses
 from attributary.consumers.destinations.pinterest import responses as pinterest_responses
 from attributary.consumers.destinations.reddit import responses as reddit_responses
@@ -34,8 +35,9 @@ BOTH = {
     "meta_hashes": {"em": [HASH], "ph": [sha256_hex("491711234567")], "external_id": [sha256_hex("User-1")]},
     "google_hashes": {"sha256_email_address": [HASH], "sha256_phone_number": [PHONE]},
 }
-NAMES = ("tiktok", "linkedin", "x", "reddit", "pinterest", "snap")
+NAMES = ("tiktok", "linkedin", "x", "reddit", "pinterest", "snap", "google")
 NO_PHONE = ("linkedin",)
+GOOGLES_HASHES = ("google",)  # of an e-mail address too; nothing else recognises anybody
 WANT_DIGITS = ("pinterest", "snap")  # of a phone number; the others want its plus
 
 
@@ -178,7 +180,7 @@ def test_an_offline_event_at_tiktok_has_its_own_source_and_age() -> None:
     assert request.headers == {"access-token": "test-token"}
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in WANT_DIGITS])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*WANT_DIGITS, *GOOGLES_HASHES)])
 def test_a_phone_of_metas_family_alone_is_left_out_with_a_remark(name: str) -> None:
     event, remark = sent(name, user_data={"meta_hashes": {"em": [HASH], "ph": [sha256_hex("491711234567")]}})
     assert sha256_hex("491711234567") not in json.dumps(event)
@@ -368,13 +370,27 @@ CLASSIFIERS: dict[str, Callable[[HttpResponse, int], Any]] = {
     "reddit": reddit_responses.classify,
     "pinterest": pinterest_responses.classify,
     "snap": snap_responses.classify,
+    "google": google_responses.classify,
 }
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["code", "message", "errors", "elements", "status", "data", "error", "fields"]),
+            st.sampled_from(
+                [
+                    "code",
+                    "message",
+                    "errors",
+                    "elements",
+                    "status",
+                    "data",
+                    "error",
+                    "fields",
+                    "details",
+                    "fieldViolations",
+                ]
+            ),
             inner,
             max_size=4,
         )

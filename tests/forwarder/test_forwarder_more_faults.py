@@ -16,7 +16,17 @@ from attributary.consumers.destinations.linkedin.destination import LinkedInDest
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.forwarder.process import watch_tokens, watch_version
 from attributary.consumers.runtime.errors import ConfigError, Retry
-from attributary.local.fakes import Fault, LinkedInFake, PinterestFake, RedditFake, SnapFake, TikTokFake, XFake
+from attributary.local.fakes import (
+    Fault,
+    GoogleFake,
+    LinkedInFake,
+    OAuthFake,
+    PinterestFake,
+    RedditFake,
+    SnapFake,
+    TikTokFake,
+    XFake,
+)
 from attributary.local.fakes.server import FakeServer
 from tests.forwarder.forwarder_factories import X_KEYS, SimulatedClock, conversion, records
 
@@ -34,6 +44,7 @@ MADE: dict[str, Any] = {
     "reddit": lambda: RedditFake(tokens=["test-token"], pixels=["a2_abc"]),
     "pinterest": lambda: PinterestFake(tokens=["test-token"], accounts=["5490"]),
     "snap": lambda: SnapFake(tokens=["test-token"], assets=["pixel-1", "app-1"]),
+    "google": lambda: GoogleFake(OAuthFake(), accounts=["1234567890"], actions=["7001", "7002"]),
 }
 NAMES = tuple(MADE)
 # Of each class some that lose nothing: 5 % of all requests.
@@ -42,6 +53,7 @@ OWN = {
     "tiktok": ("partial", "throttled", "conflict"),
     "x": ("locked", "over_capacity", "limit"),
     "pinterest": ("ramped_down",),
+    "google": ("quota", "internal", "unavailable"),
 }
 # These remove no copies that two calls bring: what was perhaps taken is held, and nothing is sent twice.
 HOLDS = ("linkedin", "pinterest")
@@ -53,7 +65,13 @@ CALLS: dict[str, Any] = {
     "reddit": lambda _: 2,
     "snap": lambda bad: 1 + 2 * bad,
     "pinterest": lambda _: 1,
+    "google": lambda _: 2,
 }
+
+
+def sent_id(name: str, event: dict[str, Any]) -> str:
+    """The id by which a platform knows an event: Google's is the order's."""
+    return str(event["order_id" if name == "google" else "event_id"])
 
 
 def until_done(stage: Any, batch: list[Record], clock: SimulatedClock, fake: StandIn, start: int) -> Outcome:
@@ -102,7 +120,7 @@ def test_a_flood_of_faults_loses_nothing_and_every_event_is_accounted_for(
         assert found.get("uncertain", 0) > 0
     else:
         assert found == {"sent": 1_000}
-        assert accepted == {event["event_id"] for event in sent}
+        assert accepted == {sent_id(name, event) for event in sent}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -113,7 +131,7 @@ def test_bad_events_of_a_large_batch_are_found_with_few_calls(
     fake: StandIn = MADE[name]()
     now = clock.now_micros()
     sent = [conversion(now) for _ in range(500)]
-    culprits = [sent[number]["event_id"] for number in (137, 138, 400)[:bad]]
+    culprits = [sent_id(name, sent[number]) for number in (137, 138, 400)[:bad]]
     fake.poison = set(culprits)
     ledger = MemoryLedger()
     with FakeServer(fake) as server:
@@ -162,6 +180,7 @@ def test_an_hour_of_outage_delays_and_loses_nothing(name: str, make_stage: MakeS
         ("reddit", "no_scope"),
         ("snap", "unauthorized"),
         ("pinterest", "no_right"),
+        ("google", "no_right"),
     ],
 )
 def test_wrong_credentials_stop_the_account_and_keep_its_events(

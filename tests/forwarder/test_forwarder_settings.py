@@ -30,7 +30,7 @@ GOOD_GA4 = {"GA4_MEASUREMENT_ID": "G-ABC123", "GA4_API_SECRET": SECRET}
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(
-            ("META_", "GA4_", "TIKTOK_", "LINKEDIN_", "X_", "REDDIT_", "PINTEREST_", "SNAP_", "FORWARD_")
+            ("META_", "GA4_", "TIKTOK_", "LINKEDIN_", "X_", "REDDIT_", "PINTEREST_", "SNAP_", "GOOGLE_", "FORWARD_")
         ):
             monkeypatch.delenv(name)
 
@@ -83,6 +83,21 @@ def set_all(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
         ("pinterest", {"PINTEREST_AD_ACCOUNT_ID": "x", "PINTEREST_ACCESS_TOKEN": SECRET}, "PINTEREST_AD_ACCOUNT_ID"),
         ("pinterest", {"FORWARD_PINTEREST_EVENT_NAMES": "lead=Lead"}, "FORWARD_PINTEREST_EVENT_NAMES"),
         ("snap", {"SNAP_PIXEL_ID": "p-1"}, "SNAP_ACCESS_TOKEN"),
+        ("google", {"GOOGLE_CUSTOMER_ID": "1234567890"}, "GOOGLE_SERVICE_ACCOUNT_KEY"),
+        ("google", {"GOOGLE_CUSTOMER_ID": "12", "GOOGLE_REFRESH_TOKEN": SECRET}, "GOOGLE_CUSTOMER_ID"),
+        ("google", {"GOOGLE_CUSTOMER_ID": "1234567890", "GOOGLE_REFRESH_TOKEN": SECRET}, "GOOGLE_CLIENT_ID"),
+        (
+            "google",
+            {"GOOGLE_CUSTOMER_ID": "1234567890", "GOOGLE_SERVICE_ACCOUNT_KEY": SECRET},
+            "GOOGLE_SERVICE_ACCOUNT_KEY",
+        ),
+        ("google", {"GOOGLE_ANALYTICS_PROPERTY_ID": "77"}, "GOOGLE_MEASUREMENT_ID"),
+        (
+            "google",
+            {"GOOGLE_ANALYTICS_PROPERTY_ID": "77", "GOOGLE_CUSTOMER_ID": "1234567890"},
+            "GOOGLE_ANALYTICS_PROPERTY_ID",
+        ),
+        ("google", {"FORWARD_GOOGLE_ACTIONS": "purchase=7-1"}, "FORWARD_GOOGLE_ACTIONS"),
         ("snap", {"SNAP_APP_ID": "a-1"}, "SNAP_ACCESS_TOKEN"),
         ("snap", {"SNAP_ACCESS_TOKEN": SECRET}, "SNAP_PIXEL_ID"),
         ("snap", {"SNAP_PIXEL_ID": "p/1", "SNAP_ACCESS_TOKEN": SECRET}, "SNAP_PIXEL_ID"),
@@ -210,6 +225,7 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         "REDDIT_",
         "PINTEREST_",
         "SNAP_",
+        "GOOGLE_",
         "FORWARD_",
         "KAFKA_",
         "DATABASE_",

@@ -21,6 +21,9 @@ def _fake_destinations(
     reddit_port: Annotated[int, typer.Option(help="Port of the Reddit stand-in; 0: any.")] = 9806,
     pinterest_port: Annotated[int, typer.Option(help="Port of the Pinterest stand-in; 0: any.")] = 9807,
     snap_port: Annotated[int, typer.Option(help="Port of the Snap stand-in; 0: any.")] = 9808,
+    google_port: Annotated[
+        int, typer.Option(help="Port of the Google stand-in; 0: any. POST /token gives tokens.")
+    ] = 9809,
     meta_token: Annotated[
         list[str] | None, typer.Option(help="A good access token; may be given again. Default: any.")
     ] = None,
@@ -31,7 +34,7 @@ def _fake_destinations(
         float, typer.Option(help="Percent of Meta's rate limit that a call uses; 0: no usage headers.")
     ] = 0.0,
 ) -> None:
-    """Run stand-ins for Meta, GA4, TikTok, LinkedIn, X, Reddit, Pinterest and Snap, until Ctrl-C or SIGTERM.
+    """Run stand-ins for Meta, GA4, TikTok, LinkedIn, X, Reddit, Pinterest, Snap and Google, until Ctrl-C or SIGTERM.
 
     They check what the real ones check, and fail on order. Ask them what they received: GET /_admin/events. Make them
     fail: POST /_admin/faults with [{"kind": "transient", "times": 3}] or [{"kind": "http_429", "share": 0.05}]. Move
@@ -46,8 +49,10 @@ def _fake_destinations(
 
     from attributary.local.fakes import (
         Ga4Fake,
+        GoogleFake,
         LinkedInFake,
         MetaFake,
+        OAuthFake,
         PinterestFake,
         RedditFake,
         SnapFake,
@@ -67,6 +72,7 @@ def _fake_destinations(
         "reddit": RedditFake(),
         "pinterest": PinterestFake(),
         "snap": SnapFake(),
+        "google": GoogleFake(OAuthFake()),
     }
     ports = {
         "meta": meta_port,
@@ -77,6 +83,7 @@ def _fake_destinations(
         "reddit": reddit_port,
         "pinterest": pinterest_port,
         "snap": snap_port,
+        "google": google_port,
     }
     fakes: dict[str, Application] = {"meta": meta, "ga4": ga4, **others}
     with contextlib.ExitStack() as stack:

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from attributary.consumers.store.deliveries.delivery import Delivery
     from attributary.consumers.store.deliveries.ledger import PostgresLedger
 
-Name = Literal["meta", "ga4", "tiktok", "linkedin", "x", "reddit", "pinterest", "snap"]
-_ONE_OF = "meta, ga4, tiktok, linkedin, x, reddit, pinterest or snap"
+Name = Literal["meta", "ga4", "tiktok", "linkedin", "x", "reddit", "pinterest", "snap", "google"]
+_ONE_OF = "meta, ga4, tiktok, linkedin, x, reddit, pinterest, snap or google"
 State = Literal["pending", "uncertain", "rejected", "expired", "skipped"]
 
 _NOT_FOUND = 1

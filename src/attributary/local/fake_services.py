@@ -26,6 +26,7 @@ PORTS = {
     "reddit": 9806,
     "pinterest": 9807,
     "snap": 9808,
+    "google": 9809,
 }
 _START_SECONDS = 180.0
 # A forwarder for each is too many for a laptop: those of Meta and GA4 run, the others are off, without a real account.
@@ -33,7 +34,10 @@ _OTHERS = {
     f"{name}{ending}": ""
     for name in (
         "TIKTOK_PIXEL_CODE", "TIKTOK_APP_ID", "TIKTOK_OFFLINE_EVENT_SET_ID", "TIKTOK_ACCESS_TOKEN",
-        "LINKEDIN_AD_ACCOUNT_ID", "LINKEDIN_ACCESS_TOKEN",
+        "LINKEDIN_AD_ACCOUNT_ID", "LINKEDIN_ACCESS_TOKEN", "LINKEDIN_REFRESH_TOKEN", "LINKEDIN_CLIENT_ID",
+        "LINKEDIN_CLIENT_SECRET",
+        "GOOGLE_CUSTOMER_ID", "GOOGLE_ANALYTICS_PROPERTY_ID", "GOOGLE_SERVICE_ACCOUNT_KEY", "GOOGLE_REFRESH_TOKEN",
+        "GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET",
         "REDDIT_PIXEL_ID", "REDDIT_ACCESS_TOKEN",
         "PINTEREST_AD_ACCOUNT_ID", "PINTEREST_ACCESS_TOKEN",
         "SNAP_PIXEL_ID", "SNAP_APP_ID", "SNAP_ACCESS_TOKEN",

@@ -120,6 +120,18 @@ STAGES: tuple[StageProcess, ...] = (
         "relays conversions to Snap",
         ("SNAP_PIXEL_ID", "SNAP_APP_ID", "SNAP_ACCESS_TOKEN", _FILE),
     ),
+    StageProcess(
+        "forwarder-google",
+        ("forwarder", "google"),
+        "relays conversions to Google's Data Manager API",
+        (
+            "GOOGLE_CUSTOMER_ID",
+            "GOOGLE_ANALYTICS_PROPERTY_ID",
+            "GOOGLE_SERVICE_ACCOUNT_KEY",
+            "GOOGLE_REFRESH_TOKEN",
+            _FILE,
+        ),
+    ),
     StageProcess("collector", ("collect",), "takes events over HTTP", ("COLLECT_KEYS_FILE",), COLLECT_PACKAGES),
     StageProcess("api", ("serve",), "answers questions over HTTP", ("SERVE_KEYS_FILE",), COLLECT_PACKAGES),
     StageProcess(

@@ -32,6 +32,7 @@ _NOT_INHERITED = (
     "LINKEDIN_",
     "X_",
     "SNAP_",
+    "GOOGLE_",
     "PINTEREST_",
     "REDDIT_",
     "FORWARD_",
@@ -39,7 +40,19 @@ _NOT_INHERITED = (
 )
 _PARTITIONS = 4
 _DATABASE = "attributary_demo"
-_NOT_OURS = ("META_", "GA4_", "TIKTOK_", "LINKEDIN_", "X_", "SNAP_", "PINTEREST_", "REDDIT_", "FORWARD_", "COLLECT_")
+_NOT_OURS = (
+    "META_",
+    "GA4_",
+    "TIKTOK_",
+    "LINKEDIN_",
+    "X_",
+    "SNAP_",
+    "GOOGLE_",
+    "PINTEREST_",
+    "REDDIT_",
+    "FORWARD_",
+    "COLLECT_",
+)
 _PIXEL_ID, _TOKEN = "1234567890", "demo-access-token"
 _MEASUREMENT_ID, _API_SECRET = "G-DEMO123456", "demo-api-secret"
 

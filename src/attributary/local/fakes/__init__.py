@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from attributary.local.fakes.faults import Fault
 from attributary.local.fakes.ga4 import Ga4Fake
+from attributary.local.fakes.google import GoogleFake
 from attributary.local.fakes.linkedin import LinkedInFake
 from attributary.local.fakes.meta import MetaFake
 from attributary.local.fakes.oauth import OAuthFake
@@ -21,6 +22,7 @@ from attributary.local.fakes.x import XFake
 __all__ = [
     "Fault",
     "Ga4Fake",
+    "GoogleFake",
     "LinkedInFake",
     "MetaFake",
     "OAuthFake",
