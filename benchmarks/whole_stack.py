@@ -74,6 +74,11 @@ class RunningStack:
                 roots[f"Postgres for {name.removeprefix('attributary-')} ({pid})"] = pid
         return CpuMeter(roots)
 
+    def results(self) -> float:
+        """Return how many results the attributor has made."""
+        port = next(running.metrics_port for running in self.stack.stages if running.stage.name == "attributor")
+        return value_of(scrape(port), "attribution_results_emitted_total")
+
     def work_through(self, messages: Sequence[Message]) -> None:
         """Publish records and wait until every process has done its part.
 
@@ -99,8 +104,9 @@ class RunningStack:
         if owed is None or owed[0]:
             return "results are not stored"
         ports = {running.stage.name: running.metrics_port for running in self.stack.stages}
-        emitted = value_of(scrape(ports["attributor"]), "attribution_results_emitted_total")
-        wanted = {"reporter": emitted} | {name: self.conversions for name in ports if name.startswith("forwarder")}
+        wanted = {"reporter": self.results()} | {
+            name: self.conversions for name in ports if name.startswith("forwarder")
+        }
         for name, records in wanted.items():
             read = value_of(scrape(ports[name]), "attribution_records_consumed_total")
             if read < records:
@@ -120,9 +126,10 @@ def measure_stack(report: Report) -> None:
             messages = encode(draw(report.scale))
             _catch_up(running.stack.dsn)  # so that what it costs at the end is this work's
             meter = running.meter()
-            before = meter.read()
+            before, results = meter.read(), running.results()
             running.work_through(messages)
             seconds = by_process(spent(before, meter.read()))
+            add_results(report, seconds, running.results() - results)
             seconds["training state at the end"] = _training_seconds(running, meter)
             add_stack(report, seconds, len(messages))
             time.sleep(_SETTLED_SECONDS)
@@ -153,6 +160,12 @@ def add_stack(report: Report, seconds: dict[str, float], records: int) -> None:
     )
     total = sum(each.values())
     report.add(Figure("stack: all", total, "us/event", aim=f"<= {AIM_US:.0f}", met=total <= AIM_US))
+
+
+def add_results(report: Report, seconds: dict[str, float], results: float) -> None:
+    """Add what a result costs the stages that read results, with their share of Postgres."""
+    for name in ("auditor", "Postgres for auditor", "reporter", "Postgres for reporter"):
+        report.add(Figure(f"stack: {name}, a result", seconds.get(name, 0.0) * 1e6 / max(results, 1.0), "us/result"))
 
 
 def add_idle(report: Report, seconds: dict[str, float], elapsed: float) -> None:

@@ -14,7 +14,7 @@ from benchmarks.growth import add_growth
 from benchmarks.pipeline import Run, value_of
 from benchmarks.revision import add_cost
 from benchmarks.scale_out import add_scale_out
-from benchmarks.whole_stack import add_idle, add_stack, by_process
+from benchmarks.whole_stack import add_idle, add_results, add_stack, by_process
 
 
 def ratios(report: Report) -> dict[str, tuple[float, bool | None]]:
@@ -98,6 +98,14 @@ def test_backends_of_a_process_are_one_figure_and_the_trainer_has_all_of_its_own
     assert report.value("stack: trainer, in all") == pytest.approx(10.0)
     assert report.value("stack: all") == pytest.approx(20.0), "stand-ins are no part of the stack"
     assert all(figure.met for figure in report.figures if figure.met is not None)
+
+
+def test_auditor_and_reporter_stand_beside_each_other_by_result() -> None:
+    report = Report(1.0)
+    add_results(report, {"auditor": 0.2, "reporter": 0.3, "Postgres for reporter": 0.5}, 1_000.0)
+    assert report.value("stack: auditor, a result") == pytest.approx(200.0)
+    assert report.value("stack: reporter, a result") == pytest.approx(300.0)
+    assert report.value("stack: Postgres for reporter, a result") == pytest.approx(500.0)
 
 
 def test_idle_cores_are_judged_by_their_sum(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,6 +31,7 @@ from attributary.consumers.store.events.rows import (
     TouchedPerson,
     TouchpointRow,
 )
+from tests.model.memory_rollup import Rollup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -110,6 +111,7 @@ class Tables:
     removed: dict[tuple[str, str], int] = field(default_factory=dict)  # net micros by tenant and currency
     tombstones: dict[Key, Tombstone] = field(default_factory=dict)
     dropped_links: dict[Key, StatedLink] = field(default_factory=dict)
+    rollup: Rollup = field(default_factory=Rollup)
 
     def copy(self) -> Tables:
         return Tables(
@@ -117,6 +119,7 @@ class Tables:
             dict(self.conversions), dict(self.results), dict(self.positions),
             dict(self.conflicts), dict(self.reopenings), dict(self.requests), dict(self.erasures), dict(self.amounts),
             dict(self.removed), dict(self.tombstones), dict(self.dropped_links),
+            self.rollup,
         )  # fmt: skip
 
     def person(self, tenant: str, identity_key: str) -> str:

@@ -31,8 +31,9 @@ from tests.expected_results import InputRecord, codec
 from tests.invariants import ResultSeen, StoreSeen, check_invariants
 from tests.model.events import BASE, DAY, encoded, models, policy, random_event, random_request
 from tests.model.log import PARTITIONS, Group, Log, Pending
+from tests.model.memory_rollup import fold
 from tests.model.memory_store import MemoryStore
-from tests.model.stages import HASHER, STAGES, Crashed, ModelAttributor, Session, run_sweep
+from tests.model.stages import HASHER, STAGES, Crashed, ModelAttributor, ModelReporter, Session, rolled_of, run_sweep
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,12 +41,13 @@ if TYPE_CHECKING:
     from attributary.consumers.runtime.records import Outcome, Record
     from attributary.consumers.runtime.stage import Stage
     from attributary.consumers.store.events.rows import RaisedVersion
+    from attributary.consumers.store.rollup.cells import RolledResult
     from tests.expected_results import Key
     from tests.model.log import TopicPartition
 
 INPUTS = (TOUCHPOINTS, CONVERSIONS, IDENTITIES, ERASURE_REQUESTS)
-TOPICS = {"stitcher": INPUTS, "attributor": (COMMANDS,), "auditor": (RESULTS,)}
-GROUPS = {"stitcher": STITCHER, "attributor": ATTRIBUTOR, "auditor": AUDITOR}
+TOPICS = {"stitcher": INPUTS, "attributor": (COMMANDS,), "auditor": (RESULTS,), "reporter": (RESULTS,)}
+GROUPS = {"stitcher": STITCHER, "attributor": ATTRIBUTOR, "auditor": AUDITOR, "reporter": ModelReporter.group}
 DEAD_LETTERS = "dead letters"
 MEMBERS = 2
 # Which faults leave traces that transactions cannot hide: the same version twice, or versions that fall.
@@ -107,12 +109,14 @@ class Schedule:
         self._max_requests = min(plan.requests, 1) if self.by_order else plan.requests
         # In every other schedule the attributor forgets at once, and the sweeper's look into the log must be enough.
         self.remembers = seed % 2 == 0
+        # The reporter decides nothing for the others: it takes part in half of the schedules.
+        self.stages = [name for name in STAGES if name != "reporter" or seed % 4 < 2]
         self.groups = {
-            name: Group([(topic, number) for topic in topics for number in range(PARTITIONS)])
-            for name, topics in TOPICS.items()
+            name: Group([(topic, number) for topic in TOPICS[name] for number in range(PARTITIONS)])
+            for name in self.stages
         }
-        self.workers = [self._start(name, number) for name in STAGES for number in range(MEMBERS)]
-        for name in STAGES:
+        self.workers = [self._start(name, number) for name in self.stages for number in range(MEMBERS)]
+        for name in self.stages:
             self._rebalance(name)
         self.store.history.clear()  # where partitions begin is known for good
 
@@ -287,6 +291,7 @@ class Schedule:
             "stitcher": ("stitcher_in_store", "stitcher_before_pg_commit", "stitcher_after_pg_commit", ""),
             "attributor": ("attributor_after_read",),
             "auditor": ("auditor_before_pg_commit", "auditor_after_pg_commit", ""),
+            "reporter": ("reporter_before_pg_commit", "reporter_after_pg_commit", ""),
         }[worker.name]
         point = self.chance.choice(points)
         if point:
@@ -337,7 +342,7 @@ class Schedule:
         )
         self.fired[what] += 1
         if what == "rebalance":
-            self._rebalance(self.chance.choice(list(STAGES)))
+            self._rebalance(self.chance.choice(self.stages))
         elif what == "crash":
             victim = self.chance.choice(self.workers)
             self._tell(f"{victim.name}-{victim.number}: killed")
@@ -369,7 +374,7 @@ class Schedule:
 
     def _unread(self) -> UnreadAges:
         now_us = self.log.clock_ms * 1_000
-        oldest = {name: self._oldest_unread(GROUPS[name], topics) for name, topics in TOPICS.items()}
+        oldest = {name: self._oldest_unread(GROUPS[name], TOPICS[name]) for name in GROUPS if name != "reporter"}
         stitcher = oldest["stitcher"]
         # The log's clock is not the store's: wait for anything that is unread, whatever its age.
         answers_us = None if any(at is not None for at in oldest.values()) else 0
@@ -438,7 +443,7 @@ class Schedule:
 
     def _calm_down(self) -> None:
         self._tell("from here on nothing goes wrong")
-        for name in STAGES:
+        for name in self.stages:
             self._rebalance(name)
         for _ in range(_CALM_ROUNDS):
             if sum(self._turn(worker, wild=False) for worker in self.workers):  # all of them, not only the first
@@ -489,6 +494,26 @@ class Schedule:
     def _check(self) -> None:
         traces = any(self.fired[fault] for fault in TRACES)
         check_invariants(*self.evidence(), policy=policy(), models=models(), repeats_allowed=traces)
+        if "reporter" in self.stages:
+            self._check_rollup()
+
+    def _check_rollup(self) -> None:
+        """The roll-up holds the newest version of every conversion, of no other, and is the sum of what they say."""
+        newest: dict[Key, RolledResult] = {}
+        for place, records in self.log.records.items():
+            for record in records if place[0] == RESULTS else ():
+                tenant, _, conversion = (record.key or b"").decode().partition("|")
+                known = newest.get((tenant, conversion))
+                if record.value is None:
+                    newest.pop((tenant, conversion), None)
+                elif (found := rolled_of(record.value)) and (known is None or known.version < found.version):
+                    newest[tenant, conversion] = found
+        owed = {key: row.version for key, row in self.store.tables.conversions.items() if row.version > 0}
+        assert {key: result.version for key, result in newest.items()} == owed, "R1: the newest results are not those"
+        rollup = self.store.tables.rollup
+        assert {key: held.version for key, (held, _) in rollup.held.items()} == owed, "R1: the roll-up has others"
+        assert rollup.rows == fold(newest), "R2: the roll-up is not the sum of the newest results"
+        self.fired["rolled up"] += len(newest)
 
     def _seen(self) -> StoreSeen:
         tables = self.store.tables

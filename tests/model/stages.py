@@ -1,7 +1,7 @@
 """The real stages on the store in memory.
 
-`StitcherStage`, `AttributorStage`, `AuditorStage` and `sweep` run as they are; only what asks Postgres is replaced, by
-functions that tests/contract compares with Postgres. Crashes come at the stages' own crash points.
+`StitcherStage`, `AttributorStage`, `AuditorStage`, `ReporterStage` and `sweep` run as they are; only what asks Postgres
+is replaced, by functions that tests/contract compares with Postgres. Crashes come at the stages' own crash points.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import structlog
 
 from attributary.consumers.adapters import result_stage as reading
 from attributary.consumers.adapters import stored_offsets as kept_positions
+from attributary.consumers.adapters.rolled_reader import read_rolled
 from attributary.consumers.adapters.stored_offsets import OffsetStore
 from attributary.consumers.adapters.tenant_rules import TenantRules
 from attributary.consumers.attributor import stage as attributing
 from attributary.consumers.attributor.recent_results import RecentResults
 from attributary.consumers.auditor import stage as auditing
+from attributary.consumers.reporter import stage as reporting
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.stitcher import stage as stitching
 from attributary.consumers.stitcher.decode import Decoders
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from attributary.consumers.runtime.stage import Stage
     from attributary.consumers.store.events.rows import Positions
     from attributary.consumers.store.results.results import ResultRow, Stored
+    from attributary.consumers.store.rollup.apply import Applied
+    from attributary.consumers.store.rollup.cells import RolledResult
     from tests.model.log import TopicPartition
     from tests.model.memory_store import MemoryStore
     from tests.model.memory_transaction import Key, MemoryTransaction
@@ -137,10 +141,27 @@ class ModelAuditor(auditing.AuditorStage):
         self._positions = OffsetStore(self.group, session)  # type: ignore[arg-type]
 
 
+class ModelReporter(reporting.ReporterStage):
+    """The reporter without a connection to open."""
+
+    def __init__(self, session: Session) -> None:
+        self._codec = codec()
+        self._max_poison_share = 1.0
+        self._session = session  # type: ignore[assignment]
+        self._positions = OffsetStore(self.group, session)  # type: ignore[arg-type]
+
+
+def rolled_of(value: bytes) -> RolledResult | None:
+    """Return what the roll-up takes of a result that is as it should be."""
+    body = codec().body_of("result", value)
+    return None if body is None else read_rolled([(value, body)])[0]
+
+
 STAGES: dict[str, Callable[[Session], Stage]] = {
     "stitcher": ModelStitcher,
     "attributor": ModelAttributor,
     "auditor": ModelAuditor,
+    "reporter": ModelReporter,
 }
 
 
@@ -162,6 +183,15 @@ def _store_results(transaction: MemoryTransaction, rows: Sequence[ResultRow], st
 def _observe_tombstones(transaction: MemoryTransaction, keys: Sequence[Key], store: MemoryStore) -> None:
     if keys:
         store.observe_tombstones(transaction.written(), keys)
+
+
+def _apply_results(
+    transaction: MemoryTransaction, results: Sequence[RolledResult], tombstones: Collection[Key], *, now_us: int
+) -> Applied:
+    del now_us
+    tables = transaction.written()
+    tables.rollup, applied = tables.rollup.applied(results, tombstones)
+    return applied
 
 
 def _model_sets(_connection: psycopg.Connection, wanted: Collection[tuple[str, int]]) -> dict[tuple[str, int], Any]:
@@ -211,6 +241,7 @@ def stages_on_memory(crash_at: Callable[[str], None], store: Callable[[], Memory
                     "observe_tombstones": lambda connection, keys: _observe_tombstones(connection, keys, store()),
                 },
             ),
+            (reporting, {"apply_results": _apply_results}),
             (
                 sweeping,
                 {

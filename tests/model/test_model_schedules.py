@@ -34,6 +34,7 @@ FAULTS = (
     "crash before the transaction ends", "crash after the transaction", "crash: stitcher_in_store",
     "crash: stitcher_before_pg_commit", "crash: stitcher_after_pg_commit", "crash: attributor_after_read",
     "crash: auditor_before_pg_commit", "crash: auditor_after_pg_commit",
+    "crash: reporter_before_pg_commit", "crash: reporter_after_pg_commit", "rolled up",
 )  # fmt: skip
 
 
