@@ -1,11 +1,10 @@
-"""A split of a budget that may be promised: shrunk curves, bounds, the optimiser's own noise taken off.
+"""A split of a budget that may be promised: what the experiments let expect, within bounds, and the right to be silent.
 
 An optimiser picks the channels that the estimates flatter, so what it promises is too much, and by far where curves are
-known badly. In this order: curves are shrunk towards their common mean on the log scale, by as much as their
-differences may be noise; spends stay within bounds and inside the range that experiments tested; the best split is
-chosen; its gain is lowered by what choosing anew on other draws of the estimates over-promises. It is recommended only
-if the lowered gain is above 0 and the split is better in most draws. Sources: Efron and Tibshirani (optimism by
-bootstrap), DerSimonian and Laird (variance between), Cochran's Q.
+known badly. So the estimates are not optimised: the split is the best one on average over draws of the curves, in which
+badly known ones are moved towards the others (`curve_posterior`), within bounds and the range that was tested. The
+promise is the average of its gain over the same draws. It is recommended only if that is above 0, the split is better
+in most draws, and marginal returns differ more than noise lets them (Cochran's Q). Decision 47 has what else was tried.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from attributary.attribution_core.spend.ratios import gamma_quantile
 
+from .curve_posterior import CurveDraws, draw_curves
 from .curves import Curve
 from .split import STEPS, best_split
 
@@ -80,10 +80,10 @@ class BudgetPlan(NamedTuple):
     Attributes:
         is_recommended: it may be acted on.
         channels: what each would get.
-        raw_gain: what the optimiser promises.
-        gain: what is left of it.
-        interval: of the gain over shrunk draws, 90 %.
-        certainty: share of these draws in which it is better.
+        raw_gain: what the best split by the estimates would promise, if they were taken as exact.
+        gain: what the plan is expected to gain.
+        interval: of the gain over draws, 90 %.
+        certainty: share of the draws in which it is better.
         best_test: channel about which knowing more would help most.
         test_worth: what perfect knowledge of it would gain, share of the present response.
     """
@@ -96,15 +96,6 @@ class BudgetPlan(NamedTuple):
     certainty: float
     best_test: str
     test_worth: float
-
-
-class _Shrunk(NamedTuple):
-    """Curves as arrays of log b and log k, with their posterior errors."""
-
-    b: Floats
-    k: Floats
-    error_b: Floats
-    error_k: Floats
 
 
 class _Bounds(NamedTuple):
@@ -130,32 +121,25 @@ def plan_budget(curves: Sequence[Curve], current: Mapping[str, float], options: 
     budget = float(now.sum()) if options.budget is None else options.budget
     bounds = _bounds(curves, now, options)
     estimates = np.array([(each.b, each.k, each.error_b, each.error_k) for each in curves])
-    log_b, log_k, error_b, error_k = np.log(estimates[:, 0]), np.log(estimates[:, 1]), estimates[:, 2], estimates[:, 3]
-    shrunk = _shrink(log_b, log_k, error_b, error_k, now)
-    chosen = _choose(np.exp(shrunk.b), np.exp(shrunk.k), bounds, budget, STEPS)
-    raw = _gain(np.exp(shrunk.b), np.exp(shrunk.k), now, chosen)
-    draw = np.random.default_rng(options.seed)
-    optimism, splits = [], []
-    for _ in range(options.draws):
-        noise = draw.standard_normal((2, now.size))
-        again = _shrink(log_b + noise[0] * error_b, log_k + noise[1] * error_k, error_b, error_k, now)
-        other = _choose(np.exp(again.b), np.exp(again.k), bounds, budget)
-        splits.append(other)
-        optimism.append(
-            _gain(np.exp(again.b), np.exp(again.k), now, other) - _gain(np.exp(shrunk.b), np.exp(shrunk.k), now, other)
-        )
-    gain = raw - max(float(np.mean(optimism)), 0.0)
-    noise = draw.standard_normal((options.draws, 2, now.size))
-    drawn_b = np.exp(shrunk.b + noise[:, 0] * shrunk.error_b)
-    drawn_k = np.exp(shrunk.k + noise[:, 1] * shrunk.error_k)
-    gains = np.array([_gain(b, k, now, chosen) for b, k in zip(drawn_b, drawn_k, strict=True)])
+    b, k = estimates[:, 0], estimates[:, 1]
+    logs, errors = (np.log(b), np.log(k)), (estimates[:, 2], estimates[:, 3])
+    drawn = draw_curves(logs, errors, now, options.draws, np.random.default_rng(options.seed))
+    chosen = _choose(drawn, bounds, budget, STEPS)
+    promised = _choose(CurveDraws(b[None], k[None]), bounds, budget, STEPS)  # what the estimates alone would promise
+    gains = _gains(drawn, now, chosen)
     certainty = float((gains > 0.0).mean())
-    channel, worth = _best_test(shrunk, drawn_b, drawn_k, bounds, budget, now, chosen, names)
+    splits = np.array(
+        [_choose(CurveDraws(*(part[place, None] for part in drawn)), bounds, budget) for place in range(options.draws)]
+    )
+    channel, worth = _best_test(drawn, bounds, budget, chosen, names)
     low, high = np.quantile(gains, (0.05, 0.95))
-    found = [
-        _channel(name, place, now, chosen, np.array(splits), shrunk, bounds, budget) for place, name in enumerate(names)
-    ]
-    is_recommended = gain > 0.0 and certainty >= LEAST_CERTAINTY
+    found = [_channel(name, place, now, chosen, splits, drawn, bounds, budget) for place, name in enumerate(names)]
+    gain = float(gains.mean())
+    is_moved_only = abs(budget - float(now.sum())) <= 1e-9 * budget
+    is_recommended = (
+        gain > 0.0 and certainty >= LEAST_CERTAINTY and (not is_moved_only or _differ(logs[1], *errors, logs[0], now))
+    )
+    raw = float(_gains(CurveDraws(b[None], k[None]), now, promised)[0])
     return BudgetPlan(is_recommended, found, raw, gain, (float(low), float(high)), certainty, channel, worth)
 
 
@@ -176,51 +160,20 @@ def _bounds(curves: Sequence[Curve], now: Floats, options: PlanOptions) -> _Boun
     return _Bounds(np.array(low), np.array(high), why_low, why_high)
 
 
-def _shrink(log_b: Floats, log_k: Floats, error_b: Floats, error_k: Floats, now: Floats) -> _Shrunk:
-    """Return curves with average return and saturation moved towards the common ones, by how much may be noise.
-
-    If the marginal returns differ no more than noise would let them (Cochran's Q), they are taken as equal.
-    """
-    weight = np.exp(log_k) / (np.exp(log_k) + now)  # how much log k moves the average return
-    level, saturation = log_b - np.log(np.exp(log_k) + now), log_k - np.log(now)
-    error_level = np.sqrt(error_b**2 + weight**2 * error_k**2)
-    slope = level + np.log(weight)  # log mROAS: average return times k / (k + x)
-    error_slope = np.sqrt(error_b**2 + (1.0 - 2.0 * weight) ** 2 * error_k**2)
-    if _differ(slope, error_slope):
-        keep_level, keep_saturation = _kept(level, error_level), _kept(saturation, error_k)
-    else:
-        keep_level = keep_saturation = np.zeros_like(level)
-    level = _towards(level, error_level, keep_level)
-    saturation = _towards(saturation, error_k, keep_saturation)
-    k = saturation + np.log(now)
-    b = level + np.log(np.exp(k) + now)
-    return _Shrunk(b, k, np.sqrt(keep_level) * error_b, np.sqrt(keep_saturation) * error_k)
+def _differ(log_k: Floats, error_b: Floats, error_k: Floats, log_b: Floats, now: Floats) -> bool:
+    """Return whether marginal returns differ more than noise would let them (Cochran's Q)."""
+    if now.size < 2:
+        return False
+    weight = np.exp(log_k) / (np.exp(log_k) + now)
+    slope = log_b + log_k - 2.0 * np.log(np.exp(log_k) + now)
+    weights = 1.0 / np.maximum(error_b**2 + (1.0 - 2.0 * weight) ** 2 * error_k**2, 1e-18)
+    mean = (weights * slope).sum() / weights.sum()
+    q = float((weights * (slope - mean) ** 2).sum())
+    return q > 2.0 * gamma_quantile(_TEST_LEVEL, (now.size - 1) / 2.0)
 
 
-def _differ(values: Floats, errors: Floats) -> bool:
-    weights = 1.0 / np.maximum(errors, 1e-9) ** 2
-    mean = (weights * values).sum() / weights.sum()
-    q = float((weights * (values - mean) ** 2).sum())
-    return q > 2.0 * gamma_quantile(_TEST_LEVEL, (values.size - 1) / 2.0) if values.size > 1 else False
-
-
-def _kept(values: Floats, errors: Floats) -> Floats:
-    """Return how much of each difference is kept: variance between over that and the own error's."""
-    weights = 1.0 / np.maximum(errors, 1e-9) ** 2
-    mean = (weights * values).sum() / weights.sum()
-    q = (weights * (values - mean) ** 2).sum()
-    between = max(0.0, (q - (values.size - 1)) / (weights.sum() - (weights**2).sum() / weights.sum()))
-    return np.asarray(between / (between + np.maximum(errors, 1e-9) ** 2))
-
-
-def _towards(values: Floats, errors: Floats, kept: Floats) -> Floats:
-    weights = 1.0 / np.maximum(errors, 1e-9) ** 2
-    mean = (weights * values).sum() / weights.sum()
-    return np.asarray(mean + kept * (values - mean))
-
-
-def _choose(b: Floats, k: Floats, bounds: _Bounds, budget: float, steps: int = _DRAWN_STEPS) -> Floats:
-    """Return the best spends within the bounds, on a grid of what there is to move."""
+def _choose(drawn: CurveDraws, bounds: _Bounds, budget: float, steps: int = _DRAWN_STEPS) -> Floats:
+    """Return the spends within the bounds that the draws expect most of, on a grid of what there is to move."""
     spare = budget - float(bounds.low.sum())
     room = bounds.high - bounds.low
     if spare < -1e-9 * budget or float(room.sum()) < spare - 1e-9 * budget:
@@ -231,39 +184,54 @@ def _choose(b: Floats, k: Floats, bounds: _Bounds, budget: float, steps: int = _
     if spare <= 0.0:
         return bounds.low
     step = spare / steps
-    grid = bounds.low[:, None] + np.arange(steps + 1)[None, :] * step
-    values = b[:, None] * grid / (k[:, None] + grid)
-    values[grid > bounds.high[:, None] + step * 0.5] = -np.inf
-    split, _ = best_split(list(values), steps)
+    split, _ = best_split(list(_responses(drawn, bounds, step, steps)), steps)
     return np.asarray(bounds.low + np.array(split) * step)
 
 
-def _gain(b: Floats, k: Floats, now: Floats, then: Floats) -> float:
-    base = float((b * now / (k + now)).sum())
-    return float((b * then / (k + then)).sum()) / base - 1.0
+def _responses(drawn: CurveDraws, bounds: _Bounds, step: float, steps: int) -> Floats:
+    """Return what each channel is expected to bring at each step: float64[channels, steps + 1]."""
+    grid = bounds.low[:, None] + np.arange(steps + 1)[None, :] * step
+    values = (drawn.b[..., None] * grid / (drawn.k[..., None] + grid)).mean(axis=0)
+    values[grid > bounds.high[:, None] + step * 0.5] = -np.inf
+    return np.asarray(values)
+
+
+def _gains(drawn: CurveDraws, now: Floats, then: Floats) -> Floats:
+    """Return the gain of each draw, share of the present response."""
+    present = (drawn.b * now / (drawn.k + now)).sum(axis=1)
+    return np.asarray((drawn.b * then / (drawn.k + then)).sum(axis=1) / present - 1.0)
 
 
 def _best_test(
-    shrunk: _Shrunk, drawn_b: Floats, drawn_k: Floats, bounds: _Bounds, budget: float, now: Floats, chosen: Floats,
-    names: Sequence[str],
-) -> tuple[str, float]:  # fmt: skip
+    drawn: CurveDraws, bounds: _Bounds, budget: float, chosen: Floats, names: Sequence[str]
+) -> tuple[str, float]:
     """Return the channel about which perfect knowledge would gain most, on average over the draws."""
+    spare = budget - float(bounds.low.sum())
+    if spare <= 0.0:
+        return names[0], 0.0
+    step = spare / _DRAWN_STEPS
+    expected = _responses(drawn, bounds, step, _DRAWN_STEPS)
+    present = np.array([each.mean() for each in (drawn.b * chosen / (drawn.k + chosen)).T])
     worths = []
-    for place in range(now.size):
+    for place in range(len(names)):
         gained = []
-        for b_drawn, k_drawn in zip(drawn_b[:_TEST_DRAWS, place], drawn_k[:_TEST_DRAWS, place], strict=True):
-            b, k = np.exp(shrunk.b), np.exp(shrunk.k)
-            b[place], k[place] = b_drawn, k_drawn
-            gained.append(_gain(b, k, now, _choose(b, k, bounds, budget)) - _gain(b, k, now, chosen))
-        worths.append(float(np.mean(gained)))
-    best = int(np.argmax(worths))
-    return names[best], max(worths[best], 0.0)
+        for one in range(min(_TEST_DRAWS, len(drawn.b))):
+            known = CurveDraws(*(part[one, None] for part in drawn))
+            mixed = expected.copy()
+            mixed[place] = _responses(known, bounds, step, _DRAWN_STEPS)[place]
+            _, best = best_split(list(mixed), _DRAWN_STEPS)
+            kept = known.b[0, place] * chosen[place] / (known.k[0, place] + chosen[place])
+            gained.append(best - (present.sum() - present[place] + kept))
+        worths.append(float(np.mean(gained)) / float(present.sum()))
+    best_place = int(np.argmax(worths))
+    return names[best_place], max(worths[best_place], 0.0)
 
 
 def _channel(
-    name: str, place: int, now: Floats, chosen: Floats, splits: Floats, shrunk: _Shrunk, bounds: _Bounds, budget: float
-) -> ChannelPlan:
-    b, k = float(np.exp(shrunk.b[place])), float(np.exp(shrunk.k[place]))
+    name: str, place: int, now: Floats, chosen: Floats, splits: Floats, drawn: CurveDraws, bounds: _Bounds,
+    budget: float,
+) -> ChannelPlan:  # fmt: skip
+    b, k = drawn.b[:, place], drawn.k[:, place]
     low, high = np.quantile(splits[:, place], (0.05, 0.95))
     after, near = float(chosen[place]), budget / STEPS / 2.0
     bound = ""
@@ -272,6 +240,5 @@ def _channel(
     elif after >= bounds.high[place] - near:
         bound = bounds.why_high[place]
     before = float(now[place])
-    return ChannelPlan(
-        name, before, after, float(low), float(high), b * k / (k + before) ** 2, b * k / (k + after) ** 2, bound
-    )
+    then, now_slope = (float((b * k / (k + spend) ** 2).mean()) for spend in (after, before))
+    return ChannelPlan(name, before, after, float(low), float(high), now_slope, then, bound)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from attributary.attribution_core.budget.curve_posterior import draw_curves
 from attributary.attribution_core.budget.curves import Curve
 from attributary.attribution_core.budget.recommend import BudgetPlan, PlanOptions, plan_budget
 
@@ -34,19 +35,45 @@ def planned(error: float, spread: float, seed: int, move: float = 0.2) -> Outcom
 
 
 @pytest.mark.parametrize("error", [0.15, 0.3])
-def test_what_is_promised_is_within_two_points_of_what_comes_true(error: float) -> None:
-    outcomes = [planned(error, 0.5, seed) for seed in range(40)]
+@pytest.mark.parametrize("move", [0.2, 0.9])
+@pytest.mark.parametrize("spread", [0.5, 0.3])
+def test_what_is_promised_is_within_two_points_of_what_comes_true(error: float, move: float, spread: float) -> None:
+    outcomes = [planned(error, spread, seed, move) for seed in range(40)]
+    promised = float(np.mean([each.plan.gain for each in outcomes]))
+    realised = float(np.mean([each.realised for each in outcomes]))
+    assert promised == pytest.approx(realised, abs=0.01)
+    assert np.mean([each.plan.raw_gain for each in outcomes]) > promised  # what the optimiser alone would have said
     acted_on = [each for each in outcomes if each.plan.is_recommended]
-    assert len(acted_on) > 10
-    for group in (outcomes, acted_on):
-        promised = np.mean([each.plan.gain for each in group])
-        assert promised == pytest.approx(np.mean([each.realised for each in group]), abs=0.02)
-    assert np.mean([each.realised < 0 for each in acted_on]) <= 0.2
+    assert len(acted_on) >= 5
+    if spread == 0.5:  # of less different channels fewer are acted on, and 40 worlds say too little of them
+        assert len(acted_on) > 10
+        promised = float(np.mean([each.plan.gain for each in acted_on]))
+        assert promised == pytest.approx(np.mean([each.realised for each in acted_on]), abs=0.02)
+        assert np.mean([each.realised < 0 for each in acted_on]) <= 0.1
 
 
+def test_intervals_of_the_gain_cover_what_comes_true() -> None:
+    outcomes = [planned(0.3, 0.5, seed, 0.9) for seed in range(60)]
+    inside = [each.plan.interval[0] <= each.realised <= each.plan.interval[1] for each in outcomes]
+    assert 0.8 <= np.mean(inside) <= 0.99
+
+
+@pytest.mark.parametrize("move", [0.2, 0.9])
 @pytest.mark.parametrize("error", [0.15, 0.3])
-def test_with_equal_curves_it_recommends_in_at_most_one_of_twenty(error: float) -> None:
-    assert np.mean([planned(error, 0.0, seed).plan.is_recommended for seed in range(60)]) <= 0.05
+def test_with_equal_curves_it_recommends_in_at_most_one_of_twenty(error: float, move: float) -> None:
+    assert np.mean([planned(error, 0.0, seed, move).plan.is_recommended for seed in range(60)]) <= 0.05
+
+
+def test_draws_of_well_known_curves_stay_and_of_unknown_ones_go_to_the_others() -> None:
+    now = np.full(4, 1000.0)
+    logs = np.log(np.array([4000.0, 4000.0, 4000.0, 8000.0])), np.log(np.full(4, 1500.0))
+    random = np.random.default_rng(1)
+    sure = draw_curves(logs, (np.full(4, 0.01), np.full(4, 0.01)), now, 2000, random)
+    assert np.median(sure.b, axis=0) == pytest.approx([4000, 4000, 4000, 8000], rel=0.02)
+    unsure = (np.array([0.05, 0.05, 0.05, 1.0]), np.array([0.05, 0.05, 0.05, 1.0]))
+    drawn = draw_curves(logs, unsure, now, 2000, random)
+    assert np.median(drawn.b[:, 3] / (drawn.k[:, 3] + 1000.0)) < 2.4  # 1.6 as the others, 3.2 as estimated
+    assert 30.0 < drawn.k[:, 0].std() < 80.0  # 5 % of 1,500, less what channels that look alike say of each other
 
 
 def test_bounds_hold_sums_are_kept_and_marginal_returns_meet_inside() -> None:
