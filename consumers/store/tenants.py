@@ -21,6 +21,12 @@ SELECT EXISTS (SELECT FROM attribution_journeys WHERE tenant_id = %(tenant)s)
     OR EXISTS (SELECT FROM attribution_model_states WHERE tenant_id = %(tenant)s)
     OR EXISTS (SELECT FROM attribution_tenants WHERE tenant_id = %(tenant)s)
 """
+# What a login of spend alone may read, too: spend and experiments may be there before the first event.
+_KNOWN_BY_SPEND = """
+SELECT EXISTS (SELECT 1 FROM attribution_spend_slices WHERE tenant_id = %(tenant)s)
+    OR EXISTS (SELECT 1 FROM attribution_experiments WHERE tenant_id = %(tenant)s)
+    OR EXISTS (SELECT 1 FROM attribution_tenants WHERE tenant_id = %(tenant)s)
+"""
 
 
 # A loose scan of the index: one look-up a tenant, however many conversions there are.
@@ -87,16 +93,30 @@ def known_tenants(connection: psycopg.Connection) -> list[str]:
 
 
 def check_tenant(connection: psycopg.Connection, tenant_id: str) -> None:
-    """Check that something of a tenant is stored: a setting, an event, a job or a model.
+    """Check that something of a tenant is stored: a setting, an event, a job, a model, spend or an experiment.
 
     Raises:
-        UnknownTenantError: nothing is.
+        UnknownTenantError: nothing is, as far as the login may look.
     """
-    if not connection.execute(_KNOWN, {"tenant": tenant_id}).fetchall()[0][0]:
-        known = ", ".join(known_tenants(connection)[:12]) or "none"
-        raise UnknownTenantError(
-            f"tenant {tenant_id} is unknown: no event, job or model of it is stored; tenants with results: {known}"
-        )
+    if any(_is_there(connection, statement, tenant_id) for statement in (_KNOWN_BY_SPEND, _KNOWN)):
+        return
+    try:
+        with connection.transaction():
+            known = f"; tenants with results: {', '.join(known_tenants(connection)[:12]) or 'none'}"
+    except psycopg.errors.InsufficientPrivilege:
+        known = ""
+    raise UnknownTenantError(
+        f"tenant {tenant_id} is unknown: no event, job or model of it is stored, and no spend{known}"
+    )
+
+
+def _is_there(connection: psycopg.Connection, statement: str, tenant_id: str) -> bool:
+    """Return whether a statement finds the tenant; not so if the login may not ask."""
+    try:
+        with connection.transaction():
+            return bool(connection.execute(statement, {"tenant": tenant_id}).fetchall()[0][0])
+    except psycopg.errors.InsufficientPrivilege:
+        return False
 
 
 def tenants_with_settings(connection: psycopg.Connection) -> list[Tenant]:

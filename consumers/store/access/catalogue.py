@@ -222,12 +222,13 @@ ROLES: Sequence[Role] = (
     ),
     Role(
         "attributary_spend",
-        "`attributary spend import`, `spend aliases` and `fx import`: what ads cost, and no person.",
+        "`attributary spend import`, `spend aliases`, `fx import`, `experiment add`: what ads cost, and no person.",
         {
             "spend": "SI",
             "spend_slices": "SIU",
             "campaign_aliases": "SIUD",
             "fx_rates": "SI",
+            "experiments": "SI",
             "tenants": "S",
             "audit": "I",
             "migrations": "S",

@@ -23,7 +23,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Start": ("demo", "up", "down"),
     "Publish": ("produce", "simulate"),
     "Read": ("results", "report", "export", "explain", "tail", "conversions", "events", "identities", "analyze"),
-    "Spend": ("spend", "fx", "budget"),
+    "Spend": ("spend", "fx", "budget", "experiment"),
     "Models and jobs": ("models", "refit", "policy", "jobs"),
     "Operate": (
         "status",

@@ -39,6 +39,7 @@ COMMANDS = (
     "spend",
     "fx",
     "budget",
+    "experiment",
     "positions",
     "status",
     "people",

@@ -45,7 +45,7 @@ def _accounts(*, tenant: Tenant = "", as_json: _Json = False) -> None:
     from attributary.cli.tables import count, print_json, print_table
     from attributary.consumers.store.spend.slices import accounts
 
-    with database("attributary-spend") as connection:
+    with database("attributary-spend", tenant=tenant) as connection:
         found = accounts(connection, tenant)
     if as_json:
         rows = [
@@ -118,7 +118,7 @@ def _list(*, tenant: Tenant = "", as_json: _Json = False) -> None:
     from attributary.cli.tables import print_json, print_table
     from attributary.consumers.store.spend.campaigns import aliases
 
-    with database("attributary-spend") as connection:
+    with database("attributary-spend", tenant=tenant) as connection:
         found = aliases(connection, tenant)
     if as_json:
         print_json({"aliases": [each._asdict() for each in found]})
@@ -146,7 +146,7 @@ def _remove(
     kind, value = ("id", campaign_id) if name is None else ("name", name)
     if not value:
         raise typer.BadParameter("name the alias: --name NAME or --id ID")
-    with database("attributary-spend") as connection:
+    with database("attributary-spend", tenant=tenant) as connection:
         done = drop_alias(connection, tenant, platform, kind, value)
     if not done:
         say(f"{tenant} has no alias of {platform} for {kind} '{value}'; see attributary spend aliases list")

@@ -63,7 +63,7 @@ def match_spend(
     from attributary.cli.outcome import database
     from attributary.cli.tables import print_json
 
-    with database("attributary-spend") as connection:
+    with database("attributary-spend", tenant=tenant) as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         days = days_option(since, until, tenant_zone(connection, tenant))
         found = audit(connection, tenant, days, model)

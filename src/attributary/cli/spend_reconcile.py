@@ -52,7 +52,7 @@ def reconcile_spend(
     from attributary.cli.tables import print_json
     from attributary.consumers.spend.reconcile import reconcile
 
-    with database("attributary-spend") as connection:
+    with database("attributary-spend", tenant=tenant) as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         query = report_query(
             connection, tenant, since, until, time_zone, models=(model,), currency=currency, as_of="end",

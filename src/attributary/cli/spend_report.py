@@ -113,7 +113,7 @@ def report_spend(
     names = tuple(dict.fromkeys(part.strip() for part in models.split(",") if part.strip()))
     if not names:
         raise typer.BadParameter("must name at least one", param_hint="--models")
-    with database("attributary-spend") as connection:
+    with database("attributary-spend", tenant=tenant) as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         query = report_query(
             connection, tenant, since, until, time_zone, models=names, dating=dating, by=by, bucket=per or "",
