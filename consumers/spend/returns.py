@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Literal, NamedTuple
 
@@ -37,6 +37,8 @@ from attributary.consumers.store.spend.credits import (
     said,
 )
 from attributary.consumers.store.spend.fx_rates import rate_table
+from attributary.consumers.store.spend.rolled_credits import RolledCredits, rolled_credits
+from attributary.schemas.topics import group_name
 
 By = Literal["platform", "account", "campaign"]
 Bucket = Literal["", "day", "week", "month"]
@@ -175,8 +177,17 @@ class Basis:
     tally: RateTally
 
 
-def read_basis(connection: psycopg.Connection, query: ReturnQuery, datings: Iterable[Dating]) -> Basis:
-    """Return what a report is computed from, in the snapshot in hand."""
+def read_basis(
+    connection: psycopg.Connection, query: ReturnQuery, datings: Iterable[Dating], rolled: RolledCredits | None = None
+) -> Basis:
+    """Return what a report is computed from, in the snapshot in hand.
+
+    Args:
+        connection: in a snapshot.
+        query: what is asked.
+        datings: of the credit.
+        rolled: from the roll-up; None: from the results.
+    """
     set_as_of(connection, query.as_of)
     spend = spend_by_day(connection, query.tenant_id, *query.days)
     finder = matcher(connection, query.tenant_id)
@@ -185,11 +196,14 @@ def read_basis(connection: psycopg.Connection, query: ReturnQuery, datings: Iter
     groups: dict[Named, Campaign] = {}
     days: dict[Dating, list[tuple[str, date]]] = {}
     for dating in datings:
-        days[dating] = currency_days(connection, query.credit(dating))
-        for each in said(connection, query.credit(dating)):
-            found = finder.match(each.named).campaign
-            rest = Campaign(each.named.platform, "", UNMATCHED if each.named.platform in paid else NO_SPEND)
-            groups[each.named] = found or rest
+        if rolled is not None:
+            days[dating], named = rolled.currency_days(dating), rolled.said(dating)
+        else:
+            days[dating] = currency_days(connection, query.credit(dating))
+            named = [each.named for each in said(connection, query.credit(dating))]
+        for each in named:
+            found = finder.match(each).campaign
+            groups[each] = found or Campaign(each.platform, "", UNMATCHED if each.platform in paid else NO_SPEND)
     wanted = {(each.currency, each.day) for each in spend}
     pairs = wanted.union(*days.values())
     tally = RateTally()
@@ -211,15 +225,24 @@ def read_returns(connection: psycopg.Connection, query: ReturnQuery) -> Returns:
         connection: in a snapshot.
         query: what is asked.
     """
-    basis = read_basis(connection, query, dict.fromkeys((query.dating, "cash")))
+    own = query.credit(query.dating)
+    rolled = rolled_credits(connection, own, query.days, (group_name("reporter"), group_name("auditor")))
+    basis = read_basis(connection, query, dict.fromkeys((query.dating, "cash")), rolled)
     keys = {named: _coarse(key, query.by) for named, key in basis.groups.items()}
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys.values()))}
     groups = {named: numbers[key] for named, key in keys.items()}
     paid = {each.campaign.platform for each in basis.spend}
-    credit, rates = query.credit(query.dating), basis.rates[query.dating]
-    sums = credit_sums(connection, credit, groups, rates, query.bucket)
+    rates = basis.rates[query.dating]
     of_paid = {named: 0 for named in groups if named.platform in paid}
-    whole = credit_sums(connection, credit, of_paid, rates, query.bucket)
+    if rolled is None:
+        sums = credit_sums(connection, own, groups, rates, query.bucket)
+        whole = credit_sums(connection, own, of_paid, rates, query.bucket)
+        orders = revenue(connection, query.credit("cash"), basis.rates["cash"])
+    else:
+        of_both = {named: (number, -1) if named in of_paid else (number,) for named, number in groups.items()}
+        both = rolled.sums(of_both, rates, lambda day: bucket_of(day, query.bucket))
+        sums, whole = [each for each in both if each.group >= 0], [each for each in both if each.group < 0]
+        orders = rolled.revenue(basis.rates["cash"])
     found = Returns()
     by_number = {number: key for key, number in numbers.items()}
     spent = _spent(basis, query, lambda campaign: _coarse(campaign, query.by))
@@ -230,8 +253,8 @@ def read_returns(connection: psycopg.Connection, query: ReturnQuery) -> Returns:
         row._replace(claimed_conversions=none, claimed_value=none)
         for row in _rows(query, total, [(_TOTAL, each) for each in whole], {})
     ]
-    found.mer = _mer(revenue(connection, query.credit("cash"), basis.rates["cash"]), total)
-    found.notes = [*basis.tally.sentences(), *_zone_notes(basis.spend, query.zone)]
+    found.mer = _mer(orders, total)
+    found.notes = [*basis.tally.sentences(), *_zone_notes(basis.spend, query.zone), *_source_notes(rolled)]
     return found
 
 
@@ -329,6 +352,16 @@ def _mer(found: Sequence[Revenue], total: Mapping[_SpentKey, _Spent]) -> list[Me
         ratio = float(value / cost) if cost > 0 else None
         mers.append(Mer(currency, value, cost, ratio, orders.conversions, orders.open_conversions))
     return mers
+
+
+def _source_notes(rolled: RolledCredits | None) -> list[str]:
+    if rolled is None:
+        return []
+    moment = datetime.fromtimestamp(rolled.complete_to_us / 1e6, UTC)
+    text = f"credit is from the roll-up, complete to results of {moment:%Y-%m-%d %H:%M:%S} UTC"
+    if rolled.fraction < 1.0:
+        text += f"; sums are exact, intervals are by {rolled.fraction:.1%} of the people"
+    return [text]
 
 
 def _zone_notes(spend: Iterable[DaySpend], zone: str) -> list[str]:

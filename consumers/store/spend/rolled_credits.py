@@ -1,0 +1,327 @@
+"""Credit of campaigns from the roll-up: the same sums as `credits`, without opening every result.
+
+Invariants: values, conversions and new customers are the roll-up's own sums, exact. What persons differ by (the sums of
+squares behind intervals) comes from what each conversion contributes; of tenants with many conversions from a sample of
+people, drawn by their hash, so that all conversions of a person are in it or none. A sample's squares are scaled by the
+row's exact sums; a row with few sampled people borrows the ratio of all rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
+from decimal import Decimal
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import psycopg
+
+from attributary.attribution_core.spend.campaigns import Named
+from attributary.consumers.store.rollup.cells import UNATTRIBUTED, WHOLE, local_day
+
+from .credits import CreditQuery, CreditSum, Dating, Rate, Revenue
+
+SAMPLED = 10_000
+"""Conversions whose contributions are read, about; more are sampled by person."""
+MAX_BEHIND = 5_000
+"""Results that the roll-up may lack."""
+
+_FEW = 50  # sampled people of a row, below which it borrows the ratio of all rows
+_STATE = """
+SELECT s.time_zone, s.reported_until_us, (
+           SELECT COALESCE(sum(greatest(a.next_offset - COALESCE(r.next_offset, 0), 0)), 0)
+           FROM attribution_positions a LEFT JOIN attribution_positions r
+             ON r.tenant_id = '*' AND r.consumer_group = %(reporter)s AND r.topic = a.topic
+            AND r.partition = a.partition
+           WHERE a.tenant_id = '*' AND a.consumer_group = %(auditor)s
+       )::int8
+FROM attribution_rollup_state s WHERE s.tenant_id = %(tenant)s AND s.revision > 0
+"""
+_DAYS = """
+SELECT platform, campaign_id, campaign, currency, day, model, is_new, channel = %(unattributed)s,
+       sum(credit_billionths)::int8, sum(value_micros)::int8
+FROM attribution_rollup_days
+WHERE tenant_id = %(tenant)s AND grain = 'touch' AND dating = %(dating)s AND day >= %(first)s AND day < %(end)s
+  AND model = ANY (%(models)s) AND (%(types)s::text[] IS NULL OR conversion_type = ANY (%(types)s))
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8 HAVING sum(credit_billionths) <> 0 OR sum(value_micros) <> 0
+"""
+# All days of orders that credit of the period can belong to, of the currencies; a conversion sums to 1 in each model.
+_ORDERS = """
+SELECT currency, day, sum(credit_billionths) / 1000000000 FROM attribution_rollup_days
+WHERE tenant_id = %(tenant)s AND grain = 'touch' AND dating = 'cash' AND day >= %(first)s
+  AND (%(is_accrual)s OR day < %(end)s) AND model = %(model)s
+  AND (%(types)s::text[] IS NULL OR conversion_type = ANY (%(types)s))
+GROUP BY currency, day ORDER BY currency, day
+"""
+_MODEL = """
+SELECT model FROM attribution_rollup_days
+WHERE tenant_id = %(tenant)s AND grain = 'touch' AND dating = 'cash' AND day >= %(first)s LIMIT 1
+"""
+_LABELS = "SELECT platform, campaign_id, campaign FROM attribution_rollup_campaigns WHERE tenant_id = %(tenant)s"
+_CELLS = """
+SELECT person_md5, currency, converted_at_us, is_new, cells FROM attribution_rollup_conversions
+WHERE tenant_id = %(tenant)s AND person_md5 <= %(last)s AND converted_at_us >= %(from_us)s
+  AND (%(is_accrual)s OR converted_at_us < %(to_us)s)
+  AND (%(types)s::text[] IS NULL OR conversion_type = ANY (%(types)s))
+"""
+_OPEN = """
+SELECT currency, (to_timestamp(converted_at_us / 1e6) AT TIME ZONE %(zone)s)::date, count(*), sum(net_value_micros)
+FROM attribution_conversions
+WHERE tenant_id = %(tenant)s AND NOT is_final AND version > 0 AND converted_at_us >= %(from_us)s
+  AND converted_at_us < %(to_us)s AND (%(types)s::text[] IS NULL OR conversion_type = ANY (%(types)s))
+GROUP BY 1, 2
+"""
+
+Groups = Mapping[Named, Sequence[int]]
+
+_ROWS_AT_ONCE = 5_000
+_Key = tuple[str, str, str]  # platform, campaign id, campaign
+_RowKey = tuple[int, str, str, str]  # group, bucket, model, currency
+
+
+class _Sums(NamedTuple):
+    value: Decimal
+    credit: int
+    new_credit: int
+
+
+class RolledCredits:
+    """The sums of a report over spend, from the roll-up.
+
+    Attributes:
+        query: what is asked; its days begin in the zone of the roll-up.
+        days: from (included) to (excluded).
+        complete_to_us: computing time of the newest result in the roll-up, microseconds UTC.
+        fraction: share of people that sums of squares come from, since the last call of `sums`.
+    """
+
+    def __init__(
+        self, connection: psycopg.Connection, query: CreditQuery, days: tuple[date, date], complete_to_us: int
+    ) -> None:
+        self.query, self.days, self.complete_to_us, self.fraction = query, days, complete_to_us, 1.0
+        self._connection = connection
+        labels = connection.execute(_LABELS, self._parameters()).fetchall()
+        self._labels = {(platform, campaign_id): name for platform, campaign_id, name in labels}
+        self._read: dict[Dating, list[tuple[Any, ...]]] = {}
+
+    def said(self, dating: Dating) -> list[Named]:
+        """Return what touchpoints with credit call their campaigns."""
+        return list(dict.fromkeys(self._named(row[:3]) for row in self._rows(dating) if not row[7]))
+
+    def currency_days(self, dating: Dating) -> list[tuple[str, date]]:
+        """Return the currencies of the conversions with the days of their orders."""
+        return [(currency, day) for currency, day, _ in self._orders(dating)]
+
+    def sums(self, groups: Groups, rates: Sequence[Rate], bucket: Callable[[date], str]) -> list[CreditSum]:
+        """Sum up credit by groups.
+
+        Args:
+            groups: numbers of the groups by what touchpoints say; what is not in it is left out.
+            rates: for every currency and day of the conversions.
+            bucket: of a day.
+        """
+        by_day = {(each.currency, each.day): each for each in rates}
+        is_accrual = self.query.dating == "accrual"
+        is_plain = all(each.rate == 1 and each.target == each.currency for each in rates)
+        orders = sum(count for _, _, count in self._orders(self.query.dating))
+        exact = self._exact(groups, by_day, bucket) if is_plain or not is_accrual else None
+        self.fraction = 1.0 if exact is None else min(1.0, SAMPLED / max(float(orders), 1.0))
+        persons = self._persons(groups, by_day, bucket)
+        return _joined(exact, persons, is_whole=self.fraction >= 1.0)
+
+    def revenue(self, rates: Sequence[Rate]) -> list[Revenue]:
+        """Return all conversions of the period, credited or not."""
+        by_day = {(each.currency, each.day): each for each in rates}
+        found: dict[str, list[Any]] = defaultdict(lambda: [0, Decimal(0), 0, Decimal(0)])
+        first = self._model()
+        for _, _, _, currency, day, model, _, _, credit, value in self._rows("cash", [first]):
+            rate = by_day.get((currency, day))
+            if rate is not None and model == first:
+                sums = found[rate.target]
+                sums[0] += credit
+                sums[1] += value * rate.rate
+        for currency, day, count, value in self._connection.execute(_OPEN, self._parameters()).fetchall():
+            rate = by_day.get((currency, day))
+            if rate is not None and rate.target in found:
+                found[rate.target][2] += count
+                found[rate.target][3] += value * rate.rate
+        return [Revenue(target, round(sums[0] / WHOLE), sums[1], *sums[2:]) for target, sums in sorted(found.items())]
+
+    def _parameters(self) -> dict[str, Any]:
+        return self.query.parameters() | {
+            "first": self.days[0], "end": self.days[1], "unattributed": UNATTRIBUTED, "dating": self.query.dating,
+        }  # fmt: skip
+
+    def _rows(self, dating: Dating, models: Sequence[str] | None = None) -> list[tuple[Any, ...]]:
+        if models is not None and not set(models) <= set(self.query.models):
+            parameters = self._parameters() | {"dating": dating, "models": list(models)}
+            return self._connection.execute(_DAYS, parameters).fetchall()
+        if dating not in self._read:
+            parameters = self._parameters() | {"dating": dating}
+            self._read[dating] = self._connection.execute(_DAYS, parameters).fetchall()
+        return self._read[dating]
+
+    def _model(self) -> str:
+        """Return a model of the roll-up: each has all conversions."""
+        found = self._connection.execute(_MODEL, self._parameters()).fetchone()
+        return self.query.models[0] if found is None else str(found[0])
+
+    def _orders(self, dating: Dating) -> list[tuple[str, date, int]]:
+        parameters = self._parameters() | {"is_accrual": dating == "accrual", "model": self._model()}
+        return self._connection.execute(_ORDERS, parameters).fetchall()
+
+    def _named(self, key: Sequence[str]) -> Named:
+        platform, campaign_id, campaign = key
+        return Named(platform, campaign_id, campaign or self._labels.get((platform, campaign_id), ""))
+
+    def _exact(
+        self, groups: Groups, rates: Mapping[tuple[str, date], Rate], bucket: Callable[[date], str]
+    ) -> dict[_RowKey, _Sums]:
+        """Return the roll-up's own sums."""
+        found: dict[_RowKey, list[Any]] = defaultdict(lambda: [Decimal(0), 0, 0])
+        is_accrual = self.query.dating == "accrual"
+        targets = {currency: each for (currency, _), each in rates.items()}
+        for *key, currency, day, model, is_new, is_rest, credit, value in self._rows(self.query.dating):
+            rate = targets.get(currency) if is_accrual else rates.get((currency, day))
+            if is_rest or rate is None:
+                continue
+            for number in groups.get(self._named(key), ()):
+                sums = found[number, bucket(day), model, rate.target]
+                sums[0] += value * rate.rate
+                sums[1] += credit
+                sums[2] += credit if is_new else 0
+        return {key: _Sums(*sums) for key, sums in found.items()}
+
+    def _persons(
+        self, groups: Groups, rates: Mapping[tuple[str, date], Rate], bucket: Callable[[date], str]
+    ) -> dict[_RowKey, dict[UUID, list[Any]]]:
+        """Return value, credit and credit as a new customer of each person that is looked at."""
+        last = UUID(int=min(int(self.fraction * 2**128), 2**128 - 1))
+        found: dict[_RowKey, dict[UUID, list[Any]]] = defaultdict(dict)
+        wanted = set(self.query.models)
+        with self._connection.cursor("attributary_spend_cells") as cursor:
+            cursor.itersize = _ROWS_AT_ONCE
+            rows = cursor.execute(_CELLS, self._parameters() | {"last": last})
+            places_of = self._place_finder(groups, bucket)
+            for person, currency, converted_at, is_new, cells in rows:
+                day = local_day(converted_at, self.query.zone)
+                rate = rates.get((currency, day))
+                if rate is None:
+                    continue
+                content = json.loads(cells)
+                places = places_of(content["t"], day)
+                factor = 1 if rate.rate == 1 else rate.rate
+                for model, parts, micros, *_ in content["m"] if places else ():
+                    if model in wanted:
+                        for place, number, name in places:
+                            sums = found[number, name, model, rate.target].setdefault(person, [0, 0, 0])
+                            sums[0] += micros[place] * factor
+                            sums[1] += parts[place]
+                            sums[2] += parts[place] * is_new
+        return found
+
+    def _place_finder(
+        self, groups: Groups, bucket: Callable[[date], str]
+    ) -> Callable[[Sequence[Sequence[Any]], date], list[tuple[int, int, str]]]:
+        """Return what finds the touchpoints of a conversion that count: place, number of the group, bucket."""
+        is_accrual, zone = self.query.dating == "accrual", self.query.zone
+        start, end = self.query.period_us if is_accrual else (0, 2**62)
+        numbers: dict[_Key, Sequence[int]] = {}
+        names: dict[date, str] = {}
+
+        def places_of(touches: Sequence[Sequence[Any]], order_day: date) -> list[tuple[int, int, str]]:
+            found = []
+            for place, (_, platform, campaign_id, campaign, at) in enumerate(touches):
+                if not start <= at < end:
+                    continue
+                key = (platform, campaign_id, campaign)
+                if key not in numbers:
+                    numbers[key] = groups.get(self._named(key), ())
+                day = local_day(at, zone) if is_accrual else order_day
+                if day not in names:
+                    names[day] = bucket(day)
+                found += [(place, number, names[day]) for number in numbers[key]]
+            return found
+
+        return places_of
+
+
+def _joined(
+    exact: Mapping[_RowKey, _Sums] | None, persons: Mapping[_RowKey, Mapping[UUID, Sequence[Any]]], *, is_whole: bool
+) -> list[CreditSum]:
+    """Return the rows: exact sums with the squares of the people that were looked at."""
+    squares = {key: _squares(people.values()) for key, people in persons.items()}
+    of_model: dict[tuple[str, str], list[Any]] = defaultdict(lambda: [Decimal(0), 0, 0, Decimal(0), 0.0, 0.0, 0])
+    for (_, _, model, currency), each in squares.items():
+        pooled = of_model[model, currency]
+        for place, part in enumerate((*each.sums, *each.squares, each.people)):
+            pooled[place] += part
+    found = []
+    for key in exact if exact is not None else squares:
+        number, bucket, model, currency = key
+        mine = squares.get(key, _NOBODY)
+        value, credit, new = exact[key] if exact is not None else mine.sums
+        value_squares, credit_squares, new_squares = mine.squares
+        if not is_whole:
+            base = of_model[model, currency] if mine.people < _FEW else [*mine.sums, *mine.squares]
+            value_squares = Decimal(_scaled(base[3], value, base[0]))
+            credit_squares, new_squares = _scaled(base[4], credit, base[1]), _scaled(base[5], new, base[2])
+        found.append(
+            CreditSum(
+                number, bucket, model, currency, Decimal(value), Decimal(value_squares), mine.largest, credit / WHOLE,
+                credit_squares, new / WHOLE, new_squares, mine.people,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _scaled(squares: Any, whole: Any, seen: Any) -> float:
+    """Return squares of a sample for the whole: they grow as the sum does."""
+    return float(squares) * abs(float(whole) / float(seen)) if seen else 0.0
+
+
+class _Squares(NamedTuple):
+    sums: tuple[Decimal, int, int]
+    squares: tuple[Decimal, float, float]
+    largest: Decimal
+    people: int
+
+
+_NOBODY = _Squares((Decimal(0), 0, 0), (Decimal(0), 0.0, 0.0), Decimal(0), 0)
+
+
+def _squares(people: Iterable[Sequence[Any]]) -> _Squares:
+    values, credits_, news = zip(*people, strict=True)
+    return _Squares(
+        (Decimal(sum(values)), sum(credits_), sum(news)),
+        (
+            Decimal(sum(value * value for value in values)),
+            sum(part * part for part in credits_) / WHOLE**2,
+            sum(part * part for part in news) / WHOLE**2,
+        ),
+        Decimal(max(values)),
+        len(values),
+    )
+
+
+def rolled_credits(
+    connection: psycopg.Connection, query: CreditQuery, days: tuple[date, date], groups: tuple[str, str]
+) -> RolledCredits | None:
+    """Return the sums of a report from the roll-up; None: it cannot answer, so the results are read one by one.
+
+    Args:
+        connection: in a snapshot.
+        query: what is asked.
+        days: its days, in its zone.
+        groups: consumer groups of the reporter and of the auditor.
+    """
+    parameters = {"tenant": query.tenant_id, "reporter": groups[0], "auditor": groups[1]}
+    found = connection.execute(_STATE, parameters).fetchone()
+    if found is None or query.as_of_us < 2**62:
+        return None
+    zone, complete_to_us, behind = found
+    if zone != query.zone or behind > MAX_BEHIND:
+        return None
+    return RolledCredits(connection, query, days, complete_to_us)
