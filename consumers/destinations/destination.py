@@ -222,6 +222,40 @@ class SignsRequests(Protocol):
         ...
 
 
+class RequestStatus(NamedTuple):
+    """What became of a request that was received.
+
+    Attributes:
+        is_final: the destination has looked at all of its events.
+        is_good: it took all of them.
+        is_failed: it took none of them.
+        refused: how many events were refused, by reason.
+        warned: how many events it warns of, by reason.
+    """
+
+    is_final: bool
+    is_good: bool
+    is_failed: bool
+    refused: Mapping[str, int]
+    warned: Mapping[str, int]
+
+
+@runtime_checkable
+class TellsLater(Protocol):
+    """A destination that receives a request and judges its events later; the `trace_id` of its answer names it."""
+
+    verdict_after_seconds: int
+    """So long after a request its verdict may be there."""
+
+    def status_request(self, account: Account, request_id: str) -> HttpRequest:
+        """Build the question what became of a request."""
+        ...
+
+    def read_status(self, response: HttpResponse) -> RequestStatus | None:
+        """Say what became of a request; None when the answer does not tell."""
+        ...
+
+
 class Destination(Protocol):
     """What a destination knows. All functions are pure and thread-safe."""
 

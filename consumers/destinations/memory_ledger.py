@@ -9,12 +9,24 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from attributary.consumers.store.deliveries.delivery import Count, Delivery, DeliveryKey, DeliveryState, Queue
+from attributary.consumers.store.deliveries.delivery import (
+    Count,
+    Delivery,
+    DeliveryKey,
+    DeliveryState,
+    Queue,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from attributary.consumers.store.deliveries.delivery import DeliveryOutcome, NewDelivery, Positions
+    from attributary.consumers.store.deliveries.delivery import (
+        DeliveryOutcome,
+        NewDelivery,
+        Positions,
+        ReceivedRequest,
+    )
 
 
 class MemoryLedger:
@@ -22,6 +34,7 @@ class MemoryLedger:
 
     def __init__(self) -> None:
         self.rows: dict[DeliveryKey, Delivery] = {}
+        self.requests: dict[tuple[str, str, str], ReceivedRequest] = {}
 
     def claim(self, entries: Sequence[NewDelivery]) -> Mapping[DeliveryKey, Delivery]:
         """Write the entries that are new; give the rows that were there already."""
@@ -41,8 +54,10 @@ class MemoryLedger:
                 row, in_flight=True, attempts=row.attempts + 1, first_sent_at=first
             )
 
-    def settle(self, outcomes: Sequence[DeliveryOutcome]) -> None:
+    def settle(self, outcomes: Sequence[DeliveryOutcome], received: Sequence[ReceivedRequest] = ()) -> None:
         """Note what became of an attempt."""
+        for request in received:
+            self.requests.setdefault(request[:3], request)
         for new in outcomes:
             row = self.rows.get(new.key)
             if row is not None and (row.state is not DeliveryState.SENT or new.state is DeliveryState.SENT):
@@ -58,6 +73,20 @@ class MemoryLedger:
                     response_code=new.response_code or row.response_code,
                     trace_id=new.trace_id or row.trace_id,
                 )
+
+    def due_requests(self, destination: str, now_micros: int, *, limit: int) -> Sequence[ReceivedRequest]:
+        """Give requests without a verdict whose time to be asked about has come."""
+        open_ = [
+            each for each in self.requests.values() if each.verdict is Verdict.PENDING and each.ask_at <= now_micros
+        ]
+        mine = [each for each in open_ if each.destination.partition(":")[0] == destination]
+        return sorted(mine, key=lambda each: each.ask_at)[:limit]
+
+    def judge_requests(self, requests: Sequence[ReceivedRequest], *, now_micros: int) -> None:  # noqa: ARG002
+        """Note what the destination says of requests."""
+        for request in requests:
+            if self.requests[request[:3]].verdict is Verdict.PENDING:
+                self.requests[request[:3]] = request._replace(asked=request.asked + 1)
 
     def find(self, event_id: str, *, tenant_id: str | None = None) -> Sequence[Delivery]:
         """Give the deliveries of an event."""

@@ -50,6 +50,18 @@ forward_token_left_seconds = gauge(
     "Time until the first token of an account ends, of those with a known end; below 0: it has ended.",
     "destination",
 )
+forward_late_verdicts = counter(
+    "attribution_forward_late_verdicts",
+    "Events by the verdict that their destination gave later: accepted, refused, unknown (it never told).",
+    "destination",
+    "verdict",
+)
+forward_late_refusals = counter(
+    "attribution_forward_late_refusals",
+    "Events that a destination refused after it had received them, by its reason.",
+    "destination",
+    "reason",
+)
 forward_token_refreshes = counter(
     "attribution_forward_token_refreshes",
     "Access tokens asked for at a platform's token endpoint: refreshed, failed (passes), refused (a person must act).",

@@ -16,6 +16,7 @@ what the ledger raises. Invariants:
 from __future__ import annotations
 
 import random
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -30,10 +31,11 @@ from attributary.consumers.destinations.attempts import (
     delivery_key,
     outcomes_of,
 )
+from attributary.consumers.destinations.destination import TellsLater
 from attributary.consumers.destinations.prepare import batches
 from attributary.consumers.destinations.rate_limiter import RateLimiter
 from attributary.consumers.runtime.crash_points import crash_at, register_points
-from attributary.consumers.store.deliveries.delivery import DeliveryOutcome, DeliveryState
+from attributary.consumers.store.deliveries.delivery import DeliveryOutcome, DeliveryState, ReceivedRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -259,10 +261,24 @@ class BatchSender:
         settled = [outcome for outcomes in answers for outcome in outcomes]
         crash_at("forwarder_after_send")
         self._ledger.settle(
-            [replace(o, state=DeliveryState.PENDING) if o.state is DeliveryState.REJECTED else o for o in settled]
+            [replace(o, state=DeliveryState.PENDING) if o.state is DeliveryState.REJECTED else o for o in settled],
+            self._received(settled),
         )
         crash_at("forwarder_after_answer")
         return settled
+
+    def _received(self, settled: Sequence[DeliveryOutcome]) -> list[ReceivedRequest]:
+        """Return the requests that the destination judges later."""
+        if not isinstance(self._destination, TellsLater):
+            return []
+        sent = Counter(
+            (*outcome.key[:2], outcome.trace_id)
+            for outcome in settled
+            if outcome.state is DeliveryState.SENT and outcome.trace_id
+        )
+        now = self._clock.now_micros()
+        ask_at = now + self._destination.verdict_after_seconds * 1_000_000
+        return [ReceivedRequest(*key[:2], key[2], events, now, ask_at) for key, events in sent.items()]
 
     def ask(self, request: HttpRequest) -> HttpResponse:
         """Send a request outside any delivery, for probes."""

@@ -37,6 +37,7 @@ from attributary.consumers.forwarder.tasks import (
     source_of,
     told,
 )
+from attributary.consumers.forwarder.verdicts import LateVerdicts
 from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.dead_letters import check_poison_share
 from attributary.consumers.runtime.errors import Retry
@@ -68,8 +69,7 @@ _SHARE_SECONDS = 1.0
 _IDLE_SHARE_SECONDS = 5.0
 _READ_SECONDS, _MAX_READ_SECONDS = 2.0, 15.0
 _PORTION = 2_000  # deliveries
-_REFUSED_SECONDS = 60.0
-_UNKNOWN_ACCOUNT_SECONDS = 3_600.0
+_REFUSED_SECONDS, _UNKNOWN_ACCOUNT_SECONDS = 60.0, 3_600.0
 
 
 class ForwarderStage:
@@ -104,6 +104,7 @@ class ForwarderStage:
         self._reader = reader
         self._tasks = Tasks(route)
         self._backlog = Backlog(ledger, route.destination.name)
+        self._verdicts = LateVerdicts(route.destination, sender, ledger, self._account, clock)
         self._read_seconds = _READ_SECONDS
         self._ready = True
         self._oldest_waiting: int | None = None
@@ -170,9 +171,8 @@ class ForwarderStage:
         settled = self._tasks.settled_unsent(tasks, known, self._clock.now_micros())
         self._ledger.settle(settled)
         done = {outcome.key for outcome in settled} | {key for key, row in known.items() if row.state in FINAL}
-        settled += self._send(
-            {key: tasks[key] for key in tasks.keys() - done - behind}, known, self._sender.turn_ends()
-        )
+        ready = {key: tasks[key] for key in tasks.keys() - done - behind}
+        settled += self._send(ready, known, self._sender.turn_ends())
         self._ledger.settle([outcome for outcome in settled if outcome.state is DeliveryState.REJECTED])
         self._report(tasks, known, settled)
         outcome.dead_letters += dead_letters(tasks, known, settled)
@@ -254,10 +254,10 @@ class ForwarderStage:
             Retry: the ledger or Kafka is away.
         """
         outcome = Outcome()
-        one_account = self._route.credentials.serves_one_account
-        if self._reader is None or (one_account and self._sender.hold()):
-            return outcome
         with self._answering_ledger():
+            self._verdicts.poll()
+            if self._reader is None or (self._route.credentials.serves_one_account and self._sender.hold()):
+                return outcome
             now = self._clock.monotonic()
             self._backlog.load(now)
             end = now + (_IDLE_SHARE_SECONDS if is_idle else _SHARE_SECONDS)

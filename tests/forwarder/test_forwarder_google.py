@@ -16,6 +16,7 @@ from attributary.consumers.destinations.destination import (
     Moment,
     NotSent,
     PreparedEvent,
+    RequestStatus,
     ResponseClass,
 )
 from attributary.consumers.destinations.google import responses
@@ -317,8 +318,8 @@ def test_the_status_of_a_request_has_counts_and_no_rows() -> None:
         found = {"requestStatus": status, "errorInfo": {"errorCounts": counts}}
         return HttpResponse(200, json.dumps({"requestStatusPerDestination": [found]}).encode())
 
-    assert responses.read_status(entry("PROCESSING")) == responses.RequestStatus(False, False, {}, {})
-    assert responses.read_status(entry("SUCCESS")) == responses.RequestStatus(True, True, {}, {})
+    assert responses.read_status(entry("PROCESSING")) == RequestStatus(False, False, False, {}, {})
+    assert responses.read_status(entry("SUCCESS")) == RequestStatus(True, True, False, {}, {})
     found = responses.read_status(
         entry("PARTIAL_SUCCESS", ("PROCESSING_ERROR_REASON_INVALID_GCLID", "3"), ("jane@example.com", 2), ("X", -1))
     )

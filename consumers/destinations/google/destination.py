@@ -43,8 +43,8 @@ if TYPE_CHECKING:
         DeliveryResponse,
         HttpResponse,
         Moment,
+        RequestStatus,
     )
-    from attributary.consumers.destinations.google.responses import RequestStatus
     from attributary.consumers.destinations.oauth2.grants import Grant
 
 SCOPE = "https://www.googleapis.com/auth/datamanager"
@@ -65,6 +65,7 @@ class GoogleDestination(AdPlatform):
     max_body_bytes = 4_000_000  # none is documented; an event takes about 700
     max_age = 90 * DAY
     duplicates_removed_for = 90 * DAY
+    verdict_after_seconds = 1_800
     unused_fields: tuple[str, ...] = (
         "opt_out",
         "data_processing_options",

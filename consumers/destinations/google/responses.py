@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from attributary.consumers.destinations.answers import THROTTLE_SECONDS, by_status
-from attributary.consumers.destinations.destination import DeliveryResponse, ResponseClass
+from attributary.consumers.destinations.destination import DeliveryResponse, RequestStatus, ResponseClass
 from attributary.consumers.destinations.wire_format import from_json, retry_after_seconds
 
 if TYPE_CHECKING:
@@ -127,22 +127,6 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-class RequestStatus(NamedTuple):
-    """What became of a request that was received.
-
-    Attributes:
-        is_final: Google has looked at all of its events.
-        is_good: it took all of them.
-        refused: how many events were refused, by reason; Google never says which.
-        warned: how many events it warns of, by reason.
-    """
-
-    is_final: bool
-    is_good: bool
-    refused: Mapping[str, int]
-    warned: Mapping[str, int]
-
-
 def read_status(response: HttpResponse) -> RequestStatus | None:
     """Read the status of a request; None when the answer does not tell."""
     document: Any = from_json(response.body) if response.is_complete and response.status == 200 else None
@@ -153,7 +137,7 @@ def read_status(response: HttpResponse) -> RequestStatus | None:
         return None
     refused = _counts(entries, "errorInfo", "errorCounts")
     warned = _counts(entries, "warningInfo", "warningCounts")
-    return RequestStatus("PROCESSING" not in statuses, statuses == {"SUCCESS"}, refused, warned)
+    return RequestStatus("PROCESSING" not in statuses, statuses == {"SUCCESS"}, statuses == {"FAILED"}, refused, warned)
 
 
 def _counts(entries: Iterable[Mapping[str, Any]], outer: str, inner: str) -> dict[str, int]:

@@ -218,7 +218,14 @@ ROLES: Sequence[Role] = (
     Role(
         "attributary_forwarder",
         "Forwarders: their ledger and their positions, no journey and no result.",
-        {"deliveries": "SIUD", "positions": "SIUD", "erasures": "S", "tenants": "S", "migrations": "S"},
+        {
+            "deliveries": "SIUD",
+            "delivery_requests": "SIUD",
+            "positions": "SIUD",
+            "erasures": "S",
+            "tenants": "S",
+            "migrations": "S",
+        },
     ),
     Role(
         "attributary_spend",

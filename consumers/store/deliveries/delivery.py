@@ -111,6 +111,44 @@ class DeliveryOutcome:
     trace_id: str | None = None
 
 
+class Verdict(enum.StrEnum):
+    """What a destination says later of a request that it has received. All but `PENDING` are final."""
+
+    PENDING = "pending"
+    ACCEPTED = "accepted"  # all events
+    PARTLY = "partly"
+    REFUSED = "refused"  # all events
+    UNKNOWN = "unknown"  # it never told
+
+
+class ReceivedRequest(NamedTuple):
+    """A request that a destination has received and judges later; times are microseconds since 1970-01-01 UTC.
+
+    Attributes:
+        tenant_id: the owner of its events.
+        destination: as in `DeliveryKey`.
+        request_id: the destination's; the `trace_id` of the deliveries in it.
+        events: how many it has.
+        received_at: when the destination received it.
+        ask_at: when it is asked next.
+        verdict: what it said.
+        asked: how often it was asked.
+        refused: how many events it refused, by its reason.
+        warned: how many it warns of, by its reason.
+    """
+
+    tenant_id: str
+    destination: str
+    request_id: str
+    events: int
+    received_at: int
+    ask_at: int
+    verdict: Verdict = Verdict.PENDING
+    asked: int = 0
+    refused: Mapping[str, int] = {}
+    warned: Mapping[str, int] = {}
+
+
 Positions = Mapping[tuple[str, int], int]
 """The next offset to be read of each (topic, partition)."""
 
@@ -145,8 +183,21 @@ class Ledger(Protocol):
         """Note that the events are about to be handed to the destination: in flight, one attempt more."""
         ...
 
-    def settle(self, outcomes: Sequence[DeliveryOutcome]) -> None:
-        """Note what became of an attempt; a row that is sent stays sent."""
+    def settle(self, outcomes: Sequence[DeliveryOutcome], received: Sequence[ReceivedRequest] = ()) -> None:
+        """Note what became of an attempt; a row that is sent stays sent.
+
+        Args:
+            outcomes: of the deliveries.
+            received: requests that the destination judges later; noted together with the outcomes.
+        """
+        ...
+
+    def due_requests(self, destination: str, now_micros: int, *, limit: int) -> Sequence[ReceivedRequest]:
+        """Give requests without a verdict whose time to be asked about has come, longest waiting first."""
+        ...
+
+    def judge_requests(self, requests: Sequence[ReceivedRequest], *, now_micros: int) -> None:
+        """Note what the destination says of requests; a verdict that is final stays so."""
         ...
 
     def find(self, event_id: str, *, tenant_id: str | None = None) -> Sequence[Delivery]:

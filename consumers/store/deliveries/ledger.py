@@ -12,6 +12,7 @@ import datetime as dt
 import json
 from typing import TYPE_CHECKING, Any
 
+from attributary.consumers.store.deliveries import requests
 from attributary.consumers.store.deliveries.delivery import (
     Count,
     Delivery,
@@ -25,7 +26,13 @@ from attributary.consumers.store.deliveries.delivery import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from attributary.consumers.store.deliveries.delivery import DeliveryOutcome, NewDelivery, Positions
+    from attributary.consumers.store.deliveries.delivery import (
+        DeliveryOutcome,
+        NewDelivery,
+        Positions,
+        ReceivedRequest,
+        Verdict,
+    )
     from attributary.consumers.store.session import StoreSession
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -169,20 +176,44 @@ class PostgresLedger:
         """Note that the events are about to be handed over."""
         self._write(_BEGIN, _keys(keys) | {"now": _time(now_micros)})
 
-    def settle(self, outcomes: Sequence[DeliveryOutcome]) -> None:
-        """Note what became of an attempt."""
-        self._write(
-            _SETTLE,
-            _keys([outcome.key for outcome in outcomes])
-            | {
-                "states": [outcome.state.value for outcome in outcomes],
-                "reasons": [outcome.reason for outcome in outcomes],
-                "flights": [outcome.in_flight for outcome in outcomes],
-                "hashes": [outcome.request_hash for outcome in outcomes],
-                "codes": [outcome.response_code for outcome in outcomes],
-                "traces": [outcome.trace_id for outcome in outcomes],
-            },
-        )
+    def settle(self, outcomes: Sequence[DeliveryOutcome], received: Sequence[ReceivedRequest] = ()) -> None:
+        """Note what became of an attempt, and the requests that the destination judges later."""
+        if not outcomes:
+            return
+        values = _keys([outcome.key for outcome in outcomes]) | {
+            "states": [outcome.state.value for outcome in outcomes],
+            "reasons": [outcome.reason for outcome in outcomes],
+            "flights": [outcome.in_flight for outcome in outcomes],
+            "hashes": [outcome.request_hash for outcome in outcomes],
+            "codes": [outcome.response_code for outcome in outcomes],
+            "traces": [outcome.trace_id for outcome in outcomes],
+        }
+        with self._session.transaction() as connection:
+            connection.execute(_SETTLE, values)
+            requests.receive(connection, received)
+
+    def due_requests(self, destination: str, now_micros: int, *, limit: int) -> Sequence[ReceivedRequest]:
+        """Give requests without a verdict whose time to be asked about has come."""
+        with self._session.transaction() as connection:
+            return requests.due(connection, destination, now_micros, limit)
+
+    def judge_requests(self, found: Sequence[ReceivedRequest], *, now_micros: int) -> None:
+        """Note what the destination says of requests."""
+        if found:
+            with self._session.transaction() as connection:
+                requests.judge(connection, found, now_micros)
+
+    def requests_of(self, deliveries: Sequence[Delivery]) -> Mapping[DeliveryKey, ReceivedRequest]:
+        """Give the requests with later verdicts that carried deliveries."""
+        keys = {row.key: (row.key.tenant_id, row.key.destination, row.trace_id or "") for row in deliveries}
+        with self._session.transaction() as connection:
+            found = requests.find(connection, list(dict.fromkeys(keys.values())))
+        return {key: found[wanted] for key, wanted in keys.items() if wanted in found}
+
+    def verdicts(self) -> Sequence[tuple[str, Verdict, int, int, int]]:
+        """Count requests by verdict: destination, verdict, requests, events, when the oldest was received."""
+        with self._session.transaction() as connection:
+            return requests.counts(connection)
 
     def find(self, event_id: str, *, tenant_id: str | None = None) -> Sequence[Delivery]:
         """Give the deliveries of an event."""
@@ -230,6 +261,7 @@ class PostgresLedger:
         every destination's age limit.
         """
         with self._session.transaction() as connection:
+            requests.prune(connection, before_micros, limit)
             return connection.execute(_PRUNE, {"before": _time(before_micros), "limit": limit}).rowcount
 
     def _write(self, statement: str, values: Mapping[str, Any]) -> int:

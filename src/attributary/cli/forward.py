@@ -34,7 +34,7 @@ from attributary.cli.tenant_option import AnyTenant, RowTenant
 from attributary.cli.times import time_option
 
 if TYPE_CHECKING:
-    from attributary.consumers.store.deliveries.delivery import Delivery
+    from attributary.consumers.store.deliveries.delivery import Delivery, ReceivedRequest
     from attributary.consumers.store.deliveries.ledger import PostgresLedger
 
 Name = Literal["meta", "ga4", "tiktok", "linkedin", "x", "reddit", "pinterest", "snap", "google"]
@@ -166,6 +166,7 @@ def _status(
 
     with _ledger() as ledger:
         counts = [count for count in ledger.counts() if not count.destination.endswith(".secret")]
+        verdicts = ledger.verdicts()
     now = time.time_ns() // 1_000
     if not counts and not as_json:
         print("the ledger is empty")
@@ -177,6 +178,9 @@ def _status(
         reason = f"  {count.reason}" if count.reason else ""
         oldest = f"oldest {duration(hours * 3_600):<9}"
         print(f"{count.destination:<12} {count.state.value:<10} {count.deliveries:>10,}  {oldest}{reason}".rstrip())
+    for destination, verdict, requests, events, received_at in () if as_json else verdicts:
+        oldest = f"oldest {duration((now - received_at) / 1e6):<9}"
+        print(f"{destination:<12} {'verdict':<10} {events:>10,}  {oldest}  {verdict.value}, {requests:,} requests")
 
 
 def _explain(
@@ -191,21 +195,44 @@ def _explain(
     """
     with _ledger() as ledger:
         found = ledger.find(event_id, tenant_id=tenant)
+        requests = ledger.requests_of([row for row in found if row.trace_id])
     if not found:
         say(f"{event_id}: not in the ledger: not forwarded yet, or its tenant has no destination")
         raise typer.Exit(_NOT_FOUND)
     for row in found:
-        print(json.dumps(_document(row)) if as_json else "\n".join(_explained(row)))
+        request = requests.get(row.key)
+        print(json.dumps(_document(row, request)) if as_json else "\n".join(_explained(row, request)))
 
 
-def _document(row: Delivery) -> dict[str, Any]:
-    """Return a delivery for JSON; times in microseconds UTC."""
+def _document(row: Delivery, request: ReceivedRequest | None) -> dict[str, Any]:
+    """Return a delivery for JSON, with the later verdict on its request; times in microseconds UTC."""
     names = ("reason", "occurred_at", "match_keys", "in_flight", "attempts", "first_sent_at", "request_hash")
     rest = {name: getattr(row, name) for name in (*names, "response_code", "trace_id")}
-    return {**row.key._asdict(), "state": row.state.value, "source": row.source._asdict(), **rest}
+    verdict = None if request is None else {**request._asdict(), "verdict": request.verdict.value}
+    return {**row.key._asdict(), "state": row.state.value, "source": row.source._asdict(), **rest, "request": verdict}
 
 
-def _explained(row: Delivery) -> Iterator[str]:
+def _verdict_text(request: ReceivedRequest) -> str:
+    """Say what the destination says of the request that carried an event."""
+    from datetime import UTC, datetime
+
+    from attributary.consumers.store.deliveries.delivery import Verdict
+
+    if request.verdict is Verdict.PENDING:
+        asks = datetime.fromtimestamp(request.ask_at / 1e6, UTC).isoformat(timespec="seconds")
+        return f"received with {request.events} events; the verdict comes later, asked again at {asks}"
+    if request.verdict is Verdict.ACCEPTED:
+        return f"all {request.events} events of the request were accepted"
+    if request.verdict is Verdict.UNKNOWN:
+        return f"the destination never told what became of the request of {request.events} events"
+    reasons = ", ".join(f"{reason} {number}" for reason, number in sorted(request.refused.items())) or "no reason given"
+    if request.verdict is Verdict.REFUSED:
+        return f"all {request.events} events of the request were refused later: {reasons}"
+    number = sum(request.refused.values())
+    return f"{number} of the request's {request.events} events were refused later: {reasons}; it does not say which"
+
+
+def _explained(row: Delivery, request: ReceivedRequest | None) -> Iterator[str]:
     from datetime import UTC, datetime
 
     from attributary.consumers.store.deliveries.delivery import DeliveryState
@@ -221,6 +248,7 @@ def _explained(row: Delivery) -> Iterator[str]:
         ("last answer", row.response_code),
         ("trace id", row.trace_id),
         ("request", row.request_hash),
+        ("verdict", _verdict_text(request) if request else None),
     ):
         if value:
             yield f"  {name:<12} {value}"
