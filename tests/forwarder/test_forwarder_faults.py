@@ -20,7 +20,7 @@ from attributary.consumers.runtime.crash_points import crash_points
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.store.deliveries.ledger import PostgresLedger
 from attributary.consumers.store.session import StoreSession
-from attributary.local.fakes import Fault, Ga4Fake, MetaFake
+from attributary.local.fakes import Fault, Ga4Fake, GoogleFake, MetaFake, OAuthFake
 from attributary.local.fakes.server import FakeServer
 from tests.forwarder.forwarder_factories import SimulatedClock, conversion, records
 
@@ -69,6 +69,29 @@ def test_meta_loses_nothing_to_a_kill_and_copies_keep_their_event_id(point: str,
     assert (fake.duplicates > 0) is with_copies, "only the answer that was lost is asked for again"
     ledger = PostgresLedger(StoreSession(database, "tests"))
     assert [(count.state.value, count.deliveries) for count in ledger.counts()] == [("sent", 120)]
+    ledger.close()
+
+
+@pytest.mark.fault
+@pytest.mark.postgres
+@pytest.mark.parametrize("point", POINTS)
+def test_google_loses_nothing_to_a_kill_and_every_request_is_known(point: str, database: str, tmp_path: Path) -> None:
+    now = time.time_ns() // 1_000
+    events = [conversion(now) for _ in range(60)]
+    path = written(tmp_path / "events.jsonl", events)
+    fake = GoogleFake(OAuthFake())
+    with FakeServer(fake) as server:
+        killed = run_child("google", server.url, database, path, point)
+        assert killed.returncode == -signal.SIGKILL, "the fault fired"
+        again = run_child("google", server.url, database, path)
+        assert again.returncode == 0, again.stderr
+    assert len(fake.received.by_key) == 60
+    assert (fake.received.duplicates > 0) is (point == "forwarder_after_send"), "only a lost answer is asked for again"
+    ledger = PostgresLedger(StoreSession(database, "tests"))
+    assert [(count.state.value, count.deliveries) for count in ledger.counts()] == [("sent", 60)]
+    rows = [row for event in events for row in ledger.find(event["event_id"])]
+    assert {row.trace_id for row in rows} <= set(fake.taken)
+    assert len(ledger.requests_of(rows)) == 60, "each event's request is asked about later"
     ledger.close()
 
 

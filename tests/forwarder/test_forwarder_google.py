@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from attributary.consumers.destinations.ad_platform import PlatformOptions
+from attributary.consumers.destinations.attempts import SenderOptions
 from attributary.consumers.destinations.credentials import AccountCredentials, Credentials
 from attributary.consumers.destinations.destination import (
     Account,
@@ -20,11 +23,14 @@ from attributary.consumers.destinations.destination import (
     ResponseClass,
 )
 from attributary.consumers.destinations.google import responses
+from attributary.consumers.destinations.google.destination import GoogleDestination
 from attributary.consumers.destinations.google.event import timestamp
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.destinations.oauth2.grants import RefreshTokenGrant
 from attributary.consumers.destinations.oauth2.service_account import ServiceAccountGrant
 from attributary.consumers.destinations.prepare import prepare
+from attributary.consumers.destinations.sender import BatchSender, Shipment
+from attributary.consumers.destinations.transport import HttpTransport
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.store.deliveries.delivery import DeliveryState
 from attributary.local.fakes import Fault, GoogleFake, OAuthFake
@@ -400,3 +406,22 @@ def test_two_accounts_of_one_tenant_go_to_ads_and_to_analytics(make_stage: MakeS
         ("77", "G-A1"),
     }
     assert len(fake.received.by_key) == 6
+
+
+def test_one_bad_event_in_the_largest_request_costs_two_calls(clock: SimulatedClock) -> None:
+    fake, ledger, now = GoogleFake(OAuthFake()), MemoryLedger(), clock.now_micros()
+    with FakeServer(fake) as server:
+        options = PlatformOptions(base_url=server.url, token_url=f"{server.url}/token")
+        destination = GoogleDestination(options, events_per_request=10_000)
+        account = account_at("google")
+        events = [
+            prepare(destination, conversion(now), account, Moment(now, now), unknown="send") for _ in range(2_000)
+        ]
+        good = [event for event in events if isinstance(event, PreparedEvent)]
+        fake.poison = {json.loads(good[1_234].body)["transactionId"]}
+        sender = BatchSender(destination, HttpTransport(answer_seconds=60.0), ledger, SenderOptions(), clock)
+        outcomes = sender.deliver([Shipment(account, good)])
+        sender.close()
+    states = Counter(outcome.state for outcome in outcomes)
+    assert states == {DeliveryState.SENT: 1_999, DeliveryState.REJECTED: 1}
+    assert (fake.received.calls, fake.received.largest_request) == (2, 1_999)
