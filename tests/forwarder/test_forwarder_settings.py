@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from attributary.consumers.destinations.ad_platform_settings import purposes
-from attributary.consumers.destinations.catalog import read_setup
+from attributary.consumers.destinations.catalog import CATALOG, read_setup
 from attributary.consumers.destinations.credentials import load_credentials
 from attributary.consumers.destinations.destination import Moment, PreparedEvent
 from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions
 from attributary.consumers.destinations.settings import MetaSettings
 from attributary.consumers.runtime.errors import ConfigError
 from attributary.consumers.runtime.settings import load
+from attributary.schemas.topics import CONVERSIONS, catalogue, group_name
 from tests.forwarder.forwarder_factories import CASE_TIME, conversion
 
 SECRET = "EAAB-very-secret"
@@ -402,3 +403,9 @@ def test_s12_a_secret_that_cannot_travel_in_a_header_ends_the_start(
     with pytest.raises(ConfigError, match="printable ASCII") as caught:
         load_credentials("meta", None, str(path))
     assert caught.value.variable == "FORWARD_CREDENTIALS_FILE"
+
+
+def test_every_destination_has_its_group_and_dead_letters_in_the_catalogue_of_topics() -> None:
+    conversions = next(topic for topic in catalogue() if topic.name == CONVERSIONS)
+    forwarders = {group for group in conversions.groups if ".forwarder." in group}
+    assert forwarders == {group_name(f"forwarder.{name}") for name in CATALOG}, "topics.yaml: groups of the conversions"
