@@ -146,7 +146,7 @@ class ForwarderStage:
         """
         if self._route.credentials.serves_one_account and (hold := self._sender.hold()):
             self._show_waiting()
-            raise Retry(f"{self._route.destination.name}: {hold.reason}", hold.seconds)
+            raise Retry(f"{self._route.destination.name}: {hold.reason}", hold.seconds, is_exact=True)
         with self._answering_ledger():
             return self._forward(batch)
 
@@ -225,7 +225,7 @@ class ForwarderStage:
             self._show_waiting()
             hold = self._sender.limiter(tasks[stay[0].key].account).hold_at(self._clock.monotonic())
             reason = hold.reason if hold else "out of time for this turn"
-            raise Retry(f"{self._route.destination.name}: {reason}", hold.seconds if hold else 0.1)
+            raise Retry(f"{self._route.destination.name}: {reason}", hold.seconds if hold else 0.1, is_exact=True)
 
     def _leave(self, outcomes: Sequence[DeliveryOutcome], tasks: Mapping[DeliveryKey, Task]) -> None:
         """Leave deliveries behind, each with its reason in the ledger."""

@@ -21,6 +21,8 @@ EXIT_DEPENDENCY_DOWN = 69
 EXIT_BUG = 70
 EXIT_CONFIG = 78
 
+_MAX_FACTOR = 16
+
 
 class AttributaryError(Exception):
     """Any trouble that this project names itself."""
@@ -34,13 +36,19 @@ class Retry(AttributaryError):
     Args:
         message: what is away.
         after_seconds: how long to wait before the next try.
+        is_exact: whether it is known when to try again, however often that was; else tries lie further apart each time.
     """
 
     exit_code = EXIT_DEPENDENCY_DOWN
 
-    def __init__(self, message: str, after_seconds: float = 1.0) -> None:
+    def __init__(self, message: str, after_seconds: float = 1.0, *, is_exact: bool = False) -> None:
         super().__init__(message)
         self.after_seconds = after_seconds
+        self.is_exact = is_exact
+
+    def pause_seconds(self, tries: int) -> float:
+        """Return how long to wait after so many tries in a row, this one included."""
+        return self.after_seconds * (1 if self.is_exact else min(2 ** (tries - 1), _MAX_FACTOR))
 
 
 class TooSlow(Retry):

@@ -325,7 +325,7 @@ class ConsumerLoop:
 
     def _pause(self, error: Retry) -> None:
         self._retries += 1
-        seconds = min(_LONGEST_PAUSE_SECONDS, error.after_seconds * min(2 ** (self._retries - 1), 16))
+        seconds = min(_LONGEST_PAUSE_SECONDS, error.pause_seconds(self._retries))
         _log.warning("paused", stage=self._stage.name, why=str(error), seconds=round(seconds, 2), tries=self._retries)
         self._consumer.pause(self._consumer.assignment())
         self._paused_until = time.monotonic() + seconds
