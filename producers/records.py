@@ -116,11 +116,12 @@ class UserData:
     """Data that lets a destination recognise the person. Fields as in schemas/conversion.avsc.
 
     The plain fields are personal: the producer replaces them by hashes before they leave, unless told otherwise, and
-    they are not in the ``repr``.
+    they are not in the ``repr``. A person with several addresses, numbers or ids has them as a list; that needs the
+    hashes.
     """
 
-    email: str | None = None
-    phone: str | None = None
+    email: str | Sequence[str] | None = None
+    phone: str | Sequence[str] | None = None
     first_name: str | None = None
     last_name: str | None = None
     date_of_birth: str | None = None
@@ -130,7 +131,7 @@ class UserData:
     region: str | None = None
     postal_code: str | None = None
     country: str | None = None
-    external_id: str | None = None
+    external_id: str | Sequence[str] | None = None
     meta_hashes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     google_hashes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 

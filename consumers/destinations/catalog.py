@@ -152,6 +152,7 @@ def _meta(shared: ForwardSettings, environment: str, warns: bool) -> Setup:
         shared.default_region,
         settings.names(),
         _strips(shared),
+        settings.types_of_contents(),
     )
     return Setup(
         MetaDestination(

@@ -14,6 +14,12 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+GA4_PARTS = ("location.", "device.")
+"""How properties begin that become fields of GA4's `user_location` and `device`; other destinations get none."""
+
+META_PARTS = ("original_event.", "attribution.")
+"""How properties begin that become fields of Meta's `original_event_data` and `attribution_data`."""
+
 _NAME = re.compile(r"[^\s,*]{0,100}(\*[^\s,*]{0,100}){0,2}")
 
 

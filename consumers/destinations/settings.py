@@ -7,6 +7,7 @@ settings beside them, on `AdPlatformSettings`.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -23,12 +24,16 @@ from attributary.consumers.destinations.ad_platform_settings import (
     consent_field,
     event_names_field,
     properties_field,
+    purposes,
 )
 from attributary.consumers.destinations.ga4.destination import DEFAULT_BASE_URL as GA4_URL
 from attributary.consumers.destinations.ga4.destination import EU_BASE_URL
 from attributary.consumers.destinations.meta.destination import DEFAULT_API_VERSION
 from attributary.consumers.destinations.meta.destination import DEFAULT_BASE_URL as META_URL
+from attributary.consumers.runtime.errors import ConfigError
 from attributary.consumers.runtime.settings import Settings
+
+_CONTENT_TYPE = re.compile(r"[a-z][a-z_]{0,49}")
 
 
 def _checked_proxy(secret: SecretStr | None) -> SecretStr | None:
@@ -90,8 +95,29 @@ class MetaSettings(AdPlatformSettings):
         description="How the external id travels to Meta: hashed, raw or both.",
     )
     event_names: str = event_names_field("meta", "Meta")
+    content_types: str = Field(
+        default="",
+        alias="FORWARD_META_CONTENT_TYPES",
+        description="Meta's content types by category of an order's lines: Flights=flight, comma-separated; else "
+        "product.",
+    )
     properties: PropertyList = properties_field("meta", "Meta")
     consent: str = consent_field("meta", "Meta")
+
+    def types_of_contents(self) -> dict[str, str]:
+        """Return content types by category, lower case.
+
+        Raises:
+            ConfigError: they are no pairs, or no content types.
+        """
+        found: dict[str, str] = {}
+        for part in purposes(self.content_types):
+            category, mark, kind = (piece.strip() for piece in part.rpartition("="))
+            if not mark or not category or _CONTENT_TYPE.fullmatch(kind) is None:
+                rule = "must be pairs such as Flights=flight, separated by commas; a type is a word in lower case"
+                raise ConfigError("FORWARD_META_CONTENT_TYPES", rule)
+            found[category.lower()] = kind
+        return found
 
 
 class Ga4Settings(AdPlatformSettings):

@@ -113,8 +113,8 @@ class ItemBody(Struct, forbid_unknown_fields=True, kw_only=True):
 class UserDataBody(Struct, forbid_unknown_fields=True, kw_only=True):
     """Data by which a destination recognises a person; the plain fields are hashed before they leave."""
 
-    email: str | None = None
-    phone: str | None = None
+    email: str | list[str] | None = None
+    phone: str | list[str] | None = None
     first_name: str | None = None
     last_name: str | None = None
     date_of_birth: str | None = None
@@ -124,7 +124,7 @@ class UserDataBody(Struct, forbid_unknown_fields=True, kw_only=True):
     region: str | None = None
     postal_code: str | None = None
     country: str | None = None
-    external_id: str | None = None
+    external_id: str | list[str] | None = None
     meta_hashes: dict[str, list[str]] = msgspec.field(default_factory=dict)
     google_hashes: dict[str, list[str]] = msgspec.field(default_factory=dict)
 

@@ -29,6 +29,9 @@ PLAIN_FIELDS = (
     "country",
     "external_id",
 )
+SEVERAL = frozenset(("email", "phone", "external_id"))
+"""Fields of which a person has several: a list of texts is hashed one by one."""
+_MAX_VALUES = 10  # of one field; as many identifiers as Google's Data Manager takes of a person
 _LONGEST_VALUE = 1_000  # nothing that identifies a person is longer, and normalising 250,000 letters takes a second
 _WORDS = ("city", "region")
 _POSTAL_SYMBOLS = str.maketrans("", "", ".~")
@@ -86,7 +89,8 @@ def hash_user_data_with_remarks(
     """Fill `meta_hashes` and `google_hashes` and clear the plain fields.
 
     Args:
-        user_data: fields of the schema's UserData; plain values may be hashed already.
+        user_data: fields of the schema's UserData; plain values may be hashed already. `email`, `phone` and
+            `external_id` may be lists of several, 10 each at most.
         default_region: ISO 3166-1 alpha-2 code for phone numbers without country code, used after the person's own
             country. None: such a number is dropped.
         keep_location: leave city, region, postal code and country plain as well. GA4 takes them only in clear, and
@@ -101,26 +105,32 @@ def hash_user_data_with_remarks(
     for_google = _copied(user_data.get("google_hashes"))
     left_out: dict[str, list[str]] = {"meta": [], "google": []}
     for field in PLAIN_FIELDS:
-        value = user_data.get(field)
-        if not value:
-            continue
-        if len(value) > _LONGEST_VALUE:
-            for family, keys in (("meta", META_KEYS), ("google", GOOGLE_KEYS)):
-                if field in keys:
-                    left_out[family].append(f"{field} left out: longer than {_LONGEST_VALUE} characters")
-            continue
-        key = META_KEYS.get(field)
-        if key and not _add(for_meta, key, [meta.hashed(key, value, regions=regions, home=home)]):
-            left_out["meta"].append(_remark(field, value, regions))
-        if field == "email":
-            _add(for_meta, BARE_EMAIL, [meta.hashed_bare_email(value)])
-        key = GOOGLE_KEYS.get(field)
-        if key and not _add(for_google, key, google.hashed(key, value, regions=regions)):
-            left_out["google"].append(_remark(field, value, regions))
+        for value in _values(field, user_data.get(field), left_out):
+            key = META_KEYS.get(field)
+            if key and not _add(for_meta, key, [meta.hashed(key, value, regions=regions, home=home)]):
+                left_out["meta"].append(_remark(field, value, regions))
+            if field == "email":
+                _add(for_meta, BARE_EMAIL, [meta.hashed_bare_email(value)])
+            key = GOOGLE_KEYS.get(field)
+            if key and not _add(for_google, key, google.hashed(key, value, regions=regions)):
+                left_out["google"].append(_remark(field, value, regions))
     result: dict[str, Any] = dict.fromkeys(PLAIN_FIELDS)
     if keep_location:
         result |= {field: user_data.get(field) for field in LOCATION_FIELDS}
     return HashedUserData(result | {"meta_hashes": for_meta, "google_hashes": for_google}, left_out)
+
+
+def _values(field: str, given: Any, left_out: Mapping[str, list[str]]) -> Sequence[str]:
+    """Return the values of a field, those that are too long or too many left out with a remark."""
+    listed = list(given) if field in SEVERAL and isinstance(given, list | tuple) else [given]
+    found = [value for value in listed if value]
+    rules = [f"longer than {_LONGEST_VALUE} characters" for value in found if len(value) > _LONGEST_VALUE]
+    if len(found) > _MAX_VALUES:
+        rules.append(f"more than {_MAX_VALUES}")
+    for family, keys in (("meta", META_KEYS), ("google", GOOGLE_KEYS)):
+        if field in keys:
+            left_out[family] += [f"{field} left out: {rule}" for rule in rules]
+    return [value for value in found if len(value) <= _LONGEST_VALUE][:_MAX_VALUES]
 
 
 def _remark(field: str, value: str, regions: Iterable[str | None]) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from attributary.consumers.destinations.addresses import public_address
 from attributary.consumers.destinations.ga4 import rules
 from attributary.consumers.destinations.personal_data import clean_url, is_personal
+from attributary.consumers.destinations.property_filter import META_PARTS
 from attributary.consumers.destinations.wire_format import amount, number_of, quantity, typed
 from attributary.producers.matching.text import clean, is_placeholder, sha256_hex
 from attributary.producers.matching.user_data import google_address
@@ -34,6 +35,9 @@ EVENT_NAMES = {
 
 USER_PROPERTY_PREFIX = "user."
 """A property `user.plan` becomes the user property `plan`."""
+
+_PLACES = {"location.": "user_location", "device.": "device"}
+"""A property `location.city` or `device.model` becomes a field of `user_location` or `device`."""
 
 _CLIENT_COOKIE = re.compile(r"GA\d\.\d+\.(\d+\.\d+)")
 _SESSION_COOKIE = re.compile(r"GS1\.\d+\.(\d{1,20})(?!\d)|GS2\.\d+\.s(\d{1,20})(?!\d)")
@@ -124,7 +128,7 @@ def _transaction(given: str, remarks: list[str]) -> str:
 
 def _add_properties(params: dict[str, Any], properties: Mapping[str, str], remarks: list[str], *, strip: bool) -> None:
     for name in sorted(properties):
-        if name.startswith(USER_PROPERTY_PREFIX):
+        if name.startswith((USER_PROPERTY_PREFIX, *_PLACES, *META_PARTS)):
             continue
         text = properties[name]
         if name in params or name in _OWN_PARAMS:
@@ -229,6 +233,7 @@ def envelope_of(
         envelope["user_data"] = data
     if properties := _user_properties(conversion["properties"], remarks, strip=strip):
         envelope["user_properties"] = properties
+    envelope |= _places(conversion["properties"], remarks, strip=strip)
     if agent := conversion["client_user_agent"]:
         envelope["user_agent"] = agent
     if address := conversion["client_ip_address"]:
@@ -257,6 +262,23 @@ def _user_properties(properties: Mapping[str, str], remarks: list[str], *, strip
             if len(text) > rules.USER_PROPERTY_VALUE_LENGTH:
                 remarks.append(f"user property {short} cut to {rules.USER_PROPERTY_VALUE_LENGTH} characters")
             found[short] = {"value": typed(text[: rules.USER_PROPERTY_VALUE_LENGTH])}
+    return found
+
+
+def _places(properties: Mapping[str, str], remarks: list[str], *, strip: bool) -> dict[str, dict[str, str]]:
+    """Return `user_location` and `device`; a field that GA4 does not know or would refuse is left out."""
+    found: dict[str, dict[str, str]] = {}
+    for name in sorted(properties):
+        prefix, dot, key = name.partition(".")
+        if (place := _PLACES.get(prefix + dot)) is None:
+            continue
+        text, shown = properties[name].strip(), f"{prefix}.{rules.shown(key)}"
+        if strip and is_personal(key, text):
+            remarks.append(f"property {shown} left out: personal data")
+        elif not text or list(rules.place_problems({place: {key: text}})):
+            remarks.append(f"property {shown} left out: not what GA4 takes as {place}")
+        else:
+            found.setdefault(place, {})[key] = text
     return found
 
 

@@ -126,7 +126,7 @@ def check_envelope(envelope: Mapping[str, Any], *, app: bool = False) -> list[Pr
             problems.append(Problem(f"consent.{shown(purpose)}", "NAME_INVALID", "no such purpose"))
         elif answer not in {"GRANTED", "DENIED"}:
             problems.append(Problem(f"consent.{purpose}", "VALUE_INVALID", "must be GRANTED or DENIED"))
-    problems += _place_problems(envelope)
+    problems += place_problems(envelope)
     if envelope.get("validation_behavior", "RELAXED") not in {"RELAXED", "ENFORCE_RECOMMENDATIONS"}:
         problems.append(Problem("validation_behavior", "VALUE_INVALID", "must be RELAXED or ENFORCE_RECOMMENDATIONS"))
     return problems
@@ -254,7 +254,8 @@ def _user_data_problems(envelope: Mapping[str, Any]) -> Iterator[Problem]:
                 yield Problem(f"user_data.address[{index}].{key}", "VALUE_INVALID", "must be a hexadecimal SHA-256")
 
 
-def _place_problems(envelope: Mapping[str, Any]) -> Iterator[Problem]:
+def place_problems(envelope: Mapping[str, Any]) -> Iterator[Problem]:
+    """Give what is wrong with `user_location` and `device`."""
     location = envelope.get("user_location", {})
     for kind, known in (("user_location", _LOCATION_KEYS), ("device", _DEVICE_KEYS)):
         for key in envelope.get(kind, {}):

@@ -31,6 +31,7 @@ from attributary.consumers.destinations.meta.event import (
     TOO_WEAK,
     app_data,
     custom_data,
+    parts,
     user_data,
 )
 from attributary.consumers.destinations.personal_data import clean_url
@@ -78,6 +79,7 @@ class MetaOptions:
         default_region: ISO 3166-1 alpha-2 code for phone numbers without country code.
         event_names: event names by conversion type, before Meta's standard ones; an account's own go first.
         strip_personal_data: leave out personal data in URLs and free properties.
+        content_types: content types by category of the lines of an order, lower case.
     """
 
     base_url: str = DEFAULT_BASE_URL
@@ -86,6 +88,7 @@ class MetaOptions:
     default_region: str | None = None
     event_names: Mapping[str, str] = field(default_factory=dict)
     strip_personal_data: bool = True
+    content_types: Mapping[str, str] = field(default_factory=dict)
 
 
 class MetaDestination:
@@ -157,7 +160,7 @@ class MetaDestination:
             "user_data": keys,
         }
         if conversion["action_source"] == "app":
-            app = app_data(conversion["properties"])
+            app = app_data(conversion["properties"], remarks, strip=self._options.strip_personal_data)
             if app is None:
                 reason = "an app event needs advertiser_tracking_enabled, application_tracking_enabled and 16 extinfo"
                 return NotSent(DeliveryState.REJECTED, reason, "properties.extinfo")
@@ -214,8 +217,9 @@ class MetaDestination:
                     remarks.append(f"{source} is no web address: it has no http:// or https://")
         if conversion["opt_out"]:
             event["opt_out"] = True
-        if data := custom_data(conversion, remarks, strip=strip):
+        if data := custom_data(conversion, remarks, strip=strip, content_types=self._options.content_types):
             event["custom_data"] = data
+        event |= parts(conversion["properties"], remarks, strip=strip)
         if options := conversion["data_processing_options"]:
             event["data_processing_options"] = options
             # 0 and 0 let Meta find the place itself, by the IP address.
