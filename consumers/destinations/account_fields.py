@@ -107,6 +107,7 @@ ACCOUNT_FIELDS: Mapping[str, AccountFields] = {
         names_are_options=True,
         key_files=("service_account_key",),
     ),
+    "microsoft": AccountFields(("tag_id",), ("access_token",)),
 }
 
 

@@ -22,6 +22,8 @@ from attributary.consumers.destinations.google.settings import GoogleSettings
 from attributary.consumers.destinations.linkedin.destination import LinkedInDestination
 from attributary.consumers.destinations.linkedin.settings import LinkedInSettings
 from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions, is_old_version
+from attributary.consumers.destinations.microsoft.destination import MicrosoftDestination
+from attributary.consumers.destinations.microsoft.settings import MicrosoftSettings
 from attributary.consumers.destinations.pinterest.destination import PinterestDestination
 from attributary.consumers.destinations.pinterest.settings import PinterestSettings
 from attributary.consumers.destinations.property_filter import PropertyFilter
@@ -245,6 +247,12 @@ CATALOG: Mapping[str, Entry] = {
         SampleAccount("0", {"customer_id": "0"}, ("customer_id", "analytics_property_id", "measurement_id")),
         # 300 requests a minute for all accounts of a Cloud project.
         concurrency=4,
+    ),
+    "microsoft": Entry(
+        "Microsoft Advertising",
+        "MICROSOFT_TAG_ID and MICROSOFT_ACCESS_TOKEN",
+        _platform(MicrosoftDestination, MicrosoftSettings),
+        SampleAccount("0"),
     ),
 }
 NAMES = tuple(CATALOG)

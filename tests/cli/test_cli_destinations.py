@@ -66,6 +66,7 @@ def test_without_credentials_each_is_off_and_says_what_to_set() -> None:
                 "GOOGLE_PROJECT_ID"
             ),
         ),
+        ("microsoft", "set MICROSOFT_TAG_ID and MICROSOFT_ACCESS_TOKEN"),
     ]
     result = listed()
     assert result.exit_code == 0

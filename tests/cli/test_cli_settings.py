@@ -29,6 +29,7 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
                 "X_",
                 "SNAP_",
                 "GOOGLE_",
+                "MICROSOFT_",
                 "PINTEREST_",
                 "REDDIT_",
                 "FORWARD_",

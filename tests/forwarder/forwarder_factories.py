@@ -15,6 +15,7 @@ from attributary.consumers.destinations.google.destination import GoogleDestinat
 from attributary.consumers.destinations.linkedin.destination import LinkedInDestination
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions
+from attributary.consumers.destinations.microsoft.destination import MicrosoftDestination
 from attributary.consumers.destinations.pinterest.destination import PinterestDestination
 from attributary.consumers.destinations.prepare import prepare
 from attributary.consumers.destinations.reddit.destination import RedditDestination
@@ -60,6 +61,7 @@ ACCOUNTS = {
         {"purchase": "7001", "lead": "7002"},
     ),
     "snap": AccountCredentials("pixel-1", "test-token", {"pixel_id": "pixel-1", "app_id": "app-1"}),
+    "microsoft": AccountCredentials("1870", "test-token", {}),
 }  # fmt: skip
 CASE_TIME = 1_795_500_000_000_000
 _numbers = itertools.count()
@@ -173,6 +175,7 @@ def destination_at(name: str, url: str) -> Any:
         "reddit": lambda: RedditDestination(PlatformOptions(base_url=url)),
         "pinterest": lambda: PinterestDestination(PlatformOptions(base_url=url)),
         "snap": lambda: SnapDestination(PlatformOptions(base_url=url)),
+        "microsoft": lambda: MicrosoftDestination(PlatformOptions(base_url=url)),
         "google": lambda: GoogleDestination(PlatformOptions(base_url=url, token_url=f"{url}/token")),
     }
     return made[name]()

@@ -21,6 +21,7 @@ from attributary.local.fakes import (
     Ga4Fake,
     LinkedInFake,
     MetaFake,
+    MicrosoftFake,
     PinterestFake,
     RedditFake,
     SnapFake,
@@ -43,6 +44,7 @@ FAKES: dict[str, Any] = {
     "reddit": lambda: RedditFake(tokens=["test-token"], pixels=["a2_abc"]),
     "pinterest": lambda: PinterestFake(tokens=["test-token"], accounts=["5490"]),
     "snap": lambda: SnapFake(tokens=["test-token"], assets=["pixel-1"]),
+    "microsoft": lambda: MicrosoftFake(tokens=["test-token"], tags=["1870"]),
 }
 _ACCOUNTS: dict[str, dict[str, str]] = {
     "meta": {"META_PIXEL_ID": "42", "META_ACCESS_TOKEN": "test-token"},
@@ -64,6 +66,7 @@ _ACCOUNTS: dict[str, dict[str, str]] = {
     "reddit": {"REDDIT_PIXEL_ID": "a2_abc", "REDDIT_ACCESS_TOKEN": "test-token"},
     "pinterest": {"PINTEREST_AD_ACCOUNT_ID": "5490", "PINTEREST_ACCESS_TOKEN": "test-token"},
     "snap": {"SNAP_PIXEL_ID": "pixel-1", "SNAP_ACCESS_TOKEN": "test-token"},
+    "microsoft": {"MICROSOFT_TAG_ID": "1870", "MICROSOFT_ACCESS_TOKEN": "test-token"},
 }
 
 

@@ -32,7 +32,7 @@ from tests.forwarder.forwarder_processes import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-NAMES = ("tiktok", "linkedin", "x", "reddit", "pinterest", "snap")
+NAMES = ("tiktok", "linkedin", "x", "reddit", "pinterest", "snap", "microsoft")
 EVENTS = int(os.environ.get("FORWARD_FLOOD_EVENTS", "2000"))
 IS_FULL = EVENTS >= 20_000
 A_REQUEST = 100 if IS_FULL else 20
@@ -43,6 +43,7 @@ OWN: dict[str, tuple[str, ...]] = {
     "x": ("limit", "locked", "over_capacity"),
     "pinterest": ("ramped_down", "listed_422"),  # a 422 without a list costs copies: it has a test of its own
     "snap": ("invalid_200",),
+    "microsoft": ("warning",),
 }
 # Their 429 names no time, so the account rests for a minute: once in a full run. `more_faults` has them by the dozen.
 A_MINUTE = {
@@ -50,10 +51,11 @@ A_MINUTE = {
     "linkedin": "http_429",
     "reddit": "http_429",
     "pinterest": "http_429",
+    "microsoft": "http_429",
     "snap": "http_429",
 }
 # These remove no copies that two calls bring: what was perhaps taken is held, and nothing is sent twice.
-HOLDS = ("linkedin", "pinterest")
+HOLDS = ("linkedin", "pinterest", "microsoft")
 
 
 def scripted(name: str) -> list[Fault]:

@@ -15,6 +15,7 @@ from attributary.consumers.destinations.catalog import CATALOG
 from attributary.consumers.destinations.destination import HttpResponse, NotSent, PreparedEvent, ResponseClass
 from attributary.consumers.destinations.google import responses as google_responses
 from attributary.consumers.destinations.linkedin import responses as linkedin_responses
+from attributary.consumers.destinations.microsoft import responses as microsoft_responses
 from attributary.consumers.destinations.pinterest import responses as pinterest_responses
 from attributary.consumers.destinations.reddit import responses as reddit_responses
 from attributary.consumers.destinations.snap import responses as snap_responses
@@ -35,7 +36,7 @@ BOTH = {
     "meta_hashes": {"em": [HASH], "ph": [sha256_hex("491711234567")], "external_id": [sha256_hex("User-1")]},
     "google_hashes": {"sha256_email_address": [HASH], "sha256_phone_number": [PHONE]},
 }
-NAMES = ("tiktok", "linkedin", "x", "reddit", "pinterest", "snap", "google")
+NAMES = ("tiktok", "linkedin", "x", "reddit", "pinterest", "snap", "google", "microsoft")
 NO_PHONE = ("linkedin",)
 GOOGLES_HASHES = ("google",)  # of an e-mail address too; nothing else recognises anybody
 WANT_DIGITS = ("pinterest", "snap")  # of a phone number; the others want its plus
@@ -370,6 +371,7 @@ CLASSIFIERS: dict[str, Callable[[HttpResponse, int], Any]] = {
     "reddit": reddit_responses.classify,
     "pinterest": pinterest_responses.classify,
     "snap": snap_responses.classify,
+    "microsoft": microsoft_responses.classify,
     "google": google_responses.classify,
 }
 anything = st.recursive(

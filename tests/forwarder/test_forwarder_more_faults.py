@@ -20,6 +20,7 @@ from attributary.local.fakes import (
     Fault,
     GoogleFake,
     LinkedInFake,
+    MicrosoftFake,
     OAuthFake,
     PinterestFake,
     RedditFake,
@@ -44,6 +45,7 @@ MADE: dict[str, Any] = {
     "reddit": lambda: RedditFake(tokens=["test-token"], pixels=["a2_abc"]),
     "pinterest": lambda: PinterestFake(tokens=["test-token"], accounts=["5490"]),
     "snap": lambda: SnapFake(tokens=["test-token"], assets=["pixel-1", "app-1"]),
+    "microsoft": lambda: MicrosoftFake(tokens=["test-token"], tags=["1870"]),
     "google": lambda: GoogleFake(OAuthFake(), accounts=["1234567890"], actions=["7001", "7002"]),
 }
 NAMES = tuple(MADE)
@@ -56,7 +58,7 @@ OWN = {
     "google": ("quota", "internal", "unavailable"),
 }
 # These remove no copies that two calls bring: what was perhaps taken is held, and nothing is sent twice.
-HOLDS = ("linkedin", "pinterest")
+HOLDS = ("linkedin", "pinterest", "microsoft")
 # Named at once, hinted at, or found by halves: so many calls for so many bad events.
 CALLS: dict[str, Any] = {
     "linkedin": lambda _: 2,
@@ -65,6 +67,7 @@ CALLS: dict[str, Any] = {
     "reddit": lambda _: 2,
     "snap": lambda bad: 1 + 2 * bad,
     "pinterest": lambda _: 1,
+    "microsoft": lambda _: 1,
     "google": lambda _: 2,
 }
 
@@ -179,6 +182,7 @@ def test_an_hour_of_outage_delays_and_loses_nothing(name: str, make_stage: MakeS
         ("x", "unauthorized"),
         ("reddit", "no_scope"),
         ("snap", "unauthorized"),
+        ("microsoft", "unauthorized"),
         ("pinterest", "no_right"),
         ("google", "no_right"),
     ],

@@ -31,7 +31,19 @@ GOOD_GA4 = {"GA4_MEASUREMENT_ID": "G-ABC123", "GA4_API_SECRET": SECRET}
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(
-            ("META_", "GA4_", "TIKTOK_", "LINKEDIN_", "X_", "REDDIT_", "PINTEREST_", "SNAP_", "GOOGLE_", "FORWARD_")
+            (
+                "META_",
+                "GA4_",
+                "TIKTOK_",
+                "LINKEDIN_",
+                "X_",
+                "REDDIT_",
+                "PINTEREST_",
+                "SNAP_",
+                "GOOGLE_",
+                "MICROSOFT_",
+                "FORWARD_",
+            )
         ):
             monkeypatch.delenv(name)
 
@@ -83,6 +95,9 @@ def set_all(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
         ("pinterest", {"PINTEREST_ACCESS_TOKEN": SECRET}, "PINTEREST_AD_ACCOUNT_ID"),
         ("pinterest", {"PINTEREST_AD_ACCOUNT_ID": "x", "PINTEREST_ACCESS_TOKEN": SECRET}, "PINTEREST_AD_ACCOUNT_ID"),
         ("pinterest", {"FORWARD_PINTEREST_EVENT_NAMES": "lead=Lead"}, "FORWARD_PINTEREST_EVENT_NAMES"),
+        ("microsoft", {"MICROSOFT_TAG_ID": "1870"}, "MICROSOFT_ACCESS_TOKEN"),
+        ("microsoft", {"MICROSOFT_ACCESS_TOKEN": SECRET}, "MICROSOFT_TAG_ID"),
+        ("microsoft", {"MICROSOFT_TAG_ID": "x", "MICROSOFT_ACCESS_TOKEN": SECRET}, "MICROSOFT_TAG_ID"),
         ("snap", {"SNAP_PIXEL_ID": "p-1"}, "SNAP_ACCESS_TOKEN"),
         ("google", {"GOOGLE_CUSTOMER_ID": "1234567890"}, "GOOGLE_SERVICE_ACCOUNT_KEY"),
         ("google", {"GOOGLE_CUSTOMER_ID": "12", "GOOGLE_REFRESH_TOKEN": SECRET}, "GOOGLE_CUSTOMER_ID"),
@@ -227,6 +242,7 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         "PINTEREST_",
         "SNAP_",
         "GOOGLE_",
+        "MICROSOFT_",
         "FORWARD_",
         "KAFKA_",
         "DATABASE_",

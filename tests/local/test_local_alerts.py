@@ -16,7 +16,8 @@ RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
 PAGE = ROOT / "docs" / "how-to" / "operate.md"
 STAGES = ("stitcher", "attributor", "auditor", "reporter", "sweeper", "trainer")
 FORWARDERS = tuple(
-    f"forwarder-{name}" for name in ("meta", "ga4", "tiktok", "linkedin", "x", "reddit", "pinterest", "snap", "google")
+    f"forwarder-{name}"
+    for name in ("meta", "ga4", "tiktok", "linkedin", "x", "reddit", "pinterest", "snap", "google", "microsoft")
 )
 
 

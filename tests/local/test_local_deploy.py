@@ -157,7 +157,7 @@ def test_services_have_the_least_privilege(name: str) -> None:
         assert service["read_only"] is True
         beside = {"collector": ["host"], "api": ["host"]} | {
             f"forwarder-{name}": ["internet"]
-            for name in ("meta", "ga4", "tiktok", "linkedin", "x", "reddit", "pinterest", "snap", "google")
+            for name in ("meta", "ga4", "tiktok", "linkedin", "x", "reddit", "pinterest", "snap", "google", "microsoft")
         }
         assert service["networks"] == ["pipeline", *beside.get(name, [])]
 

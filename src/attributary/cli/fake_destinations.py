@@ -24,6 +24,7 @@ def _fake_destinations(
     google_port: Annotated[
         int, typer.Option(help="Port of the Google stand-in; 0: any. POST /token gives tokens.")
     ] = 9809,
+    microsoft_port: Annotated[int, typer.Option(help="Port of the Microsoft stand-in; 0: any.")] = 9810,
     meta_token: Annotated[
         list[str] | None, typer.Option(help="A good access token; may be given again. Default: any.")
     ] = None,
@@ -34,7 +35,7 @@ def _fake_destinations(
         float, typer.Option(help="Percent of Meta's rate limit that a call uses; 0: no usage headers.")
     ] = 0.0,
 ) -> None:
-    """Run stand-ins for Meta, GA4, TikTok, LinkedIn, X, Reddit, Pinterest, Snap and Google, until Ctrl-C or SIGTERM.
+    """Run stand-ins for Meta, GA4, TikTok, LinkedIn, X, Reddit, Pinterest, Snap, Google and Microsoft, until Ctrl-C or SIGTERM.
 
     They check what the real ones check, and fail on order. Ask them what they received: GET /_admin/events. Make them
     fail: POST /_admin/faults with [{"kind": "transient", "times": 3}] or [{"kind": "http_429", "share": 0.05}]. Move
@@ -52,6 +53,7 @@ def _fake_destinations(
         GoogleFake,
         LinkedInFake,
         MetaFake,
+        MicrosoftFake,
         OAuthFake,
         PinterestFake,
         RedditFake,
@@ -73,6 +75,7 @@ def _fake_destinations(
         "pinterest": PinterestFake(),
         "snap": SnapFake(),
         "google": GoogleFake(OAuthFake()),
+        "microsoft": MicrosoftFake(),
     }
     ports = {
         "meta": meta_port,
@@ -84,6 +87,7 @@ def _fake_destinations(
         "pinterest": pinterest_port,
         "snap": snap_port,
         "google": google_port,
+        "microsoft": microsoft_port,
     }
     fakes: dict[str, Application] = {"meta": meta, "ga4": ga4, **others}
     with contextlib.ExitStack() as stack:

@@ -27,6 +27,7 @@ PORTS = {
     "pinterest": 9807,
     "snap": 9808,
     "google": 9809,
+    "microsoft": 9810,
 }
 _START_SECONDS = 180.0
 # A forwarder for each is too many for a laptop: those of Meta and GA4 run, the others are off, without a real account.
@@ -38,6 +39,7 @@ _OTHERS = {
         "LINKEDIN_CLIENT_SECRET",
         "GOOGLE_CUSTOMER_ID", "GOOGLE_ANALYTICS_PROPERTY_ID", "GOOGLE_SERVICE_ACCOUNT_KEY", "GOOGLE_REFRESH_TOKEN",
         "GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET",
+        "MICROSOFT_TAG_ID", "MICROSOFT_ACCESS_TOKEN",
         "REDDIT_PIXEL_ID", "REDDIT_ACCESS_TOKEN",
         "PINTEREST_AD_ACCOUNT_ID", "PINTEREST_ACCESS_TOKEN",
         "SNAP_PIXEL_ID", "SNAP_APP_ID", "SNAP_ACCESS_TOKEN",

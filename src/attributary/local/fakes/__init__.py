@@ -12,6 +12,7 @@ from attributary.local.fakes.ga4 import Ga4Fake
 from attributary.local.fakes.google import GoogleFake
 from attributary.local.fakes.linkedin import LinkedInFake
 from attributary.local.fakes.meta import MetaFake
+from attributary.local.fakes.microsoft import MicrosoftFake
 from attributary.local.fakes.oauth import OAuthFake
 from attributary.local.fakes.pinterest import PinterestFake
 from attributary.local.fakes.reddit import RedditFake
@@ -25,6 +26,7 @@ __all__ = [
     "GoogleFake",
     "LinkedInFake",
     "MetaFake",
+    "MicrosoftFake",
     "OAuthFake",
     "PinterestFake",
     "RedditFake",

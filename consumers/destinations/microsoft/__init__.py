@@ -1,0 +1,1 @@
+"""Microsoft Advertising's UET Conversions API."""
