@@ -35,7 +35,7 @@ def _fake_destinations(
         float, typer.Option(help="Percent of Meta's rate limit that a call uses; 0: no usage headers.")
     ] = 0.0,
 ) -> None:
-    """Run stand-ins for Meta, GA4, TikTok, LinkedIn, X, Reddit, Pinterest, Snap, Google and Microsoft, until Ctrl-C or SIGTERM.
+    """Run stand-ins for all destinations, each on a port of its own, until Ctrl-C or SIGTERM.
 
     They check what the real ones check, and fail on order. Ask them what they received: GET /_admin/events. Make them
     fail: POST /_admin/faults with [{"kind": "transient", "times": 3}] or [{"kind": "http_429", "share": 0.05}]. Move
