@@ -131,12 +131,12 @@ STAGES: tuple[StageProcess, ...] = (
             "GOOGLE_REFRESH_TOKEN",
             _FILE,
         ),
-        StageProcess(
-            "forwarder-microsoft",
-            ("forwarder", "microsoft"),
-            "relays conversions to Microsoft Advertising",
-            ("MICROSOFT_TAG_ID", "MICROSOFT_ACCESS_TOKEN", _FILE),
-        ),
+    ),
+    StageProcess(
+        "forwarder-microsoft",
+        ("forwarder", "microsoft"),
+        "relays conversions to Microsoft Advertising",
+        ("MICROSOFT_TAG_ID", "MICROSOFT_ACCESS_TOKEN", _FILE),
     ),
     StageProcess("collector", ("collect",), "takes events over HTTP", ("COLLECT_KEYS_FILE",), COLLECT_PACKAGES),
     StageProcess("api", ("serve",), "answers questions over HTTP", ("SERVE_KEYS_FILE",), COLLECT_PACKAGES),
