@@ -16,6 +16,7 @@ import psycopg
 import psycopg.conninfo
 from psycopg import errors
 
+from attributary.consumers.store.array_parameters import use_flat_lists
 from attributary.consumers.store.events.rejected_values import UNSTORABLE
 
 _RETRYABLE = (
@@ -123,7 +124,7 @@ def connect(dsn: str, *, application_name: str, autocommit: bool = False) -> psy
     parts = check_dsn(dsn)
     ours: dict[str, Any] = {"connect_timeout": CONNECT_SECONDS, **_TCP}
     try:
-        return psycopg.connect(
+        connection = psycopg.connect(
             dsn,
             autocommit=autocommit,
             application_name=application_name,
@@ -131,6 +132,7 @@ def connect(dsn: str, *, application_name: str, autocommit: bool = False) -> psy
             # A prepared statement may keep a plan that was made when the tables were empty: who prepares says when
             # plans are kept, and for how long (decision 4).
             prepare_threshold=None,
+            client_encoding="utf8",
             **{name: value for name, value in ours.items() if name not in parts},
         )
     except psycopg.OperationalError as error:
@@ -138,6 +140,8 @@ def connect(dsn: str, *, application_name: str, autocommit: bool = False) -> psy
         host = parts.get("host") or parts.get("hostaddr") or "the local socket"
         where = f"{host}:{parts.get('port', 5432)}, database {parts.get('dbname') or '(the name of the user)'}"
         raise StoreUnavailable(f"Postgres at {where}: {reason}", is_setting=is_setting) from None
+    use_flat_lists(connection)
+    return connection
 
 
 def with_timeouts(dsn: str, *, statement_seconds: float, lock_seconds: float) -> str:
