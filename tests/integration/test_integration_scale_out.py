@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres]
 
-_TOUCHPOINTS, _CONVERSIONS = 5_000, 400
+_TOUCHPOINTS, _CONVERSIONS = 5_000, 1_000
+_MOST_RESULTS = 1.1  # times those of one stitcher
+_TRIES = 3
 
 
 def assigned(pipeline: PipelineUnderTest, name: str, *, is_eager: bool) -> dict[str, set[int]]:
@@ -59,13 +62,17 @@ def test_two_stitchers_share_the_people_and_not_the_topics(pipeline: PipelineUnd
         assert set(held) == set(INPUTS)
         assert len({frozenset(numbers) for numbers in held.values()}) == 1, held
     publisher.acknowledged.clear()
-    together = results_per_conversion(pipeline, publisher, seed=32)
+    # Smaller batches, which a busy machine makes, divide conversions from their touchpoints, too: the least of a few
+    # runs counts. With an assignor that shares out topics no run comes near, 1.88 results each instead of 1.18.
+    together = math.inf
+    for seed in range(32, 32 + _TRIES):
+        together = min(together, results_per_conversion(pipeline, publisher, seed=seed))
+        if together <= _MOST_RESULTS * alone:
+            break
     numbers = next(iter(first.values()))
     share = Counter(partition in numbers for _, partition, _ in publisher.acknowledged)
     assert max(share.values()) <= 0.6 * share.total(), share
-    # Conversions that run ahead of their touchpoints are attributed again and again: 1.88 results each instead of 1.18
-    # when the assignor shares out topics. So few conversions scatter by a tenth.
-    assert together <= alone + 0.3, (together, alone)
+    assert together <= _MOST_RESULTS * alone, (together, alone)
 
 
 def test_inputs_with_different_numbers_of_partitions_are_refused(
