@@ -1,4 +1,4 @@
-"""`attributary export`: what the reporting views hold, as Parquet or CSV files by day, with a manifest."""
+"""`attributary export`: what the reporting views hold, as Parquet or CSV files by day, or as an Iceberg table."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def _export(
     out: Annotated[Path, typer.Option("--out", help="Folder of the files; one of an earlier export is replaced.")],
     tenant: Tenant = "",
     form: Annotated[
-        Literal["parquet", "csv"], typer.Option("--format", help="parquet needs the extra attributary[parquet].")
+        Literal["parquet", "csv", "iceberg"],
+        typer.Option("--format", help="parquet and iceberg need the extra of that name, as attributary[parquet]."),
     ] = "parquet",
     since: Annotated[str, typer.Option("--from", help=f"Event time. {SINCE_HELP}")] = "beginning",
     until: Annotated[str, typer.Option("--to", help=f"Event time. {UNTIL_HELP}")] = "end",
@@ -55,11 +56,15 @@ def _export(
     keep their files; `new_files` and `removed_files` are what a copy has to take and to drop. All is read in one
     snapshot. Needs DATABASE_URL.
 
+    As iceberg the folder has a catalogue of its own, catalog.db, and a table attributary.<view>; an export is one
+    commit. What changed is replaced, what was erased is gone: older snapshots are expired, their files removed.
+
     Example: attributary export credit --tenant acme --from 2026-11-01 --to 2026-12-01 --out november
 
     Example: attributary export conversions --tenant acme --format csv --out conversions
     """
     from attributary.cli.export_files import ExportFiles, ForeignFolderError, MissingExtraError
+    from attributary.cli.export_iceberg import IcebergExport
     from attributary.cli.model_options import usage_errors
     from attributary.cli.outcome import database
     from attributary.cli.tables import plural
@@ -71,7 +76,7 @@ def _export(
         check_tenant(connection, tenant)
         about = {"dataset": what, "tenant": tenant, "from": period[0], "to": period[1]}
         try:
-            with ExportFiles(out, form, about) as files:
+            with IcebergExport(out, about) if form == "iceberg" else ExportFiles(out, form, about) as files:
                 _copy(connection, what, {"tenant": tenant, "from_us": period[0], "to_us": period[1]}, files)
                 manifest = files.finish()
         except (ForeignFolderError, MissingExtraError) as error:
@@ -81,8 +86,9 @@ def _export(
             raise typer.Exit(exits.OUTPUT) from None
         connection.commit()
         _note(connection, tenant, what, manifest["rows"])
-    files_ = f"{plural(manifest['rows'], 'row')} in {plural(len(manifest['files']), 'file')}"
-    print(f"{out}: {files_}, {len(manifest['new_files']):,} of them new, see manifest.json")
+    kind, place = ("day", "catalog.db") if form == "iceberg" else ("file", "manifest.json")
+    files_ = f"{plural(manifest['rows'], 'row')} in {plural(len(manifest['files']), kind)}"
+    print(f"{out}: {files_}, {len(manifest['new_files']):,} of them new, see {place}")
 
 
 def _note(connection: psycopg.Connection, tenant: str, what: str, rows: int) -> None:

@@ -156,14 +156,19 @@ class ExportFiles:
 
     def _add(self, rows: Sequence[Sequence[Any]]) -> None:
         """Add to the sums of value by currency; of credit by model, dimension and currency."""
-        names = [name for name, _ in self._columns]
-        value = next((names.index(name) for name in _VALUES if name in names), None)
-        if value is None:
-            return
-        places = [names.index(name) for name in ("model", "dimension", "currency") if name in names]
-        for row in rows:
-            key = "|".join(str(row[place]) for place in places)
-            self._sums[key] = self._sums.get(key, Decimal()) + row[value]
+        value_sums(self._columns, rows, self._sums)
+
+
+def value_sums(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]], sums: dict[str, Decimal]) -> None:
+    """Add values of rows to sums, by model, dimension and currency as far as the columns have them."""
+    names = [name for name, _ in columns]
+    value = next((names.index(name) for name in _VALUES if name in names), None)
+    if value is None:
+        return
+    places = [names.index(name) for name in ("model", "dimension", "currency") if name in names]
+    for row in rows:
+        key = "|".join(str(row[place]) for place in places)
+        sums[key] = sums.get(key, Decimal()) + row[value]
 
 
 def _files_of(folder: Path) -> list[Path]:
@@ -239,13 +244,8 @@ def _text(value: Any) -> str:
 
 class _ParquetWriter:
     def __init__(self, path: Path, columns: Sequence[tuple[str, str]]) -> None:
-        pa, parquet = _arrow()
-        kinds = {
-            "timestamptz": pa.timestamp("us", tz="UTC"), "numeric": pa.decimal128(38, 6), "int8": pa.int64(),
-            "int4": pa.int32(), "float8": pa.float64(), "bool": pa.bool_(),
-        }  # fmt: skip
-        self._pa = pa
-        self._schema = pa.schema([(name, kinds.get(kind, pa.string())) for name, kind in columns])
+        self._pa, parquet = _arrow()
+        self._schema = arrow_schema(columns)
         self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd")
 
     def write(self, rows: Sequence[Sequence[Any]]) -> None:
@@ -255,6 +255,16 @@ class _ParquetWriter:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def arrow_schema(columns: Sequence[tuple[str, str]]) -> Any:
+    """Return the columns as Arrow has them: name, and type as Postgres calls it."""
+    pa, _ = _arrow()
+    kinds = {
+        "timestamptz": pa.timestamp("us", tz="UTC"), "numeric": pa.decimal128(38, 6), "int8": pa.int64(),
+        "int4": pa.int32(), "float8": pa.float64(), "bool": pa.bool_(),
+    }  # fmt: skip
+    return pa.schema([(name, kinds.get(kind, pa.string())) for name, kind in columns])
 
 
 def _arrow() -> tuple[Any, Any]:
