@@ -38,6 +38,8 @@ WITHOUT_DATA = {
     "Kafka refusals", "Paused", "Unreadable batches",
     # Off, or not of the stand-ins: the express lane, probes, tokens that end, Meta's usage, a job.
     "Express records", "Forward probe findings", "Forward token left seconds", "Forward usage percent", "Job seconds",
+    # Of destinations that have no forwarder there: tokens of an hour, verdicts that come later.
+    "Forward late refusals", "Forward late verdicts", "Forward refresh token left seconds", "Forward token refreshes",
     # Looked at every few minutes.
     "Retention left seconds", "Retention seconds",
 }  # fmt: skip
