@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from attributary.consumers.store.rollup.cells import ModelCells, RolledResult, cells_text, rounded
+from attributary.consumers.store.rollup.cells import NO_TOUCHPOINT, ModelCells, RolledResult, cells_text, rounded
 from attributary.schemas.compiled_reader import IRREGULAR, IrregularError
 
 from .result_checks import ID_FACTS
@@ -50,6 +50,8 @@ class _Head(NamedTuple):
     facts: list[Facts]
     models: list[str]
     unattributed: list[int]
+    uses: list[tuple[str, str]]  # version and fallback rule of each model
+    is_final: bool
 
 
 class _Walk:
@@ -60,7 +62,7 @@ class _Walk:
         self.credit_end: list[int] = []  # behind the micros that follow the credit
         self.time_at: list[int] = []
         self._lists = (self.credit_at, self.credit_end, self.time_at)
-        self._headers: list[tuple[bytes, str]] = []  # of the models of the result before: nearly always the same
+        self._headers: list[tuple[bytes, str, str]] = []  # of the models of the result before: nearly always the same
         self._facts: dict[bytes, Facts] = {}
 
     def sizes(self) -> list[int]:
@@ -83,6 +85,7 @@ class _Walk:
         reason, i = read_text(b, i)
         if b[i] > 1:
             raise IrregularError
+        is_final = b[i] == 1
         net, i = read_long(b, i + 1)
         _, i = read_long(b, i)
         _, i = read_long(b, i)
@@ -94,7 +97,8 @@ class _Walk:
         models: list[str] = []
         unattributed: list[int] = []
         count, i = read_count(b, i)
-        facts, i = self._models(b, i, count, models, unattributed)
+        uses: list[tuple[str, str]] = []
+        facts, i = self._models(b, i, count, models, unattributed, uses)
         computed_at, i = read_long(b, self._insights(b, read_end(b, i, count)))
         _, i = read_text(b, i)
         if i != end:
@@ -103,10 +107,16 @@ class _Walk:
             tenant_id, conversion_id, version, reason, conversion_type, currency, converted_at, journey_key, net,
             computed_at,
         )  # fmt: skip
-        return _Head(fields, facts, models, unattributed)
+        return _Head(fields, facts, models, unattributed, uses, is_final)
 
     def _models(
-        self, b: bytes, i: int, count: int, models: list[str], unattributed: list[int]
+        self,
+        b: bytes,
+        i: int,
+        count: int,
+        models: list[str],
+        unattributed: list[int],
+        uses: list[tuple[str, str]],
     ) -> tuple[list[Facts], int]:
         touches: list[tuple[bytes, int]] = []
         facts: list[Facts] = []
@@ -114,13 +124,13 @@ class _Walk:
         pass_over = _Rollups()
         for place in range(count):
             if place < len(headers) and b.startswith(headers[place][0], i):
-                header, model = headers[place]
+                header, model, version = headers[place]
                 i += len(header)
             else:
                 begin = i
                 model, i = read_text(b, i)
-                _, i = read_text(b, i)
-                headers[place:] = [(b[begin:i], model)]
+                version, i = read_text(b, i)
+                headers[place:] = [(b[begin:i], model, version)]
             models.append(model)
             if place == 0:
                 i = pass_over.first(b, self._first(b, i, touches, facts))
@@ -134,8 +144,10 @@ class _Walk:
                 i += 1
             if b[i] or b[i + 1]:
                 _, i = read_optional_double(b, i)
-                _, i = read_optional_text(b, i)
+                fallback, i = read_optional_text(b, i)
+                uses.append((version, fallback or ""))
             else:
+                uses.append((version, ""))
                 i += 2
         return facts, i
 
@@ -343,8 +355,10 @@ class _Columns:
 def _rolled(head: _Head, times: Sequence[int], models: Sequence[ModelCells]) -> RolledResult:
     touches = [(*facts[:4], at) for facts, at in zip(head.facts, times, strict=True)]
     names = [(facts[1], facts[2], facts[4], at) for facts, at in zip(head.facts, times, strict=True) if facts[2]]
-    cells = {"t": touches, "m": models}
-    return RolledResult._make((*head.fields, cells_text(cells), names, cells))
+    named = {str(place): facts[4] for place, facts in enumerate(head.facts) if facts[2]}
+    cells = {"t": touches, "m": models, "n": named, "u": head.uses, "f": int(head.is_final)}
+    first = touches[0][0] if touches else NO_TOUCHPOINT
+    return RolledResult._make((*head.fields, cells_text(cells), names, first, cells))
 
 
 def _numbers(data: npt.NDArray[np.uint8], starts: Places, ends: Places) -> tuple[Integers, npt.NDArray[np.bool_]]:

@@ -151,6 +151,19 @@ class ReportColumn(msgspec.Struct):
     is_additive: bool
 
 
+class ReportSource(msgspec.Struct, rename={"source": "from"}):
+    """What a report was computed from.
+
+    `rollup`: complete to the computing time of its newest result, with so many stored results not in it yet, at most.
+    `results`: every result was read, for the reason that is named.
+    """
+
+    source: str
+    complete_to: str | None
+    results_behind: int | None
+    reason: str | None
+
+
 class ReportDocument(msgspec.Struct, rename={"since": "from", "until": "to", "changed_since": "since"}):
     """A report of the catalogue. A row has one cell a column; null: there is no such number."""
 
@@ -172,6 +185,7 @@ class ReportDocument(msgspec.Struct, rename={"since": "from", "until": "to", "ch
     rows: list[list[str | int | float | None]]
     finding: str
     notes: list[str]
+    source: ReportSource
 
 
 class Job(msgspec.Struct):

@@ -16,6 +16,7 @@ import msgspec
 
 from attributary.attribution_core.domain.time_grammar import FORMS, TimeError, parse_time
 from attributary.consumers.reports.catalog import BY_NAME
+from attributary.consumers.reports.origin import SOURCES
 from attributary.consumers.store.results.credit_report import DIMENSIONS
 from attributary.consumers.store.results.report_reads import DIMENSIONS as NAMES
 from attributary.producers.collector.answers import Refusal
@@ -227,7 +228,11 @@ def endpoints() -> Sequence[Endpoint]:
                           "Models, separated by commas; a report of one model takes the first.", _list_of(None, 20)),
                 Parameter("by", "query", {"type": "string", "enum": list(NAMES), "default": NAMES[0]},
                           "What the names are.", _one_of(*NAMES), NAMES[0]),
-                Parameter("since", "query", _TIMES, "What changed after this time; 7d when missing.", _time),
+                Parameter("since", "query", _TIMES,
+                          "What changed after this time; the midnight a week ago when missing.", _time),
+                Parameter("source", "query", {"type": "string", "enum": list(SOURCES), "default": SOURCES[0]},
+                          "What it may be computed from: the roll-up where it can answer, the roll-up alone, or every "
+                          "result.", _one_of(*SOURCES), SOURCES[0]),
                 Parameter("time_zone", "query", {"type": "string", "examples": ["Europe/Berlin"]},
                           "IANA name of the zone in which days begin; the tenant's when missing.", _text),
                 Parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 50},
@@ -244,7 +249,8 @@ def endpoints() -> Sequence[Endpoint]:
                 _SINCE, _UNTIL, _CURRENCY_OF,
                 Parameter("model", "query", {"type": "string", "default": "linear"}, "Model of bars and campaigns.",
                           _text, "linear"),
-                Parameter("since", "query", _TIMES, "What changed after this time; 7d when missing.", _time),
+                Parameter("since", "query", _TIMES,
+                          "What changed after this time; the midnight a week ago when missing.", _time),
             ),
             refusals=(304, 404), is_page=True,
         ),

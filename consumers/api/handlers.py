@@ -26,13 +26,13 @@ from attributary.consumers.api import documents as d
 from attributary.consumers.api.endpoints import API, MAX_PAGE
 from attributary.consumers.api.pool import ReadPool, StoreBusy
 from attributary.consumers.reports.answer import (
-    CHANGED_WITHIN_US,
     ReportOptions,
     UnknownNameError,
     answer,
     document,
 )
 from attributary.consumers.reports.catalog import BY_NAME
+from attributary.consumers.reports.origin import OnlyRollupError
 from attributary.consumers.reports.page import page_text
 from attributary.consumers.reports.page_facts import read_facts
 from attributary.consumers.store.erasure.ledger import show_request
@@ -178,7 +178,7 @@ class Handlers:
         options = ReportOptions(
             values["models"], values["by"], values["since"], values["currency"],
             () if values["conversion_type"] is None else (values["conversion_type"],), values["time_zone"],
-            values["limit"],
+            values["limit"], values["source"],
         )  # fmt: skip
         now_us = time.time_ns() // 1_000
 
@@ -197,6 +197,8 @@ class Handlers:
                 )
             except UnknownNameError as error:
                 raise Refusal(400, f"{error}.", more={"field": error.parameter}) from None
+            except OnlyRollupError as error:
+                raise Refusal(400, f"source: {error}.", more={"field": "source"}) from None
 
         found = await self._pool.run(read)
         return Answer(found, etag=hashlib.blake2b(msgspec.json.encode(found), digest_size=16).hexdigest())
@@ -208,10 +210,9 @@ class Handlers:
         query = ReportQuery(
             call.tenant_id, (values["model"],), ("channel",), call.period_us, now_us, values["currency"]
         )
-        since = now_us - CHANGED_WITHIN_US if values["since"] is None else values["since"]
 
         def read(connection: psycopg.Connection) -> str:
-            facts = read_facts(connection, query, values["model"], since)
+            facts = read_facts(connection, query, values["model"], values["since"])
             if facts is None:
                 raise Refusal(404, "The tenant has no conversion in this period, or none that this model credits.")
             return page_text(facts)

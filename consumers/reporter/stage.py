@@ -81,8 +81,8 @@ class ReporterStage(ResultStage[RolledResult, Applied]):
 
 def rolled(row: ResultRow) -> RolledResult:
     """Return what the roll-up needs of a result."""
-    cells, names = cells_of(json.loads(row.touchpoints), json.loads(row.models))
+    cells = cells_of(json.loads(row.touchpoints), json.loads(row.models), is_final=row.is_final)
     return RolledResult(
         row.tenant_id, row.conversion_id, row.version, row.version_reason, row.conversion_type, row.currency,
-        row.converted_at, row.journey_key, row.net_value_micros, row.computed_at, cells, names,
+        row.converted_at, row.journey_key, row.net_value_micros, row.computed_at, *cells,
     )  # fmt: skip

@@ -12,14 +12,15 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 import psycopg
 
 from attributary.attribution_core.domain.time_grammar import BEGINNING, END
-from attributary.consumers.store.results.report_reads import DIMENSIONS, CurrencyTotal, ReportRequest, StoredResults
+from attributary.consumers.store.results.report_reads import DIMENSIONS, CurrencyTotal, ReportRequest
 from attributary.consumers.store.tenants import fetch_tenant
 
 from .definition import Asked, Report, ReportTable
+from .origin import SOURCES, Allowed, Origin, choose, origin_text, rollup_state
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DEFAULT_MODEL = "linear"
-CHANGED_WITHIN_US = 7 * 86_400_000_000
+_CHANGED_WITHIN = timedelta(days=7)
 
 
 class UnknownNameError(LookupError):
@@ -45,11 +46,12 @@ class ReportOptions:
     Attributes:
         models: None: all for a report that compares models, else linear, or the only one that there is.
         by: channel, platform or campaign.
-        since_us: changes after it; None: a week before the moment of the report.
+        since_us: changes after it; None: the midnight a week before the day of the report.
         currency: None: the one with the most conversions that has a value.
         conversion_types: empty: all.
         time_zone: IANA; None: the tenant's.
         limit: None: 50.
+        source: any, rollup or results.
     """
 
     models: Sequence[str] | None = None
@@ -59,6 +61,7 @@ class ReportOptions:
     conversion_types: Sequence[str] = ()
     time_zone: str | None = None
     limit: int | None = None
+    source: Allowed = "any"
 
 
 class Answer(NamedTuple):
@@ -72,6 +75,14 @@ class Answer(NamedTuple):
     now_us: int
     totals: Sequence[CurrencyTotal]
     table: ReportTable | None
+    origin: Origin = Origin("results")
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the numbers needs, last of all where they are from."""
+        complete_to = self.origin.complete_to_us
+        origin = origin_text(self.origin, "" if complete_to is None else time_text(complete_to))
+        return [*(self.table.notes if self.table else []), *([origin] if origin else [])]
 
     @property
     def total(self) -> CurrencyTotal:
@@ -105,7 +116,8 @@ def answer(
         options: the rest.
 
     Raises:
-        UnknownNameError: a model, dimension or time zone is not known.
+        UnknownNameError: a model, dimension, time zone or source is not known.
+        OnlyRollupError: only the roll-up is allowed, and it cannot answer.
     """
     return answers(connection, [report], tenant_id, period_us, as_of_us, now_us, options)[0]
 
@@ -122,28 +134,39 @@ def answers(
     """Answer several reports of one request; see ``answer``."""
     if options.by not in DIMENSIONS:
         raise UnknownNameError("by", options.by, DIMENSIONS)
-    since_us = options.since_us if options.since_us is not None else min(as_of_us, now_us) - CHANGED_WITHIN_US
+    if options.source not in SOURCES:
+        raise UnknownNameError("source", options.source, SOURCES)
+    zone = _zone(connection, tenant_id, options.time_zone)
+    since_us = options.since_us if options.since_us is not None else week_before(min(as_of_us, now_us), zone)
     request = ReportRequest(
         tenant_id, (), options.by, period_us, as_of_us, since_us, options.currency or "", options.conversion_types,
-        _zone(connection, tenant_id, options.time_zone), 50 if options.limit is None else options.limit,
+        zone, 50 if options.limit is None else options.limit,
     )  # fmt: skip
-    totals = StoredResults(connection, request).totals()
+    state = rollup_state(connection, tenant_id) if options.source != "results" else None
+    totals = choose(connection, request, state, options.source)[0].totals()
     if not options.currency and totals:
         chosen = next((each for each in totals if each.currency != "XXX" and each.net_micros), totals[0])
         request = replace(request, currency=chosen.currency)
-    asks_models = totals and any(map(_has_models, reports))  # it opens every result: not for reports without models
-    known = StoredResults(connection, request).known_models() if asks_models else []
+    asks_models = totals and any(map(_has_models, reports))  # it may open every result: not for reports without models
+    known = choose(connection, request, state, options.source)[0].known_models() if asks_models else []
     found = []
     for report in reports:
         mine = replace(request, models=_models(report, options.models, known))
-        source = StoredResults(connection, mine)
+        source, origin = choose(connection, mine, state, options.source, report)
         total = _of(totals, mine.currency)
         is_empty = not total.conversions and report.name not in {"unattributed", "quality", "restatements"}
         if _has_models(report) and not known:
             is_empty = True
         table = None if is_empty else report.compute(source, Asked(mine, total, now_us))
-        found.append(Answer(report, mine, now_us, totals, table))
+        found.append(Answer(report, mine, now_us, totals, table, origin))
     return found
+
+
+def week_before(micros: int, zone: str) -> int:
+    """Return the midnight that begins the day a week before a moment, microseconds UTC: the roll-up changes by days."""
+    day = (_EPOCH + timedelta(microseconds=micros)).astimezone(ZoneInfo(zone)).date() - _CHANGED_WITHIN
+    midnight = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(zone)).astimezone(UTC)
+    return (midnight - _EPOCH) // timedelta(microseconds=1)
 
 
 def _has_models(report: Report) -> bool:
@@ -156,7 +179,7 @@ def _models(report: Report, asked: Sequence[str] | None, known: Sequence[str]) -
     if asked and known and not set(asked) <= set(known):
         raise UnknownNameError("models", next(name for name in asked if name not in known), known)
     if asked:
-        return tuple(asked)
+        return tuple(asked) if "models" in report.options else tuple(asked[:1])
     if "models" in report.options:
         first = [name for name in known if name == DEFAULT_MODEL]
         return (*first, *(name for name in known if name not in first))
@@ -222,5 +245,11 @@ def document(found: Answer) -> dict[str, Any]:
         ],
         "rows": [list(row) for row in table.rows] if table else [],
         "finding": table.finding if table else "No conversion is in this report.",
-        "notes": list(table.notes) if table else [],
+        "notes": found.notes,
+        "source": {
+            "from": found.origin.source,
+            "complete_to": None if found.origin.complete_to_us is None else time_text(found.origin.complete_to_us),
+            "results_behind": found.origin.behind,
+            "reason": found.origin.reason or None,
+        },
     }

@@ -50,8 +50,9 @@ REPORTS: Sequence[Report] = (
         "paths",
         "Paths to conversion",
         "By which ways do people come to a conversion?",
-        "Touchpoints in the lookback windows in the order of time; runs of one name stand once. Rows beyond the "
-        "limit are `(other)`, so the rows are all conversions.",
+        "Touchpoints in the lookback windows in the order of time; runs of one name stand once. Paths of more than 8 "
+        "steps are one row a number of steps, `(9 steps)`. Rows beyond the limit are `(other)`, so the rows are all "
+        "conversions. Paths of campaigns are always read from the results.",
         path.PATH_COLUMNS,
         ("by",),
         path.paths,
@@ -109,7 +110,8 @@ REPORTS: Sequence[Report] = (
         "What stood for each channel at an earlier moment, and what changed it since?",
         "Reported at that moment, plus the change by each reason, is what stands now; to the micro, and equal to "
         "`attributary results --as-of`. A version counts with its own period and currency: one that moves a "
-        "conversion out of the period takes its credit off.",
+        "conversion out of the period takes its credit off. From the roll-up conversions that were erased or retired "
+        "since stay in what was reported, and leave by the reasons `erasure` and `retirement`.",
         change.CHANGE_COLUMNS,
         ("model", "by", "since"),
         change.restatements,
@@ -129,7 +131,9 @@ REPORTS: Sequence[Report] = (
         "quality",
         "Data quality",
         "What makes these numbers less sure?",
-        "Counts over the touchpoints and conversions of the period, and over the results of the report.",
+        "Counts over the touchpoints and conversions of the period, and over the results of the report. No roll-up has "
+        "touchpoints: beside it the first 50,000 touchpoints and conversions that are found are checked, and the "
+        "report says so where there are more; with `--source results` all are.",
         change.QUALITY_COLUMNS,
         ("models",),
         change.quality,

@@ -11,7 +11,9 @@ from .definition import OTHER, UNATTRIBUTED, Asked, Column, ReportTable, Source,
 CHANGE_COLUMNS = (
     Column("name", "name", "The channel, platform or campaign; (unattributed): what no touchpoint gets."),
     Column("reason", "text", "reported: as it stood then; why it changed; now: as it stands."),
-    Column("touched", "count", "Conversions that the reason changed; not additive."),
+    Column(
+        "touched", "count", "Versions of conversions with the name that the reason raised, each once; not additive."
+    ),
     Column("conversions", "credit", "Credit; for one name reported plus the reasons is now."),
     Column("value", "micros", "Its net value; for one name reported plus the reasons is now, to the micro."),
 )
@@ -21,6 +23,10 @@ QUALITY_COLUMNS = (
     Column("of", "count", "Of how many."),
     Column("share", "share", "count / of."),
     Column("advice", "text", "What it means, and what to do."),
+)
+_FORGOTTEN = (
+    "The roll-up shows what erasures and retirements took as reasons; the results forget such conversions whole, also "
+    "as they were reported."
 )
 REPORTED, NOW = "reported", "now"
 _ORDER = ("new", "late_touchpoint", "identity", "restated", "refund", "final", "model_refit", "repair")
@@ -56,7 +62,7 @@ def restatements(source: Source, asked: Asked) -> ReportTable:
         rows += _bridge(OTHER, (sum(each[0] for each in stands), sum(each[1] for each in stands)), pooled)
     return ReportTable(rows, _finding(rows, asked), [
         "Late touchpoints, identity links and refits move credit between names and leave the sum; refunds lower it.",
-        "An erasure removes versions as well: what it took is in the report unattributed, under (erased).",
+        _FORGOTTEN,
     ])  # fmt: skip
 
 
@@ -98,7 +104,8 @@ def _finding(rows: Sequence[Any], asked: Asked) -> str:
 
 def quality(source: Source, asked: Asked) -> ReportTable:
     """Return counts of what makes numbers less sure, the period's touchpoints and conversions beside them."""
-    touches, conversions, conflicts = source.quality()
+    found = source.quality()
+    touches, conversions, conflicts, most = found
     rests = {rest.model: rest for rest in source.rests()}
     rows: list[Any] = []
 
@@ -127,5 +134,10 @@ def quality(source: Source, asked: Asked) -> ReportTable:
         if worst and worst[3]
         else "No check counted anything."
     )
-    note = "Touchpoints and conversions are of the period in every currency and type; models are of this report's."
-    return ReportTable([row for row in rows if row[2]], f"{finding} {counted(len(rows), 'check')} were made.", [note])
+    notes = ["Touchpoints and conversions are of the period in every currency and type; models are of this report's."]
+    if found.is_cut:
+        notes.append(
+            f"Of touchpoints, conversions and contents the first {most:,} that were found were checked; there are "
+            "more. With --source results all are."
+        )
+    return ReportTable([row for row in rows if row[2]], f"{finding} {counted(len(rows), 'check')} were made.", notes)

@@ -10,7 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from attributary.consumers.store.results.report_reads import CurrencyTotal, ReportRequest, Rest
+from attributary.consumers.store.results.report_reads import (
+    CurrencyTotal,
+    Lags,
+    Lengths,
+    Path,
+    Quality,
+    ReportRequest,
+    Rest,
+)
 
 OTHER, UNATTRIBUTED = "(other)", "(unattributed)"
 
@@ -37,8 +45,9 @@ class Source(Protocol):
     def rests(self) -> list[Rest]: ...  # noqa: D102
     def positions(self) -> list[tuple[str, str, float, int]]: ...  # noqa: D102
     def assists(self) -> list[tuple[str, int, int, int, int]]: ...  # noqa: D102
-    def paths(self) -> list[tuple[list[str], int, int]]: ...  # noqa: D102
-    def lags(self) -> list[tuple[int, int, int, int]]: ...  # noqa: D102
+    def paths(self) -> list[Path]: ...  # noqa: D102
+    def lengths(self) -> Lengths: ...  # noqa: D102
+    def lags(self) -> Lags: ...  # noqa: D102
     def days(self) -> list[tuple[Any, Any, float, int]]: ...  # noqa: D102
     def conversion_days(self) -> list[tuple[Any, int, int, int, int, float]]: ...  # noqa: D102
     def cohorts(self) -> list[tuple[Any, str, int, int, int, int]]: ...  # noqa: D102
@@ -46,7 +55,7 @@ class Source(Protocol):
     def accrual_delays(self) -> list[tuple[Any, int, float]]: ...  # noqa: D102
     def changes(self) -> list[tuple[str, str, int, float, int]]: ...  # noqa: D102
     def removed(self) -> list[tuple[str, int, int]]: ...  # noqa: D102
-    def quality(self) -> tuple[Sequence[int], Sequence[int], int]: ...  # noqa: D102
+    def quality(self) -> Quality: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)

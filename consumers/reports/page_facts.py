@@ -27,7 +27,7 @@ from attributary.consumers.store.results.page_reads import (
 )
 from attributary.consumers.store.tenants import fetch_tenant
 
-from .answer import Answer, ReportOptions, answers
+from .answer import Answer, ReportOptions, answers, week_before
 from .catalog import BY_NAME
 
 if TYPE_CHECKING:
@@ -80,14 +80,16 @@ class PageFacts:
     answers: Sequence[Answer]
 
 
-def read_facts(connection: psycopg.Connection, query: ReportQuery, model: str, changed_since: int) -> PageFacts | None:
+def read_facts(
+    connection: psycopg.Connection, query: ReportQuery, model: str, changed_since: int | None
+) -> PageFacts | None:
     """Read the numbers of a page; None: there is no such conversion, or no such model.
 
     Args:
         connection: in a snapshot.
         query: which conversions; without a currency the most common one that has a value is taken.
         model: of bars and campaigns.
-        changed_since: changes after this moment are listed by reason, microseconds UTC.
+        changed_since: changes after this moment are listed by reason, microseconds UTC; None: the midnight a week ago.
     """
     models = known_models(connection, query)
     if model not in models:
@@ -100,6 +102,7 @@ def read_facts(connection: psycopg.Connection, query: ReportQuery, model: str, c
     tenant = fetch_tenant(connection, query.tenant_id)
     zone = tenant.time_zone if tenant is not None else "UTC"
     report = read_report(connection, query)
+    changed_since = week_before(query.as_of_us, zone) if changed_since is None else changed_since
     return PageFacts(
         query,
         model,

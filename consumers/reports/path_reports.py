@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from typing import Any
+
+from attributary.consumers.store.results.report_reads import LONGEST_PATH, Path
 
 from .definition import OTHER, Asked, Column, ReportTable, Source, counted, percent
 
@@ -37,15 +38,10 @@ LAG_COLUMNS = (
 
 def paths(source: Source, asked: Asked) -> ReportTable:
     """Return the most frequent paths, runs of one name collapsed."""
-    found: dict[tuple[str, ...], list[int]] = {}
-    for steps, conversions, micros in source.paths():
-        sums = found.setdefault(collapsed(steps), [0, 0])
-        sums[0] += conversions
-        sums[1] += micros
-    whole = sum(sums[0] for sums in found.values())
+    found = source.paths()
+    whole = sum(path.conversions for path in found)
     rows: list[Any] = [
-        (" > ".join(steps) or NO_TOUCHPOINT, len(steps), conversions, micros, conversions / whole)
-        for steps, (conversions, micros) in found.items()
+        (_label(path), path.steps, path.conversions, path.micros, path.conversions / whole) for path in found
     ]
     rows.sort(key=lambda row: (-row[2], -row[3], row[0]))
     limit = asked.request.limit or len(rows)
@@ -64,14 +60,9 @@ def paths(source: Source, asked: Asked) -> ReportTable:
 
 def lengths(source: Source, asked: Asked) -> ReportTable:
     """Return how many touchpoints journeys have."""
-    plain: dict[int, list[int]] = {}
-    runs: dict[int, int] = {}
-    for steps, conversions, micros in source.paths():
-        sums = plain.setdefault(len(steps), [0, 0])
-        sums[0] += conversions
-        sums[1] += micros
-        length = len(collapsed(steps))
-        runs[length] = runs.get(length, 0) + conversions
+    found = source.lengths()
+    plain = {length: (conversions, micros) for length, conversions, micros in found.touches}
+    runs = dict(found.steps)
     whole = sum(sums[0] for sums in plain.values())
     rows: list[Any] = []
     for length in _upto(plain.keys() | runs.keys(), asked.request.limit):
@@ -84,7 +75,7 @@ def lengths(source: Source, asked: Asked) -> ReportTable:
     values = [(length, sums[0]) for length, sums in plain.items() if length]
     finding = (
         f"Half of the conversions with a touchpoint have at most {quantile(values, 0.5)}, nine in ten at most "
-        f"{quantile(values, 0.9)}; {counted(plain.get(0, [0])[0], 'conversion')} have none."
+        f"{quantile(values, 0.9)}; {counted(plain.get(0, (0, 0))[0], 'conversion')} have none."
         if values
         else "No conversion has a touchpoint."
     )
@@ -93,13 +84,9 @@ def lengths(source: Source, asked: Asked) -> ReportTable:
 
 def lags(source: Source, asked: Asked) -> ReportTable:
     """Return the time from first and from last touch to the conversion."""
-    first: dict[int, list[int]] = {}
-    last: dict[int, int] = {}
-    for since_first, since_last, conversions, micros in source.lags():
-        sums = first.setdefault(since_first, [0, 0])
-        sums[0] += conversions
-        sums[1] += micros
-        last[since_last] = last.get(since_last, 0) + conversions
+    found = source.lags()
+    first = {days: (conversions, micros) for days, conversions, micros in found.first}
+    last = dict(found.last)
     whole = sum(sums[0] for sums in first.values())
     rows: list[Any] = []
     reached = 0
@@ -122,9 +109,10 @@ def lags(source: Source, asked: Asked) -> ReportTable:
     )
 
 
-def collapsed(steps: Iterable[str]) -> tuple[str, ...]:
-    """Return a path with runs of one name as one step."""
-    return tuple(name for name, _ in groupby(steps))
+def _label(path: Path) -> str:
+    if path.steps > LONGEST_PATH:
+        return f"({path.steps} steps)"
+    return " > ".join(path.names) if path.steps else NO_TOUCHPOINT
 
 
 def quantile(values: Sequence[tuple[int, int]], part: float) -> int:

@@ -59,10 +59,10 @@ class Sale(NamedTuple):
 
     def rolled(self) -> RolledResult:
         """Return what the reporter makes of it."""
-        cells, names = cells_of(self.touchpoints, self.models)
+        cells = cells_of(self.touchpoints, self.models, is_final=False)
         return RolledResult(
             self.tenant_id, self.conversion_id, self.version, self.reason, self.conversion_type, self.currency,
-            self.converted_at, self.person, self.net_micros, self.computed_at, cells, names,
+            self.converted_at, self.person, self.net_micros, self.computed_at, *cells,
         )  # fmt: skip
 
 

@@ -12,7 +12,16 @@ from attributary.consumers.reports.catalog import BY_NAME, REPORTS
 from attributary.consumers.reports.definition import UNITS, Asked, ReportTable
 from attributary.consumers.reports.docs_page import page
 from attributary.consumers.reports.maturity import arrived_by_age
-from attributary.consumers.store.results.report_reads import CurrencyTotal, ReportRequest, Rest
+from attributary.consumers.store.results.report_reads import (
+    CurrencyTotal,
+    Lags,
+    Lengths,
+    Path,
+    ReportRequest,
+    Rest,
+    collapsed,
+    place_of,
+)
 
 DAY = 86_400_000_000
 NOW = 1_772_323_200_000_000  # 2026-03-01 00:00 UTC
@@ -46,7 +55,7 @@ def test_names_are_unique_and_every_column_has_a_known_unit() -> None:
 
 
 def test_paths_collapse_and_the_rest_is_one_row() -> None:
-    raw = [(["a", "b"], 3, 30), (["b"], 2, 20), (["a", "a"], 1, 5), ([], 4, 0)]
+    raw = [Path(("a", "b"), 2, 3, 30), Path(("b",), 1, 2, 20), Path(("a",), 1, 1, 5), Path((), 0, 4, 0)]
     rows = table("paths", paths=raw).rows
     assert [tuple(row) for row in rows] == [
         ("(no touchpoint)", 0, 4, 0, 0.4), ("a > b", 2, 3, 30, 0.3), ("b", 1, 2, 20, 0.2), ("a", 1, 1, 5, 0.1)
@@ -55,9 +64,22 @@ def test_paths_collapse_and_the_rest_is_one_row() -> None:
     assert tuple(short[-1]) == ("(other)", None, 3, 25, pytest.approx(0.3))
 
 
+def test_a_long_path_is_shown_by_its_number_of_steps() -> None:
+    (row,) = table("paths", paths=[Path((), 9, 2, 7)]).rows
+    assert tuple(row) == ("(9 steps)", 9, 2, 7, 1.0)
+    assert collapsed(["a", "a", "b", "a"]) == ("a", "b", "a")
+
+
+def test_early_mid_and_late_are_those_of_the_definition() -> None:
+    table_ = {1: "001", 2: "101", 3: "111", 4: "121", 5: "122", 6: "222", 7: "232", 8: "242"}
+    for touches, expected in table_.items():
+        parts = [place_of(place, touches) for place in range(1, touches + 1)]
+        assert "".join(str(parts.count(part)) for part in ("early", "mid", "late")) == expected
+
+
 def test_path_lengths_count_touches_and_runs() -> None:
-    raw = [(["a", "a", "b"], 2, 20), (["a"], 1, 10), ([], 1, 5), (["a"] * 9, 1, 1)]
-    found = table("path-lengths", paths=raw, limit=4)
+    lengths = Lengths([(3, 2, 20), (1, 1, 10), (0, 1, 5), (9, 1, 1)], [(2, 2), (1, 2), (0, 1)])
+    found = table("path-lengths", lengths=lengths, limit=4)
     assert [tuple(row) for row in found.rows] == [
         (0, 1, 5, 0.2, 1), (1, 1, 10, 0.2, 2), (2, 0, 0, 0.0, 2), (3, 3, 21, pytest.approx(0.6), 0)
     ]  # fmt: skip
@@ -65,7 +87,7 @@ def test_path_lengths_count_touches_and_runs() -> None:
 
 
 def test_the_lag_is_counted_in_whole_days_and_the_last_row_holds_the_rest() -> None:
-    found = table("lag", lags=[(0, 0, 5, 50), (3, 0, 3, 30), (20, 2, 2, 20)], limit=3)
+    found = table("lag", lags=Lags([(0, 5, 50), (3, 3, 30), (20, 2, 20)], [(0, 8), (2, 2)]), limit=3)
     assert [tuple(row) for row in found.rows] == [
         (0, 5, 50, 0.5, 0.5, 8), (2, 0, 0, 0.0, 0.5, 2), (3, 5, 50, 0.5, 1.0, 0)
     ]  # fmt: skip

@@ -24,7 +24,7 @@ HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
 NOW_US = 1_774_742_400_000_000  # 2026-03-29 00:00 UTC: the day on which summer time begins in Berlin
 ZONES = {"acme": "Asia/Kathmandu", "berlin": "Europe/Berlin"}
-TABLES = ("state", "conversions", "people", "days", "changes", "campaigns")
+TABLES = ("state", "conversions", "people", "days", "changes", "campaigns", "counts", "restatements")
 
 
 @pytest.fixture

@@ -95,10 +95,10 @@ PATHS = """{newest}, paths AS (
 SELECT COALESCE(steps, ARRAY[]::text[]), count(*), sum(net_value_micros)::int8 FROM paths GROUP BY 1
 """
 LAGS = f"""{PATHS_OF}
-SELECT (converted_at_us - (touchpoints -> 0 ->> 'occurred_at')::int8) / 86400000000,
-       (converted_at_us - (touchpoints -> -1 ->> 'occurred_at')::int8) / 86400000000, count(*),
-       sum(net_value_micros)::int8
-FROM newest WHERE touchpoint_count > 0 GROUP BY 1, 2
+SELECT v.is_first, (n.converted_at_us - (n.touchpoints -> v.place ->> 'occurred_at')::int8) / 86400000000, count(*),
+       sum(n.net_value_micros)::int8
+FROM newest n CROSS JOIN (VALUES (true, 0), (false, -1)) AS v (is_first, place) WHERE n.touchpoint_count > 0
+GROUP BY 1, 2
 """
 _CASH = _DAY.format(micros="converted_at_us")
 _ACCRUAL = _DAY.format(micros="occurred_at_us")
@@ -131,7 +131,7 @@ WITH history AS MATERIALIZED (
            {_MONTH.format(micros="converted_at_us")} AS month
     FROM history n
     WHERE n.currency = %(currency)s AND (%(types)s::text[] IS NULL OR n.conversion_type = ANY (%(types)s))
-    ORDER BY journey_key, conversion_type, converted_at_us, conversion_id
+    ORDER BY journey_key, conversion_type, converted_at_us, md5(conversion_id)  -- as the roll-up decides
 ), later AS (
     SELECT f.month, f.channel, h.journey_key, h.conversion_type, h.net_value_micros,
            {_MONTH.format(micros="h.converted_at_us")} AS at
@@ -164,34 +164,42 @@ WITH changed AS (
 ), versions AS (
     SELECT n.conversion_id, n.version, n.version_reason, n.computed_at_us, n.touchpoints, n.models, n.net_value_micros,
            (true {inside}) AS is_inside,
+           n.converted_at_us, n.conversion_type,
+           lead(n.version) OVER (PARTITION BY n.conversion_id ORDER BY n.version) AS next_version,
            lead(n.version_reason) OVER (PARTITION BY n.conversion_id ORDER BY n.version) AS next_reason,
            lead(n.computed_at_us) OVER (PARTITION BY n.conversion_id ORDER BY n.version) AS next_at
     FROM attribution_results n JOIN changed USING (conversion_id)
     WHERE n.tenant_id = %(tenant)s AND n.computed_at_us <= %(as_of_us)s
 ), signed AS (
-    SELECT conversion_id, touchpoints, models, version_reason AS reason, 1 AS sign FROM versions
-    WHERE is_inside AND computed_at_us > %(since_us)s
+    SELECT conversion_id, version, {day} AS day, conversion_type, touchpoints, models, version_reason AS reason,
+           1 AS sign
+    FROM versions WHERE is_inside AND computed_at_us > %(since_us)s
     UNION ALL
-    SELECT conversion_id, touchpoints, models, next_reason, -1 FROM versions
-    WHERE is_inside AND next_at > %(since_us)s
+    SELECT conversion_id, next_version, {day}, conversion_type, touchpoints, models, next_reason, -1
+    FROM versions WHERE is_inside AND next_at > %(since_us)s
+), touched AS (  -- a version counts once a name, and once more where it moves the conversion to another day or type
+    SELECT name, reason, count(DISTINCT (conversion_id, version, day, conversion_type)) AS versions FROM (
+        SELECT n.*, {name} AS name FROM signed n CROSS JOIN LATERAL jsonb_array_elements(n.touchpoints) AS t (touch)
+        UNION ALL SELECT n.*, '(unattributed)' FROM signed n
+    ) AS each GROUP BY 1, 2
 ), parts AS (
-    SELECT n.reason, n.conversion_id, n.sign, {name} AS name, t.credit::float8 AS credit, t.micros::int8 AS micros
+    SELECT n.reason, n.sign, {name} AS name, t.credit::float8 AS credit, t.micros::int8 AS micros
     FROM signed n CROSS JOIN LATERAL jsonb_to_recordset(n.models) AS m (model text, credits jsonb, micros jsonb)
     CROSS JOIN LATERAL ROWS FROM (
         jsonb_array_elements(n.touchpoints), jsonb_array_elements_text(m.credits), jsonb_array_elements_text(m.micros)
     ) AS t (touch, credit, micros)
     WHERE m.model = ANY (%(models)s)
     UNION ALL
-    SELECT n.reason, n.conversion_id, n.sign, '(unattributed)', 1.0 - COALESCE((
+    SELECT n.reason, n.sign, '(unattributed)', 1.0 - COALESCE((
                SELECT sum(c.credit::float8) FROM jsonb_array_elements_text(m.credits) AS c (credit)), 0.0),
            m.unattributed_micros
     FROM signed n CROSS JOIN LATERAL jsonb_to_recordset(n.models)
         AS m (model text, credits jsonb, unattributed_micros int8)
     WHERE m.model = ANY (%(models)s)
 )
-SELECT name, reason, count(DISTINCT conversion_id), sum(sign * credit), sum(sign * micros)::int8
-FROM parts GROUP BY 1, 2
-"""
+SELECT p.name, p.reason, t.versions, sum(p.sign * p.credit), sum(p.sign * p.micros)::int8
+FROM parts p JOIN touched t USING (name, reason) GROUP BY 1, 2, 3
+""".replace("{day}", _CASH)
 REMOVED = """
 SELECT bucket, sum(conversions)::int8, sum(net_micros)::int8 FROM attribution_removed_totals
 WHERE tenant_id = %(tenant)s AND currency = %(currency)s
@@ -203,17 +211,26 @@ TOUCHPOINT_QUALITY = """
 SELECT count(*), count(*) FILTER (WHERE is_bot), count(*) FILTER (WHERE campaign = ''),
        count(*) FILTER (WHERE channel IN ('', 'other', '(other)', 'unknown')),
        count(*) FILTER (WHERE received_at_us - occurred_at_us > 86400000000)
-FROM attribution_touchpoints
-WHERE tenant_id = %(tenant)s AND occurred_at_us >= %(from_us)s AND occurred_at_us < %(to_us)s
+FROM (
+    SELECT * FROM attribution_touchpoints
+    WHERE tenant_id = %(tenant)s AND occurred_at_us >= %(from_us)s AND occurred_at_us < %(to_us)s
+    LIMIT %(most)s
+) AS t
 """
 CONVERSION_QUALITY = """
 SELECT count(*), count(*) FILTER (WHERE observed_version < version), count(*) FILTER (WHERE currency = 'XXX'),
        count(*) FILTER (WHERE received_at_us - converted_at_us > 86400000000),
        count(*) FILTER (WHERE net_value_micros < 0)
-FROM attribution_conversions
-WHERE tenant_id = %(tenant)s AND converted_at_us >= %(from_us)s AND converted_at_us < %(to_us)s AND version > 0
+FROM (
+    SELECT * FROM attribution_conversions
+    WHERE tenant_id = %(tenant)s AND converted_at_us >= %(from_us)s AND converted_at_us < %(to_us)s AND version > 0
+    LIMIT %(most)s
+) AS c
 """
 CONFLICTS = """
-SELECT count(*) FROM attribution_event_conflicts
-WHERE tenant_id = %(tenant)s AND received_at_us >= %(from_us)s AND received_at_us < %(to_us)s
+SELECT count(*) FROM (
+    SELECT FROM attribution_event_conflicts
+    WHERE tenant_id = %(tenant)s AND received_at_us >= %(from_us)s AND received_at_us < %(to_us)s
+    LIMIT %(most)s
+) AS c
 """

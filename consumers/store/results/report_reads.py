@@ -7,8 +7,9 @@ gets nothing and gives nothing. Sums of micros are exact. The tenant is the firs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _report_statements as sql
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import psycopg
 
 DIMENSIONS = ("channel", "platform", "campaign")
+LONGEST_PATH = 8  # longer ones are told apart by their number of steps alone
 _SETTINGS = ("SET LOCAL work_mem = '64MB'", "SET LOCAL jit = off")  # a report sorts more than a stage's transaction
 
 
@@ -90,6 +92,74 @@ class Rest(NamedTuple):
     squares: float
 
 
+class Path(NamedTuple):
+    """Conversions with one path: runs of one name are one step.
+
+    Attributes:
+        names: in the order of time; none: no touchpoint, or more than `LONGEST_PATH` steps.
+        steps: how many.
+        conversions: with it.
+        micros: their net value.
+    """
+
+    names: tuple[str, ...]
+    steps: int
+    conversions: int
+    micros: int
+
+
+class Lengths(NamedTuple):
+    """Conversions by touchpoints, with their net micros, and by steps."""
+
+    touches: Sequence[tuple[int, int, int]]
+    steps: Sequence[tuple[int, int]]
+
+
+class Lags(NamedTuple):
+    """Touched conversions by whole days since the first touch, with net micros, and since the last one."""
+
+    first: Sequence[tuple[int, int, int]]
+    last: Sequence[tuple[int, int]]
+
+
+class Quality(NamedTuple):
+    """Counts of what makes numbers less sure; of rows that are read one by one.
+
+    Attributes:
+        touches: touchpoints, of robots, without a campaign, of no known channel, a day late or more.
+        conversions: all, with a newer version on its way, without a currency, a day late or more, below zero.
+        conflicts: contents that were set aside.
+        most: of each of the three no more were looked at; None: all.
+    """
+
+    touches: Sequence[int]
+    conversions: Sequence[int]
+    conflicts: int
+    most: int | None
+
+    @property
+    def is_cut(self) -> bool:
+        """There is more than was looked at, as far as one can tell."""
+        return self.most is not None and self.most <= max(self.touches[0], self.conversions[0], self.conflicts)
+
+
+def collapsed(steps: Iterable[str]) -> tuple[str, ...]:
+    """Return a path with runs of one name as one step."""
+    return tuple(name for name, _ in groupby(steps))
+
+
+def place_of(place: int, touches: int) -> str:
+    """Return whether a touch is early, mid or late; a quarter is early, rounded half up, a quarter late, rounded up.
+
+    Args:
+        place: 1 for the first touch.
+        touches: of the journey.
+    """
+    if place > touches - -(-touches // 4):
+        return "late"
+    return "early" if touches > 1 and place <= (touches + 2) // 4 else "mid"
+
+
 class StoredResults:
     """Answers from the stored results of one request; a roll-up may answer the same questions in its place.
 
@@ -135,13 +205,38 @@ class StoredResults:
         """Return name, conversions with it, with it before the last touch, as the last touch, only before it."""
         return self._rows(sql.ASSISTS, newest=sql.PATHS_OF)
 
-    def paths(self) -> list[tuple[list[str], int, int]]:
-        """Return the names along each path in the order of time, conversions, net micros; no names: no touchpoint."""
+    def paths(self) -> list[Path]:
+        """Return the paths."""
+        found: dict[tuple[tuple[str, ...], int], list[int]] = {}
+        for names, conversions, micros in self._paths():
+            runs = collapsed(names)
+            sums = found.setdefault((runs if len(runs) <= LONGEST_PATH else (), len(runs)), [0, 0])
+            sums[0] += conversions
+            sums[1] += micros
+        return [Path(*key, *sums) for key, sums in found.items()]
+
+    def lengths(self) -> Lengths:
+        """Return how long the journeys are."""
+        touches: dict[int, list[int]] = {}
+        steps: dict[int, int] = {}
+        for names, conversions, micros in self._paths():
+            sums = touches.setdefault(len(names), [0, 0])
+            sums[0] += conversions
+            sums[1] += micros
+            length = len(collapsed(names))
+            steps[length] = steps.get(length, 0) + conversions
+        return Lengths([(length, sums[0], sums[1]) for length, sums in touches.items()], list(steps.items()))
+
+    def _paths(self) -> list[tuple[list[str], int, int]]:
         return self._rows(sql.PATHS, newest=sql.PATHS_OF)
 
-    def lags(self) -> list[tuple[int, int, int, int]]:
-        """Return whole days since the first touch, since the last one, conversions, net micros; touched ones only."""
-        return self._rows(sql.LAGS)
+    def lags(self) -> Lags:
+        """Return the time from the first and the last touch to the conversion."""
+        rows = self._rows(sql.LAGS)
+        return Lags(
+            [(days, conversions, micros) for is_first, days, conversions, micros in rows if is_first],
+            [(days, conversions) for is_first, days, conversions, _ in rows if not is_first],
+        )
 
     def days(self) -> list[tuple[Any, Any, float, int]]:
         """Return day of the conversion or else day of the touch, credit, micros; of touchpoints only."""
@@ -164,17 +259,22 @@ class StoredResults:
         return self._rows(sql.ACCRUAL_DELAYS)
 
     def changes(self) -> list[tuple[str, str, int, float, int]]:
-        """Return name, reason, conversions, change of credit and of micros since the moment of the request."""
+        """Return name, reason, versions, change of credit and of micros since the moment of the request."""
         return self._rows(sql.CHANGES)
 
     def removed(self) -> list[tuple[str, int, int]]:
         """Return (erased) and (retired): conversions and net micros that are no longer stored one by one."""
         return self._rows(sql.REMOVED)
 
-    def quality(self) -> tuple[Sequence[int], Sequence[int], int]:
-        """Return counts of touchpoints, of conversions (see the statements), and of contents that were set aside."""
+    def quality(self, most: int | None = None) -> Quality:
+        """Return what makes the numbers less sure.
+
+        Args:
+            most: touchpoints, conversions and contents to look at; None: all.
+        """
+        self._values["most"] = most
         conflicts = self._rows(sql.CONFLICTS)[0][0]
-        return self._rows(sql.TOUCHPOINT_QUALITY)[0], self._rows(sql.CONVERSION_QUALITY)[0], conflicts
+        return Quality(self._rows(sql.TOUCHPOINT_QUALITY)[0], self._rows(sql.CONVERSION_QUALITY)[0], conflicts, most)
 
     def _rows(self, statement: str, **parts: str) -> list[Any]:
         """Run a statement; its text comes from the constants above alone."""

@@ -12,13 +12,14 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import md5
-from typing import Any, NamedTuple
+from typing import Any, LiteralString, NamedTuple
 from uuid import UUID
 
 import psycopg
 
 from . import statements
-from .cells import Delta, Deltas, RolledResult
+from .cells import Deltas, RolledResult
+from .counts import Bought, Counts
 
 Key = tuple[str, UUID]  # tenant, MD5 of the conversion id
 Person = tuple[str, UUID, str]  # tenant, MD5 of the journey key, conversion type
@@ -43,6 +44,8 @@ class Held(NamedTuple):
     is_new: bool
     net_micros: int
     cells: str
+    first_reported_at: int  # when the earliest version was computed
+    first_channel: str
 
     @property
     def key(self) -> Key:
@@ -130,11 +133,16 @@ def apply_results(
         before = now_held.get(key)
         if key in retired or (before is not None and before.version >= result.version):
             ignored += 1
+            if before is not None and key not in retired and result.computed_at < before.first_reported_at:
+                # A late lower version: it is not counted, but it was reported first.
+                now_held[key] = before._replace(first_reported_at=result.computed_at, is_new=False)
+                steps.add(before, now_held[key], before.reported_at, result.reason)
             continue
         at = max(result.computed_at, before.reported_at if before else 0)
         after = Held(
             *key, _md5(result.journey_key), result.version, at, result.conversion_type, result.currency,
             result.converted_at, False, result.net_micros, result.cells,
+            min(result.computed_at, before.first_reported_at if before else result.computed_at), result.first_channel,
         )  # fmt: skip
         steps.add(before, after, at, result.reason if before else _NEW)
         now_held[key] = after
@@ -205,6 +213,8 @@ def _carry_out(
     parsed: _Parsed,
 ) -> int:
     """Store contributions, decide who is new, and add up what changes; returns the number of summands."""
+    counts = Counts(zones)
+    _count(connection, steps, held, changed, removed, counts, parsed)
     # 1. Contributions as they are now, nobody of them new yet; 2. who is the first of each person.
     if removed:
         connection.execute(statements.DELETE, _columns([key for key in removed if key not in changed], 2))
@@ -232,9 +242,45 @@ def _carry_out(
         for sign, flag in ((-1, not value), (1, value)):
             deltas.add(other.tenant_id, (*other.shared[:3], flag), parsed(other), sign=sign, reported_at=at,
                        reason=NEW_CUSTOMER)  # fmt: skip
-    rows = deltas.rows()
-    _sum(connection, rows)
-    return len(rows)
+    return add_sums(connection, deltas, counts)
+
+
+def _count(
+    connection: psycopg.Connection,
+    steps: _Steps,
+    held: dict[Key, Held],
+    changed: dict[Key, Held],
+    removed: Sequence[Key],
+    counts: Counts,
+    parsed: _Parsed,
+) -> None:
+    """Add up what changes in the counts; before anything is stored."""
+    people = _bought(connection, steps.told)
+    for (tenant, _, kind), bought in people.items():
+        counts.people(tenant, kind, bought.values(), sign=-1)
+    for key in changed.keys() | set(removed):
+        if (before := held.get(key)) is not None:
+            counts.add(before, parsed(before), sign=-1)
+            people[before.person].pop(key, None)
+        if (after := changed.get(key)) is not None:
+            counts.add(after, parsed(after), sign=1)
+            people[after.person][key] = Bought(
+                after.converted_at, after.conversion_md5, after.currency, after.net_micros, after.first_channel
+            )
+    for (tenant, _, kind), bought in people.items():
+        counts.people(tenant, kind, bought.values(), sign=1)
+    for was, now, at, reason in steps.steps:
+        if was is None or now is None or was.version != now.version:
+            counts.changed(was, now, [None if each is None else parsed(each) for each in (was, now)], at, reason)
+
+
+def _bought(connection: psycopg.Connection, people: Collection[Person]) -> dict[Person, dict[Key, Bought]]:
+    """Return all conversions of people that are stored."""
+    found: dict[Person, dict[Key, Bought]] = {person: {} for person in people}
+    if people:
+        for tenant, person, kind, conversion, *more in connection.execute(statements.BOUGHT, _columns(people, 3)):
+            found[tenant, person, kind][tenant, conversion] = Bought(more[0], conversion, *more[1:])
+    return found
 
 
 class _Parsed:
@@ -270,16 +316,32 @@ def _flips(connection: psycopg.Connection, people: Collection[Person]) -> dict[K
     return dict.fromkeys(marked - first, False) | dict.fromkeys(first - marked, True)
 
 
-def _sum(connection: psycopg.Connection, rows: Sequence[Delta]) -> None:
-    if not rows:
-        return
-    with connection.cursor().copy("COPY stg_rollup FROM STDIN (FORMAT BINARY)") as copy:
-        copy.set_types([kind for _, kind in statements.STAGED])
+def add_sums(connection: psycopg.Connection, deltas: Deltas, counts: Counts) -> int:
+    """Add the summands to the tables; returns how many there were."""
+    rows, counted = deltas.rows(), counts.rows()
+    if rows:
+        _stage(connection, "stg_rollup", statements.STAGED, rows)
+        connection.execute(statements.SUM_DAYS)
+        connection.execute(statements.SUM_CHANGES)
+        connection.execute(statements.SUM_RESTATEMENTS)
+        connection.execute("DELETE FROM stg_rollup")
+    if counted:
+        _stage(connection, "stg_rollup_counts", statements.COUNTED, counted)
+        connection.execute(statements.SUM_COUNTS)
+        connection.execute("DELETE FROM stg_rollup_counts")
+    return len(rows) + len(counted)
+
+
+def _stage(
+    connection: psycopg.Connection,
+    table: LiteralString,
+    columns: Sequence[tuple[str, str]],
+    rows: Iterable[tuple[Any, ...]],
+) -> None:
+    with connection.cursor().copy(f"COPY {table} FROM STDIN (FORMAT BINARY)") as copy:
+        copy.set_types([kind for _, kind in columns])
         for row in rows:
             copy.write_row(row)
-    connection.execute(statements.SUM_DAYS)
-    connection.execute(statements.SUM_CHANGES)
-    connection.execute("DELETE FROM stg_rollup")
 
 
 def _name_campaigns(connection: psycopg.Connection, results: Sequence[RolledResult]) -> None:

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 
-UNATTRIBUTED = "(unattributed)"
+UNATTRIBUTED, NO_TOUCHPOINT, NO_CAMPAIGN = "(unattributed)", "(no touchpoint)", "(none)"
 WHOLE = 1_000_000_000
 # The offsets of all time zones since 2000 are whole quarters of an hour, and change at one.
 _QUARTER_US = 900_000_000
@@ -42,6 +42,7 @@ class RolledResult(NamedTuple):
     computed_at: int
     cells: str
     names: Sequence[tuple[str, str, str, int]]  # platform, campaign id, campaign, time
+    first_channel: str  # of the first touchpoint; NO_TOUCHPOINT: it has none
     parsed: Mapping[str, Any] | None = None  # the cells before they became text, where the reader has them
 
 
@@ -121,27 +122,46 @@ def cells_text(cells: Mapping[str, Any]) -> str:
 
 
 def cells_of(
-    touchpoints: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Any]]
-) -> tuple[str, list[tuple[str, str, str, int]]]:
-    """Return the contribution of a stored result as JSON, and the names of its campaigns.
+    touchpoints: Sequence[Mapping[str, Any]], models: Sequence[Mapping[str, Any]], *, is_final: bool
+) -> tuple[str, list[tuple[str, str, str, int]], str]:
+    """Return the contribution of a stored result as JSON, the names of its campaigns, and the first channel.
 
     Args:
         touchpoints: as stored, in the order of time.
         models: as stored, with credits and micros in the order of the touchpoints.
+        is_final: touchpoints cannot change it any more.
     """
     touches: list[Touch] = []
     names = []
-    for touch in touchpoints:
+    named: dict[str, str] = {}
+    for place, touch in enumerate(touchpoints):
         campaign_id, campaign = touch.get("campaign_id") or "", touch.get("campaign") or ""
         if campaign_id:
             names.append((touch["platform"], campaign_id, campaign, touch["occurred_at"]))
+            named[str(place)] = campaign
             campaign = ""
         touches.append((touch["channel"], touch["platform"], campaign_id, campaign, touch["occurred_at"]))
-    found = []
+    found, uses = [], []
     for model in models:
         parts, rest = billionths(model["credits"])
         found.append((model["model"], parts, model["micros"], rest, model["unattributed_micros"]))
-    return cells_text({"t": touches, "m": found}), names
+        uses.append((model.get("model_version") or "", model.get("fallback") or ""))
+    cells = {"t": touches, "m": found, "n": named, "u": uses, "f": int(is_final)}
+    return cells_text(cells), names, touches[0][0] if touches else NO_TOUCHPOINT
+
+
+def is_counted(cells: Mapping[str, Any]) -> bool:
+    """Tell whether a contribution is in the counts for reports: it is older than they are where it says no names."""
+    return "n" in cells
+
+
+def campaign_names(cells: Mapping[str, Any]) -> list[str]:
+    """Return the names of the touchpoints' campaigns as their events say them."""
+    named = cells["n"]
+    return [
+        (named.get(str(place), touch[3]) if touch[2] else touch[3]) or NO_CAMPAIGN
+        for place, touch in enumerate(cells["t"])
+    ]
 
 
 @lru_cache(maxsize=64)
@@ -211,7 +231,7 @@ class Deltas:
             group.setdefault(("touch", local_day(at, zone), channel, platform, campaign_id, campaign), {})
             for channel, platform, campaign_id, campaign, at in cells["t"]
         ]
-        coarse = [(group.setdefault(row, {}), places) for row, places in _coarse(cells["t"], cash)]
+        coarse = [(group.setdefault(row, {}), places) for row, places in _coarse(cells, cash)]
         for model, parts, micros, rest, rest_micros in cells["m"]:
             for sums, part, value in zip(touches, parts, micros, strict=True):
                 if part or value:
@@ -223,10 +243,10 @@ class Deltas:
                     part, value = sum([parts[place] for place in places]), sum([micros[place] for place in places])
                 _add(sums, model, sign * part, sign * value, sign, sign * (part // _TO_MILLIONTHS) ** 2)
             if rest or rest_micros:
-                touch, channel_row, platform_row = _rests(cash)
+                touch, *coarse_rows = _rests(cash, with_campaign=is_counted(cells))
                 _add(group.setdefault(touch, {}), model, sign * rest, sign * rest_micros)
                 square = sign * (rest // _TO_MILLIONTHS) ** 2
-                for row in (channel_row, platform_row):
+                for row in coarse_rows:
                     _add(group.setdefault(row, {}), model, sign * rest, sign * rest_micros, sign, square)
 
     def rows(self) -> list[Delta]:
@@ -245,23 +265,28 @@ class Deltas:
         return found
 
 
-def _coarse(touches: Sequence[Touch], cash: date) -> list[tuple[tuple[Any, ...], list[int]]]:
-    """Return the rows by channel alone and by platform alone, each with the places of its touchpoints."""
+def _coarse(cells: Mapping[str, Any], cash: date) -> list[tuple[tuple[Any, ...], list[int]]]:
+    """Return the rows by channel, platform and campaign alone, each with the places of its touchpoints."""
     found: dict[tuple[Any, ...], list[int]] = {}
-    for place, touch in enumerate(touches):
+    for place, touch in enumerate(cells["t"]):
         found.setdefault(("channel", cash, touch[0], "", "", ""), []).append(place)
         found.setdefault(("platform", cash, "", touch[1], "", ""), []).append(place)
+    if is_counted(cells):
+        for place, name in enumerate(campaign_names(cells)):
+            found.setdefault(("campaign", cash, "", "", "", name), []).append(place)
     return list(found.items())
 
 
 @lru_cache(maxsize=1024)
-def _rests(cash: date) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
-    """Return the rows of what no touchpoint has: by touch, by channel, by platform."""
-    return (
+def _rests(cash: date, *, with_campaign: bool) -> tuple[tuple[Any, ...], ...]:
+    """Return the rows of what no touchpoint has: by touch, by channel, by platform, by campaign."""
+    rows = (
         ("touch", cash, UNATTRIBUTED, UNATTRIBUTED, "", ""),
         ("channel", cash, UNATTRIBUTED, "", "", ""),
         ("platform", cash, "", UNATTRIBUTED, "", ""),
+        ("campaign", cash, "", "", "", UNATTRIBUTED),
     )
+    return rows if with_campaign else rows[:3]
 
 
 def _add(by_model: ByModel, model: str, part: int, value: int, journeys: int = 0, squares: int = 0) -> None:

@@ -13,9 +13,15 @@ STAGED = (
 )  # fmt: skip
 # What makes a row of the roll-up, beside the tenant.
 ROW = "grain, dating, day, conversion_type, currency, is_new, model, channel, platform, campaign_id, campaign"
-TABLE = (
-    "CREATE TEMP TABLE IF NOT EXISTS stg_rollup "
-    f"({', '.join(f'{name} {kind}' for name, kind in STAGED)}) ON COMMIT DELETE ROWS"
+COUNTED = (
+    ("tenant_id", "text"), ("kind", "text"), ("day", "date"), ("conversion_type", "text"), ("currency", "text"),
+    ("model", "text"), ("name", "text"), ("part", "text"), ("number", "int4"), ("delay", "int4"),
+    ("conversions", "int8"), ("value_micros", "int8"), ("credit_billionths", "int8"),
+)  # fmt: skip
+TABLE = ";".join(
+    f"CREATE TEMP TABLE IF NOT EXISTS {table} "
+    f"({', '.join(f'{name} {kind}' for name, kind in columns)}) ON COMMIT DELETE ROWS"
+    for table, columns in (("stg_rollup", STAGED), ("stg_rollup_counts", COUNTED))
 )
 SETTINGS = """
 SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off; SET jit = off;
@@ -39,23 +45,24 @@ JOIN attribution_retired_conversions m ON m.tenant_id = k.tenant_id COLLATE "C" 
 """
 HELD = """
 SELECT c.tenant_id, c.conversion_md5, c.person_md5, c.version, c.reported_at_us, c.conversion_type, c.currency,
-       c.converted_at_us, c.is_new, c.net_micros, c.cells
+       c.converted_at_us, c.is_new, c.net_micros, c.cells, c.first_reported_at_us, c.first_channel
 FROM unnest(%s::text[], %s::uuid[]) AS k (tenant_id, conversion_md5)
 JOIN attribution_rollup_conversions c ON c.tenant_id = k.tenant_id COLLATE "C" AND c.conversion_md5 = k.conversion_md5
 """
 STORE = """
 INSERT INTO attribution_rollup_conversions AS c (
     tenant_id, conversion_md5, person_md5, version, reported_at_us, conversion_type, currency, converted_at_us, is_new,
-    net_micros, cells)
+    net_micros, cells, first_reported_at_us, first_channel)
 SELECT n.* FROM unnest(%s::text[], %s::uuid[], %s::uuid[], %s::int8[], %s::int8[], %s::text[], %s::text[], %s::int8[],
-                       %s::bool[], %s::int8[], %s::text[])
+                       %s::bool[], %s::int8[], %s::text[], %s::int8[], %s::text[])
     AS n (tenant_id, conversion_md5, person_md5, version, reported_at_us, conversion_type, currency, converted_at_us,
-          is_new, net_micros, cells)
+          is_new, net_micros, cells, first_reported_at_us, first_channel)
 ON CONFLICT (tenant_id, conversion_md5) DO UPDATE SET
     person_md5 = excluded.person_md5, version = excluded.version, reported_at_us = excluded.reported_at_us,
     conversion_type = excluded.conversion_type, currency = excluded.currency,
     converted_at_us = excluded.converted_at_us, is_new = excluded.is_new, net_micros = excluded.net_micros,
-    cells = excluded.cells, updated_at = now()
+    cells = excluded.cells, first_reported_at_us = excluded.first_reported_at_us,
+    first_channel = excluded.first_channel, updated_at = now()
 """
 DELETE = """
 DELETE FROM attribution_rollup_conversions c USING unnest(%s::text[], %s::uuid[]) AS k (tenant_id, conversion_md5)
@@ -86,6 +93,15 @@ UPDATE attribution_rollup_conversions c SET is_new = k.is_new, updated_at = now(
 FROM unnest(%s::text[], %s::uuid[], %s::bool[]) AS k (tenant_id, conversion_md5, is_new)
 WHERE c.tenant_id = k.tenant_id COLLATE "C" AND c.conversion_md5 = k.conversion_md5
 """
+# All conversions of people, before anything is stored.
+BOUGHT = """
+SELECT c.tenant_id, c.person_md5, c.conversion_type, c.conversion_md5, c.converted_at_us, c.currency, c.net_micros,
+       c.first_channel
+FROM unnest(%s::text[], %s::uuid[], %s::text[]) AS p (tenant_id, person_md5, conversion_type)
+JOIN attribution_rollup_conversions c
+  ON c.tenant_id = p.tenant_id COLLATE "C" AND c.person_md5 = p.person_md5
+ AND c.conversion_type = p.conversion_type COLLATE "C"
+"""
 SPREAD = """
 SELECT s.*, d.dating, d.day, md5(ROW(
     s.grain, d.dating, d.day - DATE '2000-01-01', s.conversion_type, s.currency, s.is_new, s.model, s.channel,
@@ -113,6 +129,36 @@ FROM spread WHERE grain = 'touch' GROUP BY tenant_id, row_md5, reported_day, rea
 ON CONFLICT (tenant_id, row_md5, reported_day, reason) DO UPDATE SET
     credit_billionths = c.credit_billionths + excluded.credit_billionths,
     value_micros = c.value_micros + excluded.value_micros, updated_at = now()
+"""
+SUM_RESTATEMENTS = """
+INSERT INTO attribution_rollup_restatements AS r (
+    tenant_id, row_md5, grain, reported_day, reason, day, conversion_type, currency, model, name, credit_billionths,
+    value_micros)
+SELECT s.tenant_id, md5(ROW(
+           s.grain, s.reported_day - DATE '2000-01-01', s.reason, s.cash_day - DATE '2000-01-01', s.conversion_type,
+           s.currency, s.model, n.name)::text)::uuid,
+       s.grain, s.reported_day, s.reason, s.cash_day, s.conversion_type, s.currency, s.model, n.name,
+       sum(s.credit_billionths), sum(s.value_micros)
+FROM stg_rollup s CROSS JOIN LATERAL (VALUES (s.channel || s.platform || s.campaign)) AS n (name)  -- two are empty
+WHERE s.grain <> 'touch'
+GROUP BY s.tenant_id, s.grain, s.reported_day, s.reason, s.cash_day, s.conversion_type, s.currency, s.model, n.name
+HAVING sum(s.credit_billionths) <> 0 OR sum(s.value_micros) <> 0
+ON CONFLICT (tenant_id, row_md5) DO UPDATE SET
+    credit_billionths = r.credit_billionths + excluded.credit_billionths,
+    value_micros = r.value_micros + excluded.value_micros, updated_at = now()
+"""
+SUM_COUNTS = """
+INSERT INTO attribution_rollup_counts AS c (
+    tenant_id, row_md5, kind, day, conversion_type, currency, model, name, part, number, delay, conversions,
+    value_micros, credit_billionths)
+SELECT tenant_id, md5(ROW(
+           kind, day - DATE '2000-01-01', conversion_type, currency, model, name, part, number, delay)::text)::uuid,
+       kind, day, conversion_type, currency, model, name, part, number, delay, conversions, value_micros,
+       credit_billionths
+FROM stg_rollup_counts
+ON CONFLICT (tenant_id, row_md5) DO UPDATE SET
+    conversions = c.conversions + excluded.conversions, value_micros = c.value_micros + excluded.value_micros,
+    credit_billionths = c.credit_billionths + excluded.credit_billionths, updated_at = now()
 """
 NAME = """
 INSERT INTO attribution_rollup_campaigns AS c (tenant_id, platform, campaign_id, campaign, named_at_us)

@@ -45,8 +45,12 @@ def _html(
         str | None, typer.Option(help="Conversions in this currency. Default: the most common one.")
     ] = None,
     changed_since: Annotated[
-        str, typer.Option("--changed-since", help="Show what changed since then, and why: 7d, 2026-11-01, ...")
-    ] = "7d",
+        str,
+        typer.Option(
+            "--changed-since",
+            help="Show what changed since then, and why: 2026-11-01, ... Default: the midnight a week ago.",
+        ),
+    ] = "",
 ) -> None:
     """Write one self-contained HTML file: channels by model, days, campaigns, paths, changes, data quality.
 
@@ -59,7 +63,7 @@ def _html(
     from attributary.consumers.reports.page import page_text
     from attributary.consumers.store.results.credit_report import ReportQuery
 
-    moment = time_option(changed_since, "--changed-since")
+    moment = time_option(changed_since, "--changed-since") if changed_since else None
     query = ReportQuery(tenant, (model,), ("channel",), period_options(since, until), time.time_ns() // 1_000, currency)
     with database("attributary-report") as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -90,12 +94,12 @@ def write_report(connection: psycopg.Connection, tenant: str, model: str, out: P
     now = time.time_ns() // 1_000
     query = ReportQuery(tenant, (model,), ("channel",), (BEGINNING, END), now)
     with connection.transaction():
-        facts = read_facts(connection, query, model, now - 7 * 86_400_000_000)
+        facts = read_facts(connection, query, model, None)
     if facts is not None:
         write_whole(out, page_text(facts))
 
 
-def _facts(connection: psycopg.Connection, query: ReportQuery, model: str, moment: int) -> PageFacts:
+def _facts(connection: psycopg.Connection, query: ReportQuery, model: str, moment: int | None) -> PageFacts:
     from attributary.cli.results import check_known
     from attributary.consumers.reports.page_facts import read_facts
 

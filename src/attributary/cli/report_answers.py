@@ -32,8 +32,13 @@ _OPTIONS: dict[str, tuple[str, Any, Any]] = {
     "by": ("by", _BY, "channel"),
     "since": (
         "since",
-        Annotated[str, typer.Option("--changed-since", help="What changed since then: 7d, 2026-11-01, ...")],
-        "7d",
+        Annotated[
+            str,
+            typer.Option(
+                "--changed-since", help="What changed since then: 2026-11-01, ... Default: the midnight a week ago."
+            ),
+        ],
+        "",
     ),
 }
 _COMMON: dict[str, tuple[Any, Any]] = {
@@ -49,6 +54,13 @@ _REST: dict[str, tuple[Any, Any]] = {
     ),
     "time_zone": (Annotated[str, typer.Option(help="IANA name, for days and months. Default: the tenant's.")], ""),
     "as_of": (Annotated[str, typer.Option("--as-of", help="As it was reported then. Default: as it is now.")], "end"),
+    "source": (
+        Annotated[
+            Literal["any", "rollup", "results"],
+            typer.Option(help="What it may be computed from. any: the roll-up where it can answer, else every result."),
+        ],
+        "any",
+    ),
     "limit": (Annotated[int, typer.Option(min=0, help="Most names; the rest is one row. 0: all.")], 50),
     "output": (
         Annotated[Literal["table", "csv", "json"], typer.Option("--format", help="json has money in micros.")],
@@ -118,6 +130,7 @@ def _show(report: Report, **values: Any) -> None:
     from attributary.cli.outcome import database
     from attributary.cli.tables import print_json, width
     from attributary.consumers.reports.answer import ReportOptions, UnknownNameError, answer, document
+    from attributary.consumers.reports.origin import OnlyRollupError
     from attributary.schemas.limits import MINOR_UNIT_MICROS, NO_CURRENCY
 
     if values["currency"] and values["currency"] not in {*MINOR_UNIT_MICROS, NO_CURRENCY}:
@@ -125,11 +138,12 @@ def _show(report: Report, **values: Any) -> None:
     options = ReportOptions(
         tuple(name.strip() for name in values["models"].split(",") if name.strip()) if values.get("models") else None,
         values.get("by", "channel"),
-        time_option(values["since"], "--changed-since") if "since" in values else None,
+        time_option(values["since"], "--changed-since") if values.get("since") else None,
         values["currency"] or None,
         tuple(values["conversion_type"] or ()),
         values["time_zone"] or None,
         values["limit"],
+        values["source"],
     )
     period, as_of = period_options(values["start"], values["end"]), time_option(values["as_of"], "--as-of")
     with database("attributary-report") as connection:
@@ -138,6 +152,8 @@ def _show(report: Report, **values: Any) -> None:
             found = answer(connection, report, values["tenant"], period, as_of, time.time_ns() // 1_000, options)
         except UnknownNameError as error:
             raise typer.BadParameter(_unknown(error), param_hint=f"--{error.parameter.replace('_', '-')}") from None
+        except OnlyRollupError as error:
+            raise typer.BadParameter(f"{error}; or leave it out", param_hint="--source") from None
         nothing = _nothing(connection, found)
     if nothing:
         sys.stderr.write(f"attributary: {nothing}\n")
@@ -208,7 +224,7 @@ def table_text(found: Answer, width: int) -> str:
         for each in found.others
     ]
     parts = [wrapped(head, width), wrapped(safe(table.finding), width), block_table(names, numbers, width)]
-    notes = "\n".join(wrapped(safe(note), width) for note in [*table.notes, *others])
+    notes = "\n".join(wrapped(safe(note), width) for note in [*found.notes, *others])
     return "\n\n".join([*parts, notes] if notes else parts)
 
 
