@@ -4,7 +4,7 @@ A Postgres of its own gets the results by COPY: eight models, none to seven touc
 versions. Each report is asked several times. CPU is that of the server's process, wall is beside it: on a machine that
 does other things, only CPU says something.
 
-With `--rollup` the sums of the roll-up are written in place of the results: 2,000 journeys on each of 30 days, each as
+With `--rollup` the sums of the roll-up are written in place of the results: some journeys on each of 30 days, each as
 often as it takes, added up by the code of the reporter; then the reports are asked of it, and once more over HTTP.
 """
 
@@ -51,10 +51,11 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=5, help="how often each report is asked")
     parser.add_argument("--only", default="", help="reports, separated by commas; all by default")
     parser.add_argument("--rollup", action="store_true", help="ask the roll-up, which is written without results")
+    parser.add_argument("--journeys", type=int, default=2_000, help="different ones of a day, with --rollup")
     arguments = parser.parse_args()
     names = set(filter(None, arguments.only.split(",")))
     if arguments.rollup:
-        return main_rollup(arguments.conversions, arguments.times, names)
+        return main_rollup(arguments.conversions, arguments.journeys, arguments.times, names)
     with embedded_postgres(durable=False) as server, connect(server.dsn, application_name="benchmark") as connection:
         migrate(connection)
         started = time.monotonic()
@@ -71,12 +72,12 @@ def main() -> int:
     return 0
 
 
-def main_rollup(conversions: int, times: int, names: set[str]) -> int:
+def main_rollup(conversions: int, journeys: int, times: int, names: set[str]) -> int:
     """Measure what the roll-up answers; 1 where a report takes longer than the aim."""
     with embedded_postgres(durable=False) as server, connect(server.dsn, application_name="benchmark") as connection:
         migrate(connection)
         started = time.monotonic()
-        rows = load_rollup(connection, conversions)
+        rows = load_rollup(connection, conversions, journeys)
         print(f"roll-up of {conversions:,} conversions: {rows}; {time.monotonic() - started:.0f} s")
         print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n")
         print(f"{'report':22}{'wall, median':>14}{'wall, p95':>12}{'server CPU':>12}  rows")
@@ -119,7 +120,7 @@ def _quantiles(walls: list[float]) -> tuple[float, float]:
     return walls[len(walls) // 2] * 1e3, walls[min(len(walls) - 1, round(0.95 * len(walls)))] * 1e3
 
 
-def load_rollup(connection: psycopg.Connection, conversions: int, pool: int = 2_000, days: int = 30) -> str:
+def load_rollup(connection: psycopg.Connection, conversions: int, pool: int, days: int = 30) -> str:
     """Write the sums of a month; returns how many rows of which table there are."""
     zones, model_free = {"acme": "UTC"}, 0
     draw = random.Random(1)
@@ -183,7 +184,7 @@ INSERT INTO attribution_conversions (
     tenant_id, conversion_id, conversion_type, identity_key, journey_key, converted_at_us, received_at_us,
     gross_value_micros, net_value_micros, previous_net_micros, currency, version, version_reason, policy_version,
     owner_topic, owner_partition, owner_offset, event_published_us)
-SELECT 'acme', 'o' || n, 'purchase', 'u:' || n, 'u:' || n, %(begin)s + n * 1000000, %(begin)s + n * 1000000, 1, 1, 0,
+SELECT 'acme', 'o' || n, 'purchase', 'u:' || n, 'u:' || n, n + %(begin)s, n + %(begin)s, 1, 1, 0,
        'EUR', 1, 'new', 'p', 't', 0, n, 0
 FROM generate_series(1, %(many)s) AS n
 """
@@ -191,7 +192,7 @@ _TOUCHES = """
 INSERT INTO attribution_touchpoints (
     tenant_id, event_id, identity_key, occurred_at_us, received_at_us, platform, channel, interaction, campaign, is_bot,
     details, content_hash, source_topic, source_partition, source_offset)
-SELECT 'acme', 't' || n, 'u:' || n, %(begin)s + n * 1000000, %(begin)s + n * 1000000, 'p', 'email', 'click', '', false,
+SELECT 'acme', 't' || n, 'u:' || n, n + %(begin)s, n + %(begin)s, 'p', 'email', 'click', '', false,
        '{}', n, 't', 0, n
 FROM generate_series(1, %(many)s) AS n
 """

@@ -12,7 +12,10 @@ from attributary.cli.main import app
 from attributary.consumers.reports.answer import Answer, ReportOptions, answer
 from attributary.consumers.reports.catalog import BY_NAME
 from attributary.consumers.store.connection import connect
+from attributary.consumers.store.rollup.apply import create_rollup_staging
+from attributary.consumers.store.rollup.rebuild import rebuild_rollup
 from attributary.consumers.store.tenants import Tenant, store_tenant
+from attributary.schemas.topics import group_name
 from tests.factories.report_results import BEGIN, DAY, drawn_results
 from tests.factories.stored_results import insert_results
 
@@ -24,9 +27,10 @@ if TYPE_CHECKING:
 duckdb = pytest.importorskip("duckdb")
 pytestmark = pytest.mark.postgres
 ZONE = "Europe/Berlin"
-SINCE = BEGIN + 30 * DAY
+SINCE = BEGIN + 30 * DAY - 7_200_000_000  # a midnight of the zone: the roll-up has changes by day
 NOW = BEGIN + 58 * DAY
 ALL = (0, 2**62)
+SOURCE: Any = "any"
 _MODEL = (
     '[{"model":"VARCHAR","credits":["DOUBLE"],"micros":["BIGINT"],"unattributed_micros":"BIGINT","fallback":"VARCHAR"}]'
 )
@@ -56,6 +60,8 @@ def shop(module_database: str) -> str:
         insert_results(connection, drawn_results(40, seed=2, tenant="other"))
         for tenant in ("acme", "other"):
             store_tenant(connection, Tenant(tenant, time_zone=ZONE))
+        create_rollup_staging(connection)
+        rebuild_rollup(connection, "acme", (group_name("reporter"), group_name("auditor")))
     return module_database
 
 
@@ -71,14 +77,16 @@ def lake(shop: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield connection
 
 
-@pytest.fixture
-def connection(shop: str) -> Iterator[psycopg.Connection]:
+@pytest.fixture(params=["rollup", "results"])
+def connection(shop: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A connection; every report is asked of the one source, then of the other."""
+    monkeypatch.setattr(f"{__name__}.SOURCE", request.param)
     with connect(shop, application_name="tests") as found:
         yield found
 
 
 def asked(connection: psycopg.Connection, name: str, **options: Any) -> Answer:
-    options = {"limit": 0, "since_us": SINCE, **options}
+    options = {"limit": 0, "since_us": SINCE, "source": SOURCE, **options}
     return answer(connection, BY_NAME[name], "acme", ALL, 2**62, NOW, ReportOptions(**options))
 
 
@@ -138,7 +146,7 @@ def test_paths_and_lengths(lake: Any, connection: psycopg.Connection) -> None:
         lengths[len(channels)] += many
     rows = rows_of(asked(connection, "paths"))
     here = {row[0]: [row[2], row[3]] for row in rows}
-    assert here == {" > ".join(runs) or "(no touchpoint)": sums for runs, sums in there.items()}
+    assert here == {" > ".join(runs) if runs else "(no touchpoint)": sums for runs, sums in there.items()}
     assert {row[0]: row[1] for row in rows_of(asked(connection, "path-lengths")) if row[1]} == lengths
 
 
