@@ -132,7 +132,7 @@ REPORTS: Sequence[Report] = (
         "Data quality",
         "What makes these numbers less sure?",
         "Counts over the touchpoints and conversions of the period, and over the results of the report. No roll-up has "
-        "touchpoints: beside it the first 50,000 touchpoints and conversions that are found are checked, and the "
+        "touchpoints: beside it the first 20,000 touchpoints and conversions that are found are checked, and the "
         "report says so where there are more; with `--source results` all are.",
         change.QUALITY_COLUMNS,
         ("models",),

@@ -18,12 +18,17 @@ to the conversion and never to the question. Days and months begin in the tenant
 set`), or in `--time-zone`. Names beyond `--limit` are one row, `(other)`, so additive columns sum to the total whatever
 the limit. Every report has one sentence of finding; where a number has no support there is none.
 
+A report is answered from the roll-up that the reporter keeps, where it asks for whole days of the tenant's time zone as
+things are now; its last note says to when that is complete and how many results it lacks at most. Anything else is read
+from every result, which takes up to minutes, and the note says why. `--source rollup` refuses in place of that,
+`--source results` reads every result. What it costs: [measured](bench.md#from-the-roll-up).
+
 """
 _OPTIONS = {
     "model": "`--model` (HTTP: `models` with one name)",
     "models": "`--models` (HTTP: `models`), all by default",
     "by": "`--by` channel, platform or campaign (HTTP: `by`)",
-    "since": "`--changed-since` (HTTP: `since`), a week ago by default",
+    "since": "`--changed-since` (HTTP: `since`), the midnight a week ago by default",
 }
 
 

@@ -26,7 +26,7 @@ from .cells import UNATTRIBUTED, local_day
 if TYPE_CHECKING:
     import psycopg
 
-MAX_CHECKED = 50_000  # touchpoints and conversions of the report on data quality
+MAX_CHECKED = 20_000  # touchpoints and conversions of the report on data quality
 _BILLION = 1e9
 _SQUARES = 1e12  # squares are of millionths
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
