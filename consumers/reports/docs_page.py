@@ -21,7 +21,7 @@ the limit. Every report has one sentence of finding; where a number has no suppo
 A report is answered from the roll-up that the reporter keeps, where it asks for whole days of the tenant's time zone as
 things are now; its last note says to when that is complete and how many results it lacks at most. Anything else is read
 from every result, which takes up to minutes, and the note says why. `--source rollup` refuses in place of that,
-`--source results` reads every result. What it costs: [measured](bench.md#from-the-roll-up).
+`--source results` reads every result. What it costs: [measured](bench.md#reports-from-the-roll-up).
 
 """
 _OPTIONS = {
