@@ -106,8 +106,13 @@ class Erasures:
     scopes: dict[Name, Scope] = field(default_factory=dict)
 
     def run(self, requests: list[tuple[dict[str, Any], InputRecord]]) -> None:
-        steps: list[tuple[int, int, str, Any]] = [(e.arrived, 0, e.fields["event_id"], e) for e in self.events]
-        steps += [(record.timestamp_ms * 1_000, 1, f["request_id"], f) for f, record in requests]
+        steps: list[tuple[int, int, tuple[int, int, str], Any]] = [
+            (e.arrived, 0, (0, 0, e.fields["event_id"]), e) for e in self.events
+        ]
+        steps += [
+            (record.timestamp_ms * 1_000, 1, (record.partition, record.offset, f["request_id"]), f)
+            for f, record in requests
+        ]
         for now, is_request, _, what in sorted(steps, key=lambda step: step[:3]):
             if is_request:
                 self._request((what["tenant_id"], what["kind"], what["identifier"]), what["mode"], now, now)

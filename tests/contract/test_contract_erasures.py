@@ -19,7 +19,7 @@ from attributary.consumers.store.erasure.transaction import ErasureTransaction
 from attributary.consumers.store.events.staging import create_staging
 from attributary.consumers.store.events.stitch import PostgresStitchStore
 from attributary.consumers.store.session import StoreSession
-from attributary.schemas.topics import ERASURE_REQUESTS
+from attributary.schemas.topics import ERASURE_REQUESTS, IDENTITIES
 from tests.contract.test_contract_store import picture_of_memory, picture_of_postgres
 from tests.expected_results import codec
 from tests.model.events import BASE, DAY, encoded, policy, random_event, random_request
@@ -128,7 +128,7 @@ def test_erasures_remove_and_note_alike(empty: StoreSession, seed: int) -> None:
     memory = MemoryStore()
     stores = (PostgresStitchStore(empty), memory)
     for number in range(24):
-        clock += 1
+        clock += chance.random() < 0.7  # also several records of one millisecond
         topic, fields = random_event(chance, number, erasing=("t1", "t2"))
         if number % 8 == 7:
             topic, fields = ERASURE_REQUESTS, random_request(chance, number)
@@ -148,3 +148,61 @@ def test_erasures_remove_and_note_alike(empty: StoreSession, seed: int) -> None:
             postgres = picture_of_postgres(connection) | erased_in_postgres(connection)
         for table, rows in (picture_of_memory(memory) | erased_in_memory(memory)).items():
             assert rows == postgres[table], table
+
+
+@pytest.mark.parametrize("first", ["suppress", "unsuppress"])
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_requests_of_one_millisecond_are_carried_out_in_the_order_of_the_log(
+    empty: StoreSession, first: str, names: tuple[str, str]
+) -> None:
+    second = "unsuppress" if first == "suppress" else "suppress"
+    memory = MemoryStore()
+    batch = [
+        Record(ERASURE_REQUESTS, 0, 7 + number, b"k", encoded(ERASURE_REQUESTS, {
+            "tenant_id": "t1", "request_id": name, "kind": "user", "identifier": "ann", "mode": mode,
+            "requested_at": BASE,
+        }), BASE // 1_000)
+        for number, (name, mode) in enumerate(zip(names, (first, second), strict=True))
+    ]  # fmt: skip
+    for record in reversed(batch):  # as two partitions may be read
+        for store in (PostgresStitchStore(empty), memory):
+            run_stitch(store, [record])
+    before_us = BASE + 1_000_000
+    while erase_in_postgres(empty, before_us) is not None:
+        memory.erase_next(HASHER, policy().version, before_us)
+    with empty.transaction() as connection:
+        ledger_rows = erased_in_postgres(connection)["ledger"]
+    assert ledger_rows == erased_in_memory(memory)["ledger"]
+    assert [bool(row[4]) for row in ledger_rows] == [second == "suppress"]
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+@pytest.mark.parametrize("device_first", [True, False])
+def test_a_device_suppressed_in_the_millisecond_of_its_user_s_erasure_goes_with_the_user(
+    empty: StoreSession, names: tuple[str, str], *, device_first: bool
+) -> None:
+    asked = [("anonymous", "phone", "suppress"), ("user", "ann", "delete")]
+    clock = BASE // 1_000
+    store = PostgresStitchStore(empty)
+    for number, (name, (kind, identifier, mode)) in enumerate(
+        zip(names, asked if device_first else reversed(asked), strict=True)
+    ):
+        fields: dict[str, Any] = {
+            "tenant_id": "t1",
+            "request_id": name,
+            "kind": kind,
+            "identifier": identifier,
+            "mode": mode,
+        }
+        fields["requested_at"] = BASE
+        run_stitch(store, [Record(ERASURE_REQUESTS, 0, number, b"k", encoded(ERASURE_REQUESTS, fields), clock)])
+    while erase_in_postgres(empty, BASE + 1_000_000) is not None:
+        pass
+    link = {"tenant_id": "t1", "event_id": "l1", "anonymous_id": "phone", "user_id": "ann", "linked_at": BASE - 5}
+    topic = IDENTITIES
+    run_stitch(store, [Record(topic, 0, 0, b"k", encoded(topic, link), clock + 60_000)])
+    while erase_in_postgres(empty, BASE + 100_000_000) is not None:
+        pass
+    with empty.transaction() as connection:
+        rows = {row[1]: row for row in erased_in_postgres(connection)["ledger"]}
+    assert {kind: row[3] for kind, row in rows.items()} == {"anonymous": (BASE,), "user": (BASE,)}

@@ -42,7 +42,7 @@ class MemoryErasure:
             for row, state in self._transaction._read().requests.values()
             if state == "pending" and row.received_at < before_us
         ]
-        return min(due, key=lambda row: (row.received_at, row.tenant_id, row.request_id), default=None)
+        return min(due, key=lambda row: row.turn, default=None)
 
     def _links(self) -> list[StatedLink]:
         tables = self._transaction._read()

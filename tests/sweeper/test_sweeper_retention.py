@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
+from attributary.consumers.store.retention.boundaries import next_tenant
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.store.tenants import Tenant, store_tenant
 from attributary.consumers.sweeper import tenant_retention
@@ -47,8 +48,12 @@ def run(database: str, now_us: int = NOW_US) -> Removed:
     """Let sweepers work until nothing is left, each for one turn."""
     session, total = StoreSession(database, "tests"), Removed()
     try:
-        while any(done := TenantRetention(POLICY, session, lambda: now_us).turn()):
+        while True:  # a turn ends after a second, also where it removed nothing and more is due
+            done = TenantRetention(POLICY, session, lambda: now_us).turn()
             total = Removed(*(sum(pair) for pair in zip(total, done, strict=True)))
+            with session.transaction() as connection:
+                if not any(done) and next_tenant(connection) is None:
+                    break
     finally:
         session.close()
     return total
@@ -85,6 +90,25 @@ def old_and_new(stages: InProcess, connection: psycopg.Connection) -> None:
     )  # fmt: skip
     stages.publish(touch("t8", LATE - 5), sale("c8", LATE, value=1_000_000))
     connection.execute("UPDATE attribution_conversions SET is_final = true WHERE conversion_id <> 'c8'")
+
+
+PAIR = "INSERT INTO attribution_dropped_links VALUES ('acme', %s, %s, 'ann', %s, %s)"
+
+
+def test_pairs_of_dropped_links_go_with_the_rest_of_their_device(
+    stages: InProcess, connection: psycopg.Connection, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old_and_new(stages, connection)
+    stages.publish(touch("young", LATE, who="a:busy"))
+    for event_id, device, hours in (("p1", "idle", 1), ("p2", "idle", 2), ("p3", "busy", 3), ("p4", "idle", LATE)):
+        at = START_US + int(hours * 3_600_000_000)
+        connection.execute(PAIR, (event_id, device, at, at))
+    connection.execute(PAIR, ("p5", "idle", START_US, START_US + LATE * 3_600_000_000))
+    monkeypatch.setattr(tenant_retention, "_IDS", 1)  # a page holds one
+    assert run(database).links == 3
+    left = connection.execute("SELECT event_id FROM attribution_dropped_links ORDER BY 1").fetchall()
+    assert left == [("p3",), ("p4",), ("p5",)]
+    assert run(database) == Removed()
 
 
 def test_old_conversions_leave_worth_and_credits_behind_and_touchpoints_follow(

@@ -188,6 +188,12 @@ class RequestRow(NamedTuple):
     offset: int = 0
 
     @property
+    def turn(self) -> tuple[int, bool, int, int, str, str]:
+        """Requests are carried out in this order, the smallest first: that of the log."""
+        is_own = self.derived_from is None
+        return self.received_at, is_own, self.partition, self.offset, self.tenant_id, self.request_id
+
+    @property
     def named(self) -> Identifier:
         """What it names."""
         return Identifier(self.tenant_id, self.kind, self.identifier)

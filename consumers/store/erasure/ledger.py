@@ -36,18 +36,21 @@ ON CONFLICT (tenant_id, kind, id_hash) DO UPDATE SET
 
 _STORE_REQUESTS = """
 INSERT INTO attribution_erasure_requests (
-    tenant_id, request_id, kind, mode, identifier, received_at_us, cutoff_us, derived_from, state)
+    tenant_id, request_id, kind, mode, identifier, received_at_us, cutoff_us, derived_from,
+    source_partition, source_offset, state)
 SELECT *, 'pending' FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int8[], %s::int8[],
-                                %s::text[])
+                                %s::text[], %s::int4[], %s::int8[])
 ON CONFLICT (tenant_id, request_id) DO NOTHING
 """
 _REQUEST = (
     "tenant_id, request_id, kind, mode, COALESCE(identifier, '') AS identifier, received_at_us, cutoff_us, derived_from"
 )
 # One after the other, in the order of the log, whatever the number of sweepers: who finds the first one locked waits.
+# Of one millisecond first those that follow from an event, then by partition and offset: suppress and unsuppress of one
+# person end as they were asked for. Ids of requests decide last, for what was stored before places were kept.
 _FIRST = f"""
 SELECT {_REQUEST} FROM attribution_erasure_requests WHERE state = 'pending' AND received_at_us < %s
-ORDER BY received_at_us, tenant_id, request_id LIMIT 1
+ORDER BY received_at_us, derived_from IS NULL, source_partition, source_offset, tenant_id, request_id LIMIT 1
 """
 _CLAIM = """
 SELECT FROM attribution_erasure_requests WHERE tenant_id = %s AND request_id = %s AND state = 'pending'
@@ -137,7 +140,10 @@ def store_entries(
 def store_requests(connection: psycopg.Connection, requests: Sequence[RequestRow]) -> None:
     """Store requests that are not stored yet."""
     if requests:
-        columns = zip(*sorted(request[:8] for request in requests), strict=True)
+        rows = sorted(
+            ((*request[:8], request.partition, request.offset) for request in requests), key=lambda row: row[:2]
+        )
+        columns = zip(*rows, strict=True)
         connection.execute(_STORE_REQUESTS, [list(column) for column in columns])
 
 

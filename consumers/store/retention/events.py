@@ -50,6 +50,7 @@ _IDS = """
 SELECT DISTINCT anonymous_id FROM attribution_identity_links WHERE tenant_id = %s AND anonymous_id > %s
 ORDER BY anonymous_id LIMIT %s
 """
+_LAST_ID = "\U0010ffff"
 # The journey of the anonymous id is the lock that every writer of its links holds.
 _LOCK_IDS = """
 SELECT substr(journey_key, 3) FROM attribution_journeys
@@ -70,6 +71,24 @@ WHERE NOT EXISTS (SELECT FROM attribution_identity_links l
                   JOIN attribution_conversions c
                     ON c.tenant_id = i.tenant_id AND c.journey_key = {user_key("i.user_id")}
                   WHERE i.tenant_id = %(tenant)s AND i.anonymous_id = k.id AND c.identity_key = {device_key("k.id")})
+"""
+# Pairs of decision 35. No lock of the person: a pair decides nothing but whom a later erasure concerns, and one that is
+# added again by a replay goes again at the next turn.
+_PAIRS = f"""
+DELETE FROM attribution_dropped_links l USING (
+    SELECT d.tenant_id, d.event_id FROM attribution_dropped_links d
+    WHERE d.tenant_id = %(tenant)s AND d.received_at_us < %(before)s AND d.linked_at_us < %(before)s
+      AND NOT EXISTS (SELECT FROM attribution_touchpoints t
+                      WHERE t.tenant_id = d.tenant_id AND t.identity_key = {device_key("d.anonymous_id")})
+      AND NOT EXISTS (SELECT FROM attribution_touchpoints t
+                      WHERE t.tenant_id = d.tenant_id AND t.anonymous_id = d.anonymous_id)
+      AND NOT EXISTS (SELECT FROM attribution_conversion_events e
+                      WHERE e.tenant_id = d.tenant_id AND e.anonymous_id = d.anonymous_id)
+      AND NOT EXISTS (SELECT FROM attribution_conversion_events e
+                      WHERE e.tenant_id = d.tenant_id AND e.identity_key = {device_key("d.anonymous_id")})
+    ORDER BY d.event_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+) AS gone
+WHERE l.tenant_id = gone.tenant_id AND l.event_id = gone.event_id
 """
 _DELETE_OWNERS = "DELETE FROM attribution_identities WHERE tenant_id = %s AND anonymous_id = ANY (%s::text[])"
 _DELETE_LINKS = "DELETE FROM attribution_identity_links WHERE tenant_id = %s AND anonymous_id = ANY (%s::text[])"
@@ -111,6 +130,8 @@ def remove_links(
 ) -> tuple[int, str | None]:
     """Remove the links of the next anonymous ids of which nothing else is stored, in the caller's transaction.
 
+    Behind the last of them, pairs of dropped events go as well (decision 35), by the same rule.
+
     Returns:
         How many links went, and the id behind which to go on; None: the step is done.
     """
@@ -123,4 +144,8 @@ def remove_links(
     unused = [row[0] for row in connection.execute(_UNUSED, parameters).fetchall()]
     connection.execute(_DELETE_OWNERS, (tenant_id, unused))
     removed = connection.execute(_DELETE_LINKS, (tenant_id, unused)).rowcount
-    return removed, ids[-1] if len(ids) == limit else None
+    if len(ids) == limit:
+        return removed, ids[-1]
+    pairs = connection.execute(_PAIRS, {"tenant": tenant_id, "before": before_us, "limit": limit}).rowcount
+    # Behind every id that there may be: only pairs are left.
+    return removed + pairs, _LAST_ID if pairs == limit else None
