@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import structlog
 
+from attributary.consumers.runtime.certificates import watch_certificates
 from attributary.consumers.runtime.endpoints import postgres_exposure
 from attributary.consumers.runtime.settings import DatabaseSettings, ProcessSettings, load
 from attributary.consumers.store.connection import check_dsn, with_timeouts
@@ -24,8 +25,10 @@ def stage_dsn(*, has_long_statements: bool = False) -> str:
     """
     settings = load(DatabaseSettings)
     with map_errors():
+        parts = check_dsn(settings.url.get_secret_value())
+        watch_certificates("postgres", {"certificate": parts.get("sslcert"), "authorities": parts.get("sslrootcert")})
         if load(ProcessSettings).environment == "production":
-            exposed = postgres_exposure(check_dsn(settings.url.get_secret_value()))
+            exposed = postgres_exposure(parts)
             if exposed is not None:
                 _log.warning("a connection is not protected", variable=exposed[0], why=exposed[1])
         return with_timeouts(

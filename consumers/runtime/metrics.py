@@ -78,6 +78,12 @@ def timed(stage: str, step: str) -> Iterator[None]:
 
 # Process life
 build_info = gauge("attribution_build_info", "Always 1; the labels say what runs.", "service", "version")
+certificate_left_seconds = gauge(
+    "attribution_certificate_left_seconds",
+    "Time until a certificate ends that a setting names; below 0: it has ended. Of authorities the last one to end.",
+    "used_for",
+    "holds",
+)
 records_consumed = counter("attribution_records_consumed", "Records read, by topic.", "stage", "topic")
 batches = counter(
     "attribution_batches",

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import structlog
 
 from . import metrics
+from .certificates import watch_kafka_certificates
 from .crash_points import check_armed
 from .endpoints import kafka_exposure
 from .errors import EXIT_CLEAN, AttributaryError, Fatal
@@ -115,6 +116,7 @@ def run_stage(service: str, version: str, make_stage: MakeStage) -> int:
     def body(process: ProcessSettings) -> None:
         kafka = KafkaSettings.load()
         warn_of_exposure(process, kafka)
+        watch_kafka_certificates(kafka)
         stage = make_stage(process)
         heartbeat = Heartbeat(stage.is_ready)
         serve_health(stage.name, process, heartbeat)

@@ -21,6 +21,7 @@ from attributary.consumers.adapters.policy_settings import PolicySettings
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
 from attributary.consumers.erasure.settings import ErasureSettings
 from attributary.consumers.runtime.access_errors import Access
+from attributary.consumers.runtime.certificates import watch_kafka_certificates
 from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.error_codes import ACCESS_REFUSED, TOPIC_REFUSED
 from attributary.consumers.runtime.errors import AccessRefused, Fatal, Retry
@@ -309,6 +310,7 @@ def main(version: str) -> int:
     def body(process: ProcessSettings) -> None:
         kafka = KafkaSettings.load()
         warn_of_exposure(process, kafka)
+        watch_kafka_certificates(kafka)
         session = StoreSession(stage_dsn(has_long_statements=True), "attributary-sweeper")
         with map_errors():
             session.connection()

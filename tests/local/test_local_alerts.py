@@ -176,6 +176,8 @@ ROWS: list[tuple[str, str, int, list[tuple[str, str]]]] = [
      [('attribution_forward_token_refreshes_total{destination="linkedin", outcome="refused"}', "0 1x40")]),
     ("a token endpoint gives no token", "AttributaryDestinationTokenNotRefreshed", 20,
      [('attribution_forward_token_refreshes_total{destination="linkedin", outcome="failed"}', "0+1x40")]),
+    ("a certificate of a connection ends soon", "AttributaryCertificateEnds", 62,
+     [('attribution_certificate_left_seconds{used_for="kafka", holds="certificate"}', "1209600-60x120")]),
     ("a refresh token of a destination ends soon", "AttributaryDestinationRefreshTokenEnds", 62,
      [('attribution_forward_refresh_token_left_seconds{destination="linkedin"}', "1209600-60x120")]),
     ("a destination refuses the credentials", "AttributaryChannelStopped", 2,
