@@ -105,7 +105,7 @@ class Handlers:
         database = "away"
         with anyio.move_on_after(_HEALTH_SECONDS):
             try:
-                await self._pool.run(lambda connection: connection.execute("SELECT 1"))
+                await self._pool.run(lambda connection: connection.execute("SELECT 1"), None)
                 database = "ok"
             except StoreBusy:
                 pass
@@ -125,7 +125,7 @@ class Handlers:
             BEGINNING if values["after"] is None else place_of(values["after"]),
             min(values["limit"], MAX_PAGE),
         )
-        page = await self._pool.run(lambda connection: result_page(connection, query))
+        page = await self._pool.run(lambda connection: result_page(connection, query), call.tenant_id)
         following = None if page.following is None else text_of(page.following)
         return Answer(d.Results([d.result_document(row) for row in page.results], following))
 
@@ -135,7 +135,8 @@ class Handlers:
         found = await self._pool.run(
             lambda connection: published_result(
                 connection, call.tenant_id, conversion_id, version=call.values["version"], as_of_us=call.as_of_us
-            )
+            ),
+            call.tenant_id,
         )
         if found is None:
             raise Refusal(404, "The tenant has no such result.")
@@ -144,7 +145,7 @@ class Handlers:
     async def explain(self, call: Call) -> Answer:
         """Explain a conversion."""
         found = await self._pool.run(
-            lambda connection: explain(connection, call.tenant_id, call.values["conversion_id"])
+            lambda connection: explain(connection, call.tenant_id, call.values["conversion_id"]), call.tenant_id
         )
         if found is None:
             raise Refusal(404, "The tenant has no such conversion: no event about it is stored.")
@@ -170,7 +171,7 @@ class Handlers:
                     raise Refusal(400, f"models: there are {', '.join(known)}.", more={"field": "models"})
             return d.report_document(query, report)
 
-        return Answer(await self._pool.run(read))
+        return Answer(await self._pool.run(read, call.tenant_id))
 
     async def report(self, call: Call) -> Answer:
         """Return a report of the catalogue."""
@@ -200,7 +201,7 @@ class Handlers:
             except OnlyRollupError as error:
                 raise Refusal(400, f"source: {error}.", more={"field": "source"}) from None
 
-        found = await self._pool.run(read)
+        found = await self._pool.run(read, call.tenant_id)
         return Answer(found, etag=hashlib.blake2b(msgspec.json.encode(found), digest_size=16).hexdigest())
 
     async def report_page(self, call: Call) -> Answer:
@@ -217,7 +218,7 @@ class Handlers:
                 raise Refusal(404, "The tenant has no conversion in this period, or none that this model credits.")
             return page_text(facts)
 
-        text = await self._pool.run(read)
+        text = await self._pool.run(read, call.tenant_id)
         return Answer(text, etag=hashlib.blake2b(text.encode(errors="backslashreplace"), digest_size=16).hexdigest())
 
     async def analyze_journey(self, call: Call) -> Answer:
@@ -228,7 +229,7 @@ class Handlers:
             return analyze_journey(connection, call.tenant_id, call.body.conversion_id, models, self._inactivity)
 
         try:
-            return Answer(await self._pool.run(read))
+            return Answer(await self._pool.run(read, call.tenant_id))
         except UnknownConversionError:
             raise Refusal(404, "The tenant has no such conversion, or only corrections of it have arrived.") from None
 
@@ -242,7 +243,9 @@ class Handlers:
 
     async def job(self, call: Call) -> Answer:
         """Return a job."""
-        found = await self._pool.run(lambda connection: show_job(connection, call.tenant_id, call.values["job_id"]))
+        found = await self._pool.run(
+            lambda connection: show_job(connection, call.tenant_id, call.values["job_id"]), call.tenant_id
+        )
         if found is None:
             raise Refusal(404, "The tenant has no such job. A trainer stores a new job when it reads it.")
         return Answer(d.job_document(found))
@@ -270,7 +273,7 @@ class Handlers:
     async def erasure(self, call: Call) -> Answer:
         """Return where a request stands."""
         found = await self._pool.run(
-            lambda connection: show_request(connection, call.tenant_id, call.values["request_id"])
+            lambda connection: show_request(connection, call.tenant_id, call.values["request_id"]), call.tenant_id
         )
         if found is None:
             raise Refusal(404, "The tenant has no such request. The stitcher stores a new one when it reads it.")
@@ -279,7 +282,9 @@ class Handlers:
     async def models_status(self, call: Call) -> Answer:
         """Return the versions of the tenant's models."""
         return Answer(
-            d.models_document(await self._pool.run(lambda connection: list_states(connection, call.tenant_id)))
+            d.models_document(
+                await self._pool.run(lambda connection: list_states(connection, call.tenant_id), call.tenant_id)
+            )
         )
 
     async def _submit(self, call: Call, kind: str, texts: Mapping[str, str]) -> Answer:

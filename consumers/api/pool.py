@@ -14,11 +14,13 @@ from typing import TypeVar
 import psycopg
 from psycopg import errors
 
+from attributary.consumers.store.access.policies import TENANT_SETTING
 from attributary.consumers.store.connection import StoreUnavailable, connect, translated_errors, with_timeouts
 
 T = TypeVar("T")
 
 _SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+_FOR_TENANT = "SELECT set_config(%s, %s, true)"  # until the transaction ends
 _LOCK_SECONDS = 2.0
 _NAME = "attributary-serve"
 
@@ -47,11 +49,13 @@ class ReadPool:
         self._free = asyncio.Semaphore(size)
         self._idle: list[psycopg.Connection] = []
 
-    async def run(self, work: Callable[[psycopg.Connection], T]) -> T:
+    async def run(self, work: Callable[[psycopg.Connection], T], tenant_id: str | None) -> T:
         """Do some reading in a thread.
 
         Args:
             work: reads; given a connection inside a snapshot.
+            tenant_id: for whom: row security shows a login of the API's own role the rows of this tenant alone, and
+                none where it is None.
 
         Raises:
             StoreBusy: Postgres is away, or too slow, or all connections are in use.
@@ -61,7 +65,7 @@ class ReadPool:
                 await self._free.acquire()
         except TimeoutError:
             raise StoreBusy("All connections to the database are in use.") from None
-        reading = asyncio.ensure_future(asyncio.to_thread(self._run, work))
+        reading = asyncio.ensure_future(asyncio.to_thread(self._run, work, tenant_id))
         reading.add_done_callback(self._done)
         # Shielded: the statement of a client that went away ends by itself, and holds its connection until then.
         return await asyncio.shield(reading)
@@ -71,7 +75,7 @@ class ReadPool:
         if not reading.cancelled():
             reading.exception()  # that of a client that went away is nobody's
 
-    def _run(self, work: Callable[[psycopg.Connection], T]) -> T:
+    def _run(self, work: Callable[[psycopg.Connection], T], tenant_id: str | None) -> T:
         connection: psycopg.Connection | None = None
         is_sound = False  # whether the connection may serve another request
         try:
@@ -79,6 +83,7 @@ class ReadPool:
                 connection = self._idle.pop() if self._idle else connect(self._dsn, application_name=_NAME)
                 with connection.transaction():
                     connection.execute(_SNAPSHOT)
+                    connection.execute(_FOR_TENANT, (TENANT_SETTING, tenant_id or ""))
                     found = work(connection)
             is_sound = True
         except StoreUnavailable as error:

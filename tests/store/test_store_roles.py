@@ -171,3 +171,34 @@ def test_row_security_leaves_the_plans_of_stages_as_they_are(statement: str, app
         assert applied.execute(question.encode(), nothing).fetchall() == owner
     finally:
         applied.execute("RESET ROLE")
+
+
+def test_the_read_api_sees_the_tenant_that_the_transaction_names_and_none_without(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        apply(connection)
+        for tenant in ("acme", "beta"):
+            connection.execute("INSERT INTO attribution_tenants (tenant_id) VALUES (%s)", (tenant,))
+            connection.execute("INSERT INTO attribution_model_sets VALUES (%s, 1, '{}')", (tenant,))
+        connection.execute("INSERT INTO attribution_policies (policy_version, document) VALUES ('p', '{}')")
+        granted = next(role for role in ROLES if role.name == "attributary_api").grants()
+        secured = {
+            table
+            for table in granted
+            if (table, "attributary_request") in read_state(connection, VIEW_SCHEMAS).policies
+        }
+        assert secured == granted.keys()
+        connection.execute("SET ROLE attributary_api")
+        seen = []
+        for said in (None, "acme", "beta", ""):
+            with connection.transaction():
+                if said is not None:
+                    connection.execute("SELECT set_config('attributary.tenant', %s, true)", (said,))
+                seen.append([
+                    connection.execute(f"SELECT tenant_id FROM attribution_{table}".encode()).fetchall()
+                    for table in ("tenants", "model_sets", "policies")
+                ])  # fmt: skip
+        everybody = [("*",)]
+        assert seen == [
+            [[], [], everybody], [[("acme",)], [("acme",)], everybody], [[("beta",)], [("beta",)], everybody],
+            [[], [], everybody],
+        ]  # fmt: skip

@@ -4,6 +4,10 @@ Invariant: the roles of stages see every row, by policies that the planner folds
 ``reporting`` sees the rows of the tenants that ``attribution_tenant_readers`` gives to *that login*, because the views
 belong to a role that owns no table and is no superuser. Inside of a view ``current_user`` still is the reader.
 
+The read API's login sees one tenant at a time: the one that the transaction says it reads for, and none before it says
+so. It is no wall against whoever writes SQL, and nobody who asks the API does: it is one against a statement of ours
+that forgets its tenant (decision 32).
+
 All conditions on ``tenant_id`` are leakproof, so they are index conditions and come before any function of the reader.
 """
 
@@ -16,6 +20,9 @@ from dataclasses import dataclass
 from .catalogue import REPORTING, ROLES, VIEWED_TABLES
 
 STAGES_POLICY = "attributary_stages"
+API, API_POLICY = "attributary_api", "attributary_request"
+TENANT_SETTING = "attributary.tenant"
+_OF_ALL_TENANTS = frozenset({"attribution_migrations", "attribution_policies"})  # their rows are of no one tenant
 READERS_POLICY = "attributary_readers"
 # Logins that may read the tables anyway see every tenant in the views as well.
 READS_TABLES = "attributary_verifier"
@@ -61,13 +68,20 @@ class Policy:
 
 
 def stage_roles() -> list[str]:
-    """Return the roles that see every row of the tables that they have a grant on."""
-    return [role.name for role in ROLES if role.tables and role.name != REPORTING]
+    """Return the roles that see every row of the tables that they have a grant on: all but readers and the read API."""
+    return [role.name for role in ROLES if role.tables and role.name not in {REPORTING, API}]
 
 
 def policies(tables: Sequence[str]) -> list[Policy]:
     """Return the policies of tables with tenants."""
     found = [Policy(table, STAGES_POLICY, "ALL", stage_roles(), "true") for table in tables]
+    granted = next(role for role in ROLES if role.name == API).grants()
+    one = f"tenant_id = current_setting('{TENANT_SETTING}', true)"
+    found += [
+        Policy(table, API_POLICY, "SELECT", [API], "true" if table in _OF_ALL_TENANTS else one)
+        for table in tables
+        if table in granted
+    ]
     return found + [
         Policy(table, READERS_POLICY, "SELECT", [REPORTING], _READERS) for table in tables if table in VIEWED_TABLES
     ]
