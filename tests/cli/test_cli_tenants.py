@@ -33,7 +33,15 @@ def test_what_is_set_is_kept_and_the_rest_stays() -> None:
         "Europe/Berlin", "EUR", 400,
     )  # fmt: skip
     assert (found["generic_ids"], found["consent_defaults"]) == (["kiosk-1", "till"], {"ad_storage": True})
+    run("set", "acme", "--conversions-days", "400")  # as it is: nothing to note
     text = run("set", "acme", "--clear", "conversions-days", "--clear", "generic-id")
+    listed = CliRunner().invoke(app, ["audit", "list", "--tenant", "acme", "--action", "tenant", "--json"]).stdout
+    noted = [row["details"] for row in json.loads(listed)]
+    assert noted == [
+        {"conversions_kept_days": None, "generic_ids": 0}, {"conversions_kept_days": 400, "generic_ids": 2},
+        {"time_zone": "Europe/Berlin", "reporting_currency": "EUR", "consent_defaults": {"ad_storage": True}},
+    ]  # fmt: skip
+    assert "kiosk-1" not in listed
     assert "conversions kept              for good" in text
     assert json.loads(run("show", "acme", "--json"))["generic_ids"] == []
 

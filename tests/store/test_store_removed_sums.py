@@ -23,7 +23,8 @@ from attributary.consumers.api.documents import report_document
 from attributary.consumers.reports.page import page_text
 from attributary.consumers.reports.page_facts import read_facts
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.erasure.entries import Hasher, RequestRow
+from attributary.consumers.store.erasure.entries import Hasher, Identifier, RequestRow
+from attributary.consumers.store.erasure.person import person_rows
 from attributary.consumers.store.removed_totals import Removed, add_removed, read_removed
 from attributary.consumers.store.results.credit_report import DIMENSIONS, ReportQuery, read_report
 from attributary.consumers.store.session import StoreSession
@@ -249,3 +250,27 @@ def test_a_tenant_that_deletes_keeps_no_amounts_of_erased_people(database: str) 
         known = connection.execute("SELECT count(*) FROM attribution_erasures WHERE kind = 'conversion'").fetchone()
         assert known == (4,)  # so that nothing brings them back
         assert sum(total.conversions for total in read_report(connection, QUERY).totals) == 9
+
+
+def test_an_access_request_finds_and_an_erasure_takes_what_the_roll_up_knows(database: str) -> None:
+    """Only hashes stand there; those of ids that can be guessed name their person all the same."""
+    fill(database)
+    with psycopg.connect(database, autocommit=True) as connection:
+        user, conversion = connection.execute(
+            "SELECT substr(journey_key, 3), conversion_id FROM attribution_conversions WHERE journey_key > 'u:' LIMIT 1"
+        ).fetchall()[0]
+        for key in (f"u:{user}", "u:somebody-else"):
+            connection.execute(
+                "INSERT INTO attribution_rollup_people (tenant_id, person_md5, conversion_type) "
+                "VALUES ('acme', md5(%s)::uuid, 'purchase')", (key,),
+            )  # fmt: skip
+        connection.execute(
+            "INSERT INTO attribution_event_conflicts (tenant_id, record_name, event_id, content_hash, conversion_id, "
+            "received_at_us, source_topic, source_partition, source_offset) "
+            "VALUES ('acme', 'conversion', 'e', 1, %s, 0, 't', 0, 0)", (conversion,),
+        )  # fmt: skip
+        person = person_rows(connection, Identifier("acme", "user", user))
+        assert [len(person[name]) for name in ("rollup_people", "event_conflicts")] == [1, 1]
+        erase(database, user)
+        left = connection.execute("SELECT person_md5::text FROM attribution_rollup_people").fetchall()
+        assert left == connection.execute("SELECT md5('u:somebody-else')::uuid::text").fetchall()

@@ -189,7 +189,7 @@ ROLES: Sequence[Role] = (
             "retired_credits": "SIU",
             "rollup_state": "SIU",
             "rollup_conversions": "SUD",
-            "rollup_people": "SI",
+            "rollup_people": "SID",
             "rollup_days": "SIU",
             "rollup_changes": "SIU",
             "rollup_counts": "SIU",

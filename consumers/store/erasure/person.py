@@ -41,6 +41,19 @@ _QUESTIONS = {
     "ORDER BY conversion_id, version",
     "deliveries": "attribution_deliveries WHERE tenant_id = %(tenant)s AND event_id = ANY (%(events)s)",
     "put_off": "attribution_reopenings WHERE tenant_id = %(tenant)s AND journey_key = ANY (%(keys)s)",
+    "event_conflicts": "attribution_event_conflicts WHERE tenant_id = %(tenant)s "
+    "AND (conversion_id = ANY (%(conversions)s) OR event_id = ANY (%(events)s) OR event_id IN ("
+    "SELECT e.event_id FROM attribution_touchpoints e "
+    "WHERE e.tenant_id = %(tenant)s AND e.identity_key = ANY (%(keys)s)))",
+    "rollup_conversions": "attribution_rollup_conversions WHERE tenant_id = %(tenant)s AND conversion_md5 = ANY ("
+    "SELECT md5(c)::uuid FROM unnest(%(conversions)s::text[]) AS c)",
+    "rollup_people": "attribution_rollup_people WHERE tenant_id = %(tenant)s AND person_md5 = ANY ("
+    "SELECT md5(k)::uuid FROM unnest(%(keys)s::text[]) AS k)",
+    "jobs": "attribution_batch_jobs WHERE tenant_id = %(tenant)s AND kind = 'analyze_journey' "
+    "AND parameters ->> 'conversion_id' = ANY (%(conversions)s)",
+    "erasure_requests": "attribution_erasure_requests WHERE tenant_id = %(tenant)s AND ((kind = 'user' "
+    "AND identifier = %(user)s) OR (kind = 'anonymous' AND identifier = ANY (%(ids)s)))",
+    "tombstones": "attribution_tombstones WHERE tenant_id = %(tenant)s AND conversion_id = ANY (%(conversions)s)",
     "training": "attribution_training_people WHERE tenant_id = %(tenant)s AND journey_key = ANY (%(keys)s)",
 }
 _CONVERSIONS = """

@@ -168,6 +168,11 @@ _REOPENINGS = f"""
 DELETE FROM attribution_reopenings r USING {_SCOPES}
 WHERE r.tenant_id = k.tenant_id AND r.journey_key = k.identity_key
 """
+# Who had conversions before they retired, by MD5 of the person: a hash that can be guessed names the person, too.
+_ROLLED_UP = f"""
+DELETE FROM attribution_rollup_people p USING {_SCOPES}
+WHERE p.tenant_id = k.tenant_id AND k.until_us > 0 AND p.person_md5 = md5(k.identity_key)::uuid
+"""
 _JOBS = f"""
 DELETE FROM attribution_batch_jobs j USING {_ABOUT}
 WHERE j.tenant_id = c.tenant_id AND j.kind = 'analyze_journey' AND j.parameters ->> 'conversion_id' = c.conversion_id
@@ -321,6 +326,7 @@ def remove(
         _DELIVERIES, {"tenant": tenant_id, "ids": [event.event_id for event in events]}
     ).rowcount
     connection.execute(_REOPENINGS, values)
+    connection.execute(_ROLLED_UP, values)
     connection.execute(_JOBS, values)
     return Removal(removed, versions)
 

@@ -137,6 +137,7 @@ def _set(
     """
     from attributary.cli.outcome import database
     from attributary.cli.tables import print_json
+    from attributary.consumers.store.audit import note_action
     from attributary.consumers.store.tenants import Tenant, fetch_tenant, store_tenant
 
     given: dict[str, Any] = {
@@ -165,10 +166,22 @@ def _set(
         changed = replace(known, **defaults, **changes)
         _check_kept(changed, {*changes})
         store_tenant(connection, changed)
+        if changed != known:
+            note_action(connection, tenant, "tenant.set", tenant, _differences(known, changed))
     if as_json:
         print_json(asdict(changed))
     else:
         _print(changed)
+
+
+def _differences(known: Tenant, changed: Tenant) -> dict[str, Any]:
+    """Return what the audit says of a change: ids by their number alone."""
+    before, after = asdict(known), asdict(changed)
+    return {
+        name: len(value) if name in {"generic_ids", "real_ids"} else value
+        for name, value in after.items()
+        if value != before[name]
+    }
 
 
 def _check(changes: dict[str, Any]) -> None:
