@@ -53,8 +53,8 @@ STORE = """
 INSERT INTO attribution_rollup_conversions AS c (
     tenant_id, conversion_md5, person_md5, version, reported_at_us, conversion_type, currency, converted_at_us, is_new,
     net_micros, cells, first_reported_at_us, first_channel)
-SELECT n.* FROM unnest(%s::text[], %s::uuid[], %s::uuid[], %s::int8[], %s::int8[], %s::text[], %s::text[], %s::int8[],
-                       %s::bool[], %s::int8[], %s::text[], %s::int8[], %s::text[])
+SELECT n.* FROM unnest(%b::text[], %s::uuid[], %s::uuid[], %s::int8[], %s::int8[], %b::text[], %b::text[], %s::int8[],
+                       %s::bool[], %s::int8[], %b::text[], %s::int8[], %b::text[])
     AS n (tenant_id, conversion_md5, person_md5, version, reported_at_us, conversion_type, currency, converted_at_us,
           is_new, net_micros, cells, first_reported_at_us, first_channel)
 ON CONFLICT (tenant_id, conversion_md5) DO UPDATE SET
