@@ -58,7 +58,7 @@ class _Run:
         self._logs = logs
 
     def rates(self, names: Sequence[str], events: int, **more: str) -> dict[str, dict[str, Any]]:
-        """Forward so many events; give events a second by destination, from its first delivery to its last."""
+        """Forward so many events; give events a second by destination, from its first row in the ledger on."""
         recreate_topics(self._bootstrap)
         with connect(self._dsn, application_name="bench") as connection:
             connection.execute("TRUNCATE attribution_deliveries")
@@ -66,7 +66,7 @@ class _Run:
         produce(self._bootstrap, (CODEC.encode("conversion", conversion(now)) for _ in range(events)))
         environment = variables(self._bootstrap, self._dsn, self._urls, **more)
         live = [name for name in names if self._urls[name] != _AWAY]
-        begun: dict[str, tuple[float, int]] = {}
+        begun: dict[str, float] = {}
         found: dict[str, dict[str, Any]] = {name: {} for name in live}
         with Forwarders(names, environment, self._logs) as forwarders:
             deadline = time.monotonic() + _LONGEST_SECONDS
@@ -83,20 +83,19 @@ class _Run:
         self,
         live: Sequence[str],
         events: int,
-        begun: dict[str, tuple[float, int]],
+        begun: dict[str, float],
         found: dict[str, dict[str, Any]],
         forwarders: Forwarders,
     ) -> None:
         counts, at, memory = settled_counts(self._dsn), time.monotonic(), forwarders.resident_mib()
+        for name in counts:  # a row is there before anything is sent
+            begun.setdefault(name, at)
         for name in live:
             count = counts.get(name, 0)
-            if count and name not in begun:
-                begun[name] = (at, count)
             if count >= events / 3:
                 found[name].setdefault("first_third_mib", round(memory[name]))
             if count >= events and "events_per_second" not in found[name]:
-                first_at, first = begun[name]
-                found[name]["events_per_second"] = round((count - first) / max(at - first_at, 1e-3))
+                found[name]["events_per_second"] = round(events / max(at - begun[name], 1e-3))
                 found[name]["last_third_mib"] = round(memory[name])
 
 
