@@ -78,13 +78,13 @@ _PAIRS = f"""
 DELETE FROM attribution_dropped_links l USING (
     SELECT d.tenant_id, d.event_id FROM attribution_dropped_links d
     WHERE d.tenant_id = %(tenant)s AND d.received_at_us < %(before)s AND d.linked_at_us < %(before)s
-      AND NOT EXISTS (SELECT FROM attribution_touchpoints t
+      AND NOT EXISTS (SELECT 1 FROM attribution_touchpoints t
                       WHERE t.tenant_id = d.tenant_id AND t.identity_key = {device_key("d.anonymous_id")})
-      AND NOT EXISTS (SELECT FROM attribution_touchpoints t
+      AND NOT EXISTS (SELECT 1 FROM attribution_touchpoints t
                       WHERE t.tenant_id = d.tenant_id AND t.anonymous_id = d.anonymous_id)
-      AND NOT EXISTS (SELECT FROM attribution_conversion_events e
+      AND NOT EXISTS (SELECT 1 FROM attribution_conversion_events e
                       WHERE e.tenant_id = d.tenant_id AND e.anonymous_id = d.anonymous_id)
-      AND NOT EXISTS (SELECT FROM attribution_conversion_events e
+      AND NOT EXISTS (SELECT 1 FROM attribution_conversion_events e
                       WHERE e.tenant_id = d.tenant_id AND e.identity_key = {device_key("d.anonymous_id")})
     ORDER BY d.event_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ) AS gone
