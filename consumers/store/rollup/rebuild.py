@@ -162,6 +162,8 @@ def rebuild_rollup(
     Returns:
         How many results were read.
     """
+    # Between two pages Python adds up: on a busy machine for longer than a stage's transaction may rest.
+    connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
     lock_rollups(connection, [tenant_id])
     for statement in _FORGET:
         connection.execute(statement.encode(), (tenant_id,))
