@@ -203,7 +203,7 @@ def measure(connection: psycopg.Connection, report: Any, times: int, by: str = "
     meter = CpuMeter({"server": connection.info.backend_pid})
     connection.execute("SET max_parallel_workers_per_gather = 0")  # so that one process has all of the CPU time
     walls, before, rows, source = [], meter.read().by_name["server"], 0, ""
-    options = ReportOptions(since_us=BEGIN + 24 * DAY, by=by)
+    options = ReportOptions(since=BEGIN + 24 * DAY, by=by)
     for _ in range(times):
         started = time.perf_counter()
         found = answer(connection, report, "acme", (BEGINNING, END), END, BEGIN + 31 * DAY, options)

@@ -13,12 +13,16 @@ form                                            meaning
 
 Invariant: a time is between 1970 and 2200, or refused; what is refused is named with the whole grammar. The present
 moment arrives as data, so that the same text and moment give the same time again.
+
+Reports count by days of a tenant's time zone (``LocalTime``): there a date, ``today``, ``yesterday``, ``30d`` and
+``2w`` are midnights of that zone.
 """
 
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from typing import NamedTuple
 
 BEGINNING = 0
 END = 7_258_118_400_000_000
@@ -32,6 +36,7 @@ FORMS = (
 _DAY = 86_400_000_000
 _UNITS = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": _DAY, "w": 7 * _DAY}
 _AGO = re.compile(r"([0-9]{1,9})([smhdw])")
+_WHOLE_DAYS = {"d": 1, "w": 7}
 _DAYS = {"today": 0, "yesterday": 1}
 _DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}")
 _DATE_TIME = re.compile(
@@ -72,6 +77,51 @@ def parse_time(text: str, now: int | None) -> int:
     if not BEGINNING <= micros <= END:
         raise TimeError(f"{_quoted(text)} must lie between 1970 and 2200")
     return micros
+
+
+class LocalTime(NamedTuple):
+    """A time as it was typed, with days of a time zone that is known later; `parse_local` makes it.
+
+    Attributes:
+        text: one of the forms.
+        now: the present moment, microseconds UTC.
+    """
+
+    text: str
+    now: int
+
+    def micros(self, zone: tzinfo) -> int:
+        """Return microseconds since 1970-01-01 UTC: a midnight of the zone, for ``12h`` and date-times the moment."""
+        ago = _AGO.fullmatch(self.text)
+        today = (_EPOCH + timedelta(microseconds=self.now)).astimezone(zone).date()
+        if ago and ago[2] in _WHOLE_DAYS:
+            day = today - timedelta(days=int(ago[1]) * _WHOLE_DAYS[ago[2]])
+        elif self.text in _DAYS:
+            day = today - timedelta(days=_DAYS[self.text])
+        elif _DATE.fullmatch(self.text):
+            day = date.fromisoformat(self.text)
+        else:
+            return parse_time(self.text, self.now)
+        return min(max(midnight(day, zone), BEGINNING), END)
+
+
+def parse_local(text: str, now: int) -> LocalTime:
+    """Return a time of which the days are those of a zone that is known later.
+
+    Args:
+        text: one of the forms above; blanks around it do not count.
+        now: the present moment, microseconds UTC.
+
+    Raises:
+        TimeError: it is no time, or one outside of 1970 to 2200.
+    """
+    parse_time(text, now)
+    return LocalTime(text.strip(), now)
+
+
+def midnight(day: date, zone: tzinfo) -> int:
+    """Return when a day begins in a zone, microseconds UTC; where its clocks leave midnight out, the moment after."""
+    return (datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
 def is_relative(text: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from attributary.attribution_core.domain.time_grammar import FORMS, TimeError, parse_time
+from attributary.attribution_core.domain.time_grammar import FORMS, LocalTime, TimeError, parse_local, parse_time
 from attributary.consumers.reports.catalog import BY_NAME
 from attributary.consumers.reports.origin import SOURCES
 from attributary.consumers.store.results.credit_report import DIMENSIONS
@@ -101,6 +101,13 @@ def _time(text: str) -> int:
         raise RuleError(f"must be {FORMS}") from None
 
 
+def _local_time(text: str) -> LocalTime:
+    try:
+        return parse_local(text, time.time_ns() // 1_000)
+    except TimeError:
+        raise RuleError(f"must be {FORMS}") from None
+
+
 def _whole(most: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not (text.isascii() and text.isdigit() and len(text) <= len(str(most)) and 1 <= int(text) <= most):
@@ -146,6 +153,8 @@ _CONVERSION = Parameter("conversion_id", "path", _STRING, "Id of the conversion.
 _SINCE = Parameter("from", "query", _TIMES, "Conversions from this time on; all when missing.", _time)
 _UNTIL = Parameter("to", "query", _TIMES, "Conversions before this time.", _time)
 _AS_OF = Parameter("as_of", "query", _TIMES, "As it was reported at this time; now when missing.", _time)
+_DAYS_SINCE = replace(_SINCE, parse=_local_time, text="Conversions from this time on, days in the report's time zone.")
+_DAYS_UNTIL = replace(_UNTIL, parse=_local_time)
 _CURRENCY_OF = Parameter(
     "currency", "query", {"type": "string", "pattern": "^[A-Z]{3}$"}, "Conversions in this currency only.",
     _matching(_CURRENCY, "must be an ISO 4217 code, such as EUR"),
@@ -223,12 +232,13 @@ def endpoints() -> Sequence[Endpoint]:
             (
                 Parameter("report", "path", {"type": "string", "enum": list(BY_NAME)}, "Name of the report.",
                           _one_of(*BY_NAME)),
-                _SINCE, _UNTIL, _AS_OF, _TYPE, _CURRENCY_OF,
+                _DAYS_SINCE, _DAYS_UNTIL, replace(_AS_OF, parse=_local_time), _TYPE, _CURRENCY_OF,
                 Parameter("models", "query", {"type": "string", "examples": ["last,linear"]},
                           "Models, separated by commas; a report of one model takes the first.", _list_of(None, 20)),
                 Parameter("by", "query", {"type": "string", "enum": list(NAMES), "default": NAMES[0]},
                           "What the names are.", _one_of(*NAMES), NAMES[0]),
-                Parameter("since", "query", _TIMES, "What changed after it; else since midnight a week ago.", _time),
+                Parameter("since", "query", _TIMES, "What changed after it; else since midnight a week ago.",
+                          _local_time),
                 Parameter("source", "query", {"type": "string", "enum": list(SOURCES), "default": SOURCES[0]},
                           "What it may be computed from; any: the roll-up if it can.", _one_of(*SOURCES), SOURCES[0]),
                 Parameter("time_zone", "query", {"type": "string", "examples": ["Europe/Berlin"]},
@@ -244,10 +254,11 @@ def endpoints() -> Sequence[Endpoint]:
             "with an empty password.",
             None,
             (
-                _SINCE, _UNTIL, _CURRENCY_OF,
+                _DAYS_SINCE, _DAYS_UNTIL, _CURRENCY_OF,
                 Parameter("model", "query", {"type": "string", "default": "linear"}, "Model of bars and campaigns.",
                           _text, "linear"),
-                Parameter("since", "query", _TIMES, "What changed after it; else since midnight a week ago.", _time),
+                Parameter("since", "query", _TIMES, "What changed after it; else since midnight a week ago.",
+                          _local_time),
             ),
             refusals=(304, 404), is_page=True,
         ),

@@ -19,17 +19,21 @@ import msgspec
 import psycopg
 
 from attributary.attribution_core.domain.time_grammar import BEGINNING as NO_START
-from attributary.attribution_core.domain.time_grammar import END
+from attributary.attribution_core.domain.time_grammar import END, LocalTime
 from attributary.consumers.adapters.job_topic import JobNotSubmittedError, JobRuleError, JobTopic
 from attributary.consumers.adapters.policy_settings import models_in_force
 from attributary.consumers.api import documents as d
 from attributary.consumers.api.endpoints import API, MAX_PAGE
 from attributary.consumers.api.pool import ReadPool, StoreBusy
 from attributary.consumers.reports.answer import (
+    PeriodError,
     ReportOptions,
     UnknownNameError,
     answer,
     document,
+    local_micros,
+    local_period,
+    tenant_zone,
 )
 from attributary.consumers.reports.catalog import BY_NAME
 from attributary.consumers.reports.origin import OnlyRollupError
@@ -68,6 +72,12 @@ class Call:
     @property
     def period_us(self) -> tuple[int, int]:
         """The parameters `from` and `to`, microseconds UTC."""
+        since, until = self.values["from"], self.values["to"]
+        return NO_START if since is None else since, END if until is None else until
+
+    @property
+    def local_period(self) -> tuple[int | LocalTime, int | LocalTime]:
+        """The same where days are those of the tenant or of the parameter `time_zone`."""
         since, until = self.values["from"], self.values["to"]
         return NO_START if since is None else since, END if until is None else until
 
@@ -190,14 +200,16 @@ class Handlers:
                         connection,
                         BY_NAME[values["report"]],
                         call.tenant_id,
-                        call.period_us,
-                        call.as_of_us,
+                        call.local_period,
+                        END if values["as_of"] is None else values["as_of"],
                         now_us,
                         options,
                     )
                 )
             except UnknownNameError as error:
                 raise Refusal(400, f"{error}.", more={"field": error.parameter}) from None
+            except PeriodError as error:
+                raise Refusal(400, f"to: {error}.", more={"field": "to"}) from None
             except OnlyRollupError as error:
                 raise Refusal(400, f"source: {error}.", more={"field": "source"}) from None
 
@@ -208,12 +220,16 @@ class Handlers:
         """Return the report page."""
         now_us = time.time_ns() // 1_000
         values = call.values
-        query = ReportQuery(
-            call.tenant_id, (values["model"],), ("channel",), call.period_us, now_us, values["currency"]
-        )
+        since = values["since"]
 
         def read(connection: psycopg.Connection) -> str:
-            facts = read_facts(connection, query, values["model"], values["since"])
+            zone = tenant_zone(connection, call.tenant_id)
+            try:
+                period = local_period(call.local_period, zone)
+            except PeriodError as error:
+                raise Refusal(400, f"to: {error}.", more={"field": "to"}) from None
+            query = ReportQuery(call.tenant_id, (values["model"],), ("channel",), period, now_us, values["currency"])
+            facts = read_facts(connection, query, values["model"], None if since is None else local_micros(since, zone))
             if facts is None:
                 raise Refusal(404, "The tenant has no conversion in this period, or none that this model credits.")
             return page_text(facts)

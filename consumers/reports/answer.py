@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import psycopg
 
-from attributary.attribution_core.domain.time_grammar import BEGINNING, END
+from attributary.attribution_core.domain.time_grammar import BEGINNING, END, LocalTime, midnight
 from attributary.consumers.store.results.report_reads import DIMENSIONS, CurrencyTotal, ReportRequest
 from attributary.consumers.store.tenants import fetch_tenant
 
@@ -39,6 +39,10 @@ class UnknownNameError(LookupError):
         self.known = list(known)
 
 
+class PeriodError(ValueError):
+    """A period that ends before it begins; says in which time zone."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReportOptions:
     """What may be left out of a request; None: the usual.
@@ -46,7 +50,8 @@ class ReportOptions:
     Attributes:
         models: None: all for a report that compares models, else linear, or the only one that there is.
         by: channel, platform or campaign.
-        since_us: changes after it; None: the midnight a week before the day of the report.
+        since: changes after it, microseconds UTC or as it was typed; None: the midnight a week before the day of
+            the report.
         currency: None: the one with the most conversions that has a value.
         conversion_types: empty: all.
         time_zone: IANA; None: the tenant's.
@@ -56,7 +61,7 @@ class ReportOptions:
 
     models: Sequence[str] | None = None
     by: str = "channel"
-    since_us: int | None = None
+    since: int | LocalTime | None = None
     currency: str | None = None
     conversion_types: Sequence[str] = ()
     time_zone: str | None = None
@@ -99,8 +104,8 @@ def answer(
     connection: psycopg.Connection,
     report: Report,
     tenant_id: str,
-    period_us: tuple[int, int],
-    as_of_us: int,
+    period: tuple[int | LocalTime, int | LocalTime],
+    as_of: int | LocalTime,
     now_us: int,
     options: ReportOptions,
 ) -> Answer:
@@ -110,24 +115,25 @@ def answer(
         connection: in a snapshot.
         report: of the catalogue.
         tenant_id: the tenant.
-        period_us: event time of the conversions, from (included) to (excluded), microseconds UTC.
-        as_of_us: versions that were computed later are not looked at, microseconds UTC.
+        period: event time of the conversions, from (included) to (excluded): microseconds UTC, or as it was typed.
+        as_of: versions that were computed later are not looked at; the same.
         now_us: the present, microseconds UTC.
         options: the rest.
 
     Raises:
         UnknownNameError: a model, dimension, time zone or source is not known.
+        PeriodError: the period ends before it begins, in the report's time zone.
         OnlyRollupError: only the roll-up is allowed, and it cannot answer.
     """
-    return answers(connection, [report], tenant_id, period_us, as_of_us, now_us, options)[0]
+    return answers(connection, [report], tenant_id, period, as_of, now_us, options)[0]
 
 
 def answers(
     connection: psycopg.Connection,
     reports: Sequence[Report],
     tenant_id: str,
-    period_us: tuple[int, int],
-    as_of_us: int,
+    period: tuple[int | LocalTime, int | LocalTime],
+    as_of: int | LocalTime,
     now_us: int,
     options: ReportOptions,
 ) -> list[Answer]:
@@ -137,7 +143,8 @@ def answers(
     if options.source not in SOURCES:
         raise UnknownNameError("source", options.source, SOURCES)
     zone = _zone(connection, tenant_id, options.time_zone)
-    since_us = options.since_us if options.since_us is not None else week_before(min(as_of_us, now_us), zone)
+    period_us, as_of_us = local_period(period, zone), local_micros(as_of, zone)
+    since_us = week_before(min(as_of_us, now_us), zone) if options.since is None else local_micros(options.since, zone)
     request = ReportRequest(
         tenant_id, (), options.by, period_us, as_of_us, since_us, options.currency or "", options.conversion_types,
         zone, 50 if options.limit is None else options.limit,
@@ -165,8 +172,30 @@ def answers(
 def week_before(micros: int, zone: str) -> int:
     """Return the midnight that begins the day a week before a moment, microseconds UTC: the roll-up changes by days."""
     day = (_EPOCH + timedelta(microseconds=micros)).astimezone(ZoneInfo(zone)).date() - _CHANGED_WITHIN
-    midnight = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(zone)).astimezone(UTC)
-    return (midnight - _EPOCH) // timedelta(microseconds=1)
+    return midnight(day, ZoneInfo(zone))
+
+
+def local_micros(moment: int | LocalTime, zone: str) -> int:
+    """Return a moment in microseconds UTC: a time that was typed has the days of the zone."""
+    return moment if isinstance(moment, int) else moment.micros(ZoneInfo(zone))
+
+
+def local_period(period: tuple[int | LocalTime, int | LocalTime], zone: str) -> tuple[int, int]:
+    """Return a period in microseconds UTC.
+
+    Raises:
+        PeriodError: it is empty.
+    """
+    start, end = (local_micros(bound, zone) for bound in period)
+    if start >= end:
+        raise PeriodError(f"the period must end after its beginning; days begin in {zone}")
+    return start, end
+
+
+def tenant_zone(connection: psycopg.Connection, tenant_id: str) -> str:
+    """Return the IANA name of the zone in which a tenant's days begin."""
+    tenant = fetch_tenant(connection, tenant_id)
+    return tenant.time_zone if tenant is not None else "UTC"
 
 
 def _has_models(report: Report) -> bool:
@@ -188,8 +217,7 @@ def _models(report: Report, asked: Sequence[str] | None, known: Sequence[str]) -
 
 def _zone(connection: psycopg.Connection, tenant_id: str, asked: str | None) -> str:
     if asked is None:
-        tenant = fetch_tenant(connection, tenant_id)
-        return tenant.time_zone if tenant is not None else "UTC"
+        return tenant_zone(connection, tenant_id)
     if asked not in _zones():
         raise UnknownNameError("time_zone", asked, ())
     try:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attributary.attribution_core.domain.time_grammar import BEGINNING, END, TimeError, is_relative, parse_time
+from attributary.attribution_core.domain.time_grammar import (
+    BEGINNING,
+    END,
+    TimeError,
+    is_relative,
+    midnight,
+    parse_local,
+    parse_time,
+)  # fmt: skip
 
 DAY = 86_400_000_000
 NOW = 20_500 * DAY + 7 * 3_600_000_000 + 123
@@ -37,6 +46,33 @@ def test_a_date_is_its_midnight_in_utc(day: object) -> None:
     assert parse_time(str(day), None) % DAY == 0
     assert parse_time(str(day), None) == parse_time(f"{day}T00:00Z", None)
     assert parse_time(str(day), None) == parse_time(str(day).replace("-", ""), None)
+
+
+ZONES = st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu", "Pacific/Kiritimati", "America/Havana"]).map(
+    ZoneInfo
+)
+
+
+@given(st.integers(DAY * 400, END - DAY), st.integers(0, 300), ZONES)
+def test_days_of_a_zone_begin_at_its_midnights(now: int, days: int, zone: ZoneInfo) -> None:
+    def local(micros: int) -> datetime:
+        return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)).astimezone(zone)
+
+    today = local(now).date()
+    assert parse_local("today", now).micros(zone) <= now
+    for text, back in (("today", 0), ("yesterday", 1), (f"{days}d", days), (f"{days // 7}w", days // 7 * 7)):
+        begun = parse_local(f" {text} ", now).micros(zone)
+        assert begun == parse_local(str(today - timedelta(back)), now).micros(zone)
+        assert local(begun).date() == today - timedelta(back) != local(begun - 1).date()
+    for exact in (f"{days}h", "now", "2026-11-24T10:00:00+01:00", "beginning", "end", "1790000000000000"):
+        assert parse_local(exact, now).micros(zone) == parse_time(exact, now)
+
+
+def test_a_day_without_a_midnight_begins_with_its_first_moment() -> None:
+    assert midnight(date(2018, 11, 4), ZoneInfo("America/Sao_Paulo")) == parse_time("2018-11-04T03:00Z", None)
+    assert parse_local("1970-01-01", NOW).micros(ZoneInfo("Asia/Tokyo")) == BEGINNING
+    with pytest.raises(TimeError, match="is no time"):
+        parse_local("30 d", NOW)
 
 
 def test_the_words() -> None:

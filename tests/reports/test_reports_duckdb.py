@@ -86,7 +86,7 @@ def connection(shop: str, request: pytest.FixtureRequest, monkeypatch: pytest.Mo
 
 
 def asked(connection: psycopg.Connection, name: str, **options: Any) -> Answer:
-    options = {"limit": 0, "since_us": SINCE, "source": SOURCE, **options}
+    options = {"limit": 0, "since": SINCE, "source": SOURCE, **options}
     return answer(connection, BY_NAME[name], "acme", ALL, 2**62, NOW, ReportOptions(**options))
 
 

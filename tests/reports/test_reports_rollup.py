@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from attributary.attribution_core.domain.time_grammar import BEGINNING, END
-from attributary.consumers.reports.answer import Answer, ReportOptions, answer, document
+from attributary.attribution_core.domain.time_grammar import BEGINNING, END, parse_local
+from attributary.consumers.reports.answer import Answer, PeriodError, ReportOptions, answer, document
 from attributary.consumers.reports.catalog import BY_NAME
 from attributary.consumers.reports.origin import MAX_BEHIND, OnlyRollupError
 from attributary.consumers.store.connection import connect
@@ -88,7 +88,7 @@ def connection(shop: str) -> Iterator[psycopg.Connection]:
 
 def asked(connection: psycopg.Connection, name: str, source: Any = "rollup", period: Any = PERIODS["all"],
           **options: Any) -> Answer:  # fmt: skip
-    options = {"limit": 0, "since_us": SINCE, "source": source, **options}
+    options = {"limit": 0, "since": SINCE, "source": source, **options}
     return answer(connection, BY_NAME[name], "acme", period, END, NOW, ReportOptions(**options))
 
 
@@ -198,7 +198,7 @@ def test_what_the_rollup_cannot_answer_is_read_from_the_results_and_says_why(con
         ("days", {"period": (berlin("2026-03-10"), noon)}, "begins or ends between two midnights"),
         ("days", {"time_zone": "UTC"}, "the roll-up has days of Europe/Berlin, the report of UTC"),
         ("paths", {"by": "campaign"}, "no paths of campaigns"),
-        ("restatements", {"since_us": noon}, "the moment of the changes is between two midnights"),
+        ("restatements", {"since": noon}, "the moment of the changes is between two midnights"),
     ]
     for name, options, reason in cases:
         found = asked(connection, name, "any", **options)
@@ -212,6 +212,24 @@ def test_what_the_rollup_cannot_answer_is_read_from_the_results_and_says_why(con
     assert answer(
         connection, BY_NAME["days"], "nobody", PERIODS["all"], END, NOW, ReportOptions()
     ).origin.reason.startswith("the tenant has no roll-up")
+
+
+def test_what_people_type_is_whole_days_of_the_tenant_and_comes_from_the_rollup(connection: psycopg.Connection) -> None:
+    now = berlin("2026-04-20T09:30")
+    for since, until, expected in (
+        ("30d", "end", (berlin("2026-03-21"), END)),
+        ("2026-03-10", "2026-04-03", PERIODS["month"]),
+        ("2w", "yesterday", (berlin("2026-04-06"), berlin("2026-04-19"))),
+    ):
+        period = parse_local(since, now), parse_local(until, now)
+        options = ReportOptions(since=parse_local("2026-04-04", now))
+        found = answer(connection, BY_NAME["restatements"], "acme", period, END, now, options)
+        assert found.request.period_us == expected
+        assert found.request.since_us == SINCE
+        assert found.origin.source == "rollup"
+    empty = parse_local("today", now), parse_local("2026-04-20", now)
+    with pytest.raises(PeriodError, match="days begin in Europe/Berlin"):
+        answer(connection, BY_NAME["days"], "acme", empty, END, now, ReportOptions())
 
 
 def test_a_rollup_that_is_behind_says_so_and_one_that_is_far_behind_is_not_used(

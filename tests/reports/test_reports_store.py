@@ -144,7 +144,7 @@ def test_what_stood_is_what_was_reported_at_twenty_moments(connection: psycopg.C
         options: dict[str, Any] = {"currency": "EUR", "by": draw.choice(("channel", "campaign"))}
         then = asked(connection, "models", as_of=moment, period=period, models=("linear",), **options)
         stood = {row[0]: row[5] for row in then.table.rows if row[5]} if then.table else {}
-        bridge = rows_of(asked(connection, "restatements", period=period, since_us=moment, **options))
+        bridge = rows_of(asked(connection, "restatements", period=period, since=moment, **options))
         assert {row[0]: row[4] for row in bridge if row[1] == "reported" and row[4]} == stood
         now = {
             row[0]: row[5] for row in rows_of(asked(connection, "models", period=period, models=("linear",), **options))

@@ -14,7 +14,7 @@ import typer
 from attributary.cli import exits
 from attributary.cli.report_answers import add_reports
 from attributary.cli.tenant_option import Tenant
-from attributary.cli.times import SINCE_HELP, UNTIL_HELP, period_options, time_option
+from attributary.cli.times import LOCAL_SINCE_HELP, LOCAL_UNTIL_HELP, local_time_option
 
 if TYPE_CHECKING:
     import psycopg
@@ -39,8 +39,8 @@ def _html(
     tenant: Tenant = "",
     out: Annotated[Path, typer.Option("--out", help="File to write; an older one is replaced.")] = Path("report.html"),
     model: Annotated[str, typer.Option(help="Model of the bars and campaigns. All models stand beside it.")] = "linear",
-    since: Annotated[str, typer.Option("--from", help=f"Conversions. {SINCE_HELP}")] = "beginning",
-    until: Annotated[str, typer.Option("--to", help=f"Conversions. {UNTIL_HELP}")] = "end",
+    since: Annotated[str, typer.Option("--from", help=f"Conversions. {LOCAL_SINCE_HELP}")] = "beginning",
+    until: Annotated[str, typer.Option("--to", help=f"Conversions. {LOCAL_UNTIL_HELP}")] = "end",
     currency: Annotated[
         str | None, typer.Option(help="Conversions in this currency. Default: the most common one.")
     ] = None,
@@ -60,14 +60,21 @@ def _html(
     Example: attributary report html --tenant acme --from 30d --out report.html
     """
     from attributary.cli.outcome import database
+    from attributary.consumers.reports.answer import PeriodError, local_micros, local_period, tenant_zone
     from attributary.consumers.reports.page import page_text
     from attributary.consumers.store.results.credit_report import ReportQuery
 
-    moment = time_option(changed_since, "--changed-since") if changed_since else None
-    query = ReportQuery(tenant, (model,), ("channel",), period_options(since, until), time.time_ns() // 1_000, currency)
+    changed = local_time_option(changed_since, "--changed-since") if changed_since else None
+    bounds = local_time_option(since, "--from"), local_time_option(until, "--to")
     with database("attributary-report") as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        facts = _facts(connection, query, model, moment)
+        zone = tenant_zone(connection, tenant)
+        try:
+            period = local_period(bounds, zone)
+        except PeriodError:
+            raise typer.BadParameter(f"{until} must be later than --from {since}", param_hint="--to") from None
+        query = ReportQuery(tenant, (model,), ("channel",), period, time.time_ns() // 1_000, currency)
+        facts = _facts(connection, query, model, None if changed is None else local_micros(changed, zone))
     text = page_text(facts)
     try:
         write_whole(out, text)

@@ -15,7 +15,7 @@ import typer
 
 from attributary.cli.generated_page import compare_page, print_page
 from attributary.cli.tenant_option import Tenant
-from attributary.cli.times import SINCE_HELP, UNTIL_HELP, period_options, time_option
+from attributary.cli.times import LOCAL_SINCE_HELP, LOCAL_UNTIL_HELP, local_time_option
 
 if TYPE_CHECKING:
     from attributary.consumers.reports.answer import Answer
@@ -43,8 +43,8 @@ _OPTIONS: dict[str, tuple[str, Any, Any]] = {
 }
 _COMMON: dict[str, tuple[Any, Any]] = {
     "tenant": (Tenant, ""),
-    "start": (Annotated[str, typer.Option("--from", help=f"Conversions. {SINCE_HELP}")], "beginning"),
-    "end": (Annotated[str, typer.Option("--to", help=f"Conversions. {UNTIL_HELP}")], "end"),
+    "start": (Annotated[str, typer.Option("--from", help=f"Conversions. {LOCAL_SINCE_HELP}")], "beginning"),
+    "end": (Annotated[str, typer.Option("--to", help=f"Conversions. {LOCAL_UNTIL_HELP}")], "end"),
 }
 _REST: dict[str, tuple[Any, Any]] = {
     "currency": (Annotated[str, typer.Option(help="Conversions in it. Default: the most common one.")], ""),
@@ -129,7 +129,7 @@ def _list(
 def _show(report: Report, **values: Any) -> None:
     from attributary.cli.outcome import database
     from attributary.cli.tables import print_json, width
-    from attributary.consumers.reports.answer import ReportOptions, UnknownNameError, answer, document
+    from attributary.consumers.reports.answer import PeriodError, ReportOptions, UnknownNameError, answer, document
     from attributary.consumers.reports.origin import OnlyRollupError
     from attributary.schemas.limits import MINOR_UNIT_MICROS, NO_CURRENCY
 
@@ -138,20 +138,25 @@ def _show(report: Report, **values: Any) -> None:
     options = ReportOptions(
         tuple(name.strip() for name in values["models"].split(",") if name.strip()) if values.get("models") else None,
         values.get("by", "channel"),
-        time_option(values["since"], "--changed-since") if values.get("since") else None,
+        local_time_option(values["since"], "--changed-since") if values.get("since") else None,
         values["currency"] or None,
         tuple(values["conversion_type"] or ()),
         values["time_zone"] or None,
         values["limit"],
         values["source"],
     )
-    period, as_of = period_options(values["start"], values["end"]), time_option(values["as_of"], "--as-of")
+    period = local_time_option(values["start"], "--from"), local_time_option(values["end"], "--to")
+    as_of = local_time_option(values["as_of"], "--as-of")
     with database("attributary-report") as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         try:
             found = answer(connection, report, values["tenant"], period, as_of, time.time_ns() // 1_000, options)
         except UnknownNameError as error:
             raise typer.BadParameter(_unknown(error), param_hint=f"--{error.parameter.replace('_', '-')}") from None
+        except PeriodError:
+            raise typer.BadParameter(
+                f"{values['end']} must be later than --from {values['start']}", param_hint="--to"
+            ) from None
         except OnlyRollupError as error:
             raise typer.BadParameter(f"{error}; or leave it out", param_hint="--source") from None
         nothing = _nothing(connection, found)

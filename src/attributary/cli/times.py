@@ -6,9 +6,11 @@ import time
 
 import typer
 
-from attributary.attribution_core.domain.time_grammar import END, TimeError, parse_time
+from attributary.attribution_core.domain.time_grammar import END, LocalTime, TimeError, parse_local, parse_time
 
 SINCE_HELP = "At or after this time: 2026-11-01, 30d, yesterday, ... (docs/reference/times.md)."
+LOCAL_SINCE_HELP = "At or after this time: 2026-11-01, 30d, ...; days are the tenant's (docs/reference/times.md)."
+LOCAL_UNTIL_HELP = "Before this time: 2026-12-01, today, ...; days are the tenant's (docs/reference/times.md)."
 UNTIL_HELP = "Before this time: 2026-12-01, 1d, today, ... (docs/reference/times.md)."
 
 
@@ -22,6 +24,16 @@ def time_option(text: str, option: str) -> int:
         return parse_time(text, time.time_ns() // 1_000)
     except TimeError as error:
         raise typer.BadParameter(str(error), param_hint=option) from None
+
+
+def local_time_option(text: str, option: str) -> LocalTime:
+    """Return a time that an option names, of which the days are those of a time zone that is read later.
+
+    Raises:
+        typer.BadParameter: it is no time.
+    """
+    time_option(text, option)
+    return parse_local(text, time.time_ns() // 1_000)
 
 
 def optional_time(text: str | None, option: str) -> int | None:
