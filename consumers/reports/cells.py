@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from decimal import ROUND_HALF_EVEN
 from typing import TYPE_CHECKING, Any
 
 from attributary.schemas.limits import MINOR_UNIT_MICROS, NO_CURRENCY
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from attributary.attribution_core.spend.ratios import Estimate
+    from attributary.consumers.spend.returns import ReturnRow
+
     from .definition import Unit
 
 _MICROS = 1_000_000
@@ -54,6 +60,32 @@ def money(micros: int, currency: str, *, group: bool = True) -> str:
 def amount(micros: int, currency: str) -> str:
     """Return an amount with its currency; "no value" of an event without one (XXX in ISO 4217)."""
     return "no value" if currency in {NO_CURRENCY, ""} else f"{money(micros, currency)} {currency}"
+
+
+def units(value: Decimal, currency: str, *, group: bool = True) -> str:
+    """Return an amount in units, rounded once, to the minor unit of its currency."""
+    unit = MINOR_UNIT_MICROS.get(currency, 1)
+    micros = int((value * _MICROS / unit).to_integral_value(ROUND_HALF_EVEN)) * unit
+    return money(micros, currency, group=group)
+
+
+def estimate(found: Estimate, form: str = ",.2f") -> str:
+    """Return a ratio with its interval; a bound says so."""
+    low, high = (None if part is None else format(part, form) for part in found[1:])
+    if found.value is None:
+        return "" if low is None else f"at least {low}"
+    between = f" [{low}, {high}]" if low is not None and high is not None else ""
+    return f"{format(found.value, form)}{between}"
+
+
+def return_label(row: ReturnRow) -> str:
+    """Return what a row of a report over spend is of."""
+    platform, account, campaign = row.key
+    if not platform and not campaign:
+        return "total"
+    if campaign.startswith("("):
+        return f"{platform} {account} {campaign}".replace("  ", " ")
+    return " ".join(filter(None, (platform, account, campaign, f"'{row.name}'" if row.name else "")))
 
 
 def safe(text: str) -> str:

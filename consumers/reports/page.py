@@ -20,6 +20,7 @@ from .fallback_notes import fallback_cause
 from .page_charts import Bar, bars, columns, section, table, text
 from .page_facts import OTHER, PageFacts
 from .page_sections import report_section, report_table
+from .page_spend import spend_sections
 from .page_style import STYLE
 
 _SHOWN = 12
@@ -47,6 +48,7 @@ def page_text(facts: PageFacts) -> str:
             _days(facts),
             *(report_section(found) for found in facts.answers if found.report.name == "maturity"),
             _campaigns(facts),
+            "" if facts.spend is None else spend_sections(facts.spend),
             _paths(facts),
             *(report_section(found) for found in facts.answers if found.report.name in _BETWEEN),
             _changes(facts),

@@ -29,6 +29,7 @@ from attributary.consumers.store.tenants import fetch_tenant
 
 from .answer import Answer, ReportOptions, answers, week_before
 from .catalog import BY_NAME
+from .page_spend import SpendFacts, read_spend
 
 if TYPE_CHECKING:
     import psycopg
@@ -62,6 +63,7 @@ class PageFacts:
         others: totals in other currencies.
         zone: IANA name of the zone in which days begin: the tenant's.
         answers: reports of the catalogue.
+        spend: what ads cost and brought; None: no spend is in the period, or the login may not read it.
     """
 
     query: ReportQuery
@@ -78,6 +80,7 @@ class PageFacts:
     others: Sequence[ReportTotal]
     zone: str
     answers: Sequence[Answer]
+    spend: SpendFacts | None = None
 
 
 def read_facts(
@@ -124,6 +127,7 @@ def read_facts(
         [total for total in totals if total.currency != chosen.currency],
         zone,
         _answers(connection, query, model, changed_since, zone),
+        read_spend(connection, query, model, zone),
     )
 
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import html
 import re
+from datetime import date
 from typing import TYPE_CHECKING
 
 import pytest
 
+from attributary.attribution_core.spend.slices import SliceKey, SpendRow
+from attributary.consumers.store.connection import connect
+from attributary.consumers.store.spend.slices import Slice, store_slices
+from tests.api.conftest import served
+from tests.fixtures.role_logins import stage_logins
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from playwright.sync_api import Browser
 
     from tests.api.conftest import Api
@@ -58,3 +68,17 @@ def test_a_browser_shows_the_page_with_its_style(api: Api, chromium: Browser) ->
         assert page.evaluate("getComputedStyle(document.querySelector('main')).maxWidth") == "960px"
         assert page.title() == "Attribution of acme"
     assert said == []
+
+
+def test_a_login_of_the_api_role_shows_spend_of_the_tenant_of_the_key_alone(shop: str, tmp_path: Path) -> None:
+    with connect(shop, application_name="tests") as connection:
+        for tenant, name in (("acme", "Autumn"), ("other", "Secret")):
+            row = SpendRow("c", "EUR", 12_340_000, campaign_id="c", campaign_name=name)
+            store_slices(connection, tenant, [Slice(SliceKey("meta", "a", date(2026, 11, 1), "campaign"), [row])], "r")
+        connection.commit()
+    with stage_logins(shop) as logins, served(logins["serve"], tmp_path) as api:
+        answer = api.ask(PAGE)
+    assert answer.status_code == 200, answer.text
+    assert "12.34 EUR of 12.34 EUR is spend of 1 campaign" in answer.text
+    assert "meta a/c 'Autumn'" in html.unescape(answer.text)
+    assert "Secret" not in answer.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,13 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from attributary.attribution_core.spend.slices import SliceKey, SpendRow
 from attributary.consumers.store.access.catalogue import REPORTING, ROLES, VIEW_SCHEMAS, Role
 from attributary.consumers.store.access.plan import apply, plan, wanted_grants
 from attributary.consumers.store.access.state import read_state
 from attributary.consumers.store.events import stitch_sql
+from attributary.consumers.store.spend.campaigns import may_read
+from attributary.consumers.store.spend.slices import Slice, store_slices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -202,3 +206,27 @@ def test_the_read_api_sees_the_tenant_that_the_transaction_names_and_none_withou
             [[], [], everybody], [[("acme",)], [("acme",)], everybody], [[("beta",)], [("beta",)], everybody],
             [[], [], everybody],
         ]  # fmt: skip
+
+
+def test_the_read_api_sees_spend_of_the_tenant_that_the_transaction_names_and_no_other_view(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        apply(connection)
+        row = SpendRow("c", "EUR", 1_000_000, campaign_id="c", campaign_name="c")
+        for tenant in ("acme", "beta"):
+            store_slices(connection, tenant, [Slice(SliceKey("meta", "a", date(2026, 11, 1), "campaign"), [row])], "r")
+        connection.execute("INSERT INTO attribution_positions VALUES ('*', 'auditor', 't', 0, 7)")
+        connection.execute("SET ROLE attributary_api")
+        assert may_read(connection)
+        seen = []
+        for said in (None, "acme", "beta", "", "*"):
+            with connection.transaction():
+                if said is not None:
+                    connection.execute("SELECT set_config('attributary.tenant', %s, true)", (said,))
+                seen.append(connection.execute("SELECT tenant_id, spend FROM reporting.spend").fetchall())
+                # How far stages are is of no one tenant: without it no roll-up would ever be behind.
+                assert connection.execute("SELECT next_offset FROM attribution_positions").fetchall() == [(7,)]
+        assert seen == [[], [("acme", 1)], [("beta", 1)], [], []]
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("SELECT tenant_id FROM reporting.results")
+        connection.execute("SET ROLE attributary_forwarder")
+        assert not may_read(connection)

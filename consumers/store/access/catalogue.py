@@ -46,6 +46,7 @@ class Role:
         members_of: roles that it has the rights of.
         is_staging: makes temporary tables.
         views: schemas of views that it reads; of ``reporting`` without the personal columns.
+        single_views: names of views of ``reporting`` that it reads without the others.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Role:
     members_of: Sequence[str] = ()
     is_staging: bool = False
     views: Sequence[str] = ()
+    single_views: Sequence[str] = ()
 
     def grants(self) -> dict[str, dict[str, tuple[str, ...]]]:
         """Return, by table, the verbs, each with its columns; none: the whole row."""
@@ -267,9 +269,15 @@ ROLES: Sequence[Role] = (
             "rollup_campaigns": "S",
             "rollup_counts": "S",
             "rollup_restatements": "S",
+            "rollup_conversions": "S",
+            "spend": "S",
+            "spend_slices": "S",
+            "campaign_aliases": "S",
+            "fx_rates": "S",
             "positions": "S",
             "migrations": "S",
         },
+        single_views=("spend",),
     ),
     Role(
         "attributary_verifier",

@@ -161,7 +161,7 @@ def _views(state: State) -> Iterator[Statement]:
                 sql.Identifier(view.schema, view.name), sql.Identifier(REPORTING)
             )
     for role in ROLES:
-        for schema in role.views:
+        for schema in dict.fromkeys((*role.views, *VIEW_SCHEMAS[: bool(role.single_views)])):
             if (schema, role.name, "USAGE") not in state.schema_grants:
                 yield sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(
                     sql.Identifier(schema), sql.Identifier(role.name)
@@ -179,7 +179,8 @@ def readable_columns(view: View) -> tuple[str, ...] | None:
 def _view(state: State, role: Role, view: View) -> Iterator[Statement]:
     if role.name == REPORTING:
         return
-    is_read = view.schema in role.views
+    is_single = view.schema == VIEW_SCHEMAS[0] and view.name in role.single_views
+    is_read = is_single or view.schema in role.views
     columns = readable_columns(view) if is_read else ()
     name, grantee = sql.Identifier(view.schema, view.name), sql.Identifier(role.name)
     verbs = {verb for schema, known, who, verb in state.view_grants

@@ -4,9 +4,9 @@ Invariant: the roles of stages see every row, by policies that the planner folds
 ``reporting`` sees the rows of the tenants that ``attribution_tenant_readers`` gives to *that login*, because the views
 belong to a role that owns no table and is no superuser. Inside of a view ``current_user`` still is the reader.
 
-The read API's login sees one tenant at a time: the one that the transaction says it reads for, and none before it says
-so. It is no wall against whoever writes SQL, and nobody who asks the API does: it is one against a statement of ours
-that forgets its tenant (decision 32).
+The read API's login sees one tenant at a time, in the view of the spend as well: the one that the transaction says it
+reads for, and none before it says so. It is no wall against whoever writes SQL, and nobody who asks the API does: it is
+one against a statement of ours that forgets its tenant (decision 32).
 
 All conditions on ``tenant_id`` are leakproof, so they are index conditions and come before any function of the reader.
 """
@@ -22,7 +22,10 @@ from .catalogue import REPORTING, ROLES, VIEWED_TABLES
 STAGES_POLICY = "attributary_stages"
 API, API_POLICY = "attributary_api", "attributary_request"
 TENANT_SETTING = "attributary.tenant"
-_OF_ALL_TENANTS = frozenset({"attribution_migrations", "attribution_policies"})  # their rows are of no one tenant
+# Their rows are of no one tenant.
+_OF_ALL_TENANTS = frozenset(
+    {"attribution_migrations", "attribution_policies", "attribution_positions", "attribution_fx_rates"}
+)
 READERS_POLICY = "attributary_readers"
 # Logins that may read the tables anyway see every tenant in the views as well.
 READS_TABLES = "attributary_verifier"
@@ -32,6 +35,8 @@ READS_TABLES = "attributary_verifier"
 _LIST = f"""
     SELECT r.tenant_id FROM attribution_tenant_readers r WHERE r.role_name = current_user
     UNION ALL SELECT '*' WHERE pg_has_role(current_user, '{READS_TABLES}', 'USAGE')
+    UNION ALL SELECT s.tenant_id COLLATE "C" FROM (SELECT current_setting('{TENANT_SETTING}', true) AS tenant_id) AS s
+    WHERE s.tenant_id NOT IN ('', '*') AND pg_has_role(current_user, '{API}', 'USAGE')
 """
 _READERS = f"""
     tenant_id >= (SELECT min(l.tenant_id) FROM ({_LIST}) AS l)

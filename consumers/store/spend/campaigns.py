@@ -58,6 +58,14 @@ FROM newest c JOIN (
 ) AS f USING (platform, account, day, campaign_id, currency)
 WHERE c.level = 'campaign' AND f.net_micros > c.net_micros GROUP BY 1, 2, 3, 4 ORDER BY 6 DESC, 1, 2, 3
 """
+# What reports over spend read besides results. A name in a schema without USAGE is an error, so that is asked first.
+_MAY_READ = """
+SELECT CASE WHEN has_schema_privilege('reporting', 'USAGE') THEN (
+    SELECT bool_and(has_table_privilege(name, 'SELECT')) FROM unnest(ARRAY[
+        'reporting.spend', 'attribution_spend', 'attribution_spend_slices', 'attribution_campaign_aliases',
+        'attribution_fx_rates', 'attribution_rollup_conversions']) AS t (name)
+) ELSE false END
+"""
 
 
 class Alias(NamedTuple):
@@ -102,6 +110,11 @@ class Conflict(NamedTuple):
     currency: str
     days: int
     micros: int
+
+
+def may_read(connection: psycopg.Connection) -> bool:
+    """Tell whether the login may read spend and what reports over it need."""
+    return bool(connection.execute(_MAY_READ).fetchall()[0][0])
 
 
 def set_as_of(connection: psycopg.Connection, as_of: datetime | None) -> None:

@@ -58,6 +58,12 @@ _SAID = f"""{_REPORTED}
 SELECT {_PLATFORM}, {_ID}, {_NAME}, r.currency, count(DISTINCT r.conversion_id), sum(t.credit::float8),
        sum(t.micros::int8)::int8 {_TOUCHED} GROUP BY 1, 2, 3, 4
 """
+_SOME = """
+SELECT count(*) FROM (
+    SELECT FROM attribution_results WHERE tenant_id = %(tenant)s AND converted_at_us >= %(from_us)s
+      AND (%(is_accrual)s OR converted_at_us < %(to_us)s) LIMIT %(most)s
+) AS found
+"""
 _CURRENCY_DAYS = f"{_REPORTED} SELECT DISTINCT r.currency, {_ORDER_DAY} FROM reported r ORDER BY 1, 2"
 _BUCKETS = {
     "": "''",
@@ -133,11 +139,14 @@ class CreditQuery:
 
 
 class Said(NamedTuple):
-    """What touchpoints call a campaign, and what they are credited with, over all models asked for, in one currency."""
+    """What touchpoints call a campaign, and what they are credited with, over all models asked for, in one currency.
+
+    How many `conversions` they are of is None where the roll-up, which does not count them, has answered.
+    """
 
     named: Named
     currency: str
-    conversions: int
+    conversions: int | None
     credit: float
     micros: int
 
@@ -197,6 +206,11 @@ def said(connection: psycopg.Connection, query: CreditQuery) -> list[Said]:
     """Return what touchpoints with credit call their campaigns."""
     rows = connection.execute(_SAID, query.parameters()).fetchall()
     return [Said(Named(*row[:3]), *row[3:]) for row in rows]
+
+
+def has_more_than(connection: psycopg.Connection, query: CreditQuery, most: int) -> bool:
+    """Tell whether more than so many results must be read one by one to answer."""
+    return bool(connection.execute(_SOME, query.parameters() | {"most": most + 1}).fetchall()[0][0] > most)
 
 
 def currency_days(connection: psycopg.Connection, query: CreditQuery) -> list[tuple[str, date]]:

@@ -21,7 +21,7 @@ import psycopg
 from attributary.attribution_core.spend.campaigns import Named
 from attributary.consumers.store.rollup.cells import UNATTRIBUTED, WHOLE, local_day
 
-from .credits import CreditQuery, CreditSum, Dating, Rate, Revenue
+from .credits import CreditQuery, CreditSum, Dating, Rate, Revenue, Said
 
 SAMPLED = 10_000
 """Conversions whose contributions are read, about; more are sampled by person."""
@@ -109,6 +109,16 @@ class RolledCredits:
     def said(self, dating: Dating) -> list[Named]:
         """Return what touchpoints with credit call their campaigns."""
         return list(dict.fromkeys(self._named(row[:3]) for row in self._rows(dating) if not row[7]))
+
+    def credit_said(self, model: str) -> list[Said]:
+        """Return what touchpoints call their campaigns with their credit by a model, in the query's dating."""
+        found: dict[tuple[Named, str], list[int]] = defaultdict(lambda: [0, 0])
+        for *key, currency, _, name, _, is_rest, credit, value in self._rows(self.query.dating):
+            if name == model and not is_rest:
+                sums = found[self._named(key), currency]
+                sums[0] += credit
+                sums[1] += value
+        return [Said(named, currency, None, sums[0] / WHOLE, sums[1]) for (named, currency), sums in found.items()]
 
     def currency_days(self, dating: Dating) -> list[tuple[str, date]]:
         """Return the currencies of the conversions with the days of their orders."""

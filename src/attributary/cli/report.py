@@ -52,7 +52,7 @@ def _html(
         ),
     ] = "",
 ) -> None:
-    """Write one self-contained HTML file: channels by model, days, campaigns, paths, changes, data quality.
+    """Write one self-contained HTML file: channels by model, days, campaigns, spend, paths, changes, quality.
 
     Nothing is loaded from a network, and there is no script in it: it can be mailed, printed and kept. Every chart has
     a sentence and a table. Needs DATABASE_URL.

@@ -58,7 +58,7 @@ def _list(
 
 
 def _page() -> Iterator[str]:
-    from attributary.consumers.store.access.catalogue import ROLES
+    from attributary.consumers.store.access.catalogue import ROLES, VIEW_SCHEMAS
 
     yield _HEAD
     for role in ROLES:
@@ -67,6 +67,8 @@ def _page() -> Iterator[str]:
             yield f"Has the rights of {', '.join(f'`{name}`' for name in role.members_of)}.\n"
         if role.views:
             yield f"Reads the views of `{'`, `'.join(role.views)}`.\n"
+        for view in role.single_views:
+            yield f"Reads the view `{VIEW_SCHEMAS[0]}.{view}`, of the tenant that it reads for.\n"
         if role.is_staging:
             yield "May make temporary tables.\n"
         if role.tables:

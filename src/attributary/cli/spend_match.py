@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,36 +12,8 @@ from attributary.cli.tenant_option import Tenant
 from attributary.cli.times import SINCE_HELP, UNTIL_HELP
 
 if TYPE_CHECKING:
-    import psycopg
-
-    from attributary.attribution_core.spend.campaigns import Campaign, CampaignMatcher, Match, Suggestion
     from attributary.cli.spend_days import Days
-    from attributary.consumers.store.spend.campaigns import Conflict
-    from attributary.consumers.store.spend.credits import Said
-
-_MICROS = 1_000_000
-
-
-class Audit(NamedTuple):
-    """What matches and what does not.
-
-    Attributes:
-        spend: net micros of each campaign by currency.
-        names: newest name of each campaign.
-        matches: what touchpoints say, with the campaign that it means; of platforms with spend.
-        touched: campaigns that some touchpoint means.
-        matcher: for suggestions.
-        conflicts: ads that cost more than their campaign.
-        collisions: names and ids that several campaigns have.
-    """
-
-    spend: dict[tuple[Campaign, str], int]
-    names: dict[Campaign, str]
-    matches: list[tuple[Said, Match]]
-    touched: set[Campaign]
-    matcher: CampaignMatcher
-    conflicts: list[Conflict]
-    collisions: Any
+    from attributary.consumers.spend.match import Audit
 
 
 def match_spend(
@@ -62,43 +34,17 @@ def match_spend(
     """
     from attributary.cli.outcome import database
     from attributary.cli.tables import print_json
+    from attributary.consumers.spend.match import audit
+    from attributary.consumers.store.spend.credits import CreditQuery
 
     with database("attributary-spend", tenant=tenant) as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         days = days_option(since, until, tenant_zone(connection, tenant))
-        found = audit(connection, tenant, days, model)
+        found = audit(connection, CreditQuery(tenant, (model,), days.micros, days.zone), days[:2], model)
     if as_json:
         print_json(_document(found, days))
     else:
         _print(found, tenant, limit)
-
-
-def audit(connection: psycopg.Connection, tenant: str, days: Days, model: str) -> Audit:
-    """Return what matches and what does not, of a tenant's days."""
-    from attributary.attribution_core.spend.campaigns import collisions
-    from attributary.consumers.store.spend.campaigns import (
-        all_names,
-        level_conflicts,
-        matcher,
-        newest_names,
-        spend_by_day,
-    )
-    from attributary.consumers.store.spend.credits import CreditQuery, said
-
-    spend: dict[tuple[Campaign, str], int] = defaultdict(int)
-    for each in spend_by_day(connection, tenant, days.first, days.end):
-        spend[each.campaign, each.currency] += int(each.net * _MICROS)
-    finder = matcher(connection, tenant)
-    names = newest_names(connection, tenant)
-    platforms = {campaign.platform for campaign in names} | {campaign.platform for campaign, _ in spend}
-    query = CreditQuery(tenant, (model,), days.micros, days.zone)
-    matches = [
-        (each, finder.match(each.named)) for each in said(connection, query)
-        if each.named.platform in platforms or finder.match(each.named).how == "other platform"
-    ]  # fmt: skip
-    touched = {match.campaign for _, match in matches if match.campaign is not None}
-    conflicts = level_conflicts(connection, tenant, days.first, days.end)
-    return Audit(dict(spend), names, matches, touched, finder, conflicts, collisions(all_names(connection, tenant)))
 
 
 def _sums(pairs: Any) -> str:
@@ -117,27 +63,26 @@ def _print(found: Audit, tenant: str, limit: int) -> None:
     if not found.spend:
         print(f"{tenant} has no spend on these days: see attributary spend accounts")
         return
-    lonely = {key: micros for key, micros in found.spend.items() if key[0] not in found.touched and micros}
+    lonely = found.lonely()
     print(f"spend                          {_sums((key[1], micros) for key, micros in found.spend.items())}")
     print(f"  of campaigns with a touch    {_sums((k[1], m) for k, m in found.spend.items() if k[0] in found.touched)}")
-    print(f"  of campaigns without one     {_sums((key[1], micros) for key, micros in lonely.items())}")
+    print(f"  of campaigns without one     {_sums((key[1], micros) for key, micros in lonely)}")
     for how in (*MATCHED, *sorted({match.how for _, match in found.matches} - set(MATCHED))):
         rows = [(said.currency, said.micros) for said, match in found.matches if match.how == how]
         if rows:
             print(f"credit by {how:<20} {_sums(rows)}")
     if lonely:
         print("\nSpend that no touchpoint points at: is the campaign tagged with its id?")
-        ranked = sorted(lonely.items(), key=lambda item: (-item[1], item[0]))
         print_table(
             ("platform", "campaign", "name", "spend"),
             [
                 (campaign.platform, f"{campaign.account}/{campaign.campaign_id or '(account)'}",
                  found.names.get(campaign, ""), amount(micros, currency))
-                for (campaign, currency), micros in ranked[:limit]
+                for (campaign, currency), micros in lonely[:limit]
             ],
             (3,),
         )  # fmt: skip
-        _print_more(len(ranked), limit)
+        _print_more(len(lonely), limit)
     _print_unmatched(found, limit)
     for kind, text, campaigns in found.collisions[:limit]:
         keys = ", ".join(f"{each.account}/{each.campaign_id}" for each in campaigns)
@@ -156,27 +101,21 @@ def _print_more(rows: int, limit: int) -> None:
 
 
 def _print_unmatched(found: Audit, limit: int) -> None:
-    from attributary.attribution_core.spend.campaigns import MATCHED
     from attributary.cli.tables import amount, print_table
 
-    rows = [(said, match) for said, match in found.matches if match.how not in MATCHED]
+    rows = found.unmatched()
     if not rows:
         return
-    rows.sort(key=lambda pair: (-pair[0].micros, pair[0].named))
     print("\nCredit that belongs to no spend: set an alias, or import the missing account")
     cells = []
     for said, match in rows[:limit]:
-        near = _suggestions(found, said, match, 1)
+        near = found.suggestions(said, match, 1)
         cells.append(
             (*said.named, match.how, amount(said.micros, said.currency),
              " ".join(f"{s.campaign.platform} {s.campaign.account}/{s.campaign.campaign_id} '{s.name}'" for s in near))
         )  # fmt: skip
     print_table(("platform", "id", "name", "why", "credit", "perhaps"), cells, (4,))
     _print_more(len(rows), limit)
-
-
-def _suggestions(found: Audit, said: Said, match: Match, most: int) -> list[Suggestion]:
-    return found.matcher.suggestions(said.named, most) if match.how in {"unknown", "other platform"} else []
 
 
 def _document(found: Audit, days: Days) -> dict[str, Any]:
@@ -195,7 +134,7 @@ def _document(found: Audit, days: Days) -> dict[str, Any]:
              "campaign": None if match.campaign is None else match.campaign._asdict(),
              "suggestions": [
                  {**each.campaign._asdict(), "name": each.name, "likeness": round(each.likeness, 4)}
-                 for each in _suggestions(found, said, match, 3)
+                 for each in found.suggestions(said, match, 3)
              ]}
             for said, match in sorted(found.matches, key=lambda pair: (-pair[0].micros, pair[0].named))
         ],

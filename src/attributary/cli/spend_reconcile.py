@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attributary.cli.spend_report import report_query, units
+from attributary.cli.spend_report import report_query
 from attributary.cli.tenant_option import Tenant
 from attributary.cli.times import SINCE_HELP, UNTIL_HELP
+from attributary.consumers.reports.cells import units
 
 if TYPE_CHECKING:
     from attributary.consumers.spend.reconcile import Claim

@@ -14,13 +14,11 @@ from attributary.attribution_core.domain.time_grammar import END
 from attributary.cli.spend_days import days_option, tenant_zone
 from attributary.cli.tenant_option import Tenant
 from attributary.cli.times import SINCE_HELP, UNTIL_HELP, time_option
+from attributary.consumers.reports.cells import estimate, return_label, units
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
     import psycopg
 
-    from attributary.attribution_core.spend.ratios import Estimate
     from attributary.consumers.spend.returns import ReturnQuery, ReturnRow, Returns
 
 LEGEND = (
@@ -129,27 +127,6 @@ def report_spend(
         print_report(query, found, limit)
 
 
-def units(amount: Decimal, currency: str, *, group: bool = True) -> str:
-    """Return an amount, rounded once, to the minor unit of its currency."""
-    from decimal import ROUND_HALF_EVEN
-
-    from attributary.cli.tables import money
-    from attributary.schemas.limits import MINOR_UNIT_MICROS
-
-    unit = MINOR_UNIT_MICROS.get(currency, 1)
-    micros = int((amount * 1_000_000 / unit).to_integral_value(ROUND_HALF_EVEN)) * unit
-    return money(micros, currency, group=group)
-
-
-def estimate(found: Estimate, form: str = ",.2f") -> str:
-    """Return a ratio with its interval; a bound says so."""
-    low, high = (None if part is None else format(part, form) for part in found[1:])
-    if found.value is None:
-        return "" if low is None else f"at least {low}"
-    between = f" [{low}, {high}]" if low is not None and high is not None else ""
-    return f"{format(found.value, form)}{between}"
-
-
 def print_report(query: ReturnQuery, found: Returns, limit: int) -> None:
     """Print the table of a report, its totals, and the sentences that a reader needs."""
     from attributary.cli.block_table import wrapped
@@ -171,7 +148,7 @@ def print_report(query: ReturnQuery, found: Returns, limit: int) -> None:
     names = ("", *(("period",) if query.bucket else ()), *(("model",) if len(query.models) > 1 else ()))
     titles = (*names, "spend", "net value", "", "ROAS", "conv.", "CPA", "new", "CAC", "note")
     numbers = tuple(range(len(names), len(names) + 2)) + tuple(range(len(names) + 3, len(names) + 8))
-    print_table(titles, [_cells(query, row, label(row)) for row in [*rows, *found.totals]], numbers)
+    print_table(titles, [_cells(query, row, return_label(row)) for row in [*rows, *found.totals]], numbers)
     if len(found.rows) > len(rows):
         print(f"and {len(found.rows) - len(rows):,} rows more: raise --limit, or take --format csv")
     print()
@@ -187,16 +164,6 @@ def print_report(query: ReturnQuery, found: Returns, limit: int) -> None:
         )
     for note in (*found.notes, LEGEND):
         print(wrapped(note, places))
-
-
-def label(row: ReturnRow) -> str:
-    """Return what a row is of, in a cell."""
-    platform, account, campaign = row.key
-    if not platform and not campaign:
-        return "total"
-    if campaign.startswith("("):
-        return f"{platform} {account} {campaign}".replace("  ", " ")
-    return " ".join(filter(None, (platform, account, campaign, f"'{row.name}'" if row.name else "")))
 
 
 def _cells(query: ReturnQuery, row: ReturnRow, name: str) -> list[str]:
