@@ -10,11 +10,12 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
 
-from attributary.attribution_core.domain.time_grammar import FORMS, LocalTime, TimeError, parse_local, parse_time
+from attributary.attribution_core.domain.time_grammar import FORMS, TimeError, parse_local, parse_time
 from attributary.consumers.reports.catalog import BY_NAME
 from attributary.consumers.reports.origin import SOURCES
 from attributary.consumers.store.results.credit_report import DIMENSIONS
@@ -94,16 +95,9 @@ def _text(text: str) -> str:
     return text
 
 
-def _time(text: str) -> int:
+def _time(text: str, parse: Callable[[str, int], Any] = parse_time) -> Any:
     try:
-        return parse_time(text, time.time_ns() // 1_000)
-    except TimeError:
-        raise RuleError(f"must be {FORMS}") from None
-
-
-def _local_time(text: str) -> LocalTime:
-    try:
-        return parse_local(text, time.time_ns() // 1_000)
+        return parse(text, time.time_ns() // 1_000)
     except TimeError:
         raise RuleError(f"must be {FORMS}") from None
 
@@ -153,8 +147,10 @@ _CONVERSION = Parameter("conversion_id", "path", _STRING, "Id of the conversion.
 _SINCE = Parameter("from", "query", _TIMES, "Conversions from this time on; all when missing.", _time)
 _UNTIL = Parameter("to", "query", _TIMES, "Conversions before this time.", _time)
 _AS_OF = Parameter("as_of", "query", _TIMES, "As it was reported at this time; now when missing.", _time)
+_local_time = partial(_time, parse=parse_local)
 _DAYS_SINCE = replace(_SINCE, parse=_local_time, text="Conversions from this time on, days in the report's time zone.")
 _DAYS_UNTIL = replace(_UNTIL, parse=_local_time)
+_CHANGED = Parameter("since", "query", _TIMES, "What changed after it; else since midnight a week ago.", _local_time)
 _CURRENCY_OF = Parameter(
     "currency", "query", {"type": "string", "pattern": "^[A-Z]{3}$"}, "Conversions in this currency only.",
     _matching(_CURRENCY, "must be an ISO 4217 code, such as EUR"),
@@ -164,10 +160,9 @@ _JOB = Parameter(
     "job_id", "path", {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"}, "Id of the job.",
     _matching(_JOB_ID, "must be 1 to 128 characters of A-Z, a-z, 0-9 and . _ : -"),
 )  # fmt: skip
-_JOB_KEY = Parameter(
-    "Idempotency-Key", "header", {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
-    "Id of the job: sent twice, the job is done once. A new id when missing.",
-    _matching(_JOB_ID, "must be 1 to 128 characters of A-Z, a-z, 0-9 and . _ : -"),
+_JOB_KEY = replace(
+    _JOB, name="Idempotency-Key", where="header",
+    text="Id of the job: sent twice, the job is done once. A new id when missing.",
 )  # fmt: skip
 _REQUEST = replace(_JOB, name="request_id", text="Id of the request.")
 _REQUEST_KEY = replace(
@@ -232,13 +227,11 @@ def endpoints() -> Sequence[Endpoint]:
             (
                 Parameter("report", "path", {"type": "string", "enum": list(BY_NAME)}, "Name of the report.",
                           _one_of(*BY_NAME)),
-                _DAYS_SINCE, _DAYS_UNTIL, replace(_AS_OF, parse=_local_time), _TYPE, _CURRENCY_OF,
+                _DAYS_SINCE, _DAYS_UNTIL, replace(_AS_OF, parse=_local_time), _TYPE, _CURRENCY_OF, _CHANGED,
                 Parameter("models", "query", {"type": "string", "examples": ["last,linear"]},
                           "Models, separated by commas; a report of one model takes the first.", _list_of(None, 20)),
                 Parameter("by", "query", {"type": "string", "enum": list(NAMES), "default": NAMES[0]},
                           "What the names are.", _one_of(*NAMES), NAMES[0]),
-                Parameter("since", "query", _TIMES, "What changed after it; else since midnight a week ago.",
-                          _local_time),
                 Parameter("source", "query", {"type": "string", "enum": list(SOURCES), "default": SOURCES[0]},
                           "What it may be computed from; any: the roll-up if it can.", _one_of(*SOURCES), SOURCES[0]),
                 Parameter("time_zone", "query", {"type": "string", "examples": ["Europe/Berlin"]},
@@ -254,11 +247,9 @@ def endpoints() -> Sequence[Endpoint]:
             "with an empty password.",
             None,
             (
-                _DAYS_SINCE, _DAYS_UNTIL, _CURRENCY_OF,
+                _DAYS_SINCE, _DAYS_UNTIL, _CURRENCY_OF, _CHANGED,
                 Parameter("model", "query", {"type": "string", "default": "linear"}, "Model of bars and campaigns.",
                           _text, "linear"),
-                Parameter("since", "query", _TIMES, "What changed after it; else since midnight a week ago.",
-                          _local_time),
             ),
             refusals=(304, 404), is_page=True,
         ),
@@ -399,10 +390,8 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         "responses": answers,
     }  # fmt: skip
     if endpoint.body is not None:
-        operation["requestBody"] = {
-            "required": True,
-            "content": {"application/json": {"schema": _reference(endpoint.body)}},
-        }
+        content = {"application/json": {"schema": _reference(endpoint.body)}}
+        operation["requestBody"] = {"required": True, "content": content}
     return operation
 
 
