@@ -88,6 +88,8 @@ class AdPlatform(ABC):
     duplicates_removed_for: ClassVar[int | None] = None
     needed_properties: tuple[str, ...] = ()
     unused_fields: tuple[str, ...] = ()
+    probe_needs: str = ""
+    probe_note: str = ""
 
     def __init__(
         self,
@@ -148,12 +150,21 @@ class AdPlatform(ABC):
         return None if self.duplicates_removed_for is None else first_sent_at + self.duplicates_removed_for
 
     def probe(self, account: Account, event: PreparedEvent) -> HttpRequest | None:  # noqa: ARG002  # the protocol's
-        """Every request is answered; there is nothing to probe."""
+        """Give no request, unless the platform has one that changes nothing."""
         return None
 
+    def read_probe(self, response: HttpResponse) -> DeliveryResponse:
+        """Say what the answer to a probe means: as to a request of one event, unless the platform differs."""
+        return self.classify(response, 1)
+
     def findings(self, response: HttpResponse) -> list[str]:  # noqa: ARG002  # the protocol's
-        """There are no probes."""
+        """Probes are read by `read_probe`."""
         return []
+
+    @property
+    def named_types(self) -> tuple[str, ...]:
+        """Conversion types to which the settings give a name or an id."""
+        return tuple(self._options.event_names)
 
     def own_name(self, conversion: Conversion, account: Account) -> str | None:
         """Return the name that the account or the settings give an event of this type; None without."""

@@ -157,6 +157,17 @@ class Attempts:
         self._note(run, batch, answer)
         return request, answer
 
+    def token(self, account: Account) -> DeliveryResponse | None:
+        """Take an access token for an account that needs one; returns why there is none, None when all is well."""
+        grant = self._destination.grant(account) if isinstance(self._destination, UsesAccessTokens) else None
+        found = None if grant is None else self._tokens.get(grant)
+        return found if isinstance(found, DeliveryResponse) else None
+
+    @property
+    def forgets_refresh_token(self) -> bool:
+        """Tell whether a platform has replaced a refresh token by one that ends with this process."""
+        return self._tokens.forgets
+
     def ask(
         self, account: Account, make: Callable[[Account], HttpRequest]
     ) -> tuple[HttpRequest | None, HttpResponse | DeliveryResponse]:

@@ -266,6 +266,10 @@ class Destination(Protocol):
     """Fields of a conversion that the destination has nothing for."""
     needed_properties: tuple[str, ...]
     """Free properties that become fields of the destination's own; no list keeps them back."""
+    probe_needs: str
+    """The setting without which an account has no probe, for people; empty: no setting gives it one."""
+    probe_note: str
+    """What a good answer to a probe leaves behind or does not show, for people; empty: nothing."""
 
     @property
     def api(self) -> Api:
@@ -293,7 +297,11 @@ class Destination(Protocol):
         ...
 
     def probe(self, account: Account, event: PreparedEvent) -> HttpRequest | None:
-        """Give a request that asks the destination to check an event without taking it; None: it cannot."""
+        """Give a request by which the destination checks an event without taking it for real; None: it cannot."""
+        ...
+
+    def read_probe(self, response: HttpResponse) -> DeliveryResponse:
+        """Say what the answer to a probe means; delivered: the destination would take the event."""
         ...
 
     def findings(self, response: HttpResponse) -> list[str]:

@@ -78,6 +78,8 @@ class Ga4Destination:
     """
 
     name = "ga4"
+    probe_needs = ""
+    probe_note = "Google checks the event here, but neither the stream's id nor the API secret: look into DebugView"
     needed_properties: tuple[str, ...] = ()
     unused_fields: tuple[str, ...] = (
         "click_ids", "opt_out", "data_processing_options", "data_processing_country", "data_processing_state",
@@ -216,6 +218,20 @@ class Ga4Destination:
     def probe(self, account: Account, event: PreparedEvent) -> HttpRequest | None:
         """Give a request to Google's validation endpoint, which records nothing."""
         return HttpRequest(self._url(_DEBUG, account, event), _body([event], _PROBE_ENDING))
+
+    def read_probe(self, response: HttpResponse) -> DeliveryResponse:
+        """Say what the answer to a probe means: a 200 holds what Google would drop the event for."""
+        answer = self.classify(response, 1)
+        if answer.response_class is not ResponseClass.DELIVERED:
+            return answer
+        document: Any = from_json(response.body) if response.is_complete else None
+        if response.status != 200 or not isinstance(document, dict):
+            reason = "the answer cannot be read"
+            return DeliveryResponse(ResponseClass.AMBIGUOUS, f"{response.status}/unreadable", reason)
+        if found := self.findings(response):
+            codes = "/".join(code for code in found[:3] if code.isascii() and code.replace("_", "").isalnum())
+            return DeliveryResponse(ResponseClass.REJECTED, f"200/{codes}", "GA4 would drop the event")
+        return answer
 
     def findings(self, response: HttpResponse) -> list[str]:
         """Read Google's validation messages: codes and paths, not descriptions, which quote values."""

@@ -23,7 +23,13 @@ from attributary.consumers.destinations.ad_platform import (
     event_time,
     json_list,
 )
-from attributary.consumers.destinations.destination import HttpRequest, NotSent, PreparedEvent
+from attributary.consumers.destinations.destination import (
+    DeliveryResponse,
+    HttpRequest,
+    NotSent,
+    PreparedEvent,
+    ResponseClass,
+)
 from attributary.consumers.destinations.ga4 import rules
 from attributary.consumers.destinations.ga4.event import app_instance_id, transaction_id
 from attributary.consumers.destinations.google import responses
@@ -40,7 +46,6 @@ if TYPE_CHECKING:
     from attributary.consumers.destinations.destination import (
         Account,
         Conversion,
-        DeliveryResponse,
         HttpResponse,
         Moment,
         RequestStatus,
@@ -182,6 +187,12 @@ class GoogleDestination(AdPlatform):
         """Give a request that Google checks without taking the event."""
         opening = b'{"validateOnly":true,"destinations":[' + event.envelope + b'],"encoding":"HEX","events":['
         return self._called(account, f"{self._base_url}/{self._version}{_PATH}", json_list(opening, [event], b"]}"))
+
+    def read_probe(self, response: HttpResponse) -> DeliveryResponse:
+        """Say what the answer to a probe means: Google returns errors only, so a good answer may have no request id."""
+        if response.status == 200 and response.is_complete and isinstance(from_json(response.body), dict):
+            return DeliveryResponse(ResponseClass.DELIVERED, "200")
+        return self.classify(response, 1)
 
     def status_request(self, account: Account, request_id: str) -> HttpRequest:
         """Build the question what became of a request."""

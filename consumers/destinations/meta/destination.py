@@ -101,6 +101,8 @@ class MetaDestination:
     """
 
     name = "meta"
+    probe_needs = "META_TEST_EVENT_CODE (test_event_code in FORWARD_CREDENTIALS_FILE)"
+    probe_note = "the event shows under Test Events, and Meta counts it as a custom event without a value"
     needed_properties: tuple[str, ...] = (*APP_FIELDS, "messaging_channel")
     unused_fields: tuple[str, ...] = (
         "ga_client_id",
@@ -248,12 +250,16 @@ class MetaDestination:
         """Say what the answer means."""
         return responses.classify(response, events)
 
-    def probe(self, account: Account, event: PreparedEvent) -> HttpRequest | None:  # noqa: ARG002  # the protocol's
-        """Meta answers every request; there is nothing to probe."""
-        return None
+    def probe(self, account: Account, event: PreparedEvent) -> HttpRequest | None:
+        """Give a request with a test event; None for an account without a test code."""
+        return self.request(account, [event]) if account.options.get("test_event_code") else None
+
+    def read_probe(self, response: HttpResponse) -> DeliveryResponse:
+        """Say what the answer to a probe means."""
+        return self.classify(response, 1)
 
     def findings(self, response: HttpResponse) -> list[str]:  # noqa: ARG002  # the protocol's
-        """There are no probes."""
+        """Probes are read by `read_probe`."""
         return []
 
 

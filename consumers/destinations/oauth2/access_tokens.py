@@ -84,6 +84,11 @@ class AccessTokens:
         self._refresh_ends: dict[str, float] = {}
         self._is_warned = False
 
+    @property
+    def forgets(self) -> bool:
+        """Tell whether the platform has replaced a refresh token by one that is kept in memory only."""
+        return self._is_warned
+
     def get(self, grant: Grant) -> str | DeliveryResponse:
         """Return a token that is good for a while, refreshed if need be; or why there is none."""
         if (token := self._good(grant)) is not None:

@@ -8,6 +8,7 @@ no event for a refund. Source: Pinterest's OpenAPI description, 5.23.0.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from attributary.consumers.destinations.ad_platform import (
@@ -137,6 +138,11 @@ class PinterestDestination(AdPlatform):
         """Build the request; the body is what `forward --dry-run` prints."""
         url = f"{self._base_url}/{self._version}/ad_accounts/{account.account_id}/events"
         return HttpRequest(url, json_list(b'{"data":[', batch, b"]}"), {"authorization": f"Bearer {account.secret}"})
+
+    def probe(self, account: Account, event: PreparedEvent) -> HttpRequest | None:
+        """Give a request that Pinterest checks without taking the event."""
+        request = self.request(account, [event])
+        return replace(request, url=f"{request.url}?test=true")
 
     def classify(self, response: HttpResponse, events: int) -> DeliveryResponse:
         """Say what the answer means."""

@@ -70,6 +70,8 @@ class RedditDestination(AdPlatform):
     api_version = "v3"
     base_url = "https://ads-api.reddit.com"
     duplicates_removed_for = DUPLICATES_48_HOURS
+    probe_needs = "REDDIT_TEST_ID (test_event_code in FORWARD_CREDENTIALS_FILE)"
+    probe_note = "the event shows in the Events Manager as a test"
     unused_fields: tuple[str, ...] = ("order_id", "referrer", *GOOGLE_FIELDS, "anonymous_id", "opt_out")
 
     def build(self, conversion: Conversion, account: Account, moment: Moment) -> PreparedEvent | NotSent:
@@ -140,6 +142,10 @@ class RedditDestination(AdPlatform):
         url = f"{self._base_url}/api/{self._version}/pixels/{account.account_id}/conversion_events"
         headers = {"authorization": f"Bearer {account.secret}", "user-agent": USER_AGENT}
         return HttpRequest(url, json_list(b'{"data":{"events":[', batch, closing), headers)
+
+    def probe(self, account: Account, event: PreparedEvent) -> HttpRequest | None:
+        """Give a request with a test event; None for an account without a test id."""
+        return self.request(account, [event]) if account.options.get("test_event_code") else None
 
     def classify(self, response: HttpResponse, events: int) -> DeliveryResponse:
         """Say what the answer means."""

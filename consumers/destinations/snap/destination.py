@@ -148,8 +148,15 @@ class SnapDestination(AdPlatform):
 
     def request(self, account: Account, batch: Sequence[PreparedEvent]) -> HttpRequest:
         """Build the request; the body is what `forward --dry-run` prints. Its URL holds the token."""
+        return self._request(account, batch, "events")
+
+    def probe(self, account: Account, event: PreparedEvent) -> HttpRequest | None:
+        """Give a request that Snap checks without taking the event."""
+        return self._request(account, [event], "events/validate")
+
+    def _request(self, account: Account, batch: Sequence[PreparedEvent], path: str) -> HttpRequest:
         asset = quote(from_json(batch[0].envelope)["asset"], safe="")
-        url = f"{self._base_url}/{self._version}/{asset}/events?access_token={quote(account.secret, safe='')}"
+        url = f"{self._base_url}/{self._version}/{asset}/{path}?access_token={quote(account.secret, safe='')}"
         return HttpRequest(url, json_list(b'{"data":[', batch, b"]}"))
 
     def classify(self, response: HttpResponse, events: int) -> DeliveryResponse:

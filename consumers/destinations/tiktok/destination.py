@@ -66,6 +66,8 @@ class TikTokDestination(AdPlatform):
     max_age = 7 * DAY
     duplicates_removed_for = DUPLICATES_48_HOURS
     needed_properties: tuple[str, ...] = ("att_status",)
+    probe_needs = "TIKTOK_TEST_EVENT_CODE (test_event_code in FORWARD_CREDENTIALS_FILE)"
+    probe_note = "the event shows under Test Events; TikTok does not say whether it counts as well"
     unused_fields: tuple[str, ...] = (*GOOGLE_FIELDS, "anonymous_id", "opt_out", *META_PRIVACY_FIELDS)
 
     @property
@@ -121,6 +123,10 @@ class TikTokDestination(AdPlatform):
             body += b',"test_event_code":' + to_json(code)
         body = json_list(body + b',"data":[', batch, b"]}")
         return HttpRequest(f"{self._base_url}{_PATH}", body, {"access-token": account.secret})
+
+    def probe(self, account: Account, event: PreparedEvent) -> HttpRequest | None:
+        """Give a request with a test event; None for an account without a test code."""
+        return self.request(account, [event]) if account.options.get("test_event_code") else None
 
     def classify(self, response: HttpResponse, events: int) -> DeliveryResponse:
         """Say what the answer means."""

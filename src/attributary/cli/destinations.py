@@ -1,4 +1,4 @@
-"""`attributary destinations`: which destinations there are, with their accounts and what waits for each."""
+"""`attributary destinations`: which there are, what waits for each account, and whether each account is good."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True)
     group.callback()(_group)
     group.command("list")(_list)
-    app.add_typer(group, name="destinations", short_help="Destinations: versions, limits, accounts, and what waits.")
+    group.command("validate")(_validate)
+    app.add_typer(
+        group, name="destinations", short_help="Destinations: versions, limits, accounts, what waits, a check of each."
+    )
 
 
 def _group() -> None:
@@ -58,6 +61,84 @@ def _list(
         return
     columns = ("destination", "api", "promised until", "a request", "max age", "tenant", "account", "waits")
     print_table(columns, [_row(entry) for entry in found], ())
+
+
+def _validate(
+    destination: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this destination; may be repeated. Default: all.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for each account.")] = False,
+) -> None:
+    """Ask each platform whether the accounts of the settings are good, without sending it a conversion.
+
+    Of each account: its settings and credentials, as the forwarder's start reads them; its token (one of OAuth 2 is
+    taken); and one live request with an invented event, where the platform has a way to check one. At Meta, TikTok and
+    Reddit that needs a test code, and the event shows there as a test; Meta counts it as a custom event without a
+    value. LinkedIn, X and Microsoft have no such way.
+
+    A row says ok, refused, cannot be reached or not checked, what the platform said, and what to do. Exit code 1 when
+    an account is refused or cannot be reached, 78 when a setting is wrong. No secret is shown, and nothing is written
+    but a refresh token that its platform replaces (FORWARD_TOKEN_DIR).
+
+    Example: PINTEREST_AD_ACCOUNT_ID=5490 PINTEREST_ACCESS_TOKEN_FILE=/run/secrets/pinterest
+    attributary destinations validate --destination pinterest
+
+    Example: META_TEST_EVENT_CODE=TEST123 attributary destinations validate --destination meta --json
+    """
+    from attributary.cli.outcome import exit_codes, say
+    from attributary.cli.tables import plural, print_table, safe
+    from attributary.consumers.destinations.catalog import NAMES, read_setup
+
+    if unknown := sorted(set(destination or ()) - set(NAMES)):
+        raise typer.BadParameter(
+            f"{safe(unknown[0])} is no destination; known: {', '.join(NAMES)}", param_hint="--destination"
+        )
+    _keep_logs_quiet()
+    with exit_codes():
+        setups = {name: read_setup(name, warns=False) for name in dict.fromkeys(destination or NAMES)}
+        found = [row for setup in setups.values() for row in _checks(setup, is_named=bool(destination))]
+    if as_json:
+        for row in found:
+            print(json.dumps(row, ensure_ascii=False))
+    elif found:
+        columns = ("destination", "account", "tenant", "state", "said", "next step")
+        print_table(columns, [tuple(str(cell or "-") for cell in row.values()) for row in found], ())
+    if not found:
+        say("no destination has an account; attributary destinations list shows what to set")
+    bad = sum(row["state"] in {"refused", "cannot be reached"} for row in found)
+    if bad:
+        say(f"{plural(bad, 'account')} of {len(found):,} refused or not reached")
+        raise typer.Exit(1)
+
+
+def _checks(setup: Setup, *, is_named: bool) -> Iterator[dict[str, Any]]:
+    """Yield a row for each account of a destination; one that is off has a row only when it was named."""
+    from attributary.cli.tables import safe
+    from attributary.consumers.destinations.account_check import AccountChecker
+    from attributary.consumers.destinations.catalog import CATALOG
+    from attributary.consumers.destinations.transport import HttpTransport, SystemClock
+
+    name, shared = setup.destination.name, setup.shared
+    if not setup.credentials.listed():
+        if is_named:
+            off = {"destination": name, "account": None, "tenant": None, "state": "not checked", "said": "off"}
+            yield {**off, "next_step": f"set {CATALOG[name].variables}"}
+        return
+    proxy = shared.proxy.get_secret_value() if shared.proxy else None
+    with HttpTransport(answer_seconds=shared.timeout_seconds, proxy=proxy) as transport:
+        for check in AccountChecker(setup, transport, SystemClock()).check():
+            texts = {"account": check.account, "tenant": check.tenant, "state": check.state.value}
+            texts |= {"said": check.said, "next_step": check.next_step}
+            yield {"destination": name} | {key: safe(text) for key, text in texts.items()}
+
+
+def _keep_logs_quiet() -> None:
+    """Leave out log lines: the rows say in a sentence what they say."""
+    import logging
+
+    import structlog
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
 def _entries(setup: Setup, variables: str, waiting: list[Waiting] | None) -> Iterator[dict[str, Any]]:

@@ -3,8 +3,8 @@
 Contract: `POST /v1/events:ingest` and `GET /v1/requestStatus:retrieve` as the documentation has them, `POST /token` as
 Google's OAuth. A structural fault anywhere refuses the whole request and names its fields by position; what it takes is
 "received", and its status stays PROCESSING until half an hour has gone by the stand-in's clock. Then only counts tell
-what was refused. Events are counted by (account, conversion action, transaction id); the same id again replaces value
-and currency.
+what was refused. With `validateOnly` errors alone are returned, and nothing is taken. Events are counted by (account,
+conversion action, transaction id); the same id again replaces value and currency.
 """
 
 from __future__ import annotations
@@ -121,9 +121,11 @@ class GoogleFake(StandIn):
         if broken:
             self.received.refuse(len(events))
             return _violations(broken)
+        if document.get("validateOnly"):
+            self.received.test(len(events))
+            return json_reply(200, {})
         request_id = f"request-{next(self._numbers)}"
-        if not document.get("validateOnly"):
-            self._keep(document["destinations"][0], events, request_id)
+        self._keep(document["destinations"][0], events, request_id)
         return json_reply(200, {"requestId": request_id})
 
     def _keep(self, place: Mapping[str, Any], events: Sequence[Mapping[str, Any]], request_id: str) -> None:

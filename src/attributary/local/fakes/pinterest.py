@@ -1,8 +1,9 @@
 """A stand-in for Pinterest's API for Conversions (v5).
 
 Contract: `POST /v5/ad_accounts/{id}/events` as the OpenAPI description has it. A bad event does not spoil its request:
-the others are taken. The answer is a 200 that lists every event, or, on order, a 422 with or without such a list. What
-Pinterest does with copies of two calls is not documented: they are counted.
+the others are taken. The answer is a 200 that lists every event, or, on order, a 422 with or without such a list. With
+`?test=true` the answer is the same, and nothing is taken. What Pinterest does with copies of two calls is not
+documented: they are counted.
 """
 
 from __future__ import annotations
@@ -80,7 +81,10 @@ class PinterestFake(StandIn):
         wrong = [self._broken(event) for event in events]
         good = [event for event, rule in zip(events, wrong, strict=True) if rule is None]
         self.received.refuse(len(events) - len(good))
-        self.received.keep([((event["event_name"], event["event_id"]), event) for event in good])
+        if call.query.get("test") == ["true"]:
+            self.received.test(len(good))
+        else:
+            self.received.keep([((event["event_name"], event["event_id"]), event) for event in good])
         listed = {
             "num_events_received": len(events),
             "num_events_processed": len(good),

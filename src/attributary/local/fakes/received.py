@@ -31,6 +31,7 @@ class Received:
         self.calls = 0
         self.refused = 0
         self.duplicates = 0
+        self.tests = 0
         self.largest_request = 0
         self.by_key: dict[Hashable, int] = {}
         self.bodies: list[dict[str, Any]] = []
@@ -44,6 +45,11 @@ class Received:
         """Count events of a request that is refused."""
         with self._lock:
             self.refused += events
+
+    def test(self, events: int) -> None:
+        """Count events that were checked or shown as a test, and not taken."""
+        with self._lock:
+            self.tests += events
 
     def keep(self, events: Sequence[tuple[Hashable, dict[str, Any]]]) -> None:
         """Take events, each with the key by which the platform removes duplicates."""
@@ -64,6 +70,7 @@ class Received:
                 "events": len(self.by_key),
                 "refused": self.refused,
                 "duplicates": self.duplicates,
+                "test_events": self.tests,
                 "largest_request": self.largest_request,
                 "received": self.bodies[:1_000],
             }
@@ -71,7 +78,7 @@ class Received:
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
-            self.calls = self.refused = self.duplicates = self.largest_request = 0
+            self.calls = self.refused = self.duplicates = self.tests = self.largest_request = 0
             self.by_key.clear()
             self.bodies.clear()
 

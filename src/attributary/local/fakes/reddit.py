@@ -2,7 +2,8 @@
 
 Contract: `POST /api/v3/pixels/{pixel}/conversion_events` as the documentation has it. One bad event refuses its whole
 request; all are named by path, and an unknown property is one of the faults. A default user agent is throttled.
-Received events are counted once per (pixel, type, name, conversion_id), Reddit's rule within two days.
+Received events are counted once per (pixel, type, name, conversion_id), Reddit's rule within two days; those beside a
+test id are checked and counted as tests.
 """
 
 from __future__ import annotations
@@ -98,7 +99,10 @@ class RedditFake(StandIn):
             bad = len({each["field"].partition("]")[0] for each in faults})
             return _refused(400, f"There were {bad} invalid conversion events. None were processed.", faults)
         pixel = call.path.split("/")[4]
-        self.received.keep([((pixel, *_key(event)), event) for event in events])
+        if data.get("test_id"):
+            self.received.test(len(events))
+        else:
+            self.received.keep([((pixel, *_key(event)), event) for event in events])
         return json_reply(200, {"data": {"message": f"Successfully processed {len(events)} conversion events."}})
 
     def _broken(self, event: Any) -> Iterator[str]:

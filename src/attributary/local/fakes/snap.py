@@ -79,8 +79,11 @@ class SnapFake(StandIn):
                 is_odd = fault is not None and fault.kind == "invalid_200"
                 return _refused(200 if is_odd else 400, rule, number)
         asset = call.path.split("/")[2]
-        if not call.path.endswith("/validate"):
-            self.received.keep([((asset, event.get("event_id")), event) for event in events])
+        if call.path.endswith("/validate"):
+            self.received.test(len(events))
+            logs = [{"event": event, "status": "VALID", "errors": [], "warnings": []} for event in events]
+            return json_reply(200, {"status": "VALID", "event_logs": logs, "test_event": True})
+        self.received.keep([((asset, event.get("event_id")), event) for event in events])
         return json_reply(200, {"status": "VALID"})
 
     def _broken(self, event: Any) -> str | None:
