@@ -74,6 +74,7 @@ NOT_RUN = {
     r"attributary acls ": "needs a secured broker; tests/integration/test_integration_kafka_security.py has one",
     r"attributary (erase|export-person) ": "needs that person; tests/integration/test_integration_erasure.py has one",
     r"attributary (policy|audit list) ": "needs a policy of the reader; tests/store/test_store_policy_diff.py",
+    r"attributary experiment plan ": "needs half a year of the reader's sales; tests/cli/test_cli_experiment.py",
     r"attributary serve$": "the stack runs it at SERVE_URL",
 }
 
