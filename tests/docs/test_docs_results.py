@@ -32,4 +32,4 @@ def test_every_command_of_the_page_answers(database: str, tmp_path: Path, monkey
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0, f"{line}\n{result.output}"
         assert result.stdout or "in this period" in result.stderr, line
-    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "november", "conversions"}
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "november", "conversions", "lake"}
