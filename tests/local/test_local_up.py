@@ -40,8 +40,8 @@ WITHOUT_DATA = {
     "Express records", "Forward probe findings", "Forward token left seconds", "Forward usage percent", "Job seconds",
     # Of destinations that have no forwarder there: tokens of an hour, verdicts that come later.
     "Forward late refusals", "Forward late verdicts", "Forward refresh token left seconds", "Forward token refreshes",
-    # Looked at every few minutes.
-    "Retention left seconds", "Retention seconds",
+    # No connection of it is over TLS; looked at every few minutes.
+    "Certificate left seconds", "Retention left seconds", "Retention seconds",
 }  # fmt: skip
 MEASURED = ["--prometheus"] if shutil.which("prometheus") else []
 _NOT_OURS = ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL", "META_PIXEL_ID", "GA4_MEASUREMENT_ID")
