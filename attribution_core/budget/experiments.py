@@ -96,7 +96,7 @@ class SpendExperiment:
 
 
 def read_experiment(cells: Mapping[str, Any]) -> SpendExperiment:
-    """Return the experiment of a row, whose keys are ``COLUMNS``.
+    """Return the experiment of a row with the keys ``COLUMNS``.
 
     Raises:
         ExperimentError: a cell cannot be read or breaks a rule.
@@ -184,12 +184,14 @@ def stored_curves(
         mine = [each for each in known if each.channel == channel]
         read = [each for each in mine if each.effect_micros is not None]
         currencies = sorted({each.currency for each in read})
+        if not read:
+            waiting = f"; {len(mine)} not read out yet" if mine else ""
+            refused.append(f"{channel}: no experiment with an effect is stored{waiting}")
+            continue
+        if len(currencies) > 1:
+            refused.append(f"{channel}: its experiments are in {' and '.join(currencies)}; one is needed")
+            continue
         try:
-            if not read:
-                waiting = f"; {len(mine)} not read out yet" if mine else ""
-                raise NoCurveError(f"{channel}: no experiment with an effect is stored{waiting}")  # noqa: TRY301
-            if len(currencies) > 1:
-                raise NoCurveError(f"{channel}: its experiments are in {' and '.join(currencies)}; one is needed")  # noqa: TRY301
             curves.append(fit_curve([each.per_days(days) for each in read], draws, seed))
         except NoCurveError as error:
             refused.append(str(error))

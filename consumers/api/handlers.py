@@ -72,12 +72,15 @@ class Call:
     @property
     def period_us(self) -> tuple[int, int]:
         """The parameters `from` and `to`, microseconds UTC."""
-        since, until = self.values["from"], self.values["to"]
-        return NO_START if since is None else since, END if until is None else until
+        return self._bounds()
 
     @property
     def local_period(self) -> tuple[int | LocalTime, int | LocalTime]:
         """The same where days are those of the tenant or of the parameter `time_zone`."""
+        return self._bounds()
+
+    def _bounds(self) -> tuple[Any, Any]:
+        """Return both as the endpoint parses them."""
         since, until = self.values["from"], self.values["to"]
         return NO_START if since is None else since, END if until is None else until
 

@@ -75,7 +75,7 @@ class MemoryLedger:
                 )
 
     def due_requests(self, destination: str, now_micros: int, *, limit: int) -> Sequence[ReceivedRequest]:
-        """Give requests without a verdict whose time to be asked about has come."""
+        """Give requests without a verdict that are due to be asked about."""
         open_ = [
             each for each in self.requests.values() if each.verdict is Verdict.PENDING and each.ask_at <= now_micros
         ]

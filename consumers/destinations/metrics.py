@@ -70,6 +70,6 @@ forward_token_refreshes = counter(
 )
 forward_refresh_token_left_seconds = gauge(
     "attribution_forward_refresh_token_left_seconds",
-    "Time until the first refresh token of an account ends, of those whose platform says so.",
+    "Time until the first refresh token of an account ends, where the platform says so.",
     "destination",
 )

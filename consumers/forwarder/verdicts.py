@@ -1,6 +1,6 @@
 """Verdicts that come later: ask the destination what became of the requests that it has received.
 
-Contract: `poll` asks about the requests whose time has come, a few a turn, and notes what it hears; it raises only what
+Contract: `poll` asks about the requests that are due, a few a turn, and notes what it hears; it raises only what
 the ledger raises. Invariants: a request is asked about first when the destination can know, then less and less often,
 until the verdict is final or a day has gone: then it is `unknown`, and said so. What was refused is counted by reason;
 the destination does not say which events, so no delivery changes its state. A hold of the account is respected, and a

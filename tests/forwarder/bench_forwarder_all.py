@@ -3,7 +3,7 @@
     python -m tests.forwarder.bench_forwarder_all [--events 20000] [--answer-ms 50] [--only meta,ga4] [--single 500]
 
 Four figures for each destination: alone in full requests, alone with one event in each request (as relays do that send
-event by event), and, with all of them at once and one whose stand-in is away, its events a second and the memory that
+event by event), and, with all of them at once and one of them away, its events a second and the memory that
 its process holds in the first and in the last third of the run. Every conversion is of another person, as purchases
 are. The stand-ins answer from a process of their own. Figures belong to the machine; ratios matter.
 """

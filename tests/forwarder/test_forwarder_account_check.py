@@ -79,7 +79,7 @@ def checked(name: str, url: str, secret: str = "", **options: str) -> AccountChe
 
 
 def answered(name: str, response: HttpResponse, secret: str = "", **options: str) -> AccountCheck:
-    """The check of an account whose platform answers in one way; the token endpoint gives a token."""
+    """The check of an account, the platform answers in one way; the token endpoint gives a token."""
 
     def answer(request: HttpRequest) -> HttpResponse:
         if request.url.endswith("/token"):

@@ -1,4 +1,4 @@
-"""What the Data Manager API's answers mean: what it received, whom a refusal names, and what became of a request later.
+"""What the Data Manager API answers: what it received, which events a refusal names, what became of a request later.
 
 Contract: `classify` and `read_status` never raise, whatever the body. Google's texts are never kept: they may quote the
 event. A refusal names fields with the event's position; then nothing was taken. Source: Data Manager API v1,

@@ -20,7 +20,7 @@ from attributary.consumers.destinations.wire_format import from_json, retry_afte
 if TYPE_CHECKING:
     from attributary.consumers.destinations.destination import HttpResponse
 
-DEFAULT_LIFE_SECONDS = 3_600.0  # of an access token whose answer names none (RFC 6749 only recommends it)
+DEFAULT_LIFE_SECONDS = 3_600.0  # of an access token where the answer names none (RFC 6749 only recommends it)
 _MAX_LIFE_SECONDS = 400 * 86_400.0
 FORM = {"content-type": "application/x-www-form-urlencoded", "accept": "application/json"}
 _TEMPORARY = frozenset(("temporarily_unavailable", "server_error", "slow_down", "internal_failure"))

@@ -66,10 +66,8 @@ class TokenFiles:
                 file.flush()
                 os.fsync(file.fileno())
             Path(temporary).replace(self._folder / f"{key}.json")
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
-            raise
+        finally:
+            Path(temporary).unlink(missing_ok=True)  # there only where writing failed
         folder = os.open(self._folder, os.O_RDONLY)
         try:
             os.fsync(folder)

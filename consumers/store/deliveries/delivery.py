@@ -193,7 +193,7 @@ class Ledger(Protocol):
         ...
 
     def due_requests(self, destination: str, now_micros: int, *, limit: int) -> Sequence[ReceivedRequest]:
-        """Give requests without a verdict whose time to be asked about has come, longest waiting first."""
+        """Give requests without a verdict that are due to be asked about, longest waiting first."""
         ...
 
     def judge_requests(self, requests: Sequence[ReceivedRequest], *, now_micros: int) -> None:

@@ -193,7 +193,7 @@ class PostgresLedger:
             requests.receive(connection, received)
 
     def due_requests(self, destination: str, now_micros: int, *, limit: int) -> Sequence[ReceivedRequest]:
-        """Give requests without a verdict whose time to be asked about has come."""
+        """Give requests without a verdict that are due to be asked about."""
         with self._session.transaction() as connection:
             return requests.due(connection, destination, now_micros, limit)
 

@@ -1,4 +1,4 @@
-"""Requests whose verdict comes later, in Postgres (table attribution_delivery_requests).
+"""Requests with a verdict that comes later, in Postgres (table attribution_delivery_requests).
 
 Contract: functions on a connection; `PostgresLedger` calls them in its own transactions. Invariants: a verdict that is
 final stays so; no event and no person stands here, only counts by the destination's reasons.
@@ -80,7 +80,7 @@ def receive(connection: psycopg.Connection[Any], requests: Sequence[ReceivedRequ
 def due(
     connection: psycopg.Connection[Any], destination: str, now_micros: int, limit: int
 ) -> Sequence[ReceivedRequest]:
-    """Return requests whose time to be asked about has come, longest waiting first."""
+    """Return requests that are due to be asked about, longest waiting first."""
     values = {"destination": destination, "now": _time(now_micros), "limit": limit}
     return [_request(row) for row in connection.execute(_DUE, values).fetchall()]
 

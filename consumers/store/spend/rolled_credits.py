@@ -24,7 +24,7 @@ from attributary.consumers.store.rollup.cells import UNATTRIBUTED, WHOLE, local_
 from .credits import CreditQuery, CreditSum, Dating, Rate, Revenue, Said
 
 SAMPLED = 10_000
-"""Conversions whose contributions are read, about; more are sampled by person."""
+"""Conversions of which the contributions are read, about; more are sampled by person."""
 MAX_BEHIND = 5_000
 """Results that the roll-up may lack."""
 

@@ -32,8 +32,10 @@ def local_time_option(text: str, option: str) -> LocalTime:
     Raises:
         typer.BadParameter: it is no time.
     """
-    time_option(text, option)
-    return parse_local(text, time.time_ns() // 1_000)
+    try:
+        return parse_local(text, time.time_ns() // 1_000)
+    except TimeError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 def optional_time(text: str | None, option: str) -> int | None:

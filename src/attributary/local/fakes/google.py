@@ -57,7 +57,7 @@ class GoogleFake(StandIn):
     """Google's side.
 
     Args:
-        oauth: the token endpoint, whose tokens are good; None: any token is.
+        oauth: the token endpoint that gives good tokens; None: any token is.
         accounts: customer ids and property ids that exist; empty: any.
         actions: conversion actions and streams that exist; empty: any.
     """
