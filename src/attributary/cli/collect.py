@@ -176,7 +176,10 @@ def bound_socket(host: str, port: int, variable: str) -> socket.socket:
     """
     from attributary.consumers.runtime.errors import ConfigError
 
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    # Of a socket that does not name its protocol asyncio leaves Nagle's algorithm on: the body of every answer but the
+    # first of a connection would wait for the client's delayed acknowledgement of the headers, 40 ms.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
