@@ -10,18 +10,26 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
+from attributary.consumers.destinations.bingads.destination import UET_GOAL
 from attributary.consumers.destinations.ga4 import rules
 from attributary.consumers.destinations.pinterest.destination import EVENT_NAMES as PINTEREST_NAMES
 from attributary.consumers.destinations.snap.destination import EVENT_NAMES as SNAP_NAMES
 
 _EVENT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,49}")
 _RULE_ID = re.compile(r"[0-9]{1,20}")
+_MAX_GOAL = 100  # characters
 _TAG = re.compile(r"[A-Za-z0-9]{1,20}|tw-[A-Za-z0-9]{1,20}-[A-Za-z0-9]{1,20}")
 
 _KNOWN_NAMES: Mapping[str, frozenset[str]] = {
     "pinterest": frozenset((*PINTEREST_NAMES.values(), "custom")),
     "snap": frozenset(SNAP_NAMES.values()) | {f"CUSTOM_EVENT_{number}" for number in range(1, 6)},
 }
+
+
+def _is_goal(name: str) -> bool:
+    """Return whether a text can name a conversion goal at Microsoft."""
+    plain = name.removeprefix(UET_GOAL)
+    return 0 < len(plain) <= _MAX_GOAL and plain.isprintable() and plain == plain.strip()
 
 
 _NAME_RULE = "must be a name of up to 50 letters, digits, blanks, - and _ that begins with a letter"
@@ -31,6 +39,10 @@ _RULES: Mapping[str, tuple[Callable[[str], Any], str]] = {
         "must be the id of a conversion rule: digits, the end of urn:lla:llaPartnerConversion:...",
     ),
     "x": (_TAG.fullmatch, "must be the id of a single event tag, such as o87ne or tw-o8z6j-o87ne"),
+    "bingads": (
+        _is_goal,
+        "must be the name of a conversion goal of up to 100 characters, or uet: and the name of a goal of UET",
+    ),
     "google": (
         lambda name: _RULE_ID.fullmatch(name) or rules.is_name(name),
         "must be the id of a conversion action (digits), or an event name of Google Analytics",
@@ -108,6 +120,12 @@ ACCOUNT_FIELDS: Mapping[str, AccountFields] = {
         key_files=("service_account_key",),
     ),
     "microsoft": AccountFields(("tag_id",), ("access_token",)),
+    "bingads": AccountFields(
+        ("account_id",),
+        ("refresh_token",),
+        ("customer_id", "developer_token", *CLIENT),
+        needed_with={"refresh_token": ("customer_id", "developer_token", "client_id")},  # a native client has no secret
+    ),
 }
 
 
@@ -132,7 +150,7 @@ def broken_event_name(destination: str, names: Mapping[str, Any]) -> str | None:
     Args:
         destination: which.
         names: event names by conversion type; at LinkedIn ids of conversion rules, at X ids of event tags, at
-            Google ids of conversion actions.
+            Google ids of conversion actions, at Bing Ads names of conversion goals.
     """
     for given in names.values():
         name = str(given) if isinstance(given, int) and not isinstance(given, bool) else given

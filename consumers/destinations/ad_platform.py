@@ -57,6 +57,7 @@ class PlatformOptions:
         strip_personal_data: leave out personal data in URLs and free properties.
         api_version: empty: the one that the code was written for.
         token_url: of OAuth 2; empty: the platform's own.
+        sent_elsewhere: conversion types that go to the platform by another destination; this one skips them.
     """
 
     base_url: str = ""
@@ -65,6 +66,7 @@ class PlatformOptions:
     strip_personal_data: bool = True
     api_version: str = ""
     token_url: str = ""
+    sent_elsewhere: frozenset[str] = frozenset()
 
 
 class AdPlatform(ABC):

@@ -15,6 +15,8 @@ import structlog
 
 from attributary.consumers.destinations.ad_platform import PlatformOptions
 from attributary.consumers.destinations.ad_platform_settings import purposes
+from attributary.consumers.destinations.bingads.destination import BingAdsDestination
+from attributary.consumers.destinations.bingads.settings import BingAdsSettings
 from attributary.consumers.destinations.credentials import Credentials, load_credentials
 from attributary.consumers.destinations.ga4.destination import Ga4Destination, Ga4Options
 from attributary.consumers.destinations.google.destination import GoogleDestination
@@ -127,6 +129,7 @@ def _platform(destination: type[AdPlatform], settings: type[AdPlatformSettings])
             _strips(shared),
             getattr(found, "api_version", ""),
             getattr(found, "token_url", None) or "",
+            getattr(found, "sent_elsewhere", frozenset()),
         )
         properties = getattr(found, "properties", "")
         return Setup(
@@ -253,6 +256,15 @@ CATALOG: Mapping[str, Entry] = {
         "MICROSOFT_TAG_ID and MICROSOFT_ACCESS_TOKEN",
         _platform(MicrosoftDestination, MicrosoftSettings),
         SampleAccount("0"),
+    ),
+    "bingads": Entry(
+        "Microsoft offline conversions",
+        "BINGADS_ACCOUNT_ID, BINGADS_CUSTOMER_ID, BINGADS_DEVELOPER_TOKEN, and BINGADS_REFRESH_TOKEN with "
+        "BINGADS_CLIENT_ID (and BINGADS_CLIENT_SECRET, if the application has one)",
+        _platform(BingAdsDestination, BingAdsSettings),
+        SampleAccount("0"),
+        # Calls of a user are counted by the minute and at once; how many are left is not said.
+        concurrency=4,
     ),
 }
 NAMES = tuple(CATALOG)

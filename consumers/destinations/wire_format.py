@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import email.utils
 import json
 import math
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False, allow_nan=False).encode
 
 MICROS = 1_000_000
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MAX_WHOLE = 2**53
 _PRINTED_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,6})?")
 
@@ -35,6 +37,12 @@ def amount(micros: int) -> int | float:
     """Give micros in units: the nearest float prints as the exact decimal (19.99), whole amounts without a point."""
     whole, rest = divmod(micros, MICROS)
     return whole if rest == 0 else micros / MICROS
+
+
+def rfc3339(micros: int) -> str:
+    """Give a time as RFC 3339 in UTC, with microseconds where it has any."""
+    time = _EPOCH + dt.timedelta(microseconds=micros)
+    return time.isoformat().removesuffix("+00:00") + "Z"
 
 
 def decimal_text(micros: int) -> str:

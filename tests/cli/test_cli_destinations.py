@@ -67,6 +67,13 @@ def test_without_credentials_each_is_off_and_says_what_to_set() -> None:
             ),
         ),
         ("microsoft", "set MICROSOFT_TAG_ID and MICROSOFT_ACCESS_TOKEN"),
+        (
+            "bingads",
+            (
+                "set BINGADS_ACCOUNT_ID, BINGADS_CUSTOMER_ID, BINGADS_DEVELOPER_TOKEN, and BINGADS_REFRESH_TOKEN with "
+                "BINGADS_CLIENT_ID (and BINGADS_CLIENT_SECRET, if the application has one)"
+            ),
+        ),
     ]
     result = listed()
     assert result.exit_code == 0

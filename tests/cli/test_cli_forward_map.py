@@ -104,6 +104,6 @@ def test_only_some_destinations_can_be_shown(tmp_path: Path) -> None:
     wrong = map_(tmp_path, {}, options=("--destination", "myspace"))
     assert wrong.exit_code == 2
     assert (
-        "myspace is no destination; known: meta, ga4, tiktok, linkedin, x, reddit, pinterest, snap, google, microsoft"
-        in wrong.stderr
+        "myspace is no destination; known: meta, ga4, tiktok, linkedin, x, reddit, pinterest, snap, google, microsoft, "
+        "bingads" in wrong.stderr
     )

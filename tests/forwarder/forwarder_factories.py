@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from attributary.consumers.destinations.ad_platform import PlatformOptions
 from attributary.consumers.destinations.attempts import SenderOptions
+from attributary.consumers.destinations.bingads.destination import BingAdsDestination
 from attributary.consumers.destinations.credentials import AccountCredentials, Credentials
 from attributary.consumers.destinations.destination import Account, HttpResponse, Moment, NotSent, PreparedEvent
 from attributary.consumers.destinations.ga4.destination import Ga4Destination, Ga4Options
@@ -62,6 +63,11 @@ ACCOUNTS = {
     ),
     "snap": AccountCredentials("pixel-1", "test-token", {"pixel_id": "pixel-1", "app_id": "app-1"}),
     "microsoft": AccountCredentials("1870", "test-token", {}),
+    "bingads": AccountCredentials(
+        "1500", "refresh-1",
+        {"customer_id": "2500", "developer_token": "dev-1"} | OAUTH_CLIENT,
+        {"purchase": "Shop orders", "lead": "Leads", "signup": "uet:Sign-ups"},
+    ),
 }  # fmt: skip
 CASE_TIME = 1_795_500_000_000_000
 _numbers = itertools.count()
@@ -139,7 +145,11 @@ def conversion(now_micros: int, **changes: Any) -> dict[str, Any]:
         "event_source_url": "https://shop.example/thanks",
         "client_ip_address": "203.0.113.9",
         "client_user_agent": "Mozilla/5.0",
-        "click_ids": {"fbc": "fb.1.1554763741205.AbCdEf-GhI", "fbp": "fb.1.1558571054389.1098115397"},
+        "click_ids": {
+            "fbc": "fb.1.1554763741205.AbCdEf-GhI",
+            "fbp": "fb.1.1558571054389.1098115397",
+            "msclkid": f"{number:032x}",
+        },
         "ga_client_id": f"{number}.1700000000",
         "ga_session_id": "1700000000",
         "consent": ALL_CONSENT,
@@ -176,6 +186,7 @@ def destination_at(name: str, url: str) -> Any:
         "pinterest": lambda: PinterestDestination(PlatformOptions(base_url=url)),
         "snap": lambda: SnapDestination(PlatformOptions(base_url=url)),
         "microsoft": lambda: MicrosoftDestination(PlatformOptions(base_url=url)),
+        "bingads": lambda: BingAdsDestination(PlatformOptions(base_url=url, token_url=f"{url}/token")),
         "google": lambda: GoogleDestination(PlatformOptions(base_url=url, token_url=f"{url}/token")),
     }
     return made[name]()

@@ -16,6 +16,7 @@ from attributary.consumers.destinations.settings import ForwardSettings
 from attributary.consumers.destinations.transport import HttpTransport, SystemClock
 from attributary.consumers.runtime.settings import load
 from attributary.local.fakes import (
+    BingAdsFake,
     Fault,
     Ga4Fake,
     GoogleFake,
@@ -56,11 +57,12 @@ MADE: dict[str, Callable[[], Any]] = {
     "pinterest": lambda: PinterestFake(tokens=TOKENS),
     "snap": lambda: SnapFake(tokens=TOKENS),
     "google": lambda: GoogleFake(OAuthFake(), actions=["7001"]),
+    "bingads": lambda: BingAdsFake(OAuthFake(), goals=["Shop orders"]),
 }
 CODE = {"test_event_code": "TEST1"}
 MORE = {"meta": CODE, "tiktok": CODE, "reddit": CODE}  # what an account needs for a live request
 # GA4 checks no secret at its validation endpoint, and Google's credentials are refused at the token endpoint.
-BY_TOKEN = [name for name in MADE if name not in {"ga4", "google"}]
+BY_TOKEN = [name for name in MADE if name not in {"ga4", "google", "bingads"}]
 NO_WAY = ["linkedin", "x", "microsoft"]
 BAD = "wrong-token"
 

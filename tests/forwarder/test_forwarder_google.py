@@ -24,13 +24,13 @@ from attributary.consumers.destinations.destination import (
 )
 from attributary.consumers.destinations.google import responses
 from attributary.consumers.destinations.google.destination import GoogleDestination
-from attributary.consumers.destinations.google.event import timestamp
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.destinations.oauth2.grants import RefreshTokenGrant
 from attributary.consumers.destinations.oauth2.service_account import ServiceAccountGrant
 from attributary.consumers.destinations.prepare import prepare
 from attributary.consumers.destinations.sender import BatchSender, Shipment
 from attributary.consumers.destinations.transport import HttpTransport
+from attributary.consumers.destinations.wire_format import rfc3339
 from attributary.consumers.runtime.errors import Retry
 from attributary.consumers.store.deliveries.delivery import DeliveryState
 from attributary.local.fakes import Fault, GoogleFake, OAuthFake
@@ -91,7 +91,7 @@ def test_a_purchase_carries_every_documented_part() -> None:
     )
     assert event == {
         "transactionId": "o-1",
-        "eventTimestamp": timestamp(CASE_TIME - 1_500_000),
+        "eventTimestamp": rfc3339(CASE_TIME - 1_500_000),
         "eventSource": "WEB",
         "userData": {
             "userIdentifiers": [
@@ -173,7 +173,7 @@ def test_googles_own_digests() -> None:
     ],
 )  # fmt: skip
 def test_times_are_rfc_3339(micros: int, text: str) -> None:
-    assert timestamp(micros) == text
+    assert rfc3339(micros) == text
 
 
 @pytest.mark.parametrize(

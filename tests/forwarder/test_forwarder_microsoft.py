@@ -111,7 +111,11 @@ def test_a_page_view_is_a_page_load_and_a_goal_has_the_name_of_its_action() -> N
         ({"occurred_at": CASE_TIME - 7 * DAY}, DeliveryState.EXPIRED, "occurred_at"),
         ({"kind": "refund", "conversion_id": "o-1"}, DeliveryState.SKIPPED, "kind"),
         ({"conversion_type": "page_view", "event_source_url": None}, DeliveryState.SKIPPED, "event_source_url"),
-        ({"user_data": None, "user_id": None, "client_user_agent": None}, DeliveryState.SKIPPED, "user_data"),
+        (
+            {"user_data": None, "user_id": None, "client_user_agent": None, "click_ids": {}},
+            DeliveryState.SKIPPED,
+            "user_data",
+        ),
     ],
 )
 def test_what_would_be_refused_is_not_sent(changes: dict[str, Any], state: DeliveryState, field: str) -> None:

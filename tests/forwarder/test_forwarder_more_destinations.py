@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attributary.consumers.destinations.account_fields import ACCOUNT_FIELDS
+from attributary.consumers.destinations.bingads import responses as bingads_responses
 from attributary.consumers.destinations.catalog import CATALOG
 from attributary.consumers.destinations.destination import HttpResponse, NotSent, PreparedEvent, ResponseClass
 from attributary.consumers.destinations.google import responses as google_responses
@@ -36,7 +37,7 @@ BOTH = {
     "meta_hashes": {"em": [HASH], "ph": [sha256_hex("491711234567")], "external_id": [sha256_hex("User-1")]},
     "google_hashes": {"sha256_email_address": [HASH], "sha256_phone_number": [PHONE]},
 }
-NAMES = ("tiktok", "linkedin", "x", "reddit", "pinterest", "snap", "google", "microsoft")
+NAMES = ("tiktok", "linkedin", "x", "reddit", "pinterest", "snap", "google", "microsoft", "bingads")
 NO_PHONE = ("linkedin",)
 GOOGLES_HASHES = ("google",)  # of an e-mail address too; nothing else recognises anybody
 WANT_DIGITS = ("pinterest", "snap")  # of a phone number; the others want its plus
@@ -372,6 +373,7 @@ CLASSIFIERS: dict[str, Callable[[HttpResponse, int], Any]] = {
     "pinterest": pinterest_responses.classify,
     "snap": snap_responses.classify,
     "microsoft": microsoft_responses.classify,
+    "bingads": bingads_responses.classify,
     "google": google_responses.classify,
 }
 anything = st.recursive(

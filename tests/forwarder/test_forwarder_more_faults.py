@@ -17,6 +17,7 @@ from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.forwarder.process import watch_tokens, watch_version
 from attributary.consumers.runtime.errors import ConfigError, Retry
 from attributary.local.fakes import (
+    BingAdsFake,
     Fault,
     GoogleFake,
     LinkedInFake,
@@ -46,6 +47,9 @@ MADE: dict[str, Any] = {
     "pinterest": lambda: PinterestFake(tokens=["test-token"], accounts=["5490"]),
     "snap": lambda: SnapFake(tokens=["test-token"], assets=["pixel-1", "app-1"]),
     "microsoft": lambda: MicrosoftFake(tokens=["test-token"], tags=["1870"]),
+    "bingads": lambda: BingAdsFake(
+        OAuthFake(), developer_token="dev-1", accounts=["1500"], goals=["Shop orders", "Leads"]
+    ),
     "google": lambda: GoogleFake(OAuthFake(), accounts=["1234567890"], actions=["7001", "7002"]),
 }
 NAMES = tuple(MADE)
@@ -56,6 +60,7 @@ OWN = {
     "x": ("locked", "over_capacity", "limit"),
     "pinterest": ("ramped_down",),
     "google": ("quota", "internal", "unavailable"),
+    "bingads": ("internal", "call_rate", "goal_too_recent", "item_internal"),
 }
 # These remove no copies that two calls bring: what was perhaps taken is held, and nothing is sent twice.
 HOLDS = ("linkedin", "pinterest", "microsoft")
@@ -69,11 +74,14 @@ CALLS: dict[str, Any] = {
     "pinterest": lambda _: 1,
     "microsoft": lambda _: 1,
     "google": lambda _: 2,
+    "bingads": lambda _: 1,
 }
 
 
 def sent_id(name: str, event: dict[str, Any]) -> str:
-    """The id by which a platform knows an event: Google's is the order's."""
+    """The id by which a platform knows an event: Google's is the order's, Microsoft's offline one the click's."""
+    if name == "bingads":
+        return str(event["click_ids"]["msclkid"])
     return str(event["order_id" if name == "google" else "event_id"])
 
 
@@ -185,6 +193,8 @@ def test_an_hour_of_outage_delays_and_loses_nothing(name: str, make_stage: MakeS
         ("microsoft", "unauthorized"),
         ("pinterest", "no_right"),
         ("google", "no_right"),
+        ("bingads", "not_authorized"),
+        ("bingads", "invalid_credentials"),
     ],
 )
 def test_wrong_credentials_stop_the_account_and_keep_its_events(

@@ -11,14 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
+from attributary.consumers.destinations.catalog import NAMES
+
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
 PAGE = ROOT / "docs" / "how-to" / "operate.md"
 STAGES = ("stitcher", "attributor", "auditor", "reporter", "sweeper", "trainer")
-FORWARDERS = tuple(
-    f"forwarder-{name}"
-    for name in ("meta", "ga4", "tiktok", "linkedin", "x", "reddit", "pinterest", "snap", "google", "microsoft")
-)
+FORWARDERS = tuple(f"forwarder-{name}" for name in NAMES)
 
 
 def up(process: str, values: str, job: str = "attributary") -> tuple[str, str]:

@@ -17,6 +17,7 @@ import typer.main
 import yaml
 
 from attributary.cli.metrics import all_metrics
+from attributary.consumers.destinations.catalog import NAMES
 from attributary.consumers.store.access.plan import apply
 from attributary.local.kafka_jars import KAFKA_VERSION
 from attributary.local.kafka_maven import POM
@@ -155,10 +156,7 @@ def test_services_have_the_least_privilege(name: str) -> None:
         assert service["healthcheck"]["test"]
     if name in OURS:
         assert service["read_only"] is True
-        beside = {"collector": ["host"], "api": ["host"]} | {
-            f"forwarder-{name}": ["internet"]
-            for name in ("meta", "ga4", "tiktok", "linkedin", "x", "reddit", "pinterest", "snap", "google", "microsoft")
-        }
+        beside = {"collector": ["host"], "api": ["host"]} | {f"forwarder-{name}": ["internet"] for name in NAMES}
         assert service["networks"] == ["pipeline", *beside.get(name, [])]
 
 

@@ -6,14 +6,13 @@ under Google's rules. What is left out gets a remark. Source: Data Manager API v
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 from attributary.consumers.destinations.ad_platform import whole_number
 from attributary.consumers.destinations.addresses import public_address
 from attributary.consumers.destinations.ga4.event import client_id, event_of
 from attributary.consumers.destinations.match_keys import click_id
-from attributary.consumers.destinations.wire_format import amount
+from attributary.consumers.destinations.wire_format import amount, rfc3339
 from attributary.producers.matching.user_data import google_address
 
 if TYPE_CHECKING:
@@ -33,15 +32,8 @@ _CLICK_IDS = ("gclid", "gbraid", "wbraid")
 _CONSENT = {"adUserData": "ad_user_data", "adPersonalization": "ad_personalization"}
 _MAX_IDENTIFIERS = 10
 _MAX_ID = 512  # characters of a transaction id; not confirmed
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _STRUCTURED = frozenset(("transaction_id", "value", "currency", "items"))
 _ITEM_FIELDS = frozenset(("item_id", "quantity", "price"))
-
-
-def timestamp(micros: int) -> str:
-    """Return a time as RFC 3339 in UTC, with microseconds where it has any."""
-    time = _EPOCH + dt.timedelta(microseconds=micros)
-    return time.isoformat().removesuffix("+00:00") + "Z"
 
 
 def consent(answers: Mapping[str, bool] | None) -> dict[str, str]:
@@ -106,7 +98,7 @@ def ads_event(
         keys: hashes of the person.
         remarks: gets a remark for what is left out.
     """
-    event: dict[str, Any] = {"transactionId": transaction_id, "eventTimestamp": timestamp(at)}
+    event: dict[str, Any] = {"transactionId": transaction_id, "eventTimestamp": rfc3339(at)}
     event["eventSource"] = _SOURCES.get(conversion["action_source"], "OTHER")
     if identifiers := user_identifiers(conversion, keys, remarks):
         event["userData"] = {"userIdentifiers": identifiers}
@@ -156,7 +148,7 @@ def analytics_event(
     params: dict[str, Any] = given["params"]
     event: dict[str, Any] = {
         "eventName": given["name"],
-        "eventTimestamp": timestamp(at),
+        "eventTimestamp": rfc3339(at),
         "eventSource": _SOURCES.get(conversion["action_source"], "OTHER"),
         "clientId": client_id(conversion, remarks),
     }

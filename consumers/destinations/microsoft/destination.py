@@ -70,6 +70,9 @@ class MicrosoftDestination(AdPlatform):
     def build(self, conversion: Conversion, account: Account, moment: Moment) -> PreparedEvent | NotSent:
         """Build the event: a page view as pageLoad, everything else as a custom event with the name of its goal."""
         kind: str = conversion["conversion_type"]
+        if kind in self._options.sent_elsewhere:
+            reason = "it goes to an offline goal by the destination bingads, and Microsoft would count both"
+            return NotSent(DeliveryState.SKIPPED, reason, "conversion_type")
         own = self.own_name(conversion, account)
         is_page = kind == _PAGE_VIEW and own is None
         remarks: list[str] = []

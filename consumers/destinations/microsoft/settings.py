@@ -12,8 +12,10 @@ from attributary.consumers.destinations.ad_platform_settings import (
     Token,
     base_url_field,
     consent_field,
+    event_names,
     event_names_field,
 )
+from attributary.consumers.destinations.bingads.destination import UET_GOAL
 from attributary.consumers.destinations.microsoft.destination import MicrosoftDestination
 
 
@@ -35,3 +37,18 @@ class MicrosoftSettings(AdPlatformSettings):
     base_url: BaseUrl = base_url_field("microsoft", MicrosoftDestination.base_url)
     event_names: str = event_names_field("microsoft", "Microsoft", "purchase=buy (the action of a conversion goal)")
     consent: str = consent_field("microsoft", "Microsoft")
+    offline_goals: str = Field(
+        default="",
+        alias="FORWARD_BINGADS_GOALS",
+        description="Types with an offline goal here are skipped by the tag: Microsoft would count them twice.",
+    )
+
+    @property
+    def sent_elsewhere(self) -> frozenset[str]:
+        """Conversion types that have an offline goal.
+
+        Raises:
+            ConfigError: the goals are no pairs; names the variable.
+        """
+        goals = event_names("FORWARD_BINGADS_GOALS", "bingads", self.offline_goals)
+        return frozenset(kind for kind, goal in goals.items() if not goal.startswith(UET_GOAL))

@@ -25,6 +25,10 @@ def _fake_destinations(
         int, typer.Option(help="Port of the Google stand-in; 0: any. POST /token gives tokens.")
     ] = 9809,
     microsoft_port: Annotated[int, typer.Option(help="Port of the Microsoft stand-in; 0: any.")] = 9810,
+    bingads_port: Annotated[
+        int,
+        typer.Option(help="Port of the Bing Ads stand-in; 0: any. POST /token gives tokens."),
+    ] = 9811,
     meta_token: Annotated[
         list[str] | None, typer.Option(help="A good access token; may be given again. Default: any.")
     ] = None,
@@ -49,6 +53,7 @@ def _fake_destinations(
     import threading
 
     from attributary.local.fakes import (
+        BingAdsFake,
         Ga4Fake,
         GoogleFake,
         LinkedInFake,
@@ -76,6 +81,7 @@ def _fake_destinations(
         "snap": SnapFake(),
         "google": GoogleFake(OAuthFake()),
         "microsoft": MicrosoftFake(),
+        "bingads": BingAdsFake(OAuthFake(rotates=True)),
     }
     ports = {
         "meta": meta_port,
@@ -88,6 +94,7 @@ def _fake_destinations(
         "snap": snap_port,
         "google": google_port,
         "microsoft": microsoft_port,
+        "bingads": bingads_port,
     }
     fakes: dict[str, Application] = {"meta": meta, "ga4": ga4, **others}
     with contextlib.ExitStack() as stack:

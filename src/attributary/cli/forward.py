@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from attributary.consumers.store.deliveries.delivery import Delivery, ReceivedRequest
     from attributary.consumers.store.deliveries.ledger import PostgresLedger
 
-Name = Literal["meta", "ga4", "tiktok", "linkedin", "x", "reddit", "pinterest", "snap", "google", "microsoft"]
-_ONE_OF = "meta, ga4, tiktok, linkedin, x, reddit, pinterest, snap, google or microsoft"
+Name = Literal[
+    "meta", "ga4", "tiktok", "linkedin", "x", "reddit", "pinterest", "snap", "google", "microsoft", "bingads"
+]
+_ONE_OF = "meta, ga4, tiktok, linkedin, x, reddit, pinterest, snap, google, microsoft or bingads"
 State = Literal["pending", "uncertain", "rejected", "expired", "skipped"]
 
 _NOT_FOUND = 1

@@ -28,6 +28,7 @@ PORTS = {
     "snap": 9808,
     "google": 9809,
     "microsoft": 9810,
+    "bingads": 9811,
 }
 _START_SECONDS = 180.0
 # A forwarder for each is too many for a laptop: those of Meta and GA4 run, the others are off, without a real account.
@@ -40,6 +41,7 @@ _OTHERS = {
         "GOOGLE_CUSTOMER_ID", "GOOGLE_ANALYTICS_PROPERTY_ID", "GOOGLE_SERVICE_ACCOUNT_KEY", "GOOGLE_REFRESH_TOKEN",
         "GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET",
         "MICROSOFT_TAG_ID", "MICROSOFT_ACCESS_TOKEN",
+        "BINGADS_ACCOUNT_ID", "BINGADS_DEVELOPER_TOKEN", "BINGADS_REFRESH_TOKEN", "BINGADS_CLIENT_SECRET",
         "REDDIT_PIXEL_ID", "REDDIT_ACCESS_TOKEN",
         "PINTEREST_AD_ACCOUNT_ID", "PINTEREST_ACCESS_TOKEN",
         "SNAP_PIXEL_ID", "SNAP_APP_ID", "SNAP_ACCESS_TOKEN",

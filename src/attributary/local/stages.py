@@ -138,6 +138,12 @@ STAGES: tuple[StageProcess, ...] = (
         "relays conversions to Microsoft Advertising",
         ("MICROSOFT_TAG_ID", "MICROSOFT_ACCESS_TOKEN", _FILE),
     ),
+    StageProcess(
+        "forwarder-bingads",
+        ("forwarder", "bingads"),
+        "relays conversions to Microsoft Advertising's offline goals",
+        ("BINGADS_ACCOUNT_ID", "BINGADS_REFRESH_TOKEN", _FILE),
+    ),
     StageProcess("collector", ("collect",), "takes events over HTTP", ("COLLECT_KEYS_FILE",), COLLECT_PACKAGES),
     StageProcess("api", ("serve",), "answers questions over HTTP", ("SERVE_KEYS_FILE",), COLLECT_PACKAGES),
     StageProcess(

@@ -7,6 +7,7 @@ from Python or over HTTP under /_admin/.
 
 from __future__ import annotations
 
+from attributary.local.fakes.bingads import BingAdsFake
 from attributary.local.fakes.faults import Fault
 from attributary.local.fakes.ga4 import Ga4Fake
 from attributary.local.fakes.google import GoogleFake
@@ -21,6 +22,7 @@ from attributary.local.fakes.tiktok import TikTokFake
 from attributary.local.fakes.x import XFake
 
 __all__ = [
+    "BingAdsFake",
     "Fault",
     "Ga4Fake",
     "GoogleFake",

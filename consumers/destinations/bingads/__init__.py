@@ -1,0 +1,1 @@
+"""Microsoft Advertising's offline conversions, by its Bing Ads API."""
