@@ -24,11 +24,12 @@ class Campaign(NamedTuple):
 
 
 class Named(NamedTuple):
-    """What touchpoints call a campaign; empty: they do not say it."""
+    """What touchpoints call a campaign; empty: they do not say it. Their channel stands only where it is asked for."""
 
     platform: str
     campaign_id: str
     name: str
+    channel: str = ""
 
 
 class Match(NamedTuple):

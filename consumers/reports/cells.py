@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from .definition import Unit
 
+_LONGEST = 90
 _MICROS = 1_000_000
 _FORMS = {"credit": ",.2f", "ratio": ".2f", "count": ",", "days": ",", "months": ","}
 _DECIMALS = {10 ** (6 - decimals): decimals for decimals in range(7)}
@@ -80,12 +81,19 @@ def estimate(found: Estimate, form: str = ",.2f") -> str:
 
 def return_label(row: ReturnRow) -> str:
     """Return what a row of a report over spend is of."""
-    platform, account, campaign = row.key
+    platform, account, campaign, channel = row.key
+    if channel:
+        return channel
     if not platform and not campaign:
         return "total"
     if campaign.startswith("("):
         return f"{platform} {account} {campaign}".replace("  ", " ")
     return " ".join(filter(None, (platform, account, campaign, f"'{row.name}'" if row.name else "")))
+
+
+def short(name: str) -> str:
+    """Return a name of 90 characters at most: a page stays small whatever campaigns and channels are called."""
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}\u2026"
 
 
 def safe(text: str) -> str:

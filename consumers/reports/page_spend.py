@@ -10,6 +10,7 @@ import html
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,21 +26,22 @@ from attributary.consumers.store.spend.slices import accounts
 from attributary.schemas.limits import NO_CURRENCY
 from attributary.schemas.topics import group_name
 
-from .cells import amount, estimate, return_label, units
+from .cells import amount, estimate, return_label, short, units
 from .definition import OTHER, counted
+from .page_channel_returns import channel_section
 from .page_charts import Bar, bars, section, table, text
 
 if TYPE_CHECKING:
     import psycopg
 
     from attributary.attribution_core.spend.campaigns import Campaign, Suggestion
+    from attributary.consumers.spend.channels import By
     from attributary.consumers.store.results.credit_report import ReportQuery
 
 MAX_READ = 5_000
 """Results that are read one by one for the page where no roll-up can answer, at most."""
 
 _SHOWN = 12
-_LONGEST = 90  # characters of a name; a page is small whatever campaigns are called
 _SUGGESTED_OF = 1_000  # names are compared with all others: of more campaigns the page proposes none
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _GROUPS = (group_name("reporter"), group_name("auditor"))
@@ -55,13 +57,15 @@ class SpendFacts(NamedTuple):
 
     Attributes:
         query: what the numbers are about.
-        found: return and cost; None: too many results would have to be read.
+        found: return and cost by campaign, of the page's model; None: too many results would have to be read.
         matched: what matches; None with it.
+        by_channel: return and cost by channel, of all models; None with it.
     """
 
     query: ReturnQuery
     found: Returns | None
     matched: Audit | None
+    by_channel: Returns | None
 
     @property
     def model(self) -> str:
@@ -90,16 +94,17 @@ def read_spend(connection: psycopg.Connection, query: ReportQuery, model: str, z
     credit = asked.credit(asked.dating)
     rolled = rolled_credits(connection, credit, days, _GROUPS)
     if rolled is None and has_more_than(connection, credit, MAX_READ):
-        return SpendFacts(asked, None, None)
+        return SpendFacts(asked, None, None, None)
     found = read_returns(connection, asked)
     if not any(row.spend for row in found.rows):
         return None
+    by_channel = read_returns(connection, replace(asked, models=query.models, by="channel"))
     if rolled is None:
-        return SpendFacts(asked, found, audit(connection, credit, days, model))
+        return SpendFacts(asked, found, audit(connection, credit, days, model), by_channel)
     every = ReturnQuery(query.tenant_id, query.models, days, period, zone, conversion_types=asked.conversion_types)
     touching = every.credit(asked.dating)
     rolled = rolled_credits(connection, touching, days, _GROUPS)
-    return SpendFacts(asked, found, audit(connection, touching, days, model, rolled))
+    return SpendFacts(asked, found, audit(connection, touching, days, model, rolled), by_channel)
 
 
 def _days(connection: psycopg.Connection, query: ReportQuery, zone: str) -> tuple[date, date] | None:
@@ -120,14 +125,15 @@ def _day(micros: int, zone: str) -> date:
 
 def spend_sections(facts: SpendFacts) -> str:
     """Return the parts of the page about spend."""
-    if facts.found is None or facts.matched is None:
+    if facts.found is None or facts.matched is None or facts.by_channel is None:
         return section(
             "spend", "Spend and return", "There is spend in this period; its return is not computed on this page.",
             f"<p>No current roll-up of the tenant has these days, and more than {MAX_READ:,} results would have to be "
             f"read one by one. These answer: {_command(facts, 'report')} and {_command(facts, 'match')}. With the "
             "reporter running, the page has it.</p>",
         )  # fmt: skip
-    return _returns(facts, facts.found) + _lonely(facts, facts.matched) + _unmatched(facts, facts.matched)
+    channels = channel_section(facts.query, facts.by_channel, facts.model, _command(facts, "report", by="channel"))
+    return _returns(facts, facts.found) + channels + _lonely(facts, facts.matched) + _unmatched(facts, facts.matched)
 
 
 def _returns(facts: SpendFacts, found: Returns) -> str:
@@ -138,9 +144,9 @@ def _returns(facts: SpendFacts, found: Returns) -> str:
     for row in shown:
         most[row.currency] = max(most[row.currency], abs(float(row.spend)))
     drawn = [
-        Bar(_short(return_label(row)), _told(row), float(row.spend) / most[row.currency]) for row in shown if row.spend
+        Bar(short(return_label(row)), _told(row), float(row.spend) / most[row.currency]) for row in shown if row.spend
     ]  # fmt: skip
-    cells = [_cells(row, text(_short(return_label(row)))) for row in shown]
+    cells = [_cells(row, text(short(return_label(row)))) for row in shown]
     currencies = dict.fromkeys(row.currency for row in rest)
     cells += [_pooled([row for row in rest if row.currency == currency], currency) for currency in currencies]
     cells += [_cells(row, f"total of platforms with spend, {html.escape(row.currency)}") for row in found.totals]
@@ -206,9 +212,9 @@ def _lonely(facts: SpendFacts, matched: Audit) -> str:
     finding = (
         f"{html.escape(_sums((key[1], each) for key, each in rows))} of {html.escape(whole)} is spend of "
         f"{counted(len(rows), 'campaign')} that no touchpoint with credit points at; the most is "
-        f"{text(_short(_named(campaign, matched)))} with {html.escape(amount(micros, currency))}."
+        f"{text(short(_named(campaign, matched)))} with {html.escape(amount(micros, currency))}."
     )
-    cells = [[text(_short(_named(each, matched))), amount(part, code)] for (each, code), part in rows[:_SHOWN]]
+    cells = [[text(short(_named(each, matched))), amount(part, code)] for (each, code), part in rows[:_SHOWN]]
     if rest := rows[_SHOWN:]:
         cells.append([f"{OTHER}: {counted(len(rest), 'campaign')}", _sums((key[1], part) for key, part in rest)])
     return section(
@@ -231,8 +237,8 @@ def _unmatched(facts: SpendFacts, matched: Audit) -> str:
         f"spend, belongs to no campaign of the spend: {_reasons(match.how for _, match in rows)}."
     )
     cells = [
-        [text(_short(" ".join(filter(None, said.named)))), html.escape(match.how), amount(said.micros, said.currency),
-         text(_short(_suggested(found[0]))) if found else ""]
+        [text(short(" ".join(filter(None, said.named)))), html.escape(match.how), amount(said.micros, said.currency),
+         text(short(_suggested(found[0]))) if found else ""]
         for (said, match), found in zip(rows, near, strict=False)
     ]  # fmt: skip
     if rest := rows[_SHOWN:]:
@@ -271,10 +277,6 @@ def _named(campaign: Campaign, matched: Audit) -> str:
     return f"{platform} {account}/{campaign_id or '(account)'}" + (f" '{name}'" if name else "")
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}\u2026"
-
-
 def _sums(pairs: Iterable[tuple[str, int]]) -> str:
     found: dict[str, int] = defaultdict(int)
     for currency, micros in pairs:
@@ -282,13 +284,16 @@ def _sums(pairs: Iterable[tuple[str, int]]) -> str:
     return ", ".join(amount(micros, currency) for currency, micros in sorted(found.items())) or "0"
 
 
-def _command(facts: SpendFacts, name: str) -> str:
+def _command(facts: SpendFacts, name: str, by: By = "campaign") -> str:
     """Return the command that gives the same numbers in full."""
     query = facts.query
-    words = ["attributary", "spend", name, "--tenant", query.tenant_id, "--model", facts.model]
+    rows = facts.by_channel.rows if by == "channel" and facts.by_channel else ()
+    models = ",".join(dict.fromkeys(row.model for row in rows))
+    words = ["attributary", "spend", name, "--tenant", query.tenant_id]
+    words += ["--models", models] if models else ["--model", facts.model]
     words += ["--from", str(query.days[0]), "--to", str(query.days[1])]
     if name == "report":
-        words += ["--by", "campaign", "--currency", query.currency or "each"]
+        words += ["--by", by, "--currency", query.currency or "each"]
         words += [word for kind in query.conversion_types for word in ("--conversion-type", kind)]
     return f"<code>{text(shlex.join(words))}</code>"
 

@@ -99,7 +99,7 @@ def audit(
         told: Sequence[Said] = said(connection, query)
         touching = {each.named for each in told}
     else:
-        told = rolled.credit_said(model)
+        told = rolled.credit_said(query.dating, (model,))
         touching = set(rolled.said(query.dating))
     found = [(each, finder.match(each.named)) for each in told]
     matches = [

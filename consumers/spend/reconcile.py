@@ -15,7 +15,8 @@ import psycopg
 from attributary.attribution_core.spend.campaigns import Campaign
 from attributary.consumers.store.spend.credits import claimable, credit_sums
 
-from .returns import NO_SPEND, UNMATCHED, ReturnQuery, read_basis
+from .channels import NO_SPEND, UNMATCHED
+from .returns import ReturnQuery, read_basis
 
 WINDOWS = {"meta": 7, "google": 30, "tiktok": 7, "linkedin": 30, "microsoft": 30}
 """Days after a click for which platforms claim by default; 7 for others. Accounts may be set otherwise."""

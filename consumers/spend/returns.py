@@ -1,4 +1,4 @@
-"""Return on spend: what ads cost beside what they were credited with, by platform, account or campaign.
+"""Return on spend: what ads cost beside what they were credited with, by channel, platform, account or campaign.
 
 Invariants: spend comes first and credit is joined to it, so a campaign that brought nothing has its spend in the total
 and a return of 0. Ratios are sums over sums at every level. Amounts are converted by the last known rate of their own
@@ -40,12 +40,11 @@ from attributary.consumers.store.spend.fx_rates import rate_table
 from attributary.consumers.store.spend.rolled_credits import RolledCredits, rolled_credits
 from attributary.schemas.topics import group_name
 
-By = Literal["platform", "account", "campaign"]
+from .channels import NO_SPEND, TOTAL, UNMATCHED, By, ReturnKey, campaign_channels, row_key
+
 Bucket = Literal["", "day", "week", "month"]
-UNMATCHED, NO_SPEND = "(unmatched)", "(no spend)"
 
 _MICROS = Decimal(1_000_000)
-_TOTAL = Campaign("", "", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +85,16 @@ class ReturnQuery:
         """Return which credit belongs to it."""
         as_of_us = 2**62 if self.as_of is None else int(self.as_of.timestamp() * 1_000_000)
         return CreditQuery(
-            self.tenant_id, self.models, self.period_us, self.zone, dating, as_of_us, self.conversion_types
-        )
+            self.tenant_id, self.models, self.period_us, self.zone, dating, as_of_us, self.conversion_types,
+            is_by_channel=self.by == "channel",
+        )  # fmt: skip
 
 
 class ReturnRow(NamedTuple):
     """Spend and return of one row, model and currency; amounts in units of the currency.
 
     Attributes:
-        key: platform, account and campaign id; what is coarser is empty.
+        key: platform, account and campaign id, or a channel; what is coarser is empty.
         name: newest name of the campaign.
         bucket: day, week or month.
         model: the model.
@@ -111,7 +111,7 @@ class ReturnRow(NamedTuple):
         note: how much it rests on.
     """
 
-    key: Campaign
+    key: ReturnKey
     name: str
     bucket: str
     model: str
@@ -167,6 +167,7 @@ class Basis:
         rates: for every currency and day of conversions, by dating.
         spend_rates: how amounts of each currency and day of spend are shown.
         tally: what was not converted.
+        channels: of campaigns, where rows are of channels.
     """
 
     spend: list[DaySpend]
@@ -175,6 +176,7 @@ class Basis:
     rates: dict[Dating, list[Rate]]
     spend_rates: Mapping[tuple[str, date], Conversion]
     tally: RateTally
+    channels: Mapping[Campaign, str] = field(default_factory=dict)
 
 
 def read_basis(
@@ -195,15 +197,18 @@ def read_basis(
     paid = {each.campaign.platform for each in spend}
     groups: dict[Named, Campaign] = {}
     days: dict[Dating, list[tuple[str, date]]] = {}
+    channels: dict[Campaign, str] = {}
     for dating in datings:
         if rolled is not None:
-            days[dating], named = rolled.currency_days(dating), rolled.said(dating)
+            days[dating], told = rolled.currency_days(dating), rolled.credit_said(dating, query.models)
         else:
             days[dating] = currency_days(connection, query.credit(dating))
-            named = [each.named for each in said(connection, query.credit(dating))]
-        for each in named:
-            found = finder.match(each).campaign
-            groups[each] = found or Campaign(each.platform, "", UNMATCHED if each.platform in paid else NO_SPEND)
+            told = said(connection, query.credit(dating))
+        for named in dict.fromkeys(each.named for each in told):
+            found = finder.match(named).campaign
+            groups[named] = found or Campaign(named.platform, "", UNMATCHED if named.platform in paid else NO_SPEND)
+        if query.by == "channel" and dating == query.dating:
+            channels = campaign_channels(told, groups)
     wanted = {(each.currency, each.day) for each in spend}
     pairs = wanted.union(*days.values())
     tally = RateTally()
@@ -215,7 +220,7 @@ def read_basis(
     rates = {
         dating: [Rate(*pair, known[pair].rate, known[pair].target) for pair in found] for dating, found in days.items()
     }
-    return Basis(spend, groups, names, rates, known, tally)
+    return Basis(spend, groups, names, rates, known, tally, channels)
 
 
 def read_returns(connection: psycopg.Connection, query: ReturnQuery) -> Returns:
@@ -228,7 +233,7 @@ def read_returns(connection: psycopg.Connection, query: ReturnQuery) -> Returns:
     own = query.credit(query.dating)
     rolled = rolled_credits(connection, own, query.days, (group_name("reporter"), group_name("auditor")))
     basis = read_basis(connection, query, dict.fromkeys((query.dating, "cash")), rolled)
-    keys = {named: _coarse(key, query.by) for named, key in basis.groups.items()}
+    keys = {named: row_key(key, query.by, basis.channels) for named, key in basis.groups.items()}
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys.values()))}
     groups = {named: numbers[key] for named, key in keys.items()}
     paid = {each.campaign.platform for each in basis.spend}
@@ -245,17 +250,21 @@ def read_returns(connection: psycopg.Connection, query: ReturnQuery) -> Returns:
         orders = rolled.revenue(basis.rates["cash"])
     found = Returns()
     by_number = {number: key for key, number in numbers.items()}
-    spent = _spent(basis, query, lambda campaign: _coarse(campaign, query.by))
+    spent = _spent(basis, query, lambda campaign: row_key(campaign, query.by, basis.channels))
     found.rows = _rows(query, spent, [(by_number[each.group], each) for each in sums], basis.names)
-    total = _spent(basis, query, lambda _: _TOTAL)
-    none = Decimal(0)  # each platform claims the same order: claims are never added over them
-    found.totals = [
-        row._replace(claimed_conversions=none, claimed_value=none)
-        for row in _rows(query, total, [(_TOTAL, each) for each in whole], {})
-    ]
+    total = _spent(basis, query, lambda _: TOTAL)
+    found.totals = _unclaimed(_rows(query, total, [(TOTAL, each) for each in whole], {}))
+    if query.by == "channel":
+        found.rows = _unclaimed(found.rows)
     found.mer = _mer(orders, total)
     found.notes = [*basis.tally.sentences(), *_zone_notes(basis.spend, query.zone), *_source_notes(rolled)]
     return found
+
+
+def _unclaimed(rows: Iterable[ReturnRow]) -> list[ReturnRow]:
+    """Return rows of several platforms: each claims the same order, so claims are never added over them."""
+    none = Decimal(0)
+    return [row._replace(claimed_conversions=none, claimed_value=none) for row in rows]
 
 
 class _Spent(NamedTuple):
@@ -264,16 +273,7 @@ class _Spent(NamedTuple):
     claimed_value: Decimal
 
 
-_SpentKey = tuple[Campaign, str, str]
-
-
-def _coarse(campaign: Campaign, by: By) -> Campaign:
-    if by == "campaign":
-        return campaign
-    if by == "account" and campaign.account:
-        return Campaign(campaign.platform, campaign.account, "")
-    kept = campaign.campaign_id if campaign.campaign_id == NO_SPEND or by == "account" else ""
-    return Campaign(campaign.platform, "", kept if kept in {UNMATCHED, NO_SPEND} else "")
+_SpentKey = tuple[ReturnKey, str, str]
 
 
 def bucket_of(day: date, bucket: str) -> str:
@@ -284,7 +284,7 @@ def bucket_of(day: date, bucket: str) -> str:
     return {"": "", "day": f"{day:%Y-%m-%d}", "month": f"{day:%Y-%m}"}[bucket]
 
 
-def _spent(basis: Basis, query: ReturnQuery, key_of: Callable[[Campaign], Campaign]) -> dict[_SpentKey, _Spent]:
+def _spent(basis: Basis, query: ReturnQuery, key_of: Callable[[Campaign], ReturnKey]) -> dict[_SpentKey, _Spent]:
     """Return spend and claims by row, bucket and currency."""
     found: dict[_SpentKey, _Spent] = defaultdict(lambda: _Spent(Decimal(0), Decimal(0), Decimal(0)))
     for each in basis.spend:
@@ -303,7 +303,7 @@ def _spent(basis: Basis, query: ReturnQuery, key_of: Callable[[Campaign], Campai
 def _rows(
     query: ReturnQuery,
     spent: Mapping[_SpentKey, _Spent],
-    sums: Sequence[tuple[Campaign, CreditSum]],
+    sums: Sequence[tuple[ReturnKey, CreditSum]],
     names: Mapping[Campaign, str],
 ) -> list[ReturnRow]:
     """Return the rows, those that cost most first; a bucket's rows stand together."""
@@ -315,14 +315,14 @@ def _rows(
         cost = spent.get((key, bucket, currency), nothing)
         for model in query.models:
             each = credited.get((key, bucket, currency, model))
-            found.append(_row(key, bucket, currency, model, cost, each, names.get(key, "")))
+            found.append(_row(key, bucket, currency, model, cost, each, names.get(Campaign(*key[:3]), "")))
     order = {model: place for place, model in enumerate(query.models)}
     found.sort(key=lambda row: (row.bucket, row.currency, -row.spend, -row.value, row.key, order[row.model]))
     return found
 
 
 def _row(
-    key: Campaign, bucket: str, currency: str, model: str, cost: _Spent, each: CreditSum | None, name: str
+    key: ReturnKey, bucket: str, currency: str, model: str, cost: _Spent, each: CreditSum | None, name: str
 ) -> ReturnRow:  # fmt: skip
     spend = float(cost.amount)
     value = Decimal(0) if each is None else each.value / _MICROS

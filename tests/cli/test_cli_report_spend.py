@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import json
 import re
+from datetime import date
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
@@ -14,6 +16,9 @@ from attributary.attribution_core.spend.ratios import Estimate
 from attributary.cli.main import app
 from attributary.consumers.reports import page_spend
 from attributary.consumers.reports.cells import estimate
+from attributary.consumers.reports.page_channel_returns import channel_section
+from attributary.consumers.spend.channels import ReturnKey
+from attributary.consumers.spend.returns import ReturnQuery, ReturnRow, Returns
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.rollup.apply import create_rollup_staging
 from attributary.consumers.store.rollup.rebuild import rebuild_rollup
@@ -133,6 +138,59 @@ def test_the_numbers_are_those_of_the_report(tmp_path: Path) -> None:
     assert "incremental" not in text
 
 
+def test_return_by_channel_is_that_of_the_report_for_every_model(tmp_path: Path) -> None:
+    text = written(tmp_path, *NOVEMBER)
+    models = html.unescape(re.search(r"--models ([\w,]+) --from \S+ --to \S+ --by channel", text)[1])  # type: ignore[index]
+    found = answer("report", "--by", "channel", "--currency", "EUR", "--models", models, "--format", "json")
+    said = part(text, "spend-channels")
+    shown = {(row[0], row[1]): row[2:] for row in rows(said)}
+    assert len(models.split(",")) > 3
+    names = {(row["channel"] or f"{row['platform']}  {row['campaign_id']}".replace("  ", " "), row["model"]): row
+             for row in found["rows"]}  # fmt: skip
+    totals = {("total of platforms with spend, EUR", row["model"]): row for row in found["totals"]}
+    assert set(shown) == {*names, *totals}
+    for key, row in (names | totals).items():
+        assert shown[key] == [
+            f"{float(row['spend']):,.2f}", f"{float(row['net_value']):,.2f}", "EUR", estimate(Estimate(**row["roas"])),
+            f"{row['conversions']:,.2f}", estimate(Estimate(**row["cpa"])), row["note"],
+        ], key  # fmt: skip
+    assert names["paid_search", "linear"]["spend"] == "1350.50"
+    assert "paid_search returns most per unit of spend by every model, but paid_social may be within" in plain(said)
+    assert said.count("<li>") == 2
+
+
+def ratio(value: float, low: float | None, high: float | None, *, channel: str, model: str = "linear") -> ReturnRow:
+    """A channel that cost 10 EUR."""
+    none = Estimate(None, None, None)
+    return ReturnRow(
+        ReturnKey("", "", "", channel), "", "", model, "EUR", Decimal(10), Decimal(value) * 10, value, 0.0,
+        Estimate(value, low, high), none, none, Decimal(0), Decimal(0), "",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("found", "sentence"),
+    [
+        ([ratio(3, 2, 4, channel="a")], "Only one channel has spend: a."),
+        ([ratio(3, 2, 4, channel="a"), ratio(1, 0.5, 1.5, channel="b")], "by each apart from all others by more than"),
+        ([ratio(3, 2, 4, channel="a"), ratio(1, 0.5, 2.5, channel="b")], "but b may be within chance of it"),
+        ([ratio(3, 2, 4, channel="a"), ratio(0, None, None, channel="b")], "but b may be within chance of it"),
+        (
+            [ratio(3, 2, 4, channel="a"), ratio(1, 0.5, 1.5, channel="b"),
+             ratio(1, 0.5, 1.5, channel="a", model="last"), ratio(3, 2, 4, channel="b", model="last")],
+            "The models disagree about the channel that returns most: a, b.",
+        ),
+    ],
+)  # fmt: skip
+def test_a_channel_is_called_first_only_where_all_models_and_intervals_say_so(
+    found: list[ReturnRow], sentence: str
+) -> None:
+    query = ReturnQuery("acme", ("linear",), (date(2026, 11, 1), date(2026, 12, 1)), (0, 1), currency="EUR")
+    said = plain(channel_section(query, Returns(rows=found), "linear", ""))
+    assert sentence in said
+    assert ("apart" in said) == ("apart" in sentence)
+
+
 def test_what_matches_nothing_is_that_of_match(tmp_path: Path) -> None:
     text = written(tmp_path, *NOVEMBER)
     found = answer("match", "--json")
@@ -153,7 +211,7 @@ def test_what_matches_nothing_is_that_of_match(tmp_path: Path) -> None:
 
 
 def test_the_roll_up_says_the_same(tmp_path: Path, shop: str) -> None:
-    names = ("spend", "spend-lonely", "spend-unmatched")
+    names = ("spend", "spend-channels", "spend-lonely", "spend-unmatched")
     before = written(tmp_path, *NOVEMBER)
     with connect(shop, application_name="tests") as connection:
         create_rollup_staging(connection)

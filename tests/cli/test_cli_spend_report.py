@@ -148,6 +148,26 @@ def test_ratios_are_sums_over_sums_at_every_level(by: str, per: tuple[str, ...])
     assert all(row["roas"]["value"] is None for row in email)
 
 
+def test_spend_has_the_channel_of_the_touchpoints_that_point_at_its_campaign() -> None:
+    found = report("--by", "channel", "--currency", "EUR", "--models", "linear,last")
+    rows = rows_of(found, "channel", "platform", "model")
+    assert set(rows) == {
+        (*key, model)
+        for key in (("paid_search", ""), ("paid_social", ""), ("", "email"))
+        for model in ("linear", "last")
+    }
+    # Nobody came by "Never": it has the channel of Google's other touchpoints.
+    assert rows["paid_search", "", "linear"]["spend"] == "1050.00"
+    # A third of ann's orders of 100 and 50 is social's, for 100.
+    assert rows["paid_social", "", "linear"]["roas"]["value"] == pytest.approx(0.5, rel=1e-3)
+    for total in found["totals"]:
+        mine = [row for row in found["rows"] if row["channel"] and row["model"] == total["model"]]
+        assert sum(Decimal(row["spend"]) for row in mine) == Decimal(total["spend"])
+        assert sum(Decimal(row["net_value"]) for row in mine) == Decimal(total["net_value"])
+    assert {row["claimed_value"] for row in found["rows"]} == {"0.00"}  # a channel has several platforms
+    assert "paid_search" in run("spend", "report", *CAMPAIGNS[:2], "--by", "channel", "--currency", "EUR").stdout
+
+
 def test_mer_is_all_revenue_over_all_spend_and_new_customers_count_once() -> None:
     found = report("--by", "platform", "--currency", "EUR", "--dating", "cash")
     [mer] = found["mer"]

@@ -121,7 +121,9 @@ def by_key(rows: Sequence[ReturnRow]) -> dict[Any, ReturnRow]:
 
 @pytest.mark.parametrize("dating", ["accrual", "cash"])
 @pytest.mark.parametrize("currency", [None, "EUR"])
-@pytest.mark.parametrize(("by", "bucket"), [("platform", ""), ("campaign", "week"), ("account", "day")])
+@pytest.mark.parametrize(
+    ("by", "bucket"), [("platform", ""), ("campaign", "week"), ("account", "day"), ("channel", "")]
+)
 def test_the_report_is_the_same_from_the_rollup_and_from_the_results(
     dating: Any, currency: str | None, by: Any, bucket: Any, stored: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

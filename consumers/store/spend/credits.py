@@ -42,6 +42,7 @@ WITH reported AS MATERIALIZED (
 _PLATFORM = "COALESCE(t.touch ->> 'platform', '')"
 _ID = "COALESCE(NULLIF(t.touch ->> 'campaign_id', ''), p.details ->> 'campaign_id', '')"
 _NAME = "COALESCE(NULLIF(t.touch ->> 'campaign', ''), p.details ->> 'utm_campaign', '')"
+_CHANNEL = "CASE WHEN %(is_by_channel)s THEN COALESCE(t.touch ->> 'channel', '') ELSE '' END"
 _TOUCHED = """
     FROM reported r
     CROSS JOIN LATERAL jsonb_to_recordset(r.models) AS m (model text, credits jsonb, micros jsonb)
@@ -55,8 +56,8 @@ _TOUCHED = """
            OR ((t.touch ->> 'occurred_at')::int8 >= %(from_us)s AND (t.touch ->> 'occurred_at')::int8 < %(to_us)s))
 """
 _SAID = f"""{_REPORTED}
-SELECT {_PLATFORM}, {_ID}, {_NAME}, r.currency, count(DISTINCT r.conversion_id), sum(t.credit::float8),
-       sum(t.micros::int8)::int8 {_TOUCHED} GROUP BY 1, 2, 3, 4
+SELECT {_PLATFORM}, {_ID}, {_NAME}, {_CHANNEL}, r.currency, count(DISTINCT r.conversion_id), sum(t.credit::float8),
+       sum(t.micros::int8)::int8 {_TOUCHED} GROUP BY 1, 2, 3, 4, 5
 """
 _SOME = """
 SELECT count(*) FROM (
@@ -72,8 +73,9 @@ _BUCKETS = {
     "month": "to_char({day}, 'YYYY-MM')",
 }
 _SUMS = f"""{_REPORTED}, groups AS MATERIALIZED (
-    SELECT * FROM unnest(%(platforms)s::text[], %(ids)s::text[], %(names)s::text[], %(groups)s::int[])
-        AS g (platform, id, name, number)
+    SELECT * FROM unnest(
+        %(platforms)s::text[], %(ids)s::text[], %(names)s::text[], %(channels)s::text[], %(groups)s::int[]
+    ) AS g (platform, id, name, channel, number)
 ), rates AS MATERIALIZED (
     SELECT * FROM unnest(%(currencies)s::text[], %(days)s::date[], %(rates)s::numeric[], %(targets)s::text[])
         AS f (currency, day, rate, target)
@@ -94,7 +96,7 @@ SELECT number, bucket, model, target, sum(value), sum(value * value), max(value)
 FROM persons GROUP BY number, bucket, model, target
 """
 _GROUPED = f"""
-    JOIN groups g ON g.platform = {_PLATFORM} AND g.id = {_ID} AND g.name = {_NAME}
+    JOIN groups g ON g.platform = {_PLATFORM} AND g.id = {_ID} AND g.name = {_NAME} AND g.channel = {_CHANNEL}
     JOIN rates f ON f.currency = r.currency AND f.day = {_ORDER_DAY}
 """
 _REVENUE = f"""{_REPORTED}
@@ -119,6 +121,7 @@ class CreditQuery:
         dating: where value lies: on the day of the order, or of each touchpoint.
         as_of_us: versions that were computed later are not looked at, microseconds UTC.
         conversion_types: conversions of these only; empty: all.
+        is_by_channel: what touchpoints say is told apart by their channel as well.
     """
 
     tenant_id: str
@@ -128,6 +131,7 @@ class CreditQuery:
     dating: Dating = "accrual"
     as_of_us: int = 2**62
     conversion_types: Sequence[str] = ()
+    is_by_channel: bool = False
 
     def parameters(self) -> dict[str, Any]:
         """Return the values of the statements."""
@@ -135,6 +139,7 @@ class CreditQuery:
             "tenant": self.tenant_id, "models": list(self.models), "from_us": self.period_us[0],
             "to_us": self.period_us[1], "zone": self.zone, "is_accrual": self.dating == "accrual",
             "as_of_us": self.as_of_us, "types": list(self.conversion_types) or None,
+            "is_by_channel": self.is_by_channel,
         }  # fmt: skip
 
 
@@ -205,7 +210,7 @@ class Revenue(NamedTuple):
 def said(connection: psycopg.Connection, query: CreditQuery) -> list[Said]:
     """Return what touchpoints with credit call their campaigns."""
     rows = connection.execute(_SAID, query.parameters()).fetchall()
-    return [Said(Named(*row[:3]), *row[3:]) for row in rows]
+    return [Said(Named(*row[:4]), *row[4:]) for row in rows]
 
 
 def has_more_than(connection: psycopg.Connection, query: CreditQuery, most: int) -> bool:
@@ -230,11 +235,7 @@ def credit_sums(
         rates: for every currency and day of the conversions; those without are left out.
         bucket: day, week, month, or empty.
     """
-    named = list(groups)
-    parameters = query.parameters() | _of_rates(rates) | {
-        "platforms": [each.platform for each in named], "ids": [each.campaign_id for each in named],
-        "names": [each.name for each in named], "groups": list(groups.values()),
-    }  # fmt: skip
+    parameters = query.parameters() | _of_rates(rates) | _of_groups(groups)
     day = _TOUCH_DAY if query.dating == "accrual" else _ORDER_DAY
     touched = _TOUCHED.replace("    WHERE m.model", f"{_GROUPED}    WHERE m.model")
     statement = _SUMS.format(bucket=_BUCKETS[bucket].format(day=day), touched=touched)
@@ -246,6 +247,14 @@ def revenue(connection: psycopg.Connection, query: CreditQuery, rates: Sequence[
     return [Revenue(*row) for row in connection.execute(_REVENUE, query.parameters() | _of_rates(rates)).fetchall()]
 
 
+def _of_groups(groups: Mapping[Named, int]) -> dict[str, Any]:
+    platforms, ids, names, channels = zip(*groups, strict=True) if groups else ((), (), (), ())
+    return {
+        "platforms": list(platforms), "ids": list(ids), "names": list(names), "channels": list(channels),
+        "groups": list(groups.values()),
+    }  # fmt: skip
+
+
 def _of_rates(rates: Sequence[Rate]) -> dict[str, Any]:
     return {
         "currencies": [each.currency for each in rates], "days": [each.day for each in rates],
@@ -255,8 +264,9 @@ def _of_rates(rates: Sequence[Rate]) -> dict[str, Any]:
 
 # What a platform would claim that saw what we saw: each order as a whole, dated by the last touch of the campaign.
 _CLAIMABLE = f"""{_REPORTED}, groups AS MATERIALIZED (
-    SELECT * FROM unnest(%(platforms)s::text[], %(ids)s::text[], %(names)s::text[], %(groups)s::int[])
-        AS g (platform, id, name, number)
+    SELECT * FROM unnest(
+        %(platforms)s::text[], %(ids)s::text[], %(names)s::text[], %(channels)s::text[], %(groups)s::int[]
+    ) AS g (platform, id, name, channel, number)
 ), rates AS MATERIALIZED (
     SELECT * FROM unnest(%(currencies)s::text[], %(days)s::date[], %(rates)s::numeric[], %(targets)s::text[])
         AS f (currency, day, rate, target)
@@ -320,10 +330,6 @@ def claimable(
         rates: for every currency and day of the conversions.
         window_days: the platform's attribution window.
     """
-    named = list(groups)
-    parameters = query.parameters() | _of_rates(rates) | {
-        "platforms": [each.platform for each in named], "ids": [each.campaign_id for each in named],
-        "names": [each.name for each in named], "groups": list(groups.values()),
-        "window_us": window_days * 86_400_000_000,
-    }  # fmt: skip
+    window_us = window_days * 86_400_000_000
+    parameters = query.parameters() | _of_rates(rates) | _of_groups(groups) | {"window_us": window_us}
     return [Claimable(*row) for row in connection.execute(_CLAIMABLE, parameters).fetchall()]

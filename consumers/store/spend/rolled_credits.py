@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -40,12 +40,13 @@ SELECT s.time_zone, s.reported_until_us, (
 FROM attribution_rollup_state s WHERE s.tenant_id = %(tenant)s AND s.revision > 0
 """
 _DAYS = """
-SELECT platform, campaign_id, campaign, currency, day, model, is_new, channel = %(unattributed)s,
+SELECT platform, campaign_id, campaign, CASE WHEN %(is_by_channel)s THEN channel ELSE '' END, currency, day, model,
+       is_new, channel = %(unattributed)s,
        sum(credit_billionths)::int8, sum(value_micros)::int8
 FROM attribution_rollup_days
 WHERE tenant_id = %(tenant)s AND grain = 'touch' AND dating = %(dating)s AND day >= %(first)s AND day < %(end)s
   AND model = ANY (%(models)s) AND (%(types)s::text[] IS NULL OR conversion_type = ANY (%(types)s))
-GROUP BY 1, 2, 3, 4, 5, 6, 7, 8 HAVING sum(credit_billionths) <> 0 OR sum(value_micros) <> 0
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9 HAVING sum(credit_billionths) <> 0 OR sum(value_micros) <> 0
 """
 # All days of orders that credit of the period can belong to, of the currencies; a conversion sums to 1 in each model.
 _ORDERS = """
@@ -77,7 +78,7 @@ GROUP BY 1, 2
 Groups = Mapping[Named, Sequence[int]]
 
 _ROWS_AT_ONCE = 5_000
-_Key = tuple[str, str, str]  # platform, campaign id, campaign
+_Key = tuple[str, str, str, str]  # platform, campaign id, campaign; channel, where it is told apart
 _RowKey = tuple[int, str, str, str]  # group, bucket, model, currency
 
 
@@ -108,13 +109,13 @@ class RolledCredits:
 
     def said(self, dating: Dating) -> list[Named]:
         """Return what touchpoints with credit call their campaigns."""
-        return list(dict.fromkeys(self._named(row[:3]) for row in self._rows(dating) if not row[7]))
+        return list(dict.fromkeys(self._named(row[:4]) for row in self._rows(dating) if not row[8]))
 
-    def credit_said(self, model: str) -> list[Said]:
-        """Return what touchpoints call their campaigns with their credit by a model, in the query's dating."""
+    def credit_said(self, dating: Dating, models: Collection[str]) -> list[Said]:
+        """Return what touchpoints call their campaigns with their credit, that of some of the query's models added."""
         found: dict[tuple[Named, str], list[int]] = defaultdict(lambda: [0, 0])
-        for *key, currency, _, name, _, is_rest, credit, value in self._rows(self.query.dating):
-            if name == model and not is_rest:
+        for *key, currency, _, name, _, is_rest, credit, value in self._rows(dating):
+            if name in models and not is_rest:
                 sums = found[self._named(key), currency]
                 sums[0] += credit
                 sums[1] += value
@@ -146,7 +147,7 @@ class RolledCredits:
         by_day = {(each.currency, each.day): each for each in rates}
         found: dict[str, list[Any]] = defaultdict(lambda: [0, Decimal(0), 0, Decimal(0)])
         first = self._model()
-        for _, _, _, currency, day, model, _, _, credit, value in self._rows("cash", [first]):
+        for *_, currency, day, model, _, _, credit, value in self._rows("cash", [first]):
             rate = by_day.get((currency, day))
             if rate is not None and model == first:
                 sums = found[rate.target]
@@ -183,8 +184,8 @@ class RolledCredits:
         return self._connection.execute(_ORDERS, parameters).fetchall()
 
     def _named(self, key: Sequence[str]) -> Named:
-        platform, campaign_id, campaign = key
-        return Named(platform, campaign_id, campaign or self._labels.get((platform, campaign_id), ""))
+        platform, campaign_id, campaign, channel = key
+        return Named(platform, campaign_id, campaign or self._labels.get((platform, campaign_id), ""), channel)
 
     def _exact(
         self, groups: Groups, rates: Mapping[tuple[str, date], Rate], bucket: Callable[[date], str]
@@ -243,10 +244,10 @@ class RolledCredits:
 
         def places_of(touches: Sequence[Sequence[Any]], order_day: date) -> list[tuple[int, int, str]]:
             found = []
-            for place, (_, platform, campaign_id, campaign, at) in enumerate(touches):
+            for place, (channel, platform, campaign_id, campaign, at) in enumerate(touches):
                 if not start <= at < end:
                     continue
-                key = (platform, campaign_id, campaign)
+                key = (platform, campaign_id, campaign, channel if self.query.is_by_channel else "")
                 if key not in numbers:
                     numbers[key] = groups.get(self._named(key), ())
                 day = local_day(at, zone) if is_accrual else order_day

@@ -29,7 +29,7 @@ LEGEND = (
 CSV_COLUMNS = (
     "platform", "account", "campaign_id", "campaign", "period", "model", "currency", "spend", "net_value", "roas",
     "roas_low", "roas_high", "conversions", "cpa", "cpa_low", "cpa_high", "new_conversions", "cac", "cac_low",
-    "cac_high", "claimed_conversions", "claimed_value", "note",
+    "cac_high", "claimed_conversions", "claimed_value", "note", "channel",
 )  # fmt: skip
 
 
@@ -69,7 +69,10 @@ def report_query(
 def report_spend(
     *,
     tenant: Tenant = "",
-    by: Annotated[Literal["platform", "account", "campaign"], typer.Option(help="What a row is of.")] = "platform",
+    by: Annotated[
+        Literal["channel", "platform", "account", "campaign"],
+        typer.Option(help="What a row is of. A campaign's spend has the channel of the touchpoints that point at it."),
+    ] = "platform",
     per: Annotated[
         Literal["day", "week", "month"] | None, typer.Option("--per", help="Rows a day, week or month as well.")
     ] = None,
@@ -187,11 +190,11 @@ def csv_text(rows: list[ReturnRow]) -> str:
     for row in rows:
         writer.writerow(
             [
-                *map(csv_cell, (*row.key, row.name, row.bucket, row.model, row.currency)),
+                *map(csv_cell, (*row.key[:3], row.name, row.bucket, row.model, row.currency)),
                 units(row.spend, row.currency, group=False), units(row.value, row.currency, group=False),
                 *map(_number, row.roas), f"{row.conversions:.9g}", *map(_number, row.cpa),
                 f"{row.new_conversions:.9g}", *map(_number, row.cac), f"{row.claimed_conversions.normalize():f}",
-                units(row.claimed_value, row.currency, group=False), row.note,
+                units(row.claimed_value, row.currency, group=False), row.note, csv_cell(row.key.channel),
             ]
         )  # fmt: skip
     return lines.getvalue()
