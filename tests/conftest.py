@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 pytest_plugins = [
+    "tests.fixtures.scratch",  # before anybody asks for a temporary folder
     "tests.fixtures.run_notes",
     "tests.fixtures.broker",
     "tests.fixtures.browser",
