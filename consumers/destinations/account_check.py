@@ -208,7 +208,7 @@ class AccountChecker:
                 )
             case ResponseClass.ACCOUNT_STOPPED:
                 return self._result(account, CheckState.REFUSED, said, f"correct {self._place()}, or its rights")
-            case ResponseClass.REJECTED:
+            case ResponseClass.REJECTED | ResponseClass.NAME_STOPPED:
                 next_step = f"the account answers, and refuses the event {name}: look at its ids and event names"
                 return self._result(account, CheckState.REFUSED, said, next_step)
             case ResponseClass.THROTTLED:

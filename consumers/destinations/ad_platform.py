@@ -173,6 +173,11 @@ class AdPlatform(ABC):
         kind: str = conversion["conversion_type"]
         return account.event_names.get(kind) or self._options.event_names.get(kind)
 
+    def types_named(self, name: str, account: Account) -> tuple[str, ...]:
+        """Return the conversion types that the account and the settings send under a name; empty: none any more."""
+        names = {**self._options.event_names, **account.event_names}
+        return tuple(kind for kind, given in names.items() if given == name)
+
     def page_url(self, conversion: Conversion, remarks: list[str], source: str = "event_source_url") -> str | None:
         """Return an address of the event, without personal data where the options say so; None without one."""
         if not (text := conversion[source]):

@@ -15,7 +15,8 @@ import structlog
 
 from attributary.consumers.destinations.destination import DeliveryResponse, ResponseClass, SignsRequests
 from attributary.consumers.destinations.oauth2.access_tokens import AccessTokens, UsesAccessTokens, with_token
-from attributary.consumers.store.deliveries.delivery import DeliveryKey, DeliveryOutcome, DeliveryState
+from attributary.consumers.destinations.outcomes import divided, outcomes_of, without_stopped
+from attributary.consumers.store.deliveries.delivery import DeliveryState
 
 from . import metrics
 
@@ -30,13 +31,13 @@ if TYPE_CHECKING:
         PreparedEvent,
     )
     from attributary.consumers.destinations.oauth2.token_files import TokenFiles
-    from attributary.consumers.destinations.rate_limiter import RateLimiter
+    from attributary.consumers.destinations.outcomes import Run
     from attributary.consumers.destinations.transport import Clock, Transport
+    from attributary.consumers.store.deliveries.delivery import DeliveryOutcome
 
 _log = structlog.get_logger()
 
 _THREAD_WAIT_SECONDS_MAX = 5.0  # a longer wish of the destination pauses the account instead of a thread
-_MAX_HINTS = 20
 _UNAUTHORIZED = 401
 OUT_OF_TIME = "out of time for this turn"
 OTHERS_FIRST = "rejected, and nothing was delivered: others are tried first"
@@ -63,18 +64,6 @@ class SenderOptions:
     budget: float = 20.0  # below the grace of a stop, which comes after the turn
     uncertain: Literal["hold", "resend"] = "hold"
     unproven: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A shipment on its way through attempts and halves."""
-
-    account: Account
-    limiter: RateLimiter
-    deadline: float
-    doubtful: frozenset[str] = frozenset()
-    is_sample: bool = False
-    hints: int = _MAX_HINTS  # so often is a destination believed that names events; then halves find them
 
 
 class Attempts:
@@ -113,23 +102,15 @@ class Attempts:
         """Send a batch until it is settled or has to wait."""
         perhaps_sent = False
         for attempt in range(1, self._options.attempts + 1):
-            reason = self.obstacle(run)
-            if not run.is_sample and run.limiter.is_in_doubt(self._clock.monotonic()):
-                reason = reason or OTHERS_FIRST
-            if reason:
-                yield from outcomes_of(run, batch, DeliveryState.PENDING, reason, in_flight=perhaps_sent)
+            waiting, batch = self._waiting(run, batch, in_flight=perhaps_sent)
+            yield from waiting
+            if not batch:
                 return
             request, answer = self._send(run, batch)
-            if answer.response_class is ResponseClass.DELIVERED:
-                refused, others = _divided(batch, answer.refused)
-                yield from outcomes_of(run, others, DeliveryState.SENT, None, request=request, answer=answer)
-                yield from self._reject(run, refused, request, answer)
-                return
-            if answer.response_class is ResponseClass.REJECTED or (attempt > 1 and answer.code == "200/partial"):
-                yield from self._narrow_down(run, batch, request, answer)
-                return
-            if answer.response_class in {ResponseClass.THROTTLED, ResponseClass.ACCOUNT_STOPPED}:
-                yield from self._wait(run, batch, request, answer, perhaps_sent=perhaps_sent)
+            if attempt > 1 and answer.code == "200/partial":
+                answer = replace(answer, response_class=ResponseClass.REJECTED)
+            if answer.response_class not in {ResponseClass.RETRY, ResponseClass.AMBIGUOUS}:
+                yield from self._decided(run, batch, request, answer, perhaps_sent=perhaps_sent)
                 return
             if answer.response_class is ResponseClass.AMBIGUOUS:
                 perhaps_sent = True
@@ -143,6 +124,38 @@ class Attempts:
             if not self._back_off(run, attempt, answer):
                 break
         yield from self._wait(run, batch, request, answer, perhaps_sent=perhaps_sent)
+
+    def _waiting(
+        self, run: Run, batch: Sequence[PreparedEvent], *, in_flight: bool
+    ) -> tuple[Sequence[DeliveryOutcome], Sequence[PreparedEvent]]:
+        """Return the outcomes of what must not go now, and the other events."""
+        reason = self.obstacle(run)
+        if not run.is_sample and run.limiter.is_in_doubt(self._clock.monotonic()):
+            reason = reason or OTHERS_FIRST
+        if reason:
+            return list(outcomes_of(run, batch, DeliveryState.PENDING, reason, in_flight=in_flight)), ()
+        # Another thread's batch may just have met the refusal of a name.
+        return without_stopped(run, batch, in_flight=in_flight) if run.limiter.name_stops else ([], batch)
+
+    def _decided(
+        self,
+        run: Run,
+        batch: Sequence[PreparedEvent],
+        request: HttpRequest | None,
+        answer: DeliveryResponse,
+        *,
+        perhaps_sent: bool,
+    ) -> Iterator[DeliveryOutcome]:
+        """Give what becomes of a batch after an answer that another try would not change."""
+        match answer.response_class:
+            case ResponseClass.DELIVERED:
+                yield from self._delivered(run, batch, request, answer)
+            case ResponseClass.NAME_STOPPED:
+                yield from self._hold_names(run, batch, request, answer)
+            case ResponseClass.REJECTED:
+                yield from self._narrow_down(run, batch, request, answer)
+            case _:
+                yield from self._wait(run, batch, request, answer, perhaps_sent=perhaps_sent)
 
     def _send(self, run: Run, batch: Sequence[PreparedEvent]) -> tuple[HttpRequest | None, DeliveryResponse]:
         if delay := run.limiter.pause_seconds():
@@ -222,6 +235,56 @@ class Attempts:
                 trace_id=answer.trace_id,
             )
 
+    def _delivered(
+        self, run: Run, batch: Sequence[PreparedEvent], request: HttpRequest | None, answer: DeliveryResponse
+    ) -> Iterator[DeliveryOutcome]:
+        refused, _ = divided(batch, tuple(set(answer.refused) - answer.unknown_names.keys()))
+        _, others = divided(batch, (*answer.refused, *answer.unknown_names))
+        if run.limiter.name_stops:
+            run.limiter.name_stops.delivered({event.name for event in others})
+        yield from outcomes_of(run, others, DeliveryState.SENT, None, request=request, answer=answer)
+        for position, reason in answer.unknown_names.items():
+            yield from self._hold(run, [batch[position]], reason, request, answer)
+        yield from self._reject(run, refused, request, answer)
+
+    def _hold_names(
+        self, run: Run, batch: Sequence[PreparedEvent], request: HttpRequest | None, answer: DeliveryResponse
+    ) -> Iterator[DeliveryOutcome]:
+        """Hold the events with the name that was refused, and send the others: nothing of the batch was taken."""
+        names = dict.fromkeys(event.name for event in batch)
+        if answer.unknown_names:
+            for position, reason in answer.unknown_names.items():
+                yield from self._hold(run, [batch[position]], reason, request, answer)
+            if others := divided(batch, tuple(answer.unknown_names))[1]:
+                yield from self.settle(run, others)
+        elif len(names) == 1:
+            yield from self._hold(run, batch, answer.reason, request, answer)
+        else:
+            for name in names:
+                yield from self.settle(run, [event for event in batch if event.name == name])
+
+    def _hold(
+        self,
+        run: Run,
+        events: Sequence[PreparedEvent],
+        reason: str,
+        request: HttpRequest | None,
+        answer: DeliveryResponse,
+    ) -> Iterator[DeliveryOutcome]:
+        """Stop the name of these events."""
+        name = events[0].name
+        if run.limiter.name_stops.stop(name, reason, answer.wait_seconds):
+            _log.error(
+                "event name stopped: its events are held, the others go on",
+                destination=self._destination.name,
+                tenant_id=run.account.tenant_id,
+                account=run.account.account_id,
+                event_name=name,
+                code=answer.code,
+                why=reason,
+            )
+        yield from outcomes_of(run, events, DeliveryState.HELD, reason, request=request, answer=answer)
+
     def _narrow_down(
         self, run: Run, batch: Sequence[PreparedEvent], request: HttpRequest | None, answer: DeliveryResponse
     ) -> Iterator[DeliveryOutcome]:
@@ -230,13 +293,13 @@ class Attempts:
             yield from self._reject(run, batch, request, answer)
             return
         fewer_hints = replace(run, hints=run.hints - 1)
-        refused, others = _divided(batch, answer.refused if run.hints else ())
+        refused, others = divided(batch, answer.refused if run.hints else ())
         if refused:
             yield from self._reject(run, refused, request, answer)
             if others:
                 yield from self.settle(fewer_hints, others)
             return
-        suspects, others = _divided(batch, answer.suspects if run.hints else ())
+        suspects, others = divided(batch, answer.suspects if run.hints else ())
         if suspects and others:
             for event in suspects:
                 yield from self.settle(fewer_hints, [event])
@@ -284,38 +347,3 @@ class Attempts:
             return False
         self._clock.sleep(wait)
         return True
-
-
-def _divided(
-    batch: Sequence[PreparedEvent], positions: Sequence[int]
-) -> tuple[Sequence[PreparedEvent], Sequence[PreparedEvent]]:
-    """Return the events at some positions, and the others."""
-    if not positions:
-        return (), batch
-    chosen = set(positions)
-    return [e for n, e in enumerate(batch) if n in chosen], [e for n, e in enumerate(batch) if n not in chosen]
-
-
-def delivery_key(account: Account, event: PreparedEvent) -> DeliveryKey:
-    """Return the row of an event in the ledger."""
-    return DeliveryKey(account.tenant_id, account.ledger_name, event.event_id)
-
-
-def outcomes_of(
-    run: Run,
-    batch: Sequence[PreparedEvent],
-    state: DeliveryState,
-    reason: str | None,
-    *,
-    in_flight: bool = False,
-    request: HttpRequest | None = None,
-    answer: DeliveryResponse | None = None,
-) -> Iterator[DeliveryOutcome]:
-    """Give the same outcome for every event of a batch; what was left out of a sent event is its remark."""
-    digest = request.digest if request else None
-    code = answer.code if answer else None
-    trace = answer.trace_id if answer else None
-    for event in batch:
-        remark = event.remark if state is DeliveryState.SENT else reason
-        doubt = state is DeliveryState.PENDING and (in_flight or event.event_id in run.doubtful)
-        yield DeliveryOutcome(delivery_key(run.account, event), state, remark, doubt, digest, code, trace)

@@ -86,7 +86,8 @@ class PreparedEvent:
         resend_safe: True when the destination removes a second copy by itself.
         match_keys: names of the match keys in the event.
         remark: what was left out on the way, for the ledger; None when nothing was.
-        name: of the event at the destination.
+        name: of the event at the destination: an event name, or the id of a rule, tag, action or goal. A name that the
+            destination refuses (`DeliveryResponse.unknown_names`) holds the events with it, and no others.
         order_key: ties a correction to what it corrects; empty: nothing is ever corrected.
         is_correction: True for a correction: it goes after the other event of its key.
     """
@@ -178,6 +179,7 @@ class ResponseClass(enum.Enum):
     THROTTLED = "throttled"  # not taken; nothing more should be sent on this account for a while
     ACCOUNT_STOPPED = "channel_dead"  # not taken, and nothing will be until a person acts; the events are kept
     REJECTED = "rejected"  # at least one event of the request is wrong for good
+    NAME_STOPPED = "name_stopped"  # not taken: an event name (rule, tag, action, goal) does not exist or is not allowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +196,9 @@ class DeliveryResponse:
         refused: positions of the events that the destination names as wrong. Beside DELIVERED all others were taken,
             beside REJECTED none was.
         suspects: positions that a refusal hints at; they are tried alone first.
+        unknown_names: positions of events that were not taken because of their `PreparedEvent.name`, which the
+            destination does not know or not allow, with the reason for people: the name stops, not the account. Beside
+            DELIVERED all others were taken, beside NAME_STOPPED none was; there empty means that it is not said which.
     """
 
     response_class: ResponseClass
@@ -204,6 +209,7 @@ class DeliveryResponse:
     usage_percent: float | None = None
     refused: tuple[int, ...] = ()
     suspects: tuple[int, ...] = ()
+    unknown_names: Mapping[int, str] = field(default_factory=dict)
 
 
 @runtime_checkable

@@ -14,6 +14,7 @@ from attributary.consumers.store.deliveries.delivery import (
     Delivery,
     DeliveryKey,
     DeliveryState,
+    HeldEvents,
     Queue,
     Verdict,
 )
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         NewDelivery,
         Positions,
         ReceivedRequest,
+        StoppedName,
     )
 
 
@@ -35,6 +37,7 @@ class MemoryLedger:
     def __init__(self) -> None:
         self.rows: dict[DeliveryKey, Delivery] = {}
         self.requests: dict[tuple[str, str, str], ReceivedRequest] = {}
+        self.stopped: dict[tuple[str, str, str], StoppedName] = {}
 
     def claim(self, entries: Sequence[NewDelivery]) -> Mapping[DeliveryKey, Delivery]:
         """Write the entries that are new; give the rows that were there already."""
@@ -54,10 +57,20 @@ class MemoryLedger:
                 row, in_flight=True, attempts=row.attempts + 1, first_sent_at=first
             )
 
-    def settle(self, outcomes: Sequence[DeliveryOutcome], received: Sequence[ReceivedRequest] = ()) -> None:
+    def settle(
+        self,
+        outcomes: Sequence[DeliveryOutcome],
+        received: Sequence[ReceivedRequest] = (),
+        stopped: Sequence[StoppedName] = (),
+    ) -> None:
         """Note what became of an attempt."""
         for request in received:
             self.requests.setdefault(request[:3], request)
+        for name in stopped:
+            if (known := self.stopped.get(name[:3])) is not None:
+                self.stopped[name[:3]] = name._replace(stopped_at=known.stopped_at, refusals=known.refusals + 1)
+            else:
+                self.stopped[name[:3]] = name
         for new in outcomes:
             row = self.rows.get(new.key)
             if row is not None and (row.state is not DeliveryState.SENT or new.state is DeliveryState.SENT):
@@ -67,11 +80,12 @@ class MemoryLedger:
                     reason=new.reason,
                     in_flight=new.in_flight,
                     first_sent_at=None
-                    if new.state is DeliveryState.PENDING and not new.in_flight
+                    if new.state in {DeliveryState.PENDING, DeliveryState.HELD} and not new.in_flight
                     else row.first_sent_at,
                     request_hash=new.request_hash or row.request_hash,
                     response_code=new.response_code or row.response_code,
                     trace_id=new.trace_id or row.trace_id,
+                    event_name=new.event_name,
                 )
 
     def due_requests(self, destination: str, now_micros: int, *, limit: int) -> Sequence[ReceivedRequest]:
@@ -116,11 +130,40 @@ class MemoryLedger:
         rows.sort(key=lambda row: (row.occurred_at, row.key.event_id))
         return rows[-limit:] if newest else rows[:limit]
 
-    def _behind(self, positions: Positions) -> Iterable[Delivery]:
+    def _behind(self, positions: Positions, state: DeliveryState = DeliveryState.PENDING) -> Iterable[Delivery]:
         for row in self.rows.values():
             position = positions.get((row.source.topic, row.source.partition))
-            if row.state is DeliveryState.PENDING and position is not None and row.source.offset < position:
+            if row.state is state and position is not None and row.source.offset < position:
                 yield row
+
+    def stopped_names(self, destination: str) -> Sequence[StoppedName]:
+        """Give the event names that a destination does not take."""
+        return sorted(each for each in self.stopped.values() if each.destination.partition(":")[0] == destination)
+
+    def resume_names(self, names: Sequence[StoppedName]) -> None:
+        """Note that event names are taken again."""
+        for name in names:
+            self.stopped.pop(name[:3], None)
+
+    def held(self, destination: str, positions: Positions) -> Sequence[HeldEvents]:
+        """Count the held deliveries of a destination that Kafka will not bring again."""
+        groups: dict[tuple[Queue, str], list[int]] = {}
+        for row in self._behind(positions, DeliveryState.HELD):
+            if row.key.destination.partition(":")[0] == destination:
+                group = Queue(row.key.tenant_id, row.key.destination), row.event_name or ""
+                groups.setdefault(group, []).append(row.occurred_at)
+        return sorted(HeldEvents(*group, len(times), min(times)) for group, times in groups.items())
+
+    def release(self, queue: Queue, event_name: str, positions: Positions, *, limit: int | None = None) -> int:
+        """Make held deliveries pending, the newest first."""
+        behind = self._behind(positions, DeliveryState.HELD)
+        rows = [row for row in behind if row.key[:2] == queue and row.event_name == event_name]
+        rows.sort(key=lambda row: (-row.occurred_at, row.key.event_id))
+        for row in rows[:limit]:
+            self.rows[row.key] = dataclasses.replace(
+                row, state=DeliveryState.PENDING, reason="was held; goes now", event_name=None
+            )
+        return len(rows[:limit])
 
     def counts(self) -> Sequence[Count]:
         """Count deliveries by destination, state and reason."""

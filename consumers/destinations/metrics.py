@@ -6,13 +6,13 @@ from attributary.consumers.runtime.metrics import counter, gauge, histogram
 
 forward_events = counter(
     "attribution_forward_events",
-    "Events by what became of them: sent, skipped, expired, rejected, uncertain, pending, duplicate, off.",
+    "Events by what became of them: sent, skipped, expired, rejected, uncertain, held, pending, duplicate, off.",
     "destination",
     "state",
 )
 forward_attempts = counter(
     "attribution_forward_attempts",
-    "Requests to a destination by answer: delivered, retry, ambiguous, throttled, channel_dead, rejected.",
+    "Requests by answer: delivered, rejected, retry, ambiguous, throttled, channel_dead, name_stopped.",
     "destination",
     "outcome",
 )
@@ -25,6 +25,11 @@ forward_oldest_pending_seconds = gauge(
 forward_channels_stopped = gauge(
     "attribution_forward_channels_stopped",
     "Accounts stopped by wrong credentials or settings; their events are kept.",
+    "destination",
+)
+forward_names_stopped = gauge(
+    "attribution_forward_names_stopped",
+    "Event names (rules, tags, actions, goals) that the destination does not take; their events are held.",
     "destination",
 )
 forward_left_behind_tenants = gauge(

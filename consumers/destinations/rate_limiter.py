@@ -14,6 +14,7 @@ import threading
 from typing import NamedTuple
 
 from attributary.consumers.destinations.destination import DeliveryResponse, ResponseClass
+from attributary.consumers.destinations.name_stops import NameStops
 
 STOP_AT_PERCENT = 95.0  # of the destination's own limit: beyond it the next request may be refused
 SLOW_FROM_PERCENT = 75.0
@@ -55,6 +56,8 @@ class RateLimiter:
         self._refusals = 0  # times that nothing but rejections was found, since the last delivery
         self.seconds = 0.0
         """How long the account's part of a turn took last."""
+        self.name_stops = NameStops()
+        """Its event names that the destination refuses."""
 
     @property
     def is_stopped(self) -> bool:
@@ -120,7 +123,7 @@ class RateLimiter:
             elif answer.usage_percent is not None and answer.usage_percent >= STOP_AT_PERCENT:
                 wait = answer.wait_seconds or _COOL_DOWN_SECONDS
                 self._set(now + wait, "the rate limit is nearly used up", stopped=False)
-            elif answer.response_class is ResponseClass.DELIVERED:
+            elif answer.response_class in {ResponseClass.DELIVERED, ResponseClass.NAME_STOPPED}:
                 self._stopped = False
                 self._failures = 0
                 if answer.wait_seconds:

@@ -10,7 +10,8 @@ what the ledger raises. Invariants:
 - a rejection counts only beside a delivery (`rate_limiter`). Before everything of an account waits as refused, other
   events are tried alone: the newest, those of other names, others by chance;
 - a rejected event stays pending in the ledger: who dead-letters it settles it, so that no dead letter is lost;
-- a correction goes after the event that it corrects, and waits when that one waits.
+- a correction goes after the event that it corrects, and waits when that one waits;
+- an event name (rule, tag, action, goal) that the destination does not take holds the events with it and no others.
 """
 
 from __future__ import annotations
@@ -23,19 +24,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
-from attributary.consumers.destinations.attempts import (
-    OTHERS_FIRST,
-    Attempts,
-    Run,
-    SenderOptions,
-    delivery_key,
-    outcomes_of,
-)
+from attributary.consumers.destinations.attempts import OTHERS_FIRST, Attempts, SenderOptions
 from attributary.consumers.destinations.destination import TellsLater
+from attributary.consumers.destinations.outcomes import Run, delivery_key, outcomes_of, without_stopped
 from attributary.consumers.destinations.prepare import batches
 from attributary.consumers.destinations.rate_limiter import RateLimiter
 from attributary.consumers.runtime.crash_points import crash_at, register_points
-from attributary.consumers.store.deliveries.delivery import DeliveryOutcome, DeliveryState, ReceivedRequest
+from attributary.consumers.store.deliveries.delivery import DeliveryOutcome, DeliveryState, ReceivedRequest, StoppedName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -109,6 +104,10 @@ class BatchSender:
     def limiter(self, account: Account) -> RateLimiter:
         """Give the state of an account; tenants that share an account share it."""
         return self._limiters.setdefault((account.account_id, account.fingerprint), RateLimiter(self._options.unproven))
+
+    def limiters(self) -> Sequence[RateLimiter]:
+        """Give the state of all accounts that are known."""
+        return list(self._limiters.values())
 
     def hold(self) -> Hold | None:
         """Give the longest hold of all accounts, None when all are free."""
@@ -205,8 +204,11 @@ class BatchSender:
         return settled + self._left(run, behind, "waits for the event that it corrects")
 
     def _ship_all(self, run: Run, events: Sequence[PreparedEvent]) -> list[DeliveryOutcome]:
-        waiting = list(batches(events, self._destination.limits))
         settled: list[DeliveryOutcome] = []
+        if run.limiter.name_stops:
+            settled, events = without_stopped(run, events)
+            self._ledger.settle(settled)
+        waiting = list(batches(events, self._destination.limits))
         while waiting:
             reason = self._attempts.obstacle(run)
             if reason is None and run.limiter.is_in_doubt(self._clock.monotonic()):
@@ -263,6 +265,7 @@ class BatchSender:
         self._ledger.settle(
             [replace(o, state=DeliveryState.PENDING) if o.state is DeliveryState.REJECTED else o for o in settled],
             self._received(settled),
+            self._stopped(run, settled),
         )
         crash_at("forwarder_after_answer")
         return settled
@@ -279,6 +282,17 @@ class BatchSender:
         now = self._clock.now_micros()
         ask_at = now + self._destination.verdict_after_seconds * 1_000_000
         return [ReceivedRequest(*key[:2], key[2], events, now, ask_at) for key, events in sent.items()]
+
+    def _stopped(self, run: Run, settled: Sequence[DeliveryOutcome]) -> list[StoppedName]:
+        """Return the event names that answers have refused."""
+        refused = {o.event_name: o for o in settled if o.event_name is not None and o.response_code is not None}
+        now, found = self._clock.now_micros(), []
+        for name, outcome in refused.items():
+            if (stop := run.limiter.name_stops.get(name)) is not None:
+                retry_at = now + int(stop.wait_seconds * 1e6)
+                code = outcome.response_code or ""
+                found.append(StoppedName(*outcome.key[:2], name, stop.reason, code, now, retry_at))
+        return found
 
     def ask(self, request: HttpRequest) -> HttpResponse:
         """Send a request outside any delivery, for probes."""

@@ -99,11 +99,15 @@ class Backlog:
         due = [(t.due_at, queue) for queue, t in self._turns.items() if t.due_at <= now and queue not in but]
         return min(due)[1] if due else None
 
+    def places(self, partitions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Return the next offsets of partitions, as far as they are known."""
+        return {place: self._positions[place] for place in partitions if place in self._positions}
+
     def deliveries(
         self, queue: Queue, partitions: Sequence[tuple[str, int]], limit: int, *, is_refused: bool
     ) -> Sequence[Delivery]:
         """Return the oldest deliveries of a queue by these partitions; of one that is refused, the newest as well."""
-        places = {place: self._positions[place] for place in partitions if place in self._positions}
+        places = self.places(partitions)
         oldest = self._ledger.queued(queue, places, limit=limit)
         if not is_refused or len(oldest) < limit:
             return oldest

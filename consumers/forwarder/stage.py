@@ -10,6 +10,7 @@ rejected records given back as dead letters. Invariants:
 - no account holds up another: what must wait is left behind (`backlog`), in its order. Only where one account serves
   everybody does the partition wait for it;
 - an event that is refused is dead-lettered only when the account delivers others (`rate_limiter`);
+- an event name that the destination does not take holds its events in the ledger, and nothing else (`stopped_types`);
 - every event ends in the ledger in exactly one state, with the reason.
 """
 
@@ -26,11 +27,13 @@ from attributary.consumers.destinations import metrics
 from attributary.consumers.destinations.destination import NotSent, PreparedEvent
 from attributary.consumers.destinations.sender import REFUSES_EVERYTHING, Shipment
 from attributary.consumers.forwarder.backlog import Backlog
+from attributary.consumers.forwarder.stopped_types import StoppedTypes
 from attributary.consumers.forwarder.tasks import (
     FINAL,
     Route,
     Tasks,
     as_before,
+    counted,
     dead_letters,
     gone,
     new_delivery,
@@ -105,6 +108,7 @@ class ForwarderStage:
         self._tasks = Tasks(route)
         self._backlog = Backlog(ledger, route.destination.name)
         self._verdicts = LateVerdicts(route.destination, sender, ledger, self._account, clock)
+        self._stopped_types = StoppedTypes(route.destination, sender, ledger, self._account, clock, self._backlog)
         self._read_seconds = _READ_SECONDS
         self._ready = True
         self._oldest_waiting: int | None = None
@@ -256,6 +260,7 @@ class ForwarderStage:
         outcome = Outcome()
         with self._answering_ledger():
             self._verdicts.poll()
+            self._stopped_types.poll(partitions)
             if self._reader is None or (self._route.credentials.serves_one_account and self._sender.hold()):
                 return outcome
             now = self._clock.monotonic()
@@ -385,16 +390,5 @@ class ForwarderStage:
         known: Mapping[DeliveryKey, Delivery],
         settled: Sequence[DeliveryOutcome],
     ) -> None:
-        name = self._route.destination.name
-        counts: dict[str, int] = {}
-        for outcome in settled:
-            counts[outcome.state.value] = counts.get(outcome.state.value, 0) + 1
-        for key, task in tasks.items():
-            row = known.get(key)
-            if row is not None and row.state in FINAL:
-                # The same record again is a replay; another record with the same event id is a duplicate.
-                counts["duplicate"] = counts.get("duplicate", 0) + (row.source != source_of(task.record))
-            elif row is None and isinstance(task.prepared, NotSent):
-                counts[task.prepared.state.value] = counts.get(task.prepared.state.value, 0) + 1
-        for state, count in counts.items():
-            metrics.forward_events.labels(name, state).inc(count)
+        for state, count in counted(tasks, known, settled).items():
+            metrics.forward_events.labels(self._route.destination.name, state).inc(count)

@@ -7,6 +7,7 @@ letter and never an exception.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -221,6 +222,23 @@ def dead_letters(
     return list(letters.values())
 
 
+def counted(
+    tasks: Mapping[DeliveryKey, Task],
+    known: Mapping[DeliveryKey, Delivery],
+    settled: Sequence[DeliveryOutcome],
+) -> dict[str, int]:
+    """Count what became of the events of a turn, by state; copies of an event are duplicates."""
+    counts: Counter[str] = Counter(outcome.state.value for outcome in settled)
+    for key, task in tasks.items():
+        row = known.get(key)
+        if row is not None and row.state in FINAL:
+            # The same record again is a replay; another record with the same event id is a duplicate.
+            counts["duplicate"] += row.source != source_of(task.record)
+        elif row is None and isinstance(task.prepared, NotSent):
+            counts[task.prepared.state.value] += 1
+    return counts
+
+
 def gone(row: Delivery) -> DeliveryOutcome:
     """Settle a delivery after Kafka has removed its record."""
     state = DeliveryState.UNCERTAIN if row.in_flight else DeliveryState.EXPIRED
@@ -231,4 +249,4 @@ def as_before(outcome: DeliveryOutcome, row: Delivery) -> DeliveryOutcome:
     """Return the outcome that leaves a delivery as it was; a doubt that came up stays."""
     if row.state is DeliveryState.PENDING:
         return replace(outcome, in_flight=outcome.in_flight or row.in_flight)
-    return replace(outcome, state=row.state, reason=row.reason, in_flight=row.in_flight)
+    return replace(outcome, state=row.state, reason=row.reason, in_flight=row.in_flight, event_name=row.event_name)

@@ -11,7 +11,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from attributary.cli.main import app
-from attributary.consumers.store.deliveries.delivery import DeliveryKey, DeliveryState, NewDelivery, Source
+from attributary.consumers.store.deliveries.delivery import (
+    DeliveryKey,
+    DeliveryOutcome,
+    DeliveryState,
+    NewDelivery,
+    Source,
+    StoppedName,
+)
 from attributary.consumers.store.deliveries.ledger import PostgresLedger
 from attributary.consumers.store.session import StoreSession
 
@@ -120,3 +127,42 @@ def test_accounts_and_what_waits_for_each(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert shown.exit_code == 0
     assert "7, oldest" in shown.stdout
     assert SECRET not in shown.output
+
+
+@pytest.mark.postgres
+def test_stopped_event_names_are_listed_told_and_resumed(monkeypatch: pytest.MonkeyPatch, database: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", database)
+    for name, value in {"AD_ACCOUNT_ID": "5001", "ACCESS_TOKEN": SECRET}.items():
+        monkeypatch.setenv(f"LINKEDIN_{name}", value)
+    monkeypatch.setenv("FORWARD_LINKEDIN_RULES", "lead=104013,purchase=104012")
+    keys = [DeliveryKey("acme", "linkedin", f"e{number}") for number in range(3)]
+    stops = [
+        StoppedName("acme", "linkedin", "104013", "the rule does not exist", "422", 10**15, 10**15),
+        StoppedName("acme", "x", "o87ne", "the tag is wrong", "400", 10**15, 10**15),
+    ]
+    with closing(PostgresLedger(StoreSession(database, "tests"))) as ledger:
+        ledger.claim([NewDelivery(key, DeliveryState.PENDING, None, 10**15, Source("t", 0, 1)) for key in keys])
+        held = [
+            DeliveryOutcome(key, DeliveryState.HELD, "the rule does not exist", event_name="104013") for key in keys
+        ]
+        ledger.settle(held, (), stops)
+    (linkedin,) = [each for each in entries() if each["destination"] == "linkedin"]
+    (stopped,) = linkedin["stopped"]
+    assert (stopped["event_name"], stopped["types"], stopped["held"]) == ("104013", ["lead"], 3)
+    assert stopped["since"].startswith("2001-09-09")
+    assert "lead (104013): 3 held: the rule does not exist" in listed().stdout
+    runner = CliRunner()
+    status = runner.invoke(app, ["forward", "status"]).stdout
+    assert "held" in status
+    assert "event name 104013 of acme" in status
+    explained = runner.invoke(app, ["forward", "explain", "e1"]).stdout
+    assert "event name   104013" in explained
+    assert "attributary destinations resume" in explained
+    assert runner.invoke(app, ["destinations", "resume", "--destination", "nosuch"]).exit_code == 2
+    none = runner.invoke(app, ["destinations", "resume", "--event-name", "1"])
+    assert (none.exit_code, none.stdout) == (1, "")
+    assert "no event name is stopped" in none.stderr
+    resumed = runner.invoke(app, ["destinations", "resume", "--destination", "linkedin", "--tenant", "acme"])
+    assert (resumed.exit_code, resumed.stdout) == (0, "linkedin: event name 104013 of acme goes again\n")
+    with closing(PostgresLedger(StoreSession(database, "tests"))) as ledger:
+        assert [each.destination for each in ledger.stopped_names()] == ["x"]

@@ -125,7 +125,7 @@ def test_googles_refusals_are_told_apart() -> None:
     fake = MADE["google"]()
     with FakeServer(fake) as server:
         revoked = checked("google", server.url, "refresh-0")
-        fake._actions = frozenset(("9",))
+        fake.actions = frozenset(("9",))
         wrong_action = checked("google", server.url)
     assert (revoked.state, revoked.said.partition(":")[0]) == (CheckState.REFUSED, "token/invalid_grant")
     assert "authorise again" in revoked.said

@@ -289,7 +289,7 @@ def refusal(status: int, *fields: tuple[str, str], name: str = "INVALID_ARGUMENT
         (refusal(400, ("events[99].x", "INVALID_EVENT")), ResponseClass.REJECTED, "400/INVALID_EVENT", ()),
         (
             refusal(400, ("destinations[0]", "INVALID_CONVERSION_ACTION_ID")),
-            ResponseClass.REJECTED, "400/INVALID_CONVERSION_ACTION_ID", (0, 1, 2, 3, 4),
+            ResponseClass.NAME_STOPPED, "400/INVALID_CONVERSION_ACTION_ID", (),
         ),
         (refusal(400, reason="SOMETHING_NEW"), ResponseClass.REJECTED, "400/SOMETHING_NEW", ()),
         (
@@ -302,7 +302,7 @@ def refusal(status: int, *fields: tuple[str, str], name: str = "INVALID_ARGUMENT
         (refusal(429, name="RESOURCE_EXHAUSTED"), ResponseClass.THROTTLED, "429", ()),
         (refusal(500, name="INTERNAL", reason="INTERNAL_ERROR"), ResponseClass.RETRY, "500/INTERNAL_ERROR", ()),
         (refusal(503, name="UNAVAILABLE"), ResponseClass.RETRY, "503", ()),
-        (refusal(400, reason="CONVERSION_ACTION_TOO_RECENTLY_CREATED"), ResponseClass.RETRY,
+        (refusal(400, reason="CONVERSION_ACTION_TOO_RECENTLY_CREATED"), ResponseClass.NAME_STOPPED,
          "400/CONVERSION_ACTION_TOO_RECENTLY_CREATED", ()),
         (HttpResponse(404, b"<html>Not Found</html>"), ResponseClass.ACCOUNT_STOPPED, "404", ()),
         (HttpResponse(0, fault="ReadTimeout", perhaps_sent=True), ResponseClass.AMBIGUOUS, "0/ReadTimeout", ()),
@@ -373,10 +373,12 @@ def test_an_action_that_does_not_exist_costs_one_call_and_only_its_own_events(
         outcome = stage.handle(records(batch, now_micros=now))
     assert len(fake.received.by_key) == 100
     assert fake.received.calls == 2
-    assert len(outcome.dead_letters) == 100
-    assert {letter.reason for letter in outcome.dead_letters} == {
-        "the conversion action does not exist: FORWARD_GOOGLE_ACTIONS"
+    assert not outcome.dead_letters
+    held = [row for row in ledger.rows.values() if row.state is DeliveryState.HELD]
+    assert {(row.event_name, row.reason) for row in held} == {
+        ("7002", "the conversion action does not exist: FORWARD_GOOGLE_ACTIONS")
     }
+    assert len(held) == 100
 
 
 def test_a_dead_authorisation_keeps_the_events_and_reaches_google_with_nothing(

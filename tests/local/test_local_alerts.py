@@ -179,6 +179,8 @@ ROWS: list[tuple[str, str, int, list[tuple[str, str]]]] = [
      [('attribution_certificate_left_seconds{used_for="kafka", holds="certificate"}', "1209600-60x120")]),
     ("a refresh token of a destination ends soon", "AttributaryDestinationRefreshTokenEnds", 62,
      [('attribution_forward_refresh_token_left_seconds{destination="linkedin"}', "1209600-60x120")]),
+    ("a destination does not take an event name", "AttributaryEventNameStopped", 7,
+     [('attribution_forward_names_stopped{destination="linkedin"}', "0 1x40")]),
     ("a destination refuses the credentials", "AttributaryChannelStopped", 2,
      [('attribution_forward_channels_stopped{destination="meta"}', "0 1x40")]),
     ("events wait for a destination", "AttributaryForwardingLate", 72,

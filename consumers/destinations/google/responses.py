@@ -47,11 +47,13 @@ REASONS: Mapping[str, tuple[ResponseClass, str]] = {
         _R.ACCOUNT_STOPPED,
         "Google's data policy keeps the account from enhanced conversions",
     ),
-    "INVALID_CONVERSION_ACTION_ID": (_R.REJECTED, "the conversion action does not exist: FORWARD_GOOGLE_ACTIONS"),
-    "INVALID_CONVERSION_ACTION_TYPE": (_R.REJECTED, "the conversion action does not take events of the API"),
-    "INVALID_DESTINATION": (_R.REJECTED, "the account or the conversion action is wrong"),
-    # Six hours after it was made it takes events.
-    "CONVERSION_ACTION_TOO_RECENTLY_CREATED": (_R.RETRY, "the conversion action is too new: it takes events after 6 h"),
+    "INVALID_CONVERSION_ACTION_ID": (_R.NAME_STOPPED, "the conversion action does not exist: FORWARD_GOOGLE_ACTIONS"),
+    "INVALID_CONVERSION_ACTION_TYPE": (_R.NAME_STOPPED, "the conversion action does not take events of the API"),
+    "INVALID_DESTINATION": (_R.NAME_STOPPED, "the account or the conversion action is wrong"),
+    "CONVERSION_ACTION_TOO_RECENTLY_CREATED": (
+        _R.NAME_STOPPED,
+        "the conversion action is too new: it takes events after 6 h",
+    ),
     "NO_IDENTIFIERS_PROVIDED": (_R.REJECTED, "the event identifies nobody"),
     "REQUIRED_FIELD_MISSING": (_R.REJECTED, "a field is missing"),
     "INVALID_SHA256_FORMAT": (_R.REJECTED, "a hash is none"),
@@ -63,7 +65,8 @@ REASONS: Mapping[str, tuple[ResponseClass, str]] = {
     "FIELD_VALUE_TOO_LONG": (_R.REJECTED, "a field is too long"),
     "INVALID_EVENT": (_R.REJECTED, "the event is refused"),
 }
-_OF_ALL = frozenset(("INVALID_CONVERSION_ACTION_ID", "INVALID_CONVERSION_ACTION_TYPE", "INVALID_DESTINATION"))
+_TOO_NEW = "CONVERSION_ACTION_TOO_RECENTLY_CREATED"
+_TOO_NEW_SECONDS = 6 * 3_600.0
 _BY_NAME = {"UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403, "RESOURCE_EXHAUSTED": 429, "UNAVAILABLE": 503}
 
 
@@ -112,8 +115,9 @@ def _refusal(response: HttpResponse, error: Mapping[str, Any], events: int) -> D
         wait = wait or THROTTLE_SECONDS
     named: tuple[int, ...] = ()
     if response_class is _R.REJECTED and events > 1:
-        # What is wrong with the conversion action is wrong for every event of the request: halves would find nothing.
-        named = tuple(range(events)) if set(known) & _OF_ALL else _positions(violations, events)
+        named = _positions(violations, events)
+    if response_class is _R.NAME_STOPPED and _TOO_NEW in known:
+        wait = wait or _TOO_NEW_SECONDS
     return DeliveryResponse(response_class, code, reason, wait, trace, refused=named)
 
 

@@ -26,9 +26,11 @@ _STOPPED = {
 }
 _LINE = re.compile(r"\bIndex: (\d{1,5})\b")
 _LIST = re.compile(r"\bindices \[([0-9, ]{1,2000})\]")
-_RULES = (  # words of LinkedIn's text, and what they mean for people
+_NAME_RULES = (  # words that concern a conversion rule, so every event of its type
     ("method should be CONVERSIONS_API", "the conversion rule does not take events of the API"),
-    ("Invalid Urn", "the id of the conversion rule is wrong"),
+    ("Invalid Urn", "the conversion rule does not exist: FORWARD_LINKEDIN_RULES"),
+)
+_RULES = (  # words of LinkedIn's text, and what they mean for people
     ("INVALID_CONVERSION_TIME", "the time of the event is refused: older than 90 days, or ahead"),
     ("/conversionValue", "the value is refused"),
     ("/user", "the user data is refused"),
@@ -53,10 +55,7 @@ def classify(response: HttpResponse, events: int) -> DeliveryResponse:
     if status == 200 and isinstance(elements, list):
         return _each(elements, events, wait, trace)
     if status in {400, 422} and isinstance(document.get("message"), str):
-        message = document["message"][:65_536]
-        positions = [*_LINE.findall(message), *(each for found in _LIST.findall(message) for each in found.split(","))]
-        refused = _within(positions, events) if events > 1 else ()
-        return DeliveryResponse(ResponseClass.REJECTED, str(status), _reason(message), wait, trace, refused=refused)
+        return _refused(str(status), document["message"][:65_536], events, wait, trace)
     return by_status(response, "LinkedIn")
 
 
@@ -74,6 +73,26 @@ def _each(elements: list[Any], events: int, wait: float, trace: str | None) -> D
         return DeliveryResponse(ResponseClass.REJECTED, "200/refused", "refused by LinkedIn", wait, trace)
     reason = "refused by LinkedIn" if refused else ""
     return DeliveryResponse(ResponseClass.DELIVERED, "200", reason, wait, trace, refused=refused)
+
+
+def _refused(code: str, message: str, events: int, wait: float, trace: str | None) -> DeliveryResponse:
+    """Read a refusal, a line for each fault: conversion rules that stop their type, or events that are wrong."""
+    refused: dict[int, None] = {}
+    unknown: dict[int, str] = {}
+    stops = ""
+    for line in message.splitlines():
+        found = [*_LINE.findall(line), *(each for listed in _LIST.findall(line) for each in listed.split(","))]
+        positions = _within(found, events)
+        if reason := next((reason for words, reason in _NAME_RULES if words in line), ""):
+            stops = reason
+            unknown |= dict.fromkeys(positions, reason)
+        else:
+            refused |= dict.fromkeys(positions)
+    if stops:
+        # What else is wrong is said again when the others are sent without these.
+        return DeliveryResponse(ResponseClass.NAME_STOPPED, code, stops, wait, trace, unknown_names=unknown)
+    named = tuple(refused) if events > 1 else ()
+    return DeliveryResponse(ResponseClass.REJECTED, code, _reason(message), wait, trace, refused=named)
 
 
 def _within(positions: Iterable[str], events: int) -> tuple[int, ...]:

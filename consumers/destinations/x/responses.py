@@ -67,7 +67,7 @@ def _meaning(status: int, codes: Sequence[str], text: str) -> tuple[ResponseClas
     if any(code in _RETRY for code in codes) or status >= 500 or status in {408, 423}:
         return ResponseClass.RETRY, "server error"
     if any(words in text for words in _TAG_WORDS):
-        return ResponseClass.REJECTED, _TAG
+        return ResponseClass.NAME_STOPPED, _TAG
     stopped = next((code for code in codes if code in _STOPPED), None)
     if stopped or status in _PLACES:
         return ResponseClass.ACCOUNT_STOPPED, _STOPPED[stopped] if stopped else _PLACES[status]

@@ -63,7 +63,8 @@ SELECT (min(received_at_us) / 1e6)::float8 FROM attribution_conversions WHERE NO
 """
 _UNDELIVERED = """
 SELECT destination, state, COALESCE(reason, ''), count(*), extract(epoch FROM now() - min(occurred_at))::float8
-FROM attribution_deliveries WHERE state IN ('pending', 'uncertain', 'rejected') GROUP BY 1, 2, 3 ORDER BY 1, 2, 4 DESC
+FROM attribution_deliveries WHERE state IN ('pending', 'held', 'uncertain', 'rejected')
+GROUP BY 1, 2, 3 ORDER BY 1, 2, 4 DESC
 """
 
 
@@ -200,6 +201,10 @@ def check_deliveries(dsn: str) -> Sequence[Finding]:
             cause = reason or "its forwarder does not run, or its account is stopped"
             cure = f"attributary forward retry --destination {destination.partition(':')[0]} --state pending"
             findings.append(Finding("deliveries", Level.WARNING, text, cause, f"repair the cause, then: {cure}", facts))
+        elif sums.get("held"):
+            cause = next(row[2] for row in ours if row[1] == "held") or "the destination does not take an event name"
+            cure = "attributary destinations list; correct the setting, or attributary destinations resume"
+            findings.append(Finding("deliveries", Level.WARNING, text, cause, cure, facts))
         else:
             level = Level.NOTE if sums.keys() - {"pending"} else Level.GOOD
             cure = "attributary forward status; attributary forward explain EVENT_ID"

@@ -227,6 +227,7 @@ ROLES: Sequence[Role] = (
         {
             "deliveries": "SIUD",
             "delivery_requests": "SIUD",
+            "stopped_names": "SIUD",
             "positions": "SIUD",
             "erasures": "S",
             "tenants": "S",

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 
 class DeliveryState(enum.StrEnum):
-    """How far a delivery has come. All but `PENDING` are final; `attributary forward retry` tries one again."""
+    """How far a delivery has come. `PENDING` and `HELD` wait, the others are final; `forward retry` tries one again."""
 
     PENDING = "pending"
+    HELD = "held"  # the destination does not take the event name (rule, tag, action, goal) of its type
     SENT = "sent"
     SKIPPED = "skipped"
     EXPIRED = "expired"
@@ -82,6 +83,7 @@ class Delivery:
         request_hash: SHA-256 of the last request's body, to compare with `forward --dry-run`.
         response_code: HTTP status and the destination's own code, for example 400/100/2804003.
         trace_id: the destination's own id of the answer (Meta: fbtrace_id).
+        event_name: of a held one: the name at the destination that it waits for; else None.
     """
 
     key: DeliveryKey
@@ -96,11 +98,16 @@ class Delivery:
     request_hash: str | None = None
     response_code: str | None = None
     trace_id: str | None = None
+    event_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryOutcome:
-    """What became of a delivery in an attempt; `PENDING` means that it has to be tried again."""
+    """What became of a delivery in an attempt; `PENDING` means that it has to be tried again.
+
+    Attributes:
+        event_name: of a held one: the name at the destination that it waits for; else None.
+    """
 
     key: DeliveryKey
     state: DeliveryState
@@ -109,6 +116,45 @@ class DeliveryOutcome:
     request_hash: str | None = None
     response_code: str | None = None
     trace_id: str | None = None
+    event_name: str | None = None
+
+
+class StoppedName(NamedTuple):
+    """An event name that an account's destination does not know, or not allow: events with it are held.
+
+    Attributes:
+        tenant_id: the owner of the events.
+        destination: as in `DeliveryKey`.
+        event_name: the conversion rule, event tag, conversion action or goal.
+        reason: for people.
+        response_code: HTTP status and the destination's codes.
+        stopped_at: when it was first refused, microseconds since 1970-01-01 UTC.
+        retry_at: when one event tries it again, microseconds.
+        refusals: how often it was refused, one event or many at a time.
+    """
+
+    tenant_id: str
+    destination: str
+    event_name: str
+    reason: str
+    response_code: str
+    stopped_at: int
+    retry_at: int
+    refusals: int = 1
+
+    @property
+    def queue(self) -> Queue:
+        """Its tenant and account."""
+        return Queue(self.tenant_id, self.destination)
+
+
+class HeldEvents(NamedTuple):
+    """The deliveries of a queue that are held for one event name; the time of the oldest event in microseconds."""
+
+    queue: Queue
+    event_name: str
+    deliveries: int
+    oldest_at: int
 
 
 class Verdict(enum.StrEnum):
@@ -183,12 +229,41 @@ class Ledger(Protocol):
         """Note that the events are about to be handed to the destination: in flight, one attempt more."""
         ...
 
-    def settle(self, outcomes: Sequence[DeliveryOutcome], received: Sequence[ReceivedRequest] = ()) -> None:
+    def settle(
+        self,
+        outcomes: Sequence[DeliveryOutcome],
+        received: Sequence[ReceivedRequest] = (),
+        stopped: Sequence[StoppedName] = (),
+    ) -> None:
         """Note what became of an attempt; a row that is sent stays sent.
 
         Args:
             outcomes: of the deliveries.
             received: requests that the destination judges later; noted together with the outcomes.
+            stopped: event names that the destination refused, and that so are one refusal more; noted as well.
+        """
+        ...
+
+    def stopped_names(self, destination: str) -> Sequence[StoppedName]:
+        """Give the event names that a destination, with all its accounts, does not take; sorted."""
+        ...
+
+    def resume_names(self, names: Sequence[StoppedName]) -> None:
+        """Note that event names are taken again, or that nothing is sent to them any more."""
+        ...
+
+    def held(self, destination: str, positions: Positions) -> Sequence[HeldEvents]:
+        """Count the held deliveries of a destination that Kafka will not bring again, by queue and event name."""
+        ...
+
+    def release(self, queue: Queue, event_name: str, positions: Positions, *, limit: int | None = None) -> int:
+        """Make held deliveries that Kafka will not bring again pending, the newest first; returns how many.
+
+        Args:
+            queue: of which tenant and account.
+            event_name: for which they wait.
+            positions: as in `left_behind`.
+            limit: so many at most; None: all.
         """
         ...
 

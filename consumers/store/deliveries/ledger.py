@@ -12,7 +12,7 @@ import datetime as dt
 import json
 from typing import TYPE_CHECKING, Any
 
-from attributary.consumers.store.deliveries import requests
+from attributary.consumers.store.deliveries import requests, stopped_names
 from attributary.consumers.store.deliveries.delivery import (
     Count,
     Delivery,
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 
     from attributary.consumers.store.deliveries.delivery import (
         DeliveryOutcome,
+        HeldEvents,
         NewDelivery,
         Positions,
         ReceivedRequest,
+        StoppedName,
         Verdict,
     )
     from attributary.consumers.store.session import StoreSession
@@ -41,7 +43,7 @@ _MICROSECOND = dt.timedelta(microseconds=1)
 _COLUMNS = (
     "d.tenant_id, d.destination, d.event_id, d.state, d.reason, d.occurred_at, d.source_topic, d.source_partition,"
     " d.source_offset, d.match_keys, d.in_flight, d.attempts, d.first_sent_at, d.request_hash, d.response_code,"
-    " d.trace_id"
+    " d.trace_id, d.event_name"
 )
 _KEYS = "unnest(%(tenants)s::text[], %(destinations)s::text[], %(events)s::text[])"
 
@@ -80,12 +82,15 @@ WHERE (d.tenant_id, d.destination, d.event_id) = (locked.tenant_id, locked.desti
 _SETTLE = f"""{_LOCK}
 UPDATE attribution_deliveries d
 SET state = n.state, reason = n.reason, in_flight = n.in_flight, updated_at = now(),
-    first_sent_at = CASE WHEN n.state = 'pending' AND NOT n.in_flight THEN NULL ELSE d.first_sent_at END,
+    first_sent_at = CASE WHEN n.state IN ('pending', 'held') AND NOT n.in_flight THEN NULL ELSE d.first_sent_at END,
+    event_name = n.event_name,
     request_hash = coalesce(n.request_hash, d.request_hash),
     response_code = coalesce(n.response_code, d.response_code), trace_id = coalesce(n.trace_id, d.trace_id)
 FROM unnest(%(tenants)s::text[], %(destinations)s::text[], %(events)s::text[], %(states)s::text[],
-            %(reasons)s::text[], %(flights)s::boolean[], %(hashes)s::text[], %(codes)s::text[], %(traces)s::text[])
-     AS n (tenant_id, destination, event_id, state, reason, in_flight, request_hash, response_code, trace_id)
+            %(reasons)s::text[], %(flights)s::boolean[], %(hashes)s::text[], %(codes)s::text[], %(traces)s::text[],
+            %(names)s::text[])
+     AS n (tenant_id, destination, event_id, state, reason, in_flight, request_hash, response_code, trace_id,
+           event_name)
 JOIN locked USING (tenant_id, destination, event_id)
 WHERE (d.tenant_id, d.destination, d.event_id) = (n.tenant_id, n.destination, n.event_id)
   AND (d.state <> 'sent' OR n.state = 'sent')
@@ -118,7 +123,7 @@ LIMIT %(limit)s
 _PRUNE = """
 WITH old AS (
     SELECT tenant_id, destination, event_id FROM attribution_deliveries
-    WHERE occurred_at < %(before)s AND state <> 'pending' AND source_topic <> ''
+    WHERE occurred_at < %(before)s AND state NOT IN ('pending', 'held') AND source_topic <> ''
     ORDER BY tenant_id, destination, event_id LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
 DELETE FROM attribution_deliveries d USING old
@@ -176,8 +181,13 @@ class PostgresLedger:
         """Note that the events are about to be handed over."""
         self._write(_BEGIN, _keys(keys) | {"now": _time(now_micros)})
 
-    def settle(self, outcomes: Sequence[DeliveryOutcome], received: Sequence[ReceivedRequest] = ()) -> None:
-        """Note what became of an attempt, and the requests that the destination judges later."""
+    def settle(
+        self,
+        outcomes: Sequence[DeliveryOutcome],
+        received: Sequence[ReceivedRequest] = (),
+        stopped: Sequence[StoppedName] = (),
+    ) -> None:
+        """Note what became of an attempt, requests that are judged later, and event names that were refused."""
         if not outcomes:
             return
         values = _keys([outcome.key for outcome in outcomes]) | {
@@ -187,10 +197,34 @@ class PostgresLedger:
             "hashes": [outcome.request_hash for outcome in outcomes],
             "codes": [outcome.response_code for outcome in outcomes],
             "traces": [outcome.trace_id for outcome in outcomes],
+            "names": [outcome.event_name for outcome in outcomes],
         }
         with self._session.transaction() as connection:
             connection.execute(_SETTLE, values)
             requests.receive(connection, received)
+            stopped_names.stop(connection, stopped)
+
+    def stopped_names(self, destination: str | None = None) -> Sequence[StoppedName]:
+        """Give the event names that a destination does not take, without one those of all."""
+        with self._session.transaction() as connection:
+            return stopped_names.find(connection, destination)
+
+    def resume_names(self, names: Sequence[StoppedName]) -> None:
+        """Note that event names are taken again, or that nothing is sent to them any more."""
+        if names:
+            with self._session.transaction() as connection:
+                stopped_names.resume(connection, names)
+
+    def held(self, destination: str, positions: Positions | None = None) -> Sequence[HeldEvents]:
+        """Count the held deliveries of a destination that Kafka will not bring again; without positions all of them."""
+        places = {"positions": None} if positions is None else _places(positions)
+        with self._session.transaction() as connection:
+            return stopped_names.held(connection, destination, places)
+
+    def release(self, queue: Queue, event_name: str, positions: Positions, *, limit: int | None = None) -> int:
+        """Make held deliveries that Kafka will not bring again pending, the newest first."""
+        with self._session.transaction() as connection:
+            return stopped_names.release(connection, queue, event_name, _places(positions), limit)
 
     def due_requests(self, destination: str, now_micros: int, *, limit: int) -> Sequence[ReceivedRequest]:
         """Give requests without a verdict that are due to be asked about."""
@@ -308,4 +342,5 @@ def _delivery(row: Sequence[Any]) -> Delivery:
         request_hash=row[13],
         response_code=row[14],
         trace_id=row[15],
+        event_name=row[16],
     )

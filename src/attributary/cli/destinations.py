@@ -1,19 +1,22 @@
-"""`attributary destinations`: which there are, what waits for each account, and whether each account is good."""
+"""`attributary destinations`: which there are, what waits for each account or stands still, whether each is good."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from attributary.cli.tenant_option import AnyTenant
+
 if TYPE_CHECKING:
     from attributary.consumers.destinations.catalog import Setup
-    from attributary.consumers.store.deliveries.delivery import Queue, Waiting
+    from attributary.consumers.destinations.destination import Account, Destination
+    from attributary.consumers.store.deliveries.delivery import HeldEvents, Queue, StoppedName, Waiting
 
 
 def register(app: typer.Typer) -> None:
@@ -22,8 +25,9 @@ def register(app: typer.Typer) -> None:
     group.callback()(_group)
     group.command("list")(_list)
     group.command("validate")(_validate)
+    group.command("resume")(_resume)
     app.add_typer(
-        group, name="destinations", short_help="Destinations: versions, limits, accounts, what waits, a check of each."
+        group, name="destinations", short_help="Destinations: versions, limits, accounts, what waits, a check, resume."
     )
 
 
@@ -36,7 +40,9 @@ def _list(
 ) -> None:
     """List destinations with version, its end, limits and accounts; with DATABASE_URL also what waits for each account.
 
-    Secrets are never shown. Tenant * stands for all tenants without an account of their own.
+    Secrets are never shown. Tenant * stands for all tenants without an account of their own. `stopped` has the event
+    names (conversion rules, event tags, actions, goals) that the destination does not take, with the events that are
+    held for them; see `attributary destinations resume`.
 
     Example: attributary destinations list
     """
@@ -46,20 +52,23 @@ def _list(
     from attributary.consumers.forwarder.process import open_ledger
 
     waiting: list[Waiting] | None = None
+    stops = _Stops()
     with exit_codes():
         setups = [(entry.variables, read_setup(name, warns=False)) for name, entry in CATALOG.items()]
         if os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_URL_FILE"):
             ledger = open_ledger("attributary-destinations")
             try:
                 waiting = list(ledger.waiting())
+                held = [each for _, setup in setups for each in ledger.held(setup.destination.name)]
+                stops = _Stops(ledger.stopped_names(), held)
             finally:
                 ledger.close()
-    found = [entry for variables, setup in setups for entry in _entries(setup, variables, waiting)]
+    found = [entry for variables, setup in setups for entry in _entries(setup, variables, waiting, stops)]
     if as_json:
         for entry in found:
             print(json.dumps(entry, ensure_ascii=False))
         return
-    columns = ("destination", "api", "promised until", "a request", "max age", "tenant", "account", "waits")
+    columns = ("destination", "api", "promised until", "a request", "max age", "tenant", "account", "waits", "stopped")
     print_table(columns, [_row(entry) for entry in found], ())
 
 
@@ -111,6 +120,55 @@ def _validate(
         raise typer.Exit(1)
 
 
+def _resume(
+    destination: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this destination; may be repeated. Default: all.")
+    ] = None,
+    event_name: Annotated[
+        str | None, typer.Option("--event-name", help="Only this rule, tag, action or goal, as `list` shows it.")
+    ] = None,
+    tenant: AnyTenant = None,
+) -> None:
+    """Say that event names which a destination refused are good again: what is held for them goes.
+
+    A destination that does not know or not allow a conversion rule, event tag, conversion action or goal stops that
+    type only, and its events are held. After a repair at the destination this command lets them go, within half a
+    minute, by the running forwarder. A corrected setting does the same at the forwarder's start, and one event tries
+    every hour by itself. A name that is still wrong is stopped again with its first request. Exit code 1 when none of
+    those that were asked for is stopped.
+
+    Example: attributary destinations resume --destination linkedin --event-name 104012
+    """
+    from attributary.cli.outcome import exit_codes, say
+    from attributary.cli.tables import safe
+    from attributary.consumers.destinations.catalog import NAMES
+    from attributary.consumers.forwarder.process import open_ledger
+
+    if unknown := sorted(set(destination or ()) - set(NAMES)):
+        raise typer.BadParameter(
+            f"{safe(unknown[0])} is no destination; known: {', '.join(NAMES)}", param_hint="--destination"
+        )
+    with exit_codes():
+        ledger = open_ledger("attributary-destinations")
+        try:
+            names = [
+                name
+                for name in ledger.stopped_names()
+                if (not destination or name.destination.partition(":")[0] in destination)
+                and event_name in {None, name.event_name}
+                and tenant in {None, name.tenant_id}
+            ]
+            ledger.resume_names(names)
+        finally:
+            ledger.close()
+    for name in names:
+        print(f"{name.destination}: event name {safe(name.event_name)} of {safe(name.tenant_id)} goes again")
+    if not names:
+        say("no event name is stopped")
+        if destination or event_name or tenant:
+            raise typer.Exit(1)
+
+
 def _checks(setup: Setup, *, is_named: bool) -> Iterator[dict[str, Any]]:
     """Yield a row for each account of a destination; one that is off has a row only when it was named."""
     from attributary.cli.tables import safe
@@ -141,7 +199,14 @@ def _keep_logs_quiet() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
-def _entries(setup: Setup, variables: str, waiting: list[Waiting] | None) -> Iterator[dict[str, Any]]:
+class _Stops(NamedTuple):
+    """Event names that are not taken, and what is held."""
+
+    names: Sequence[StoppedName] = ()
+    held: Sequence[HeldEvents] = ()
+
+
+def _entries(setup: Setup, variables: str, waiting: list[Waiting] | None, stops: _Stops) -> Iterator[dict[str, Any]]:
     from attributary.consumers.destinations.account_fields import TOKEN_EXPIRES
 
     destination = setup.destination
@@ -163,23 +228,49 @@ def _entries(setup: Setup, variables: str, waiting: list[Waiting] | None) -> Ite
             "account": None,
             "off": f"set {variables}",
             "waits": None,
+            "stopped": [],
             "token_expires": None,
         }
     named = {tenant for tenant, _ in accounts}
     for tenant, account in accounts:
         waits = None if waiting is None else _waits(waiting, account.ledger_name, tenant, named)
-        known = {"tenant": tenant, "account": account.account_id, "off": None, "waits": waits}
+        known: dict[str, Any] = {"tenant": tenant, "account": account.account_id, "off": None, "waits": waits}
+        known["stopped"] = [
+            _stopped(name, destination, account, stops.held)
+            for name in stops.names
+            if _belongs(name.queue, account.ledger_name, tenant, named)
+        ]
         yield {**shared, **known, "token_expires": account.options.get(TOKEN_EXPIRES)}
 
 
+def _belongs(queue: Queue, ledger_name: str, tenant: str, named: set[str]) -> bool:
+    """Return whether a queue is of an account; to `*` belongs every tenant that has no account of its own."""
+    is_owner = queue.tenant_id == tenant or (tenant == "*" and queue.tenant_id not in named)
+    return queue.destination == ledger_name and is_owner
+
+
+def _stopped(
+    name: StoppedName, destination: Destination, account: Account, held: Sequence[HeldEvents]
+) -> Mapping[str, Any]:
+    from attributary.consumers.destinations.ad_platform import AdPlatform
+
+    types = destination.types_named(name.event_name, account) if isinstance(destination, AdPlatform) else ()
+    events = [each.deliveries for each in held if (each.queue, each.event_name) == (name.queue, name.event_name)]
+    return {
+        "event_name": name.event_name,
+        "types": list(types),
+        "tenant": name.tenant_id,
+        "reason": name.reason,
+        "response_code": name.response_code,
+        "since": datetime.fromtimestamp(name.stopped_at / 1e6, UTC).isoformat(),
+        "tried_again_at": datetime.fromtimestamp(name.retry_at / 1e6, UTC).isoformat(),
+        "held": sum(events),
+    }
+
+
 def _waits(waiting: list[Waiting], ledger_name: str, tenant: str, named: set[str]) -> Mapping[str, Any]:
-    """Sum what waits for an account; of `*` that of every tenant that has no account of its own."""
-
-    def belongs(queue: Queue) -> bool:
-        is_owner = queue.tenant_id == tenant or (tenant == "*" and queue.tenant_id not in named)
-        return queue.destination == ledger_name and is_owner
-
-    mine = [entry for entry in waiting if belongs(entry.queue)]
+    """Sum what waits for an account."""
+    mine = [entry for entry in waiting if _belongs(entry.queue, ledger_name, tenant, named)]
     oldest = min((entry.oldest_at for entry in mine), default=None)
     return {
         "pending": sum(entry.deliveries for entry in mine),
@@ -198,7 +289,13 @@ def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
         entry["tenant"] or "-",
         _account_text(entry),
         _waits_text(entry["waits"]),
+        "; ".join(map(_stopped_text, entry["stopped"])) or "-",
     )
+
+
+def _stopped_text(stopped: Mapping[str, Any]) -> str:
+    types = ", ".join(stopped["types"]) or "no type any more"
+    return f"{types} ({stopped['event_name']}): {stopped['held']:,} held: {stopped['reason']}"
 
 
 def _account_text(entry: Mapping[str, Any]) -> str:

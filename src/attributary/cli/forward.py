@@ -41,7 +41,7 @@ Name = Literal[
     "meta", "ga4", "tiktok", "linkedin", "x", "reddit", "pinterest", "snap", "google", "microsoft", "bingads"
 ]
 _ONE_OF = "meta, ga4, tiktok, linkedin, x, reddit, pinterest, snap, google, microsoft or bingads"
-State = Literal["pending", "uncertain", "rejected", "expired", "skipped"]
+State = Literal["pending", "held", "uncertain", "rejected", "expired", "skipped"]
 
 _NOT_FOUND = 1
 _USAGE = 2
@@ -168,7 +168,7 @@ def _status(
 
     with _ledger() as ledger:
         counts = [count for count in ledger.counts() if not count.destination.endswith(".secret")]
-        verdicts = ledger.verdicts()
+        verdicts, stopped = ledger.verdicts(), ledger.stopped_names()
     now = time.time_ns() // 1_000
     if not counts and not as_json:
         print("the ledger is empty")
@@ -180,6 +180,10 @@ def _status(
         reason = f"  {count.reason}" if count.reason else ""
         oldest = f"oldest {duration(hours * 3_600):<9}"
         print(f"{count.destination:<12} {count.state.value:<10} {count.deliveries:>10,}  {oldest}{reason}".rstrip())
+    for name in () if as_json else stopped:
+        since = f"for {duration((now - name.stopped_at) / 1e6)}"
+        what = f"event name {name.event_name} of {name.tenant_id}"
+        print(f"{name.destination:<12} {'stopped':<10} {what}, {since}: {name.reason}")
     for destination, verdict, requests, events, received_at in () if as_json else verdicts:
         oldest = f"oldest {duration((now - received_at) / 1e6):<9}"
         print(f"{destination:<12} {'verdict':<10} {events:>10,}  {oldest}  {verdict.value}, {requests:,} requests")
@@ -208,7 +212,16 @@ def _explain(
 
 def _document(row: Delivery, request: ReceivedRequest | None) -> dict[str, Any]:
     """Return a delivery for JSON, with the later verdict on its request; times in microseconds UTC."""
-    names = ("reason", "occurred_at", "match_keys", "in_flight", "attempts", "first_sent_at", "request_hash")
+    names = (
+        "reason",
+        "occurred_at",
+        "match_keys",
+        "in_flight",
+        "attempts",
+        "first_sent_at",
+        "request_hash",
+        "event_name",
+    )
     rest = {name: getattr(row, name) for name in (*names, "response_code", "trace_id")}
     verdict = None if request is None else {**request._asdict(), "verdict": request.verdict.value}
     return {**row.key._asdict(), "state": row.state.value, "source": row.source._asdict(), **rest, "request": verdict}
@@ -251,11 +264,13 @@ def _explained(row: Delivery, request: ReceivedRequest | None) -> Iterator[str]:
         ("trace id", row.trace_id),
         ("request", row.request_hash),
         ("verdict", _verdict_text(request) if request else None),
+        ("event name", row.event_name),
     ):
         if value:
             yield f"  {name:<12} {value}"
     advice = {
         DeliveryState.PENDING: "waits for its destination and goes by itself; `attributary forward retry` tries it now",
+        DeliveryState.HELD: "its event name is not taken: correct the setting, or `attributary destinations resume`",
         DeliveryState.REJECTED: "in the dead-letter topic; after a fix, `attributary forward retry` sends it again",
         DeliveryState.UNCERTAIN: "perhaps counted; `attributary forward retry` sends it again and may count it twice",
     }

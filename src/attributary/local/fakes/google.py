@@ -73,7 +73,7 @@ class GoogleFake(StandIn):
         self.taken: dict[str, _Taken] = {}
         self.values: dict[tuple[str, str, str], tuple[Any, Any]] = {}
         self._accounts = frozenset(accounts)
-        self._actions = frozenset(actions)
+        self.actions = frozenset(actions)
         self._numbers = itertools.count(1)
 
     def answer(self, call: Call) -> Reply:
@@ -166,7 +166,7 @@ class GoogleFake(StandIn):
         if self._accounts and account["accountId"] not in self._accounts:
             return [("destinations[0].operating_account", "PERMISSION_DENIED")]
         entity = place.get("productDestinationId")
-        if not isinstance(entity, str) or (self._actions and entity not in self._actions):
+        if not isinstance(entity, str) or (self.actions and entity not in self.actions):
             return [("destinations[0].product_destination_id", "INVALID_CONVERSION_ACTION_ID")]
         return []
 

@@ -42,7 +42,7 @@ class LinkedInFake(StandIn):
     def __init__(self, *, tokens: Sequence[str] = (), rules: Sequence[str] = ()) -> None:
         super().__init__()
         self._tokens = frozenset(tokens)
-        self._rules = frozenset(rules)
+        self.rules = frozenset(rules)
 
     def fail(self, fault: Fault) -> Reply | None:
         """Answer a fault before anything is taken."""
@@ -102,7 +102,7 @@ class LinkedInFake(StandIn):
         urn = event.get("conversion")
         if not isinstance(urn, str) or _URN.fullmatch(urn) is None:
             return "/conversion :: Invalid Urn format"
-        if self._rules and urn.rpartition(":")[2] not in self._rules:
+        if self.rules and urn.rpartition(":")[2] not in self.rules:
             return "/conversion :: method should be CONVERSIONS_API"
         when = event.get("conversionHappenedAt")
         now = self.now * 1_000

@@ -51,7 +51,7 @@ class XFake(StandIn):
         super().__init__()
         self._keys = tuple(keys)
         self._pixel_tokens = frozenset(pixel_tokens)
-        self._tags = frozenset(tags)
+        self.tags = frozenset(tags)
         self._nonces: set[str] = set()
 
     def fail(self, fault: Fault) -> Reply | None:
@@ -126,7 +126,7 @@ class XFake(StandIn):
         if not -90 * 86_400 <= datetime.fromisoformat(when).timestamp() - self.now <= _SKEW_SECONDS:
             return "INVALID_PARAMETER", "conversion_time is out of range"
         tag = event.get("event_id")
-        if not isinstance(tag, str) or _TAG.fullmatch(tag) is None or (self._tags and tag not in self._tags):
+        if not isinstance(tag, str) or _TAG.fullmatch(tag) is None or (self.tags and tag not in self.tags):
             return "INVALID_PARAMETER", f"Event ID was not found: {tag!r}"
         if event.get("conversion_id") in self.poison:
             return "INVALID_PARAMETER", "refused"
