@@ -12,6 +12,7 @@ from attributary.consumers.destinations.account_check import AccountCheck, Accou
 from attributary.consumers.destinations.catalog import NAMES, Setup
 from attributary.consumers.destinations.credentials import AccountCredentials, Credentials
 from attributary.consumers.destinations.destination import HttpResponse, Moment, PreparedEvent
+from attributary.consumers.destinations.linkedin.destination import LinkedInDestination
 from attributary.consumers.destinations.settings import ForwardSettings
 from attributary.consumers.destinations.transport import HttpTransport, SystemClock
 from attributary.consumers.runtime.settings import load
@@ -56,6 +57,7 @@ MADE: dict[str, Callable[[], Any]] = {
     "reddit": lambda: RedditFake(tokens=TOKENS),
     "pinterest": lambda: PinterestFake(tokens=TOKENS),
     "snap": lambda: SnapFake(tokens=TOKENS),
+    "linkedin": lambda: LinkedInFake(tokens=TOKENS),
     "google": lambda: GoogleFake(OAuthFake(), actions=["7001"]),
     "bingads": lambda: BingAdsFake(OAuthFake(), goals=["Shop orders"]),
 }
@@ -63,7 +65,7 @@ CODE = {"test_event_code": "TEST1"}
 MORE = {"meta": CODE, "tiktok": CODE, "reddit": CODE}  # what an account needs for a live request
 # GA4 checks no secret at its validation endpoint, and Google's credentials are refused at the token endpoint.
 BY_TOKEN = [name for name in MADE if name not in {"ga4", "google", "bingads"}]
-NO_WAY = ["linkedin", "x", "microsoft"]
+NO_WAY = ["x", "microsoft"]
 BAD = "wrong-token"
 
 
@@ -172,8 +174,7 @@ def test_what_ga4_would_drop_is_a_refusal() -> None:
 
 @pytest.mark.parametrize("name", NO_WAY)
 def test_a_platform_without_a_harmless_request_is_not_asked(name: str) -> None:
-    fakes = {"linkedin": LinkedInFake, "x": XFake, "microsoft": MicrosoftFake}
-    fake: Any = fakes[name]() if name != "x" else XFake(keys=("ck", "cs", "at", "ts"))
+    fake: Any = MicrosoftFake() if name != "x" else XFake(keys=("ck", "cs", "at", "ts"))
     with FakeServer(fake) as server:
         found = checked(name, server.url)
     assert found.state is CheckState.NOT_CHECKED
@@ -193,7 +194,7 @@ def test_without_a_test_code_the_row_names_the_setting(name: str) -> None:
 
 
 def test_a_token_past_its_last_day_is_refused_and_one_near_it_told() -> None:
-    transport = ScriptedTransport(lambda _: HttpResponse(500))
+    transport = ScriptedTransport(lambda _: HttpResponse(200, b'{"elements": [{"id": 1}]}'))
     clock = SimulatedClock(1_795_500_000_000_000)  # 2026-11-24
     found = {}
     for day in ("2026-11-23", "2026-11-24", "2026-12-24"):
@@ -201,8 +202,17 @@ def test_a_token_past_its_last_day_is_refused_and_one_near_it_told() -> None:
     assert found["2026-11-23"].state is CheckState.REFUSED
     assert found["2026-11-23"].said == "not asked: the last day of the token was 2026-11-23"
     assert "the token ends on 2026-11-24: make a new one" in found["2026-11-24"].next_step
-    assert found["2026-12-24"].next_step == ""
-    assert not transport.requests
+    assert found["2026-12-24"].next_step == LinkedInDestination.probe_note
+    assert len(transport.requests) == 2
+
+
+def test_linkedin_lists_rules_and_takes_nothing() -> None:
+    transport = ScriptedTransport(lambda _: HttpResponse(200, b'{"elements": []}'))
+    clock = SimulatedClock(1_795_500_000_000_000)
+    (found,) = AccountChecker(setup("linkedin", "https://a"), transport, clock).check()
+    assert (found.state, found.said) == (CheckState.REFUSED, "200: the ad account has no conversion rule")
+    url = "https://a/rest/conversions?q=account&account=urn%3Ali%3AsponsoredAccount%3A5001"
+    assert [(each.method, each.url, each.body) for each in transport.requests] == [("GET", url, b"")]
 
 
 def test_an_access_token_is_taken_where_no_request_is_made() -> None:
@@ -210,6 +220,7 @@ def test_an_access_token_is_taken_where_no_request_is_made() -> None:
     with FakeServer(oauth) as server:
         made = setup("linkedin", server.url, "refresh-1", **OAUTH_CLIENT)
         made.destination._options = destination_at("google", server.url)._options  # type: ignore[attr-defined]
+        made.destination.probe = lambda _account, _event: None  # type: ignore[assignment]
         with HttpTransport(answer_seconds=20.0) as transport:
             (good,) = AccountChecker(made, transport, SystemClock()).check()
             oauth.revoke()

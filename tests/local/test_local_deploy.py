@@ -17,6 +17,7 @@ import typer.main
 import yaml
 
 from attributary.cli.metrics import all_metrics
+from attributary.consumers.destinations.account_fields import ACCOUNT_FIELDS
 from attributary.consumers.destinations.catalog import NAMES
 from attributary.consumers.store.access.plan import apply
 from attributary.local.kafka_jars import KAFKA_VERSION
@@ -43,6 +44,7 @@ MANIFESTS: list[dict[str, Any]] = [
 ]
 WORKLOADS = {one["metadata"]["name"]: one for one in MANIFESTS if one["kind"] in {"StatefulSet", "Job"}}
 
+FOLDERS = {"FORWARD_TOKEN_DIR"}  # variables that name a place, not a secret
 COMMON: dict[str, str] = next(one["data"] for one in MANIFESTS if one["kind"] == "ConfigMap")
 
 
@@ -164,7 +166,7 @@ def test_no_secret_stands_in_the_compose_file() -> None:
     secret = re.compile(r"PASSWORD|SECRET|TOKEN|DATABASE_URL")
     for service in SERVICES.values():
         for name, value in service.get("environment", {}).items():
-            if secret.search(name):
+            if secret.search(name) and name not in FOLDERS:
                 assert "${" in value, name
 
 
@@ -209,6 +211,8 @@ def test_pods_have_the_least_privilege(name: str) -> None:
         for item in volume["secret"].get("items", [])
     }
     for variable in container.get("env", []):  # S27: a secret is a file, not a variable that children and dumps show
+        if variable["name"] in FOLDERS:
+            continue
         if "value" in variable:
             assert variable["name"].endswith("_FILE")
             assert variable["value"] in mounted
@@ -284,6 +288,26 @@ def test_the_collector_keeps_its_spool_and_is_the_only_public_one() -> None:
     assert f"install -d -o 10001 -g 10001 {folder}" in (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
     [public] = [one for one in MANIFESTS if one["kind"] == "Service" and one["metadata"]["name"] == "collector"]
     assert [port["targetPort"] for port in public["spec"]["ports"]] == ["http"]
+
+
+@pytest.mark.parametrize("name", ["linkedin", "google", "bingads"])
+def test_a_forwarder_that_refreshes_tokens_keeps_them_on_a_volume(name: str) -> None:
+    assert "refresh_token" in ACCOUNT_FIELDS[name].secrets
+    spec = WORKLOADS[f"forwarder-{name}"]["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    (folder,) = [one["value"] for one in container["env"] if one["name"] == "FORWARD_TOKEN_DIR"]
+    mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    assert not mounts[folder].get("readOnly")
+    assert mounts[folder]["name"] in [claim["metadata"]["name"] for claim in spec["volumeClaimTemplates"]]
+    service = SERVICES[f"forwarder-{name}"]
+    (volume,) = service["volumes"]
+    assert volume.partition(":")[2] == service["environment"]["FORWARD_TOKEN_DIR"]
+    assert volume.partition(":")[0] in COMPOSE["volumes"]
+
+
+def test_every_destination_with_refresh_tokens_has_such_a_volume() -> None:
+    named = [name for name in NAMES if "refresh_token" in ACCOUNT_FIELDS[name].secrets]
+    assert named == ["linkedin", "google", "bingads"]
 
 
 def test_the_kustomization_lists_every_manifest() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from attributary.consumers.destinations.ad_platform import (
     DAY,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 MILLISECOND = 1_000  # micros
 _PATH = "/rest/conversionEvents"
+_RULES_PATH = "/rest/conversions"
 _MAX_EVENT_ID = 64  # characters; not confirmed
 _VERSION_LIVES = dt.timedelta(days=365)  # at least, from the middle of its month
 
@@ -56,6 +58,7 @@ class LinkedInDestination(AdPlatform):
     max_events = 5_000
     max_body_bytes = 4_000_000  # none is documented; an event takes about 400
     max_age = 90 * DAY
+    probe_note = "LinkedIn lists the account's conversion rules; their ids are not compared with FORWARD_LINKEDIN_RULES"
     unused_fields: tuple[str, ...] = (
         "items",
         "properties",
@@ -111,13 +114,25 @@ class LinkedInDestination(AdPlatform):
     def request(self, account: Account, batch: Sequence[PreparedEvent]) -> HttpRequest:
         """Build the request; the body is what `forward --dry-run` prints."""
         body = json_list(b'{"elements":[', batch, b"]}")
-        headers = {
+        headers = {**self._headers(account), "x-restli-method": "BATCH_CREATE"}
+        return HttpRequest(f"{self._base_url}{_PATH}", body, headers)
+
+    def _headers(self, account: Account) -> dict[str, str]:
+        return {
             "authorization": f"Bearer {account.secret}",
             "linkedin-version": self._version,
             "x-restli-protocol-version": "2.0.0",
-            "x-restli-method": "BATCH_CREATE",
         }
-        return HttpRequest(f"{self._base_url}{_PATH}", body, headers)
+
+    def probe(self, account: Account, event: PreparedEvent) -> HttpRequest | None:  # noqa: ARG002  # the protocol's
+        """Give a request that only reads: the conversion rules of the ad account."""
+        place = quote(f"urn:li:sponsoredAccount:{account.account_id}", safe="")
+        url = f"{self._base_url}{_RULES_PATH}?q=account&account={place}"
+        return HttpRequest(url, b"", self._headers(account), "GET")
+
+    def read_probe(self, response: HttpResponse) -> DeliveryResponse:
+        """Say what the answer to a probe means: an account without a conversion rule takes nothing."""
+        return responses.read_rules(response)
 
     def classify(self, response: HttpResponse, events: int) -> DeliveryResponse:
         """Say what the answer means."""

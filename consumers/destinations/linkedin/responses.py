@@ -59,6 +59,17 @@ def classify(response: HttpResponse, events: int) -> DeliveryResponse:
     return by_status(response, "LinkedIn")
 
 
+def read_rules(response: HttpResponse) -> DeliveryResponse:
+    """Say what the list of an account's conversion rules means; rejected: there is none."""
+    document: Any = from_json(response.body) if response.is_complete else None
+    rules = document.get("elements") if isinstance(document, dict) else None
+    if response.status != 200 or not isinstance(rules, list):
+        return by_status(response, "LinkedIn") if response.status == 200 else classify(response, 1)
+    if not any(isinstance(rule, dict) for rule in rules):
+        return DeliveryResponse(ResponseClass.REJECTED, "200", "the ad account has no conversion rule")
+    return DeliveryResponse(ResponseClass.DELIVERED, "200")
+
+
 def _each(elements: list[Any], events: int, wait: float, trace: str | None) -> DeliveryResponse:
     """Judge a batch by the status of each of its events."""
     found = [element.get("status") if isinstance(element, dict) else None for element in elements]

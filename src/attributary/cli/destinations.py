@@ -83,7 +83,7 @@ def _validate(
     Of each account: its settings and credentials, as the forwarder's start reads them; its token (one of OAuth 2 is
     taken); and one live request with an invented event, where the platform has a way to check one. At Meta, TikTok and
     Reddit that needs a test code, and the event shows there as a test; Meta counts it as a custom event without a
-    value. LinkedIn, X and Microsoft have no such way.
+    value. LinkedIn lists the account's rules. X and Microsoft's UET have no such way.
 
     A row says ok, refused, cannot be reached or not checked, what the platform said, and what to do. Exit code 1 when
     an account is refused or cannot be reached, 78 when a setting is wrong. No secret is shown, and nothing is written

@@ -1,6 +1,7 @@
 """A stand-in for LinkedIn's Conversions API.
 
-Contract: `POST /rest/conversionEvents` with a batch, as the documentation has it. One bad event refuses its whole
+Contract: `POST /rest/conversionEvents` with a batch, and `GET /rest/conversions` for the rules of an ad account, as the
+documentation has them. One bad event refuses its whole
 request; the message names all of them by position. Versions older than a year are answered with 426. LinkedIn's removal
 of duplicates between two calls is not documented: copies are counted.
 """
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from attributary.local.fakes.faults import Fault
 
 _PATH = "/rest/conversionEvents"
+_RULES_PATH = "/rest/conversions"
+_ACCOUNT = re.compile(r"urn:li:sponsoredAccount:\d{1,20}")
 _MOST_EVENTS = 5_000
 _URN = re.compile(r"urn:lla:llaPartnerConversion:\d{1,20}")
 _AMOUNT = re.compile(r"\d+(\.\d+)?")
@@ -56,7 +59,7 @@ class LinkedInFake(StandIn):
 
     def check_call(self, call: Call) -> Reply | None:
         """Refuse a wrong address, token or version."""
-        if call.path != _PATH or call.method != "POST":
+        if (call.method, call.path) not in {("POST", _PATH), ("GET", _RULES_PATH)}:
             return json_reply(404, {"status": 404, "code": "RESOURCE_NOT_FOUND"})
         token = call.headers.get("authorization", "").removeprefix("Bearer ")
         if not token:
@@ -75,7 +78,9 @@ class LinkedInFake(StandIn):
         return 0 <= age <= 12
 
     def take(self, call: Call, fault: Fault | None) -> Reply:
-        """Take the events of a request, or none."""
+        """Take the events of a request, or none; or list the rules of an account."""
+        if call.path == _RULES_PATH:
+            return self._listed(call)
         try:
             document = json.loads(call.body)
         except ValueError:
@@ -95,6 +100,16 @@ class LinkedInFake(StandIn):
         taken = [event for number, event in enumerate(events) if number not in failing]
         self.received.keep([((event["conversion"], event.get("eventId")), event) for event in taken])
         return json_reply(200, {"elements": [{"status": 400 if n in failing else 201} for n in range(len(events))]})
+
+    def _listed(self, call: Call) -> Reply:
+        places = call.query.get("account", [])
+        if call.query.get("q") != ["account"] or len(places) != 1 or _ACCOUNT.fullmatch(places[0]) is None:
+            return _refused(400, "account: Invalid Urn")
+        self.received.test(1)
+        rules = [
+            {"id": int(rule), "conversionMethod": "CONVERSIONS_API", "enabled": True} for rule in self.rules or ("1",)
+        ]
+        return json_reply(200, {"elements": rules, "paging": {"start": 0, "count": len(rules)}})
 
     def _broken(self, event: Any) -> str | None:
         if not isinstance(event, dict):
