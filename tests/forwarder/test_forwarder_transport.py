@@ -8,6 +8,7 @@ import threading
 import time
 import tracemalloc
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -188,6 +189,67 @@ def test_s12_no_coding_is_asked_for_and_the_connection_is_kept() -> None:
             assert transport.send(HttpRequest(url, b"{}")).status == 200
     assert b"accept-encoding: identity\r\n" in seen[0].lower()
     assert len(connections) == 1
+
+
+def kept_open(connections: list[socket.socket], gate: threading.Semaphore) -> Callable[[socket.socket], None]:
+    """A server that answers each request on a connection when the gate lets it."""
+
+    def serve(connection: socket.socket) -> None:
+        connections.append(connection)
+        while True:
+            assert gate.acquire(timeout=SECONDS_MAX)
+            connection.sendall(sized(GOOD))
+            if not connection.recv(65_536):
+                return
+
+    return serve
+
+
+def test_threads_share_no_more_connections_than_they_may() -> None:
+    connections: list[socket.socket] = []
+    gate = threading.Semaphore(0)
+    with (
+        server(kept_open(connections, gate)) as url,
+        HttpTransport(connections=2, answer_seconds=SECONDS_MAX) as transport,
+        ThreadPoolExecutor(8) as threads,
+    ):
+        waiting = [threads.submit(transport.send, HttpRequest(url, b"")) for _ in range(8)]
+        while len(connections) < 2:
+            time.sleep(0.01)
+        for _ in waiting:
+            gate.release()
+        assert [each.result().status for each in waiting] == [200] * 8
+        assert len(connections) == 2
+
+
+def test_a_connection_that_the_server_has_closed_is_not_used_again() -> None:
+    connections: list[socket.socket] = []
+
+    def serve(connection: socket.socket) -> None:
+        connections.append(connection)
+        connection.sendall(sized(GOOD))
+
+    with server(serve) as url, HttpTransport(answer_seconds=SECONDS_MAX) as transport:
+        for number in range(3):
+            assert transport.send(HttpRequest(url, b"")).status == 200
+            # The server's thread closes after its answer; the end of the stream must have come to us.
+            while len(connections) == number + 1 and connections[number].fileno() != -1:
+                time.sleep(0.01)
+    assert len(connections) == 3
+
+
+def test_a_broken_answer_ends_its_connection() -> None:
+    connections: list[socket.socket] = []
+
+    def serve(connection: socket.socket) -> None:
+        connections.append(connection)
+        connection.sendall(OK + b"content-length: 5\r\n\r\n{}" if len(connections) == 1 else sized(GOOD))
+
+    with server(serve) as url, HttpTransport(answer_seconds=SECONDS_MAX) as transport:
+        broken = transport.send(HttpRequest(url, b""))
+        good = transport.send(HttpRequest(url, b""))
+    assert (broken.status, broken.is_complete, good.is_complete) == (200, False, True)
+    assert len(connections) == 2
 
 
 def test_s12_a_server_that_reads_nothing_is_given_up() -> None:
