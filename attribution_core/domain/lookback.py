@@ -14,12 +14,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from attributary.attribution_core.domain.policy_parts import PolicyError, PolicyParts, parse_parts
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 MICROS_PER_DAY = 86_400_000_000
 ANY = "*"

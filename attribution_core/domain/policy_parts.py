@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+TRAINED_MODELS: tuple[str, ...] = ("markov", "poisson")
+"""Those that a policy can pin a version of."""
 _RULES: Mapping[str, Mapping[str, str]] = {
     "position_based": {"first": "first_weight", "middle": "middle_weight", "last": "last_weight"},
     "time_decay": {"half_life_days": "half_life_seconds"},

@@ -17,6 +17,7 @@ import numpy as np
 
 from attributary.attribution_core.domain.journeys import Flags, Floats, JourneyBatch
 from attributary.attribution_core.domain.lookback import LookbackPolicy, PolicyError
+from attributary.attribution_core.domain.policy_parts import TRAINED_MODELS
 from attributary.attribution_core.models.markov_credit import MarkovModel, MarkovSettings
 from attributary.attribution_core.models.poisson_credit import PoissonModel, PoissonSettings, Rates, RatesError
 from attributary.attribution_core.models.rules import RULES, RuleSettings
@@ -28,7 +29,6 @@ MODELS: tuple[str, ...] = (*RULE_MODELS, "markov", "shapley")
 """Those that credit every tenant's conversions."""
 OPTIONAL_MODELS: tuple[str, ...] = ("poisson",)
 """Those that credit where a version is in force, and are not there at all where none is."""
-TRAINED_MODELS: tuple[str, ...] = ("markov", "poisson")
 SETTINGS: Mapping[str, type[MarkovSettings | PoissonSettings]] = {"markov": MarkovSettings, "poisson": PoissonSettings}
 """The parameters of each trained model."""
 UNTRAINED = "untrained"

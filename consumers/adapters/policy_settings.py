@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 from pydantic import Field
 
 from attributary.attribution_core.domain.identity_rules import BUILT_IN, IdentityRules
 from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy, PolicyError
-from attributary.attribution_core.models.model_set import ModelSet, check_models, lenient_model_set
 from attributary.consumers.runtime.errors import ConfigError
 from attributary.consumers.runtime.settings import Settings, load
 from attributary.consumers.store.events.policy_activations import policy_in_force
 from attributary.consumers.store.models.model_states import active_states
 from attributary.schemas.yaml_file import YamlFileError, read_yaml
+
+if TYPE_CHECKING:
+    from attributary.attribution_core.models.model_set import ModelSet
 
 
 class PolicySettings(Settings):
@@ -82,6 +84,8 @@ def models_in_force(connection: psycopg.Connection, tenant_id: str) -> ModelSet:
     Raises:
         ConfigError: the policy's file cannot be read.
     """
+    from attributary.attribution_core.models.model_set import lenient_model_set
+
     policy = policy_in_force(connection, tenant_id, load(PolicySettings).policy())
     return lenient_model_set(active_states(connection, tenant_id), policy)[0]
 
@@ -96,6 +100,8 @@ def read_policy(path: Path, place: str) -> LookbackPolicy:
     Raises:
         ConfigError: the file cannot be read or breaks a rule.
     """
+    from attributary.attribution_core.models.model_set import check_models
+
     try:
         policy = LookbackPolicy.parse(_mapping(place, path))
         check_models(policy)

@@ -21,7 +21,8 @@ import psycopg
 import structlog
 
 from attributary.attribution_core.domain.lookback import LookbackPolicy
-from attributary.attribution_core.models.model_set import TRAINED_MODELS, ModelSet, TrainedState, lenient_model_set
+from attributary.attribution_core.domain.policy_parts import TRAINED_MODELS
+from attributary.attribution_core.models.model_set import ModelSet, TrainedState, lenient_model_set
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.dead_letters import check_poison_share

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from attributary.attribution_core.models.model_set import TRAINED_MODELS
+from attributary.attribution_core.domain.policy_parts import TRAINED_MODELS
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.store.jobs.job_views import drifted, job_backlog
 from attributary.consumers.store.models.changed_people import state_lag

@@ -12,8 +12,9 @@ from dataclasses import fields
 from typing import Any
 
 from attributary.attribution_core.domain.lookback import MICROS_PER_DAY
+from attributary.attribution_core.domain.policy_parts import TRAINED_MODELS
 from attributary.attribution_core.models.markov_credit import MarkovSettings
-from attributary.attribution_core.models.model_set import SETTINGS, TRAINED_MODELS
+from attributary.attribution_core.models.model_set import SETTINGS
 from attributary.attribution_core.models.poisson_credit import PoissonSettings
 
 _SET_BY_TRAINING = frozenset({"journeys_per_count"})  # follows from the data, and the attributor relies on it

@@ -120,3 +120,14 @@ def test_errors_have_the_classes_that_callers_catch() -> None:
         attributary.Codec().decode("result", b"nonsense")
     with pytest.raises(attributary.TableError):
         attributary.analyze({"path": ["a > b"], "total_conversions": [-1]})
+
+
+@pytest.mark.parametrize(
+    ("stage", "left_out"),
+    [
+        ("auditor", {"numpy", "attributary.attribution_core.models.model_set"}),
+        ("stitcher", {"attributary.attribution_core.models.model_set"}),
+    ],
+)
+def test_a_stage_that_credits_nothing_starts_without_the_models(stage: str, left_out: set[str]) -> None:
+    assert loaded_by(f"import attributary.consumers.{stage}.process") & left_out == set()

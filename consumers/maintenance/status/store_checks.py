@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import errors
 
-from attributary.attribution_core.models.model_set import TRAINED_MODELS
+from attributary.attribution_core.domain.policy_parts import TRAINED_MODELS
 from attributary.consumers.store.connection import (
     StoreUnavailable,
     check_dsn,

@@ -10,20 +10,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 from psycopg.types.json import Jsonb
 
-from attributary.attribution_core.models.model_set import TrainedState
 from attributary.consumers.store.audit import note_action
+
+if TYPE_CHECKING:
+    from attributary.attribution_core.models.model_set import TrainedState
 
 OK = "ok"
 """The status of a version that may credit conversions."""
 _MAX_VERSION = (1 << 63) - 1
 
 Pin = tuple[str, int]
-States = dict[str, TrainedState]
+States = dict[str, "TrainedState"]
 
 
 class ModelStateError(LookupError):
@@ -392,5 +394,7 @@ def _bring_into_force(
 
 
 def _trained(version: int | str, state: Mapping[str, Any]) -> TrainedState:
+    from attributary.attribution_core.models.model_set import TrainedState
+
     # A part that is missing is seen when the model is built, where it stops nobody but its tenant.
     return TrainedState(str(version), state.get("statistics", {}), state.get("settings", {}))
