@@ -148,7 +148,7 @@ def conversion(now_micros: int, **changes: Any) -> dict[str, Any]:
         "click_ids": {
             "fbc": "fb.1.1554763741205.AbCdEf-GhI",
             "fbp": "fb.1.1558571054389.1098115397",
-            "msclkid": f"{number:032x}",
+            "msclkid": f"c{number:031x}",  # one of zeros alone is a placeholder
         },
         "ga_client_id": f"{number}.1700000000",
         "ga_session_id": "1700000000",

@@ -1,6 +1,7 @@
 """All ad platforms at once on real Kafka and the real ledger, under faults of every class, a kill and a dead one.
 
-The size is that of `FORWARD_FLOOD_EVENTS`; the run of record has 20,000 (docs/how-to/forward.md).
+The size is that of `FORWARD_FLOOD_EVENTS`; the run of record has 20,000 (docs/how-to/forward.md). `FORWARD_FLOOD_NAMES`
+names some platforms of all. Google judges its requests later: the run ends when each verdict is known.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from attributary.local.fakes import Fault
+from attributary.local.fakes import Fault, GoogleFake
 from attributary.local.fakes.received import StandIn
 from attributary.local.fakes.server import FakeServer
 from tests.forwarder.forwarder_factories import CODEC, conversion
 from tests.forwarder.forwarder_processes import (
     FAKES,
     Forwarders,
+    ask_at_once,
     dead_letters,
+    late_verdicts,
     ledger_states,
     produce,
     settled_counts,
@@ -32,7 +35,8 @@ from tests.forwarder.forwarder_processes import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-NAMES = ("tiktok", "linkedin", "x", "reddit", "pinterest", "snap", "microsoft")
+ALL = ("tiktok", "linkedin", "x", "reddit", "pinterest", "snap", "microsoft", "bingads", "google")
+NAMES = tuple(name for name in ALL if name in os.environ.get("FORWARD_FLOOD_NAMES", ",".join(ALL)).split(","))
 EVENTS = int(os.environ.get("FORWARD_FLOOD_EVENTS", "2000"))
 IS_FULL = EVENTS >= 20_000
 A_REQUEST = 100 if IS_FULL else 20
@@ -44,6 +48,8 @@ OWN: dict[str, tuple[str, ...]] = {
     "pinterest": ("ramped_down", "listed_422"),  # a 422 without a list costs copies: it has a test of its own
     "snap": ("invalid_200",),
     "microsoft": ("warning",),
+    "bingads": ("internal", "item_internal"),
+    "google": ("internal", "unavailable"),
 }
 # Their 429 names no time, so the account rests for a minute: once in a full run. `more_faults` has them by the dozen.
 A_MINUTE = {
@@ -53,6 +59,8 @@ A_MINUTE = {
     "pinterest": "http_429",
     "microsoft": "http_429",
     "snap": "http_429",
+    "bingads": "call_rate",
+    "google": "quota",
 }
 # These remove no copies that two calls bring: what was perhaps taken is held, and nothing is sent twice.
 HOLDS = ("linkedin", "pinterest", "microsoft")
@@ -88,6 +96,16 @@ def flood(now: int) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def known_as(name: str, events: list[dict[str, Any]]) -> dict[str, str]:
+    """Return our ids of events by those that a platform knows: Google has the order's, Bing Ads the click's."""
+    match name:
+        case "google":
+            return {event["order_id"]: event["event_id"] for event in events}
+        case "bingads":
+            return {event["click_ids"]["msclkid"]: event["event_id"] for event in events}
+    return {event["event_id"]: event["event_id"] for event in events}
+
+
 def ids(events: list[dict[str, Any]]) -> set[str]:
     return {event["event_id"] for event in events}
 
@@ -97,7 +115,10 @@ def check_accounted_for(
 ) -> None:
     """Compare the ledger of one platform with what was published and with what its stand-in has received."""
     assert fake.script.fired.keys() >= set(CLASSES), (name, fake.script.fired)
-    taken = Counter({str(key[-1]): copies for key, copies in fake.received.by_key.items()})  # type: ignore[index]
+    ours = known_as(name, [event for events in sorted_events.values() for event in events])
+    taken = Counter({ours[str(key[-1])]: copies for key, copies in fake.received.by_key.items()})  # type: ignore[index]
+    if isinstance(fake, GoogleFake):  # received, and refused later
+        taken += Counter(dict.fromkeys((ours[order] for order in fake.refused_later), 1))
     everything = set[str]().union(*(ids(events) for events in sorted_events.values()))
     assert set[str]().union(*states.values()) == everything, name
     assert sum(map(len, states.values())) == EVENTS, "one state each"
@@ -115,6 +136,14 @@ def check_accounted_for(
     counts = {state: len(events) for state, events in sorted(states.items())}
     received = f"{fake.received.calls} calls, {fake.received.duplicates} copies"
     print(name, counts, received, dict(sorted(fake.script.fired.items())))
+
+
+def check_late_verdicts(verdicts: list[tuple[str, int, dict[str, int]]], sent: int, refused: int) -> None:
+    """Compare what Google said of its requests with what was sent, and with what it was told to refuse later."""
+    assert {verdict for verdict, *_ in verdicts} <= {"accepted", "partly", "refused"}
+    assert sum(events for _, events, _ in verdicts) == sent, "each sent event is in one request with a verdict"
+    assert sum((Counter(reasons) for *_, reasons in verdicts), Counter[str]()) == {"INVALID_GCLID": refused}
+    print("google's verdicts", Counter(verdict for verdict, *_ in verdicts), f"{refused} refused later")
 
 
 @pytest.mark.kafka
@@ -136,8 +165,11 @@ def test_every_event_is_accounted_for_at_all_platforms_at_once(
         gone.bind(("127.0.0.1", 0))  # held and never listened on: every connection to it is refused
         urls["meta"] = f"http://127.0.0.1:{gone.getsockname()[1]}"
         for name, fake in fakes.items():
-            fake.poison = ids(sorted_events["bad"])
+            fake.poison = set(known_as(name, sorted_events["bad"]))
             fake.script.replace(scripted(name), seed=7)
+        google = fakes.get("google", GoogleFake())
+        assert isinstance(google, GoogleFake)
+        google.refused_later = dict.fromkeys([*known_as("google", sorted_events["good"])][::50], "INVALID_GCLID")
         environment = variables(
             fresh_topics,
             database,
@@ -161,12 +193,21 @@ def test_every_event_is_accounted_for_at_all_platforms_at_once(
                 assert time.monotonic() < deadline, settled_counts(database)
                 time.sleep(0.5)
             assert not forwarders.ended(), "the dead one waits as well"
+            google.script.replace([])
+            google.clock_offset += 3_600
+            while any(verdict == "pending" for verdict, *_ in late_verdicts(database, "google")):
+                assert not forwarders.ended(), forwarders.ended()
+                assert time.monotonic() < deadline, late_verdicts(database, "google")
+                ask_at_once(database)
+                time.sleep(0.5)
         found = ledger_states(database)
         letters = {name: Counter(dead_letters(fresh_topics, name)) for name in NAMES}
     assert set(found.pop("meta", {"pending": set()})) <= {"pending", "skipped", "expired"}, (
         "the dead one has lost nothing"
     )
     by_id = dict(zip((event["event_id"] for event in mixed), encoded, strict=True))
+    if "google" in NAMES:
+        check_late_verdicts(late_verdicts(database, "google"), len(found["google"]["sent"]), len(google.refused_later))
     for name in NAMES:
         check_accounted_for(name, found[name], sorted_events, fakes[name])
         refused = found[name].get("rejected", set())

@@ -18,7 +18,7 @@ from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.destinations.microsoft.destination import MicrosoftDestination
 from attributary.consumers.destinations.microsoft.settings import MicrosoftSettings
 from attributary.consumers.destinations.oauth2.grants import RefreshTokenGrant
-from attributary.consumers.runtime.errors import ConfigError, Retry
+from attributary.consumers.runtime.errors import ConfigError
 from attributary.consumers.runtime.settings import load
 from attributary.consumers.store.deliveries.delivery import DeliveryState
 from attributary.local.fakes import BingAdsFake, Fault, OAuthFake
@@ -126,6 +126,11 @@ def test_only_a_click_id_makes_a_second_copy_harmless() -> None:
             "expired",
             "older than 90 days",
         ),
+        (
+            {"kind": "cancellation", "properties": {"original_event.event_time": "99999999999"}},
+            "skipped",
+            "lies ahead",
+        ),
         ({"conversion_type": "signup"}, "skipped", "its conversions go by the destination microsoft"),
         ({"conversion_type": "signup", "kind": "cancellation", "order_id": None}, "skipped", "its order_id"),
         ({"consent": {"ad_storage": False, "ad_user_data": True}}, "skipped", "consent refused: ad_storage"),
@@ -177,6 +182,8 @@ def test_corrections_of_uet_are_known_by_their_transaction() -> None:
         "AdjustmentTime": "2026-11-24T05:59:00Z",
     }
     assert json.loads(found.envelope)["operation"] == "OnlineConversionAdjustments"
+    account = account_at("bingads")
+    assert BingAdsDestination().types_named(found.name, account) == ("signup",), "so that a stop of it is known"
 
 
 def test_the_request_names_account_customer_and_developer() -> None:
@@ -205,11 +212,15 @@ def test_the_request_names_account_customer_and_developer() -> None:
         (200, {"ok": True}, "AMBIGUOUS", ()),
         (200, {"PartialErrors": "none"}, "AMBIGUOUS", ()),
         (200, {"PartialErrors": [item(3, "OfflineConversionMSClickIdInvalid"), item(1, "X")]}, "DELIVERED", (1, 3)),
-        (200, {"PartialErrors": [item(n, "OfflineConversionNameInvalid") for n in range(5)]}, "REJECTED",
+        (200, {"PartialErrors": [item(n, "OfflineConversionNameInvalid") for n in range(5)]}, "NAME_STOPPED", ()),
+        (200, {"PartialErrors": [item(n, "OfflineConversionValueInvalid") for n in range(5)]}, "REJECTED",
          (0, 1, 2, 3, 4)),
+        (200, {"PartialErrors": [item(n, "OfflineConversionNameInvalid" if n else "X") for n in range(5)]}, "REJECTED",
+         (0,)),
+        (400, {"OperationErrors": [{"Code": 1, "ErrorCode": "OfflineConversionGoalTooRecent"}]}, "NAME_STOPPED", ()),
         (200, {"PartialErrors": [item(9, "OfflineConversionMSClickIdInvalid")]}, "AMBIGUOUS", ()),
         (200, {"PartialErrors": [item(1, "InternalError", 0)]}, "AMBIGUOUS", ()),
-        (200, {"PartialErrors": [item(n, "OfflineConversionGoalTooRecent") for n in range(5)]}, "RETRY", ()),
+        (200, {"PartialErrors": [item(n, "OfflineConversionGoalTooRecent") for n in range(5)]}, "NAME_STOPPED", ()),
         (200, {"Errors": [{"Code": 106, "ErrorCode": "UserIsNotAuthorized"}]}, "ACCOUNT_STOPPED", ()),
         (400, {"Errors": [{"Code": 117, "ErrorCode": "CallRateExceeded"}]}, "THROTTLED", ()),
         (500, {"Errors": [{"Code": 105, "ErrorCode": "InvalidCredentials"}]}, "ACCOUNT_STOPPED", ()),
@@ -234,7 +245,7 @@ def test_what_an_answer_means(status: int, document: Any, found: str, named: tup
     [
         ("OfflineConversionTimeOutOfWindow", 4_000, "REJECTED"),
         ("InternalError", 0, "RETRY"),
-        ("OfflineConversionGoalTooRecent", 4_000, "RETRY"),
+        ("OfflineConversionGoalTooRecent", 4_000, "NAME_STOPPED"),
     ],
 )
 def test_one_item_alone_needs_no_position(word: str, code: int, found: str) -> None:
@@ -242,19 +253,21 @@ def test_one_item_alone_needs_no_position(word: str, code: int, found: str) -> N
     assert (kind.name, positions) == (found, ())
 
 
-def test_a_wrong_goal_costs_one_call_and_only_its_own_events(make_stage: MakeStage, clock: SimulatedClock) -> None:
+def test_a_wrong_goal_costs_one_call_and_holds_only_its_own_events(
+    make_stage: MakeStage, clock: SimulatedClock
+) -> None:
     fake = BingAdsFake(OAuthFake(), goals=["Shop orders"])
     ledger, now = MemoryLedger(), clock.now_micros()
     events = [conversion(now, conversion_type="lead" if n % 2 else "purchase") for n in range(200)]
     with FakeServer(fake) as server:
         stage = make_stage("bingads", server.url, clock, ledger=ledger)
         outcome = stage.handle(records(events, now_micros=now))
-    assert len(outcome.dead_letters) == 100
-    assert {letter.reason for letter in outcome.dead_letters} == {
-        "the conversion goal does not exist: FORWARD_BINGADS_GOALS"
+    assert not outcome.dead_letters
+    assert {(c.state.value, c.reason): c.deliveries for c in ledger.counts()} == {
+        ("sent", None): 100,
+        ("held", "the conversion goal does not exist: FORWARD_BINGADS_GOALS"): 100,
     }
-    assert len(fake.received.by_key) == 100
-    assert fake.received.calls == 2
+    assert (fake.received.calls, len(fake.received.by_key)) == (2, 100)
 
 
 def test_one_bad_of_a_thousand_is_named_in_one_call(make_stage: MakeStage, clock: SimulatedClock) -> None:
@@ -301,15 +314,12 @@ def test_a_correction_goes_after_its_conversion_in_the_same_turn(make_stage: Mak
     assert fake.adjusted[key]["AdjustmentValue"] == 5  # type: ignore[index]  # the same key: goal, time, click
 
 
-def test_a_goal_that_is_too_new_waits(make_stage: MakeStage, clock: SimulatedClock) -> None:
-    fake = BingAdsFake(OAuthFake())
-    fake.script.replace([Fault("goal_too_recent", share=1.0)])
-    ledger, now = MemoryLedger(), clock.now_micros()
-    with FakeServer(fake) as server:
-        stage = make_stage("bingads", server.url, clock, ledger=ledger)
-        with pytest.raises(Retry, match="takes conversions after two hours"):
-            stage.handle(records([conversion(now) for _ in range(30)], now_micros=now))
-    assert {count.state.value: count.deliveries for count in ledger.counts()} == {"pending": 30}
+def test_a_goal_that_is_too_new_is_tried_again_after_two_hours() -> None:
+    errors = [item(n, "OfflineConversionGoalTooRecent") for n in range(5)]
+    found = responses.classify(HttpResponse(200, json.dumps({"PartialErrors": errors}).encode()), 5)
+    assert (found.response_class, found.wait_seconds) == (ResponseClass.NAME_STOPPED, 7_200)
+    some = responses.classify(HttpResponse(200, json.dumps({"PartialErrors": errors[:2]}).encode()), 5)
+    assert (some.response_class, [*some.unknown_names]) == (ResponseClass.DELIVERED, [0, 1])
 
 
 def test_tokens_that_end_on_the_way_cost_no_event(make_stage: MakeStage, clock: SimulatedClock) -> None:

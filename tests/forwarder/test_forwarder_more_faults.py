@@ -60,7 +60,7 @@ OWN = {
     "x": ("locked", "over_capacity", "limit"),
     "pinterest": ("ramped_down",),
     "google": ("quota", "internal", "unavailable"),
-    "bingads": ("internal", "call_rate", "goal_too_recent", "item_internal"),
+    "bingads": ("internal", "call_rate", "item_internal"),
 }
 # These remove no copies that two calls bring: what was perhaps taken is held, and nothing is sent twice.
 HOLDS = ("linkedin", "pinterest", "microsoft")

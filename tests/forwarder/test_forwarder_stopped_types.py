@@ -28,7 +28,7 @@ from attributary.consumers.store.deliveries.delivery import (
     Queue,
     StoppedName,
 )
-from attributary.local.fakes import Fault, GoogleFake, LinkedInFake, OAuthFake, XFake
+from attributary.local.fakes import BingAdsFake, Fault, GoogleFake, LinkedInFake, OAuthFake, XFake
 from attributary.local.fakes.server import FakeServer
 from tests.forwarder.forwarder_factories import (
     ACCOUNTS,
@@ -44,6 +44,7 @@ from tests.forwarder.forwarder_factories import (
     records,
 )
 from tests.forwarder.test_forwarder_ledger import NOW, new, postgres_ledger
+from tests.forwarder.test_forwarder_more_faults import sent_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -60,8 +61,11 @@ NAMES = {
     "linkedin": {"purchase": "104012", "lead": "104013"},
     "x": {"purchase": "o87ne", "lead": "o87nf"},
     "google": {"purchase": "7001", "lead": "7002"},
+    "bingads": {"purchase": "Shop orders", "lead": "Leads"},
 }
 PER_TYPE = sorted(NAMES)
+KNOWN = {"linkedin": "rules", "x": "tags", "google": "actions", "bingads": "goals"}
+"""The attribute of each stand-in with the names that it takes."""
 
 
 def fake_with(name: str, known: Sequence[str]) -> Any:
@@ -69,6 +73,7 @@ def fake_with(name: str, known: Sequence[str]) -> Any:
         "linkedin": lambda: LinkedInFake(rules=known),
         "x": lambda: XFake(keys=X_KEYS, tags=known),
         "google": lambda: GoogleFake(OAuthFake(), actions=known),
+        "bingads": lambda: BingAdsFake(OAuthFake(), goals=known),
     }
     return made[name]()
 
@@ -155,8 +160,7 @@ def test_a_name_that_is_not_taken_holds_its_type_and_no_other(line: Line) -> Non
 
 def test_what_is_held_goes_after_a_person_says_that_the_name_is_good(line: Line) -> None:
     line.batch(["lead"] * 30)
-    known = {"linkedin": "rules", "x": "tags", "google": "actions"}[line.name]
-    setattr(line.fake, known, frozenset((line.purchase, line.lead)))
+    setattr(line.fake, KNOWN[line.name], frozenset((line.purchase, line.lead)))
     line.live_on(120)  # nothing tries by itself so soon
     assert line.states() == {"held": 30}
     line.ledger.resume_names(line.ledger.stopped_names(line.name))
@@ -190,8 +194,7 @@ def test_one_event_an_hour_tries_a_stopped_name_and_finds_it_good(line: Line) ->
     assert line.states() == {"held": 40}
     (stop,) = line.ledger.stopped_names(line.name)
     assert stop.refusals >= 2
-    known = {"linkedin": "rules", "x": "tags", "google": "actions"}[line.name]
-    setattr(line.fake, known, frozenset())
+    setattr(line.fake, KNOWN[line.name], frozenset())
     line.live_on(1.2 * HOUR)
     assert line.states() == {"sent": 40}
     assert line.taken() == {line.lead: 40}
@@ -262,7 +265,7 @@ def test_bad_events_beside_a_dead_name_are_still_found(line: Line) -> None:
     now = line.clock.micros
     events = [conversion(now, conversion_type=kind) for kind in ("purchase", "lead") * 20]
     bad = events[4]
-    line.fake.poison.add(bad["order_id"] if line.name == "google" else bad["event_id"])
+    line.fake.poison.add(sent_id(line.name, bad))
     outcome = line.stage.handle(line.reader.add(records(events, now_micros=now)))
     assert line.states() == {"sent": 19, "held": 20, "rejected": 1}
     assert len(outcome.dead_letters) == 1

@@ -1,9 +1,10 @@
 """Microsoft Advertising's offline conversions (Campaign Management API v13, REST) as a destination.
 
 Invariants: a conversion goes to the offline goal that the tenant has named for its type, and to none otherwise; the
-goal stands in the envelope, so a wrong one costs only its own requests. Microsoft counts the first of several
-conversions with one click id, goal and time, so an event with a click id may be sent again after a lost answer; of one
-that only hashes recognise nothing of the kind is documented, so it is not. Bounds: 1,000 items a request; 90 days.
+goal stands in the envelope, so a wrong one costs its own requests and stops its own type. Microsoft counts the first
+of several conversions with one click id, goal and time, so an event with a click id may be sent again after a lost
+answer; of one that only hashes recognise nothing of the kind is documented, so it is not. Bounds: 1,000 items a
+request; 90 days.
 
 Corrections: a restatement and a cancellation adjust the conversion that they correct. An offline conversion is known by
 its click id (or hashes), goal and time, so the correction must say that time; one of a UET goal by its transaction id.
@@ -117,7 +118,7 @@ class BingAdsDestination(AdPlatform):
             if not is_correction:
                 reason = "its conversions go by the destination microsoft; only corrections go here"
                 return NotSent(DeliveryState.SKIPPED, reason, "conversion_type")
-            return self._online_adjustment(conversion, goal.removeprefix(UET_GOAL), moment)
+            return self._online_adjustment(conversion, goal, moment)
         remarks: list[str] = []
         person = self._person(conversion, remarks)
         if not person:
@@ -131,7 +132,7 @@ class BingAdsDestination(AdPlatform):
                 "ConversionValue": amount(conversion["value_micros"]),
                 "ConversionCurrencyCode": conversion["currency"],
             }
-        return self._prepared(conversion, _CONVERSIONS, event, person, remarks)
+        return self._prepared(conversion, goal, _CONVERSIONS, event, person, remarks)
 
     def _person(self, conversion: Conversion, remarks: list[str]) -> dict[str, Any]:
         """Return what recognises a person: the click, and two hashes under Microsoft's rules."""
@@ -152,6 +153,8 @@ class BingAdsDestination(AdPlatform):
             reason = f"Microsoft wants the time of what is corrected: give the property {_ORIGINAL_TIME}, in seconds"
             return NotSent(DeliveryState.SKIPPED, reason, "properties")
         original = int(text) * SECOND
+        if original > moment.now:
+            return NotSent(DeliveryState.SKIPPED, "the time of what is corrected lies ahead", "properties")
         if expired := self._too_old(original, moment, "properties"):
             return expired
         # Microsoft takes no adjustment from before its conversion.
@@ -161,7 +164,7 @@ class BingAdsDestination(AdPlatform):
             **person,
             **_correction(conversion, max(original, event_time(conversion, moment))),
         }
-        return self._prepared(conversion, _ADJUSTMENTS, event, person, remarks)
+        return self._prepared(conversion, goal, _ADJUSTMENTS, event, person, remarks)
 
     def _online_adjustment(self, conversion: Conversion, goal: str, moment: Moment) -> PreparedEvent | NotSent:
         """Build the adjustment of a conversion that UET has: it is known by its transaction id."""
@@ -169,22 +172,22 @@ class BingAdsDestination(AdPlatform):
             reason = "Microsoft knows a conversion of UET by its transaction id: give the correction its order_id"
             return NotSent(DeliveryState.SKIPPED, reason, "order_id")
         event = {
-            "ConversionName": goal,
+            "ConversionName": goal.removeprefix(UET_GOAL),
             "TransactionId": order_id,
             **_correction(conversion, event_time(conversion, moment)),
         }
-        return self._prepared(conversion, _ONLINE_ADJUSTMENTS, event, ("TransactionId",), [])
+        return self._prepared(conversion, goal, _ONLINE_ADJUSTMENTS, event, ("TransactionId",), [])
 
     def _prepared(
         self,
         conversion: Conversion,
+        goal: str,
         operation: str,
         event: Mapping[str, Any],
         match_keys: Mapping[str, Any] | Sequence[str],
         remarks: list[str],
     ) -> PreparedEvent:
         self.free_properties(conversion, remarks)
-        goal = event["ConversionName"]
         envelope = to_json({"operation": operation, "goal": goal})
         made = self.prepared(conversion, event, goal, match_keys, remarks, envelope=envelope)
         corrected = conversion["conversion_id"] or conversion["event_id"]

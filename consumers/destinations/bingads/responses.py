@@ -41,12 +41,15 @@ _OF_REQUEST: Mapping[int | str, tuple[ResponseClass, str]] = {
     207: (_R.THROTTLED, "too many calls at once"),
 }
 """Faults by their numeric code."""
-_TEMPORARY: Mapping[str, str] = {
-    "InternalError": "temporary error",
-    "OfflineConversionGoalTooRecent": "the conversion goal is too new: it takes conversions after two hours",
-}
-_OF_ITEM: Mapping[str, str] = {
+_INTERNAL = "InternalError"
+_TOO_NEW = "OfflineConversionGoalTooRecent"
+_TOO_NEW_SECONDS = 2 * 3_600.0
+_OF_GOAL: Mapping[str, str] = {
     "OfflineConversionNameInvalid": "the conversion goal does not exist: FORWARD_BINGADS_GOALS",
+    _TOO_NEW: "the conversion goal is too new: it takes conversions after two hours",
+}
+"""What concerns the goal, so every event of it."""
+_OF_ITEM: Mapping[str, str] = {
     "OfflineConversionNameNullOrEmpty": "the conversion goal is missing",
     "NotEligibleForEnhancedConversions": "the goal takes no e-mail addresses and phone numbers: turn enhanced "
     "conversions on",
@@ -97,16 +100,21 @@ def _taken(response: HttpResponse, document: Mapping[str, Any], errors: list[_Er
         named = {0: errors[0]}  # there is no other that it could mean
     first = next(iter(named.values()), errors[0])
     code = f"200/{first.word}" if first.word else "200/refused"
-    if later := [error for error in errors if error.number == 0 or error.word in _TEMPORARY]:
-        # Beside others that were taken it is not known which come again: the copies are removed by the platform.
+    if later := [error for error in errors if error.number == 0 or error.word == _INTERNAL]:
+        # Beside others that were taken no answer says "these later": the copies are removed by the platform.
         kind = _R.RETRY if len(named) == events and len(later) == len(errors) else _R.AMBIGUOUS
-        word = later[0].word or "InternalError"
-        return DeliveryResponse(kind, f"200/{word}", _TEMPORARY.get(word, "temporary error"), wait, trace)
+        return DeliveryResponse(kind, f"200/{_INTERNAL}", "temporary error", wait, trace)
     if len(named) < len({error.place for error in errors}):
         return DeliveryResponse(_R.AMBIGUOUS, "200/partial", "an error names no event", wait, trace)
-    refused = tuple(sorted(named))
-    kind = _R.REJECTED if len(refused) == events else _R.DELIVERED
-    return DeliveryResponse(kind, code, _reason(named.values()), wait, trace, refused=refused if events > 1 else ())
+    stops = {place: _OF_GOAL[error.word] for place, error in named.items() if error.word in _OF_GOAL}
+    wait = max(wait, _TOO_NEW_SECONDS) if any(error.word == _TOO_NEW for error in named.values()) else wait
+    if len(stops) == events:  # all of a request have one goal
+        return DeliveryResponse(_R.NAME_STOPPED, code, stops[0], wait, trace)
+    refused = tuple(sorted(named.keys() - stops.keys()))
+    if len(named) == events:
+        # Nothing was taken. Those with a goal that stops come again alone.
+        return DeliveryResponse(_R.REJECTED, code, _reason(errors), wait, trace, refused=refused if events > 1 else ())
+    return DeliveryResponse(_R.DELIVERED, code, _reason(errors), wait, trace, refused=refused, unknown_names=stops)
 
 
 def _refusal(
@@ -119,9 +127,9 @@ def _refusal(
             kind, reason = found
             wait = retry_after_seconds(response.headers) or (THROTTLE_SECONDS if kind is _R.THROTTLED else 0.0)
             return DeliveryResponse(kind, f"{response.status}/{error.number}", reason, wait, trace)
-        if reason := _TEMPORARY.get(error.word, ""):
-            wait = retry_after_seconds(response.headers)
-            return DeliveryResponse(_R.RETRY, f"{response.status}/{error.word}", reason, wait, trace)
+        if reason := _OF_GOAL.get(error.word, ""):
+            wait = _TOO_NEW_SECONDS if error.word == _TOO_NEW else 0.0
+            return DeliveryResponse(_R.NAME_STOPPED, f"{response.status}/{error.word}", reason, wait, trace)
     named = tuple(sorted({error.place for error in errors if error.place is not None}))
     by_http = by_status(response, "Microsoft")
     if response.status != 200 and by_http.response_class is not _R.REJECTED:

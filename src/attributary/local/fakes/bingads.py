@@ -75,7 +75,7 @@ class BingAdsFake(StandIn):
         self.adjusted: dict[tuple[str, str, str], Mapping[str, Any]] = {}
         self._developer_token = developer_token
         self._accounts = frozenset(accounts)
-        self._goals = tuple(goals)
+        self.goals = frozenset(goals)
 
     def answer(self, call: Call) -> Reply:
         """Answer one request."""
@@ -116,7 +116,7 @@ class BingAdsFake(StandIn):
             return _fault(400, 100, "NullRequest")
         if operation == "ConversionGoals":
             self.received.test(1)
-            goals = [{"Name": name, "Type": "OfflineConversion"} for name in self._goals]
+            goals = [{"Name": name, "Type": "OfflineConversion"} for name in sorted(self.goals)]
             return json_reply(200, {"ConversionGoals": goals, "PartialErrors": []})
         items = document.get(operation) if isinstance(document, dict) and len(document) == 1 else None
         if not isinstance(items, list) or not items:
@@ -150,7 +150,7 @@ class BingAdsFake(StandIn):
         name = item.get("ConversionName")
         if not name:
             yield "OfflineConversionNameNullOrEmpty"
-        elif self._goals and name not in self._goals:
+        elif self.goals and name not in self.goals:
             yield "OfflineConversionNameInvalid"
         if operation != "OnlineConversionAdjustments":
             yield from self._broken_conversion(item)
