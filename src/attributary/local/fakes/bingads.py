@@ -27,7 +27,7 @@ _PATH = re.compile(r"/CampaignManagement/v13/([A-Za-z]+/[A-Za-z]+)")
 _GOALS = "ConversionGoals/QueryByIds"
 _ADJUSTMENT = frozenset(("AdjustmentCurrencyCode", "AdjustmentTime", "AdjustmentType", "AdjustmentValue"))
 _PERSON = frozenset(("MicrosoftClickId", "HashedEmailAddress", "HashedPhoneNumber"))
-_FIELDS: Mapping[str, frozenset[str]] = {
+FIELDS: Mapping[str, frozenset[str]] = {
     "OfflineConversions": _PERSON | {
         "ConversionCurrencyCode", "ConversionName", "ConversionTime", "ConversionValue", "ExternalAttributionCredit",
         "ExternalAttributionModel",
@@ -93,7 +93,7 @@ class BingAdsFake(StandIn):
         """Refuse a wrong address, token, developer token or account."""
         place = _PATH.fullmatch(call.path)
         operation = place[1].removesuffix("/Apply") if place else ""
-        if call.method != "POST" or operation not in {*_FIELDS, _GOALS}:
+        if call.method != "POST" or operation not in {*FIELDS, _GOALS}:
             return Reply(404, b"<html>The resource cannot be found.</html>", {"content-type": "text/html"})
         given = {name: call.headers.get(name, "") for name in ("developertoken", "customerid", "customeraccountid")}
         token = call.headers.get("authorization", "").removeprefix("Bearer ")
@@ -144,7 +144,7 @@ class BingAdsFake(StandIn):
 
     def _broken(self, operation: str, item: Any) -> Iterator[str]:
         """Yield what is wrong with an item, in Microsoft's words."""
-        if not isinstance(item, dict) or item.keys() - _FIELDS[operation]:
+        if not isinstance(item, dict) or item.keys() - FIELDS[operation]:
             yield "OfflineConversionIsNull"
             return
         name = item.get("ConversionName")

@@ -30,6 +30,7 @@ _MOST_EVENTS = 2_000
 _MOST_IDENTIFIERS = 10
 _STATUS_SECONDS = 1_800
 _MAX_AGE_SECONDS = 90 * 86_400
+_ENCODINGS = ("HEX", "BASE64", 1, 2)  # Google's own client sends enumerations as numbers
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z")
 _REQUEST = frozenset(("destinations", "events", "consent", "encoding", "validateOnly", "encryptionInfo"))
@@ -194,7 +195,7 @@ def _broken_user(event: Mapping[str, Any], document: Mapping[str, Any]) -> list[
     identifiers = event.get("userData", {}).get("userIdentifiers", [])
     if not identifiers and not event.get("adIdentifiers") and not event.get("clientId"):
         return [("", "NO_IDENTIFIERS_PROVIDED")]
-    if identifiers and document.get("encoding") not in {"HEX", "BASE64"}:
+    if identifiers and document.get("encoding") not in _ENCODINGS:
         return [("user_data", "REQUIRED_FIELD_MISSING")]
     if len(identifiers) > _MOST_IDENTIFIERS:
         return [("user_data.user_identifiers", "TOO_MANY_USER_IDENTIFIERS")]
