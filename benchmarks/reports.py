@@ -28,9 +28,10 @@ from attributary.consumers.reports.catalog import REPORTS
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.migrate import migrate
 from attributary.consumers.store.results.results import RESULT_COLUMNS
-from attributary.consumers.store.rollup.apply import Held, add_sums, create_rollup_staging
-from attributary.consumers.store.rollup.cells import Deltas, cells_of
-from attributary.consumers.store.rollup.counts import Bought, Counts
+from attributary.consumers.store.rollup.apply import Held, add_sums, prepare_rollup
+from attributary.consumers.store.rollup.cells import cells_of
+from attributary.consumers.store.rollup.counts import Bought
+from attributary.consumers.store.rollup.fold import Fold, Slots
 from attributary.local.postgres import embedded_postgres
 from benchmarks.cpu import CpuMeter
 from benchmarks.http_targets import API, read_api
@@ -125,7 +126,8 @@ def load_rollup(connection: psycopg.Connection, conversions: int, pool: int, day
     zones, model_free = {"acme": "UTC"}, 0
     draw = random.Random(1)
     journeys = [_journey(draw, number) for number in range(pool)]
-    deltas, counts, touched = Deltas(zones), Counts(zones), Counts(zones)
+    slots = Slots()
+    fold = Fold(zones, slots)
     weight, rest = divmod(conversions, pool * days)
     for number in range(pool * days):
         base, day = journeys[number % pool], number // pool
@@ -136,25 +138,22 @@ def load_rollup(connection: psycopg.Connection, conversions: int, pool: int, day
         cells, often = json.loads(text), weight + (number < rest)
         held = Held("acme", uuid.UUID(int=number), uuid.UUID(int=number), 1, at + HOUR, "purchase", "EUR", at, True,
                     base["net_value_micros"], text, at + HOUR, channel)  # fmt: skip
-        deltas.add("acme", held.shared, cells, sign=often, reported_at=at + HOUR, reason="new")
-        counts.add(held, cells, sign=often)
-        touched.changed(None, held, (None, cells), at + HOUR, "new")
+        fold.change([(held, cells, True, often)], at + HOUR, "new", is_version=True)
         if number % 3 == 0:  # a late touchpoint: the first one is not credited any more
             later, cut = at + 6 * DAY, cells_of(touches[1:], _without_first(base["models"]), is_final=True)
             again, second = json.loads(cut[0]), held._replace(version=2, cells=cut[0], first_channel=cut[2])
-            for sign, parsed in ((-1, cells), (1, again)):
-                deltas.add("acme", held.shared, parsed, sign=sign * often, reported_at=later, reason="late_touchpoint")
-                counts.add(held if sign < 0 else second, parsed, sign=sign * often)
-            touched.changed(held, second, (cells, again), later, "late_touchpoint")
+            sides = [(held, cells, True, -often), (second, again, True, often)]
+            fold.change(sides, later, "late_touchpoint", is_version=True)
+            held, cells = second, again
+        fold.keep(held, cells, weight=often)
         again_at = at + draw.randrange(1, 9) * DAY
         bought = [Bought(at, 1, "EUR", held.net_micros, channel), Bought(again_at, 2, "EUR", held.net_micros, channel)]
-        counts.people("acme", "purchase", bought[: 1 + (number % 4 == 0)], sign=often)
+        fold.people("acme", "purchase", bought[: 1 + (number % 4 == 0)], weight=often)
         model_free += often
     connection.execute("INSERT INTO attribution_rollup_state (tenant_id, time_zone) VALUES ('acme', 'UTC')")
-    create_rollup_staging(connection)
+    prepare_rollup(connection)
     connection.execute("RESET ALL")  # a batch of a month is no batch of the reporter
-    add_sums(connection, deltas, counts)
-    add_sums(connection, Deltas(zones), touched)
+    add_sums(connection, fold.rows(), slots)
     connection.execute(_SALES, {"begin": BEGIN, "many": min(conversions, 200_000)})
     connection.execute(_TOUCHES, {"begin": BEGIN, "many": min(conversions, 200_000)})
     connection.commit()
@@ -163,7 +162,7 @@ def load_rollup(connection: psycopg.Connection, conversions: int, pool: int, day
     connection.execute("RESET ALL")
     connection.autocommit = False
     found = []
-    for table in ("days", "changes", "counts", "restatements"):
+    for table in ("days", "changes", "names", "counts", "restatements"):
         row = connection.execute(f"SELECT count(*) FROM attribution_rollup_{table}".encode()).fetchone()
         found.append(f"{table} {row[0] if row else 0:,}")
     connection.commit()

@@ -40,7 +40,7 @@ from attributary.consumers.store.repair.verify_reads import (
     wrong_owners,
 )
 from attributary.consumers.store.retention.boundaries import kept_no_longer
-from attributary.consumers.store.rollup.rebuild import rollup_differences
+from attributary.consumers.store.rollup.differences import rollup_differences
 from attributary.schemas.codec import Codec
 from attributary.schemas.topics import dead_letter_topic
 

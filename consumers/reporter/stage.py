@@ -18,7 +18,7 @@ from attributary.consumers.adapters.rolled_reader import read_rolled
 from attributary.consumers.runtime.crash_points import register_points
 from attributary.consumers.runtime.records import DeadLetter, Record
 from attributary.consumers.store.results.results import ResultRow
-from attributary.consumers.store.rollup.apply import Applied, apply_results, create_rollup_staging
+from attributary.consumers.store.rollup.apply import Applied, apply_results, prepare_rollup
 from attributary.consumers.store.rollup.cells import RolledResult, cells_of
 from attributary.schemas.codec import DecodeError
 from attributary.schemas.topics import group_name
@@ -35,7 +35,7 @@ class ReporterStage(ResultStage[RolledResult, Applied]):
 
     name = "reporter"
     group = GROUP
-    create_staging = staticmethod(create_rollup_staging)
+    create_staging = staticmethod(prepare_rollup)
 
     def decode(self, batch: Sequence[Record]) -> tuple[list[tuple[Record, RolledResult]], list[DeadLetter]]:
         """Return what the roll-up needs of each result."""

@@ -20,7 +20,7 @@ from attributary.consumers.reports.page_channel_returns import channel_section
 from attributary.consumers.spend.channels import ReturnKey
 from attributary.consumers.spend.returns import ReturnQuery, ReturnRow, Returns
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.rollup.apply import create_rollup_staging
+from attributary.consumers.store.rollup.apply import prepare_rollup
 from attributary.consumers.store.rollup.rebuild import rebuild_rollup
 from attributary.schemas.topics import group_name
 from tests.factories.samples import sale, touch
@@ -214,7 +214,7 @@ def test_the_roll_up_says_the_same(tmp_path: Path, shop: str) -> None:
     names = ("spend", "spend-channels", "spend-lonely", "spend-unmatched")
     before = written(tmp_path, *NOVEMBER)
     with connect(shop, application_name="tests") as connection:
-        create_rollup_staging(connection)
+        prepare_rollup(connection)
         rebuild_rollup(connection, "acme", (group_name("reporter"), group_name("auditor")))
         connection.commit()
     try:

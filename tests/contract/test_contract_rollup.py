@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import random
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.rollup.apply import apply_results, create_rollup_staging
+from attributary.consumers.store.rollup.apply import apply_results, prepare_rollup
+from attributary.consumers.store.rollup.cells import FIRST_DAY
+from attributary.consumers.store.rollup.counts import COUNT_SUMS
+from attributary.consumers.store.rollup.names import NAME_SUMS
+from attributary.consumers.store.rollup.statements import KEYS
 from tests.factories.rolled_results import Sale
-from tests.model.memory_rollup import Rollup, fold
+from tests.model.memory_rollup import Rollup, fold, standing, sums_of, unexplained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,18 +29,17 @@ pytestmark = pytest.mark.postgres
 
 HOUR_US = 3_600_000_000
 NOW_US = 1_774_742_400_000_000
-ROWS = """
-SELECT tenant_id, grain, dating, day, conversion_type, currency, is_new, model, channel, platform, campaign_id,
-       campaign, credit_billionths, value_micros, journeys, squares::int8
-FROM attribution_rollup_days
-WHERE credit_billionths <> 0 OR value_micros <> 0 OR journeys <> 0 OR squares <> 0
-"""
+SUMS = {
+    "days": ("credit_billionths", "value_micros"), "changes": ("credit_billionths", "value_micros"),
+    "names": (*NAME_SUMS, "assists"), "restatements": ("credit_billionths", "value_micros", "versions"),
+    "counts": COUNT_SUMS,
+}  # fmt: skip
 
 
 @pytest.fixture
 def connection(database: str) -> Iterator[psycopg.Connection]:
     with connect(database, application_name="tests-contract") as opened:
-        create_rollup_staging(opened)
+        prepare_rollup(opened)
         opened.commit()
         yield opened
 
@@ -57,23 +61,54 @@ def drawn(chance: random.Random) -> RolledResult:
     return sale._replace(parsed=json.loads(sale.cells))
 
 
-def stored(connection: psycopg.Connection) -> dict[tuple[Any, ...], tuple[int, ...]]:
-    return {tuple(row[:12]): tuple(row[12:]) for row in connection.execute(ROWS).fetchall()}
+def stored(connection: psycopg.Connection) -> dict[tuple[Any, ...], int]:
+    """Every sum of every table; days are numbered from 2000-01-01."""
+    models: dict[str, dict[int, str]] = {}
+    for tenant, model, number in connection.execute("SELECT tenant_id, model, number FROM attribution_rollup_models"):
+        models.setdefault(tenant, {})[number - 1] = model
+    found: dict[tuple[Any, ...], int] = {}
+    for table, sums in SUMS.items():
+        joined = " JOIN attribution_rollup_days d USING (tenant_id, row_md5)" if table == "changes" else ""
+        keys = [f"d.{name}" for name in KEYS["days"]] if joined else []
+        columns = [*keys, *(f"r.{name}" for name in (*KEYS[table], *sums))]
+        rows = connection.execute(
+            f"SELECT tenant_id, {', '.join(columns)} FROM attribution_rollup_{table} r{joined}".encode()
+        ).fetchall()
+        for tenant, *values in rows:
+            key = tuple(plain(value) for value in values[: -len(sums)])
+            found |= sums_of(table, tenant, key, dict(zip(sums, values[-len(sums) :], strict=True)), models[tenant])
+    return found
+
+
+def plain(value: Any) -> Any:
+    """A key as the fold has it."""
+    if isinstance(value, date):
+        return (value - FIRST_DAY).days
+    return ("f", "t")[value] if isinstance(value, bool) else value
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_both_take_the_same_batches_to_the_same_rows(connection: psycopg.Connection, seed: int) -> None:
     chance = random.Random(seed)
     rollup = Rollup()
+    newest: dict[tuple[str, str], RolledResult] = {}
+    first: dict[tuple[str, str], int] = {}
     for _ in range(8):
         batch = [drawn(chance) for _ in range(chance.randrange(1, 6))]
         gone = {key for key in rollup.held if chance.random() < 0.1}
+        for key in gone:
+            del newest[key], first[key]
         with connection.transaction():
             applied = apply_results(connection, batch, gone, now_us=NOW_US)
-        rollup, expected = rollup.applied(batch, gone)
+        rollup, expected = rollup.applied(batch, gone, NOW_US)
         assert applied[:3] == expected[:3]
-        assert stored(connection) == rollup.rows
+        assert stored(connection) == rollup.sums
         held = connection.execute("SELECT version, is_new FROM attribution_rollup_conversions").fetchall()
-        assert len(held) == len(rollup.held)
-        assert sorted(held) == sorted((held.version, first) for held, first in rollup.held.values())
-    assert rollup.rows == fold({key: held for key, (held, _) in rollup.held.items()})
+        assert sorted(held) == sorted((each.version, each.is_new) for each, _ in rollup.held.values())
+        for each in batch:
+            key = (each.tenant_id, each.conversion_id)
+            first[key] = min(each.computed_at, first.get(key, each.computed_at))
+            if key not in newest or newest[key].version < each.version:
+                newest[key] = each
+    assert standing(rollup) == fold(newest, first)
+    assert unexplained(rollup) == {}

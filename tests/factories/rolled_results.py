@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 
     import psycopg
 
+# The rows of the roll-up, one a model.
+DAYS_BY_MODEL = """(
+    SELECT d.*, m.model, COALESCE(d.credit_billionths[m.number], 0) AS credit,
+           COALESCE(d.value_micros[m.number], 0) AS micros
+    FROM attribution_rollup_days d JOIN attribution_rollup_models m USING (tenant_id)
+) AS d"""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -71,7 +77,7 @@ def day_of(micros: int, zone: str) -> date:
 
 
 def fold(newest: Iterable[Sale], zones: Mapping[str, str]) -> dict[tuple[Any, ...], tuple[int, int]]:
-    """Return billionths and micros of every row at grain touch: a sum over the newest results."""
+    """Return billionths and micros of every row and model: a sum over the newest results."""
     sales = list(newest)
     first: dict[tuple[str, str, str], Sale] = {}
     for sale in sales:
@@ -119,10 +125,9 @@ def _shares(credits_: Sequence[float]) -> list[int]:
 
 
 def rolled_up(connection: psycopg.Connection) -> dict[tuple[Any, ...], tuple[int, int]]:
-    """Return the rows of the roll-up at grain touch that are not zero."""
+    """Return the rows of the roll-up that are not zero, one a model."""
     rows = connection.execute(
         "SELECT tenant_id, dating, day, conversion_type, currency, is_new, model, channel, platform, campaign_id, "
-        "campaign, credit_billionths, value_micros FROM attribution_rollup_days "
-        "WHERE grain = 'touch' AND (credit_billionths <> 0 OR value_micros <> 0)"
+        f"campaign, credit, micros FROM {DAYS_BY_MODEL} WHERE credit <> 0 OR micros <> 0".encode()
     ).fetchall()
     return {tuple(row[:-2]): (row[-2], row[-1]) for row in rows}

@@ -12,7 +12,8 @@ import pytest
 from attributary.consumers.auditor.stage import GROUP as AUDITOR
 from attributary.consumers.reporter.stage import GROUP
 from attributary.consumers.runtime.crash_points import crash_points
-from attributary.consumers.store.rollup.rebuild import rollup_differences
+from attributary.consumers.store.rollup.differences import rollup_differences
+from tests.factories.rolled_results import DAYS_BY_MODEL
 from tests.factories.traffic import publish, traffic
 from tests.integration.test_integration_roles import ROLLED_UP
 
@@ -50,8 +51,7 @@ def test_a_reporter_that_dies_there_counts_nothing_twice_and_nothing_never(
         assert list(rollup_differences(connection, (GROUP, AUDITOR))) == []
         whole = connection.execute("SELECT count(*) FROM attribution_conversions WHERE version > 0").fetchone()
         per_model = connection.execute(
-            "SELECT DISTINCT sum(credit_billionths)::int8 FROM attribution_rollup_days "
-            "WHERE grain = 'touch' GROUP BY dating, model"
+            f"SELECT DISTINCT sum(credit)::int8 FROM {DAYS_BY_MODEL} GROUP BY dating, model".encode()
         ).fetchall()
         assert whole is not None
         assert per_model == [(whole[0] * 1_000_000_000,)]

@@ -31,7 +31,7 @@ from tests.expected_results import InputRecord, codec
 from tests.invariants import ResultSeen, StoreSeen, check_invariants
 from tests.model.events import BASE, DAY, encoded, models, policy, random_event, random_request
 from tests.model.log import PARTITIONS, Group, Log, Pending
-from tests.model.memory_rollup import fold
+from tests.model.memory_rollup import fold, standing, unexplained
 from tests.model.memory_store import MemoryStore
 from tests.model.stages import HASHER, STAGES, Crashed, ModelAttributor, ModelReporter, Session, rolled_of, run_sweep
 
@@ -500,19 +500,24 @@ class Schedule:
     def _check_rollup(self) -> None:
         """The roll-up holds the newest version of every conversion, of no other, and is the sum of what they say."""
         newest: dict[Key, RolledResult] = {}
+        first: dict[Key, int] = {}  # when the first version was computed
         for place, records in self.log.records.items():
             for record in records if place[0] == RESULTS else ():
                 tenant, _, conversion = (record.key or b"").decode().partition("|")
-                known = newest.get((tenant, conversion))
+                key = (tenant, conversion)
                 if record.value is None:
-                    newest.pop((tenant, conversion), None)
-                elif (found := rolled_of(record.value)) and (known is None or known.version < found.version):
-                    newest[tenant, conversion] = found
+                    newest.pop(key, None)
+                    first.pop(key, None)
+                elif found := rolled_of(record.value):
+                    if key not in newest or newest[key].version < found.version:
+                        newest[key] = found
+                    first[key] = min(first.get(key, found.computed_at), found.computed_at)
         owed = {key: row.version for key, row in self.store.tables.conversions.items() if row.version > 0}
         assert {key: result.version for key, result in newest.items()} == owed, "R1: the newest results are not those"
         rollup = self.store.tables.rollup
         assert {key: held.version for key, (held, _) in rollup.held.items()} == owed, "R1: the roll-up has others"
-        assert rollup.rows == fold(newest), "R2: the roll-up is not the sum of the newest results"
+        assert standing(rollup) == fold(newest, first), "R2: the roll-up is not the sum of the newest results"
+        assert unexplained(rollup) == {}, "R3: what changed a row or a name does not sum to it"
         self.fired["rolled up"] += len(newest)
 
     def _seen(self) -> StoreSeen:

@@ -188,9 +188,8 @@ def _observe_tombstones(transaction: MemoryTransaction, keys: Sequence[Key], sto
 def _apply_results(
     transaction: MemoryTransaction, results: Sequence[RolledResult], tombstones: Collection[Key], *, now_us: int
 ) -> Applied:
-    del now_us
     tables = transaction.written()
-    tables.rollup, applied = tables.rollup.applied(results, tombstones)
+    tables.rollup, applied = tables.rollup.applied(results, tombstones, now_us)
     return applied
 
 

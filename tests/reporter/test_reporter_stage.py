@@ -10,10 +10,11 @@ from attributary.consumers.auditor.stage import GROUP as AUDITOR
 from attributary.consumers.reporter.stage import GROUP, ReporterStage
 from attributary.consumers.runtime.records import Record
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.rollup.apply import create_rollup_staging
-from attributary.consumers.store.rollup.rebuild import rebuild_rollup, rollup_differences, rollup_tenants
+from attributary.consumers.store.rollup.apply import prepare_rollup
+from attributary.consumers.store.rollup.differences import rollup_differences
+from attributary.consumers.store.rollup.rebuild import rebuild_rollup, rollup_tenants
 from attributary.schemas.topics import RESULTS
-from tests.factories.rolled_results import rolled_up
+from tests.factories.rolled_results import DAYS_BY_MODEL, rolled_up
 from tests.factories.samples import START_US, codec, link, sale, touch
 from tests.pipeline_harness import InProcess
 
@@ -28,7 +29,7 @@ GROUPS = (GROUP, AUDITOR)
 @pytest.fixture
 def connection(database: str) -> Iterator[psycopg.Connection]:
     with connect(database, application_name="tests") as opened:
-        create_rollup_staging(opened)
+        prepare_rollup(opened)
         opened.commit()
         yield opened
 
@@ -67,15 +68,14 @@ def differences(connection: psycopg.Connection) -> list[Any]:
 def changes(connection: psycopg.Connection) -> list[Any]:
     return connection.execute(
         "SELECT row_md5, reported_day, reason, credit_billionths, value_micros FROM attribution_rollup_changes "
-        "WHERE credit_billionths <> 0 OR value_micros <> 0 ORDER BY 1, 2, 3"
+        "WHERE 0 <> ANY (credit_billionths || value_micros) ORDER BY 1, 2, 3"
     ).fetchall()
 
 
 def totals(connection: psycopg.Connection) -> set[Any]:
     return set(
         connection.execute(
-            "SELECT sum(credit_billionths)::int8, sum(value_micros)::int8 FROM attribution_rollup_days "
-            "WHERE grain = 'touch' GROUP BY dating, model"
+            f"SELECT sum(credit)::int8, sum(micros)::int8 FROM {DAYS_BY_MODEL} GROUP BY dating, model".encode()
         ).fetchall()
     )
 
@@ -126,7 +126,7 @@ def test_a_rebuild_from_the_stored_results_makes_the_same_rows_and_changes(
 ) -> None:
     reporter.handle(results)
     before = rolled_up(connection), changes(connection)
-    connection.execute("UPDATE attribution_rollup_days SET value_micros = value_micros + 1 WHERE model = 'linear'")
+    connection.execute("UPDATE attribution_rollup_days SET value_micros[1] = value_micros[1] + 1")
     connection.execute("DELETE FROM attribution_rollup_conversions WHERE conversion_md5 = md5('c1')::uuid")
     connection.commit()
     assert differences(connection), "what was tampered with is found"

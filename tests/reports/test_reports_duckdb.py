@@ -12,7 +12,7 @@ from attributary.cli.main import app
 from attributary.consumers.reports.answer import Answer, ReportOptions, answer
 from attributary.consumers.reports.catalog import BY_NAME
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.rollup.apply import create_rollup_staging
+from attributary.consumers.store.rollup.apply import prepare_rollup
 from attributary.consumers.store.rollup.rebuild import rebuild_rollup
 from attributary.consumers.store.tenants import Tenant, store_tenant
 from attributary.schemas.topics import group_name
@@ -60,7 +60,7 @@ def shop(module_database: str) -> str:
         insert_results(connection, drawn_results(40, seed=2, tenant="other"))
         for tenant in ("acme", "other"):
             store_tenant(connection, Tenant(tenant, time_zone=ZONE))
-        create_rollup_staging(connection)
+        prepare_rollup(connection)
         rebuild_rollup(connection, "acme", (group_name("reporter"), group_name("auditor")))
     return module_database
 

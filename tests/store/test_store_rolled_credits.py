@@ -18,7 +18,7 @@ from attributary.consumers.spend import returns
 from attributary.consumers.spend.returns import ReturnQuery, ReturnRow, Returns, read_returns
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.results.results import RESULT_COLUMNS
-from attributary.consumers.store.rollup.apply import create_rollup_staging
+from attributary.consumers.store.rollup.apply import prepare_rollup
 from attributary.consumers.store.rollup.rebuild import rebuild_rollup
 from attributary.consumers.store.spend import rolled_credits
 from attributary.consumers.store.spend.fx_rates import store_rates
@@ -88,7 +88,7 @@ def stored(module_database: str) -> Iterator[psycopg.Connection]:
         store_slices(connection, "acme", slices, "r1")
         rates = [Quote(FIRST + timedelta(days=day), "EUR", "USD", Decimal("1.1") + day) for day in range(31)]
         store_rates(connection, rates, "x")
-        create_rollup_staging(connection)
+        prepare_rollup(connection)
         rebuild_rollup(connection, "acme", (group_name("reporter"), group_name("auditor")))
         connection.commit()
         yield connection

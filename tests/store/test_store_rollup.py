@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from attributary.consumers.store.connection import connect
-from attributary.consumers.store.rollup.apply import apply_results, create_rollup_staging, take_off_retired
+from attributary.consumers.store.rollup.apply import apply_results, prepare_rollup, take_off_retired
 from attributary.consumers.store.rollup.cells import billionths, local_day
-from tests.factories.rolled_results import Sale, day_of, fold, rolled_up
+from tests.factories.rolled_results import DAYS_BY_MODEL, Sale, day_of, fold, rolled_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
 NOW_US = 1_774_742_400_000_000  # 2026-03-29 00:00 UTC: the day on which summer time begins in Berlin
 ZONES = {"acme": "Asia/Kathmandu", "berlin": "Europe/Berlin"}
-TABLES = ("state", "conversions", "people", "days", "changes", "campaigns", "counts", "restatements")
+TABLES = ("state", "models", "conversions", "people", "days", "names", "changes", "campaigns", "counts", "restatements")
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def connection(database: str) -> Iterator[psycopg.Connection]:
     with connect(database, application_name="tests") as opened:
         for tenant, zone in ZONES.items():
             opened.execute("INSERT INTO attribution_tenants (tenant_id, time_zone) VALUES (%s, %s)", (tenant, zone))
-        create_rollup_staging(opened)
+        prepare_rollup(opened)
         opened.commit()
         yield opened
 
@@ -53,9 +53,9 @@ def apply(connection: psycopg.Connection, *sales: Sale, tombstones: Sequence[tup
 
 def bridge(connection: psycopg.Connection, channel: str, dating: str = "cash", model: str = "linear") -> dict[str, int]:
     rows = connection.execute(
-        "SELECT c.reason, sum(c.value_micros)::int8 FROM attribution_rollup_changes c "
-        "JOIN attribution_rollup_days d USING (tenant_id, row_md5) "
-        "WHERE d.channel = %s AND d.dating = %s AND d.model = %s GROUP BY 1",
+        "SELECT c.reason, sum(c.value_micros[m.number])::int8 FROM attribution_rollup_changes c "
+        "JOIN attribution_rollup_days d USING (tenant_id, row_md5) JOIN attribution_rollup_models m USING (tenant_id) "
+        "WHERE d.channel = %s AND d.dating = %s AND m.model = %s GROUP BY 1",
         (channel, dating, model),
     ).fetchall()
     return {reason: value for reason, value in rows if value}
@@ -98,11 +98,13 @@ def test_the_rollup_is_a_fold_over_the_newest_results_after_any_order_repeat_and
                 newest[key] = each
         assert rolled_up(connection) == fold(newest.values(), ZONES)
     changed = connection.execute(
-        "SELECT count(*) FROM (SELECT tenant_id, row_md5, credit_billionths, value_micros "
-        "FROM attribution_rollup_days WHERE grain = 'touch') d LEFT JOIN ("
-        "  SELECT tenant_id, row_md5, sum(credit_billionths) AS credit, sum(value_micros) AS value "
-        "  FROM attribution_rollup_changes GROUP BY 1, 2) c USING (tenant_id, row_md5) "
-        "WHERE (d.credit_billionths, d.value_micros) IS DISTINCT FROM (c.credit, c.value)"
+        "SELECT count(*) FROM (SELECT d.tenant_id, row_md5, m.number, credit_billionths[m.number] AS credit, "
+        "  value_micros[m.number] AS value FROM attribution_rollup_days d "
+        "  JOIN attribution_rollup_models m USING (tenant_id)) d LEFT JOIN ("
+        "  SELECT c.tenant_id, row_md5, m.number, sum(credit_billionths[m.number]) AS credit, "
+        "  sum(value_micros[m.number]) AS value FROM attribution_rollup_changes c "
+        "  JOIN attribution_rollup_models m USING (tenant_id) GROUP BY 1, 2, 3) c USING (tenant_id, row_md5, number) "
+        "WHERE (d.credit, d.value) IS DISTINCT FROM (c.credit, c.value)"
     ).fetchone()
     assert changed == (0,), "the changes of a row sum to it"
 
@@ -130,12 +132,12 @@ def test_a_day_as_reported_is_now_less_the_changes_after_it(
             newest[each.tenant_id, each.conversion_id] = each
     days = {tenant: day_of(at, ZONES.get(tenant, "UTC")) for tenant in ("acme", "berlin", "utc")}
     rows = connection.execute(
-        "SELECT d.tenant_id, d.dating, d.day, d.model, d.channel, "
-        "(d.value_micros - COALESCE((SELECT sum(c.value_micros) "
+        "SELECT d.tenant_id, d.dating, d.day, m.model, d.channel, "
+        "(d.value_micros[m.number] - COALESCE((SELECT sum(c.value_micros[m.number]) "
         "  FROM attribution_rollup_changes c WHERE c.tenant_id = d.tenant_id AND c.row_md5 = d.row_md5 "
         "    AND c.reported_day > n.day), 0))::int8 "
         "FROM attribution_rollup_days d JOIN unnest(%s::text[], %s::date[]) AS n (tenant_id, day) "
-        "  ON n.tenant_id = d.tenant_id WHERE d.grain = 'touch'",
+        "  ON n.tenant_id = d.tenant_id JOIN attribution_rollup_models m ON m.tenant_id = d.tenant_id",
         (list(days), list(days.values())),
     ).fetchall()
     found: Counter[Any] = Counter()
@@ -160,8 +162,7 @@ def test_the_bridge_names_each_reason_in_money(connection: psycopg.Connection) -
     assert bridge(connection, "search") == {"new": 150_000_000, "late_touchpoint": -100_000_000}
     assert bridge(connection, "email") == {"late_touchpoint": 100_000_000, "refund": -40_000_000}
     total = connection.execute(
-        "SELECT sum(value_micros)::int8 FROM attribution_rollup_days "
-        "WHERE grain = 'touch' AND dating = 'cash' AND model = 'linear'"
+        f"SELECT sum(micros)::int8 FROM {DAYS_BY_MODEL} WHERE dating = 'cash' AND model = 'linear'".encode()
     ).fetchone()
     assert total == (110_000_000,)
 
@@ -181,8 +182,8 @@ def test_the_first_conversion_of_a_person_is_new_and_who_comes_earlier_takes_its
     apply(connection, sale("c2", converted_at=NOW_US + HOUR_US))
     apply(connection, sale("c1", converted_at=NOW_US - HOUR_US))
     rows = connection.execute(
-        "SELECT is_new, sum(credit_billionths)::int8 FROM attribution_rollup_days "
-        "WHERE grain = 'touch' AND dating = 'cash' AND model = 'last' GROUP BY 1 ORDER BY 1"
+        f"SELECT is_new, sum(credit)::int8 FROM {DAYS_BY_MODEL} "
+        "WHERE dating = 'cash' AND model = 'last' GROUP BY 1 ORDER BY 1".encode()
     ).fetchall()
     assert rows == [(False, 1_000_000_000), (True, 1_000_000_000)]
     assert "new_customer" not in bridge(connection, "search"), "what moves from new to returning sums to nothing"
@@ -196,8 +197,8 @@ def test_what_retires_leaves_the_rollup_and_the_next_conversion_of_the_person_is
     with connection.transaction():
         assert take_off_retired(connection, "berlin", ["c1", "other"], NOW_US) == 1
     rows = connection.execute(
-        "SELECT is_new, sum(credit_billionths)::int8, sum(value_micros)::int8 FROM attribution_rollup_days "
-        "WHERE grain = 'touch' AND dating = 'cash' AND model = 'last' GROUP BY 1 HAVING sum(value_micros) <> 0"
+        f"SELECT is_new, sum(credit)::int8, sum(micros)::int8 FROM {DAYS_BY_MODEL} "
+        "WHERE dating = 'cash' AND model = 'last' GROUP BY 1 HAVING sum(micros) <> 0".encode()
     ).fetchall()
     assert rows == [(False, 1_000_000_000, 100_000_000)]
     assert bridge(connection, "search")["retirement"] == -100_000_000
@@ -216,8 +217,9 @@ def test_a_channel_counts_a_journey_once_however_often_it_is_in_it(connection: p
     ]  # fmt: skip
     apply(connection, sale(touches=touches))
     rows = connection.execute(
-        "SELECT channel, journeys, credit_billionths, squares::int8 FROM attribution_rollup_days "
-        "WHERE grain = 'channel' AND model = 'linear' ORDER BY 1"
+        "SELECT name, journeys[number], credit_billionths[number], squares[number]::int8 "
+        "FROM attribution_rollup_names JOIN attribution_rollup_models USING (tenant_id) "
+        "WHERE grain = 'channel' AND model = 'linear' AND name <> '(unattributed)' ORDER BY 1"
     ).fetchall()
     assert rows == [("email", 1, 333_333_333, 333_333**2), ("search", 1, 666_666_667, 666_666**2)]
 
@@ -227,7 +229,7 @@ def test_campaigns_are_told_apart_by_id_and_shown_by_their_newest_name(connectio
     apply(connection, sale(touches=touches))
     rows = connection.execute(
         "SELECT DISTINCT d.campaign_id, d.campaign, c.campaign FROM attribution_rollup_days d "
-        "JOIN attribution_rollup_campaigns c USING (tenant_id, platform, campaign_id) WHERE d.grain = 'touch'"
+        "JOIN attribution_rollup_campaigns c USING (tenant_id, platform, campaign_id)"
     ).fetchall()
     assert rows == [("7", "", "Spring 26")]
 

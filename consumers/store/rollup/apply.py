@@ -9,17 +9,19 @@ make right. All changes of a row sum to the row. Who changes the roll-up of a te
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import md5
-from typing import Any, LiteralString, NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
 
 from . import statements
-from .cells import Deltas, RolledResult
-from .counts import Bought, Counts
+from .cells import RolledResult
+from .counts import Bought
+from .fold import Fold, Slots
+from .grouping import Rows, packed, packed_ids, use_packed
 
 Key = tuple[str, UUID]  # tenant, MD5 of the conversion id
 Person = tuple[str, UUID, str]  # tenant, MD5 of the journey key, conversion type
@@ -69,7 +71,7 @@ class Applied(NamedTuple):
     applied: int  # versions that are in the roll-up now, or were for a moment
     ignored: int  # not above the version that is in it, or retired
     taken_off: int  # conversions
-    rows: int  # summands of the roll-up
+    rows: int  # of the roll-up that were written
 
 
 @dataclass(slots=True)
@@ -91,13 +93,28 @@ def key_of(tenant_id: str, conversion_id: str) -> Key:
     return tenant_id, _md5(conversion_id)
 
 
+def held_of(result: RolledResult, before: Held | None) -> Held:
+    """Return what a conversion contributes by a result; whether it is the first of the person is decided later.
+
+    Args:
+        result: the result.
+        before: what it contributed.
+    """
+    at = result.computed_at
+    return Held(
+        *key_of(result.tenant_id, result.conversion_id), _md5(result.journey_key), result.version,
+        max(at, before.reported_at if before else 0), result.conversion_type, result.currency, result.converted_at,
+        False, result.net_micros, result.cells, min(at, before.first_reported_at if before else at),
+        result.first_channel,
+    )  # fmt: skip
+
+
 def _md5(text: str) -> UUID:
     return UUID(bytes=md5(text.encode(), usedforsecurity=False).digest())
 
 
-def create_rollup_staging(connection: psycopg.Connection) -> None:
-    """Create the staging table of a new session."""
-    connection.execute(statements.TABLE.encode())
+def prepare_rollup(connection: psycopg.Connection) -> None:
+    """Set what plans need on a new session."""
     connection.execute(statements.SETTINGS)
 
 
@@ -111,7 +128,7 @@ def apply_results(
     """Take results into the roll-up, and take off what tombstones take back.
 
     Args:
-        connection: in a transaction, with the staging table.
+        connection: in a transaction, on a prepared session.
         results: in the order of the log for each conversion, none that a tombstone of the batch follows.
         tombstones: tenant and conversion id; they come before the results.
         now_us: when the tombstones were written, microseconds UTC.
@@ -138,13 +155,8 @@ def apply_results(
                 now_held[key] = before._replace(first_reported_at=result.computed_at, is_new=False)
                 steps.add(before, now_held[key], before.reported_at, result.reason)
             continue
-        at = max(result.computed_at, before.reported_at if before else 0)
-        after = Held(
-            *key, _md5(result.journey_key), result.version, at, result.conversion_type, result.currency,
-            result.converted_at, False, result.net_micros, result.cells,
-            min(result.computed_at, before.first_reported_at if before else result.computed_at), result.first_channel,
-        )  # fmt: skip
-        steps.add(before, after, at, result.reason if before else _NEW)
+        after = held_of(result, before)
+        steps.add(before, after, after.reported_at, result.reason if before else _NEW)
         now_held[key] = after
     changed = {key: each for key, each in now_held.items() if each is not held.get(key)}
     parsed = _Parsed({each.cells: each.parsed for each in results if each.parsed is not None})
@@ -158,7 +170,7 @@ def take_off_retired(connection: psycopg.Connection, tenant_id: str, conversion_
     """Take conversions off that retire, in the transaction that retires them; their credits stand in totals from then.
 
     Args:
-        connection: in a transaction; the staging table is made if it is not there.
+        connection: in a transaction.
         tenant_id: the tenant.
         conversion_ids: those that retire.
         now_us: the time, microseconds UTC.
@@ -168,7 +180,6 @@ def take_off_retired(connection: psycopg.Connection, tenant_id: str, conversion_
     """
     if connection.execute("SELECT FROM attribution_rollup_state WHERE tenant_id = %s", (tenant_id,)).fetchone() is None:
         return 0
-    connection.execute(statements.TABLE.encode())
     zones = lock_rollups(connection, [tenant_id])
     held = _held(connection, {key_of(tenant_id, each) for each in conversion_ids})
     steps = _Steps()
@@ -196,10 +207,17 @@ def _columns(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:
     return [list(column) for column in zip(*ordered, strict=True)] if ordered else [[] for _ in range(width)]
 
 
+def _keys(connection: psycopg.Connection, keys: Iterable[Key]) -> list[Any]:
+    """Return keys as parameters."""
+    use_packed(connection)
+    ordered = sorted(keys)
+    return [[tenant for tenant, _ in ordered], packed_ids([conversion.bytes for _, conversion in ordered])]
+
+
 def _held(connection: psycopg.Connection, keys: Collection[Key]) -> dict[Key, Held]:
     if not keys:
         return {}
-    found = (Held(*row) for row in connection.execute(statements.HELD, _columns(keys, 2)).fetchall())
+    found = (Held(*row) for row in connection.execute(statements.HELD, _keys(connection, keys)).fetchall())
     return {each.key: each for each in found}
 
 
@@ -212,14 +230,16 @@ def _carry_out(
     zones: dict[str, str],
     parsed: _Parsed,
 ) -> int:
-    """Store contributions, decide who is new, and add up what changes; returns the number of summands."""
-    counts = Counts(zones)
-    _count(connection, steps, held, changed, removed, counts, parsed)
+    """Store contributions, decide who is new, and add up what changes; returns the number of rows."""
+    slots = read_slots(connection, sorted(zones))
+    fold = Fold(zones, slots)
+    _count(connection, steps, held, changed, removed, fold, parsed)
     # 1. Contributions as they are now, nobody of them new yet; 2. who is the first of each person.
-    if removed:
-        connection.execute(statements.DELETE, _columns([key for key in removed if key not in changed], 2))
+    gone = [key for key in removed if key not in changed]
+    if gone:
+        connection.execute(statements.DELETE, _keys(connection, gone))
     if changed:
-        connection.execute(statements.STORE, [list(column) for column in zip(*sorted(changed.values()), strict=True)])
+        _store(connection, sorted(changed.values()))
     flips = _flips(connection, steps.told)
     # 3. Of the batch's own conversions the newest contribution is new or not; others move from one to the other.
     others = {key: is_new for key, is_new in flips.items() if key not in changed}
@@ -227,22 +247,20 @@ def _carry_out(
     is_new = {key: flips.get(key, False) for key in changed}
     if flips:
         connection.execute(statements.MARK, _columns([(*key, value) for key, value in flips.items()], 3))
-    deltas = Deltas(zones)
     for before, after, at, reason in steps.steps:
+        sides = []
         if before is not None:
             was_new = before.is_new if held.get(before.key) is before else is_new[before.key]
-            deltas.add(before.tenant_id, (*before.shared[:3], was_new), parsed(before), sign=-1, reported_at=at,
-                       reason=reason)  # fmt: skip
+            sides.append((before, parsed(before), was_new, -1))
         if after is not None:
-            deltas.add(after.tenant_id, (*after.shared[:3], is_new[after.key]), parsed(after), sign=1,
-                       reported_at=at, reason=reason)  # fmt: skip
+            sides.append((after, parsed(after), is_new[after.key], 1))
+        is_version = before is None or after is None or before.version != after.version
+        fold.change(sides, at, reason, is_version=is_version)
     for key, value in others.items():
         other = moved[key]
-        at = steps.told[other.person]
-        for sign, flag in ((-1, not value), (1, value)):
-            deltas.add(other.tenant_id, (*other.shared[:3], flag), parsed(other), sign=sign, reported_at=at,
-                       reason=NEW_CUSTOMER)  # fmt: skip
-    return add_sums(connection, deltas, counts)
+        sides = [(other, parsed(other), not value, -1), (other, parsed(other), value, 1)]
+        fold.change(sides, steps.told[other.person], NEW_CUSTOMER, is_version=False)
+    return add_sums(connection, fold.rows(), slots)
 
 
 def _count(
@@ -251,27 +269,33 @@ def _count(
     held: dict[Key, Held],
     changed: dict[Key, Held],
     removed: Sequence[Key],
-    counts: Counts,
+    fold: Fold,
     parsed: _Parsed,
 ) -> None:
-    """Add up what changes in the counts; before anything is stored."""
+    """Add up what changes in names and counts; before anything is stored."""
     people = _bought(connection, steps.told)
     for (tenant, _, kind), bought in people.items():
-        counts.people(tenant, kind, bought.values(), sign=-1)
+        if bought:
+            fold.people(tenant, kind, bought.values(), weight=-1)
     for key in changed.keys() | set(removed):
         if (before := held.get(key)) is not None:
-            counts.add(before, parsed(before), sign=-1)
+            fold.keep(before, parsed(before), weight=-1)
             people[before.person].pop(key, None)
         if (after := changed.get(key)) is not None:
-            counts.add(after, parsed(after), sign=1)
+            fold.keep(after, parsed(after), weight=1)
             people[after.person][key] = Bought(
                 after.converted_at, after.conversion_md5, after.currency, after.net_micros, after.first_channel
             )
     for (tenant, _, kind), bought in people.items():
-        counts.people(tenant, kind, bought.values(), sign=1)
-    for was, now, at, reason in steps.steps:
-        if was is None or now is None or was.version != now.version:
-            counts.changed(was, now, [None if each is None else parsed(each) for each in (was, now)], at, reason)
+        fold.people(tenant, kind, bought.values(), weight=1)
+
+
+def _store(connection: psycopg.Connection, ordered: Sequence[Held]) -> None:
+    columns = [list(column) for column in zip(*ordered, strict=True)]
+    for place in (1, 2):
+        columns[place] = packed_ids([each.bytes for each in columns[place]])  # type: ignore[call-overload]
+    columns[8] = ["t" if each else "f" for each in columns[8]]
+    connection.execute(statements.STORE, columns)
 
 
 def _bought(connection: psycopg.Connection, people: Collection[Person]) -> dict[Person, dict[Key, Bought]]:
@@ -316,32 +340,33 @@ def _flips(connection: psycopg.Connection, people: Collection[Person]) -> dict[K
     return dict.fromkeys(marked - first, False) | dict.fromkeys(first - marked, True)
 
 
-def add_sums(connection: psycopg.Connection, deltas: Deltas, counts: Counts) -> int:
-    """Add the summands to the tables; returns how many there were."""
-    rows, counted = deltas.rows(), counts.rows()
-    if rows:
-        _stage(connection, "stg_rollup", statements.STAGED, rows)
-        connection.execute(statements.SUM_DAYS)
-        connection.execute(statements.SUM_CHANGES)
-        connection.execute(statements.SUM_RESTATEMENTS)
-        connection.execute("DELETE FROM stg_rollup")
-    if counted:
-        _stage(connection, "stg_rollup_counts", statements.COUNTED, counted)
-        connection.execute(statements.SUM_COUNTS)
-        connection.execute("DELETE FROM stg_rollup_counts")
-    return len(rows) + len(counted)
+def read_slots(connection: psycopg.Connection, tenants: Sequence[str]) -> Slots:
+    """Return the slots that tenants' models have."""
+    return Slots(connection.execute(statements.MODELS, (list(tenants),)).fetchall())
 
 
-def _stage(
-    connection: psycopg.Connection,
-    table: LiteralString,
-    columns: Sequence[tuple[str, str]],
-    rows: Iterable[tuple[Any, ...]],
-) -> None:
-    with connection.cursor().copy(f"COPY {table} FROM STDIN (FORMAT BINARY)") as copy:
-        copy.set_types([kind for _, kind in columns])
-        for row in rows:
-            copy.write_row(row)
+def add_sums(connection: psycopg.Connection, rows: Mapping[str, Sequence[Rows]], slots: Slots) -> int:
+    """Add rows to the tables; returns how many there were.
+
+    Args:
+        connection: in a transaction.
+        rows: by table.
+        slots: of the models; new ones are stored.
+    """
+    use_packed(connection)
+    if slots.new:
+        connection.execute(statements.NEW_MODELS, _columns(slots.new, 3))
+    written = 0
+    for table, parts in rows.items():
+        for part in parts:
+            if part.ids:
+                widths = tuple(column.shape[1] if column.ndim > 1 else 0 for column in part.sums.values())
+                statement = statements.upsert(table, tuple(part.sums), widths)
+                sums = [packed(column) for column in part.sums.values()]
+                keys = [part.keys[name] for name in statements.KEYS[table]]
+                connection.execute(statement, [*sums, part.tenants, packed_ids(part.ids), *keys])
+                written += len(part.ids)
+    return written
 
 
 def _name_campaigns(connection: psycopg.Connection, results: Sequence[RolledResult]) -> None:

@@ -40,93 +40,113 @@ SELECT s.time_zone, s.is_counted, s.revision, s.reported_until_us, (
 )
 FROM attribution_rollup_state s WHERE s.tenant_id = %(tenant)s
 """
-_WHERE = """tenant_id = %(tenant)s AND day >= %(from_day)s AND day < %(to_day)s
-  AND (%(types)s::text[] IS NULL OR conversion_type = ANY (%(types)s))"""
-_OF_COUNTS = f"FROM attribution_rollup_counts WHERE {_WHERE} AND currency = %(currency)s"
+_WHERE = """r.tenant_id = %(tenant)s AND r.day >= %(from_day)s AND r.day < %(to_day)s
+  AND (%(types)s::text[] IS NULL OR r.conversion_type = ANY (%(types)s))"""
+_CURRENCY = f"{_WHERE} AND r.currency = %(currency)s"
+_OF_COUNTS = f"FROM attribution_rollup_counts r WHERE {_CURRENCY} AND r.kind = %(kind)s"
+# Rows with the models that are asked for: the sums of each stand in the arrays at its number.
+_BY_MODEL = """FROM attribution_rollup_{} r
+JOIN attribution_rollup_models m ON m.tenant_id = r.tenant_id AND m.model = ANY (%(models)s)"""
+_COUNTS_BY_MODEL = f"{_BY_MODEL.format('counts')} WHERE {_CURRENCY}"
+_NAMES_BY_MODEL = f"{_BY_MODEL.format('names')} WHERE {_CURRENCY} AND r.grain = %(grain)s"
 _TOTALS = f"""
-SELECT currency, sum(conversions)::int8, sum(value_micros)::int8,
-       COALESCE(sum(conversions) FILTER (WHERE part = 'final'), 0)::int8
-FROM attribution_rollup_counts WHERE {_WHERE} AND kind = 'conversion' AND model = ''
-GROUP BY 1 HAVING sum(conversions) <> 0 ORDER BY 2 DESC, 1
+SELECT r.currency, sum(r.conversions[1])::int8, sum(r.value_micros[1])::int8,
+       COALESCE(sum(r.conversions[1]) FILTER (WHERE r.part = 'final'), 0)::int8
+FROM attribution_rollup_counts r WHERE {_WHERE} AND r.kind = 'conversion'
+GROUP BY 1 HAVING sum(r.conversions[1]) <> 0 ORDER BY 2 DESC, 1
 """
 _MODELS = f"""
-SELECT model {_OF_COUNTS} AND kind = 'use' GROUP BY 1 HAVING sum(conversions) <> 0 ORDER BY 1
+SELECT m.model FROM attribution_rollup_counts r JOIN attribution_rollup_models m ON m.tenant_id = r.tenant_id
+WHERE {_CURRENCY} AND r.kind = 'use' GROUP BY 1 HAVING sum(r.conversions[m.number]) <> 0 ORDER BY 1
 """
 _CREDITS = f"""
-SELECT model, channel || platform || campaign, sum(journeys)::int8, sum(credit_billionths)::int8, sum(squares)::float8,
-       sum(value_micros)::int8
-FROM attribution_rollup_days WHERE {_WHERE} AND grain = %(grain)s AND dating = 'cash' AND currency = %(currency)s
-  AND model = ANY (%(models)s)
-GROUP BY 1, 2 HAVING sum(journeys) <> 0
+SELECT m.model, r.name, sum(r.journeys[m.number])::int8, sum(r.credit_billionths[m.number])::int8,
+       sum(r.squares[m.number])::float8, sum(r.value_micros[m.number])::int8
+{_NAMES_BY_MODEL} GROUP BY 1, 2 HAVING sum(r.journeys[m.number]) <> 0
 """
 _USES = f"""
-SELECT model, sum(conversions)::int8, COALESCE(sum(conversions) FILTER (WHERE part <> ''), 0)::int8
-{_OF_COUNTS} AND kind = 'use' AND model = ANY (%(models)s) GROUP BY 1 HAVING sum(conversions) <> 0 ORDER BY 1
+SELECT m.model, sum(r.conversions[m.number])::int8,
+       COALESCE(sum(r.conversions[m.number]) FILTER (WHERE r.part <> ''), 0)::int8
+{_COUNTS_BY_MODEL} AND r.kind = 'use' GROUP BY 1 HAVING sum(r.conversions[m.number]) <> 0 ORDER BY 1
 """
 _RESTS = f"""
-SELECT model, part, sum(credit_billionths)::int8, sum(value_micros)::int8
-{_OF_COUNTS} AND kind = 'rest' AND model = ANY (%(models)s) GROUP BY 1, 2
+SELECT m.model, r.part, COALESCE(sum(r.credit_billionths[m.number]), 0)::int8,
+       COALESCE(sum(r.value_micros[m.number]), 0)::int8
+{_COUNTS_BY_MODEL} AND r.kind = 'rest' GROUP BY 1, 2
 """
 _POSITIONS = f"""
-SELECT name, part, sum(credit_billionths)::float8 / {_BILLION:.0f}, sum(value_micros)::int8
-{_OF_COUNTS} AND kind = %(kind)s AND model = ANY (%(models)s) GROUP BY 1, 2 HAVING sum(conversions) <> 0
+WITH named AS (
+    SELECT r.name, sum(r.credit_billionths[m.number]) AS credit, sum(r.value_micros[m.number]) AS micros,
+           sum(r.touches[m.number]) AS touches, sum(r.early_billionths[m.number]) AS early_credit,
+           sum(r.early_micros[m.number]) AS early_micros, sum(r.early_touches[m.number]) AS early,
+           sum(r.late_billionths[m.number]) AS late_credit, sum(r.late_micros[m.number]) AS late_micros,
+           sum(r.late_touches[m.number]) AS late
+    {_NAMES_BY_MODEL} AND r.name <> %(unattributed)s GROUP BY 1
+)
+SELECT n.name, p.part, p.credit::float8 / {_BILLION:.0f}, p.micros::int8
+FROM named n CROSS JOIN LATERAL (VALUES
+    ('early', n.early_credit, n.early_micros, n.early), ('late', n.late_credit, n.late_micros, n.late),
+    ('mid', n.credit - n.early_credit - n.late_credit, n.micros - n.early_micros - n.late_micros,
+     n.touches - n.early - n.late)) AS p (part, credit, micros, touches)
+WHERE p.touches <> 0
 """
 _ASSISTS = f"""
-SELECT name, sum(conversions) FILTER (WHERE part = 'touched')::int8,
-       COALESCE(sum(conversions) FILTER (WHERE part = 'assisted'), 0)::int8,
-       COALESCE(sum(conversions) FILTER (WHERE part = 'closed'), 0)::int8,
-       COALESCE(sum(conversions) FILTER (WHERE part = 'only'), 0)::int8
-{_OF_COUNTS} AND kind = %(kind)s AND model = '' GROUP BY 1
-HAVING sum(conversions) FILTER (WHERE part = 'touched') <> 0
+SELECT r.name, sum(r.assists[1])::int8, sum(r.assists[2])::int8, sum(r.assists[3])::int8, sum(r.assists[4])::int8
+FROM attribution_rollup_names r WHERE {_CURRENCY} AND r.grain = %(grain)s
+GROUP BY 1 HAVING sum(r.assists[1]) <> 0
 """
 _NUMBERS = f"""
-SELECT number, sum(conversions)::int8, sum(value_micros)::int8
-{_OF_COUNTS} AND kind = %(kind)s AND model = '' GROUP BY 1 HAVING sum(conversions) <> 0
+SELECT r.number, sum(r.conversions[1])::int8, sum(r.value_micros[1])::int8
+{_OF_COUNTS} GROUP BY 1 HAVING sum(r.conversions[1]) <> 0
 """
 _PATHS = f"""
-SELECT name, number, sum(conversions)::int8, sum(value_micros)::int8
-{_OF_COUNTS} AND kind = %(kind)s AND model = '' GROUP BY 1, 2 HAVING sum(conversions) <> 0
+SELECT r.name, r.number, sum(r.conversions[1])::int8, sum(r.value_micros[1])::int8
+{_OF_COUNTS} GROUP BY 1, 2 HAVING sum(r.conversions[1]) <> 0
 """
 _DAYS = f"""
 SELECT cash, accrual, sum(credit)::float8 / {_BILLION:.0f}, sum(micros)::int8 FROM (
-    SELECT day AS cash, day + number AS accrual, sum(conversions) AS touches, sum(credit_billionths) AS credit,
-           sum(value_micros) AS micros
-    {_OF_COUNTS} AND kind = 'accrual' AND model = ANY (%(models)s) GROUP BY 1, 2
+    SELECT r.day AS cash, r.day + r.number AS accrual, sum(r.conversions[m.number]) AS touches,
+           sum(r.credit_billionths[m.number]) AS credit, sum(r.value_micros[m.number]) AS micros
+    {_COUNTS_BY_MODEL} AND r.kind = 'accrual' GROUP BY 1, 2
 ) AS dated GROUP BY GROUPING SETS ((cash), (accrual)) HAVING sum(touches) <> 0
 """
 _CONVERSION_DAYS = f"""
-SELECT day, sum(conversions) FILTER (WHERE kind = 'conversion')::int8,
-       COALESCE(sum(conversions) FILTER (WHERE part = 'final'), 0)::int8,
-       sum(value_micros) FILTER (WHERE kind = 'conversion')::int8,
-       COALESCE(sum(value_micros) FILTER (WHERE kind = 'rest'), 0)::int8,
-       COALESCE(sum(credit_billionths) FILTER (WHERE kind = 'rest'), 0)::float8 / {_BILLION:.0f}
-{_OF_COUNTS} AND (kind = 'conversion' AND model = '' OR kind = 'rest' AND model = ANY (%(models)s))
-GROUP BY 1 HAVING sum(conversions) FILTER (WHERE kind = 'conversion') <> 0
+WITH conversions AS (
+    SELECT r.day, sum(r.conversions[1])::int8 AS conversions,
+           COALESCE(sum(r.conversions[1]) FILTER (WHERE r.part = 'final'), 0)::int8 AS final,
+           sum(r.value_micros[1])::int8 AS micros
+    FROM attribution_rollup_counts r WHERE {_CURRENCY} AND r.kind = 'conversion'
+    GROUP BY 1 HAVING sum(r.conversions[1]) <> 0
+), rests AS (
+    SELECT r.day, sum(r.value_micros[m.number])::int8 AS micros, sum(r.credit_billionths[m.number]) AS credit
+    {_COUNTS_BY_MODEL} AND r.kind = 'rest' GROUP BY 1
+)
+SELECT c.day, c.conversions, c.final, c.micros, COALESCE(r.micros, 0),
+       COALESCE(r.credit, 0)::float8 / {_BILLION:.0f}
+FROM conversions c LEFT JOIN rests r USING (day)
 """
 _COHORTS = f"""
-SELECT date_trunc('month', day)::date, name, number,
-       sum(conversions) FILTER (WHERE part = 'person')::int8,
-       sum(conversions) FILTER (WHERE part = 'conversion')::int8, sum(value_micros)::int8
-{_OF_COUNTS} AND kind = 'cohort' AND model = '' GROUP BY 1, 2, 3
-HAVING sum(conversions) FILTER (WHERE part = 'conversion') <> 0 ORDER BY 1, 2, 3
+SELECT date_trunc('month', r.day)::date, r.name, r.number, sum(r.conversions[2])::int8, sum(r.conversions[1])::int8,
+       sum(r.value_micros[1])::int8
+{_OF_COUNTS} GROUP BY 1, 2, 3 HAVING sum(r.conversions[1]) <> 0 ORDER BY 1, 2, 3
 """
 _CASH_DELAYS = f"""
-SELECT day, delay, sum(conversions)::float8 {_OF_COUNTS} AND kind = 'conversion' AND model = ''
-GROUP BY 1, 2 HAVING sum(conversions) <> 0
+SELECT r.day, r.delay, sum(r.conversions[1])::float8 {_OF_COUNTS} GROUP BY 1, 2 HAVING sum(r.conversions[1]) <> 0
 """
 _ACCRUAL_DELAYS = f"""
-SELECT day + number, delay - number, sum(credit_billionths)::float8 / {_BILLION:.0f}
-{_OF_COUNTS} AND kind = 'accrual' AND model = ANY (%(models)s) GROUP BY 1, 2 HAVING sum(conversions) <> 0
+SELECT r.day + r.number, r.delay - r.number, sum(r.credit_billionths[m.number])::float8 / {_BILLION:.0f}
+{_COUNTS_BY_MODEL} AND r.kind = 'accrual' GROUP BY 1, 2 HAVING sum(r.conversions[m.number]) <> 0
 """
 _CHANGES = f"""
 WITH touched AS (
-    SELECT name, part AS reason, sum(conversions)::int8 AS versions
-    {_OF_COUNTS} AND kind = %(kind)s AND model = '' AND day + delay >= %(since_day)s GROUP BY 1, 2
+    SELECT r.name, r.reason, sum(r.versions)::int8 AS versions
+    FROM attribution_rollup_restatements r
+    WHERE {_CURRENCY} AND r.grain = %(grain)s AND r.reported_day >= %(since_day)s
+    GROUP BY 1, 2 HAVING sum(r.versions) <> 0
 ), moved AS (
-    SELECT name, reason, sum(credit_billionths) AS credit, sum(value_micros) AS micros
-    FROM attribution_rollup_restatements
-    WHERE {_WHERE} AND currency = %(currency)s AND grain = %(grain)s AND model = ANY (%(models)s)
-      AND reported_day >= %(since_day)s
+    SELECT r.name, r.reason, sum(r.credit_billionths[m.number]) AS credit, sum(r.value_micros[m.number]) AS micros
+    {_BY_MODEL.format("restatements")}
+    WHERE {_CURRENCY} AND r.grain = %(grain)s AND r.reported_day >= %(since_day)s
     GROUP BY 1, 2
 )
 SELECT t.name, t.reason, t.versions, COALESCE(m.credit, 0)::float8 / {_BILLION:.0f}, COALESCE(m.micros, 0)::int8
@@ -183,7 +203,7 @@ class RolledUp:
         self._connection = connection
         self._request = request
         self._values = request.parameters() | {
-            "from_day": days[0], "to_day": days[1], "grain": request.by,
+            "from_day": days[0], "to_day": days[1], "grain": request.by, "unattributed": UNATTRIBUTED,
             "since_day": local_day(max(request.since_us, 0), request.time_zone),
         }  # fmt: skip
         connection.execute("SET LOCAL jit = off")
@@ -213,10 +233,10 @@ class RolledUp:
         ]  # fmt: skip
 
     def positions(self) -> list[tuple[str, str, float, int]]:  # noqa: D102
-        return self._rows(_POSITIONS, kind=f"position:{self._request.by}")
+        return self._rows(_POSITIONS)
 
     def assists(self) -> list[tuple[str, int, int, int, int]]:  # noqa: D102
-        return self._rows(_ASSISTS, kind=f"assist:{self._request.by}")
+        return self._rows(_ASSISTS)
 
     def paths(self) -> list[Path]:  # noqa: D102
         return [
@@ -225,7 +245,10 @@ class RolledUp:
         ]
 
     def lengths(self) -> Lengths:  # noqa: D102
-        steps = self._rows(_NUMBERS, kind=f"length:{self._request.by}")
+        # The lengths of paths of channels and platforms are those of the paths themselves.
+        steps = self._rows(
+            _NUMBERS, kind=f"{'length' if self._request.by == 'campaign' else 'path'}:{self._request.by}"
+        )
         return Lengths(self._rows(_NUMBERS, kind="length"), [(number, conversions) for number, conversions, _ in steps])
 
     def lags(self) -> Lags:  # noqa: D102
@@ -239,16 +262,16 @@ class RolledUp:
         return self._rows(_CONVERSION_DAYS)
 
     def cohorts(self) -> list[tuple[Any, str, int, int, int, int]]:  # noqa: D102
-        return self._rows(_COHORTS)
+        return self._rows(_COHORTS, kind="cohort")
 
     def cash_delays(self) -> list[tuple[Any, int, float]]:  # noqa: D102
-        return self._rows(_CASH_DELAYS)
+        return self._rows(_CASH_DELAYS, kind="conversion")
 
     def accrual_delays(self) -> list[tuple[Any, int, float]]:  # noqa: D102
         return self._rows(_ACCRUAL_DELAYS)
 
     def changes(self) -> list[tuple[str, str, int, float, int]]:  # noqa: D102
-        return self._rows(_CHANGES, kind=f"touched:{self._request.by}")
+        return self._rows(_CHANGES)
 
     def removed(self) -> list[tuple[str, int, int]]:
         """Return what is no longer stored one by one; it never was in the roll-up."""

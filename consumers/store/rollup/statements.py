@@ -1,28 +1,25 @@
-"""The statements of the roll-up, and its staging table: set-based, one a batch, never one a record.
+"""The statements of the roll-up: set-based, one a batch and table, never one a record.
 
 Invariant: each names the tenant, and the roll-up of the tenant is locked by ``LOCK`` before any of the others.
 """
 
 from __future__ import annotations
 
-STAGED = (
-    ("tenant_id", "text"), ("reported_day", "date"), ("reason", "text"), ("grain", "text"), ("cash_day", "date"),
-    ("accrual_day", "date"), ("conversion_type", "text"), ("currency", "text"), ("is_new", "bool"), ("model", "text"),
-    ("channel", "text"), ("platform", "text"), ("campaign_id", "text"), ("campaign", "text"),
-    ("credit_billionths", "int8"), ("value_micros", "int8"), ("journeys", "int8"), ("squares", "int8"),
-)  # fmt: skip
-# What makes a row of the roll-up, beside the tenant.
-ROW = "grain, dating, day, conversion_type, currency, is_new, model, channel, platform, campaign_id, campaign"
-COUNTED = (
-    ("tenant_id", "text"), ("kind", "text"), ("day", "date"), ("conversion_type", "text"), ("currency", "text"),
-    ("model", "text"), ("name", "text"), ("part", "text"), ("number", "int4"), ("delay", "int4"),
-    ("conversions", "int8"), ("value_micros", "int8"), ("credit_billionths", "int8"),
-)  # fmt: skip
-TABLE = ";".join(
-    f"CREATE TEMP TABLE IF NOT EXISTS {table} "
-    f"({', '.join(f'{name} {kind}' for name, kind in columns)}) ON COMMIT DELETE ROWS"
-    for table, columns in (("stg_rollup", STAGED), ("stg_rollup_counts", COUNTED))
-)
+from functools import lru_cache
+
+# What makes a row, beside the tenant, with the types of its parameters; days are numbered from 2000-01-01.
+KEYS = {
+    "days": {"dating": "text", "day": "int8", "conversion_type": "text", "currency": "text", "is_new": "bool",
+             "channel": "text", "platform": "text", "campaign_id": "text", "campaign": "text"},
+    "changes": {"reported_day": "int8", "reason": "text"},
+    "names": {"grain": "text", "day": "int8", "conversion_type": "text", "currency": "text", "name": "text"},
+    "restatements": {"grain": "text", "reported_day": "int8", "reason": "text", "day": "int8",
+                     "conversion_type": "text", "currency": "text", "name": "text"},
+    "counts": {"kind": "text", "day": "int8", "conversion_type": "text", "currency": "text", "name": "text",
+               "part": "text", "number": "int8", "delay": "int8"},
+}  # fmt: skip
+_DAYS = ("day", "reported_day")
+_NUMERIC = ("squares",)
 SETTINGS = """
 SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off; SET jit = off;
 SET enable_memoize = off; SET join_collapse_limit = 1; SET from_collapse_limit = 1;
@@ -53,8 +50,8 @@ STORE = """
 INSERT INTO attribution_rollup_conversions AS c (
     tenant_id, conversion_md5, person_md5, version, reported_at_us, conversion_type, currency, converted_at_us, is_new,
     net_micros, cells, first_reported_at_us, first_channel)
-SELECT n.* FROM unnest(%b::text[], %s::uuid[], %s::uuid[], %s::int8[], %s::int8[], %b::text[], %b::text[], %s::int8[],
-                       %s::bool[], %s::int8[], %b::text[], %s::int8[], %b::text[])
+SELECT n.* FROM unnest(%s::text[], %s::uuid[], %s::uuid[], %s::int8[], %s::int8[], %s::text[], %s::text[], %s::int8[],
+                       %s::bool[], %s::int8[], %s::text[], %s::int8[], %s::text[])
     AS n (tenant_id, conversion_md5, person_md5, version, reported_at_us, conversion_type, currency, converted_at_us,
           is_new, net_micros, cells, first_reported_at_us, first_channel)
 ON CONFLICT (tenant_id, conversion_md5) DO UPDATE SET
@@ -102,63 +99,10 @@ JOIN attribution_rollup_conversions c
   ON c.tenant_id = p.tenant_id COLLATE "C" AND c.person_md5 = p.person_md5
  AND c.conversion_type = p.conversion_type COLLATE "C"
 """
-SPREAD = """
-SELECT s.*, d.dating, d.day, md5(ROW(
-    s.grain, d.dating, d.day - DATE '2000-01-01', s.conversion_type, s.currency, s.is_new, s.model, s.channel,
-    s.platform, s.campaign_id, s.campaign)::text)::uuid AS row_md5
-FROM stg_rollup s CROSS JOIN LATERAL (VALUES ('cash', s.cash_day), ('accrual', s.accrual_day)) AS d (dating, day)
-WHERE d.dating = 'cash' OR s.grain = 'touch'
-"""
-SUM_DAYS = f"""
-WITH spread AS ({SPREAD})
-INSERT INTO attribution_rollup_days AS d (
-    tenant_id, row_md5, {ROW}, credit_billionths, value_micros, journeys, squares)
-SELECT tenant_id, row_md5, {ROW}, sum(credit_billionths), sum(value_micros), sum(journeys), sum(squares)
-FROM spread GROUP BY tenant_id, row_md5, {ROW}
-ON CONFLICT (tenant_id, row_md5) DO UPDATE SET
-    credit_billionths = d.credit_billionths + excluded.credit_billionths,
-    value_micros = d.value_micros + excluded.value_micros, journeys = d.journeys + excluded.journeys,
-    squares = d.squares + excluded.squares, updated_at = now()
-"""
-SUM_CHANGES = f"""
-WITH spread AS ({SPREAD})
-INSERT INTO attribution_rollup_changes AS c (
-    tenant_id, row_md5, reported_day, reason, credit_billionths, value_micros)
-SELECT tenant_id, row_md5, reported_day, reason, sum(credit_billionths), sum(value_micros)
-FROM spread WHERE grain = 'touch' GROUP BY tenant_id, row_md5, reported_day, reason
-ON CONFLICT (tenant_id, row_md5, reported_day, reason) DO UPDATE SET
-    credit_billionths = c.credit_billionths + excluded.credit_billionths,
-    value_micros = c.value_micros + excluded.value_micros, updated_at = now()
-"""
-SUM_RESTATEMENTS = """
-INSERT INTO attribution_rollup_restatements AS r (
-    tenant_id, row_md5, grain, reported_day, reason, day, conversion_type, currency, model, name, credit_billionths,
-    value_micros)
-SELECT s.tenant_id, md5(ROW(
-           s.grain, s.reported_day - DATE '2000-01-01', s.reason, s.cash_day - DATE '2000-01-01', s.conversion_type,
-           s.currency, s.model, n.name)::text)::uuid,
-       s.grain, s.reported_day, s.reason, s.cash_day, s.conversion_type, s.currency, s.model, n.name,
-       sum(s.credit_billionths), sum(s.value_micros)
-FROM stg_rollup s CROSS JOIN LATERAL (VALUES (s.channel || s.platform || s.campaign)) AS n (name)  -- two are empty
-WHERE s.grain <> 'touch'
-GROUP BY s.tenant_id, s.grain, s.reported_day, s.reason, s.cash_day, s.conversion_type, s.currency, s.model, n.name
-HAVING sum(s.credit_billionths) <> 0 OR sum(s.value_micros) <> 0
-ON CONFLICT (tenant_id, row_md5) DO UPDATE SET
-    credit_billionths = r.credit_billionths + excluded.credit_billionths,
-    value_micros = r.value_micros + excluded.value_micros, updated_at = now()
-"""
-SUM_COUNTS = """
-INSERT INTO attribution_rollup_counts AS c (
-    tenant_id, row_md5, kind, day, conversion_type, currency, model, name, part, number, delay, conversions,
-    value_micros, credit_billionths)
-SELECT tenant_id, md5(ROW(
-           kind, day - DATE '2000-01-01', conversion_type, currency, model, name, part, number, delay)::text)::uuid,
-       kind, day, conversion_type, currency, model, name, part, number, delay, conversions, value_micros,
-       credit_billionths
-FROM stg_rollup_counts
-ON CONFLICT (tenant_id, row_md5) DO UPDATE SET
-    conversions = c.conversions + excluded.conversions, value_micros = c.value_micros + excluded.value_micros,
-    credit_billionths = c.credit_billionths + excluded.credit_billionths, updated_at = now()
+MODELS = "SELECT tenant_id, model, number FROM attribution_rollup_models WHERE tenant_id = ANY (%s::text[])"
+NEW_MODELS = """
+INSERT INTO attribution_rollup_models (tenant_id, model, number)
+SELECT * FROM unnest(%s::text[], %s::text[], %s::int4[])
 """
 NAME = """
 INSERT INTO attribution_rollup_campaigns AS c (tenant_id, platform, campaign_id, campaign, named_at_us)
@@ -172,3 +116,41 @@ UPDATE attribution_rollup_state s SET revision = s.revision + 1, updated_at = no
     reported_until_us = GREATEST(s.reported_until_us, n.until_us)
 FROM unnest(%s::text[], %s::int8[]) AS n (tenant_id, until_us) WHERE s.tenant_id = n.tenant_id COLLATE "C"
 """
+
+
+@lru_cache(maxsize=256)
+def upsert(table: str, names: tuple[str, ...], widths: tuple[int, ...]) -> bytes:
+    """Return the statement that adds a batch's rows to a table.
+
+    Args:
+        table: without its prefix.
+        names: of the columns with sums.
+        widths: how many slots each has; 0: it is one number.
+    """
+    keys = KEYS[table]
+    columns = ", ".join([*keys, *names])
+    listed = ", ".join(("tenant_id", "row_md5", *keys))
+    lists = ", ".join(f"%s::{kind}[]" for kind in ("text", "uuid", *keys.values()))
+    given = [f"DATE '2000-01-01' + n.{key}::int4" if key in _DAYS else f"n.{key}" for key in keys]
+    for name, width in zip(names, widths, strict=True):
+        if width:
+            slots = f"(%s::int8[])[(n.place - 1) * {width} + 1 : n.place * {width}]"
+            given.append(f"{slots}::numeric[]" if name in _NUMERIC else slots)
+        else:
+            given.append("(%s::int8[])[n.place]")
+    added = ", ".join(_added(name, width) for name, width in zip(names, widths, strict=True))
+    place = "tenant_id, row_md5, reported_day, reason" if table == "changes" else "tenant_id, row_md5"
+    return f"""
+INSERT INTO attribution_rollup_{table} AS r (tenant_id, row_md5, {columns})
+SELECT n.tenant_id, n.row_md5, {", ".join(given)}
+FROM unnest({lists}) WITH ORDINALITY AS n ({listed}, place)
+ON CONFLICT ({place}) DO UPDATE SET {added}, updated_at = now()
+""".encode()
+
+
+def _added(name: str, width: int) -> str:
+    if not width:
+        return f"{name} = r.{name} + excluded.{name}"
+    # A row of before a model came has fewer slots.
+    slots = (f"COALESCE(r.{name}[{slot}], 0) + excluded.{name}[{slot}]" for slot in range(1, width + 1))
+    return f"{name} = ARRAY[{', '.join(slots)}]"

@@ -38,27 +38,25 @@ SELECT s.time_zone, s.reported_until_us, (
            WHERE a.tenant_id = '*' AND a.consumer_group = %(auditor)s
        )::int8
 FROM attribution_rollup_state s WHERE s.tenant_id = %(tenant)s AND s.revision > 0
+  AND s.is_counted
 """
 _DAYS = """
-SELECT platform, campaign_id, campaign, CASE WHEN %(is_by_channel)s THEN channel ELSE '' END, currency, day, model,
-       is_new, channel = %(unattributed)s,
-       sum(credit_billionths)::int8, sum(value_micros)::int8
-FROM attribution_rollup_days
-WHERE tenant_id = %(tenant)s AND grain = 'touch' AND dating = %(dating)s AND day >= %(first)s AND day < %(end)s
-  AND model = ANY (%(models)s) AND (%(types)s::text[] IS NULL OR conversion_type = ANY (%(types)s))
-GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9 HAVING sum(credit_billionths) <> 0 OR sum(value_micros) <> 0
+SELECT r.platform, r.campaign_id, r.campaign, CASE WHEN %(is_by_channel)s THEN r.channel ELSE '' END, r.currency, r.day,
+       m.model, r.is_new, r.channel = %(unattributed)s, sum(r.credit_billionths[m.number])::int8,
+       sum(r.value_micros[m.number])::int8
+FROM attribution_rollup_days r
+JOIN attribution_rollup_models m ON m.tenant_id = r.tenant_id AND m.model = ANY (%(models)s)
+WHERE r.tenant_id = %(tenant)s AND r.dating = %(dating)s AND r.day >= %(first)s AND r.day < %(end)s
+  AND (%(types)s::text[] IS NULL OR r.conversion_type = ANY (%(types)s))
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
+HAVING sum(r.credit_billionths[m.number]) <> 0 OR sum(r.value_micros[m.number]) <> 0
 """
-# All days of orders that credit of the period can belong to, of the currencies; a conversion sums to 1 in each model.
+# All days of orders that credit of the period can belong to, of the currencies.
 _ORDERS = """
-SELECT currency, day, sum(credit_billionths) / 1000000000 FROM attribution_rollup_days
-WHERE tenant_id = %(tenant)s AND grain = 'touch' AND dating = 'cash' AND day >= %(first)s
-  AND (%(is_accrual)s OR day < %(end)s) AND model = %(model)s
+SELECT currency, day, sum(conversions[1])::int8, sum(value_micros[1])::int8 FROM attribution_rollup_counts
+WHERE tenant_id = %(tenant)s AND kind = 'conversion' AND day >= %(first)s AND (%(is_accrual)s OR day < %(end)s)
   AND (%(types)s::text[] IS NULL OR conversion_type = ANY (%(types)s))
-GROUP BY currency, day ORDER BY currency, day
-"""
-_MODEL = """
-SELECT model FROM attribution_rollup_days
-WHERE tenant_id = %(tenant)s AND grain = 'touch' AND dating = 'cash' AND day >= %(first)s LIMIT 1
+GROUP BY currency, day HAVING sum(conversions[1]) <> 0 ORDER BY currency, day
 """
 _LABELS = "SELECT platform, campaign_id, campaign FROM attribution_rollup_campaigns WHERE tenant_id = %(tenant)s"
 _CELLS = """
@@ -123,7 +121,7 @@ class RolledCredits:
 
     def currency_days(self, dating: Dating) -> list[tuple[str, date]]:
         """Return the currencies of the conversions with the days of their orders."""
-        return [(currency, day) for currency, day, _ in self._orders(dating)]
+        return [(currency, day) for currency, day, _, _ in self._orders(dating)]
 
     def sums(self, groups: Groups, rates: Sequence[Rate], bucket: Callable[[date], str]) -> list[CreditSum]:
         """Sum up credit by groups.
@@ -136,7 +134,7 @@ class RolledCredits:
         by_day = {(each.currency, each.day): each for each in rates}
         is_accrual = self.query.dating == "accrual"
         is_plain = all(each.rate == 1 and each.target == each.currency for each in rates)
-        orders = sum(count for _, _, count in self._orders(self.query.dating))
+        orders = sum(count for _, _, count, _ in self._orders(self.query.dating))
         exact = self._exact(groups, by_day, bucket) if is_plain or not is_accrual else None
         self.fraction = 1.0 if exact is None else min(1.0, SAMPLED / max(float(orders), 1.0))
         persons = self._persons(groups, by_day, bucket)
@@ -146,41 +144,32 @@ class RolledCredits:
         """Return all conversions of the period, credited or not."""
         by_day = {(each.currency, each.day): each for each in rates}
         found: dict[str, list[Any]] = defaultdict(lambda: [0, Decimal(0), 0, Decimal(0)])
-        first = self._model()
-        for *_, currency, day, model, _, _, credit, value in self._rows("cash", [first]):
+        for currency, day, count, value in self._orders("cash"):
             rate = by_day.get((currency, day))
-            if rate is not None and model == first:
+            if rate is not None:
                 sums = found[rate.target]
-                sums[0] += credit
+                sums[0] += count
                 sums[1] += value * rate.rate
         for currency, day, count, value in self._connection.execute(_OPEN, self._parameters()).fetchall():
             rate = by_day.get((currency, day))
             if rate is not None and rate.target in found:
                 found[rate.target][2] += count
                 found[rate.target][3] += value * rate.rate
-        return [Revenue(target, round(sums[0] / WHOLE), sums[1], *sums[2:]) for target, sums in sorted(found.items())]
+        return [Revenue(target, *sums) for target, sums in sorted(found.items())]
 
     def _parameters(self) -> dict[str, Any]:
         return self.query.parameters() | {
             "first": self.days[0], "end": self.days[1], "unattributed": UNATTRIBUTED, "dating": self.query.dating,
         }  # fmt: skip
 
-    def _rows(self, dating: Dating, models: Sequence[str] | None = None) -> list[tuple[Any, ...]]:
-        if models is not None and not set(models) <= set(self.query.models):
-            parameters = self._parameters() | {"dating": dating, "models": list(models)}
-            return self._connection.execute(_DAYS, parameters).fetchall()
+    def _rows(self, dating: Dating) -> list[tuple[Any, ...]]:
         if dating not in self._read:
             parameters = self._parameters() | {"dating": dating}
             self._read[dating] = self._connection.execute(_DAYS, parameters).fetchall()
         return self._read[dating]
 
-    def _model(self) -> str:
-        """Return a model of the roll-up: each has all conversions."""
-        found = self._connection.execute(_MODEL, self._parameters()).fetchone()
-        return self.query.models[0] if found is None else str(found[0])
-
-    def _orders(self, dating: Dating) -> list[tuple[str, date, int]]:
-        parameters = self._parameters() | {"is_accrual": dating == "accrual", "model": self._model()}
+    def _orders(self, dating: Dating) -> list[tuple[str, date, int, int]]:
+        parameters = self._parameters() | {"is_accrual": dating == "accrual"}
         return self._connection.execute(_ORDERS, parameters).fetchall()
 
     def _named(self, key: Sequence[str]) -> Named:

@@ -81,11 +81,11 @@ def _rollup(tenant: str | None) -> None:
     from attributary.cli.tables import plural
     from attributary.consumers.auditor.stage import GROUP as AUDITOR
     from attributary.consumers.reporter.stage import GROUP as REPORTER
-    from attributary.consumers.store.rollup.apply import create_rollup_staging
+    from attributary.consumers.store.rollup.apply import prepare_rollup
     from attributary.consumers.store.rollup.rebuild import rebuild_rollup, rollup_tenants
 
     with database("attributary-rebuild", tenant=tenant) as connection:
-        create_rollup_staging(connection)
+        prepare_rollup(connection)
         tenants = [tenant] if tenant else rollup_tenants(connection)
         connection.commit()
         with progress_bar("roll-up") as advance:
