@@ -54,6 +54,7 @@ class SenderOptions:
         max_backoff: seconds.
         budget: seconds that one turn of the loop may take before the rest is left for the next.
         uncertain: what to do with an event that was perhaps sent and would count twice.
+        rate_share: part of a documented rate limit that this process may use, above 0 and at most 1.
         unproven: how many rejections count of an account that has delivered nothing yet.
     """
 
@@ -64,6 +65,7 @@ class SenderOptions:
     budget: float = 20.0  # below the grace of a stop, which comes after the turn
     uncertain: Literal["hold", "resend"] = "hold"
     unproven: int = 0
+    rate_share: float = 0.9
 
 
 class Attempts:
@@ -135,7 +137,22 @@ class Attempts:
         if reason:
             return list(outcomes_of(run, batch, DeliveryState.PENDING, reason, in_flight=in_flight)), ()
         # Another thread's batch may just have met the refusal of a name.
-        return without_stopped(run, batch, in_flight=in_flight) if run.limiter.name_stops else ([], batch)
+        held, batch = without_stopped(run, batch, in_flight=in_flight) if run.limiter.name_stops else ([], batch)
+        if batch and (reason := self._used_up(run)):
+            return [*held, *outcomes_of(run, batch, DeliveryState.PENDING, reason, in_flight=in_flight)], ()
+        return held, batch
+
+    def _used_up(self, run: Run) -> str | None:
+        """Take a request of the account's budget, after a wait if need be; return why there is none."""
+        if (budget := run.limiter.budget) is None:
+            return None
+        while wait := budget.take(now := self._clock.monotonic(), self._clock.now_micros()):
+            if wait > _THREAD_WAIT_SECONDS_MAX:
+                return budget.hold(now, wait)
+            if now + wait >= run.deadline:
+                return OUT_OF_TIME
+            self._clock.sleep(wait)
+        return None
 
     def _decided(
         self,

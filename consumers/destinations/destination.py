@@ -51,6 +51,11 @@ class Account:
         """Tell this account and secret from any other without showing them: 12 hexadecimal digits."""
         return hashlib.sha256(f"{self.account_id}\0{self.secret}".encode()).hexdigest()[:12]
 
+    @property
+    def secret_fingerprint(self) -> str:
+        """Tell this secret from any other without showing it: 12 hexadecimal digits."""
+        return hashlib.sha256(self.secret.encode()).hexdigest()[:12]
+
 
 class Moment(NamedTuple):
     """The times against which an event is prepared, both microseconds since 1970-01-01 UTC."""

@@ -42,6 +42,11 @@ forward_usage_percent = gauge(
     "Share of the destination's rate limit in use, by its own headers.",
     "destination",
 )
+forward_budget_used_percent = gauge(
+    "attribution_forward_budget_used_percent",
+    "Share in use of the requests that accounts of one app, project or developer may make together in this process.",
+    "destination",
+)
 forward_probe_findings = counter(
     "attribution_forward_probe_findings", "Faults found by the destination's validation endpoint.", "destination"
 )

@@ -11,10 +11,13 @@ account that has delivered nothing yet has no rejection that counts.
 from __future__ import annotations
 
 import threading
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from attributary.consumers.destinations.destination import DeliveryResponse, ResponseClass
 from attributary.consumers.destinations.name_stops import NameStops
+
+if TYPE_CHECKING:
+    from attributary.consumers.destinations.request_budget import RequestBudget
 
 STOP_AT_PERCENT = 95.0  # of the destination's own limit: beyond it the next request may be refused
 SLOW_FROM_PERCENT = 75.0
@@ -41,10 +44,12 @@ class RateLimiter:
 
     Args:
         unproven: how many rejections count of an account that has delivered nothing yet.
+        budget: of the requests that the account shares with others; None: it has its own.
     """
 
-    def __init__(self, unproven: int = 0) -> None:
+    def __init__(self, unproven: int = 0, budget: RequestBudget | None = None) -> None:
         self._unproven = unproven
+        self.budget = budget
         self._lock = threading.Lock()
         self._resume_at = 0.0
         self._reason = ""
@@ -97,10 +102,12 @@ class RateLimiter:
 
     def hold_at(self, now: float) -> Hold | None:
         """Return why nothing may be sent at this monotonic second, None when it may."""
+        shared = self.budget.hold_at(now) if self.budget else None
         with self._lock:
-            if now >= self._resume_at:
-                return None
-            return Hold(self._reason, self._resume_at - now, self._stopped)
+            left = self._resume_at - now
+            if shared and shared[1] > left:
+                return Hold(*shared, stopped=False)
+            return Hold(self._reason, left, self._stopped) if left > 0 else None
 
     def pause_seconds(self) -> float:
         """Return the pause before the next request, by the usage in the last answer."""
@@ -112,6 +119,11 @@ class RateLimiter:
 
     def observe(self, answer: DeliveryResponse, now: float) -> None:
         """Take in an answer: usage, requested waits, refusals."""
+        if self.budget is not None and answer.response_class is ResponseClass.DELIVERED:
+            self.budget.delivered()
+        if self.budget is not None and answer.response_class is ResponseClass.THROTTLED:
+            self.budget.throttled(now, max(answer.wait_seconds, 1.0), answer.reason)
+            return
         with self._lock:
             self._usage = answer.usage_percent
             if answer.response_class is ResponseClass.DELIVERED:

@@ -29,6 +29,7 @@ from attributary.consumers.destinations.destination import TellsLater
 from attributary.consumers.destinations.outcomes import Run, delivery_key, outcomes_of, without_stopped
 from attributary.consumers.destinations.prepare import batches
 from attributary.consumers.destinations.rate_limiter import RateLimiter
+from attributary.consumers.destinations.request_budget import RequestBudget, SharesBudget
 from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.store.deliveries.delivery import DeliveryOutcome, DeliveryState, ReceivedRequest, StoppedName
 
@@ -99,11 +100,27 @@ class BatchSender:
         self._clock = clock
         self._attempts = Attempts(destination, transport, options, clock, token_files)
         self._limiters: dict[tuple[str, str], RateLimiter] = {}
+        self._budgets: dict[str, RequestBudget] = {}
         self._pool = ThreadPoolExecutor(options.concurrency, thread_name_prefix=f"forward-{destination.name}")
 
     def limiter(self, account: Account) -> RateLimiter:
         """Give the state of an account; tenants that share an account share it."""
-        return self._limiters.setdefault((account.account_id, account.fingerprint), RateLimiter(self._options.unproven))
+        key = account.account_id, account.fingerprint
+        if (found := self._limiters.get(key)) is None:
+            found = self._limiters[key] = RateLimiter(self._options.unproven, self._budget(account))
+        return found
+
+    def _budget(self, account: Account) -> RequestBudget | None:
+        """Return the budget of an account; the same one for all accounts that share it."""
+        budget = self._destination.budget(account) if isinstance(self._destination, SharesBudget) else None
+        if budget is None:
+            return None
+        return self._budgets.setdefault(budget.key, RequestBudget(budget, self._options.rate_share))
+
+    def budget_used_percent(self) -> float:
+        """Give how much of the fullest budget is used."""
+        now = self._clock.monotonic()
+        return max((budget.used_percent(now) for budget in self._budgets.values()), default=0.0)
 
     def limiters(self) -> Sequence[RateLimiter]:
         """Give the state of all accounts that are known."""

@@ -194,6 +194,14 @@ class ForwardSettings(Settings):
         alias="FORWARD_ATTEMPTS",
         description="Tries of a request before the partition is paused.",
     )
+    rate_percent: int = Field(
+        default=90,
+        ge=1,
+        le=100,
+        alias="FORWARD_RATE_PERCENT",
+        description="Share of a rate limit of LinkedIn, Google, TikTok and Reddit that this process may use, for all "
+        "accounts of an app, project or token together; two processes of a destination take 45 each.",
+    )
     timeout_seconds: float = Field(
         default=10.0,
         gt=0,

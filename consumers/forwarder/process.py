@@ -57,7 +57,12 @@ def build_stage(
     """Build the stage of a destination on a ledger."""
     shared, clock = setup.shared, SystemClock()
     concurrency = shared.concurrency or CATALOG[setup.destination.name].concurrency
-    options = SenderOptions(concurrency=concurrency, attempts=shared.attempts, uncertain=shared.uncertain)
+    options = SenderOptions(
+        concurrency=concurrency,
+        attempts=shared.attempts,
+        uncertain=shared.uncertain,
+        rate_share=shared.rate_percent / 100,
+    )
     proxy = shared.proxy.get_secret_value() if shared.proxy else None
     transport = HttpTransport(connections=concurrency, answer_seconds=shared.timeout_seconds, proxy=proxy)
     token_files = TokenFiles(shared.token_dir) if shared.token_dir else None

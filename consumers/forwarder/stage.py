@@ -382,6 +382,7 @@ class ForwarderStage:
         age = max(0, now - min(known)) if known else 0
         metrics.forward_oldest_pending_seconds.labels(name).set(age / 1e6)
         metrics.forward_channels_stopped.labels(name).set(self._sender.stopped_accounts())
+        metrics.forward_budget_used_percent.labels(name).set(self._sender.budget_used_percent())
         metrics.forward_left_behind_tenants.labels(name).set(len(self._backlog))
 
     def _report(

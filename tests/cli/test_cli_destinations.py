@@ -30,7 +30,7 @@ VARIABLES = ("META_PIXEL_ID", "META_ACCESS_TOKEN", "GA4_MEASUREMENT_ID", "GA4_AP
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*VARIABLES, "FORWARD_CREDENTIALS_FILE", "META_API_VERSION"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("COLUMNS", "240")
+    monkeypatch.setenv("COLUMNS", "400")
 
 
 def listed(*options: str) -> Result:
@@ -166,3 +166,24 @@ def test_stopped_event_names_are_listed_told_and_resumed(monkeypatch: pytest.Mon
     assert (resumed.exit_code, resumed.stdout) == (0, "linkedin: event name 104013 of acme goes again\n")
     with closing(PostgresLedger(StoreSession(database, "tests"))) as ledger:
         assert [each.destination for each in ledger.stopped_names()] == ["x"]
+
+
+def test_accounts_that_share_a_rate_limit_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    client = {"client_id": "c", "client_secret": SECRET, "refresh_token": SECRET}
+    google = [{"customer_id": f"123456789{n}", "project_id": "shop-1", **client} for n in range(2)]
+    path = tmp_path / "credentials.json"
+    path.write_text(
+        json.dumps(
+            {"tenants": {"acme": {"google": google, "pinterest": {"ad_account_id": "1", "access_token": SECRET}}}}
+        )
+    )
+    monkeypatch.setenv("FORWARD_CREDENTIALS_FILE", str(path))
+    monkeypatch.setenv("FORWARD_RATE_PERCENT", "45")
+    found = {each["account"]: each["rate"] for each in entries() if each["account"]}
+    rate = found["1234567891"]
+    assert (rate["counted_by"], rate["accounts"], rate["percent"]) == ("the Cloud project shop-1", 2, 45)
+    assert rate["limits"] == [{"requests": 300, "seconds": 60}, {"requests": 100_000, "seconds": 86_400}]
+    assert found["1"] is None
+    shown = listed()
+    assert "45% of 300 a minute and 100,000 a day, 2 share it" in shown.stdout
+    assert SECRET not in shown.output

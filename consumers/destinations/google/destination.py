@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from attributary.consumers.destinations import request_budget
 from attributary.consumers.destinations.ad_platform import (
     AGE_MARGIN,
     DAY,
@@ -36,6 +37,7 @@ from attributary.consumers.destinations.google import responses
 from attributary.consumers.destinations.google.event import ads_event, analytics_event, fitted
 from attributary.consumers.destinations.match_keys import match_keys
 from attributary.consumers.destinations.oauth2.service_account import ServiceAccountGrant
+from attributary.consumers.destinations.request_budget import MINUTE, RateBudget, RateLimit
 from attributary.consumers.destinations.wire_format import from_json, to_json
 from attributary.consumers.store.deliveries.delivery import DeliveryState
 from attributary.producers.matching.text import sha256_hex
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
 SCOPE = "https://www.googleapis.com/auth/datamanager"
 _PATH = "/events:ingest"
 _ANALYTICS_AGE = 72 * 3_600 * SECOND  # as with the Measurement Protocol
+_LIMITS = (RateLimit(300, MINUTE), RateLimit(100_000, request_budget.DAY))
 
 
 class GoogleDestination(AdPlatform):
@@ -93,6 +96,15 @@ class GoogleDestination(AdPlatform):
             SCOPE,
             fields.get("token_uri") or self.token_url,
         )
+
+    def budget(self, account: Account) -> RateBudget:
+        """Return the budget of the Cloud project that is charged, whatever accounts use it."""
+        project = account.options.get("project_id")
+        if not project:
+            key = from_json(account.secret.encode())
+            given = key.get("project_id") if isinstance(key, dict) else None
+            project = given if isinstance(given, str) and given else account.secret_fingerprint
+        return RateBudget(project, f"the Cloud project {project}", _LIMITS)
 
     def validate(self, conversion: Conversion, moment: Moment) -> NotSent | None:
         """Refuse events past their age; kinds are the account's affair."""

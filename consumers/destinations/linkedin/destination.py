@@ -12,6 +12,7 @@ import datetime as dt
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from attributary.consumers.destinations import request_budget
 from attributary.consumers.destinations.ad_platform import (
     DAY,
     GOOGLE_FIELDS,
@@ -23,6 +24,7 @@ from attributary.consumers.destinations.ad_platform import (
 from attributary.consumers.destinations.destination import Api, HttpRequest, NotSent, PreparedEvent
 from attributary.consumers.destinations.linkedin import responses
 from attributary.consumers.destinations.match_keys import click_id, match_keys
+from attributary.consumers.destinations.request_budget import MINUTE, RateBudget, RateLimit
 from attributary.consumers.destinations.wire_format import decimal_text
 from attributary.consumers.store.deliveries.delivery import DeliveryState
 from attributary.producers.matching.text import sha256_hex
@@ -44,6 +46,8 @@ _PATH = "/rest/conversionEvents"
 _RULES_PATH = "/rest/conversions"
 _MAX_EVENT_ID = 64  # characters; not confirmed
 _VERSION_LIVES = dt.timedelta(days=365)  # at least, from the middle of its month
+# Daily: 300,000 in the older documentation, 500,000 in that of 2026; counted from midnight UTC.
+_LIMITS = (RateLimit(600, MINUTE), RateLimit(300_000, request_budget.DAY))
 
 
 class LinkedInDestination(AdPlatform):
@@ -83,6 +87,12 @@ class LinkedInDestination(AdPlatform):
     def grant(self, account: Account) -> Grant | None:
         """Return how to get an access token; None when the account's secret is one (they live up to a year)."""
         return self.refresh_token_grant(account)
+
+    def budget(self, account: Account) -> RateBudget:
+        """Return the budget of the application; LinkedIn says in no header how much of it is left."""
+        client = account.options.get("client_id")
+        title = f"the application {client}" if client else "the access token"
+        return RateBudget(client or account.secret_fingerprint, title, _LIMITS)
 
     def build(self, conversion: Conversion, account: Account, moment: Moment) -> PreparedEvent | NotSent:
         """Build the event for the conversion rule of its type."""

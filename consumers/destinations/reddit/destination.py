@@ -23,6 +23,7 @@ from attributary.consumers.destinations.ad_platform import (
 from attributary.consumers.destinations.destination import HttpRequest, NotSent, PreparedEvent
 from attributary.consumers.destinations.match_keys import address, click_id, match_keys
 from attributary.consumers.destinations.reddit import responses
+from attributary.consumers.destinations.request_budget import RateBudget, RateLimit
 from attributary.consumers.destinations.wire_format import amount, to_json
 from attributary.consumers.store.deliveries.delivery import DeliveryState
 from attributary.producers.matching.text import sha256_hex
@@ -59,6 +60,7 @@ _SOURCES = {"website": "WEBSITE", "app": "APP", "physical_store": "PHYSICAL_STOR
 _UUID = re.compile(r"[0-9]{10,16}\.[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _UNITED_STATES = 1  # Meta's number of the country; its states follow from 1000
 _STATES = ("CA", "CO", "CT", "FL", "OR", "TX", "MT", "DE", "NE", "NH", "NJ", "MN", "MD", "RI")
+_LIMITS = (RateLimit(1_000, 1),)
 
 
 class RedditDestination(AdPlatform):
@@ -73,6 +75,10 @@ class RedditDestination(AdPlatform):
     probe_needs = "REDDIT_TEST_ID (test_event_code in FORWARD_CREDENTIALS_FILE)"
     probe_note = "the event shows in the Events Manager as a test"
     unused_fields: tuple[str, ...] = ("order_id", "referrer", *GOOGLE_FIELDS, "anonymous_id", "opt_out")
+
+    def budget(self, account: Account) -> RateBudget:
+        """Return the budget of the token; Reddit does not say how much of it is left."""
+        return RateBudget(account.secret_fingerprint, "the access token", _LIMITS)
 
     def build(self, conversion: Conversion, account: Account, moment: Moment) -> PreparedEvent | NotSent:
         """Build the event."""

@@ -22,6 +22,7 @@ from attributary.consumers.destinations.ad_platform import (
 )
 from attributary.consumers.destinations.destination import Api, HttpRequest, NotSent, PreparedEvent
 from attributary.consumers.destinations.match_keys import match_keys
+from attributary.consumers.destinations.request_budget import RateBudget, RateLimit
 from attributary.consumers.destinations.tiktok import responses
 from attributary.consumers.destinations.tiktok.event import (
     EVENT_NAMES,
@@ -53,6 +54,7 @@ _PATH = f"/open_api/{API_VERSION}/event/track/"
 _OFFLINE = frozenset(("physical_store", "phone_call"))
 SOURCE_IDS = {"web": "pixel_code", "app": "app_id", "offline": "offline_event_set_id"}
 """Sources of events, and the option of an account that holds the id of each."""
+_LIMITS = (RateLimit(1_000, 1),)  # at the default level of an application
 
 
 class TikTokDestination(AdPlatform):
@@ -78,6 +80,10 @@ class TikTokDestination(AdPlatform):
     def age_limit(self, conversion: Conversion) -> int:
         """Offline events may be older."""
         return MAX_AGE_OFFLINE if source_of(conversion) == "offline" else self.max_age
+
+    def budget(self, account: Account) -> RateBudget:
+        """Return the budget of the token; TikTok counts by application, and a token is of one."""
+        return RateBudget(account.secret_fingerprint, "the access token", _LIMITS)
 
     def build(self, conversion: Conversion, account: Account, moment: Moment) -> PreparedEvent | NotSent:
         """Build the event, and the envelope of its source."""

@@ -68,7 +68,18 @@ def _list(
         for entry in found:
             print(json.dumps(entry, ensure_ascii=False))
         return
-    columns = ("destination", "api", "promised until", "a request", "max age", "tenant", "account", "waits", "stopped")
+    columns = (
+        "destination",
+        "api",
+        "promised until",
+        "a request",
+        "max age",
+        "rate",
+        "tenant",
+        "account",
+        "waits",
+        "stopped",
+    )
     print_table(columns, [_row(entry) for entry in found], ())
 
 
@@ -229,18 +240,47 @@ def _entries(setup: Setup, variables: str, waiting: list[Waiting] | None, stops:
             "off": f"set {variables}",
             "waits": None,
             "stopped": [],
+            "rate": None,
             "token_expires": None,
         }
     named = {tenant for tenant, _ in accounts}
     for tenant, account in accounts:
         waits = None if waiting is None else _waits(waiting, account.ledger_name, tenant, named)
-        known: dict[str, Any] = {"tenant": tenant, "account": account.account_id, "off": None, "waits": waits}
+        rate = _rate(destination, account, [each for _, each in accounts], setup.shared.rate_percent)
+        known: dict[str, Any] = {
+            "tenant": tenant,
+            "account": account.account_id,
+            "off": None,
+            "waits": waits,
+            "rate": rate,
+        }
         known["stopped"] = [
             _stopped(name, destination, account, stops.held)
             for name in stops.names
             if _belongs(name.queue, account.ledger_name, tenant, named)
         ]
         yield {**shared, **known, "token_expires": account.options.get(TOKEN_EXPIRES)}
+
+
+def _rate(
+    destination: Destination, account: Account, accounts: Sequence[Account], percent: int
+) -> Mapping[str, Any] | None:
+    """Return the budget of requests that an account shares; None when the platform counts it by itself."""
+    from attributary.consumers.destinations.request_budget import SharesBudget
+
+    if not isinstance(destination, SharesBudget) or (budget := destination.budget(account)) is None:
+        return None
+    shared = {each.account_id for each in accounts if destination.budget(each) == budget}
+    limits = [limit._asdict() for limit in budget.limits]
+    said = {"counted_by": budget.title, "limits": limits, "said": budget.said}
+    return {**said, "accounts": len(shared), "percent": percent}
+
+
+def _rate_text(rate: Mapping[str, Any] | None) -> str:
+    if rate is None:
+        return "by account"
+    sharing = f", {rate['accounts']} share it" if rate["accounts"] > 1 else ""
+    return f"{rate['percent']}% of {rate['said']}{sharing}"
 
 
 def _belongs(queue: Queue, ledger_name: str, tenant: str, named: set[str]) -> bool:
@@ -286,6 +326,7 @@ def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
         entry["promised_until"] or "-",
         f"{entry['max_events_per_request']:,} events",
         entry["max_age"],
+        _rate_text(entry["rate"]),
         entry["tenant"] or "-",
         _account_text(entry),
         _waits_text(entry["waits"]),
