@@ -13,6 +13,7 @@ from confluent_kafka.cimpl import NewTopic
 from attributary.local import broker as discovery
 from attributary.local.broker import BrokerUnavailableError, find_broker
 from attributary.local.kafka_jars import free_node_ports, kafka_cluster
+from attributary.local.kafka_node import write_identity
 from attributary.local.process import ProcessFailedError
 
 if TYPE_CHECKING:
@@ -151,3 +152,19 @@ def test_a_relative_folder_is_the_callers(
     except ProcessFailedError as error:
         pytest.skip(f"no jars: {error}")
     assert (tmp_path / "here" / "node-1" / "server.properties").exists()
+
+
+def test_a_copy_of_formatted_storage_is_a_node_of_its_own(tmp_path: Path) -> None:
+    written = "#\n#Mon Nov 30\nnode.id=1\ndirectory.id=old\nversion=1\ncluster.id=other\n"
+    found = []
+    for number in (1, 2):
+        file = tmp_path / str(number) / "meta.properties"
+        file.parent.mkdir()
+        file.write_text(written)
+        write_identity(file.parent, "mine", number)
+        lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
+        found.append(dict(line.split("=", 1) for line in lines))
+    folders = [own.pop("directory.id") for own in found]
+    assert found == [{"version": "1", "cluster.id": "mine", "node.id": str(number)} for number in (1, 2)]
+    assert len({*folders, "old"}) == 3
+    assert all(len(each) == 22 for each in folders), "as Kafka writes an id of 16 bytes"

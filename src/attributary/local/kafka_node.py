@@ -6,6 +6,11 @@ JVM itself: `child.suspend()` makes it a zombie that still holds its connections
 
 from __future__ import annotations
 
+import base64
+import shutil
+import tempfile
+import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,13 +113,22 @@ class KafkaNode:
         return self._child is not None and self._child.running
 
     def prepare(self, cluster_id: str, settings: dict[str, str]) -> None:
-        """Write the settings, and format the storage when it is new."""
+        """Write the settings, and format the storage when it is new.
+
+        A JVM formats once for each version of Kafka, which takes a second; later nodes get a copy of what it wrote.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)  # events hold personal data, and Kafka's files are readable by all
         own = {**settings, **self._own_settings()}
         text = "".join(f"{name}={value}\n" for name, value in own.items())
         self._settings_file.write_text(text, encoding="utf-8")
-        if (self.folder / "data" / "meta.properties").exists():
+        data = self.folder / "data"
+        if (data / "meta.properties").exists():
+            return
+        formatted = self.runtime.jars.with_name(f"{self.runtime.jars.name}-formatted")
+        if formatted.is_dir():
+            shutil.copytree(formatted, data, dirs_exist_ok=True)
+            write_identity(data, cluster_id, self.number)
             return
         argv = self.runtime.command(
             "kafka.tools.StorageTool",
@@ -122,6 +136,7 @@ class KafkaNode:
             heap_megabytes=128,
         )
         run(argv, name=f"format of Kafka node {self.number}", timeout_seconds=120.0, cwd=self.folder)
+        _keep(data, formatted)
 
     def start(self) -> None:
         """Start the JVM; readiness is the cluster's question."""
@@ -173,6 +188,24 @@ class KafkaNode:
             "advertised.listeners": _listeners(advertised),
             "listener.security.protocol.map": ",".join(f"{name}:{each}" for name, each in protocols.items()),
         }
+
+
+def write_identity(data: Path, cluster_id: str, number: int) -> None:
+    """Make a copy of formatted storage a node's own: its cluster, its number, and a folder id that no other has."""
+    file = data / "meta.properties"
+    folder_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=").replace("-", "a")
+    own = {"cluster.id": cluster_id, "node.id": str(number), "directory.id": folder_id}
+    lines = [line for line in file.read_text("ascii").splitlines() if line.partition("=")[0] not in own]
+    file.write_text("".join(f"{line}\n" for line in (*lines, *map("=".join, own.items()))), "ascii")
+
+
+def _keep(data: Path, formatted: Path) -> None:
+    """Copy what the storage tool wrote, for the next node of this Kafka; whole, or not at all."""
+    with tempfile.TemporaryDirectory(prefix="format-", dir=formatted.parent) as scratch:
+        copied = Path(shutil.copytree(data, Path(scratch) / "data"))
+        # Another process may have been quicker; its folder is as good as this one.
+        with suppress(OSError):
+            copied.rename(formatted)
 
 
 def _listeners(ports: dict[str, int]) -> str:
