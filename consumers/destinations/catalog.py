@@ -158,6 +158,8 @@ def _meta(shared: ForwardSettings, environment: str, warns: bool) -> Setup:
         settings.names(),
         _strips(shared),
         settings.types_of_contents(),
+        settings.partner_agent,
+        settings.upload_tag,
     )
     return Setup(
         MetaDestination(

@@ -101,6 +101,18 @@ class MetaSettings(AdPlatformSettings):
         description="Meta's content types by category of an order's lines: Flights=flight, comma-separated; else "
         "product.",
     )
+    partner_agent: str = Field(
+        default="",
+        alias="META_PARTNER_AGENT",
+        pattern=r"^[A-Za-z0-9._/-]{0,50}$",
+        description="Who sends, for Meta's partners: a short name in every request (partner_agent). Unset: nobody.",
+    )
+    upload_tag: str = Field(
+        default="",
+        alias="META_UPLOAD_TAG",
+        pattern=r"^[A-Za-z0-9 ._/-]{0,100}$",
+        description="Name of the upload in every request to Meta (upload_tag), for offline events. Unset: none.",
+    )
     properties: PropertyList = properties_field("meta", "Meta")
     consent: str = consent_field("meta", "Meta")
 

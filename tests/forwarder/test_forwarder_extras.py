@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any
 
 import pytest
 
+from attributary.consumers.destinations.catalog import read_setup
+from attributary.consumers.destinations.destination import PreparedEvent
 from attributary.consumers.destinations.meta.destination import MetaDestination, MetaOptions
 from attributary.consumers.destinations.settings import MetaSettings
 from attributary.consumers.runtime.errors import ConfigError
 from attributary.producers.matching import hash_user_data, hash_user_data_with_remarks
-from tests.forwarder.forwarder_factories import line, sent
+from tests.forwarder.forwarder_factories import account_at, destination_at, line, prepared, sent
 
 
 def sha(text: str) -> str:
@@ -212,3 +215,27 @@ def test_content_types_are_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in ("Flights", "=flight", "Flights=", "Flights=A flight"):
         with pytest.raises(ConfigError, match="must be pairs such as Flights=flight"):
             settings(monkeypatch, wrong).types_of_contents()
+
+
+def test_every_request_to_meta_may_name_its_partner_and_its_upload(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "PIXEL_ID": "1",
+        "ACCESS_TOKEN": "t",
+        "PARTNER_AGENT": "shop-1.0",
+        "UPLOAD_TAG": "stores",
+    }.items():
+        monkeypatch.setenv(f"META_{name}", value)
+    event = prepared("meta")
+    assert isinstance(event, PreparedEvent)
+    body = json.loads(read_setup("meta").destination.request(account_at("meta"), [event]).body)
+    assert (body["partner_agent"], body["upload_tag"]) == ("shop-1.0", "stores")
+    plain = json.loads(destination_at("meta", "https://a").request(account_at("meta"), [event]).body)
+    assert set(plain) == {"data"}
+    monkeypatch.setenv("META_PARTNER_AGENT", 'x"y')
+    with pytest.raises(ConfigError, match="META_PARTNER_AGENT"):
+        read_setup("meta")
+
+
+def test_one_event_may_show_in_ga4s_debug_view() -> None:
+    body, _ = sent("ga4", properties={"debug_mode": "1"})
+    assert body["params"]["debug_mode"] == 1

@@ -80,6 +80,8 @@ class MetaOptions:
         event_names: event names by conversion type, before Meta's standard ones; an account's own go first.
         strip_personal_data: leave out personal data in URLs and free properties.
         content_types: content types by category of the lines of an order, lower case.
+        partner_agent: names who sends, in every request; empty: nobody.
+        upload_tag: names the upload, in every request; empty: none.
     """
 
     base_url: str = DEFAULT_BASE_URL
@@ -89,6 +91,8 @@ class MetaOptions:
     event_names: Mapping[str, str] = field(default_factory=dict)
     strip_personal_data: bool = True
     content_types: Mapping[str, str] = field(default_factory=dict)
+    partner_agent: str = ""
+    upload_tag: str = ""
 
 
 class MetaDestination:
@@ -244,6 +248,9 @@ class MetaDestination:
         body = b'{"data":[' + b",".join(event.body for event in batch) + b"]"
         if code := account.options.get("test_event_code"):
             body += b',"test_event_code":' + to_json(code)
+        for name, text in (("partner_agent", self._options.partner_agent), ("upload_tag", self._options.upload_tag)):
+            if text:
+                body += b',"%s":' % name.encode() + to_json(text)
         return HttpRequest(url, body + b"}", {"authorization": f"Bearer {account.secret}"})
 
     def classify(self, response: HttpResponse, events: int) -> DeliveryResponse:
