@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any, NamedTuple, NoReturn, Protocol
 
@@ -25,6 +25,7 @@ from fastavro.schema import SchemaParseException, UnknownType
 from .compiled_reader import IRREGULAR, Reader
 from .compiled_writer import NOT_PLAIN
 from .refused_ids import RefusedIds
+from .result_layout import compact_result, is_compact
 from .schema_catalog import (
     BundledSchema,
     UnsafeSchemaError,
@@ -33,6 +34,7 @@ from .schema_catalog import (
     compiled_writer,
     current_schemas,
     known_schemas,
+    last_long_result,
     registered_text,
 )
 
@@ -171,6 +173,9 @@ class Codec:
     def decode(self, name: str, value: bytes | None) -> dict[str, Any]:
         """Return the record of a value, projected on the bundled schema.
 
+        A result of version 1 or 2 of its schema, which repeated the touchpoints with each model, is returned as one of
+        the bundled version.
+
         Args:
             name: the kind of record that is expected, as for `encode`.
             value: the bytes, in either framing; None (a tombstone) is refused.
@@ -182,7 +187,7 @@ class Codec:
         if value is None or len(value) > self._max_bytes:
             self._refuse(value)
         plans = self._plans[name]
-        begin, compiled, writer, reader = plans.get(value[:10]) or plans.get(value[:5]) or self._plan(name, value)
+        begin, compiled, writer, reader, lift = plans.get(value[:10]) or plans.get(value[:5]) or self._plan(name, value)
         if compiled is not None:
             try:
                 return compiled(value, begin)
@@ -196,7 +201,12 @@ class Codec:
             raise DecodeError(_breakage(name, error)) from None
         if body.tell() != len(value):
             raise DecodeError(f"bytes are left over after the {name} record")
-        return record
+        if lift is None:
+            return record
+        try:
+            return lift(record)
+        except ValueError as error:
+            raise DecodeError(f"{name}: {error}") from None
 
     def body_of(self, name: str, value: bytes) -> int | None:
         """Return where the body begins of a value that was written with the bundled schema; None for any other.
@@ -275,12 +285,15 @@ class _Plan(NamedTuple):
     compiled: Reader | None
     writer: Any  # fastavro's form of the schema that it was written with
     reader: Any  # that of the bundled schema; None when both are the same
+    lift: Callable[[dict[str, Any]], dict[str, Any]] | None = None  # from the layout of the reader to the bundled one
 
 
 def _plan_of(written: BundledSchema, begin: int) -> _Plan:
     current = current_schemas()[written.name]
     if written.crc64 == current.crc64:
         return _Plan(begin, compiled_reader(written.name), current.runtime, None)
+    if written.name == "result" and not is_compact(written.runtime):
+        return _Plan(begin, None, written.runtime, last_long_result().runtime, compact_result)
     return _Plan(begin, None, written.runtime, current.runtime)
 
 

@@ -17,6 +17,7 @@ from fastavro.schema import fingerprint, to_parsing_canonical_form
 
 from .compiled_reader import Reader, compile_reader
 from .compiled_writer import Writer, compile_writer
+from .result_layout import FIRST_COMPACT_VERSION
 
 FOLDER = Path(__file__).parent
 PUBLISHED = FOLDER / "published"
@@ -166,6 +167,13 @@ def known_schemas() -> MappingProxyType[bytes, BundledSchema]:
             known[old.crc64] = old
     known.update((schema.crc64, schema) for schema in current_schemas().values())
     return MappingProxyType(known)
+
+
+@functools.cache
+def last_long_result() -> BundledSchema:
+    """Return the last schema of results in which every model repeats the touchpoints."""
+    path = PUBLISHED / "result" / f"{FIRST_COMPACT_VERSION - 1}.avsc"
+    return bundle("result", json.loads(path.read_text("utf-8")))
 
 
 @functools.cache

@@ -272,15 +272,15 @@ def _credits_that_differ(wanted: Expected, result: dict[str, Any]) -> str | None
         return f"models are {sorted(model['model'] for model in result['models'])}, must be {sorted(wanted.micros)}"
     for model in result["models"]:
         name = model["model"]
-        touches = tuple(touch["event_id"] for touch in model["touchpoints"])
+        touches = tuple(touch["event_id"] for touch in result["touchpoints"])
         if touches != wanted.touches:
             extra, missing = set(touches) - set(wanted.touches), set(wanted.touches) - set(touches)
             return f"{name}: touches {sorted(extra)} are too many, {sorted(missing)} are missing"
-        micros = tuple(touch["value_micros"] for touch in model["touchpoints"])
+        micros = tuple(model["micros"])
         if micros != wanted.micros[name]:
             return f"{name}: micros are {micros}, must be {wanted.micros[name]}"
-        pairs = zip(model["touchpoints"], wanted.credits[name], strict=True)
-        if any(abs(touch["credit"] - credit) > 1e-9 for touch, credit in pairs):
+        pairs = zip(model["credits"], wanted.credits[name], strict=True)
+        if any(abs(found - credit) > 1e-9 for found, credit in pairs):
             return f"{name}: credits differ"
     return None
 
@@ -291,11 +291,11 @@ def _sums(bad: _Violations, seen: ResultSeen) -> None:
         return
     at = f"{(result['tenant_id'], result['conversion_id'])} version {result['version']}"
     for model in result["models"]:
-        total = sum(touch["value_micros"] for touch in model["touchpoints"]) + model["unattributed_micros"]
+        total = sum(model["micros"]) + model["unattributed_micros"]
         if total != result["net_value_micros"]:
             bad.add("I5", f"{at}, {model['model']}: {total} micros credited of {result['net_value_micros']}")
-        if model["touchpoints"]:
-            credit = sum(touch["credit"] for touch in model["touchpoints"])
+        if result["touchpoints"]:
+            credit = sum(model["credits"])
             # a model with a baseline leaves a part to nobody
             if credit > 1 + 1e-6 or (credit < 1 - 1e-6 and model["model"] not in OPTIONAL_MODELS):
                 bad.add("I5", f"{at}, {model['model']}: credits sum to {credit}")
@@ -327,10 +327,9 @@ def _observed(bad: _Violations, truth: Truth, store: StoreSeen, newest: dict[Key
 def _nobody_shares(bad: _Violations, truth: Truth, newest: dict[Key, dict[str, Any]]) -> None:
     person: dict[Key, str] = {}
     for (tenant, conversion_id), result in sorted(newest.items()):
-        for model in result["models"]:
-            for touch in model["touchpoints"]:
-                key = (tenant, touch["event_id"])
-                if key not in truth.stored.get("touchpoint", {}):
-                    bad.add("I7", f"{tenant} {conversion_id}: touch {touch['event_id']} is not this tenant's")
-                if person.setdefault(key, result["journey_key"]) != result["journey_key"]:
-                    bad.add("I7", f"{key} is credited to {person[key]} and to {result['journey_key']}")
+        for touch in result["touchpoints"]:
+            key = (tenant, touch["event_id"])
+            if key not in truth.stored.get("touchpoint", {}):
+                bad.add("I7", f"{tenant} {conversion_id}: touch {touch['event_id']} is not this tenant's")
+            if person.setdefault(key, result["journey_key"]) != result["journey_key"]:
+                bad.add("I7", f"{key} is credited to {person[key]} and to {result['journey_key']}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,74 +11,47 @@ from attributary.consumers.store.results.results import ResultRow
 from attributary.schemas.topics import VERSION_RAISED_AT
 
 compact_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
-_TOUCHPOINT_FACTS = ("event_id", "channel", "platform", "campaign")
+LARGEST_CREDIT = 1e6  # of a credit, which is a share: a larger one is absurd, and may be too large to be rounded
 ID_FACTS = ("campaign_id", "ad_set_id", "ad_id")  # kept where there is one: most touchpoints have none
 
 
-def imbalance(result: Mapping[str, Any], *, with_rollups: bool = True) -> str | None:
+def imbalance(result: Mapping[str, Any]) -> str | None:
     """Return the first model with credits that do not sum to the net value, or None.
 
-    Checked in integers: micros of the touchpoints plus the unattributed rest, and the same micros rolled up.
+    Checked in integers: micros of the touchpoints plus the unattributed rest.
 
     Args:
         result: as decoded.
-        with_rollups: False for who does not read the roll-ups.
     """
     net = result["net_value_micros"]
     for model in result["models"]:
-        attributed = net - model["unattributed_micros"]
-        if sum(touch["value_micros"] for touch in model["touchpoints"]) != attributed:
-            return str(model["model"])
-        if not with_rollups:
-            continue
-        sums = dict.fromkeys(("platform", "channel", "campaign"), 0)
-        for rollup in model["rollups"]:
-            sums[rollup["dimension"]] = sums.get(rollup["dimension"], 0) + rollup["value_micros"]
-        if any(total != attributed for total in sums.values()):
+        if sum(model["micros"]) + model["unattributed_micros"] != net:
             return str(model["model"])
     return None
 
 
 def disagreement(result: Mapping[str, Any]) -> str | None:
-    """Return the first model that does not name the same touchpoints as the first one does, or None."""
-    models = result["models"]
-    if not models:
-        return None
-    named = [touch["event_id"] for touch in models[0]["touchpoints"]]
-    for model in models:
-        if [touch["event_id"] for touch in model["touchpoints"]] != named:
+    """Return the first model that has not one credit and one number of micros for each touchpoint, or None."""
+    count = len(result["touchpoints"])
+    for model in result["models"]:
+        if not len(model["credits"]) == len(model["micros"]) == count:
             return str(model["model"])
     return None
 
 
-def not_finite(result: Mapping[str, Any]) -> str | None:
-    """Return the first model with a credit that is no number, or None."""
+def no_share(result: Mapping[str, Any]) -> str | None:
+    """Return the first model with a credit that is no share: no number, or an absurd one; or None."""
     for model in result["models"]:
-        if not all(math.isfinite(touch["credit"]) for touch in model["touchpoints"]):
+        if not all(abs(credit) <= LARGEST_CREDIT for credit in model["credits"]):  # NaN is not, either
             return str(model["model"])
     return None
 
 
 def result_row(result: Mapping[str, Any], record: Record) -> ResultRow:
-    """Return the row of a result. All models must agree on the touchpoints: they are kept once, roll-ups not at all."""
-    models = result["models"]
+    """Return the row of a result, which is stored as it is sent; ids that a touchpoint does not have are left out."""
     touchpoints = [
-        {name: touch[name] for name in _TOUCHPOINT_FACTS}
-        | {name: touch[name] for name in ID_FACTS if touch[name] is not None}
-        | {"occurred_at": touch["occurred_at"]}
-        for touch in (models[0]["touchpoints"] if models else ())
-    ]
-    compact = [
-        {
-            "model": model["model"],
-            "model_version": model["model_version"],
-            "credits": [touch["credit"] for touch in model["touchpoints"]],
-            "micros": [touch["value_micros"] for touch in model["touchpoints"]],
-            "unattributed_micros": model["unattributed_micros"],
-            "confidence": model["confidence"],
-            "fallback": model["fallback"],
-        }
-        for model in models
+        {name: value for name, value in touch.items() if value is not None or name not in ID_FACTS}
+        for touch in result["touchpoints"]
     ]
     return ResultRow(
         result["tenant_id"],
@@ -97,7 +69,7 @@ def result_row(result: Mapping[str, Any], record: Record) -> ResultRow:
         result["policy_version"],
         result["touchpoint_count"],
         compact_json(touchpoints),
-        compact_json(compact),
+        compact_json(result["models"]),
         compact_json(result["insights"]),
         result["computed_at"],
         result["content_hash"],

@@ -28,7 +28,7 @@ from attributary.schemas.topics import RESULTS
 
 Row = TypeVar("Row")
 Written = TypeVar("Written")
-_MAX_BYTES = 32 << 20  # of the results of a batch; as rows they take several times as much
+_MAX_BYTES = 8 << 20  # of the results of a batch: a credit and micros take twelve bytes here, and a hundred as a row
 
 
 class Tombstones(NamedTuple):
@@ -51,7 +51,7 @@ class ResultStage(ABC, Generic[Row, Written]):
     group: ClassVar[str]
     topics = (RESULTS,)
     output_topics = ()
-    max_records = 2_000  # a result is some kilobytes; where it is more, a batch is cut
+    max_records = 2_000  # a result is a kilobyte or two; where it is more, a batch is cut
 
     def __init__(self, dsn: str, codec: Codec, max_poison_share: float) -> None:
         self._codec = codec

@@ -27,11 +27,11 @@ Record = dict[str, Any]
 
 # A record takes at most 1 MiB (schemas/codec.py, and what brokers accept); insights and the frame need the rest.
 _MOST_TOUCHPOINT_BYTES = 900_000
-_BYTES_BESIDE_NAMES = 70  # credit, micros, time and lengths of a touchpoint, and of its three roll-ups
-# So many touchpoints with the longest ids and names that the rules allow fit when eight models credit them: at most
-# 8,930 bytes a touchpoint and model, so with more models fewer touchpoints are sure to fit.
-_SURELY_FITS, _SURE_MODELS = 12, 8
-Group = tuple[str, str, list[int]]  # dimension, name, places of its touchpoints
+_BYTES_BESIDE_NAMES = 30  # time of a touchpoint, and lengths of its texts
+_BYTES_A_MODEL = 18  # a credit and micros
+# So many touchpoints with the longest ids and names that the rules allow fit, at most 6,030 bytes each, when up to so
+# many models credit them.
+_SURELY_FITS, _SURE_MODELS = 100, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def within_size(credited: CreditedTouchpoints, models: int) -> CreditedTouchpoin
         credited: what counts.
         models: how many models credit it.
     """
-    sure = min(_SURELY_FITS, _SURELY_FITS * _SURE_MODELS // max(models, 1))
+    sure = _SURELY_FITS if models <= _SURE_MODELS else 0
     counts = np.diff(credited.offsets)
     if counts.size == 0 or int(counts.max()) <= sure:
         return credited
@@ -103,18 +103,18 @@ def within_size(credited: CreditedTouchpoints, models: int) -> CreditedTouchpoin
         left = _MOST_TOUCHPOINT_BYTES
         if last - first <= sure:
             start = first
-        while start > first and (left := left - models * _bytes_of(credited.touchpoints[start - 1])) >= 0:
+        while start > first and (left := left - _bytes_of(credited.touchpoints[start - 1], models)) >= 0:
             start -= 1
         kept += credited.touchpoints[start:last]
         counts[number] = last - start
     return CreditedTouchpoints(kept, np.concatenate(([0], np.cumsum(counts))).astype(np.int64))
 
 
-def _bytes_of(touch: ReachedTouchpoint) -> int:
-    """Return what a touchpoint takes in one model's result, roll-ups of its own included: an upper bound."""
-    names = len(f"{touch.reported_channel}{touch.platform}{touch.campaign}".encode())
+def _bytes_of(touch: ReachedTouchpoint, models: int) -> int:
+    """Return what a touchpoint takes in a result of so many models: an upper bound."""
+    names = len(f"{touch.event_id}{touch.reported_channel}{touch.platform}{touch.campaign}".encode())
     ids = len(f"{touch.campaign_id or ''}{touch.ad_set_id or ''}{touch.ad_id or ''}".encode())
-    return len(touch.event_id.encode()) + 2 * names + ids + _BYTES_BESIDE_NAMES
+    return names + ids + _BYTES_BESIDE_NAMES + models * _BYTES_A_MODEL
 
 
 def journeys(conversions: Sequence[PendingConversion], credited: CreditedTouchpoints) -> JourneyBatch:
@@ -149,7 +149,6 @@ class CreditedResult(NamedTuple):
 
     conversion: PendingConversion
     touchpoints: Sequence[ReachedTouchpoint]
-    groups: Sequence[Group]
     models: Sequence[CreditedModel]
     insights: Sequence[Insight]
 
@@ -162,15 +161,16 @@ class CreditedResult(NamedTuple):
     def record(self) -> Record:
         """Return the record of the results topic, still without ``computed_at`` and ``content_hash``."""
         record = _frame(self.conversion, len(self.touchpoints), self.delta_micros)
+        record["touchpoints"] = [_touchpoint(touch) for touch in self.touchpoints]
         record["models"] = [
             {
                 "model": model.name,
                 "model_version": model.version,
+                "credits": list(model.credits),
+                "micros": list(model.micros),
+                "unattributed_micros": model.unattributed_micros,
                 "confidence": model.confidence,
                 "fallback": model.fallback,
-                "touchpoints": _credits(self.touchpoints, model.credits, model.micros),
-                "rollups": _rollups(self.groups, model.credits, model.micros),
-                "unattributed_micros": model.unattributed_micros,
             }
             for model in self.models
         ]
@@ -232,7 +232,7 @@ def results(
         ]
         left_out = _left_out(conversion, len(touchpoints), counting[number], number in at_limit, max_devices)
         told = [found for found in (*insights[number], *left_out) if found.text is not None]
-        done.append(CreditedResult(conversion, touchpoints, _groups(touchpoints), said, told))
+        done.append(CreditedResult(conversion, touchpoints, said, told))
     return done
 
 
@@ -255,24 +255,17 @@ def _frame(conversion: PendingConversion, touchpoint_count: int, delta: int) -> 
     }
 
 
-def _credits(
-    touchpoints: Sequence[ReachedTouchpoint], credits_: Sequence[float], micros: Sequence[int]
-) -> list[Record]:
-    return [
-        {
-            "event_id": touch.event_id,
-            "channel": touch.reported_channel,
-            "platform": touch.platform,
-            "campaign": touch.campaign,
-            "campaign_id": touch.campaign_id,
-            "ad_set_id": touch.ad_set_id,
-            "ad_id": touch.ad_id,
-            "occurred_at": touch.occurred_at,
-            "credit": credit,
-            "value_micros": value,
-        }
-        for touch, credit, value in zip(touchpoints, credits_, micros, strict=True)
-    ]
+def _touchpoint(touch: ReachedTouchpoint) -> Record:
+    return {
+        "event_id": touch.event_id,
+        "channel": touch.reported_channel,
+        "platform": touch.platform,
+        "campaign": touch.campaign,
+        "campaign_id": touch.campaign_id,
+        "ad_set_id": touch.ad_set_id,
+        "ad_id": touch.ad_id,
+        "occurred_at": touch.occurred_at,
+    }
 
 
 def _confidence_and_fallback(model: Model, attribution: Attribution, number: int) -> tuple[float | None, str | None]:
@@ -307,33 +300,6 @@ def _insight(insight: Insight) -> Record:
         "high": insight.high,
         "n": insight.n,
     }
-
-
-def _groups(touchpoints: Sequence[ReachedTouchpoint]) -> list[Group]:
-    """Return which touchpoints stand under each platform, channel and campaign, each in the order of the names."""
-    found: list[Group] = []
-    for dimension, names in (
-        ("platform", [touch.platform for touch in touchpoints]),
-        ("channel", [touch.reported_channel for touch in touchpoints]),
-        ("campaign", [touch.campaign for touch in touchpoints]),
-    ):
-        members: dict[str, list[int]] = {}
-        for number, name in enumerate(names):
-            members.setdefault(name, []).append(number)
-        found += [(dimension, name, members[name]) for name in sorted(members)]
-    return found
-
-
-def _rollups(groups: Sequence[Group], credits_: Sequence[float], micros: Sequence[int]) -> list[Record]:
-    return [
-        {
-            "dimension": dimension,
-            "name": name,
-            "credit": sum([credits_[number] for number in members]),
-            "value_micros": sum([micros[number] for number in members]),
-        }
-        for dimension, name, members in groups
-    ]
 
 
 def by_model_set(conversions: Sequence[PendingConversion]) -> list[list[PendingConversion]]:

@@ -1,13 +1,13 @@
 """A credited result's bytes, written from its arrays: no mapping a touchpoint and model.
 
-Every model names the same touchpoints and roll-ups: what stands before their credit is encoded once, and repeated as
-bytes. Invariant: the bytes are those that the codec writes of ``CreditedResult.record``, with an empty ``computed_at``
+Invariant: the bytes are those that the codec writes of ``CreditedResult.record``, with an empty ``computed_at``
 and ``content_hash`` at the end, which ``seal`` of result_encoding fills in. A test compares both.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,22 +18,19 @@ from attributary.schemas.schema_catalog import current_schemas
 from .credits import CreditedResult
 
 _double = struct.Struct("<d").pack
+_doubles = [struct.Struct(f"<{count}d").pack for count in range(128)]  # of as many at once
 _LONG = 1 << 63
 _EMPTY_END = b"\0\0"  # computed_at 0, content_hash ""
 _FIELDS = {
     "": (
         "tenant_id", "conversion_id", "conversion_type", "converted_at", "journey_key", "version", "version_reason",
         "is_final", "net_value_micros", "gross_value_micros", "delta_micros", "currency", "policy_version",
-        "touchpoint_count", "models", "insights", "computed_at", "content_hash",
-    ),
-    "models": (
-        "model", "model_version", "touchpoints", "rollups", "unattributed_micros", "confidence", "fallback",
+        "touchpoint_count", "touchpoints", "models", "insights", "computed_at", "content_hash",
     ),
     "touchpoints": (
-        "event_id", "channel", "platform", "campaign", "campaign_id", "ad_set_id", "ad_id", "occurred_at", "credit",
-        "value_micros",
+        "event_id", "channel", "platform", "campaign", "campaign_id", "ad_set_id", "ad_id", "occurred_at",
     ),
-    "rollups": ("dimension", "name", "credit", "value_micros"),
+    "models": ("model", "model_version", "credits", "micros", "unattributed_micros", "confidence", "fallback"),
     "insights": ("rule_id", "text", "estimate", "low", "high", "n"),
 }  # fmt: skip
 
@@ -57,9 +54,26 @@ def _text(text: str) -> bytes:
 _name = lru_cache(maxsize=4_096)(_text)  # of a channel, platform, campaign, model: they come again and again
 
 
-@lru_cache(maxsize=4_096)
 def _id(text: str | None) -> bytes:
     return b"\0" if text is None else b"\x02" + _text(text)
+
+
+@lru_cache(maxsize=4_096)
+def _facts(
+    channel: str, platform: str, campaign: str, campaign_id: str | None, ad_set_id: str | None, ad_id: str | None
+) -> bytes:
+    """Return what a touchpoint says beside its own id and time: a shop has some hundreds of these."""
+    return b"".join((_text(channel), _text(platform), _text(campaign), _id(campaign_id), _id(ad_set_id), _id(ad_id)))
+
+
+@lru_cache(maxsize=1_024)
+def _model(name: str, version: str) -> bytes:
+    return _text(name) + _text(version)
+
+
+def _packed(credits_: Sequence[float]) -> bytes:
+    count = len(credits_)
+    return _doubles[count](*credits_) if count < len(_doubles) else struct.pack(f"<{count}d", *credits_)
 
 
 def _long(number: int) -> bytes:
@@ -86,7 +100,8 @@ def write_result(result: CreditedResult, framing: bytes) -> bytes:
         result: what was credited.
         framing: what stands before the body.
     """
-    c, touchpoints, groups = result.conversion, result.touchpoints, result.groups
+    c, touchpoints = result.conversion, result.touchpoints
+    count = zigzag(len(touchpoints))
     out = bytearray(framing)
     out += b"".join((
         _name(c.tenant_id), _text(c.conversion_id), _name(c.conversion_type), _long(c.converted_at),
@@ -94,45 +109,25 @@ def write_result(result: CreditedResult, framing: bytes) -> bytes:
         _long(c.net_value_micros), _long(c.gross_value_micros), _long(result.delta_micros), _name(c.currency),
         _name(c.policy_version), _long(len(touchpoints)),
     ))  # fmt: skip
-    touches = [
-        b"".join(
-            (
-                _text(t.event_id),
-                _name(t.reported or t.channel),
-                _name(t.platform),
-                _name(t.campaign),
-                _id(t.campaign_id),
-                _id(t.ad_set_id),
-                _id(t.ad_id),
-                _long(t.occurred_at),
-            )
-        )
-        for t in touchpoints
-    ]
-    rollups = [(_name(dimension) + _name(name), members) for dimension, name, members in groups]
+    if touchpoints:
+        out += count
+        for t in touchpoints:
+            out += _text(t.event_id)
+            out += _facts(t.reported or t.channel, t.platform, t.campaign, t.campaign_id, t.ad_set_id, t.ad_id)
+            out += _long(t.occurred_at)
+    out += b"\0"
     if result.models:
         out += zigzag(len(result.models))
     for model in result.models:
-        out += _name(model.name)
-        out += _name(model.version)
-        credits_, micros = model.credits, model.micros
-        if touches:
-            out += zigzag(len(touches))
-            for begin, credit, value in zip(touches, credits_, micros, strict=True):
-                out += begin
-                out += _double(credit)
-                out += zigzag(value)
-        out += b"\0"
-        if rollups:
-            out += zigzag(len(rollups))
-            for begin, members in rollups:
-                out += begin
-                if len(members) == 1:
-                    out += _double(credits_[members[0]])
-                    out += zigzag(micros[members[0]])
-                else:
-                    out += _double(sum([credits_[number] for number in members]))
-                    out += _long(sum([micros[number] for number in members]))
+        out += _model(model.name, model.version)
+        if touchpoints:
+            out += count
+            out += _packed(model.credits)
+            out += b"\0"
+            out += count
+            out += b"".join(map(zigzag, model.micros))
+        else:
+            out += b"\0"
         out += b"\0"
         out += _long(model.unattributed_micros)
         out += _optional(model.confidence)

@@ -8,7 +8,7 @@ import psycopg
 import structlog
 
 from attributary.consumers.adapters.result_checks import disagreement, imbalance, raised_at, result_row
-from attributary.consumers.adapters.result_reader import IRREGULAR, read_result
+from attributary.consumers.adapters.result_reader import read_rows
 from attributary.consumers.adapters.result_stage import ResultStage, Tombstones
 from attributary.consumers.runtime.crash_points import register_points
 from attributary.consumers.runtime.records import DeadLetter, Record
@@ -38,33 +38,35 @@ class AuditorStage(ResultStage[ResultRow, Stored]):
         """Return the row of each result; one with credits that do not sum is stored, and told."""
         rows: list[tuple[Record, ResultRow]] = []
         dead_letters: list[DeadLetter] = []
-        for record in batch:
-            if (row := self._read(record)) is not None:
-                rows.append((record, self._counted(row)))
-                continue
-            try:
-                result = self._codec.decode("result", record.value)
-            except DecodeError as error:
-                dead_letters.append(DeadLetter(record, "decode", None, str(error)))
-                continue
-            self._check(result, record)
-            model = disagreement(result)
-            if model is not None:
-                reason = f"result: models: {model} names other touchpoints than the first model"
-                dead_letters.append(DeadLetter(record, "validate", "models", reason))
-                continue
-            rows.append((record, self._counted(result_row(result, record))))
+        bodies = [(record, record.value or b"", self._codec.body_of("result", record.value or b"")) for record in batch]
+        ordinary = [(record, value, body) for record, value, body in bodies if body is not None]
+        read = iter(
+            read_rows(
+                [(value, body) for _, value, body in ordinary],
+                [(record.partition, record.offset, raised_at(record)) for record, _, _ in ordinary],
+            )
+        )
+        for record, _, body in bodies:
+            found: ResultRow | DeadLetter | None = None if body is None else next(read)
+            if found is None:  # unusual, of an earlier layout, or wrong: decode it, and say what
+                found = self._judged(record)
+            if isinstance(found, DeadLetter):
+                dead_letters.append(found)
+            else:
+                rows.append((record, self._counted(found)))
         return rows, dead_letters
 
-    def _read(self, record: Record) -> ResultRow | None:
-        """Return the row of an ordinary result in one pass; None: decode it, and say what is wrong with it."""
-        body = None if record.value is None else self._codec.body_of("result", record.value)
-        if record.value is None or body is None:
-            return None
+    def _judged(self, record: Record) -> ResultRow | DeadLetter:
         try:
-            return read_result(record.value, body, record.partition, record.offset, raised_at(record))
-        except IRREGULAR:
-            return None
+            result = self._codec.decode("result", record.value)
+        except DecodeError as error:
+            return DeadLetter(record, "decode", None, str(error))
+        self._check(result, record)
+        model = disagreement(result)
+        if model is not None:
+            reason = f"result: models: {model} has not one credit and one number of micros for each touchpoint"
+            return DeadLetter(record, "validate", "models", reason)
+        return result_row(result, record)
 
     @staticmethod
     def _counted(row: ResultRow) -> ResultRow:

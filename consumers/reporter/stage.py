@@ -6,20 +6,18 @@ conversion contributes are ignored. A record that cannot be read is a dead lette
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 
 import psycopg
 
-from attributary.consumers.adapters.result_checks import disagreement, imbalance, not_finite, result_row
+from attributary.consumers.adapters.result_checks import disagreement, imbalance, no_share, result_row
 from attributary.consumers.adapters.result_stage import ResultStage, Tombstones
-from attributary.consumers.adapters.rolled_reader import read_rolled
+from attributary.consumers.adapters.rolled_reader import read_rolled, rolled
 from attributary.consumers.runtime.crash_points import register_points
 from attributary.consumers.runtime.records import DeadLetter, Record
-from attributary.consumers.store.results.results import ResultRow
 from attributary.consumers.store.rollup.apply import Applied, apply_results, prepare_rollup
-from attributary.consumers.store.rollup.cells import RolledResult, cells_of
+from attributary.consumers.store.rollup.cells import RolledResult
 from attributary.schemas.codec import DecodeError
 from attributary.schemas.topics import group_name
 
@@ -58,7 +56,7 @@ class ReporterStage(ResultStage[RolledResult, Applied]):
             result = self._codec.decode("result", record.value)
         except DecodeError as error:
             return DeadLetter(record, "decode", None, str(error))
-        model = disagreement(result) or imbalance(result, with_rollups=False) or not_finite(result)
+        model = disagreement(result) or imbalance(result) or no_share(result)
         if model is not None:
             return DeadLetter(
                 record, "validate", "models", f"result: models: {model} is at odds with the others or sums"
@@ -77,12 +75,3 @@ class ReporterStage(ResultStage[RolledResult, Applied]):
         metrics.rollup_rows.inc(written.rows)
         if rows:
             metrics.rolled_up_until.set(max(result.computed_at for result in rows) / 1e6)
-
-
-def rolled(row: ResultRow) -> RolledResult:
-    """Return what the roll-up needs of a result."""
-    cells = cells_of(json.loads(row.touchpoints), json.loads(row.models), is_final=row.is_final)
-    return RolledResult(
-        row.tenant_id, row.conversion_id, row.version, row.version_reason, row.conversion_type, row.currency,
-        row.converted_at, row.journey_key, row.net_value_micros, row.computed_at, *cells,
-    )  # fmt: skip

@@ -16,7 +16,8 @@ import org.apache.kafka.common.serialization.StringDeserializer;
  *
  * <p>Arguments: the path of schemas/result.avsc, then, optionally, after how many results to stop. Without a schema
  * registry a value is in Avro's single-object encoding, which BinaryMessageDecoder reads. It looks up the writer's
- * schema by fingerprint, so add the older files of schemas/published/result to read records of earlier versions.
+ * schema by fingerprint, so add the files of schemas/published/result from 3.avsc on to read records of earlier
+ * versions. Versions 1 and 2 have another layout: they need a decoder of their own, with 2.avsc.
  */
 public final class Subscribe {
   public static void main(String[] arguments) throws Exception {

@@ -5,7 +5,7 @@ The public names, all importable from here:
 - publish: ``AttributaryProducer``, ``ProducerConfig``, the records ``Touchpoint``, ``Conversion`` (with ``Item`` and
   ``UserData``) and ``IdentityLink``; ``MemoryTransport`` for tests without Kafka
 - read a landing page: ``parse_landing``, ``touchpoint_from_landing``
-- subscribe: ``Codec``
+- subscribe: ``Codec``, ``expand_result``, ``roll_up_result``
 - send to ad platforms without the pipeline: ``MetaConversionsClient``, ``GA4Client``, ``Receipt``
 - analyse a table of journeys: ``analyze``
 - errors: ``ProducerError`` and its four kinds, ``EncodeError``, ``DecodeError``, ``RegistryUnavailableError``,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from attributary.producers.memory_transport import MemoryTransport
     from attributary.producers.records import Conversion, IdentityLink, Item, Touchpoint, UserData
     from attributary.schemas.codec import Codec, DecodeError, EncodeError, RegistryUnavailableError
+    from attributary.schemas.result_layout import expand_result, roll_up_result
 
     __version__: str
 
@@ -61,7 +62,9 @@ __all__ = [
     "UserData",
     "__version__",
     "analyze",
+    "expand_result",
     "parse_landing",
+    "roll_up_result",
     "touchpoint_from_landing",
 ]
 
@@ -76,6 +79,7 @@ _MODULES = {
     "producers.memory_transport": ("MemoryTransport",),
     "producers.records": ("Conversion", "IdentityLink", "Item", "Touchpoint", "UserData"),
     "schemas.codec": ("Codec", "DecodeError", "EncodeError", "RegistryUnavailableError"),
+    "schemas.result_layout": ("expand_result", "roll_up_result"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -147,4 +147,4 @@ def test_the_newest_touchpoints_in_reach_are_looked_at_over_all_devices(
 
 
 def touched(result: dict[str, Any]) -> list[str]:
-    return [touch["event_id"] for touch in result["models"][0]["touchpoints"]]
+    return [touch["event_id"] for touch in result["touchpoints"]]

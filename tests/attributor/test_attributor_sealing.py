@@ -35,6 +35,7 @@ def _result() -> dict[str, Any]:
         "currency": "EUR",
         "policy_version": "default-1",
         "touchpoint_count": 0,
+        "touchpoints": [],
         "models": [],
         "insights": [],
     }

@@ -69,7 +69,7 @@ def test_one_tenants_broken_version_stops_nobody(
         assert (found["acme"]["model_version"], found["acme"]["fallback"]) == ("1-unusable", "last")
         assert (found["else"]["model_version"], found["else"]["fallback"]) == ("1", None)
         assert found["acme"]["confidence"] is None
-        assert [touch["credit"] for touch in found["acme"]["touchpoints"]] == [0.0, 1.0]
+        assert found["acme"]["credits"] == [0.0, 1.0]
         (said,) = [entry for entry in logs if entry["log_level"] == "error"]
         assert (said["tenant"], said["model"], said["version"], said["model_set"]) == ("acme", "markov", "1", 1)
         assert said["why"]

@@ -16,6 +16,7 @@ from attributary.schemas.samples import sample
 from attributary.schemas.schema_catalog import current_schemas
 from attributary.schemas.topics import CONVERSIONS, JOBS, RESULTS
 from tests.factories.samples import codec, sale
+from tests.schemas.test_schemas_result_layout import OLD, old_view, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +31,7 @@ def bootstrap() -> Iterator[str]:
             producer.produce(CONVERSIONS, codec().encode("conversion", event.to_record()), b"k")
         producer.produce(CONVERSIONS, b"\xc3\x01 cut off", b"k")
         producer.produce(RESULTS, codec().encode("result", result()), b"k")
+        producer.produce(RESULTS, written(OLD[-1], old_view(result())), b"k")  # of the layout before
         job = {"tenant_id": "acme", "job_id": "a\x1b[2J\nb", "kind": "train", "parameters": {}, "submitted_at": 1}
         producer.produce(JOBS, codec().encode("job", {**job, "submitted_by": None}), b"k")
         assert producer.flush(120) == 0
@@ -39,14 +41,16 @@ def bootstrap() -> Iterator[str]:
 def result() -> dict[str, Any]:
     record: dict[str, Any] = sample(current_schemas()["result"].source, 0)
     record |= {"tenant_id": "acme", "net_value_micros": -1_234_567, "currency": "EUR", "is_final": True, "version": 3}
-    rollups = [
-        {"dimension": "channel", "name": "email", "credit": 0.75, "value_micros": 1},
-        {"dimension": "channel", "name": "direct", "credit": 0.0, "value_micros": 0},
-        {"dimension": "platform", "name": "own", "credit": 0.75, "value_micros": 1},
+    touch = record["touchpoints"][0]
+    record["touchpoints"] = [
+        {**touch, "event_id": "t1", "channel": "email"},
+        {**touch, "event_id": "t2", "channel": "direct"},
+        {**touch, "event_id": "t3", "channel": "email"},
     ]
+    model = {**record["models"][0], "model": "markov", "credits": [0.5, 0.0, 0.25], "micros": [1, 0, 2]}
     record["models"] = [
-        {**record["models"][0], "model": "markov", "rollups": rollups, "fallback": "linear"},
-        {**record["models"][0], "model": "linear", "rollups": [], "fallback": None},
+        {**model, "fallback": "linear"},
+        {**model, "model": "linear", "credits": [0.0, 0.0, 0.0], "micros": [0, 0, 0], "fallback": None},
     ]
     return record
 
@@ -79,11 +83,23 @@ def test_one_tenant_and_a_limit(tail: Any) -> None:
 
 def test_results_for_people(tail: Any) -> None:
     lines = tail("results").stdout.splitlines()
+    assert lines[:3] == lines[3:]  # the record of today, and the one of the older layout
     assert "v3 " in lines[0]
     assert " final " in lines[0]
     assert "-1.234567 EUR  7 touchpoints" in lines[0]
     assert " ".join(lines[1].split()) == "markov email 75% (by linear: too little data on a channel of the journey)"
     assert lines[2].split() == ["linear", "unattributed"]
+
+
+def test_results_as_json_have_each_models_touchpoints_and_sums(tail: Any) -> None:
+    new, old = (json.loads(line) for line in tail("results", "--json").stdout.splitlines())
+    assert new == old == old_view(result())
+    markov = new["models"][0]
+    assert [(touch["event_id"], touch["credit"]) for touch in markov["touchpoints"]] == [
+        ("t1", 0.5), ("t2", 0.0), ("t3", 0.25)
+    ]  # fmt: skip
+    channels = [row for row in markov["rollups"] if row["dimension"] == "channel"]
+    assert [(row["name"], row["value_micros"]) for row in channels] == [("direct", 0), ("email", 3)]
 
 
 def test_events_for_people_show_what_is_set(tail: Any) -> None:
@@ -100,7 +116,7 @@ def test_the_ten_lines_of_the_page_read_results(
     block = page.partition("## Python, ten lines")[2].partition("```python\n")[2].partition("```")[0]
     block = block.replace("poll(10.0)", "poll(12.0)")
     exec(compile(block, "docs/how-to/subscribe.md", "exec"), {})  # noqa: S102  # our own page
-    assert capsys.readouterr().out == f"{result()['conversion_id']} 3 -1234567\n"
+    assert capsys.readouterr().out == f"{result()['conversion_id']} 3 -1234567\n" * 2
 
 
 def test_what_others_wrote_reaches_the_terminal_without_control_characters(tail: Any) -> None:

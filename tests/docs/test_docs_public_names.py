@@ -20,7 +20,7 @@ PUBLIC = {
     "AttributaryProducer", "ProducerConfig", "Touchpoint", "Conversion", "IdentityLink", "Item", "UserData",
     "MemoryTransport", "parse_landing", "touchpoint_from_landing",
     # subscribe
-    "Codec",
+    "Codec", "expand_result", "roll_up_result",
     # send to ad platforms
     "MetaConversionsClient", "GA4Client", "Receipt",
     # analyse

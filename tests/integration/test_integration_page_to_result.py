@@ -122,7 +122,8 @@ def money(amount: str) -> dict[str, dict[str, str]]:
 def credited(result: dict[str, Any]) -> dict[str, int]:
     """Micros by channel under the model `last`."""
     found = next(each for each in result["models"] if each["model"] == "last")
-    return {touch["channel"]: touch["value_micros"] for touch in found["touchpoints"]}
+    channels = [touch["channel"] for touch in result["touchpoints"]]
+    return dict(zip(channels, found["micros"], strict=True))
 
 
 def test_from_the_page_to_the_result(

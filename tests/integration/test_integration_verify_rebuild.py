@@ -245,7 +245,7 @@ def test_an_id_that_came_onto_the_list_is_withdrawn_and_its_conversions_are_rest
         return {
             result["conversion_id"]: (
                 result["net_value_micros"] // 10_000,
-                sorted(each["event_id"] for each in result["models"][0]["touchpoints"]),
+                sorted(each["event_id"] for each in result["touchpoints"]),
             )
             for result in found
         }

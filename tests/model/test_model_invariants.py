@@ -77,12 +77,16 @@ def fall_back(_inputs: list[Any], _store: Any, _dead: list[Any], results: list[A
 
 
 def miss_a_touch(_inputs: list[Any], _store: Any, _dead: list[Any], results: list[Any]) -> None:
-    for model in newest(results)["models"]:
-        model["touchpoints"].pop()
+    result = newest(results)
+    for array in (
+        result["touchpoints"],
+        *(model[name] for model in result["models"] for name in ("credits", "micros")),
+    ):
+        array.pop()
 
 
 def lose_a_cent(_inputs: list[Any], _store: Any, _dead: list[Any], results: list[Any]) -> None:
-    newest(results)["models"][0]["touchpoints"][0]["value_micros"] -= 10_000
+    newest(results)["models"][0]["micros"][0] -= 10_000
 
 
 def not_observed(_inputs: list[Any], store: Any, _dead: list[Any], results: list[Any]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from attributary.consumers.auditor.stage import GROUP as AUDITOR
+from attributary.consumers.auditor.stage import AuditorStage
 from attributary.consumers.reporter.stage import GROUP, ReporterStage
 from attributary.consumers.runtime.records import Record
 from attributary.consumers.store.connection import connect
@@ -17,6 +19,7 @@ from attributary.schemas.topics import RESULTS
 from tests.factories.rolled_results import DAYS_BY_MODEL, rolled_up
 from tests.factories.samples import START_US, codec, link, sale, touch
 from tests.pipeline_harness import InProcess
+from tests.schemas.test_schemas_result_layout import OLD, old_view, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,6 +122,24 @@ def test_what_is_no_result_is_put_aside_and_the_others_go_on(
     assert [(letter.record.offset, letter.stage) for letter in letters] == [(90, "decode"), (91, "validate")]
     assert {credit for credit, _ in totals(connection)} == {3_000_000_000}
     assert reporter.stored_positions([(RESULTS, 0)]) == {(RESULTS, 0): 92}
+
+
+def test_records_of_the_older_layout_are_read_like_those_of_today(
+    reporter: ReporterStage, results: list[Record], connection: psycopg.Connection, database: str
+) -> None:
+    old = [
+        Record(RESULTS, 0, each.offset, each.key, written(OLD[-1], old_view(codec().decode("result", each.value))), 0)
+        for each in results
+    ]
+    with closing(AuditorStage(database, codec(), 1.0)) as auditor:
+        assert [row for _, row in auditor.decode(old)[0]] == [row for _, row in auditor.decode(results)[0]]
+        outcome = auditor.handle(old)
+    assert outcome.dead_letters == reporter.handle(old).dead_letters == []
+    assert totals(connection) != set()
+    assert differences(connection) == []
+    before = rolled_up(connection), changes(connection)
+    reporter.handle(results)
+    assert (rolled_up(connection), changes(connection)) == before
 
 
 def test_a_rebuild_from_the_stored_results_makes_the_same_rows_and_changes(

@@ -121,4 +121,4 @@ def test_look_ups_are_made_for_so_many_conversions_as_their_devices_allow(
 
 
 def touched(result: dict[str, Any]) -> list[str]:
-    return [touch["event_id"] for touch in result["models"][0]["touchpoints"]]
+    return [touch["event_id"] for touch in result["touchpoints"]]

@@ -21,6 +21,7 @@ from attributary.consumers.training.read_journeys import Closing, Window, read_s
 from attributary.consumers.training.train import TrainingPlan, train
 from attributary.producers.simulator import Disorder, SimulatorConfig, Volume, simulate
 from attributary.schemas.codec import Codec
+from attributary.schemas.result_layout import roll_up_result
 from attributary.schemas.topics import COMMANDS
 from tests.factories.training_events import NOW, feed
 
@@ -65,10 +66,9 @@ def results(dsn: str, commands: Sequence[Outbound]) -> list[dict[str, Any]]:
 def by_channel(found: Sequence[dict[str, Any]], model: str) -> dict[str, float]:
     sums: dict[str, float] = {}
     for result in found:
-        for entry in result["models"]:
-            for rollup in entry["rollups"]:
-                if entry["model"] == model and rollup["dimension"] == "channel":
-                    sums[rollup["name"]] = sums.get(rollup["name"], 0.0) + rollup["credit"]
+        for row in roll_up_result(result, ["channel"]):
+            if row["model"] == model:
+                sums[row["name"]] = sums.get(row["name"], 0.0) + row["credit"]
     return sums
 
 

@@ -146,9 +146,9 @@ def test_the_attributor_credits_with_the_version_in_force(database: str) -> None
     said = {name: result["models"][-1] for name, result in results.items()}
     by_person = {result["journey_key"]: said[name] for name, result in results.items()}
     assert {model["model"] for model in said.values()} == {"poisson"}
-    mail, search = by_person["a:late"]["touchpoints"]
-    assert search["credit"] > 0.6
-    assert 0 <= mail["credit"] < 0.2
+    mail, search = by_person["a:late"]["credits"]
+    assert search > 0.6
+    assert 0 <= mail < 0.2
     assert 0 < by_person["a:late"]["unattributed_micros"] < 2_000_000
     assert by_person["a:late"]["confidence"] > 0.8
     assert (by_person["a:late"]["model_version"], by_person["a:late"]["fallback"]) == (there.version, None)

@@ -54,7 +54,7 @@ def _tail(
     from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
     from attributary.consumers.runtime.settings import load
     from attributary.consumers.runtime.topic_reader import read_topic
-    from attributary.schemas.codec import DecodeError
+    from attributary.schemas.result_layout import expand_result
     from attributary.schemas.topics import topic_of
 
     if what not in _KINDS:
@@ -69,7 +69,9 @@ def _tail(
                     continue
                 try:
                     fields = codec.decode(_KINDS[what], record.value)
-                except DecodeError as error:
+                    if what == "results":
+                        fields = expand_result(fields)
+                except ValueError as error:  # of the codec, or models at odds with the touchpoints
                     sys.stderr.write(f"{record.place}: {error}\n")
                     continue
                 if tenant is not None and fields["tenant_id"] != tenant:

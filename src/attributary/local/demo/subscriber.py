@@ -66,8 +66,7 @@ class ResultsWatcher:
                 seen_at = time.time()
                 result = codec.decode("result", record.value)
                 balanced = all(
-                    sum(touch["value_micros"] for touch in model["touchpoints"]) + model["unattributed_micros"]
-                    == result["net_value_micros"]
+                    sum(model["micros"]) + model["unattributed_micros"] == result["net_value_micros"]
                     for model in result["models"]
                 )
                 self.seen.append(
