@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +90,11 @@ def return_label(row: ReturnRow) -> str:
     if campaign.startswith("("):
         return f"{platform} {account} {campaign}".replace("  ", " ")
     return " ".join(filter(None, (platform, account, campaign, f"'{row.name}'" if row.name else "")))
+
+
+def moment(micros: int, *, clock: bool = False) -> str:
+    """Return the day of microseconds UTC, with hours and minutes if asked for."""
+    return datetime.fromtimestamp(micros / 1e6, UTC).strftime("%Y-%m-%d %H:%M" if clock else "%Y-%m-%d")
 
 
 def short(name: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from attributary.consumers.store.results.credit_report import ModelUse
 from attributary.consumers.store.results.report_reads import (
     CurrencyTotal,
     Lags,
@@ -43,6 +44,7 @@ class Source(Protocol):
 
     def credits(self) -> list[tuple[str, str, int, float, float, int]]: ...  # noqa: D102
     def rests(self) -> list[Rest]: ...  # noqa: D102
+    def uses(self) -> list[ModelUse]: ...  # noqa: D102
     def positions(self) -> list[tuple[str, str, float, int]]: ...  # noqa: D102
     def assists(self) -> list[tuple[str, int, int, int, int]]: ...  # noqa: D102
     def paths(self) -> list[Path]: ...  # noqa: D102

@@ -8,34 +8,29 @@ intervals and all models agree.
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+import re
+from collections.abc import Collection, Sequence
+from datetime import date, timedelta
 
 from attributary.attribution_core.domain.time_grammar import BEGINNING, END
 from attributary.consumers.store.results.credit_report import UNATTRIBUTED, CreditRow
+from attributary.consumers.store.results.report_reads import LONGEST_PATH, Path
 
-from .cells import amount, money
+from .cells import amount, moment, money
 from .definition import counted as plural
 from .fallback_notes import fallback_cause
+from .origin import Origin
+from .page_changes import changes_finding, changes_section
 from .page_charts import Bar, bars, columns, section, table, text
 from .page_facts import OTHER, PageFacts
-from .page_sections import report_section, report_table
-from .page_spend import spend_sections
+from .page_sections import origin_line, report_section, report_table
+from .page_spend import lonely_finding, spend_sections
 from .page_style import STYLE
 
 _SHOWN = 12
 _BETWEEN = {"path-lengths", "lag", "assists", "positions", "cohorts"}
 _STEPS = 6
-_REASONS = {
-    "new": "new conversions",
-    "late_touchpoint": "late touchpoints",
-    "identity": "identity links",
-    "restated": "restated values",
-    "refund": "refunds and cancellations",
-    "final": "closed by the lateness policy",
-    "model_refit": "attributed again by other models or another policy",
-    "repair": "repairs",
-}
+_DECIMALS = 6  # of credit where names are ranked: the roll-up has billionths, so equal ones stand in the order of names
 
 
 def page_text(facts: PageFacts) -> str:
@@ -43,20 +38,15 @@ def page_text(facts: PageFacts) -> str:
     title = f"Attribution of {facts.query.tenant_id}"
     body = "".join(
         [
-            _head(facts),
             _channels(facts),
             _days(facts),
-            *(report_section(found) for found in facts.answers if found.report.name == "maturity"),
+            *_reports(facts, {"maturity"}),
             _campaigns(facts),
             "" if facts.spend is None else spend_sections(facts.spend),
             _paths(facts),
-            *(report_section(found) for found in facts.answers if found.report.name in _BETWEEN),
-            _changes(facts),
-            *(
-                report_section(found)
-                for found in facts.answers
-                if found.report.name in {"restatements", "unattributed"}
-            ),
+            *_reports(facts, _BETWEEN),
+            changes_section(facts, _other_origin(facts, facts.changes_origin)),
+            *_reports(facts, {"restatements", "unattributed"}),
             _quality(facts),
         ]
     )
@@ -65,15 +55,47 @@ def page_text(facts: PageFacts) -> str:
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="robots" content="noindex">'
         f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body><main>"
-        f"<h1>{html.escape(title)}</h1>{body}{_FOOT}</main></body></html>\n"
+        f"<h1>{html.escape(title)}</h1>{_head(facts)}{_in_short(facts, body)}{body}{_FOOT}</main></body></html>\n"
+    )
+
+
+def _reports(facts: PageFacts, names: Collection[str]) -> list[str]:
+    """Return reports of the catalogue; one that is from elsewhere than the page's own parts says so."""
+    return [
+        report_section(found, _other_origin(facts, found.origin))
+        for found in facts.answers
+        if found.report.name in names
+    ]
+
+
+def _other_origin(facts: PageFacts, origin: Origin) -> str:
+    return origin_line(origin) if origin.source != facts.origin.source else ""
+
+
+def _in_short(facts: PageFacts, body: str) -> str:
+    """Return what most readers ask first, each with a link to its part, and links to all parts."""
+    said = [
+        ("channels", "Ranks", html.escape(_certain(facts))),
+        ("changes", "Changes", html.escape(changes_finding(facts))),
+    ]
+    if facts.spend is not None and facts.spend.matched is not None:
+        said.append(("spend-lonely", "Spend that matches nothing", lonely_finding(facts.spend.matched)))
+    items = "".join(
+        f'<li><a href="#{anchor}">{name}</a>: {sentence}</li>' for anchor, name, sentence in said if sentence
+    )
+    parts = re.findall(r'<h2 id="([\w-]+)">([^<]+)', body)
+    links = " \u00b7 ".join(f'<a href="#{anchor}">{name}</a>' for anchor, name in parts)
+    return (
+        f'<section aria-labelledby="short"><h2 id="short">In short</h2><ul>{items}</ul></section>'
+        f'<nav aria-label="Parts of this page"><p>{links}</p></nav>'
     )
 
 
 def _head(facts: PageFacts) -> str:
     start, end = facts.query.period_us
     first, last = (facts.days[0].day, facts.days[-1].day) if facts.days else ("", "")
-    period = f"{_moment(start) if start != BEGINNING else first} to {_moment(end) if end != END else last}"
-    rest = sum(row.conversions for row in facts.report.rows if row.model == facts.model and not row.is_touch)
+    period = f"{moment(start) if start != BEGINNING else first} to {moment(end) if end != END else last}"
+    rest = sum(row.conversions for row in facts.channels if row.model == facts.model and not row.is_touch)
     cards = [
         ("conversions", f"{facts.total.conversions:,}"),
         ("net revenue" if _has_value(facts) else "value", amount(facts.total.net_micros, facts.total.currency)),
@@ -92,14 +114,17 @@ def _head(facts: PageFacts) -> str:
     items = "".join(f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>" for name, value in cards)
     return (
         f"<p>Conversions from {period}, by the day of the conversion ({html.escape(facts.zone)}), as they stand on "
-        f"{_moment(facts.query.as_of_us, clock=True)} UTC.{html.escape(also)}</p><dl>{items}</dl>"
+        f"{moment(facts.query.as_of_us, clock=True)} UTC.{html.escape(also)}</p><dl>{items}</dl>"
+        f"{origin_line(facts.origin)}"
     )
 
 
 def _channels(facts: PageFacts) -> str:
     """Channels by model: the spread over the models around the bar of one, then every number."""
-    by_channel = _by_name(facts.report.rows)
-    ranked = sorted(by_channel, key=lambda key: (not key[1], key[0] == OTHER, -_credit(by_channel[key], facts.model)))
+    by_channel = _by_name(facts.channels)
+    ranked = sorted(
+        by_channel, key=lambda key: (not key[1], key[0] == OTHER, -_credit(by_channel[key], facts.model), key)
+    )
     touched = [key for key in ranked if key[1]]
     shown, rest = [*touched[:_SHOWN], *(key for key in ranked if not key[1])], touched[_SHOWN:]
     others = sum(_credit(by_channel[key], facts.model) for key in rest)
@@ -126,7 +151,7 @@ def _channels(facts: PageFacts) -> str:
     ]  # fmt: skip
     sums = [
         f"{sum(_credit(by_channel[key], model) for key in ranked):,.2f}<br>"
-        f"{money(sum(row.value_micros for row in facts.report.rows if row.model == model), facts.total.currency)}"
+        f"{money(sum(row.value_micros for row in facts.channels if row.model == model), facts.total.currency)}"
         for model in facts.models
     ]
     head = ["channel", *(html.escape(model) for model in facts.models), "journeys with it"]
@@ -207,7 +232,7 @@ def _days(facts: PageFacts) -> str:
 
 
 def _campaign_order(row: CreditRow) -> tuple[object, ...]:
-    return not row.is_touch, row.keys == (OTHER,), -row.value_micros, -row.conversions, row.keys
+    return not row.is_touch, row.keys == (OTHER,), -row.value_micros, -round(row.conversions, _DECIMALS), row.keys
 
 
 def _without_gaps(bars_: Sequence[Bar]) -> list[Bar]:
@@ -262,47 +287,18 @@ def _paths(facts: PageFacts) -> str:
     shown, rest = facts.paths[:_SHOWN], facts.paths[_SHOWN:]
     others = sum(path.conversions for path in rest)
     most = max([others, *(path.conversions for path in facts.paths)]) or 1
-    drawn = [Bar(_steps(path.steps), plural(path.conversions, "conversion"), path.conversions / most) for path in shown]
+    drawn = [Bar(_steps(path), plural(path.conversions, "conversion"), path.conversions / most) for path in shown]
     if rest:
         drawn.append(Bar(OTHER, plural(others, "conversion"), others / most))
-    several = sum(path.conversions for path in facts.paths if len(path.steps) > 1)
-    finding = (
-        f"{_percent(several / max(facts.total.conversions, 1))} of the conversions have more than one touchpoint: only "
-        "for them the models can differ."
-    )
+    part = _percent(facts.several / max(facts.total.conversions, 1))
+    finding = f"{part} of the conversions have more than one touchpoint: only for them the models can differ."
     rows = [
-        [text(_steps(path.steps)), f"{path.conversions:,}", money(path.net_micros, facts.total.currency)]
-        for path in facts.paths
+        [text(_steps(path)), f"{path.conversions:,}", money(path.micros, facts.total.currency)] for path in facts.paths
     ]
     return section(
-        "paths", "Paths before the conversion", html.escape(finding), bars(drawn, "Most frequent paths"),
+        "paths", "Paths before the conversion", html.escape(finding),
+        "<p>Touchpoints of one channel in a row are one step.</p>", bars(drawn, "Most frequent paths"),
         table("Conversions and net value by path", ["path", "conversions", _net(facts)], rows),
-    )  # fmt: skip
-
-
-def _changes(facts: PageFacts) -> str:
-    before = sum(change.net_micros for change in facts.changes if change.reason is None)
-    later = [change for change in facts.changes if change.reason is not None]
-    when = f"{_moment(facts.changed_since, clock=True)} UTC"
-    moved = sum(change.net_micros for change in later)
-    currency = facts.total.currency
-    finding = (
-        f"On {when} these conversions stood at {amount(before, currency)}; since then "
-        f"{plural(sum(change.versions for change in later), 'new version')} changed it by {amount(moved, currency)}."
-    )
-    rows = [
-        [f"stood on {when}", "", money(before, currency)],
-        *(
-            [_REASONS.get(change.reason or "", html.escape(change.reason or "")), f"{change.versions:,}",
-             money(change.net_micros, currency)]
-            for change in sorted(later, key=lambda change: -abs(change.net_micros))
-        ),
-        ["stands now", "", money(before + moved, currency)],
-    ]  # fmt: skip
-    return section(
-        "changes", "What changed, and why", html.escape(finding),
-        table("From then to now", ["reason", "versions", f"net {currency}"], rows, is_open=True),
-        "<p>Late touchpoints, identity links and other models move credit between channels and leave the sum.</p>",
     )  # fmt: skip
 
 
@@ -311,11 +307,11 @@ def _quality(facts: PageFacts) -> str:
     notes = [
         f"{use.model}: {use.conversions:,} of {plural(facts.total.conversions, 'conversion')} "
         f"{fallback_cause(use.model, use.version, use.fallback)}. Its numbers are then those of the rule."
-        for use in facts.report.uses
+        for use in facts.uses
         if use.fallback is not None
     ]
     credited: dict[str, int] = {}
-    for use in facts.report.uses:
+    for use in facts.uses:
         credited[use.model] = credited.get(use.model, 0) + use.conversions
     notes += [
         f"{model}: {facts.total.conversions - count:,} conversions have no credit by it, their results are older."
@@ -352,7 +348,7 @@ def _by_name(rows: Sequence[CreditRow]) -> dict[tuple[str, bool], dict[str, Cred
 
 def _credit(rows: dict[str, CreditRow], model: str) -> float:
     row = rows.get(model)
-    return row.conversions if row else 0.0
+    return round(row.conversions, _DECIMALS) if row else 0.0
 
 
 def _both(row: CreditRow | None, currency: str) -> str:
@@ -368,11 +364,13 @@ def _worth(row: CreditRow, currency: str) -> str:
     return f"{amount(row.value_micros, currency)}, {row.conversions:,.1f} conversions"
 
 
-def _steps(steps: Sequence[str]) -> str:
-    if not steps:
+def _steps(path: Path) -> str:
+    if path.steps > LONGEST_PATH:
+        return f"({path.steps} steps)"
+    if not path.names:
         return "(no touchpoint)"
-    left = len(steps) - _STEPS
-    return (f"({left} before) \u2192 " if left > 0 else "") + " \u2192 ".join(steps[-_STEPS:])
+    left = len(path.names) - _STEPS
+    return (f"({left} before) \u2192 " if left > 0 else "") + " \u2192 ".join(path.names[-_STEPS:])
 
 
 def _has_value(facts: PageFacts) -> bool:
@@ -385,7 +383,3 @@ def _net(facts: PageFacts) -> str:
 
 def _percent(part: float) -> str:
     return f"{100 * part:.1f} %"
-
-
-def _moment(micros: int, *, clock: bool = False) -> str:
-    return datetime.fromtimestamp(micros / 1e6, UTC).strftime("%Y-%m-%d %H:%M" if clock else "%Y-%m-%d")

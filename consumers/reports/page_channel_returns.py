@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
-from attributary.consumers.spend.channels import ReturnKey
+from attributary.consumers.spend.channels import NO_SPEND, ReturnKey
 from attributary.consumers.spend.returns import ReturnQuery, ReturnRow, Returns
 
 from .cells import estimate, return_label, short, units
@@ -45,15 +45,21 @@ def channel_section(query: ReturnQuery, found: Returns, model: str, command: str
         command: that gives all of it, HTML.
     """
     models = list(dict.fromkeys(row.model for row in found.rows))
-    rows = _by_key(found.rows)
-    mine = query.currency or next(iter(rows))[1]
+    mine = query.currency or next((row.currency for row in found.totals if row.spend), "")
+    # What platforms without spend are credited with is in no total, and other currencies stand here with their spend.
+    told = [row for row in found.rows if row.spend or (row.currency == mine and row.key.campaign_id != NO_SPEND)]
+    rows = _by_key(told)
     paid = [row for (key, currency), row in rows.items() if row.spend > 0 and key.channel and currency == mine]
     shown = dict(list(rows.items())[:_SHOWN])
     most = max((abs(row.roas(name)) for row in paid for name in models), default=0.0)
     most = max([most, *(_high(row, model) for row in paid)]) or 1.0
     cells = [_cells(row.of_model[name], text(short(row.name))) for row in shown.values() for name in models]
     cells += _pooled([row for key, row in rows.items() if key not in shown], models)
-    cells += [_cells(row, f"total of platforms with spend, {html.escape(row.currency)}") for row in found.totals]
+    cells += [
+        _cells(row, f"total of platforms with spend, {html.escape(row.currency)}")
+        for row in found.totals
+        if row.spend or row.currency == mine
+    ]
     return section(
         "spend-channels", "Return by channel", _ranking(paid, models),
         f"<p>The bar is ROAS by {html.escape(model)}, the line over it reaches from the lowest to the highest of "

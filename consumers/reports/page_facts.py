@@ -7,29 +7,16 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING
 
+from attributary.attribution_core.domain.time_grammar import END
 from attributary.consumers.store.removed_totals import RemovedSum, read_removed
-from attributary.consumers.store.results.credit_report import (
-    UNATTRIBUTED,
-    CreditRow,
-    Report,
-    ReportQuery,
-    ReportTotal,
-    known_models,
-    read_report,
-)
-from attributary.consumers.store.results.page_reads import (
-    Change,
-    Day,
-    Path,
-    read_changes,
-    read_days,
-    read_paths,
-)
-from attributary.consumers.store.tenants import fetch_tenant
+from attributary.consumers.store.results.credit_report import UNATTRIBUTED, CreditRow, ModelUse, ReportQuery
+from attributary.consumers.store.results.report_reads import CurrencyTotal, Path, ReportRequest
 
-from .answer import Answer, ReportOptions, answers, week_before
+from .answer import Answer, ReportOptions, answers, tenant_zone, week_before
 from .catalog import BY_NAME
+from .origin import Origin, choose, rollup_state
 from .page_spend import SpendFacts, read_spend
+from .page_sums import Change, Day, changes_of, credit_rows, days_of
 
 if TYPE_CHECKING:
     import psycopg
@@ -54,32 +41,40 @@ class PageFacts:
         models: all that credit the conversions.
         total: conversions that are stored one by one, and their net value.
         removed: what was erased and retired in the period.
-        report: by channel and model.
+        channels: by channel and model.
+        uses: by which versions and rules the models credited.
         campaigns: by campaign, of the one model.
         days: in order; of months when their name is YYYY-MM.
-        paths: the most frequent first.
+        paths: the most frequent first; runs of one channel stand once.
+        several: conversions with more than one touchpoint.
         changed_since: microseconds UTC.
         changes: what stood then, and changes since.
         others: totals in other currencies.
         zone: IANA name of the zone in which days begin: the tenant's.
         answers: reports of the catalogue.
+        origin: what credit, days and paths are from.
+        changes_origin: what the changes are from.
         spend: what ads cost and brought; None: no spend is in the period, or the login may not read it.
     """
 
     query: ReportQuery
     model: str
     models: Sequence[str]
-    total: ReportTotal
+    total: CurrencyTotal
     removed: Sequence[RemovedSum]
-    report: Report
+    channels: Sequence[CreditRow]
+    uses: Sequence[ModelUse]
     campaigns: Sequence[CreditRow]
     days: Sequence[Day]
     paths: Sequence[Path]
+    several: int
     changed_since: int
     changes: Sequence[Change]
-    others: Sequence[ReportTotal]
+    others: Sequence[CurrencyTotal]
     zone: str
     answers: Sequence[Answer]
+    origin: Origin
+    changes_origin: Origin
     spend: SpendFacts | None = None
 
 
@@ -94,41 +89,56 @@ def read_facts(
         model: of bars and campaigns.
         changed_since: changes after this moment are listed by reason, microseconds UTC; None: the midnight a week ago.
     """
-    models = known_models(connection, query)
+    zone = tenant_zone(connection, query.tenant_id)
+    changed_since = week_before(query.as_of_us, zone) if changed_since is None else changed_since
+    request = ReportRequest(
+        query.tenant_id, (), "channel", query.period_us, END, changed_since, query.currency or "",
+        query.conversion_types, zone, 0,
+    )  # fmt: skip
+    state = rollup_state(connection, query.tenant_id)
+    totals = [
+        total
+        for total in choose(connection, request, state, "any")[0].totals()
+        if query.currency in {None, total.currency}
+    ]
+    if not totals:
+        return None
+    chosen = next((total for total in totals if total.net_micros), totals[0])
+    request = replace(request, currency=chosen.currency)
+    models = choose(connection, request, state, "any")[0].known_models()
     if model not in models:
         return None
-    reported = read_report(connection, replace(query, by=("currency",), models=(model,))).totals
-    totals = [total.kept for total in reported if total.kept.conversions]
-    chosen = next((total for total in totals if total.net_micros), totals[0])
     query = replace(query, currency=chosen.currency, models=models, by=("channel",))
-    one = replace(query, models=(model,), by=("campaign",))
-    tenant = fetch_tenant(connection, query.tenant_id)
-    zone = tenant.time_zone if tenant is not None else "UTC"
-    report = read_report(connection, query)
-    changed_since = week_before(query.as_of_us, zone) if changed_since is None else changed_since
+    one = replace(request, models=(model,))
+    every, origin = choose(connection, replace(request, models=models), state, "any")
+    of_one = choose(connection, one, state, "any")[0]
+    of_campaigns = choose(connection, replace(one, by="campaign"), state, "any")[0]
+    changed, changes_origin = choose(connection, one, state, "any", BY_NAME["restatements"])
+    removed_period = (query.period_us[0], min(query.period_us[1], query.as_of_us))
     return PageFacts(
         query,
         model,
         models,
         chosen,
         read_removed(
-            connection,
-            query.tenant_id,
-            (query.period_us[0], min(query.period_us[1], query.as_of_us)),
-            currency=query.currency,
+            connection, query.tenant_id, removed_period, currency=query.currency,
             conversion_types=query.conversion_types,
         ),
-        report._replace(rows=_pooled_rows(report.rows, model, _MAX_CHANNELS)),
-        _pooled_rows(read_report(connection, one).rows, model, _MAX_CAMPAIGNS),
-        _months(read_days(connection, query, zone)),
-        _pooled_paths(read_paths(connection, query)),
+        _pooled_rows(credit_rows(every, chosen.currency), model, _MAX_CHANNELS),
+        every.uses(),
+        _pooled_rows(credit_rows(of_campaigns, chosen.currency), model, _MAX_CAMPAIGNS),
+        _months(days_of(of_one)),
+        _pooled_paths(of_one.paths()),
+        sum(conversions for length, conversions, _ in of_one.lengths().touches if length > 1),
         changed_since,
-        read_changes(connection, query, changed_since),
+        changes_of(changed, chosen),
         [total for total in totals if total.currency != chosen.currency],
         zone,
         _answers(connection, query, model, changed_since, zone),
+        origin,
+        changes_origin,
         read_spend(connection, query, model, zone),
-    )
+    )  # fmt: skip
 
 
 def _answers(
@@ -141,7 +151,7 @@ def _answers(
             models, "channel", changed_since, query.currency, tuple(query.conversion_types), zone, limit
         )
         reports = [BY_NAME[name] for name in names]
-        found += answers(connection, reports, query.tenant_id, query.period_us, query.as_of_us, query.as_of_us, options)
+        found += answers(connection, reports, query.tenant_id, query.period_us, END, query.as_of_us, options)
     order = list(BY_NAME)
     return sorted(found, key=lambda each: order.index(each.report.name))
 
@@ -149,7 +159,10 @@ def _answers(
 def _pooled_rows(rows: Sequence[CreditRow], model: str, limit: int) -> list[CreditRow]:
     """Return rows with the names beyond a number summed up, for each model; the most credited by one model stay."""
     rows = [row for row in rows if row.bucket in {None, UNATTRIBUTED}]  # removed ones stand in a sentence of their own
-    mine = sorted((row for row in rows if row.model == model and row.is_touch), key=lambda row: -abs(row.conversions))
+    mine = sorted(
+        (row for row in rows if row.model == model and row.is_touch),
+        key=lambda row: (-abs(round(row.conversions, 6)), row.keys),
+    )
     kept = {row.keys for row in mine[:limit]}
     found = [row for row in rows if not row.is_touch or row.keys in kept]
     rare = [row for row in rows if row.is_touch and row.keys not in kept]
@@ -161,11 +174,12 @@ def _pooled_rows(rows: Sequence[CreditRow], model: str, limit: int) -> list[Cred
 
 
 def _pooled_paths(paths: Sequence[Path]) -> list[Path]:
-    rare = paths[_MAX_PATHS:]
+    found = sorted(paths, key=lambda path: (-path.conversions, -path.micros, path.steps, path.names))
+    rare = found[_MAX_PATHS:]
     if not rare:
-        return list(paths)
-    pool = Path((OTHER,), sum(path.conversions for path in rare), sum(path.net_micros for path in rare))
-    return [*paths[:_MAX_PATHS], pool]
+        return found
+    pool = Path((OTHER,), 1, sum(path.conversions for path in rare), sum(path.micros for path in rare))
+    return [*found[:_MAX_PATHS], pool]
 
 
 def _months(days: Sequence[Day]) -> list[Day]:

@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .answer import Answer
-from .cells import cell_text
+from .cells import cell_text, moment
 from .definition import OTHER, Column, counted, percent
+from .origin import Origin, origin_text
+from .page_changes import restatement_bars
 from .page_charts import Bar, bars, section, table, text
 
 Rows = Sequence[Sequence[Any]]
@@ -21,8 +23,8 @@ _SHOWN = 14
 _CHART_DAYS = 14
 
 
-def report_section(found: Answer) -> str:
-    """Return one report as a part of the page."""
+def report_section(found: Answer, end: str = "") -> str:
+    """Return one report as a part of the page; the end is HTML."""
     report = found.report
     if found.table is None:
         return section(report.name, report.title, "No conversion is in this report.")
@@ -43,7 +45,15 @@ def report_section(found: Answer) -> str:
         chart,
         report_table(found, shown),
         "".join(f"<p>{html.escape(note)}</p>" for note in notes),
+        end,
     )
+
+
+def origin_line(origin: Origin) -> str:
+    """Return what numbers are from, HTML."""
+    complete_to = origin.complete_to_us
+    said = origin_text(origin, "" if complete_to is None else f"{moment(complete_to, clock=True)} UTC")
+    return f"<p>{html.escape(said)}</p>" if said else ""
 
 
 def _of(found: Answer) -> str:
@@ -134,5 +144,5 @@ def _unattributed(rows: Rows) -> list[Bar]:
 
 _CHARTS: Mapping[str, Callable[[Rows], list[Bar]]] = {
     "maturity": _maturity, "path-lengths": _lengths, "lag": _lags, "assists": _assists, "positions": _positions,
-    "unattributed": _unattributed,
+    "unattributed": _unattributed, "restatements": restatement_bars,
 }  # fmt: skip

@@ -202,18 +202,25 @@ def _pooled(rows: Sequence[ReturnRow], currency: str) -> list[str]:
     ]  # fmt: skip
 
 
-def _lonely(facts: SpendFacts, matched: Audit) -> str:
+def lonely_finding(matched: Audit) -> str:
+    """Return in one sentence how much spend no touchpoint points at, and of which campaign most is; HTML."""
     rows = matched.lonely()
-    whole = _sums((currency, micros) for (_, currency), micros in matched.spend.items())
+    whole = html.escape(_sums((currency, micros) for (_, currency), micros in matched.spend.items()))
     if not rows:
-        finding = f"Touchpoints with credit point at every campaign with spend: nothing of {whole} matches nothing."
-        return section("spend-lonely", "Spend that matches nothing", html.escape(finding))
+        return f"Touchpoints with credit point at every campaign with spend: nothing of {whole} matches nothing."
     (campaign, currency), micros = rows[0]
-    finding = (
-        f"{html.escape(_sums((key[1], each) for key, each in rows))} of {html.escape(whole)} is spend of "
+    return (
+        f"{html.escape(_sums((key[1], each) for key, each in rows))} of {whole} is spend of "
         f"{counted(len(rows), 'campaign')} that no touchpoint with credit points at; the most is "
         f"{text(short(_named(campaign, matched)))} with {html.escape(amount(micros, currency))}."
     )
+
+
+def _lonely(facts: SpendFacts, matched: Audit) -> str:
+    rows, finding = matched.lonely(), lonely_finding(matched)
+    if not rows:
+        return section("spend-lonely", "Spend that matches nothing", finding)
+    campaign = rows[0][0][0]
     cells = [[text(short(_named(each, matched))), amount(part, code)] for (each, code), part in rows[:_SHOWN]]
     if rest := rows[_SHOWN:]:
         cells.append([f"{OTHER}: {counted(len(rest), 'campaign')}", _sums((key[1], part) for key, part in rest)])

@@ -13,6 +13,7 @@ STYLE = """
 body{margin:0;background:var(--ground);color:var(--ink);font:1rem/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
 main{max-width:60rem;margin:0 auto;padding:1rem}
 h1{font-size:1.6rem;line-height:1.2}h2{font-size:1.2rem;margin:2rem 0 .3rem}
+a{color:var(--bar)}nav p{font-size:.9rem}
 .finding{font-weight:600;margin:.2rem 0 .8rem}
 dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(9rem,1fr));gap:.6rem;margin:1rem 0}
 dl div{border:1px solid var(--line);border-radius:.4rem;padding:.5rem .7rem}
@@ -29,7 +30,7 @@ summary:focus-visible,.wide:focus-visible{outline:3px solid var(--bar);outline-o
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
 th,td{padding:.25rem .7rem .25rem 0;border-bottom:1px solid var(--line);text-align:left;vertical-align:top;
 overflow-wrap:normal}
-th[scope=row]{font-weight:400;max-width:24rem;overflow-wrap:anywhere}.n{text-align:right;white-space:nowrap}
+th[scope=row]{font-weight:400;min-width:7rem;max-width:24rem;overflow-wrap:anywhere}.n{text-align:right;white-space:nowrap}
 footer{margin-top:2rem;border-top:1px solid var(--line);color:var(--soft)}
 @media(forced-colors:active){.bar,.neg{fill:CanvasText}.open{fill:none;stroke:CanvasText}.span,.interval{stroke:Highlight}}
 @media print{:root{--ink:#000;--soft:#333;--ground:#fff;--line:#777;--bar:#1f66b1;--neg:#b3402a}

@@ -11,14 +11,19 @@ from typer.testing import CliRunner
 
 from attributary.cli.main import app
 from attributary.consumers.reports.page_style import STYLE
+from attributary.consumers.reports.page_sums import changes_of, days_of
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.results.credit_report import ReportQuery, read_report
-from attributary.consumers.store.results.page_reads import read_changes, read_days, read_paths
+from attributary.consumers.store.results.report_reads import ReportRequest, StoredResults
+from attributary.consumers.store.rollup.apply import create_rollup_staging
+from attributary.consumers.store.rollup.rebuild import rebuild_rollup
+from attributary.schemas.topics import group_name
 from tests.factories.stored_results import insert_results, stored_result
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import psycopg
     from playwright.sync_api import Page
     from typer.testing import Result
 
@@ -74,6 +79,12 @@ def page_file(tmp_path: Path) -> Path:
     return file
 
 
+def stored(connection: psycopg.Connection, since: int = 0) -> StoredResults:
+    """What the page's own parts are from, of its model."""
+    request = ReportRequest("acme", ("linear",), "channel", (0, 2**62), 2**62, since, "EUR", limit=0)
+    return StoredResults(connection, request)
+
+
 def plain(text: str) -> str:
     return html.unescape(re.sub(r"<[^>]+>", " ", text))
 
@@ -82,9 +93,9 @@ def test_the_page_adds_up_to_the_total(page_file: Path, shop: str) -> None:
     text = page_file.read_text("utf-8")
     with connect(shop, application_name="tests") as connection:
         report = read_report(connection, EVERYTHING)
-        days, paths = read_days(connection, EVERYTHING), read_paths(connection, EVERYTHING)
+        days, paths = days_of(stored(connection)), stored(connection).paths()
     (total,) = report.totals
-    assert sum(day.net_micros for day in days) == sum(path.net_micros for path in paths) == total.net_micros
+    assert sum(day.net_micros for day in days) == sum(path.micros for path in paths) == total.net_micros
     assert sum(day.conversions for day in days) == sum(path.conversions for path in paths) == total.conversions
     worth = f"{total.net_micros / 1e6:,.2f} EUR"
     assert f"<dd>{total.conversions:,}</dd>" in text
@@ -106,13 +117,53 @@ def test_days_without_a_conversion_have_their_place(page_file: Path) -> None:
 def test_what_stood_then_and_the_changes_are_what_stands_now(shop: str, days: int) -> None:
     since = BEGIN + 24 * days * HOUR
     with connect(shop, application_name="tests") as connection:
-        changes = read_changes(connection, EVERYTHING, since)
+        total = next(total for total in stored(connection).totals() if total.currency == "EUR")
+        changes = changes_of(stored(connection, since), total)
         now = read_report(connection, EVERYTHING).totals[0].net_micros
         then = read_report(connection, ReportQuery("acme", ("linear",), ("channel",), (0, 2**62), since, "EUR")).totals
     assert sum(change.net_micros for change in changes) == now
     stood = sum(change.net_micros for change in changes if change.reason is None)
     assert stood == sum(total.net_micros for total in then)  # as it was reported then
     assert {change.reason for change in changes} <= {None, "new", "refund", "restated"}
+
+
+def test_the_page_from_the_roll_up_is_that_from_the_results(page_file: Path, tmp_path: Path, shop: str) -> None:
+    singly = page_file.read_text("utf-8")
+    assert "From the results one by one, because the tenant has no roll-up" in singly
+    with connect(shop, application_name="tests") as connection:
+        create_rollup_staging(connection)
+        rebuild_rollup(connection, "acme", (group_name("reporter"), group_name("auditor")))
+        connection.commit()
+    try:
+        run("--out", str(tmp_path / "rolled.html"), "--changed-since", "2026-08-20")
+        run("--out", str(tmp_path / "hours.html"), "--changed-since", "2026-08-20T12:00:00Z")
+    finally:
+        with connect(shop, application_name="tests") as connection:
+            connection.execute("DELETE FROM attribution_rollup_state")
+            connection.commit()
+    rolled, hours = ((tmp_path / name).read_text("utf-8") for name in ("rolled.html", "hours.html"))
+    assert rolled.count("From the roll-up, complete to ") == 1
+    assert "From the results" not in rolled
+    parts = ("short", "channels", "days", "campaigns", "paths", "changes", "maturity", "lag", "restatements", "quality")
+    for name in parts:
+        mine, other = (plain(text.partition(f'<h2 id="{name}">')[2].partition("</section>")[0])
+                       for text in (rolled, singly))  # fmt: skip
+        assert mine == other, name
+    changes = hours.partition('<h2 id="changes">')[2].partition("</section>")[0]
+    assert "From the results one by one, because the moment of the changes is between two midnights" in changes
+
+
+def test_what_readers_ask_first_stands_on_top(page_file: Path) -> None:
+    text = page_file.read_text("utf-8")
+    short = text.partition('<h2 id="short">')[2].partition("</section>")[0]
+    said = " ".join(plain(short).split())
+    assert "Ranks : No rank of the channels is certain: the intervals of neighbours overlap, or the models" in said
+    changed = r"Changes : On 2026-08-20 00:00 UTC these conversions stood at [\d,.-]+ EUR; \d+ new versions since then "
+    assert re.search(changed + r"changed that by \+[\d,.]+ EUR: new conversions \+[\d,.]+, refunds and can", said), said
+    nav = text.partition("<nav")[2].partition("</nav>")[0]
+    anchors = re.findall(r'href="#([\w-]+)"', nav)
+    assert anchors == [name for name in re.findall(r'<h2 id="([\w-]+)"', text) if name != "short"]
+    assert set(re.findall(r'href="([^"]+)"', text)) == {f"#{anchor}" for anchor in anchors}
 
 
 def test_the_page_stays_small_and_adds_up_whatever_a_tenant_sends(tmp_path: Path, shop: str) -> None:
@@ -143,7 +194,7 @@ def test_nothing_is_loaded_and_no_name_becomes_code(page_file: Path) -> None:
     text = page_file.read_text("utf-8")
     assert len(text.encode()) < 300_000
     assert "default-src 'none'; style-src 'unsafe-inline'" in text
-    assert not re.search(r"https?:|//\w|url\(|@import|\bsrc=|\bhref=|<script|<link|<img|\bon\w+=\"", text)
+    assert not re.search(r"https?:|//\w|url\(|@import|\bsrc=|\bhref=\"(?!#)|<script|<link|<img|\bon\w+=\"", text)
     assert "&lt;/svg&gt;&lt;script&gt;alert(1)&lt;/script&gt;" in text
     assert "\u202e" not in text
     assert text.count("<bdi>") == text.count("</bdi>")
@@ -206,7 +257,7 @@ def test_the_keyboard_reaches_every_table(page_file: Path, page: Page) -> None:
     page.goto(page_file.as_uri())
     count = page.evaluate("document.querySelectorAll('details').length")
     opened = 0
-    for _ in range(4 * count):
+    for _ in range(8 * count):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.tagName") == "BODY":
             break
@@ -238,7 +289,8 @@ def test_chromium_loads_one_file_and_scrolls_only_down(page_file: Path, page: Pa
         page.emulate_media(color_scheme=scheme)
         ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 22, 26)"}[scheme]
-    page.keyboard.press("Tab")
+    while page.evaluate("document.activeElement.tagName") in {"BODY", "A"}:  # links to the parts come first
+        page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
     page.keyboard.press("Enter")  # closes what was opened above
     assert not page.evaluate("document.activeElement.parentElement.open")

@@ -146,7 +146,7 @@ def test_return_by_channel_is_that_of_the_report_for_every_model(tmp_path: Path)
     shown = {(row[0], row[1]): row[2:] for row in rows(said)}
     assert len(models.split(",")) > 3
     names = {(row["channel"] or f"{row['platform']}  {row['campaign_id']}".replace("  ", " "), row["model"]): row
-             for row in found["rows"]}  # fmt: skip
+             for row in found["rows"] if row["campaign_id"] != "(no spend)"}  # fmt: skip
     totals = {("total of platforms with spend, EUR", row["model"]): row for row in found["totals"]}
     assert set(shown) == {*names, *totals}
     for key, row in (names | totals).items():

@@ -68,6 +68,11 @@ SELECT model, count(*), count(*) FILTER (WHERE fallback IS NOT NULL),
        COALESCE(sum(credit * credit) FILTER (WHERE credit > 1e-9), 0.0)
 FROM rests GROUP BY 1 ORDER BY 1
 """
+USES = f"""{WHOLE}
+SELECT m.model, m.model_version, m.fallback, count(*)
+FROM newest n CROSS JOIN LATERAL jsonb_to_recordset(n.models) AS m (model text, model_version text, fallback text)
+WHERE m.model = ANY (%(models)s) GROUP BY 1, 2, 3 ORDER BY 1, 4 DESC, 2, 3 NULLS FIRST
+"""
 # A quarter of the touches, half rounded up, is early; a quarter rounded up is late; a single touch is late.
 POSITIONS = """{newest}{touches}
 SELECT name, CASE WHEN place > steps - ceil(steps / 4.0) THEN 'late'

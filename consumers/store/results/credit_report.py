@@ -324,14 +324,20 @@ def _rows(rows: Sequence[Any]) -> list[CreditRow]:
         whole[currency, model] = whole.get((currency, model), 0.0) + credit
     found = []
     for (currency, keys, model, is_touch), (journeys, credit, squares, micros) in groups.items():
-        share = _share(credit, squares, round(whole[currency, model]))
+        share = share_of(credit, squares, round(whole[currency, model]))
         bucket = None if is_touch else UNATTRIBUTED
         found.append(CreditRow(currency, keys, model, is_touch, int(journeys), credit, int(micros), share, bucket))
     return found
 
 
-def _share(credit: float, squares: float, conversions: int) -> Share | None:
-    """Return a sum of credits as a share, with the interval of a mean over conversions."""
+def share_of(credit: float, squares: float, conversions: int) -> Share | None:
+    """Return a sum of credits as a share, with the interval of a mean over conversions; None: there are none.
+
+    Args:
+        credit: conversions.
+        squares: sum over conversions of the squared credit.
+        conversions: that the model credits.
+    """
     if conversions < 1:
         return None
     mean = credit / conversions

@@ -13,6 +13,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _report_statements as sql
+from .credit_report import ModelUse
 
 if TYPE_CHECKING:
     import psycopg
@@ -196,6 +197,10 @@ class StoredResults:
     def rests(self) -> list[Rest]:
         """Return what each model leaves without a touchpoint."""
         return [Rest(*row) for row in self._rows(sql.RESTS)]
+
+    def uses(self) -> list[ModelUse]:
+        """Return by which versions and fallback rules the models credited how many conversions."""
+        return [ModelUse(*row) for row in self._rows(sql.USES)]
 
     def positions(self) -> list[tuple[str, str, float, int]]:
         """Return name, early or mid or late, credit, micros; of all requested models together."""

@@ -10,6 +10,7 @@ import json
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from attributary.consumers.store.results.credit_report import ModelUse
 from attributary.consumers.store.results.report_reads import (
     CurrencyTotal,
     Lags,
@@ -68,6 +69,11 @@ _USES = f"""
 SELECT m.model, sum(r.conversions[m.number])::int8,
        COALESCE(sum(r.conversions[m.number]) FILTER (WHERE r.part <> ''), 0)::int8
 {_COUNTS_BY_MODEL} AND r.kind = 'use' GROUP BY 1 HAVING sum(r.conversions[m.number]) <> 0 ORDER BY 1
+"""
+_MODEL_USES = f"""
+SELECT model, name, NULLIF(part, ''), sum(conversions)::int8
+{_OF_COUNTS} AND kind = 'use' AND model = ANY (%(models)s)
+GROUP BY 1, 2, 3 HAVING sum(conversions) <> 0 ORDER BY 1, 4 DESC, 2, 3 NULLS FIRST
 """
 _RESTS = f"""
 SELECT m.model, r.part, COALESCE(sum(r.credit_billionths[m.number]), 0)::int8,
@@ -231,6 +237,9 @@ class RolledUp:
             )
             for model, conversions, fallbacks in self._rows(_USES)
         ]  # fmt: skip
+
+    def uses(self) -> list[ModelUse]:  # noqa: D102
+        return [ModelUse(*row) for row in self._rows(_MODEL_USES)]
 
     def positions(self) -> list[tuple[str, str, float, int]]:  # noqa: D102
         return self._rows(_POSITIONS)

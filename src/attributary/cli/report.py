@@ -111,7 +111,7 @@ def _facts(connection: psycopg.Connection, query: ReportQuery, model: str, momen
     from attributary.consumers.reports.page_facts import read_facts
 
     facts = read_facts(connection, query, model, moment)
-    nothing = check_known(connection, query, {use.model for use in facts.report.uses} if facts else set())
+    nothing = check_known(connection, query, {use.model for use in facts.uses} if facts else set())
     if facts is None or nothing:
         sys.stderr.write(f"attributary: {nothing or 'there is nothing to show'}; no file was written\n")
         raise typer.Exit(exits.FAILED)
