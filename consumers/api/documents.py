@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+from attributary.consumers.reports.answer import origin_document
+from attributary.consumers.reports.origin import Origin
 from attributary.consumers.store.erasure.ledger import RequestState
 from attributary.consumers.store.jobs.job_views import JobRow
 from attributary.consumers.store.models.model_states import StateSummary
@@ -125,6 +127,7 @@ class CreditReport(msgspec.Struct):
     by: list[str]
     totals: list[CurrencyTotal]
     lines: list[CreditLine]
+    source: ReportSource
 
 
 class ReportTotal(msgspec.Struct):
@@ -152,10 +155,9 @@ class ReportColumn(msgspec.Struct):
 
 
 class ReportSource(msgspec.Struct, rename={"source": "from"}):
-    """What a report was computed from.
+    """What a report was computed from; `results`: every result was read, for the reason that is named.
 
     `rollup`: complete to the computing time of its newest result, with so many stored results not in it yet, at most.
-    `results`: every result was read, for the reason that is named.
     """
 
     source: str
@@ -334,7 +336,7 @@ def result_document(row: PublishedResult) -> Result:
     )  # fmt: skip
 
 
-def report_document(query: ReportQuery, report: Report) -> CreditReport:
+def report_document(query: ReportQuery, report: Report, origin: Origin) -> CreditReport:
     """Return a report as it is answered."""
     return CreditReport(
         list(query.by),
@@ -346,6 +348,7 @@ def report_document(query: ReportQuery, report: Report) -> CreditReport:
             )
             for row in report.rows
         ],
+        ReportSource(*origin_document(origin).values()),
     )  # fmt: skip
 
 

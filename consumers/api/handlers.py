@@ -11,7 +11,7 @@ import hashlib
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
@@ -36,6 +36,7 @@ from attributary.consumers.reports.answer import (
     tenant_zone,
 )
 from attributary.consumers.reports.catalog import BY_NAME
+from attributary.consumers.reports.credit_answer import read_credit
 from attributary.consumers.reports.origin import OnlyRollupError
 from attributary.consumers.reports.page import page_text
 from attributary.consumers.reports.page_facts import read_facts
@@ -43,7 +44,7 @@ from attributary.consumers.store.erasure.ledger import show_request
 from attributary.consumers.store.events.explain import Explanation, explain
 from attributary.consumers.store.jobs.job_views import show_job
 from attributary.consumers.store.models.model_states import list_states
-from attributary.consumers.store.results.credit_report import ReportQuery, known_models, read_report
+from attributary.consumers.store.results.credit_report import ReportQuery, known_models
 from attributary.consumers.store.results.result_pages import (
     BEGINNING,
     PageQuery,
@@ -166,7 +167,7 @@ class Handlers:
 
     async def reports(self, call: Call) -> Answer:
         """Return credit by dimensions and models."""
-        query = ReportQuery(
+        asked = ReportQuery(
             call.tenant_id,
             call.values["models"],
             call.values["by"],
@@ -177,12 +178,13 @@ class Handlers:
         )
 
         def read(connection: psycopg.Connection) -> d.CreditReport:
-            report = read_report(connection, query)
+            query = replace(asked, zone=tenant_zone(connection, call.tenant_id))
+            report, origin = read_credit(connection, query)
             if report.totals and not {use.model for use in report.uses}.issuperset(query.models):
                 known = known_models(connection, query)
                 if known and not set(known).issuperset(query.models):
                     raise Refusal(400, f"models: there are {', '.join(known)}.", more={"field": "models"})
-            return d.report_document(query, report)
+            return d.report_document(query, report, origin)
 
         return Answer(await self._pool.run(read, call.tenant_id))
 

@@ -241,6 +241,16 @@ def time_text(micros: int) -> str:
     return (_EPOCH + timedelta(microseconds=micros)).isoformat().replace("+00:00", "Z")
 
 
+def origin_document(origin: Origin) -> dict[str, Any]:
+    """Return what an answer was computed from, as JSON has it."""
+    return {
+        "from": origin.source,
+        "complete_to": None if origin.complete_to_us is None else time_text(origin.complete_to_us),
+        "results_behind": origin.behind,
+        "reason": origin.reason or None,
+    }
+
+
 def document(found: Answer) -> dict[str, Any]:
     """Return an answer as JSON has it: money in micros, times in RFC 3339 and UTC; null: no bound."""
     request, total = found.request, found.total
@@ -274,10 +284,5 @@ def document(found: Answer) -> dict[str, Any]:
         "rows": [list(row) for row in table.rows] if table else [],
         "finding": table.finding if table else "No conversion is in this report.",
         "notes": found.notes,
-        "source": {
-            "from": found.origin.source,
-            "complete_to": None if found.origin.complete_to_us is None else time_text(found.origin.complete_to_us),
-            "results_behind": found.origin.behind,
-            "reason": found.origin.reason or None,
-        },
+        "source": origin_document(found.origin),
     }

@@ -71,7 +71,7 @@ def choose(
     """
     if allowed == "results":
         return StoredResults(connection, request), Origin("results")
-    reason = _obstacle(request, state) or (_own_obstacle(request, report) if report is not None else "")
+    reason = obstacle(request, state) or (_own_obstacle(request, report) if report is not None else "")
     days = None if reason else days_of(request.period_us, request.time_zone)
     if days is None or state is None:
         if allowed == "rollup":
@@ -80,7 +80,8 @@ def choose(
     return RolledUp(connection, request, days), Origin("rollup", state.reported_until_us, state.behind)
 
 
-def _obstacle(request: ReportRequest, state: RollupState | None) -> str:
+def obstacle(request: ReportRequest, state: RollupState | None) -> str:
+    """Return why the roll-up cannot answer a request, whatever the report; empty: it can."""
     if state is None:
         return "the tenant has no roll-up: start the reporter, or run attributary rebuild --rollup"
     zone = request.time_zone

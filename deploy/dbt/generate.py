@@ -29,6 +29,33 @@ KEYS: Mapping[str, Sequence[str]] = MappingProxyType(
         "touchpoints": ("tenant_id", "event_id"),
         "credit": ("tenant_id", "conversion_id", "model", "dimension", "name"),
         "campaigns": ("tenant_id", "platform", "account", "campaign_id", "campaign_name"),
+        "rollups": ("tenant_id",),
+        "daily_conversions": ("tenant_id", "day", "conversion_type", "currency"),
+        "daily_credit": ("tenant_id", "day", "conversion_type", "currency", "model", "dimension", "name"),
+        "daily_campaigns": (
+            "tenant_id",
+            "dating",
+            "day",
+            "conversion_type",
+            "currency",
+            "is_new",
+            "model",
+            "channel",
+            "platform",
+            "campaign_id",
+            "campaign",
+        ),
+        "daily_changes": (
+            "tenant_id",
+            "reported_day",
+            "reason",
+            "day",
+            "conversion_type",
+            "currency",
+            "model",
+            "dimension",
+            "name",
+        ),
         "spend": ("tenant_id", "platform", "account", "day", "level", "campaign_id", "ad_set_id", "ad_id", "currency"),
     }
 )
@@ -36,6 +63,9 @@ KEYS: Mapping[str, Sequence[str]] = MappingProxyType(
 VALUES: Mapping[str, Mapping[str, Sequence[str]]] = MappingProxyType(
     {
         "credit": {"dimension": ("channel", "platform", "campaign")},
+        "daily_credit": {"dimension": ("channel", "platform", "campaign")},
+        "daily_changes": {"dimension": ("channel", "platform", "campaign")},
+        "daily_campaigns": {"dating": ("cash", "accrual")},
         "spend": {"level": ("account", "campaign", "ad_set", "ad")},
     }
 )

@@ -102,13 +102,13 @@ def marketing() -> dict[str, Any]:
             page.row(query.title)
         else:
             page.add(_sql_panel(query), *query.size)
-    of_tenant = "FROM reporting.conversions WHERE tenant_id = ${tenant:sqlstring} GROUP BY 1 ORDER BY count(*) DESC"
-    models = (
-        "SELECT DISTINCT m ->> 'model' FROM (SELECT models FROM reporting.results "
-        "WHERE tenant_id = ${tenant:sqlstring} LIMIT 500) AS r, jsonb_array_elements(r.models) AS m ORDER BY 1"
+    of_tenant = (
+        "FROM reporting.daily_conversions WHERE tenant_id = ${tenant:sqlstring} "
+        "GROUP BY 1 ORDER BY sum(conversions) DESC"
     )
+    models = "SELECT unnest(models) FROM reporting.rollups WHERE tenant_id = ${tenant:sqlstring} ORDER BY 1"
     variables = [
-        _variable("tenant", "Tenant", POSTGRES, "SELECT DISTINCT tenant_id FROM reporting.conversions ORDER BY 1"),
+        _variable("tenant", "Tenant", POSTGRES, "SELECT tenant_id FROM reporting.rollups ORDER BY 1"),
         _variable("currency", "Currency", POSTGRES, f"SELECT currency {of_tenant}"),
         _variable("type", "Conversion type", POSTGRES, f"SELECT conversion_type {of_tenant}", several=True),
         _variable("model", "Model", POSTGRES, models, default="linear"),

@@ -15,9 +15,7 @@ from attributary.consumers.reports.page_sums import changes_of, days_of
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.results.credit_report import ReportQuery, read_report
 from attributary.consumers.store.results.report_reads import ReportRequest, StoredResults
-from attributary.consumers.store.rollup.apply import create_rollup_staging
-from attributary.consumers.store.rollup.rebuild import rebuild_rollup
-from attributary.schemas.topics import group_name
+from tests.factories.rolled_results import roll_up
 from tests.factories.stored_results import insert_results, stored_result
 
 if TYPE_CHECKING:
@@ -131,8 +129,7 @@ def test_the_page_from_the_roll_up_is_that_from_the_results(page_file: Path, tmp
     singly = page_file.read_text("utf-8")
     assert "From the results one by one, because the tenant has no roll-up" in singly
     with connect(shop, application_name="tests") as connection:
-        create_rollup_staging(connection)
-        rebuild_rollup(connection, "acme", (group_name("reporter"), group_name("auditor")))
+        roll_up(connection, "acme")
         connection.commit()
     try:
         run("--out", str(tmp_path / "rolled.html"), "--changed-since", "2026-08-20")

@@ -7,7 +7,10 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+from attributary.consumers.store.rollup.apply import prepare_rollup
 from attributary.consumers.store.rollup.cells import RolledResult, cells_of
+from attributary.consumers.store.rollup.rebuild import rebuild_rollup
+from attributary.schemas.topics import group_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -131,3 +134,10 @@ def rolled_up(connection: psycopg.Connection) -> dict[tuple[Any, ...], tuple[int
         f"campaign, credit, micros FROM {DAYS_BY_MODEL} WHERE credit <> 0 OR micros <> 0".encode()
     ).fetchall()
     return {tuple(row[:-2]): (row[-2], row[-1]) for row in rows}
+
+
+def roll_up(connection: psycopg.Connection, *tenants: str) -> None:
+    """Make the roll-up of some tenants from their stored results, within the transaction in hand."""
+    prepare_rollup(connection)
+    for tenant in tenants:
+        rebuild_rollup(connection, tenant, (group_name("reporter"), group_name("auditor")))

@@ -12,6 +12,7 @@ import yaml
 
 from attributary.consumers.store.connection import connect
 from tests.factories.dashboards import CHOICES, dashboards, panels, plain_sql
+from tests.factories.rolled_results import roll_up
 from tests.factories.samples import sale, touch
 from tests.pipeline_harness import run
 
@@ -50,6 +51,9 @@ def shop(tenant: str, euros: int) -> list[SampleEvent]:
 @pytest.fixture(scope="module")
 def connection(module_database: str) -> Iterator[psycopg.Connection]:
     run(module_database, [shop("acme", 10), shop("other", 1_000)])
+    with connect(module_database, application_name="tests") as connection:
+        roll_up(connection, "acme", "other")
+        connection.commit()
     with connect(module_database, application_name="tests", autocommit=True) as connection:
         yield connection
 
@@ -93,6 +97,11 @@ def test_the_sums_of_the_panels_agree(connection: psycopg.Connection) -> None:
     assert sum(row[2] for row in answer(connection, "Net revenue a day")) == revenue
     assert sum(row[2] for row in answer(connection, "Conversions a day")) == conversions
     assert sum(row[2] for row in answer(connection, "Campaigns")) == revenue
+    # Nothing stood before, so the changes are all that stands.
+    assert sum(row[2] for row in answer(connection, "What changed, by reason")) == revenue
+    by_channel = answer(connection, "What changed by channel")
+    assert sum(row[2] for row in by_channel) == revenue
+    assert {row[1] for row in by_channel} == {"new"}
     assert answer(connection, "Over-refunded") == [(1,)]
     assert answer(connection, "Credited by a fallback rule") == [(0,)]
 
@@ -107,6 +116,7 @@ def test_the_variables_offer_what_is_stored(connection: psycopg.Connection) -> N
     assert offered["tenant"] == ["acme", "other"]
     assert offered["currency"] == ["EUR", "JPY"]
     assert offered["type"] == ["purchase", "lead"]
+    assert sorted(offered["model"]) == offered["model"]
     assert {"linear", "markov", "shapley"} <= set(offered["model"])
     chosen = {variable["name"]: variable for variable in marketing["templating"]["list"]}
     for name in ("tenant", "currency", "model"):  # adding them up says nothing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,10 @@ import pytest
 from attributary.attribution_core.domain.time_grammar import BEGINNING, END, parse_local
 from attributary.consumers.reports.answer import Answer, PeriodError, ReportOptions, answer, document
 from attributary.consumers.reports.catalog import BY_NAME
+from attributary.consumers.reports.credit_answer import read_credit
 from attributary.consumers.reports.origin import MAX_BEHIND, OnlyRollupError
 from attributary.consumers.store.connection import connect
+from attributary.consumers.store.results.credit_report import ReportQuery, read_report
 from attributary.consumers.store.rollup.apply import apply_results, prepare_rollup, take_off_retired
 from attributary.consumers.store.rollup.cells import RolledResult, cells_of
 from attributary.consumers.store.rollup.differences import rollup_differences
@@ -284,3 +287,46 @@ def test_a_week_ago_is_a_midnight_of_the_tenant(connection: psycopg.Connection) 
     assert found.origin.source == "rollup"
     day = datetime.fromtimestamp(found.request.since_us / 1e6, UTC)
     assert (day.hour, day.minute) == (22, 0)  # midnight in summer time
+
+
+@pytest.mark.parametrize("by", [
+    ("channel",), ("campaign", "month"), ("platform", "week", "currency"), ("day", "conversion_type"), ("currency",),
+])  # fmt: skip
+@pytest.mark.parametrize("period", PERIODS)
+def test_credit_by_dimensions_is_that_of_the_results(
+    connection: psycopg.Connection, by: tuple[str, ...], period: str
+) -> None:
+    query = ReportQuery("acme", ("last", "first", "baseline"), by, PERIODS[period], END, zone=ZONE)
+    rolled, origin = read_credit(connection, query)
+    singly = read_report(connection, query)
+    assert (origin.source, origin.reason) == ("rollup", "")
+    assert list(rolled.totals) == list(singly.totals)
+    assert set(rolled.uses) == set(singly.uses)
+    ours, theirs = ({(row.currency, row.keys, row.model, row.bucket): row for row in report.rows}
+                    for report in (rolled, singly))  # fmt: skip
+    assert ours.keys() == theirs.keys()
+    for key, row in ours.items():
+        other = theirs[key]
+        assert (row.value_micros, row.journeys, row.is_touch) == (other.value_micros, other.journeys, other.is_touch), (
+            key
+        )
+        assert row.conversions == pytest.approx(other.conversions, abs=1e-6)
+        assert row.share == pytest.approx(other.share, abs=1e-5)
+
+
+@pytest.mark.parametrize(("change", "reason"), [
+    ({"by": ("channel", "platform")}, "one of channel, platform and campaign at a time"),
+    ({"by": ("source",)}, "no source and medium"),
+    ({"as_of_us": BEGIN + 30 * DAY}, "no earlier state"),
+    ({"period_us": (BEGIN + 1, END)}, "between two midnights of Europe/Berlin"),
+    ({"zone": "UTC"}, "days of Europe/Berlin, the report of UTC"),
+    ({"tenant_id": "nobody"}, "no roll-up"),
+])  # fmt: skip
+def test_credit_that_the_roll_up_cannot_answer_says_why(
+    connection: psycopg.Connection, change: dict[str, Any], reason: str
+) -> None:
+    query = ReportQuery("acme", ("last",), ("channel",), PERIODS["all"], END, zone=ZONE)
+    report, origin = read_credit(connection, replace(query, **change))
+    assert origin.source == "results"
+    assert reason in origin.reason
+    assert report == read_report(connection, replace(query, **change))

@@ -29,6 +29,7 @@ from attributary.consumers.store.access.state import View, read_state
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.removed_totals import Removed, add_removed
 from attributary.consumers.store.spend.slices import Slice, store_slices
+from tests.factories.rolled_results import roll_up
 from tests.factories.samples import sale, touch
 from tests.pipeline_harness import run
 
@@ -86,6 +87,7 @@ def logins(module_database: str) -> Iterator[Readers]:
         for tenant, campaign in (("acme", "spring"), ("rival", HUSH)):
             rows = [SpendRow(campaign, "EUR", 1_000_000, campaign_id=campaign, campaign_name=campaign)]
             store_slices(connection, tenant, [Slice(SliceKey("meta", campaign, DAY, "campaign"), rows)], campaign)
+        roll_up(connection, "acme", "rival")
     names = {"plain": "reader_one", "people": "reader_people", "everybody": "reader_all"}
     with psycopg.connect(module_database, autocommit=True) as connection:
         apply(connection)

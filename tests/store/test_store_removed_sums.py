@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from attributary.attribution_core.domain.lookback import DEFAULT_POLICY, LookbackPolicy
 from attributary.cli.main import app
 from attributary.consumers.api.documents import report_document
+from attributary.consumers.reports.origin import Origin
 from attributary.consumers.reports.page import page_text
 from attributary.consumers.reports.page_facts import read_facts
 from attributary.consumers.store.connection import connect
@@ -148,7 +149,7 @@ def test_reports_views_and_the_api_sum_up_to_what_they_did_before(database: str,
             # Rows that are stored one by one, and those that are not, are told apart.
             removed = {(row.bucket, row.share) for row in report.rows if row.bucket in {"(erased)", "(retired)"}}
             assert removed <= {("(erased)", None), ("(retired)", None)}
-            document = report_document(query, report)
+            document = report_document(query, report, Origin("results"))
             assert {each.currency: (each.conversions, each.net_value_micros) for each in document.totals} == then
             gone = sum(each.value_micros for each in document.lines if each.bucket in {"(erased)", "(retired)"})
             assert gone == len(query.models) * sum(each.removed_net_value_micros for each in document.totals)

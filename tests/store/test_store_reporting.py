@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from attributary.consumers.store.connection import connect
+from attributary.consumers.store.tenants import Tenant, store_tenant
+from tests.factories.rolled_results import roll_up
 from tests.factories.samples import sale, touch
 from tests.pipeline_harness import run
 
@@ -30,6 +32,16 @@ COLUMNS = {
     "gross_value numeric, net_value numeric",
     "retired_credit": "tenant_id text, day timestamptz, conversion_type text, currency text, model text, channel text, "
     "platform text, campaign text, credit numeric, value numeric",
+    "rollups": "tenant_id text, time_zone text, complete_to timestamptz, revision int8, models _text",
+    "daily_conversions": "tenant_id text, day date, charted_at timestamptz, conversion_type text, currency text, "
+    "conversions int8, final_conversions int8, net_value numeric",
+    "daily_credit": "tenant_id text, day date, charted_at timestamptz, conversion_type text, currency text, "
+    "model text, dimension text, name text, credit numeric, value numeric, journeys int8, credit_squares numeric",
+    "daily_campaigns": "tenant_id text, dating text, day date, charted_at timestamptz, conversion_type text, "
+    "currency text, is_new bool, model text, channel text, platform text, campaign_id text, campaign text, "
+    "credit numeric, value numeric",
+    "daily_changes": "tenant_id text, reported_day date, charted_at timestamptz, reason text, day date, "
+    "conversion_type text, currency text, model text, dimension text, name text, credit numeric, value numeric",
     "result_versions": "tenant_id text, conversion_id text, version int8, version_reason text, is_final bool, "
     "conversion_type text, journey_key text, converted_at timestamptz, net_value numeric, gross_value numeric, "
     "delta numeric, currency text, policy_version text, touchpoint_count int4, touchpoints jsonb, models jsonb, "
@@ -94,6 +106,39 @@ def test_amounts_are_rounded_and_exact(connection: psycopg.Connection) -> None:
     ).fetchall()
     assert {value for _, currency, value in sums if currency == "JPY"} == {"6029.000000"}
     assert {value for _, currency, value in sums if currency == "EUR"} == {"64.800000"}
+
+
+def test_sums_by_day_are_those_of_every_result_in_the_tenants_days(connection: psycopg.Connection) -> None:
+    """Auckland is 13 hours ahead: half of the conversions are of the next day there."""
+    store_tenant(connection, Tenant("acme", time_zone="Pacific/Auckland"))
+    with connection.transaction():
+        roll_up(connection, "acme")
+    assert connection.execute("SELECT time_zone, array_length(models, 1) > 3 FROM reporting.rollups").fetchall() == [
+        ("Pacific/Auckland", True)
+    ]
+    day = "(converted_at AT TIME ZONE 'Pacific/Auckland')::date"
+    singly = connection.execute(
+        f"SELECT {day}, currency, model, dimension, COALESCE(NULLIF(name, ''), '(none)'), sum(value), count(*) "
+        "FROM reporting.credit GROUP BY 1, 2, 3, 4, 5 HAVING sum(credit) <> 0 ORDER BY 1, 2, 3, 4, 5".encode()
+    ).fetchall()
+    rolled = connection.execute(
+        "SELECT day, currency, model, dimension, name, value, journeys FROM reporting.daily_credit "
+        "WHERE credit <> 0 ORDER BY 1, 2, 3, 4, 5"
+    ).fetchall()
+    assert [row[:6] for row in rolled] == [row[:6] for row in singly]
+    sums = connection.execute(
+        "SELECT (SELECT sum(net_value) FROM reporting.daily_conversions), "
+        "(SELECT sum(net_value) FROM reporting.results), "
+        "(SELECT sum(value) FROM reporting.daily_campaigns WHERE model = 'linear' AND dating = 'accrual'), "
+        "(SELECT sum(value) FROM reporting.daily_changes WHERE model = 'linear' AND dimension = 'platform')"
+    ).fetchall()[0]
+    assert len(set(sums)) == 1
+    charted = connection.execute(
+        "SELECT DISTINCT day, charted_at AT TIME ZONE 'UTC' FROM reporting.daily_conversions"
+    ).fetchall()
+    assert charted
+    for each, at in charted:
+        assert (at.date(), at.hour) == (each, 0)
 
 
 def test_the_sql_of_the_docs_runs(connection: psycopg.Connection) -> None:

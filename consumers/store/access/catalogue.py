@@ -23,6 +23,13 @@ VIEWED_TABLES = (
     "attribution_retired_credits",
     "attribution_spend",
     "attribution_spend_slices",
+    "attribution_rollup_state",
+    "attribution_rollup_models",
+    "attribution_rollup_names",
+    "attribution_rollup_days",
+    "attribution_rollup_campaigns",
+    "attribution_rollup_counts",
+    "attribution_rollup_restatements",
 )
 # Columns that name a person or tell one apart; in `reporting` readers without people do without them.
 PERSONAL_COLUMNS: Mapping[str, frozenset[str]] = MappingProxyType(

@@ -20,11 +20,11 @@ from attributary.consumers.store.removed_totals import RemovedSum, read_removed
 
 UNATTRIBUTED = "(unattributed)"
 
-_UTC = "to_timestamp(r.converted_at_us / 1000000) AT TIME ZONE 'UTC'"
+_LOCAL = "to_timestamp(r.converted_at_us / 1000000) AT TIME ZONE %(zone)s"
 _OF_CONVERSION = {
-    "day": f"to_char({_UTC}, 'YYYY-MM-DD')",
-    "week": f"to_char({_UTC}, 'IYYY-\"W\"IW')",
-    "month": f"to_char({_UTC}, 'YYYY-MM')",
+    "day": f"to_char({_LOCAL}, 'YYYY-MM-DD')",
+    "week": f"to_char({_LOCAL}, 'IYYY-\"W\"IW')",
+    "month": f"to_char({_LOCAL}, 'YYYY-MM')",
     "conversion_type": "r.conversion_type",
     "currency": "r.currency",
 }
@@ -116,6 +116,7 @@ class ReportQuery:
         as_of_us: versions that were computed later are not looked at, microseconds UTC.
         currency: conversions in it only; None: all.
         conversion_types: conversions of these only; empty: all.
+        zone: IANA name of the zone in which days, weeks and months begin.
     """
 
     tenant_id: str
@@ -125,13 +126,14 @@ class ReportQuery:
     as_of_us: int
     currency: str | None = None
     conversion_types: Sequence[str] = ()
+    zone: str = "UTC"
 
     def parameters(self) -> dict[str, object]:
         """Return the values of the statements."""
         return {
             "tenant": self.tenant_id, "models": list(self.models), "from_us": self.period_us[0],
             "to_us": self.period_us[1], "as_of_us": self.as_of_us, "currency": self.currency,
-            "types": list(self.conversion_types) or None,
+            "types": list(self.conversion_types) or None, "zone": self.zone,
         }  # fmt: skip
 
 
@@ -239,7 +241,27 @@ def read_report(connection: psycopg.Connection, query: ReportQuery) -> Report:
     period = (query.period_us[0], min(query.period_us[1], query.as_of_us))
     removed = read_removed(connection, query.tenant_id, period, query.by, query.currency, query.conversion_types)
     rows = connection.execute(statement, parameters).fetchall() if kept else []
-    return Report(_totals(kept, removed), _uses(rows), [*_rows(rows), *_removed_rows(removed, query.models)])
+    return assembled(query, kept, removed, rows, _uses(rows))
+
+
+def assembled(
+    query: ReportQuery,
+    kept: Sequence[ReportTotal],
+    removed: Sequence[RemovedSum],
+    rows: Sequence[Any],
+    uses: Sequence[ModelUse],
+) -> Report:
+    """Return a report from what is stored conversion by conversion, or summed up from it, and what was removed.
+
+    Args:
+        query: what was asked.
+        kept: totals of what is stored.
+        removed: what was erased and retired.
+        rows: currency, model, its version, fallback rule, whether touchpoints get it, journeys, credit, sum of squared
+            credits, micros, then a value for each dimension.
+        uses: how the models came to their credits.
+    """
+    return Report(_totals(kept, removed), uses, [*_rows(rows), *_removed_rows(removed, query.models)])
 
 
 def is_by_touch(by: Sequence[str]) -> bool:

@@ -71,9 +71,9 @@ SELECT m.model, sum(r.conversions[m.number])::int8,
 {_COUNTS_BY_MODEL} AND r.kind = 'use' GROUP BY 1 HAVING sum(r.conversions[m.number]) <> 0 ORDER BY 1
 """
 _MODEL_USES = f"""
-SELECT model, name, NULLIF(part, ''), sum(conversions)::int8
-{_OF_COUNTS} AND kind = 'use' AND model = ANY (%(models)s)
-GROUP BY 1, 2, 3 HAVING sum(conversions) <> 0 ORDER BY 1, 4 DESC, 2, 3 NULLS FIRST
+SELECT m.model, r.name, NULLIF(r.part, ''), sum(r.conversions[m.number])::int8
+{_COUNTS_BY_MODEL} AND r.kind = 'use'
+GROUP BY 1, 2, 3 HAVING sum(r.conversions[m.number]) <> 0 ORDER BY 1, 4 DESC, 2, 3 NULLS FIRST
 """
 _RESTS = f"""
 SELECT m.model, r.part, COALESCE(sum(r.credit_billionths[m.number]), 0)::int8,

@@ -11,11 +11,14 @@ import io
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 from attributary.attribution_core.domain.time_grammar import BEGINNING, END
 from attributary.cli.block_table import Column, block_table, wrapped
 from attributary.cli.tables import amount, csv_cell, money, plural, safe
+from attributary.consumers.reports.answer import origin_document
 from attributary.consumers.reports.fallback_notes import fallback_cause, fallback_cure
+from attributary.consumers.reports.origin import Origin, origin_text
 from attributary.consumers.store.removed_totals import ERASED, RETIRED
 from attributary.consumers.store.results.credit_report import (
     TIME_DIMENSIONS,
@@ -65,7 +68,7 @@ class _Group(NamedTuple):
         return max(row.journeys for row in self.of_model.values())
 
 
-def table_text(query: ReportQuery, report: Report, width: int, limit: int) -> str:
+def table_text(query: ReportQuery, report: Report, width: int, limit: int, origin: Origin) -> str:
     """Return the tables of a report, one a currency, and the sentences that a reader of the numbers needs.
 
     Args:
@@ -73,13 +76,16 @@ def table_text(query: ReportQuery, report: Report, width: int, limit: int) -> st
         report: the answer.
         width: places in a line.
         limit: rows a table; the rest is summed up in one row. 0: all.
+        origin: what it was computed from.
     """
     parts = [wrapped(_head(query), width)]
     for total in report.totals:
         groups = _groups(query, report, total.currency)
         parts.append(f"{_total_text(total)}\n\n{_table(query, total, groups, width, limit)}")
     legend = [_LEGEND + (_INTERVAL if len(query.models) == 1 else "")] if is_by_touch(query.by) else []
-    parts.append("\n".join(wrapped(note, width) for note in [*legend, *_notes(query, report)]))
+    complete_to = origin.complete_to_us
+    told = [origin_text(origin, "" if complete_to is None else f"{_moment(complete_to)} UTC")]
+    parts.append("\n".join(wrapped(note, width) for note in [*legend, *_notes(query, report), *told] if note))
     return "\n\n".join(filter(None, parts))
 
 
@@ -107,7 +113,7 @@ def csv_text(query: ReportQuery, report: Report) -> str:
     return lines.getvalue()
 
 
-def document(query: ReportQuery, report: Report) -> dict[str, Any]:
+def document(query: ReportQuery, report: Report, origin: Origin) -> dict[str, Any]:
     """Return a report for JSON: money in micros, times in microseconds UTC."""
     start, end = query.period_us
     return {
@@ -116,6 +122,8 @@ def document(query: ReportQuery, report: Report) -> dict[str, Any]:
         "from": None if start == BEGINNING else start,
         "to": None if end == END else end,
         "as_of": None if query.as_of_us == END else query.as_of_us,
+        "time_zone": query.zone,
+        "source": origin_document(origin),
         "totals": [total._asdict() for total in report.totals],
         "models": [use._asdict() for use in report.uses],
         "rows": [
@@ -163,21 +171,22 @@ def _head(query: ReportQuery) -> str:
     start, end = query.period_us
     period = "all conversions"
     if (start, end) != (BEGINNING, END):
-        period = " ".join(
-            text for text in ("conversions", _bound("from", start, BEGINNING), _bound("to", end, END)) if text
-        )
-    kept = "" if query.as_of_us == END else f", as reported at {_moment(query.as_of_us)}"
+        bounds = _bound("from", start, BEGINNING, query.zone), _bound("to", end, END, query.zone)
+        period = " ".join(text for text in ("conversions", *bounds) if text)
+    kept = "" if query.as_of_us == END else f", as reported at {_moment(query.as_of_us, query.zone)}"
     types = f", {', '.join(map(safe, query.conversion_types))} only" if query.conversion_types else ""
-    return f"{query.tenant_id} by {', '.join(query.by)}: {', '.join(query.models)}; {period}{types}{kept} (UTC)"
+    return (
+        f"{query.tenant_id} by {', '.join(query.by)}: {', '.join(query.models)}; {period}{types}{kept} ({query.zone})"
+    )
 
 
-def _bound(word: str, micros: int, none: int) -> str:
-    return "" if micros == none else f"{word} {_moment(micros)}"
+def _bound(word: str, micros: int, none: int, zone: str) -> str:
+    return "" if micros == none else f"{word} {_moment(micros, zone)}"
 
 
-def _moment(micros: int) -> str:
-    moment = datetime.fromtimestamp(micros / 1e6, UTC)
-    return moment.strftime("%Y-%m-%d" if micros % 86_400_000_000 == 0 else "%Y-%m-%d %H:%M")
+def _moment(micros: int, zone: str = "UTC") -> str:
+    moment = datetime.fromtimestamp(micros / 1e6, UTC).astimezone(ZoneInfo(zone))
+    return moment.strftime("%Y-%m-%d" if (moment.hour, moment.minute) == (0, 0) else "%Y-%m-%d %H:%M")
 
 
 def _total_text(total: ReportTotal) -> str:

@@ -11,7 +11,7 @@ import typer
 from attributary.attribution_core.domain.time_grammar import END
 from attributary.cli import exits
 from attributary.cli.tenant_option import Tenant
-from attributary.cli.times import SINCE_HELP, UNTIL_HELP, period_options, time_option
+from attributary.cli.times import LOCAL_SINCE_HELP, LOCAL_UNTIL_HELP, local_time_option
 
 if TYPE_CHECKING:
     import psycopg
@@ -39,8 +39,8 @@ def _results(
     models: Annotated[
         str, typer.Option("--models", "--model", help="Models side by side, with commas: last,linear,markov.")
     ] = "linear",
-    since: Annotated[str, typer.Option("--from", help=f"Conversions. {SINCE_HELP}")] = "beginning",
-    until: Annotated[str, typer.Option("--to", help=f"Conversions. {UNTIL_HELP}")] = "end",
+    since: Annotated[str, typer.Option("--from", help=f"Conversions. {LOCAL_SINCE_HELP}")] = "beginning",
+    until: Annotated[str, typer.Option("--to", help=f"Conversions. {LOCAL_UNTIL_HELP}")] = "end",
     currency: Annotated[str | None, typer.Option(help="Conversions in this currency only.")] = None,
     conversion_type: Annotated[
         list[str] | None, typer.Option(help="Conversions of this type only; may be repeated.")
@@ -59,7 +59,10 @@ def _results(
     Conversions are credit: a conversion with two touchpoints counts half in each by linear. "journeys with it" counts
     conversions with at least one touchpoint of the row, which cannot be added up. What no touchpoint gets is
     (unattributed). What was erased or retired is counted in (erased) and (retired), so that no sum changes by it.
-    Currencies are never added. Days, weeks and months are in UTC, by the time of the conversion.
+    Currencies are never added. Days, weeks and months are the tenant's, by the time of the conversion.
+
+    The roll-up answers where it can: whole days as things are now, and one of channel, platform and campaign. Anything
+    else is read from every result, and the last note says so.
 
     Every published version is kept (ATTRIBUTION_VERSIONS_KEPT_DAYS), so --as-of repeats the report of an earlier day.
     Needs DATABASE_URL.
@@ -71,36 +74,40 @@ def _results(
     from attributary.cli.outcome import database
     from attributary.cli.result_tables import csv_text, document, table_text
     from attributary.cli.tables import print_json, safe, width
-    from attributary.consumers.store.results.credit_report import DIMENSIONS, ReportQuery, read_report
+    from attributary.consumers.reports.answer import PeriodError, local_micros, local_period, tenant_zone
+    from attributary.consumers.reports.credit_answer import read_credit
+    from attributary.consumers.store.results.credit_report import DIMENSIONS, ReportQuery
     from attributary.schemas.limits import MINOR_UNIT_MICROS, NO_CURRENCY
 
-    query = ReportQuery(
-        tenant,
-        _list(models, "--models"),
-        _list(by, "--by"),
-        period_options(since, until),
-        time_option(as_of, "--as-of"),
-        currency,
-        tuple(conversion_type or ()),
-    )
-    for name in query.by:
+    names, dimensions = _list(models, "--models"), _list(by, "--by")
+    bounds = local_time_option(since, "--from"), local_time_option(until, "--to")
+    moment = local_time_option(as_of, "--as-of")
+    for name in dimensions:
         if name not in DIMENSIONS:
             raise typer.BadParameter(f"'{safe(name)}' must be one of {', '.join(DIMENSIONS)}", param_hint="--by")
     if currency is not None and currency not in MINOR_UNIT_MICROS and currency != NO_CURRENCY:
         raise typer.BadParameter(f"'{safe(currency)}' is no ISO 4217 code, such as EUR", param_hint="--currency")
     with database("attributary-results") as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        report = read_report(connection, query)
+        zone = tenant_zone(connection, tenant)
+        try:
+            period = local_period(bounds, zone)
+        except PeriodError:
+            raise typer.BadParameter(f"{until} must be later than --from {since}", param_hint="--to") from None
+        query = ReportQuery(
+            tenant, names, dimensions, period, local_micros(moment, zone), currency, tuple(conversion_type or ()), zone
+        )
+        report, origin = read_credit(connection, query)
         is_gone = bool(report.rows) and not report.uses  # all of it was erased or retired: no model to check
         nothing = "" if is_gone else check_known(connection, query, {use.model for use in report.uses})
     if nothing:
         sys.stderr.write(f"{nothing}\n")
     if as_json or output == "json":
-        print_json(document(query, report))
+        print_json(document(query, report, origin))
     elif output == "csv":
         sys.stdout.write(csv_text(query, report))
     elif not nothing:
-        print(table_text(query, report, width() or 160, limit))
+        print(table_text(query, report, width() or 160, limit, origin))
 
 
 def _list(text: str, option: str) -> tuple[str, ...]:
