@@ -54,8 +54,8 @@ class ReadPool:
 
         Args:
             work: reads; given a connection inside a snapshot.
-            tenant_id: for whom: row security shows a login of the API's own role the rows of this tenant alone, and
-                none where it is None.
+            tenant_id: the tenant that asks: row security shows a login of the API's own role its rows alone, and none
+                where it is None.
 
         Raises:
             StoreBusy: Postgres is away, or too slow, or all connections are in use.

@@ -99,7 +99,7 @@ class Closure(NamedTuple):
         late: links that arrived after the cut-off and name an erased user: their anonymous ids follow.
         late_orders: events that arrived after the cut-off and name an erased order: their people follow.
         beside: further keys that may change: other users who are linked with the devices.
-        stated: what is known of whose the devices of these people are.
+        stated: what is known of the owners of these people's devices.
     """
 
     people: frozenset[Identifier]
@@ -125,7 +125,7 @@ def owner_at(links: Collection[StatedLink], cutoff: int) -> str | None:
 
 
 def closure(transaction: Transaction, request: RequestRow) -> Closure:
-    """Return whom a request concerns, by what is stored."""
+    """Return the people that a request concerns, by what is stored."""
     tenant_id, cutoff = request.tenant_id, request.cutoff
     named: set[Identifier] = set()
     conversions: set[Key] = set()
@@ -208,14 +208,14 @@ def execute(
     affected = keys | set(found.beside) | devices | owners
     affected |= {(event.tenant_id, event.identity_key) for event in events}
     if missing := affected - held:
-        if not held:  # nothing is locked or written yet: go on in this transaction, with whom was found
+        if not held:  # nothing is locked or written yet: go on in this transaction, with the people found
             return execute(transaction, request, hasher, policy_version, missing)
         raise MoreToLockError(missing)
     # 3. Lock the conversions: those that go, and those that may change.
     others = set(transaction.conversions_of_people(affected)) - conversions
     transaction.lock_conversions(conversions, others)
     events = transaction.events_about(conversions)
-    # 4. Remove; only then look whose the devices are.
+    # 4. Remove; only then look for the devices' owners.
     removal = transaction.remove(request.tenant_id, scopes, events, conversions)
     moves = transaction.recompute_owners(sorted((tenant, key[2:]) for tenant, key in devices))
     transaction.move_conversions(moves)

@@ -58,7 +58,7 @@ class PolicyDiff:
     Attributes:
         conversions: of the period.
         looked_at: of these; fewer is a sample.
-        changed: of these, whose credits change.
+        changed: of these, those with other credits.
         touchpoints_in: credited by the new policy alone, over all conversions looked at.
         touchpoints_out: credited by the old policy alone.
         old: credited micros by model, channel and currency, as their versions pin.

@@ -150,7 +150,7 @@ class StitcherStage:
             decoded = self._decoders.quick.decode(batch)
         if any(letter.field == UNKNOWN_TENANT.field for letter in decoded.dead_letters):
             known = self._rules
-            self._use(self._tenants.rules(0.0))  # whoever was added a second ago may publish
+            self._use(self._tenants.rules(0.0))  # a tenant that was added a second ago may publish
             if self._rules is not known:
                 with map_errors(), timed(self.name, "decode"):
                     decoded = self._decoders.quick.decode(batch)
@@ -261,7 +261,7 @@ class StitcherStage:
     def stored_positions(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
         """Return the next offsets that Postgres holds."""
         with map_errors(), self._session.transaction() as connection:
-            self._pinned = fetch_policies(connection)  # whoever joins the group may bring a policy
+            self._pinned = fetch_policies(connection)  # a member that joins the group may bring a policy
         return self._positions.stored(partitions)
 
     def begin_at(self, starts: Mapping[tuple[str, int], int]) -> None:

@@ -276,9 +276,9 @@ def _by_events(
         cause = latest.get(key, fallback)
         if now == old or cause is None:
             continue
-        whose = (now.tenant_id, now.identity_key)
-        if now.identity_key != old.identity_key and whose not in held:
-            missing.add(whose)
+        person = (now.tenant_id, now.identity_key)
+        if now.identity_key != old.identity_key and person not in held:
+            missing.add(person)
         states.append(now)
         reason = "new" if version == 0 else "refund" if state.last_kind in _TAKES_OFF else "restated"
         causes.add(key, reason, cause)

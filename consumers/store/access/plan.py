@@ -24,7 +24,7 @@ def plan(connection: psycopg.Connection) -> list[str]:
     """Return the statements that are missing, in order, without their semicolons.
 
     Args:
-        connection: to a migrated database; whoever applies the plan must own the tables and may create roles.
+        connection: to a migrated database; the role that applies the plan must own the tables and may create roles.
     """
     state = read_state(connection, VIEW_SCHEMAS)
     parts = (_roles(state), _database(state), _tables(state), _policies(state), _views(state))

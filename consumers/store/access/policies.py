@@ -55,7 +55,7 @@ class Policy:
         table: its table.
         name: its name, the same on every table.
         command: ALL or SELECT.
-        roles: whom it is for.
+        roles: the roles that it is for.
         condition: SQL.
     """
 

@@ -177,7 +177,7 @@ _JOBS = f"""
 DELETE FROM attribution_batch_jobs j USING {_ABOUT}
 WHERE j.tenant_id = c.tenant_id AND j.kind = 'analyze_journey' AND j.parameters ->> 'conversion_id' = c.conversion_id
 """
-# The row of a person of whom nothing is left names the person: it goes. Who waits for it makes it anew.
+# The row of a person with nothing left still names the person: it goes. Who waits for it makes it anew.
 _JOURNEYS = f"""
 DELETE FROM attribution_journeys j USING {_SCOPES}
 WHERE j.tenant_id = k.tenant_id AND j.journey_key = k.identity_key
@@ -332,5 +332,5 @@ def remove(
 
 
 def remove_journeys(connection: psycopg.Connection, entries: Mapping[Key, Entry]) -> int:
-    """Remove the rows of people of whom nothing is left, at the end; return how many."""
+    """Remove the rows of people with nothing left, at the end; return how many."""
     return connection.execute(_JOURNEYS, _scopes(entries)).rowcount

@@ -2,7 +2,7 @@
 
 Locks climb as everywhere (decision 16): the people, the conversions, the results, then the rows of tombstones, ledger
 and requests, and the totals last. The request's own row is locked before all of them; nobody who holds another waits
-for it, because whoever else wants it skips it.
+for it, because another that wants it skips it.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class ErasureTransaction:
         return removal.remove(self._connection, tenant_id, entries, events, conversions)
 
     def recompute_owners(self, anonymous_ids: Sequence[Key]) -> list[IdentityMove]:
-        """Decide anew whose the anonymous ids are."""
+        """Decide anew who owns the anonymous ids."""
         return self._stitch.recompute_owners(anonymous_ids)
 
     def move_conversions(self, moves: Sequence[IdentityMove]) -> None:
@@ -98,7 +98,7 @@ class ErasureTransaction:
         return self._stitch.raise_versions(raises, policy_version)
 
     def remove_journeys(self, entries: Mapping[Key, Entry]) -> None:
-        """Remove the rows of people of whom nothing is left."""
+        """Remove the rows of people with nothing left."""
         removal.remove_journeys(self._connection, entries)
 
     def store_entries(self, entries: Mapping[Hashed, Entry], key_id: str, request_id: str) -> None:

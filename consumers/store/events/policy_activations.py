@@ -1,7 +1,7 @@
 """Which policy is in force for a tenant, and the history of it.
 
 Invariant: an activation stores its policy, and brings the trained models that it names into force, in the same
-transaction, so whoever sees the one can read the other. Rows are only added; each is in the audit, too.
+transaction, so a reader that sees the one can read the other. Rows are only added; each is in the audit, too.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import psycopg
 
-# Source of a link that an event left behind which decided whose an anonymous id is.
+# Source of a link that an event left behind which decided the owner of an anonymous id.
 KEPT_LINK = "retention"
 Step = Literal["conversions", "touchpoints", "links", "done"]
 

@@ -114,7 +114,7 @@ ON CONFLICT (tenant_id, day, conversion_type, currency, model, channel, platform
     credit_billionths = c.credit_billionths + excluded.credit_billionths,
     value_micros = c.value_micros + excluded.value_micros, updated_at = now()
 """
-# An event that decides whose an anonymous id is leaves that behind as a link.
+# An event that decides the owner of an anonymous id leaves that behind as a link.
 KEEP_LINKS = f"""
 INSERT INTO attribution_identity_links (
     tenant_id, event_id, anonymous_id, user_id, linked_at_us, source, received_at_us, content_hash, source_topic,

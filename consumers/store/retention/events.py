@@ -1,7 +1,7 @@
 """Touchpoints and links that nothing rests on any more.
 
 Invariant: a touchpoint goes only when it lies before everything that a stored conversion may credit. An event that
-decides whose an anonymous id is leaves a link behind. A link goes only when nothing else of its anonymous id is stored.
+decides the owner of an anonymous id leaves a link behind. A link goes only when nothing else of that id is stored.
 
 Touchpoints are found by slices of time, which the block-range index reads without the rest of the table (decision 3).
 """

@@ -290,14 +290,14 @@ def _reader(
         raise typer.BadParameter(f"--login must have 1 to {_MOST_NAME} printable characters")
     given = load(ReaderSettings).password
     password = given.get_secret_value() if given else secrets.token_urlsafe(24)
-    whose = EVERYBODY if all_tenants else tenant
+    scope = EVERYBODY if all_tenants else tenant
     with database("attributary-tenants", tenant=None if all_tenants or drop else tenant) as connection:
         if drop:
             if not drop_reader(connection, name):
                 raise typer.BadParameter(f"no reader has the login {name}")
         else:
             store_reader(connection, name, ALL_TENANTS if all_tenants else tenant, password, sees_people=people)
-        note_action(connection, whose, "reader.dropped" if drop else "reader.set", name, {"people": people})
+        note_action(connection, scope, "reader.dropped" if drop else "reader.set", name, {"people": people})
     if drop:
         print(f"login {name} is gone")
         return
