@@ -66,7 +66,7 @@ NOT_RUN = {
     r"(ATTRIBUTION_\w+=\d+ )?pytest ": "CI runs the tests of the model; the soak takes hours",
     r"\.venv/bin/python -m benchmarks": "takes minutes; tests/local/test_local_bench.py runs the parts",
     r"(META_PIXEL_ID=1234567890|GA4_MEASUREMENT_ID=G-ABC123|"
-    r"(TIKTOK|LINKEDIN|REDDIT|PINTEREST|SNAP|GOOGLE|MICROSOFT|X)_)": "would"
+    r"(TIKTOK|LINKEDIN|REDDIT|PINTEREST|SNAP|GOOGLE|MICROSOFT|BINGADS|X)_)": "would"
     " send to real accounts; the page runs the same process against a stand-in",
     r"export SERVE_KEYS_FILE=keys.json SERVE_URL=": "the environment of the stack has both",
     r"ATTRIBUTION_UNKNOWN_TENANTS=closed attributary stitcher": "the stack has a stitcher; tests/stitcher tries it",
