@@ -202,15 +202,20 @@ def lock_rollups(connection: psycopg.Connection, tenants: Sequence[str]) -> dict
     return dict(connection.execute(statements.LOCK, (list(tenants),)).fetchall())
 
 
+def _place(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return what a row is sorted by: ids as numbers, since UUIDs compare in Python."""
+    return row[0], row[1].int if isinstance(row[1], UUID) else row[1]
+
+
 def _columns(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:
-    ordered = sorted(rows)
+    ordered = sorted(rows, key=_place)
     return [list(column) for column in zip(*ordered, strict=True)] if ordered else [[] for _ in range(width)]
 
 
 def _keys(connection: psycopg.Connection, keys: Iterable[Key]) -> list[Any]:
     """Return keys as parameters."""
     use_packed(connection)
-    ordered = sorted(keys)
+    ordered = sorted(keys, key=_place)
     return [[tenant for tenant, _ in ordered], packed_ids([conversion.bytes for _, conversion in ordered])]
 
 
@@ -239,7 +244,7 @@ def _carry_out(
     if gone:
         connection.execute(statements.DELETE, _keys(connection, gone))
     if changed:
-        _store(connection, sorted(changed.values()))
+        _store(connection, sorted(changed.values(), key=_place))
     flips = _flips(connection, steps.told)
     # 3. Of the batch's own conversions the newest contribution is new or not; others move from one to the other.
     others = {key: is_new for key, is_new in flips.items() if key not in changed}
@@ -328,7 +333,7 @@ def _flips(connection: psycopg.Connection, people: Collection[Person]) -> dict[K
     """Return the conversions of people that are to be marked as the first one, or no more."""
     if not people:
         return {}
-    ordered = sorted(people)
+    ordered = sorted(people, key=_place)
     columns = _columns(ordered, 3)
     first: set[Key] = set()
     for seq, conversion_md5, has_retired in connection.execute(statements.FIRST, columns).fetchall():
