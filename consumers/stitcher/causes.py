@@ -12,11 +12,11 @@ from itertools import groupby
 from operator import attrgetter
 
 from attributary.consumers.store.events.reopenings import PutOff
-from attributary.consumers.store.events.rows import EventRow, IdentityMove, Place, Raise, TouchpointRow
+from attributary.consumers.store.events.rows import EventRow, IdentityMove, Key, Place, Raise, TouchpointRow
 
 from .limits import Limits, all_later, later
 from .policies import Policies
-from .transaction import BatchTooCostlyError, Key, Transaction
+from .transaction import BatchTooCostlyError, Transaction
 
 # The strongest reason is the one that is told.
 _RANK = {"new": 0, "refund": 1, "restated": 2, "identity": 3, "late_touchpoint": 4}

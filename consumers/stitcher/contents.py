@@ -13,16 +13,18 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from attributary.consumers.store.events.rows import (
+    LOCKS_ONLY,
     ConflictRow,
     ConversionEventRow,
     EventRow,
+    Key,
     LinkRow,
     StoredEvent,
     TouchpointRow,
 )
 
 from .decode import StitchBatch, rank
-from .transaction import LOCKS_ONLY, Key, LockSetGrewError
+from .transaction import LockSetGrewError
 
 Row = TypeVar("Row", bound=EventRow)
 _KINDS: Mapping[type, str] = MappingProxyType(

@@ -25,10 +25,10 @@ from attributary.consumers.store.erasure.entries import (
     identifier_of,
 )
 from attributary.consumers.store.erasure.removal import StatedLink
-from attributary.consumers.store.events.rows import ConversionEventRow, EventRow, LinkRow, TouchpointRow
+from attributary.consumers.store.events.rows import ConversionEventRow, EventRow, Key, LinkRow, TouchpointRow
 
 from .decode import Erased, StitchBatch
-from .transaction import Key, Transaction
+from .transaction import Transaction
 
 _NONE = Entry()
 Row = TypeVar("Row", TouchpointRow, ConversionEventRow, LinkRow)

@@ -32,7 +32,7 @@ from attributary.consumers.runtime.settings import load
 from attributary.consumers.store.erasure.entries import Hasher
 from attributary.consumers.store.events.policies import fetch_policies, known_policies, store_policy
 from attributary.consumers.store.events.rejected_values import UNSTORABLE
-from attributary.consumers.store.events.rows import Positions, RaisedVersion
+from attributary.consumers.store.events.rows import Bounds, Key, Positions, RaisedVersion
 from attributary.consumers.store.events.staging import create_staging
 from attributary.consumers.store.events.stitch import PostgresStitchStore
 from attributary.consumers.store.session import StoreSession
@@ -53,7 +53,7 @@ from .erasures import BatchErasedError
 from .limits import Limits
 from .policies import PinnedPolicies
 from .stitch import Stitched, stitch
-from .transaction import BatchTooCostlyError, Bounds, Key, LockSetGrewError, Transaction
+from .transaction import BatchTooCostlyError, LockSetGrewError, Transaction
 
 register_points("stitcher_in_store", "stitcher_before_pg_commit", "stitcher_after_pg_commit")
 

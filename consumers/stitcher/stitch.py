@@ -25,13 +25,18 @@ from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, USER_
 from attributary.attribution_core.domain.lookback import LookbackPolicy
 from attributary.consumers.store.erasure.entries import Hasher
 from attributary.consumers.store.events.rows import (
+    LOCKS_ONLY,
+    Bounds,
     ConflictRow,
     ConversionEventRow,
     ConversionRow,
     EventRow,
+    Key,
     LinkCandidate,
+    LinkRow,
     Place,
     RaisedVersion,
+    widen,
 )
 
 from .causes import Causes, arrival
@@ -40,7 +45,7 @@ from .decode import StitchBatch, link_candidates
 from .erasures import LedgerReader, write_erasures
 from .limits import NO_LIMITS, Limits
 from .policies import Policies
-from .transaction import LOCKS_ONLY, Bounds, Key, LockSetGrewError, Transaction
+from .transaction import LockSetGrewError, Transaction
 
 Row = TypeVar("Row", bound=EventRow)
 
@@ -178,19 +183,18 @@ def _note(transaction: Transaction, kinds: Sequence[Settled], out: Stitched) -> 
 
 
 def _keys_to_lock(batch: StitchBatch, candidates: Sequence[LinkCandidate]) -> dict[Key, Bounds]:
-    """Return the identity keys of conversion events and links; the touchpoints' are taken from the staged rows."""
+    """Return the identity keys of conversion events and links; the touchpoints' are taken from the staged rows.
+
+    Repeats count, too: read in a batch of their own they would widen the journey as well.
+    """
     keys: dict[Key, Bounds] = {}
-
-    def add(key: Key, occurred_at: int, received_at: int) -> None:
-        known = keys.get(key, (occurred_at, occurred_at, received_at))
-        keys[key] = (min(known[0], occurred_at), max(known[1], occurred_at), max(known[2], received_at))
-
-    for row in batch.conversion_events:
-        add((row.tenant_id, row.identity_key), row.occurred_at, row.received_at)
-    for candidate in candidates:
+    for row in (*batch.conversion_events, *batch.repeats):
+        if not isinstance(row, LinkRow):
+            widen(keys, (row.tenant_id, row.identity_key), row.occurred_at, row.received_at)
+    for candidate in (*candidates, *link_candidates(batch.repeats)):
         # A link is no activity of the person: it widens nothing beyond its own time.
-        add((candidate.tenant_id, ANONYMOUS_PREFIX + candidate.anonymous_id), candidate.linked_at, 0)
-        add((candidate.tenant_id, USER_PREFIX + candidate.user_id), candidate.linked_at, 0)
+        widen(keys, (candidate.tenant_id, ANONYMOUS_PREFIX + candidate.anonymous_id), candidate.linked_at, 0)
+        widen(keys, (candidate.tenant_id, USER_PREFIX + candidate.user_id), candidate.linked_at, 0)
     for link in batch.erased.links:
         keys.setdefault((link.tenant_id, ANONYMOUS_PREFIX + link.anonymous_id), LOCKS_ONLY)
         keys.setdefault((link.tenant_id, USER_PREFIX + link.user_id), LOCKS_ONLY)

@@ -15,9 +15,11 @@ from attributary.consumers.store.erasure.entries import Entry, Hashed, Hasher, I
 from attributary.consumers.store.erasure.removal import StatedLink
 from attributary.consumers.store.events.reopenings import PutOff
 from attributary.consumers.store.events.rows import (
+    Bounds,
     ConflictRow,
     ConversionRow,
     IdentityMove,
+    Key,
     LinkCandidate,
     Place,
     Positions,
@@ -27,13 +29,6 @@ from attributary.consumers.store.events.rows import (
     TouchedConversion,
     TouchedPerson,
 )
-
-Key = tuple[str, str]
-Bounds = tuple[int, int, int]
-
-# Earliest and latest event time and latest arrival of a person who is locked for an event of somebody else: no bound of
-# a journey is widened by them. (The end of the year 9999: what every timestamp can show.)
-LOCKS_ONLY: Bounds = (253_402_300_799_999_999, 0, 0)
 
 
 class Transaction(Protocol):

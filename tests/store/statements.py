@@ -36,7 +36,7 @@ class Statement(NamedTuple):
     """One SQL text.
 
     Attributes:
-        name: module and constant, `events.stitch_sql:LOCK_USERS`; one of several in a text has a number behind.
+        name: module and constant, `events.stitch_sql:LOCK_PEOPLE`; one of several in a text has a number behind.
         text: with psycopg's placeholders.
     """
 

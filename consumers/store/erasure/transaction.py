@@ -12,17 +12,20 @@ from collections.abc import Collection, Mapping, Sequence
 import psycopg
 
 from attributary.consumers.store.audit import note_action
-from attributary.consumers.store.events.rows import ConversionEventRow, IdentityMove, Raise, RaisedVersion
+from attributary.consumers.store.events.rows import (
+    LOCKS_ONLY,
+    ConversionEventRow,
+    IdentityMove,
+    Key,
+    Raise,
+    RaisedVersion,
+)
 from attributary.consumers.store.events.stitch import StitchTransaction
 
 from . import amounts, ledger, removal, tombstones
 from .amounts import AmountRow
 from .entries import ALWAYS, Entry, Hashed, Hasher, Identifier, RequestRow
 from .removal import Removal, StatedLink
-
-Key = tuple[str, str]
-# As of a person who is locked for an event of somebody else: widens no bounds of a journey.
-_BOUNDS = (253_402_300_799_999_999, 0, 0)
 
 
 class ErasureTransaction:
@@ -41,7 +44,7 @@ class ErasureTransaction:
     def lock_people(self, keys: Collection[Key]) -> None:
         """Lock the people, in the one order."""
         if keys:
-            self._stitch.lock_people(dict.fromkeys(keys, _BOUNDS))
+            self._stitch.lock_people(dict.fromkeys(keys, LOCKS_ONLY))
 
     def links_of_devices(self, devices: Collection[Key]) -> list[StatedLink]:
         """Return all statements about (tenant, anonymous id)."""

@@ -10,6 +10,25 @@ from typing import NamedTuple
 
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, USER_PREFIX
 
+Key = tuple[str, str]  # tenant, and a key in it
+Bounds = tuple[int, int, int]
+"""Earliest and latest event time and latest arrival of a person's events."""
+
+# Of a person who is locked for an event of somebody else: no bound of a journey is widened by them. (The end of the
+# year 9999: what every timestamp can show.)
+LOCKS_ONLY: Bounds = (253_402_300_799_999_999, 0, 0)
+
+
+def widen(bounds: dict[Key, Bounds], key: Key, occurred_at: int, received_at: int) -> None:
+    """Take an event into the bounds of a person."""
+    known = bounds.get(key)
+    if known is None:
+        bounds[key] = occurred_at, occurred_at, received_at
+        return
+    first, last, received = known
+    if occurred_at < first or occurred_at > last or received_at > received:
+        bounds[key] = min(first, occurred_at), max(last, occurred_at), max(received, received_at)
+
 
 class Place(NamedTuple):
     """Coordinates of a record."""

@@ -27,9 +27,6 @@ CREATE TEMP TABLE stg_link (
     seq integer, tenant_id text COLLATE "C", event_id text COLLATE "C", anonymous_id text COLLATE "C",
     user_id text COLLATE "C", linked_at_us bigint, source text, received_at_us bigint, content_hash bigint, {_EVENT}
 ) ON COMMIT DELETE ROWS;
-CREATE TEMP TABLE stg_key (
-    tenant_id text COLLATE "C", journey_key text COLLATE "C", first_us bigint, last_us bigint, received_us bigint
-) ON COMMIT DELETE ROWS;
 -- Staging tables have no statistics; every join from them is a look-up by index in
 -- the order in which it is written, whatever the planner would guess.
 SET enable_hashjoin = off;
@@ -51,7 +48,6 @@ _TYPES: dict[str, Sequence[str]] = {
     "stg_conv": ["int4", "text", "text", "text", "text", "text", "text", "text", "int8", "int8", "int8", "text",
                  "text", "text", "int8", *_PLACE_TYPES],
     "stg_link": ["int4", "text", "text", "text", "text", "int8", "text", "int8", "int8", *_PLACE_TYPES],
-    "stg_key": ["text", "text", "int8", "int8", "int8"],
 }  # fmt: skip
 
 
@@ -60,21 +56,16 @@ def create_staging(connection: psycopg.Connection) -> None:
     connection.execute(STAGING_SQL)
 
 
-def copy_into(connection: psycopg.Connection, table: str, rows: Iterable[Sequence[Any]], *, numbered: bool) -> None:
-    """Copy rows into a staging table in binary form.
+def copy_into(connection: psycopg.Connection, table: str, rows: Iterable[Sequence[Any]]) -> None:
+    """Copy rows into a staging table in binary form, the index of each before it as ``seq``.
 
     Args:
         connection: in a transaction.
         table: one of the staging tables.
         rows: tuples in the order of the table's columns, without ``seq``.
-        numbered: put the row's index before it as ``seq``.
     """
     with connection.cursor().copy(f"COPY {table} FROM STDIN (FORMAT BINARY)") as copy:
         copy.set_types(_TYPES[table])
         write = copy.write_row
-        if numbered:
-            for seq, row in enumerate(rows):
-                write((seq, *row))
-        else:
-            for row in rows:
-                write(row)
+        for seq, row in enumerate(rows):
+            write((seq, *row))

@@ -16,7 +16,7 @@ totals, positions. Every writer climbs in this order (decision 16).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,12 +29,15 @@ from attributary.consumers.store.offsets import record_positions
 from attributary.consumers.store.session import FEW_ROWS, StoreSession
 
 from . import stitch_sql as sql
+from .people import PeopleSteps, columns_of
 from .reopenings import PutOff, put_off
 from .rows import (
     ConflictRow,
     ConversionEventRow,
     ConversionRow,
+    EventRow,
     IdentityMove,
+    Key,
     LinkCandidate,
     LinkRow,
     Place,
@@ -42,27 +45,19 @@ from .rows import (
     Raise,
     RaisedVersion,
     StoredEvent,
-    TouchedConversion,
-    TouchedPerson,
     TouchpointRow,
 )
 from .staging import copy_into
 
-Key = tuple[str, str]
-
-
-def _columns(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]
-
 
 def _moved(moves: Sequence[IdentityMove]) -> list[list[Any]]:
     """Return tenants, identity keys, old and new journey keys."""
-    return _columns(
+    return columns_of(
         [(move.tenant_id, ANONYMOUS_PREFIX + move.anonymous_id, move.old_key, move.new_key) for move in moves]
     )
 
 
-class StitchTransaction(LedgerSteps):
+class StitchTransaction(PeopleSteps, LedgerSteps):
     """One batch's transaction. See the module for the order of calls.
 
     Args:
@@ -77,49 +72,34 @@ class StitchTransaction(LedgerSteps):
         conversion_events: Sequence[ConversionEventRow],
         links: Sequence[LinkRow],
     ) -> None:
-        self._connection = connection
-        self._counts = (len(touchpoints), len(conversion_events), len(links))
+        super().__init__(connection, touchpoints)
+        self._conversion_events, self._links = conversion_events, links
         if touchpoints:
-            copy_into(connection, "stg_touch", touchpoints, numbered=True)
+            copy_into(connection, "stg_touch", touchpoints)
         if conversion_events:
-            copy_into(connection, "stg_conv", conversion_events, numbered=True)
+            copy_into(connection, "stg_conv", conversion_events)
         if links:
-            copy_into(connection, "stg_link", links, numbered=True)
-
-    def lock_people(self, keys: Mapping[Key, tuple[int, int, int]]) -> None:
-        """Lock (and create, or widen) the journeys of the batch's people, and of the owners of their anonymous ids.
-
-        Args:
-            keys: further identity keys that the batch touches (of conversions, links, displaced rows) by (tenant, key),
-                with earliest and latest event time and latest arrival, microseconds UTC.
-        """
-        if keys:
-            rows = [(tenant, key, *bounds) for (tenant, key), bounds in keys.items()]
-            copy_into(self._connection, "stg_key", rows, numbered=False)
-        self._connection.execute(sql.LOCK_ANONYMOUS)
-        self._connection.execute(sql.LOCK_USERS)
+            copy_into(connection, "stg_link", links)
 
     def insert_touchpoints(self) -> list[int]:
         """Store the staged touchpoints; return the indexes of those with an event id that was there already."""
-        return self._insert(sql.INSERT_TOUCHPOINTS, "stg_touch", self._counts[0])
+        return self._insert(sql.INSERT_TOUCHPOINTS, self._touchpoints)
 
     def insert_conversion_events(self) -> list[int]:
         """Store the staged conversion events; return the indexes of those with an event id that was there already."""
-        return self._insert(sql.INSERT_CONVERSION_EVENTS, "stg_conv", self._counts[1])
+        return self._insert(sql.INSERT_CONVERSION_EVENTS, self._conversion_events)
 
     def insert_links(self) -> list[int]:
         """Store the staged links; return the indexes of those with an event id that was there already."""
-        return self._insert(sql.INSERT_LINKS, "stg_link", self._counts[2])
+        return self._insert(sql.INSERT_LINKS, self._links)
 
-    def _insert(self, statement: str, table: str, count: int) -> list[int]:
-        if not count:
+    def _insert(self, statement: str, rows: Sequence[EventRow]) -> list[int]:
+        if not rows:
             return []
-        inserted = self._connection.execute(statement).fetchall()
-        if len(inserted) == count:
+        new = set(self._connection.execute(statement).fetchall())
+        if len(new) == len(rows):
             return []
-        new = set(inserted)
-        staged = self._connection.execute(sql.STAGED_PLACES[table]).fetchall()
-        return [seq for seq, topic, partition, offset in staged if (topic, partition, offset) not in new]
+        return [seq for seq, row in enumerate(rows) if (row.topic, row.partition, row.offset) not in new]
 
     def stored_touchpoints(self, keys: Sequence[Key]) -> dict[Key, StoredEvent]:
         """Return what is stored under (tenant, event id) of touchpoints."""
@@ -136,7 +116,7 @@ class StitchTransaction(LedgerSteps):
     def _stored(self, statement: str, keys: Sequence[Key]) -> dict[Key, StoredEvent]:
         if not keys:
             return {}
-        found = self._connection.execute(statement, _columns(keys)).fetchall()
+        found = self._connection.execute(statement, columns_of(keys)).fetchall()
         return {(row[1], row[0]): StoredEvent(*row) for row in found}
 
     def store_conflicts(self, rows: Sequence[ConflictRow]) -> list[tuple[str, str, str, int]]:
@@ -150,7 +130,7 @@ class StitchTransaction(LedgerSteps):
         """
         if not rows:
             return []
-        return self._connection.execute(sql.STORE_CONFLICTS, _columns(sorted(rows, key=lambda r: r[:4]))).fetchall()
+        return self._connection.execute(sql.STORE_CONFLICTS, columns_of(sorted(rows, key=lambda r: r[:4]))).fetchall()
 
     def replace_touchpoints(self, seqs: Sequence[int]) -> None:
         """Put the staged touchpoints in place of those stored under their event ids."""
@@ -174,14 +154,14 @@ class StitchTransaction(LedgerSteps):
         """Return (tenant, anonymous id) that the stored events link to a user, for events about to be replaced."""
         if not events:
             return []
-        tenants, ids = _columns(events)
+        tenants, ids = columns_of(events)
         return self._connection.execute(sql.ANONYMOUS_IDS_OF, {"tenants": tenants, "ids": ids}).fetchall()
 
     def users_linked(self, anonymous_ids: Sequence[Key]) -> list[Key]:
         """Return (tenant, user's identity key) of all users that a stored link gives one of (tenant, anonymous id)."""
         if not anonymous_ids:
             return []
-        tenants, ids = _columns(sorted(set(anonymous_ids)))
+        tenants, ids = columns_of(sorted(set(anonymous_ids)))
         return self._connection.execute(sql.USERS_LINKED, {"tenants": tenants, "ids": ids}).fetchall()
 
     def apply_links(self, candidates: Sequence[LinkCandidate]) -> list[IdentityMove]:
@@ -194,8 +174,9 @@ class StitchTransaction(LedgerSteps):
             known = best.get(key)
             if known is None or candidate.order < known.order:
                 best[key] = candidate
-        columns = _columns([best[key] for key in sorted(best)])
-        return [IdentityMove(*row) for row in self._connection.execute(sql.APPLY_LINKS, columns).fetchall()]
+        columns = columns_of([best[key] for key in sorted(best)])
+        moves = [IdentityMove(*row) for row in self._connection.execute(sql.APPLY_LINKS, columns).fetchall()]
+        return self.moved(moves)
 
     def recompute_owners(self, anonymous_ids: Sequence[Key]) -> list[IdentityMove]:
         """Decide the owners of anonymous ids anew, over all stored links and events; return what changed.
@@ -205,76 +186,15 @@ class StitchTransaction(LedgerSteps):
         """
         if not anonymous_ids:
             return []
-        tenants, ids = _columns(sorted(set(anonymous_ids)))
+        tenants, ids = columns_of(sorted(set(anonymous_ids)))
         parameters = {"tenants": tenants, "ids": ids}
         moves = [IdentityMove(*row) for row in self._connection.execute(sql.OWNERS_ANEW, parameters).fetchall()]
         self._connection.execute(sql.STORE_OWNERS_ANEW, parameters)
-        return moves
-
-    def people_touched(self, longest_window_micros: int, skip: Collection[int], most: int) -> list[TouchedPerson]:
-        """Return the people of the staged touchpoints that have conversions in their reach.
-
-        Args:
-            longest_window_micros: no window is longer, microseconds.
-            skip: indexes of touchpoints that brought nothing new.
-            most: count no further than to one more than this.
-        """
-        if not self._counts[0]:
-            return []
-        parameters = {"window": longest_window_micros, "skip": list(skip), "most": most}
-        return [TouchedPerson(*row) for row in self._connection.execute(sql.PEOPLE_TOUCHED, parameters).fetchall()]
-
-    def conversions_touched(
-        self, people: Sequence[TouchedPerson], longest_window_micros: int
-    ) -> list[TouchedConversion]:
-        """Return the conversions of people in reach of their new touchpoints, by person.
-
-        Args:
-            people: as ``people_touched`` returned them.
-            longest_window_micros: as it was asked there.
-        """
-        if not people:
-            return []
-        parameters = {
-            "window": longest_window_micros,
-            "tenants": [person.tenant_id for person in people],
-            "keys": [person.journey_key for person in people],
-            "first": [person.first_at for person in people],
-            "last": [person.last_at for person in people],
-        }
-        rows = self._connection.execute(sql.CONVERSIONS_TOUCHED, parameters).fetchall()
-        return [TouchedConversion(*row) for row in rows]
+        return self.moved(moves)
 
     def put_off(self, people: Sequence[PutOff]) -> None:
         """Leave the conversions of people to the sweeper: too many to raise at once; at most one entry a person."""
         put_off(self._connection, people)
-
-    def conversions_of_people(self, keys: Collection[Key]) -> list[Key]:
-        """Return (tenant, conversion id) of all conversions of a journey among (tenant, journey key)."""
-        if not keys:
-            return []
-        return self._connection.execute(sql.CONVERSIONS_OF_PEOPLE, _columns(sorted(keys))).fetchall()
-
-    def conversions_counted(self, keys: Collection[Key], most: int) -> dict[Key, int]:
-        """Return how many conversions have a journey of (tenant, journey key), for those that have any.
-
-        Args:
-            keys: the people.
-            most: count no further than to one more than this.
-        """
-        if not keys:
-            return {}
-        tenants, journeys = _columns(sorted(keys))
-        parameters = {"tenants": tenants, "keys": journeys, "most": most}
-        rows = self._connection.execute(sql.CONVERSIONS_COUNTED, parameters).fetchall()
-        return {(tenant, key): number for tenant, key, number in rows}
-
-    def owners_of(self, identities: Collection[Key]) -> dict[Key, Key]:
-        """Return (tenant, journey key) of the people that own (tenant, identity key) now."""
-        if not identities:
-            return {}
-        rows = self._connection.execute(sql.OWNERS_OF, _columns(sorted(identities))).fetchall()
-        return {(tenant, identity): (tenant, key) for tenant, identity, key in rows}
 
     def lock_conversions(
         self, opening: Collection[Key], others: Collection[Key], moves: Sequence[IdentityMove] = ()
@@ -286,7 +206,7 @@ class StitchTransaction(LedgerSteps):
             others: those that change for another reason; none is created.
             moves: take conversions along that are not among these; they may be very many, and are not read.
         """
-        keys = _columns(sorted([*((*key, True) for key in opening), *((*key, False) for key in others)]))
+        keys = columns_of(sorted([*((*key, True) for key in opening), *((*key, False) for key in others)]))
         if moves:
             self._connection.execute(sql.LOCK_MOVED_CONVERSIONS, [*(keys or ([], [], [])), *_moved(moves)[:3]])
         elif keys:
@@ -296,7 +216,7 @@ class StitchTransaction(LedgerSteps):
         """Return version (0: only just opened) and row of each conversion."""
         if not conversions:
             return {}
-        keys = _columns(sorted(conversions))
+        keys = columns_of(sorted(conversions))
         rows = self._connection.execute(sql.STORED_CONVERSIONS, keys).fetchall()
         return {(row[1], row[2]): (row[0], ConversionRow(*row[1:])) for row in rows}
 
@@ -308,7 +228,7 @@ class StitchTransaction(LedgerSteps):
         """
         found: dict[Key, list[tuple[ConversionEvent, ConversionRow]]] = {}
         if conversions:
-            keys = _columns(sorted(conversions))
+            keys = columns_of(sorted(conversions))
             for row in self._connection.execute(sql.EVENTS_OF_CONVERSIONS, keys).fetchall():
                 event = ConversionEvent(*row[:5])
                 found.setdefault((row[5], row[6]), []).append((event, ConversionRow(*row[5:])))
@@ -322,7 +242,7 @@ class StitchTransaction(LedgerSteps):
     def store_states(self, rows: Sequence[ConversionRow]) -> None:
         """Write what conversions are worth and who owns them; after ``raise_versions``, which keeps the old value."""
         if rows:
-            self._connection.execute(sql.STORE_STATES, _columns(rows))
+            self._connection.execute(sql.STORE_STATES, columns_of(rows))
 
     def move_conversions(self, moves: Sequence[IdentityMove]) -> None:
         """Give the conversions of moved anonymous ids to their new owner's journey."""
@@ -339,14 +259,14 @@ class StitchTransaction(LedgerSteps):
         if not raises:
             return []
         rows = [(r.tenant_id, r.conversion_id, r.reason, *r.cause, r.published_at) for r in sorted(raises)]
-        raised = self._connection.execute(sql.RAISE_VERSIONS, [policy_version, *_columns(rows)]).fetchall()
+        raised = self._connection.execute(sql.RAISE_VERSIONS, [policy_version, *columns_of(rows)]).fetchall()
         return [RaisedVersion(*row) for row in raised]
 
     def versions_caused_by(self, places: Sequence[Place]) -> list[RaisedVersion]:
         """Return the newest versions that the records at these places raised: their commands are issued again."""
         if not places:
             return []
-        rows = self._connection.execute(sql.VERSIONS_CAUSED_BY, _columns(places)).fetchall()
+        rows = self._connection.execute(sql.VERSIONS_CAUSED_BY, columns_of(places)).fetchall()
         return [RaisedVersion(*row) for row in rows]
 
     def record_positions(self, group: str, positions: Positions) -> Positions:

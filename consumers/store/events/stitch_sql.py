@@ -20,44 +20,25 @@ ON CONFLICT (tenant_id, journey_key) DO UPDATE SET
     last_event_us = GREATEST(j.last_event_us, excluded.last_event_us),
     last_received_us = GREATEST(j.last_received_us, excluded.last_received_us),
     closed_at = NULL,
-    updated_at = now()
+    updated_at = excluded.updated_at
 WHERE excluded.last_received_us > j.last_received_us OR excluded.first_event_us < j.first_event_us
    OR excluded.last_event_us > j.last_event_us
 """
 
 # A row that is not widened is locked all the same: ON CONFLICT DO UPDATE locks before it looks at its WHERE.
-LOCK_ANONYMOUS = f"""
+LOCK_PEOPLE = f"""
 INSERT INTO attribution_journeys AS j (tenant_id, journey_key, first_event_us, last_event_us, last_received_us)
-SELECT tenant_id, journey_key, min(first_us), max(last_us), max(received_us)
-FROM (
-    SELECT tenant_id, identity_key AS journey_key, occurred_at_us AS first_us, occurred_at_us AS last_us,
-           received_at_us AS received_us
-    FROM stg_touch
-    UNION ALL
-    SELECT tenant_id, journey_key, first_us, last_us, received_us FROM stg_key
-) AS touched
-WHERE journey_key < 'a;'
-GROUP BY tenant_id, journey_key ORDER BY tenant_id, journey_key
+SELECT * FROM unnest(%s::text[], %s::text[], %s::int8[], %s::int8[], %s::int8[])
+    AS k (tenant_id, journey_key, first_us, last_us, received_us)
+ORDER BY tenant_id COLLATE "C", journey_key COLLATE "C"
 {_WIDEN}
 """
 
-LOCK_USERS = f"""
-INSERT INTO attribution_journeys AS j (tenant_id, journey_key, first_event_us, last_event_us, last_received_us)
-SELECT tenant_id, journey_key, min(first_us), max(last_us), max(received_us)
-FROM (
-    SELECT s.tenant_id, {person_key("s.identity_key")} AS journey_key,
-           s.occurred_at_us AS first_us, s.occurred_at_us AS last_us, s.received_at_us AS received_us
-    FROM stg_touch s LEFT JOIN attribution_identities i
-      ON s.identity_key < 'a;' AND i.tenant_id = s.tenant_id AND i.anonymous_id = substr(s.identity_key, 3)
-    UNION ALL
-    SELECT s.tenant_id, {person_key("s.journey_key")},
-           s.first_us, s.last_us, s.received_us
-    FROM stg_key s LEFT JOIN attribution_identities i
-      ON s.journey_key < 'a;' AND i.tenant_id = s.tenant_id AND i.anonymous_id = substr(s.journey_key, 3)
-) AS touched
-WHERE journey_key > 'a;'
-GROUP BY tenant_id, journey_key ORDER BY tenant_id, journey_key
-{_WIDEN}
+# Of locked anonymous ids: nobody else gives one of them another owner.
+OWNERS_LOCKED = f"""
+SELECT i.tenant_id, {device_key("i.anonymous_id")}, {user_key("i.user_id")}
+FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, anonymous_id)
+JOIN attribution_identities i USING (tenant_id, anonymous_id)
 """
 
 _PLACE = "source_topic, source_partition, source_offset"
@@ -116,7 +97,6 @@ REPLACE_CONVERSION_EVENTS = _replace(
     "attribution_conversion_events", "stg_conv", _CONVERSION_EVENT_COLUMNS, _CONVERSION_KEYS
 )
 REPLACE_LINKS = _replace("attribution_identity_links", "stg_link", _LINK_COLUMNS, _LINK_KEYS)
-STAGED_PLACES = {table: f"SELECT seq, {_PLACE} FROM {table}" for table in ("stg_touch", "stg_conv", "stg_link")}
 
 
 def _stored(table: str, identity: str, more: str = "") -> str:
@@ -243,16 +223,9 @@ _IN_REACH = """attribution_conversions c
   {join} c.tenant_id = p.tenant_id AND c.journey_key = p.journey_key COLLATE "C"
  AND c.converted_at_us + 0 BETWEEN p.first_us AND p.last_us + %(window)s"""
 PEOPLE_TOUCHED = f"""
-SELECT p.tenant_id, p.journey_key, p.first_us, p.last_us, p.seqs, c.conversions
-FROM (
-    SELECT s.tenant_id, {person_key("s.identity_key")} AS journey_key,
-           min(s.occurred_at_us) AS first_us, max(s.occurred_at_us) AS last_us, array_agg(s.seq) AS seqs
-    FROM stg_touch s
-    LEFT JOIN attribution_identities i
-      ON s.identity_key < 'a;' AND i.tenant_id = s.tenant_id AND i.anonymous_id = substr(s.identity_key, 3)
-    WHERE NOT s.is_bot AND s.seq <> ALL (%(skip)s::int4[])
-    GROUP BY 1, 2
-) AS p
+SELECT p.seq::int4 - 1, c.conversions
+FROM unnest(%(tenants)s::text[], %(keys)s::text[], %(first)s::int8[], %(last)s::int8[])
+     WITH ORDINALITY AS p (tenant_id, journey_key, first_us, last_us, seq)
 CROSS JOIN LATERAL (
     SELECT count(*)::int4 AS conversions
     FROM (SELECT FROM {_IN_REACH.format(join="WHERE")} LIMIT %(most)s + 1) AS reached
@@ -282,13 +255,6 @@ CROSS JOIN LATERAL (
           WHERE c.tenant_id = k.tenant_id AND c.journey_key = k.journey_key COLLATE "C" LIMIT %(most)s + 1) AS counted
 ) AS c
 WHERE c.conversions > 0
-"""
-
-OWNERS_OF = f"""
-SELECT k.tenant_id, k.identity_key, {person_key("k.identity_key")}
-FROM unnest(%s::text[], %s::text[]) AS k (tenant_id, identity_key)
-LEFT JOIN attribution_identities i
-  ON k.identity_key < 'a;' COLLATE "C" AND i.tenant_id = k.tenant_id AND i.anonymous_id = substr(k.identity_key, 3)
 """
 
 # ON CONFLICT DO UPDATE locks a row before it looks at its WHERE. One statement, so that new and known ones are locked

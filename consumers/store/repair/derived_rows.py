@@ -13,11 +13,10 @@ import psycopg
 
 from attributary.attribution_core.domain.conversion import ConversionEvent, fold
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX
-from attributary.consumers.store.events.rows import ConversionRow
-from attributary.consumers.store.events.stitch import Key, StitchTransaction
+from attributary.consumers.store.events.rows import LOCKS_ONLY, Bounds, ConversionRow, Key, widen
+from attributary.consumers.store.events.stitch import StitchTransaction
 
 _MOST_TRIES = 10
-Bounds = tuple[int, int, int]
 
 
 class PeopleGrewError(Exception):
@@ -212,14 +211,12 @@ def lift_versions(connection: psycopg.Connection, conversions: Sequence[Key]) ->
 
 
 def _people(transaction: StitchTransaction, page: Sequence[Key]) -> dict[Key, Bounds]:
-    """Return all people that the events of the conversions name, with the bounds of these events."""
+    """Return all people that the events of the conversions name, with the bounds of these events, or belong to."""
     found: dict[Key, Bounds] = {}
     for events in transaction.events_of(page).values():
         for event, row in events:
-            for key in {row.identity_key, row.journey_key}:
-                at, received = event.occurred_at, row.received_at if key == row.identity_key else 0
-                first, last, latest = found.get((row.tenant_id, key), (at, at, received))
-                found[row.tenant_id, key] = (min(first, at), max(last, at), max(latest, received))
+            widen(found, (row.tenant_id, row.identity_key), event.occurred_at, row.received_at)
+            found.setdefault((row.tenant_id, row.journey_key), LOCKS_ONLY)
     return found
 
 
