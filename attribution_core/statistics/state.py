@@ -258,6 +258,10 @@ class JourneyState:
     def _combined(self, other: JourneyState, sign: int) -> JourneyState:
         _whole(self)
         _whole(other)
+        if not other.sets:  # no journeys: most days of a step retract none
+            return self
+        if sign > 0 and not self.sets:
+            return other
         index = ChannelIndex.of((*self.index.names, *other.index.names))
         _check_channels(index)
         sets = dict(self.sets)

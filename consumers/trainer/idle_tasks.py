@@ -5,8 +5,8 @@ the others go on with their jobs. A state that contradicts its contributions is 
 people that cannot be read, or with values beyond 64 bits, is skipped until the next round; it delays no other tenant
 and no job.
 
-The upkeep works a twentieth of the time at most: after a round it rests as long as it says, but twenty times as long as
-the round took, up to ten minutes. A person who changes often while much happens is then read once and not at every
+The upkeep works a hundredth of the time at most: after a round it rests as long as it says, but a hundred times as long
+as the round took, up to ten minutes. A person who changes often while much happens is then read once and not at every
 change; a training brings the state up to date before it reads it, however old it is.
 """
 
@@ -37,7 +37,7 @@ from . import metrics
 
 _log = structlog.get_logger()
 
-_REST = 20.0  # times the work of a round
+_REST = 100.0  # times the work of a round
 _LONGEST_REST_SECONDS = 600.0  # the alert on a state that is behind waits for an hour
 
 

@@ -49,7 +49,7 @@ class TrainerSettings(Settings):
         default=30.0,
         ge=0,
         alias="TRAINER_UPKEEP_SECONDS",
-        description="How often an idle trainer updates the incremental state, a twentieth of its time at most; "
+        description="How often an idle trainer updates the incremental state, a hundredth of its time at most; "
         "seconds; 0: never.",
     )
 

@@ -107,6 +107,8 @@ def states_of(journeys: Iterable[Journey]) -> dict[Period, JourneyState]:
 
 def state_of(journeys: Sequence[Journey]) -> JourneyState:
     """Return the sums of journeys; memory grows with the square of their channels."""
+    if not journeys:
+        return JourneyState.empty()
     batch = JourneyBatch.of_paths([journey.path for journey in journeys])
     converted = np.fromiter((journey.currency != NULL for journey in journeys), np.bool_, len(journeys))
     values = np.fromiter((journey.value_micros for journey in journeys), np.int64, len(journeys))
