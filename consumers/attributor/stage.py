@@ -59,6 +59,10 @@ _log = structlog.get_logger()
 
 GROUP = group_name("attributor")
 _MODEL_SETS_KEPT = 256
+# Nobody waits for a result of an event that old. Touchpoints and links that are still unread will raise the versions of
+# conversions again, and a version that was raised meanwhile is passed over.
+_BACKLOG_SECONDS = 10.0
+_BACKLOG_LINGER_SECONDS = 2.0
 _MAX_RESULT_BYTES = 32 << 20  # of one Kafka transaction; librdkafka holds them a second time
 
 Wanted = Mapping[tuple[str, str], tuple[int, int]]
@@ -112,6 +116,7 @@ class AttributorStage:
         self._policies: dict[str, LookbackPolicy] = {}
         self._model_sets: dict[tuple[str, int, str], ModelSet] = {}  # by tenant, model set and policy
         self._published = RecentResults()
+        self._newest_age_seconds = 0.0  # of the events behind the commands of the last batch
         for model in TRAINED_MODELS:  # an alert sees a counter rise only from a value that it has seen before
             metrics.model_versions_unusable.labels(model)
         with map_errors():
@@ -127,6 +132,9 @@ class AttributorStage:
             taken = commands.places[done]
             with map_errors(), timed(self.name, "decode"):
                 commands = decode_commands(self._codec, batch[:taken])
+        if commands.wanted:
+            newest = max(published_at for _, published_at in commands.wanted.values())
+            self._newest_age_seconds = time.time() - newest / 1e6
         metrics.commands_skipped.labels("repeated").inc(commands.repeated)
         for why, number in done.skipped.items():
             metrics.commands_skipped.labels(why).inc(number)
@@ -135,6 +143,10 @@ class AttributorStage:
         self._count(done, commands.wanted)
         metrics.results_erased.inc(len(done.tombstones))
         return Outcome([*done.messages, *done.tombstones], commands.dead_letters, taken if taken < len(batch) else None)
+
+    def linger_seconds(self) -> float:
+        """Return how long a batch may wait for more commands, seconds: longer while a backlog is worked through."""
+        return _BACKLOG_LINGER_SECONDS if self._newest_age_seconds > _BACKLOG_SECONDS else 0.0
 
     def _answer(self, commands: Commands) -> _Done | tuple[str, str]:
         """Return the results, or the first conversion that is too much beside those before it."""

@@ -33,7 +33,7 @@ from .log_watch import LagReport, TopicsWatch
 from .records import DeadLetter, Outcome, Record
 from .reorder_buffer import OrderedReader
 from .settings import KafkaSettings, ProcessSettings
-from .stage import LeavesBehind, Stage, StoresOffsets
+from .stage import LeavesBehind, Stage, StoresOffsets, linger_of
 from .start_places import StartPlaces, by_place
 from .topic_checks import check_topics
 from .topic_ids import TopicIds
@@ -220,7 +220,7 @@ class ConsumerLoop:
         if not first or more == 0:
             return first
         self._revoked.clear()
-        rest = self._consumer.consume(more, self._process.linger_ms / 1_000)
+        rest = self._consumer.consume(more, linger_of(self._stage, self._process.linger_ms / 1_000))
         # A partition given away between the two reads is its new owner's: its offset must not be committed by us.
         return [message for message in first if (message.topic(), message.partition()) not in self._revoked] + rest
 

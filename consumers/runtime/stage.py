@@ -97,6 +97,20 @@ class StoresTopicIds(Protocol):
 
 
 @runtime_checkable
+class WaitsForMore(Protocol):
+    """What a stage offers besides that does less in full batches, and at times knows that nobody waits for it."""
+
+    def linger_seconds(self) -> float:
+        """Return how long the next batch's first record may wait for others, seconds; 0: as the settings say."""
+        ...
+
+
+def linger_of(stage: Stage, least_seconds: float) -> float:
+    """Return how long a batch's first record waits for others, seconds."""
+    return max(least_seconds, stage.linger_seconds()) if isinstance(stage, WaitsForMore) else least_seconds
+
+
+@runtime_checkable
 class LeavesBehind(Protocol):
     """What a stage offers besides that leaves work behind in its own store, so that its batches need not wait."""
 

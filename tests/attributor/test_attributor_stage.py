@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -60,6 +61,18 @@ def test_only_the_version_that_the_conversion_has_is_answered(stages: InProcess)
     assert answers(stages, command("c1", 2)) == []
     found = {why: skipped(why) - before for why, before in counts.items()}
     assert found == {"stale": 1, "unknown": 3, "observed": 1, "published": 1, "repeated": 3}
+
+
+def test_in_a_backlog_a_batch_waits_for_more_commands(stages: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest event behind the last commands decides: one that was published a moment ago waits for its result."""
+    assert stages.attributor.linger_seconds() == 0.0
+    assert answers(stages, command("c1", 1)) == []
+    assert stages.attributor.linger_seconds() == 2.0
+    stages.attributor.handle([])  # nothing new is known
+    assert stages.attributor.linger_seconds() == 2.0
+    monkeypatch.setattr(time, "time", lambda: 1_700_000_009.0)
+    assert answers(stages, command("c1", 1)) == []
+    assert stages.attributor.linger_seconds() == 0.0
 
 
 def test_a_command_that_cannot_be_read_is_a_dead_letter(stages: InProcess) -> None:

@@ -75,12 +75,14 @@ class StubConsumer:
         self.member = "member-1"
         self.metadata = Metadata(dict.fromkeys([TOPIC, "out", f"{TOPIC}.group.dlq"]))
         self.answers = True
+        self.waits: list[float] = []  # seconds that each read might have waited
 
     def __call__(self, config: dict[str, Any]) -> StubConsumer:
         self.config = config
         return self
 
-    def consume(self, most: int, _timeout: float) -> list[Message]:
+    def consume(self, most: int, timeout: float) -> list[Message]:
+        self.waits.append(timeout)
         while self.script:
             step = self.script.pop(0)
             if not isinstance(step, list):
@@ -590,3 +592,9 @@ def test_no_setting_of_the_operator_weakens_the_consumer(monkeypatch: pytest.Mon
     assert config["enable.auto.commit"] is False
     assert (config["isolation.level"], config["auto.offset.reset"]) == ("read_committed", "error")
     assert config.get("partition.assignment.strategy") == ("cooperative-sticky" if protocol == "classic" else None)
+
+
+def test_a_stage_may_wait_longer_for_full_batches(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StubStage, "linger_seconds", lambda _stage: 2.0, raising=False)
+    bench.turn(messages(0, 1))
+    assert bench.consumer.waits[-1] == 2.0
