@@ -73,6 +73,10 @@ def test_credit_adds_up_and_presence_stands_beside_it() -> None:
     assert Decimal(lines["paid_search"][1]) < 16
 
 
+def test_a_period_that_ends_before_it_begins_is_refused() -> None:
+    assert "60d must be later than --from 30d" in run("--from", "30d", "--to", "60d", code=2, columns=500).stderr
+
+
 def test_models_stand_side_by_side_with_their_value() -> None:
     text = run("--models", "last,linear,markov", "--currency", "EUR", columns=100).stdout
     assert text.splitlines()[4].split() == ["last", "linear", "markov", "journeys"]
