@@ -150,10 +150,10 @@ def stored(connection: psycopg.Connection) -> dict[tuple[Any, ...], Any]:
 
 
 def to_before(connection: psycopg.Connection) -> None:
-    """Take the tables back to those of migration 0094."""
+    """Take the tables back to those of migration 0094; views over them came later."""
     for table in (*SUMS, "models"):
         connection.execute(f"CREATE TEMP TABLE kept_{table} AS SELECT * FROM attribution_rollup_{table}".encode())
-        connection.execute(f"DROP TABLE attribution_rollup_{table}".encode())
+        connection.execute(f"DROP TABLE attribution_rollup_{table} CASCADE".encode())
     for name, file in (
         ("days", "0086_rollup.sql"), ("changes", "0086_rollup.sql"), ("counts", "0087_rollup_counts.sql"),
         ("restatements", "0087_rollup_counts.sql"),
