@@ -1,4 +1,4 @@
-"""Publish touchpoints, conversions and identity links from an existing service.
+"""Publish touchpoints, conversions, identity links and what ads cost from an existing service.
 
 Contract: importing this package brings in Kafka's client and the Avro codec, never the database driver or the
 consumers. Landing pages are read by ``attributary.producers.landing``, files by ``attributary.producers.importer``.
@@ -11,6 +11,7 @@ from attributary.producers.config import ProducerConfig
 from attributary.producers.errors import BufferFull, DeliveryFailed, FlushTimeout, InvalidRecord, ProducerError
 from attributary.producers.memory_transport import MemoryTransport
 from attributary.producers.records import Conversion, IdentityLink, Item, Touchpoint, UserData
+from attributary.producers.spend import Spend, SpendLine
 
 __all__ = [
     "AttributaryProducer",
@@ -25,6 +26,8 @@ __all__ = [
     "MemoryTransport",
     "ProducerConfig",
     "ProducerError",
+    "Spend",
+    "SpendLine",
     "Touchpoint",
     "UserData",
 ]

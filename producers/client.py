@@ -30,6 +30,7 @@ from attributary.producers.envelope import Envelope
 from attributary.producers.errors import BufferFull, DeliveryFailed, FlushTimeout, InvalidRecord, ProducerError
 from attributary.producers.kafka import KafkaTransport
 from attributary.producers.records import Conversion, IdentityLink, PublishedRecord, Touchpoint
+from attributary.producers.spend import Spend
 from attributary.producers.transport import Message, Refused, Transport
 from attributary.schemas.codec import Codec
 
@@ -61,7 +62,7 @@ class Counters(NamedTuple):
 
 
 class AttributaryProducer:
-    """Publishes touchpoints, conversions and identity links.
+    """Publishes touchpoints, conversions, identity links and what ads cost.
 
     Args:
         config: the settings.
@@ -114,11 +115,15 @@ class AttributaryProducer:
         """Publish that an anonymous id is a known user; see ``publish``."""
         self.publish(link, traceparent=traceparent)
 
-    def publish(self, record: PublishedRecord, *, traceparent: str | None = None) -> None:
+    def publish_spend(self, spend: Spend, *, traceparent: str | None = None) -> None:
+        """Publish what an ad account cost on a day; see ``publish``."""
+        self.publish(spend, traceparent=traceparent)
+
+    def publish(self, record: PublishedRecord | Spend, *, traceparent: str | None = None) -> None:
         """Queue one record for the log.
 
         Args:
-            record: a touchpoint, conversion or identity link.
+            record: a touchpoint, conversion, identity link or a report of spend.
             traceparent: W3C trace context of the request that it comes from.
 
         Raises:
@@ -133,7 +138,7 @@ class AttributaryProducer:
         """Queue one record that already is in the form of its schema; otherwise as ``publish``.
 
         Args:
-            name: touchpoint, conversion or identity_link.
+            name: touchpoint, conversion, identity_link or spend.
             record: the fields by name, times in microseconds UTC. The default tenant and the hashes are filled in.
             traceparent: W3C trace context.
 

@@ -16,9 +16,11 @@ from attributary.producers.times import to_rfc3339
 from attributary.producers.transport import Message
 from attributary.schemas.codec import Codec, EncodeError
 from attributary.schemas.rules import CHECKS, find_unstorable_text
-from attributary.schemas.topics import partition_key, topic_of
+from attributary.schemas.topics import partition_key, spend_key, topic_of
 
-TIME_FIELDS = {"touchpoint": "occurred_at", "conversion": "occurred_at", "identity_link": "linked_at"}
+TIME_FIELDS = {
+    "touchpoint": "occurred_at", "conversion": "occurred_at", "identity_link": "linked_at", "spend": "reported_at",
+}  # fmt: skip
 
 
 class Envelope:
@@ -52,7 +54,7 @@ class Envelope:
         """Return the message of a record.
 
         Args:
-            name: touchpoint, conversion or identity_link.
+            name: touchpoint, conversion, identity_link or spend.
             record: all fields that have no default in the schema, times in microseconds UTC.
             traceparent: W3C trace context of the request that the record comes from.
 
@@ -77,8 +79,13 @@ class Envelope:
         ]
         if traceparent is not None:
             headers.append(("traceparent", traceparent.encode()))
-        key = partition_key(record["tenant_id"], record.get("anonymous_id"), record.get("user_id"))
-        return Message(topic, key, value, headers)
+        return Message(topic, _key(name, record), value, headers)
+
+
+def _key(name: str, record: Mapping[str, Any]) -> bytes:
+    if name == "spend":
+        return spend_key(record["tenant_id"], record["platform"], record["account"], record["day"])
+    return partition_key(record["tenant_id"], record.get("anonymous_id"), record.get("user_id"))
 
 
 def _event_id(record: Mapping[str, Any]) -> str | None:

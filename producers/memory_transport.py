@@ -40,7 +40,7 @@ class MemoryTransport:
         """Return the delivered records of a kind, decoded, oldest first.
 
         Args:
-            name: touchpoint, conversion or identity_link.
+            name: touchpoint, conversion, identity_link or spend.
         """
         topic = topic_of(name)
         return [self._codec.decode(name, message.value) for message in self.messages if message.topic == topic]

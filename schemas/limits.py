@@ -20,6 +20,7 @@ TEXT_CHARACTERS = 500
 URL_CHARACTERS = 4096
 MAP_ENTRIES = 100
 ITEMS = 1000
+SPEND_ROWS = 2000
 
 MICROS_PER_DAY = 86_400_000_000
 EARLIEST_MICROS = 946_684_800_000_000  # 2000-01-01 UTC: an earlier time is a unit mix-up or a broken clock
@@ -28,6 +29,7 @@ AHEAD_MICROS = MICROS_PER_DAY  # how far a device's clock may run ahead
 
 # 100 billion units: above any order, and sums of many stay far inside 64 bits.
 MOST_VALUE_MICROS = 10**17
+MOST_CLAIMED = 10**9  # conversions that a platform may claim for one row of spend
 
 ACTION_SOURCES = frozenset(
     {

@@ -32,6 +32,7 @@ from .limits import (
     is_word,
 )
 from .schema_catalog import defaults
+from .spend_rules import check_spend_facts
 
 __all__ = [
     "CHECKS",
@@ -40,6 +41,7 @@ __all__ = [
     "check_erasure_request",
     "check_identity_link",
     "check_job",
+    "check_spend",
     "check_touchpoint",
     "find_unstorable_text",
 ]
@@ -98,11 +100,19 @@ def check_erasure_request(
     return _checked("erasure_request", _erasure_request, record, now_micros, identities)
 
 
+def check_spend(
+    record: Record, *, now_micros: int | None = None, identities: IdentityRules = BUILT_IN
+) -> RuleViolation | None:
+    """Return the first rule that a record of spend breaks; arguments as for `check_touchpoint`."""
+    return _checked("spend", check_spend_facts, record, now_micros, identities)
+
+
 CHECKS: dict[str, Check] = {
     "touchpoint": check_touchpoint,
     "conversion": check_conversion,
     "identity_link": check_identity_link,
     "job": check_job,
+    "spend": check_spend,
     "erasure_request": check_erasure_request,
 }
 

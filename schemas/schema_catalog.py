@@ -22,8 +22,8 @@ from .result_layout import FIRST_COMPACT_VERSION
 FOLDER = Path(__file__).parent
 PUBLISHED = FOLDER / "published"
 NAMES = (
-    "touchpoint", "conversion", "identity_link", "erasure_request", "erasure", "command", "result", "job", "job_status",
-    "dead_letter",
+    "touchpoint", "conversion", "identity_link", "spend", "erasure_request", "erasure", "command", "result", "job",
+    "job_status", "dead_letter",
 )  # fmt: skip
 
 MAX_PARTS = 10_000

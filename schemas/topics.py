@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ PREFIX = read_prefix()
 TOUCHPOINTS = f"{PREFIX}{OURS}touchpoints.v1"
 CONVERSIONS = f"{PREFIX}{OURS}conversions.v1"
 IDENTITIES = f"{PREFIX}{OURS}identities.v1"
+SPEND = f"{PREFIX}{OURS}spend.v1"
 ERASURE_REQUESTS = f"{PREFIX}{OURS}erasure-requests.v1"
 ERASURES = f"{PREFIX}{OURS}erasures.v1"
 COMMANDS = f"{PREFIX}{OURS}commands.v1"
@@ -35,6 +37,8 @@ VERSION_RAISED_AT = "attribution-raised-at"
 
 RESULT_READERS = f"{PREFIX}subscriber."
 """How the consumer groups of services that read results begin, unless the access rules say otherwise."""
+
+_EPOCH = date(1970, 1, 1).toordinal()
 
 CATALOGUE_FILE = Path(__file__).with_name("topics.yaml")
 
@@ -136,6 +140,18 @@ def partition_key(tenant_id: str, anonymous_id: str | None, user_id: str | None)
     if not person:
         raise ValueError("user_id, anonymous_id: at least one must be set")
     return f"{tenant_id}|{person}".encode()
+
+
+def spend_key(tenant_id: str, platform: str, account: str, day: int) -> bytes:
+    """Return the key of a record of spend: reports of one account's day stay in one partition, in their order.
+
+    Args:
+        tenant_id: the owner.
+        platform: of the account.
+        account: the ad account.
+        day: days since 1970-01-01.
+    """
+    return f"{tenant_id}|{platform}|{account}|{date.fromordinal(_EPOCH + day)}".encode()
 
 
 def conversion_key(tenant_id: str, conversion_id: str) -> bytes:

@@ -1,13 +1,14 @@
 """What ads cost: rows of a platform's report, and which revisions an import of them makes.
 
 A slice is a day of an ad account at one level of its report. Invariants: the newest revision of each entity is what the
-last import said of it, in whatever order and however often the earlier ones came; an import that changes nothing makes
-no revision; what a complete report lacks cost nothing from then on.
+newest report said of it, by the time at which reports were made, in whatever order and however often they come; of two
+reports of one time the later import counts. A report that changes nothing makes no revision; what a complete report
+lacks cost nothing from its time on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -15,6 +16,9 @@ from typing import NamedTuple
 
 LEVELS = ("account", "campaign", "ad_set", "ad")
 """From coarse to fine. They overlap: only one of them counts for an account's day."""
+
+NAMED = "name:"
+"""How the id of a campaign, ad set or ad begins where a report has names only."""
 
 _MICROS = 1_000_000
 
@@ -67,38 +71,102 @@ class SpendRow:
     is_removed: bool = False
 
 
+class Stored(NamedTuple):
+    """The newest revision of an entity, and when the newest report that had it so was made, microseconds UTC."""
+
+    row: SpendRow
+    reported_at_us: int
+
+
+class Given(NamedTuple):
+    """What a report says of a slice.
+
+    Attributes:
+        rows: each entity once.
+        is_complete: what the report lacks cost nothing.
+        reported_at_us: when it was made, microseconds UTC.
+    """
+
+    rows: Sequence[SpendRow]
+    is_complete: bool = False
+    reported_at_us: int = 0
+
+
 class Changes(NamedTuple):
-    """What an import of a slice changes: rows to add as revisions, and how they came about."""
+    """What a report changes in a slice: rows to add as revisions, and how they came about.
+
+    Attributes:
+        rows: new revisions.
+        confirmed: entities that are as before, by a newer report that may lack others.
+        new: rows of entities that were not there.
+        changed: rows that differ from the stored ones.
+        unchanged: rows that do not.
+        removed: entities that a complete report lacks.
+        late: rows of a report that is older than what is stored; they change nothing.
+    """
 
     rows: tuple[SpendRow, ...]
+    confirmed: tuple[str, ...]
     new: int
     changed: int
     unchanged: int
     removed: int
+    late: int
 
 
-def changes(newest: Mapping[str, SpendRow], given: Iterable[SpendRow], *, is_complete: bool) -> Changes:
-    """Return the revisions that an import adds to a slice.
+def changes(newest: Mapping[str, Stored], given: Given, complete_at_us: int = 0) -> Changes:
+    """Return the revisions that a report adds to a slice.
 
     Args:
         newest: the newest revision of each entity that is stored.
-        given: the rows of the import, each entity once.
-        is_complete: what the import lacks cost nothing.
+        given: what the report says.
+        complete_at_us: when the newest complete report of the slice was made, microseconds UTC; 0: there was none.
     """
-    rows: list[SpendRow] = []
-    new = changed = unchanged = 0
-    named = set()
-    for row in given:
-        named.add(row.entity)
+    moment, rows = given.reported_at_us, given.rows
+    if moment < complete_at_us:
+        return Changes((), (), 0, 0, 0, 0, len(rows))
+    added_rows: list[SpendRow] = []
+    confirmed: list[str] = []
+    new = changed = unchanged = late = 0
+    for row in rows:
         before = newest.get(row.entity)
-        if before == row:
+        if before is None:
+            new += 1
+            added_rows.append(row)
+        elif moment < before.reported_at_us:
+            late += 1
+        elif before.row == row:
             unchanged += 1
-            continue
-        new, changed = new + (before is None), changed + (before is not None)
-        rows.append(row)
-    gone = [row for entity, row in newest.items() if entity not in named and not row.is_removed] if is_complete else []
-    rows += [_removed(row) for row in gone]
-    return Changes(tuple(rows), new, changed, unchanged, len(gone))
+            if moment > before.reported_at_us and not given.is_complete:  # else the slice's own time says it
+                confirmed.append(row.entity)
+        else:
+            changed += 1
+            added_rows.append(row)
+    gone = _gone(newest, given) if given.is_complete else []
+    return Changes((*added_rows, *map(_removed, gone)), tuple(confirmed), new, changed, unchanged, len(gone), late)
+
+
+def _gone(newest: Mapping[str, Stored], given: Given) -> list[SpendRow]:
+    named = {row.entity for row in given.rows}
+    return [
+        each.row
+        for entity, each in newest.items()
+        if entity not in named and not each.row.is_removed and each.reported_at_us <= given.reported_at_us
+    ]
+
+
+def entity_of(level: str, account: str, names: Mapping[str, str]) -> str:
+    """Return what a row is of; a name that stands for an id is one only below what it stands under.
+
+    Args:
+        level: of the row.
+        account: the ad account.
+        names: ids by field: campaign_id, ad_set_id, ad_id.
+    """
+    found = account if level == "account" else names[f"{level}_id"]
+    if level in {"ad_set", "ad"} and found.startswith(NAMED):
+        found = f"{NAMED}{names['campaign_id']}/{names['ad_set_id']}/{found}"
+    return found
 
 
 def _removed(row: SpendRow) -> SpendRow:

@@ -1,1 +1,1 @@
-"""Spend: reports of ad platforms are read, matched to credit, and set beside it. A library of the command line."""
+"""Spend: reports of ad platforms are read, matched to credit, and set beside it: a library."""

@@ -14,19 +14,35 @@ from datetime import date, datetime
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
-from attributary.attribution_core.spend.slices import LEVELS, SliceKey, SpendRow, added, without_tax
+from attributary.attribution_core.spend.slices import (
+    LEVELS,
+    NAMED,
+    Given,
+    SliceKey,
+    SpendRow,
+    added,
+    entity_of,
+    without_tax,
+)
 from attributary.consumers.store.spend.slices import Slice
 from attributary.producers.importer.amounts import amount_reader
 from attributary.producers.importer.cells import is_missing, text
 from attributary.producers.importer.plan import ImportPlan, PlanError, parse_timezone
 from attributary.producers.importer.rows import Row
-from attributary.schemas.limits import ID_CHARACTERS, MINOR_UNIT_MICROS, MOST_VALUE_MICROS, TEXT_CHARACTERS, is_word
+from attributary.schemas.limits import (
+    ID_CHARACTERS,
+    MINOR_UNIT_MICROS,
+    MOST_CLAIMED,
+    MOST_VALUE_MICROS,
+    TEXT_CHARACTERS,
+    is_word,
+)
 
 from .mapping import FittedMapping, SpendMapping, fitted
 
 _MICROS = 1_000_000
+_SHARE = Decimal("0.000001")  # of a conversion that a platform claims: finer is not kept
 _EARLIEST, _LATEST = date(2000, 1, 1), date(2100, 1, 1)
-_NAMED = "name:"
 # How others spell platforms that touchpoints call otherwise.
 _PLATFORMS = {
     "facebook": "meta",
@@ -75,10 +91,17 @@ class SpendFile:
     merged: int = 0
     fitted: FittedMapping | None = None
 
-    def as_slices(self, *, is_complete: bool) -> Iterator[Slice]:
-        """Return the slices as they are stored."""
+    def as_slices(self, report_id: str, reported_at_us: int, *, is_complete: bool) -> Iterator[Slice]:
+        """Return the slices as they are stored.
+
+        Args:
+            report_id: which report it is, for people.
+            reported_at_us: when it was made, microseconds UTC.
+            is_complete: it has all that its accounts' days cost.
+        """
         for key, rows in self.slices.items():
-            yield Slice(key, list(rows.values()), self.zones[key], is_complete)
+            given = Given(list(rows.values()), is_complete, reported_at_us)
+            yield Slice(key, given, self.zones[key], report_id)
 
     def sums(self) -> dict[str, tuple[int, int]]:
         """Return net amount and tax by currency, micros."""
@@ -190,7 +213,7 @@ class _RowReader:
         names = self._names(row)
         net, tax = self._billed(row)
         spend = SpendRow(
-            entity=_entity(self._fit.level, names, account),
+            entity=entity_of(self._fit.level, account, names),
             currency=currency,
             net_micros=net,
             tax_micros=tax,
@@ -202,7 +225,7 @@ class _RowReader:
             ad_name=names["ad_name"],
             impressions=self._count(row, "impressions"),
             clicks=self._count(row, "clicks"),
-            claimed_conversions=self._number(row, "conversions"),
+            claimed_conversions=self._claimed(row),
             claimed_value_micros=_micros(self._number(row, "conversion_value"), "conversion_value"),
         )
         zone = self._text(row, "time_zone") or self._zone
@@ -220,7 +243,7 @@ class _RowReader:
                 name = self._text(row, f"{kind}_name", TEXT_CHARACTERS)
                 number = self._text(row, f"{kind}_id")
                 if not number and name:
-                    number = f"{_NAMED}{name}"[:ID_CHARACTERS]
+                    number = f"{NAMED}{name}"[:ID_CHARACTERS]
                 if not number and (depth == self._depth or kind == "campaign"):
                     raise _RuleError(f"{kind}_id", "must be given, or a name")
                 found[f"{kind}_id"], found[f"{kind}_name"] = number, name
@@ -271,19 +294,17 @@ class _RowReader:
         except (ValueError, InvalidOperation) as error:
             raise _RuleError(name, str(error) if isinstance(error, ValueError) else "must be a number") from None
 
+    def _claimed(self, row: Row) -> Decimal:
+        number = self._number(row, "conversions")
+        if abs(number) > MOST_CLAIMED:
+            raise _RuleError("conversions", "must be less than a billion")
+        return number.quantize(_SHARE, ROUND_HALF_EVEN)
+
     def _count(self, row: Row, name: str) -> int:
         number = self._number(row, name)
         if number != number.to_integral_value() or not 0 <= number < 2**62:
             raise _RuleError(name, "must be a whole number of 0 or more")
         return int(number)
-
-
-def _entity(level: str, names: Mapping[str, str], account: str) -> str:
-    """Return what a row is of; a name is one only below what it stands under."""
-    found = account if level == "account" else names[f"{level}_id"]
-    if level in {"ad_set", "ad"} and found.startswith(_NAMED):
-        found = f"{_NAMED}{names['campaign_id']}/{names['ad_set_id']}/{found}"
-    return found
 
 
 def _micros(units: Decimal, name: str) -> int:

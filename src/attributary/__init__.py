@@ -3,7 +3,7 @@
 The public names, all importable from here:
 
 - publish: ``AttributaryProducer``, ``ProducerConfig``, the records ``Touchpoint``, ``Conversion`` (with ``Item`` and
-  ``UserData``) and ``IdentityLink``; ``MemoryTransport`` for tests without Kafka
+  ``UserData``), ``IdentityLink`` and ``Spend`` (with ``SpendLine``); ``MemoryTransport`` for tests without Kafka
 - read a landing page: ``parse_landing``, ``touchpoint_from_landing``
 - subscribe: ``Codec``, ``expand_result``, ``roll_up_result``
 - send to ad platforms without the pipeline: ``MetaConversionsClient``, ``GA4Client``, ``Receipt``
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from attributary.producers.landing import parse_landing, touchpoint_from_landing
     from attributary.producers.memory_transport import MemoryTransport
     from attributary.producers.records import Conversion, IdentityLink, Item, Touchpoint, UserData
+    from attributary.producers.spend import Spend, SpendLine
     from attributary.schemas.codec import Codec, DecodeError, EncodeError, RegistryUnavailableError
     from attributary.schemas.result_layout import expand_result, roll_up_result
 
@@ -57,6 +58,8 @@ __all__ = [
     "ProducerError",
     "Receipt",
     "RegistryUnavailableError",
+    "Spend",
+    "SpendLine",
     "TableError",
     "Touchpoint",
     "UserData",
@@ -78,6 +81,7 @@ _MODULES = {
     "producers.landing": ("parse_landing", "touchpoint_from_landing"),
     "producers.memory_transport": ("MemoryTransport",),
     "producers.records": ("Conversion", "IdentityLink", "Item", "Touchpoint", "UserData"),
+    "producers.spend": ("Spend", "SpendLine"),
     "schemas.codec": ("Codec", "DecodeError", "EncodeError", "RegistryUnavailableError"),
     "schemas.result_layout": ("expand_result", "roll_up_result"),
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from attributary.attribution_core.spend.slices import SliceKey, SpendRow
+from attributary.attribution_core.spend.slices import Given, SliceKey, SpendRow
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.spend.slices import Slice, store_slices
 from tests.api.conftest import served
@@ -74,7 +74,9 @@ def test_a_login_of_the_api_role_shows_spend_of_the_tenant_of_the_key_alone(shop
     with connect(shop, application_name="tests") as connection:
         for tenant, name in (("acme", "Autumn"), ("other", "Secret")):
             row = SpendRow("c", "EUR", 12_340_000, campaign_id="c", campaign_name=name)
-            store_slices(connection, tenant, [Slice(SliceKey("meta", "a", date(2026, 11, 1), "campaign"), [row])], "r")
+            store_slices(
+                connection, tenant, [Slice(SliceKey("meta", "a", date(2026, 11, 1), "campaign"), Given([row]))]
+            )
         connection.commit()
     with stage_logins(shop) as logins, served(logins["serve"], tmp_path) as api:
         answer = api.ask(PAGE)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from attributary.consumers.adapters import result_stage
+from attributary.consumers.adapters import store_stage
 from attributary.consumers.attributor import metrics
 from attributary.consumers.auditor import metrics as auditor_metrics
 from attributary.consumers.runtime.errors import Fatal
@@ -214,7 +214,7 @@ def test_results_of_very_many_bytes_are_stored_in_parts(
     stages.stitch(touch("t1"), *(sale(f"c{n}", 1) for n in range(4)), sale("q", 1, who="a:q", tenant_id="quiet"))
     messages = stages.attributor.handle(stages.commands).messages
     read = [stages._read(message, "results") for message in messages]
-    monkeypatch.setattr(result_stage, "_MAX_BYTES", 2 * max(len(message.value or b"") for message in messages))
+    monkeypatch.setattr(store_stage, "_MAX_BYTES", 2 * max(len(message.value or b"") for message in messages))
     assert stages.auditor.handle(read).taken == 2
     assert stages.auditor.stored_positions([(RESULTS, 0)]) == {(RESULTS, 0): read[2].offset}
     handle_all(stages.auditor, read[2:])

@@ -17,8 +17,8 @@ COMMAND = typer.main.get_command(app)
 SECRET = "hunter2"
 # Processes and whole stacks run until they are stopped; what stops their start is tested with them.
 RUN_ON = {
-    "stitcher", "attributor", "auditor", "reporter", "sweeper", "express", "trainer", "forwarder", "all", "up", "down",
-    "demo", "fake-destinations", "collect",
+    "stitcher", "attributor", "auditor", "reporter", "spender", "sweeper", "express", "trainer", "forwarder", "all",
+    "up", "down", "demo", "fake-destinations", "collect",
 }  # fmt: skip
 CODES = {1, 2, 3, 69, 70, 74, 78}
 VALUES = {

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-STAGES = ["stitcher", "attributor", "auditor", "reporter", "sweeper", "trainer"]
+STAGES = ["stitcher", "attributor", "auditor", "reporter", "spender", "sweeper", "trainer"]
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -104,18 +104,19 @@ def supervise(folder: Path, wait_for: int, first_port: int, without: Sequence[st
 
 
 def test_a_signal_reaches_every_stage(fake_services: Path) -> None:
-    assert supervise(fake_services, 5, 9000, ["trainer"]) == 0
+    assert supervise(fake_services, 6, 9000, ["trainer"]) == 0
     assert logs(fake_services) == {
         "stitcher": ["9000", "stopped"],
         "attributor": ["9001", "stopped"],
         "auditor": ["9002", "stopped"],
         "reporter": ["9003", "stopped"],
-        "sweeper": ["9004", "stopped"],
+        "spender": ["9004", "stopped"],
+        "sweeper": ["9005", "stopped"],
     }
 
 
 def test_any_port_is_any_port_for_all(fake_services: Path) -> None:
-    assert supervise(fake_services, 5, 0) == 0
+    assert supervise(fake_services, 6, 0) == 0
     assert {lines[0] for lines in logs(fake_services).values()} == {"0"}
 
 

@@ -11,11 +11,18 @@ import pytest
 from typer.testing import CliRunner
 
 from attributary.cli.main import app
+from attributary.consumers.runtime.records import Record
+from attributary.consumers.spender.stage import SpenderStage
+from attributary.producers import AttributaryProducer, MemoryTransport
+from attributary.schemas.codec import Codec
+from attributary.schemas.topics import SPEND
 from tests.factories.samples import sale, touch
 from tests.pipeline_harness import run as run_pipeline
 
 if TYPE_CHECKING:
     from typer.testing import Result
+
+    from attributary.producers import ProducerConfig
 
 pytestmark = pytest.mark.postgres
 
@@ -144,3 +151,57 @@ def test_nothing_of_a_file_reaches_the_terminal_unescaped(shop: Path) -> None:
     (shop / "evil.csv").write_text(GOOGLE.replace("Brand", "\x1b[31mred").replace("g1", "\x1b]0;g"))
     said = imported("evil.csv", "--mapping", "google", "--dry-run")
     assert "\x1b" not in said.stdout + said.stderr
+
+
+@pytest.fixture
+def topic(monkeypatch: pytest.MonkeyPatch) -> MemoryTransport:
+    """What is published goes here instead of Kafka."""
+    transport = MemoryTransport()
+
+    def opened(config: ProducerConfig, records: tuple[str, ...]) -> AttributaryProducer:
+        assert records == ("spend",)
+        return AttributaryProducer(config, transport=transport)
+
+    monkeypatch.setattr("attributary.cli.event_producer.open_producer", opened)
+    return transport
+
+
+def test_what_is_published_and_stored_by_the_spender_is_what_is_written_straight(
+    topic: MemoryTransport, module_database: str, shop: Path
+) -> None:
+    (shop / "other.csv").write_text(GOOGLE.replace("g1", "g7"))
+    arguments = ("other.csv", "--mapping", "google", "--complete", "--reported-at", "2026-11-03")
+    said = imported(*arguments, "--publish", "--dry-run").stdout
+    assert "nothing is stored: --dry-run" in said
+    assert topic.messages == []
+    said = imported(*arguments, "--publish").stdout
+    assert "published: 1 record, one an account's day; the spender stores them" in said
+    (message,) = topic.messages
+    assert (message.topic, message.key) == (SPEND, b"acme|google|g7|2026-11-01")
+    revisions = (
+        "SELECT entity, revision, net_micros, reported_at_us, report_id FROM attribution_spend WHERE account = 'g7' "
+        "ORDER BY 1, 2"
+    )
+    stage = SpenderStage(module_database, Codec(), 1.0)
+    try:
+        stage.handle([Record(SPEND, 0, 0, message.key, message.value, 1_793_700_000_000)])
+    finally:
+        stage.close()
+    with psycopg.connect(module_database) as connection:
+        by_topic = connection.execute(revisions).fetchall()
+        connection.execute("TRUNCATE attribution_spend_slices, attribution_spend")
+    assert "stored: 2 new" in imported(*arguments).stdout
+    with psycopg.connect(module_database) as connection:
+        assert connection.execute(revisions).fetchall() == by_topic
+    assert len(by_topic) == 2
+
+
+def test_an_older_report_is_left_out_and_told(shop: Path) -> None:
+    (shop / "newer.csv").write_text(GOOGLE.replace("g1", "g8"))
+    (shop / "older.csv").write_text(GOOGLE.replace("g1", "g8").replace("10.00", "11.00"))
+    imported("newer.csv", "--mapping", "google", "--complete", "--reported-at", "2026-11-05")
+    said = imported("older.csv", "--mapping", "google", "--reported-at", "2026-11-04").stdout
+    assert "stored: 0 new, 0 changed, 0 as before" in said
+    assert "2 rows left out: a report that was made later is stored already" in said
+    ahead = imported("older.csv", "--mapping", "google", "--reported-at", "2099-01-01", code=2).stderr
+    assert "must be between 2000 and one day from now" in ahead

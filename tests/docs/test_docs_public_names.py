@@ -18,6 +18,7 @@ PUBLIC = {
     "__version__",
     # publish
     "AttributaryProducer", "ProducerConfig", "Touchpoint", "Conversion", "IdentityLink", "Item", "UserData",
+    "Spend", "SpendLine",
     "MemoryTransport", "parse_landing", "touchpoint_from_landing",
     # subscribe
     "Codec", "expand_result", "roll_up_result",

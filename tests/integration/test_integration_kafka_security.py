@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
-STAGES = ("stitcher", "attributor", "auditor", "reporter", "sweeper", "trainer")
+STAGES = ("stitcher", "attributor", "auditor", "reporter", "spender", "sweeper", "trainer")
 RIGHTS = rights(catalogue(), dead_letter_topics(), Principals())
 USERS = sorted({right.principal.removeprefix("User:") for right in RIGHTS})
 READERS = {process_of(group): group for topic in catalogue() for group in topic.groups}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres]
 
-STAGES = ("stitcher", "attributor", "auditor", "reporter", "sweeper", "trainer")
+STAGES = ("stitcher", "attributor", "auditor", "reporter", "spender", "sweeper", "trainer")
 
 # Newest results that are not in the roll-up.
 ROLLED_UP = """

@@ -16,7 +16,7 @@ from attributary.consumers.destinations.catalog import NAMES
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
 PAGE = ROOT / "docs" / "how-to" / "operate.md"
-STAGES = ("stitcher", "attributor", "auditor", "reporter", "sweeper", "trainer")
+STAGES = ("stitcher", "attributor", "auditor", "reporter", "spender", "sweeper", "trainer")
 FORWARDERS = tuple(f"forwarder-{name}" for name in NAMES)
 
 
@@ -69,6 +69,9 @@ ROWS: list[tuple[str, str, int, list[tuple[str, str]]]] = [
      [('attribution_suspicious_identities{process="sweeper", rule="anonymous_ids"}', "2x40")]),
     ("an ad account's reports stopped coming", "AttributaryStaleSpend", 32,
      [('attribution_stale_spend_accounts{process="sweeper"}', "1x40")]),
+    ("reports of spend name old times", "AttributaryLateSpend", 35,
+     [('attribution_spend_rows_total{process="spender", outcome="late"}', "0+20x40"),
+      ('attribution_spend_rows_total{process="spender", outcome="new"}', "0+1x40")]),
     ("a record ends the process again and again", "AttributaryQuarantine", 3,
      [('attribution_quarantined_records_total{stage="stitcher", topic="t"}', "0 1x40")]),
     ("the stage ends at each record", "AttributaryQuarantine", 1,
@@ -203,6 +206,8 @@ HEALTHY = [
     ('attribution_quarantined_records_total{stage="stitcher", topic="t"}', "0x90"),
     ('attribution_suspicious_identities{process="sweeper", rule="anonymous_ids"}', "0x90"),
     ('attribution_stale_spend_accounts{process="sweeper"}', "0x90"),
+    ('attribution_spend_rows_total{process="spender", outcome="late"}', "0+1x90"),
+    ('attribution_spend_rows_total{process="spender", outcome="unchanged"}', "0+9x90"),
     ('attribution_consumer_lag_records{stage="stitcher", topic="t"}', "12x90"),
     ('attribution_records_consumed_total{stage="stitcher", topic="t"}', "9x90"),
     ('attribution_consumer_lag_records{stage="auditor", topic="t"}', "1200x90"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from attributary.attribution_core.spend.slices import SliceKey, SpendRow
+from attributary.attribution_core.spend.slices import Given, SliceKey, SpendRow
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.spend.slices import Slice, store_slices
 from tests.factories.rolled_results import roll_up
@@ -50,7 +50,7 @@ def shop(module_database: str) -> Iterator[psycopg.Connection]:
     with connect(module_database, application_name="tests") as connection:
         rows = [SpendRow("c1", "EUR", 5_000_000, campaign_id="c1", campaign_name="Spring"),
                 SpendRow("c2", "EUR", 6_000_000, campaign_id="c2", campaign_name="Brand")]  # fmt: skip
-        store_slices(connection, "acme", [Slice(SliceKey("meta", "m", date(2026, 11, 2), "campaign"), rows)], "r")
+        store_slices(connection, "acme", [Slice(SliceKey("meta", "m", date(2026, 11, 2), "campaign"), Given(rows))])
         roll_up(connection, "acme")
         connection.commit()
         yield connection

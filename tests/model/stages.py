@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import structlog
 
-from attributary.consumers.adapters import result_stage as reading
+from attributary.consumers.adapters import store_stage as storing
 from attributary.consumers.adapters import stored_offsets as kept_positions
 from attributary.consumers.adapters.rolled_reader import read_rolled
 from attributary.consumers.adapters.stored_offsets import OffsetStore
@@ -230,7 +230,7 @@ def stages_on_memory(crash_at: Callable[[str], None], store: Callable[[], Memory
                 },
             ),
             (
-                reading,
+                storing,
                 {"crash_at": crash_at, "record_positions": _record_positions},
             ),
             (

@@ -15,7 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import attributary.schemas
-from attributary.producers import Conversion, IdentityLink, InvalidRecord, Item, Touchpoint, UserData
+from attributary.producers import (
+    Conversion,
+    IdentityLink,
+    InvalidRecord,
+    Item,
+    Spend,
+    SpendLine,
+    Touchpoint,
+    UserData,
+)
 from attributary.producers.money import minor_digits
 from attributary.producers.money import to_micros as money_to_micros
 from attributary.producers.records import new_event_id
@@ -29,8 +38,8 @@ NOON_MICROS = 1_717_243_200_000_000
 def schema_fields(name: str, inner: str | None = None) -> dict[str, dict[str, Any]]:
     schema = json.loads((Path(attributary.schemas.__file__).parent / f"{name}.avsc").read_text("utf-8"))
     fields = {field["name"]: field for field in schema["fields"]}
-    if inner == "items":
-        fields = {field["name"]: field for field in fields["items"]["type"]["items"]["fields"]}
+    if inner in {"items", "rows"}:
+        fields = {field["name"]: field for field in fields[inner]["type"]["items"]["fields"]}
     if inner == "user_data":
         fields = {field["name"]: field for field in fields["user_data"]["type"][1]["fields"]}
     return fields
@@ -42,6 +51,8 @@ def schema_fields(name: str, inner: str | None = None) -> dict[str, dict[str, An
         (Touchpoint, schema_fields("touchpoint")),
         (Conversion, schema_fields("conversion")),
         (IdentityLink, schema_fields("identity_link")),
+        (Spend, schema_fields("spend")),
+        (SpendLine, schema_fields("spend", "rows")),
         (Item, schema_fields("conversion", "items")),
         (UserData, schema_fields("conversion", "user_data")),
     ],

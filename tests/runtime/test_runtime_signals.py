@@ -10,13 +10,14 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from attributary.consumers.adapters.result_stage import ResultStage
+from attributary.consumers.adapters.store_stage import StoreStage
 from attributary.consumers.runtime.crash_points import crash_points
 
-STAGES = ("stitcher", "attributor", "auditor", "reporter", "sweeper", "forwarder", "trainer")
+STAGES = ("stitcher", "attributor", "auditor", "reporter", "spender", "sweeper", "forwarder", "trainer")
 for _name in (*(f"{stage}.process" for stage in STAGES), "maintenance.rebuild"):
     importlib.import_module(f"attributary.consumers.{_name}")  # a module registers the points that it passes
 
@@ -78,7 +79,14 @@ def _points_of(point: ast.expr) -> set[str]:
     assert isinstance(stage, ast.FormattedValue), ast.unparse(point)
     assert ast.unparse(stage.value) == "self.name"
     assert isinstance(rest, ast.Constant), ast.unparse(point)
-    return {each.name + str(rest.value) for each in ResultStage.__subclasses__()}
+    return {name + str(rest.value) for name in _stages(StoreStage)}
+
+
+def _stages(base: type[Any]) -> list[str]:
+    """Return the names of the stages that are made of a base, at any depth."""
+    return [
+        name for kind in base.__subclasses__() for name in ([kind.name] if hasattr(kind, "name") else _stages(kind))
+    ]
 
 
 def test_the_list_of_points_is_that_of_the_code() -> None:
@@ -127,8 +135,8 @@ def test_a_crash_point_that_exists_does_not(armed: str) -> None:
 
 def test_every_point_belongs_to_a_stage() -> None:
     stages = (
-        "stitcher", "attributor", "auditor", "reporter", "sweeper", "erasure", "retention", "forwarder", "trainer",
-        "rebuild", "loop",
+        "stitcher", "attributor", "auditor", "reporter", "spender", "sweeper", "erasure", "retention", "forwarder",
+        "trainer", "rebuild", "loop",
     )  # fmt: skip
     assert set(crash_points(*stages)) == set(crash_points())
     assert set(crash_points("sweeper")) == {point for point in crash_points() if point.startswith("sweeper")}

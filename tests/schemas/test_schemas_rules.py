@@ -13,6 +13,7 @@ from attributary.schemas.rules import (
     check_conversion,
     check_identity_link,
     check_job,
+    check_spend,
     check_touchpoint,
     find_unstorable_text,
 )
@@ -54,8 +55,14 @@ REQUEST = {
     "tenant_id": "acme", "request_id": "r1", "kind": "user", "identifier": "customer-1", "mode": "delete",
     "requested_at": NOW,
 }  # fmt: skip
+LINE: dict[str, Any] = {"currency": "EUR", "net_micros": 12_500_000, "campaign_id": "c1", "campaign_name": "Spring"}
+SPEND: dict[str, Any] = {
+    "tenant_id": "acme", "event_id": "s-1", "platform": "google", "account": "g1", "day": 20_000, "level": "campaign",
+    "reported_at": NOW, "rows": [LINE],
+}  # fmt: skip
 GOOD = {
     "touchpoint": TOUCHPOINT, "conversion": CONVERSION, "identity_link": LINK, "job": JOB, "erasure_request": REQUEST,
+    "spend": SPEND,
 }  # fmt: skip
 
 
@@ -277,3 +284,66 @@ def test_minor_units_are_whole_micros() -> None:
     assert MINOR_UNIT_MICROS["KWD"] == 1_000
     assert MINOR_UNIT_MICROS["CLF"] == 100
     assert "XXX" not in MINOR_UNIT_MICROS
+
+
+AD = LINE | {"ad_set_id": "s1", "ad_id": "a1"}
+
+
+def line(**fields: Any) -> dict[str, Any]:
+    return {"rows": [LINE | fields]}
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"tenant_id": "Acme"}, "tenant_id"),
+        ({"event_id": ""}, "event_id"),
+        ({"platform": "Google Ads"}, "platform"),
+        ({"account": ""}, "account"),
+        ({"account": "x" * 201}, "account"),
+        ({"day": 10_956}, "day"),  # 1999-12-31
+        ({"day": 20_000_000}, "day"),
+        ({"level": "keyword"}, "level"),
+        ({"time_zone": "Berlin"}, "time_zone"),
+        ({"time_zone": "../etc/passwd"}, "time_zone"),
+        ({"report_id": "x" * 201}, "report_id"),
+        ({"reported_at": NOW + DAY + 1}, "reported_at"),
+        ({"reported_at": NOW // 1000}, "reported_at"),
+        ({"rows": []}, "rows"),
+        ({"rows": [LINE, LINE]}, "rows"),
+        ({"rows": [LINE | {"campaign_id": str(n)} for n in range(2001)]}, "rows"),
+        ({"level": "account", "rows": [{"currency": "EUR", "net_micros": 1}] * 2}, "rows"),
+        ({"level": "account"}, "rows.campaign_id"),
+        ({"level": "ad"}, "rows.ad_id"),
+        ({"level": "ad", "rows": [AD | {"campaign_id": ""}]}, "rows.campaign_id"),
+        (line(campaign_id=""), "rows.campaign_id"),
+        (line(campaign_id="x" * 201), "rows.campaign_id"),
+        (line(campaign_name="x" * 501), "rows.campaign_name"),
+        (line(ad_id="a1"), "rows.ad_id"),
+        (line(currency="eur"), "rows.currency"),
+        (line(currency="XAU"), "rows.currency"),
+        (line(net_micros=10**17 + 1), "rows.net_micros"),
+        (line(tax_micros=-(10**17) - 1), "rows.tax_micros"),
+        (line(clicks=-1), "rows.clicks"),
+        (line(claimed_conversions_micros=10**15 + 1), "rows.claimed_conversions_micros"),
+    ],
+)
+def test_a_record_of_spend_that_breaks_a_rule_is_named(change: dict[str, Any], field: str) -> None:
+    broken = check_spend(SPEND | change, now_micros=NOW)
+    assert broken is not None
+    assert broken.field == field
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": [], "is_complete": True},
+        {"level": "ad", "rows": [AD, AD | {"ad_id": "a2"}]},
+        {"level": "ad", "rows": [AD | {"ad_set_id": ""}]},
+        {"level": "ad", "rows": [AD | {"ad_id": "name:A"}, AD | {"campaign_id": "c2", "ad_id": "name:A"}]},
+        {"level": "account", "rows": [{"currency": "JPY", "net_micros": -1}]},
+        {"time_zone": "Asia/Kathmandu", "reported_at": NOW + DAY, "day": 10_957},
+    ],
+)
+def test_spend_at_every_level_passes(change: dict[str, Any]) -> None:
+    assert check_spend(SPEND | change, now_micros=NOW) is None

@@ -18,7 +18,7 @@ from attributary.schemas.schema_catalog import NAMES
 def test_the_names_and_the_catalogue_are_the_same_set() -> None:
     constants = {
         topics.TOUCHPOINTS, topics.CONVERSIONS, topics.IDENTITIES, topics.COMMANDS, topics.RESULTS, topics.JOBS,
-        topics.JOB_STATUS, topics.ERASURE_REQUESTS, topics.ERASURES,
+        topics.JOB_STATUS, topics.ERASURE_REQUESTS, topics.ERASURES, topics.SPEND,
     }  # fmt: skip
     assert {topic.name for topic in topics.catalogue()} == constants
     assert {topic.record for topic in topics.catalogue()} == set(NAMES) - {"dead_letter"}
@@ -26,7 +26,7 @@ def test_the_names_and_the_catalogue_are_the_same_set() -> None:
 
 def test_input_topics_carry_the_broker_s_time() -> None:
     for topic in topics.catalogue():
-        if topic.record in {"touchpoint", "conversion", "identity_link", "erasure_request"}:
+        if topic.record in {"touchpoint", "conversion", "identity_link", "erasure_request", "spend"}:
             assert topic.config["message.timestamp.type"] == "LogAppendTime"
 
 
@@ -87,6 +87,7 @@ import json
 from attributary.consumers.attributor.stage import AttributorStage
 from attributary.consumers.auditor.stage import AuditorStage
 from attributary.consumers.reporter.stage import GROUP as REPORTER
+from attributary.consumers.spender.stage import SpenderStage
 from attributary.consumers.stitcher.stage import StitcherStage
 from attributary.consumers.sweeper.input_age import READERS
 from attributary.consumers.trainer.stage import GROUP as TRAINER
@@ -94,7 +95,7 @@ from attributary.producers import MemoryTransport
 from attributary.schemas.access import Principals, processes, rights
 from attributary.schemas.registry import subject_of
 from attributary.schemas.topics import catalogue, dead_letter_topics, topic_of
-stages = (StitcherStage, AttributorStage, AuditorStage)
+stages = (StitcherStage, AttributorStage, AuditorStage, SpenderStage)
 found = rights(catalogue(), dead_letter_topics(), Principals())
 print(json.dumps({
     "topics": [each.name for each in (*catalogue(), *dead_letter_topics())] + [topic_of("result")],

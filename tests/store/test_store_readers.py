@@ -14,7 +14,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from attributary.attribution_core.spend.slices import SliceKey, SpendRow
+from attributary.attribution_core.spend.slices import Given, SliceKey, SpendRow
 from attributary.consumers.store.access.catalogue import PERSONAL_COLUMNS, ROLES, VIEW_SCHEMAS
 from attributary.consumers.store.access.plan import apply
 from attributary.consumers.store.access.readers import (
@@ -86,7 +86,7 @@ def logins(module_database: str) -> Iterator[Readers]:
     with connect(module_database, application_name="tests") as connection:
         for tenant, campaign in (("acme", "spring"), ("rival", HUSH)):
             rows = [SpendRow(campaign, "EUR", 1_000_000, campaign_id=campaign, campaign_name=campaign)]
-            store_slices(connection, tenant, [Slice(SliceKey("meta", campaign, DAY, "campaign"), rows)], campaign)
+            store_slices(connection, tenant, [Slice(SliceKey("meta", campaign, DAY, "campaign"), Given(rows))])
         roll_up(connection, "acme", "rival")
     names = {"plain": "reader_one", "people": "reader_people", "everybody": "reader_all"}
     with psycopg.connect(module_database, autocommit=True) as connection:

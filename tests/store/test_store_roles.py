@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from attributary.attribution_core.spend.slices import SliceKey, SpendRow
+from attributary.attribution_core.spend.slices import Given, SliceKey, SpendRow
 from attributary.consumers.store.access.catalogue import REPORTING, ROLES, VIEW_SCHEMAS, Role
 from attributary.consumers.store.access.plan import apply, plan, wanted_grants
 from attributary.consumers.store.access.state import read_state
@@ -213,7 +213,9 @@ def test_the_read_api_sees_spend_of_the_tenant_that_the_transaction_names_and_no
         apply(connection)
         row = SpendRow("c", "EUR", 1_000_000, campaign_id="c", campaign_name="c")
         for tenant in ("acme", "beta"):
-            store_slices(connection, tenant, [Slice(SliceKey("meta", "a", date(2026, 11, 1), "campaign"), [row])], "r")
+            store_slices(
+                connection, tenant, [Slice(SliceKey("meta", "a", date(2026, 11, 1), "campaign"), Given([row]))]
+            )
         connection.execute("INSERT INTO attribution_positions VALUES ('*', 'auditor', 't', 0, 7)")
         connection.execute("SET ROLE attributary_api")
         assert may_read(connection)

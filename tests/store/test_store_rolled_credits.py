@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from attributary.attribution_core.spend.rates import Quote
-from attributary.attribution_core.spend.slices import SliceKey, SpendRow
+from attributary.attribution_core.spend.slices import Given, SliceKey, SpendRow
 from attributary.consumers.spend import returns
 from attributary.consumers.spend.returns import ReturnQuery, ReturnRow, Returns, read_returns
 from attributary.consumers.store.connection import connect
@@ -81,11 +81,11 @@ def stored(module_database: str) -> Iterator[psycopg.Connection]:
         connection.execute(CONVERSIONS)
         slices = [
             Slice(SliceKey(platform, "a1", FIRST + timedelta(days=day), "campaign"),
-                  [spent(each, day) for each in range(3)], "UTC", is_complete=True)
+                  Given([spent(each, day) for each in range(3)], is_complete=True), "UTC")
             for platform in ("p_paid_search", "p_paid_social")
             for day in range(28)
         ]  # fmt: skip
-        store_slices(connection, "acme", slices, "r1")
+        store_slices(connection, "acme", slices)
         rates = [Quote(FIRST + timedelta(days=day), "EUR", "USD", Decimal("1.1") + day) for day in range(31)]
         store_rates(connection, rates, "x")
         prepare_rollup(connection)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from attributary.attribution_core.spend.campaigns import Campaign
-from attributary.attribution_core.spend.slices import LEVELS, SliceKey, SpendRow
+from attributary.attribution_core.spend.slices import LEVELS, Given, SliceKey, SpendRow
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.spend.campaigns import (
     NOT_BROKEN_DOWN,
@@ -62,12 +61,14 @@ def row(level: str, campaign: str, ad: str, micros: int, name: str = "") -> Spen
     )  # fmt: skip
 
 
-def piece(level: str, *rows: SpendRow, is_complete: bool = False, day: date = DAY, zone: str = "") -> Slice:
-    return Slice(SliceKey("google", "a1", day, level), rows, zone, is_complete)
+def piece(
+    level: str, *rows: SpendRow, is_complete: bool = False, day: date = DAY, zone: str = "", at: int = 0
+) -> Slice:
+    return Slice(SliceKey("google", "a1", day, level), Given(rows, is_complete, at), zone, "report")
 
 
 def store(connection: psycopg.Connection, *slices: Slice) -> tuple[int, ...]:
-    return tuple(store_slices(connection, "acme", slices, "report"))
+    return tuple(store_slices(connection, "acme", slices))
 
 
 def counted(connection: psycopg.Connection) -> dict[str, Decimal]:
@@ -79,10 +80,10 @@ def counted(connection: psycopg.Connection) -> dict[str, Decimal]:
 
 def test_revisions_are_added_only_where_something_changed(connection: psycopg.Connection) -> None:
     first = piece("campaign", row("campaign", "c1", "", 10), row("campaign", "c2", "", 20), is_complete=True)
-    assert store(connection, first) == (2, 0, 0, 0)
-    assert store(connection, first) == (0, 0, 2, 0)
-    assert store(connection, replace(first, rows=first.rows[:1])) == (0, 0, 1, 1)
-    assert store(connection, replace(first, rows=[row("campaign", "c1", "", 15)], is_complete=False)) == (0, 1, 0, 0)
+    assert store(connection, first) == (2, 0, 0, 0, 0)
+    assert store(connection, first) == (0, 0, 2, 0, 0)
+    assert store(connection, piece("campaign", first.given.rows[0], is_complete=True)) == (0, 0, 1, 1, 0)
+    assert store(connection, piece("campaign", row("campaign", "c1", "", 15))) == (0, 1, 0, 0, 0)
     rows = connection.execute(
         "SELECT entity, revision, net_micros, is_removed FROM attribution_spend ORDER BY entity, revision"
     ).fetchall()

@@ -85,7 +85,7 @@ def survey(seconds: float = CHECK_SECONDS) -> Report:
 
 _ORDER = (
     _KAFKA, "registry", _POSTGRES, "encryption", "migrations", "topics", "stitcher", "attributor", "auditor",
-    "reporter", "sweeper", "trainer", PART, "results", "dead letters", "models", "deliveries",
+    "reporter", "spender", "sweeper", "trainer", PART, "results", "dead letters", "models", "deliveries",
 )  # fmt: skip
 
 
@@ -113,7 +113,7 @@ def _jobs() -> tuple[list[Finding], list[_Job]]:
     except ConfigError as error:
         findings.append(_wrong_setting(PART, error))
     findings += _exposures(kafka, dsn)
-    stages = ("stitcher", "attributor", "auditor", "reporter", "sweeper", "trainer")
+    stages = ("stitcher", "attributor", "auditor", "reporter", "spender", "sweeper", "trainer")
     places = _Later()
     if dsn is not None:
         found: str = dsn

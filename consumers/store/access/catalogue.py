@@ -162,6 +162,16 @@ ROLES: Sequence[Role] = (
         is_staging=True,
     ),
     Role(
+        "attributary_spender",
+        "The spender: stores what ads cost from the topic, and sees no person.",
+        {
+            "spend": "SIU(reported_at_us, updated_at)",
+            "spend_slices": "SIU",
+            "positions": "SIUD",
+            "migrations": "S",
+        },
+    ),
+    Role(
         "attributary_sweeper",
         "The sweeper: asks again, finalises, closes, deletes what is kept no longer, erases people.",
         {
@@ -249,7 +259,7 @@ ROLES: Sequence[Role] = (
         "attributary_spend",
         "`attributary spend import`, `spend aliases`, `fx import`, `experiment add`: what ads cost, and no person.",
         {
-            "spend": "SI",
+            "spend": "SIU(reported_at_us, updated_at)",
             "spend_slices": "SIU",
             "campaign_aliases": "SIUD",
             "fx_rates": "SI",
@@ -307,6 +317,7 @@ ROLES: Sequence[Role] = (
             "attributary_attributor",
             "attributary_auditor",
             "attributary_reporter",
+            "attributary_spender",
             "attributary_sweeper",
             "attributary_trainer",
             "attributary_forwarder",

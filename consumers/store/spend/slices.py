@@ -1,7 +1,8 @@
 """Storing what ads cost: revisions that are only added.
 
 Invariant: the row of a slice is locked before its revisions are read, slices in sorted order; so imports at the same
-time wait for each other, and each adds to what the one before it left.
+time wait for each other, and each adds to what the one before it left. The command line and the spender write by this
+module alone.
 """
 
 from __future__ import annotations
@@ -12,33 +13,53 @@ from datetime import date, datetime
 from typing import Any, NamedTuple
 
 import psycopg
-from psycopg.rows import dict_row
 
-from attributary.attribution_core.spend.slices import LEVELS, SliceKey, SpendRow, changes
+from attributary.attribution_core.spend.slices import LEVELS, Given, SliceKey, SpendRow, Stored, changes
 
 _ROW = tuple(each.name for each in fields(SpendRow))
+_KEYS = """unnest(%(platforms)s::text[], %(accounts)s::text[], %(days)s::date[], %(levels)s::text[])"""
+# Sorted, so that whoever writes several slices waits for the others and never in a circle.
 _LOCK = """
 INSERT INTO attribution_spend_slices (tenant_id, platform, account, day, level, time_zone, report_id)
-VALUES (%(tenant)s, %(platform)s, %(account)s, %(day)s, %(level)s, %(time_zone)s, %(report_id)s)
+SELECT %(tenant)s, g.platform, g.account, g.day, g.level, g.time_zone, g.report_id
+FROM unnest(%(platforms)s::text[], %(accounts)s::text[], %(days)s::date[], %(levels)s::text[], %(zones)s::text[],
+            %(reports)s::text[]) AS g (platform, account, day, level, time_zone, report_id)
+ORDER BY g.platform COLLATE "C", g.account COLLATE "C", g.day, g.level COLLATE "C"
 ON CONFLICT (tenant_id, platform, account, day, level) DO UPDATE SET
     time_zone = COALESCE(NULLIF(excluded.time_zone, ''), attribution_spend_slices.time_zone),
     report_id = excluded.report_id, imported_at = clock_timestamp(), updated_at = now()
-RETURNING revision
+RETURNING platform, account, day, level, revision, complete_reported_at_us
 """
 _NEWEST = f"""
-SELECT DISTINCT ON (entity) {", ".join(_ROW)} FROM attribution_spend
-WHERE tenant_id = %(tenant)s AND platform = %(platform)s AND account = %(account)s AND day = %(day)s
-  AND level = %(level)s
-ORDER BY entity, revision DESC
+SELECT g.platform, g.account, g.day, g.level, n.reported_at_us, {", ".join(f"n.{name}" for name in _ROW)}
+FROM {_KEYS} AS g (platform, account, day, level)
+CROSS JOIN LATERAL (
+    SELECT DISTINCT ON (s.entity) s.* FROM attribution_spend s
+    WHERE s.tenant_id = %(tenant)s AND s.platform = g.platform AND s.account = g.account AND s.day = g.day
+      AND s.level = g.level
+    ORDER BY s.entity, s.revision DESC
+) AS n
 """
 _CLOSE = """
-UPDATE attribution_spend_slices SET
-    revision = %(revision)s,
-    complete_at = CASE WHEN %(is_complete)s THEN COALESCE(complete_at, clock_timestamp()) ELSE complete_at END
-WHERE tenant_id = %(tenant)s AND platform = %(platform)s AND account = %(account)s AND day = %(day)s
-  AND level = %(level)s
+UPDATE attribution_spend_slices s SET
+    revision = g.revision,
+    complete_at = CASE WHEN g.is_complete THEN COALESCE(s.complete_at, clock_timestamp()) ELSE s.complete_at END,
+    complete_reported_at_us = CASE WHEN g.is_complete THEN greatest(s.complete_reported_at_us, g.reported_at_us)
+                                   ELSE s.complete_reported_at_us END
+FROM unnest(%(platforms)s::text[], %(accounts)s::text[], %(days)s::date[], %(levels)s::text[], %(revisions)s::int[],
+            %(completes)s::bool[], %(moments)s::int8[])
+    AS g (platform, account, day, level, revision, is_complete, reported_at_us)
+WHERE s.tenant_id = %(tenant)s AND s.platform = g.platform AND s.account = g.account AND s.day = g.day
+  AND s.level = g.level
 """
-_SHARED = ("tenant_id", "platform", "account", "day", "level", "revision", "report_id")
+_CONFIRM = """
+UPDATE attribution_spend s SET reported_at_us = g.reported_at_us, updated_at = now()
+FROM unnest(%(platforms)s::text[], %(accounts)s::text[], %(days)s::date[], %(levels)s::text[], %(entities)s::text[],
+            %(moments)s::int8[]) AS g (platform, account, day, level, entity, reported_at_us)
+WHERE s.tenant_id = %(tenant)s AND s.platform = g.platform AND s.account = g.account AND s.day = g.day
+  AND s.level = g.level AND s.entity = g.entity AND s.reported_at_us < g.reported_at_us
+"""
+_SHARED = ("tenant_id", "platform", "account", "day", "level", "revision", "report_id", "reported_at_us")
 _ADD = f"COPY attribution_spend ({', '.join((*_SHARED, *_ROW))}) FROM STDIN"
 _ACCOUNTS = """
 SELECT platform, account, level, max(time_zone) AS time_zone, count(*) AS days, min(day) AS first_day,
@@ -60,24 +81,25 @@ class Slice:
 
     Attributes:
         key: which slice.
-        rows: each entity once.
+        given: its rows, whether they are all, and when the report was made.
         time_zone: IANA name of the account's zone; empty: not known.
-        is_complete: the report has all that cost anything.
+        report_id: which report it is, for people.
     """
 
     key: SliceKey
-    rows: Sequence[SpendRow]
+    given: Given
     time_zone: str = ""
-    is_complete: bool = False
+    report_id: str = ""
 
 
-class Stored(NamedTuple):
-    """What an import changed, in rows."""
+class Imported(NamedTuple):
+    """What an import changed, in rows; `late` ones are of a report that is older than what is stored."""
 
     new: int
     changed: int
     unchanged: int
     removed: int
+    late: int
 
 
 class Account(NamedTuple):
@@ -94,36 +116,65 @@ class Account(NamedTuple):
     imported_at: datetime
 
 
-def store_slices(connection: psycopg.Connection, tenant_id: str, slices: Iterable[Slice], report_id: str) -> Stored:
-    """Add the revisions of an import, in the caller's transaction.
+def store_slices(connection: psycopg.Connection, tenant_id: str, slices: Iterable[Slice]) -> Imported:
+    """Add the revisions of an import, in the caller's transaction: five statements, however many slices there are.
 
     Args:
         connection: in a transaction at READ COMMITTED.
         tenant_id: the owner.
         slices: each key once.
-        report_id: which report it is, for people.
     """
-    total = [0, 0, 0, 0]
-    for each in sorted(slices, key=lambda one: one.key):
-        key = {"tenant": tenant_id, **each.key._asdict()}
-        parameters = key | {"time_zone": each.time_zone, "report_id": report_id}
-        revision = connection.execute(_LOCK, parameters).fetchall()[0][0]
-        found = changes(_newest(connection, key), each.rows, is_complete=each.is_complete)
-        revision += bool(found.rows)
-        if found.rows:
-            with connection.cursor().copy(_ADD) as copy:
-                for row in found.rows:
-                    shared = (tenant_id, *each.key, revision, report_id)
-                    copy.write_row((*shared, *(getattr(row, name) for name in _ROW)))
-        connection.execute(_CLOSE, key | {"revision": revision, "is_complete": each.is_complete})
-        for place, part in enumerate(found[1:]):
-            total[place] += part
-    return Stored(*total)
+    given = {each.key: each for each in slices}
+    if not given:
+        return Imported(0, 0, 0, 0, 0)
+    keys = _keys(given)
+    locked = connection.execute(_LOCK, {
+        "tenant": tenant_id, **keys, "zones": [each.time_zone for each in given.values()],
+        "reports": [each.report_id for each in given.values()],
+    }).fetchall()  # fmt: skip
+    state = {SliceKey(*row[:4]): row[4:] for row in locked}
+    newest = _newest(connection, tenant_id, keys)
+    found = {key: changes(newest.get(key, {}), each.given, state[key][1]) for key, each in given.items()}
+    revisions = {key: state[key][0] + bool(found[key].rows) for key in given}
+    with connection.cursor().copy(_ADD) as copy:
+        for key, each in given.items():
+            shared = (tenant_id, *key, revisions[key], each.report_id, each.given.reported_at_us)
+            for row in found[key].rows:
+                copy.write_row((*shared, *(getattr(row, name) for name in _ROW)))
+    _confirm(connection, tenant_id, [(key, given[key], entity) for key in given for entity in found[key].confirmed])
+    connection.execute(_CLOSE, {
+        "tenant": tenant_id, **keys, "revisions": list(revisions.values()),
+        "completes": [each.given.is_complete for each in given.values()],
+        "moments": [each.given.reported_at_us for each in given.values()],
+    })  # fmt: skip
+    return Imported(*(sum(part) for part in zip(*(each[2:] for each in found.values()), strict=True)))
 
 
-def _newest(connection: psycopg.Connection, key: Mapping[str, Any]) -> dict[str, SpendRow]:
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return {row["entity"]: SpendRow(**row) for row in cursor.execute(_NEWEST, key).fetchall()}
+def _keys(keys: Iterable[SliceKey]) -> dict[str, list[Any]]:
+    """Return keys as arrays of a statement."""
+    names = ("platforms", "accounts", "days", "levels")
+    return dict(zip(names, map(list, zip(*keys, strict=True)), strict=True))
+
+
+def _newest(
+    connection: psycopg.Connection, tenant_id: str, keys: Mapping[str, list[Any]]
+) -> dict[SliceKey, dict[str, Stored]]:
+    found: dict[SliceKey, dict[str, Stored]] = {}
+    for platform, account, day, level, reported_at_us, *cells in connection.execute(
+        _NEWEST, {"tenant": tenant_id, **keys}
+    ).fetchall():
+        row = SpendRow(*cells)
+        found.setdefault(SliceKey(platform, account, day, level), {})[row.entity] = Stored(row, reported_at_us)
+    return found
+
+
+def _confirm(connection: psycopg.Connection, tenant_id: str, rows: Sequence[tuple[SliceKey, Slice, str]]) -> None:
+    """Note that a newer report has rows as they are, so that an older one that comes later changes nothing."""
+    if rows:
+        connection.execute(_CONFIRM, {
+            "tenant": tenant_id, **_keys(key for key, _, _ in rows), "entities": [entity for _, _, entity in rows],
+            "moments": [each.given.reported_at_us for _, each, _ in rows],
+        })  # fmt: skip
 
 
 def accounts(connection: psycopg.Connection, tenant_id: str) -> list[Account]:

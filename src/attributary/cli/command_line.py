@@ -52,6 +52,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
         "attributor",
         "auditor",
         "reporter",
+        "spender",
         "sweeper",
         "express",
         "trainer",

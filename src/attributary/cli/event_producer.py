@@ -5,6 +5,7 @@ Contract: what is missing is said in one sentence on standard error; the command
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,13 +20,15 @@ if TYPE_CHECKING:
     from attributary.producers.config import ProducerConfig
 
 PATIENCE_SECONDS = 10.0
+EVENTS = ("touchpoint", "conversion", "identity_link")
 
 
-def open_producer(config: ProducerConfig) -> AttributaryProducer:
+def open_producer(config: ProducerConfig, records: Sequence[str] = EVENTS) -> AttributaryProducer:
     """Open the client on the cluster that KAFKA_BOOTSTRAP_SERVERS and the other settings name.
 
     Args:
         config: without address and Kafka settings, which are taken from the environment.
+        records: kinds that will be published: spend, ...; those of events where none are named.
 
     Raises:
         typer.Exit: 78 for a bad setting; 69 when no broker answers, or a topic is missing.
@@ -36,18 +39,19 @@ def open_producer(config: ProducerConfig) -> AttributaryProducer:
 
     with exit_codes():
         kafka = KafkaSettings.load()
-        require_topics(kafka)
+        require_topics(kafka, records)
     shared = kafka.client_config()
     bootstrap = shared.pop("bootstrap.servers")
     shared.setdefault("log_level", 0)  # what goes wrong is told once, by the error that ends the command
     return AttributaryProducer(replace(config, bootstrap=bootstrap, kafka=shared))
 
 
-def require_topics(kafka: KafkaSettings) -> None:
-    """See that the input topics exist.
+def require_topics(kafka: KafkaSettings, records: Sequence[str] = EVENTS) -> None:
+    """See that the topics exist.
 
     Args:
         kafka: how to reach the brokers.
+        records: kinds that will be published.
 
     Raises:
         Fatal: no broker answers.
@@ -60,13 +64,13 @@ def require_topics(kafka: KafkaSettings) -> None:
     from attributary.consumers.runtime.access_errors import Access
     from attributary.consumers.runtime.kafka_errors import check_reachable
     from attributary.consumers.runtime.topic_checks import check_visible
-    from attributary.schemas.topics import CONVERSIONS, IDENTITIES, TOUCHPOINTS
+    from attributary.schemas.topics import topic_of
 
     check_reachable(kafka)
     quiet = {"log_level": 0}  # one line says it all
     admin = AdminClient(kafka.client_config() | quiet)
     there = set(admin.list_topics(timeout=PATIENCE_SECONDS).topics)
-    if missing := {TOUCHPOINTS, CONVERSIONS, IDENTITIES} - there:
+    if missing := {topic_of(name) for name in records} - there:
         check_visible(admin, sorted(missing), Access(kafka, "publisher"), "WRITE")
         say(f"topic {min(missing)} does not exist; create the topics by: attributary topics apply")
         raise typer.Exit(exits.DEPENDENCY_DOWN)

@@ -26,7 +26,9 @@ personal data in it. This page is made by `attributary metrics --markdown`; `mak
 
 
 _COLUMNS = 100
-_REGISTERING = ("stitcher", "attributor", "auditor", "reporter", "sweeper", "destinations", "trainer", "api")
+_REGISTERING = (
+    "stitcher", "attributor", "auditor", "reporter", "spender", "sweeper", "destinations", "trainer", "api",
+)  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:

@@ -16,6 +16,7 @@ _STAGES = {
     "attributor": "Compute attribution results for the conversions that commands name, and publish them.",
     "auditor": "Store every published result, note which versions were seen, and check that credits sum to revenue.",
     "reporter": "Keep an exact roll-up of the newest results, by day, model, channel and campaign, for reports.",
+    "spender": "Store what ads cost, from the reports that services publish.",
     "sweeper": "Ask again for results that are overdue, make conversions final, close silent journeys.",
     "express": "Store, out of turn, what waits behind another tenant's flood; optional, for tenants that share topics.",
     "trainer": "Run batch analyses and trainings from the jobs topic.",

@@ -16,6 +16,7 @@ _KINDS = {
     "touchpoints": "touchpoint",
     "conversions": "conversion",
     "identities": "identity_link",
+    "spend": "spend",
     "commands": "command",
     "jobs": "job",
     "job-status": "job_status",

@@ -70,6 +70,7 @@ STAGES: tuple[StageProcess, ...] = (
     StageProcess("attributor", ("attributor",), "computes results and publishes them"),
     StageProcess("auditor", ("auditor",), "stores results, checks that credits equal revenue"),
     StageProcess("reporter", ("reporter",), "keeps the sums that reports read"),
+    StageProcess("spender", ("spender",), "stores what ads cost"),
     StageProcess("sweeper", ("sweeper",), "repairs what was missed, makes results final"),
     StageProcess("trainer", ("trainer",), "analyses, trains and activates models"),
     StageProcess(
