@@ -7,11 +7,17 @@ none. What could mean two campaigns matches none, and a name never matches on an
 from __future__ import annotations
 
 import difflib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 How = Literal["id", "alias", "name", "no campaign", "id of several", "name of several", "other platform", "unknown"]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.intp]
 MATCHED: tuple[How, ...] = ("id", "alias", "name")
 
 
@@ -98,13 +104,68 @@ class CampaignMatcher:
             likeness_min: 1 is the same text but for case, blanks and marks between words.
         """
         wanted = _plain(said.name or said.campaign_id)
-        found = []
-        for campaign, names in self._names.items():
-            likeness, name = max(((_likeness(wanted, _plain(name)), name) for name in names), default=(0.0, ""))
-            if likeness >= likeness_min:
-                found.append(Suggestion(campaign, name, likeness))
-        found.sort(key=lambda each: (each.campaign.platform != said.platform, -each.likeness, each.campaign))
+        labels = self._labels
+        if not wanted or not labels.rows:
+            return []
+        bounds = labels.bounds(wanted)
+        own = labels.platforms == said.platform
+        found: list[Suggestion] = []
+        for group in (own, ~own):
+            places = np.flatnonzero(group & (bounds >= likeness_min))
+            places = places[np.argsort(-bounds[places], kind="stable")]
+            best = self._most_alike(
+                wanted, places[np.argsort(-bounds[places], kind="stable")], bounds, most - len(found)
+            )
+            found += [each for each in best if each.likeness >= likeness_min]
         return found[:most]
+
+    @cached_property
+    def _labels(self) -> _Labels:
+        return _Labels([(key, name, _plain(name)) for key, names in self._names.items() for name in names])
+
+    def _most_alike(self, wanted: str, places: Ints, bounds: Floats, most: int) -> list[Suggestion]:
+        """Return the campaigns with the most similar name, those of the highest bound first, until no other can be."""
+        best: dict[Campaign, tuple[float, str]] = {}
+        floor = 0.0
+        for place in places:
+            if most < 1 or bounds[place] < floor:
+                break
+            campaign, name, plain = self._labels.rows[place]
+            likeness = _likeness(wanted, plain)
+            if (likeness, name) > best.get(campaign, (0.0, "")):
+                best[campaign] = (likeness, name)
+                if len(best) >= most:
+                    floor = sorted((each for each, _ in best.values()), reverse=True)[most - 1]
+        order = sorted(best.items(), key=lambda item: (-item[1][0], item[0]))
+        return [Suggestion(campaign, name, likeness) for campaign, (likeness, name) in order[:most]]
+
+
+class _Labels:
+    """All names of all campaigns with the characters in them, so that one pass bounds the likeness of every name.
+
+    Two texts can share no more than the characters that both have: twice their number over both lengths is a bound of
+    the likeness (difflib's `quick_ratio`), for all names at once.
+    """
+
+    def __init__(self, rows: Sequence[tuple[Campaign, str, str]]) -> None:
+        self.rows = rows
+        self.platforms = np.array([campaign.platform for campaign, _, _ in rows])
+        self._places = {
+            character: place for place, character in enumerate(sorted({c for *_, text in rows for c in text}))
+        }
+        self._counts = np.zeros((len(self._places), len(rows)), dtype=np.int32)
+        for row, (*_, text) in enumerate(rows):
+            for character in text:
+                self._counts[self._places[character], row] += 1
+        self._lengths = np.array([len(text) for *_, text in rows])
+
+    def bounds(self, wanted: str) -> Floats:
+        """Return for each name what its likeness to a text cannot exceed."""
+        shared = np.zeros(len(self.rows))
+        for character, times in Counter(wanted).items():
+            if (place := self._places.get(character)) is not None:
+                shared += np.minimum(self._counts[place], times)
+        return np.asarray(2.0 * shared / np.maximum(self._lengths + len(wanted), 1))
 
 
 def _plain(text: str) -> str:
@@ -114,8 +175,7 @@ def _plain(text: str) -> str:
 def _likeness(one: str, other: str) -> float:
     if not one or not other:
         return 0.0
-    matcher = difflib.SequenceMatcher(None, one, other, autojunk=False)
-    return matcher.ratio() if matcher.quick_ratio() >= 0.5 else 0.0
+    return difflib.SequenceMatcher(None, one, other, autojunk=False).ratio()
 
 
 def collisions(names: Mapping[Campaign, Iterable[str]]) -> Sequence[tuple[str, str, tuple[Campaign, ...]]]:

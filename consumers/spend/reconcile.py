@@ -81,14 +81,13 @@ def reconcile(
         groups = {named: numbers[key] for named, key in keys.items()}
         for each in credit_sums(connection, query.credit(dating), groups, basis.rates[dating], ""):
             parts[by_number[each.group], each.currency][dating] += each.value / _MICROS
-    for window in sorted({window_of(key.platform, window_days) for key in keys.values()}):
-        groups = {n: numbers[key] for n, key in keys.items() if window_of(key.platform, window_days) == window}
-        found = claimable(connection, query.credit("accrual"), groups, basis.rates["accrual"], window)
-        for order in found:
-            part = parts[by_number[order.group], order.currency]
-            part["orders"] += order.orders
-            for name in ("net", "late", "refunded", "viewed", "open"):
-                part[name] += getattr(order, name) / _MICROS
+    groups = {named: numbers[key] for named, key in keys.items()}
+    windows = {number: window_of(key.platform, window_days) for number, key in by_number.items()}
+    for order in claimable(connection, query.credit("accrual"), groups, basis.rates["accrual"], windows):
+        part = parts[by_number[order.group], order.currency]
+        part["orders"] += order.orders
+        for name in ("net", "late", "refunded", "viewed", "open"):
+            part[name] += getattr(order, name) / _MICROS
     for day in basis.spend:
         shown = basis.spend_rates[day.currency, day.day]
         part = parts[day.campaign, shown.target]

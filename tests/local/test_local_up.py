@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -22,7 +23,7 @@ from attributary.local.stages import command_line
 from tests.factories.dashboards import panels
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from attributary.local.broker import Broker
 
@@ -137,6 +138,17 @@ def every_panel_has_data(ports: dict[str, int]) -> None:
         time.sleep(1)
 
 
+def published_spend_is_stored(folder: StackFolder, variables: Mapping[str, str]) -> None:
+    report = str(Path(__file__).resolve().parents[2] / "examples" / "spend" / "google.csv")
+    attributary(
+        "spend", "import", report, "--mapping", "google", "--complete", "--tenant", "acme", "--publish", **variables
+    )
+    deadline = time.monotonic() + 180
+    while not stored(variables["DATABASE_URL"], "attribution_spend"):
+        assert time.monotonic() < deadline, f"published spend is not stored\n{logs(folder)}"
+        time.sleep(0.2)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1_800)
 @pytest.mark.postgres
@@ -146,14 +158,14 @@ def test_a_stack_attributes_stops_and_goes_on_where_it_was(broker: Broker, tmp_p
     folder = StackFolder(tmp_path / "up")
     try:
         said = attributary("up", "--data", str(folder.path), "--detach", "--fake-destinations", *MEASURED)
-        assert "Attributary is up." in said
-        assert "forwarder-meta" in said
-        assert "stages: waiting until they are ready" in said
+        for text in ("Attributary is up.", "forwarder-meta", "stages: waiting until they are ready"):
+            assert text in said
         assert "stitcher       ready" in attributary("up", "--data", str(folder.path), "--status")
         assert (folder.path / "logs" / "kafka.log").read_text()
         assert (folder.path / "monitoring" / "prometheus.yml").exists()
         variables = variables_of(folder)
         attributary("simulate", "--touchpoints", "400", "--conversions", "40", **variables)
+        published_spend_is_stored(folder, variables)
         deadline = time.monotonic() + 180
         while stored(variables["DATABASE_URL"], "attribution_results") < 40:
             assert time.monotonic() < deadline, f"no results\n{logs(folder)}"

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attributary.attribution_core.spend.campaigns import MATCHED, Campaign, CampaignMatcher, Match, Named, collisions
+from attributary.attribution_core.spend.campaigns import (
+    MATCHED,
+    Campaign,
+    CampaignMatcher,
+    Match,
+    Named,
+    Suggestion,
+    collisions,
+)
 
 SPRING = Campaign("meta", "a1", "11")
 SEARCH = Campaign("google", "g1", "21")
@@ -49,6 +59,38 @@ def test_suggestions_are_alike_and_those_of_the_platform_come_first() -> None:
     assert (near[0].campaign, near[0].name, near[0].likeness) == (SPRING, "Spring sale 2026", 1.0)
     assert MATCHER.suggestions(Named("meta", "", "")) == []
     assert MATCHER.suggestions(Named("meta", "", "brand"))[0].campaign.platform == "google"
+
+
+LABELS = st.text("abc -_é", max_size=8)
+
+
+@given(
+    st.dictionaries(
+        st.builds(Campaign, st.sampled_from(("google", "meta")), st.just("a"), st.text("12", max_size=3)),
+        st.lists(LABELS, max_size=3),
+        max_size=12,
+    ),
+    st.builds(Named, st.sampled_from(("google", "meta")), st.just(""), LABELS),
+    st.integers(1, 4),
+)
+def test_suggestions_are_those_of_a_plain_look_at_every_name(
+    names: dict[Campaign, list[str]], said: Named, most: int
+) -> None:
+    def plain(text: str) -> str:
+        return " ".join("".join(c if c.isalnum() else " " for c in text.casefold()).split())
+
+    found = []
+    for campaign, known in names.items():
+        alike = [
+            (difflib.SequenceMatcher(None, plain(said.name), plain(name), autojunk=False).ratio(), name)
+            for name in set(known) - {""}
+            if plain(said.name) and plain(name)
+        ]
+        likeness, name = max(alike, default=(0.0, ""))
+        if likeness >= 0.6:
+            found.append(Suggestion(campaign, name, likeness))
+    found.sort(key=lambda each: (each.campaign.platform != said.platform, -each.likeness, each.campaign))
+    assert CampaignMatcher(names, {}).suggestions(said, most) == found[:most]
 
 
 WORDS = st.sampled_from(("", "a", "b", "c"))

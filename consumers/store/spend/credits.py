@@ -265,24 +265,26 @@ def _of_rates(rates: Sequence[Rate]) -> dict[str, Any]:
 # What a platform would claim that saw what we saw: each order as a whole, dated by the last touch of the campaign.
 _CLAIMABLE = f"""{_REPORTED}, groups AS MATERIALIZED (
     SELECT * FROM unnest(
-        %(platforms)s::text[], %(ids)s::text[], %(names)s::text[], %(channels)s::text[], %(groups)s::int[]
-    ) AS g (platform, id, name, channel, number)
+        %(platforms)s::text[], %(ids)s::text[], %(names)s::text[], %(channels)s::text[], %(groups)s::int[],
+        %(windows)s::int8[]
+    ) AS g (platform, id, name, channel, number, window_us)
 ), rates AS MATERIALIZED (
     SELECT * FROM unnest(%(currencies)s::text[], %(days)s::date[], %(rates)s::numeric[], %(targets)s::text[])
         AS f (currency, day, rate, target)
 ), orders AS (
-    SELECT g.number, f.target, r.conversion_id, r.converted_at_us, r.is_final, r.net_value_micros * f.rate AS net,
-           r.gross_value_micros * f.rate AS gross, max((t.touch ->> 'occurred_at')::int8) AS last_touch_us,
+    SELECT g.number, g.window_us, f.target, r.conversion_id, r.converted_at_us, r.is_final,
+           r.net_value_micros * f.rate AS net, r.gross_value_micros * f.rate AS gross,
+           max((t.touch ->> 'occurred_at')::int8) AS last_touch_us,
            bool_or(COALESCE(p.interaction = 'click', true)) AS is_clicked
     FROM reported r
     CROSS JOIN LATERAL jsonb_array_elements(r.touchpoints) AS t (touch)
     LEFT JOIN attribution_touchpoints p
       ON p.tenant_id = %(tenant)s AND p.event_id = (t.touch ->> 'event_id') COLLATE "C"
     {_GROUPED}
-    GROUP BY g.number, f.target, r.conversion_id, r.converted_at_us, r.is_final, r.net_value_micros,
+    GROUP BY g.number, g.window_us, f.target, r.conversion_id, r.converted_at_us, r.is_final, r.net_value_micros,
              r.gross_value_micros, f.rate
 ), dated AS (
-    SELECT *, converted_at_us - last_touch_us <= %(window_us)s AS is_within FROM orders
+    SELECT *, converted_at_us - last_touch_us <= window_us AS is_within FROM orders
     WHERE last_touch_us >= %(from_us)s AND last_touch_us < %(to_us)s
 )
 SELECT number, target, count(*), sum(net), COALESCE(sum(net) FILTER (WHERE NOT is_within), 0),
@@ -319,17 +321,17 @@ class Claimable(NamedTuple):
 
 def claimable(
     connection: psycopg.Connection, query: CreditQuery, groups: Mapping[Named, int], rates: Sequence[Rate],
-    window_days: int,
+    windows: Mapping[int, int],
 ) -> list[Claimable]:  # fmt: skip
-    """Return what platforms could claim of the orders that their campaigns touched.
+    """Return what platforms could claim of the orders that their campaigns touched: each result is opened once.
 
     Args:
         connection: in a snapshot.
         query: its models do not matter; its dating must be accrual.
         groups: number of the group by what touchpoints say.
         rates: for every currency and day of the conversions.
-        window_days: the platform's attribution window.
+        windows: days of the platform's attribution window by group.
     """
-    window_us = window_days * 86_400_000_000
-    parameters = query.parameters() | _of_rates(rates) | _of_groups(groups) | {"window_us": window_us}
+    windows_us = [windows[number] * 86_400_000_000 for number in groups.values()]
+    parameters = query.parameters() | _of_rates(rates) | _of_groups(groups) | {"windows": windows_us}
     return [Claimable(*row) for row in connection.execute(_CLAIMABLE, parameters).fetchall()]
