@@ -62,7 +62,7 @@ class RequestBudget:
     """What is left of a budget.
 
     Args:
-        budget: whose, and how much.
+        budget: the account, app or project it belongs to, and its size.
         share: part of each limit that this process may use, above 0 and at most 1.
     """
 

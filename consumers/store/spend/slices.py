@@ -18,7 +18,7 @@ from attributary.attribution_core.spend.slices import LEVELS, Given, SliceKey, S
 
 _ROW = tuple(each.name for each in fields(SpendRow))
 _KEYS = """unnest(%(platforms)s::text[], %(accounts)s::text[], %(days)s::date[], %(levels)s::text[])"""
-# Sorted, so that whoever writes several slices waits for the others and never in a circle.
+# Sorted, so that two writers of several slices wait in one order and never in a circle.
 _LOCK = """
 INSERT INTO attribution_spend_slices (tenant_id, platform, account, day, level, time_zone, report_id)
 SELECT %(tenant)s, g.platform, g.account, g.day, g.level, g.time_zone, g.report_id
