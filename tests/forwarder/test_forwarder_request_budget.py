@@ -177,8 +177,8 @@ def test_a_429_of_one_account_holds_all_of_its_project_and_none_else(
     assert line.states()["hooli", "sent"] == 8
     line.live_on(120)
     assert line.states() == {("acme", "sent"): 5, ("globex", "sent"): 5, ("hooli", "sent"): 8}
-    first = line.sent[0][0]
-    assert min(at for at, project in line.sent[1:] if project == "shop-1") - first >= 59
+    refused, again, *_ = (at for at, project in line.sent if project == "shop-1")  # hooli may be served before both
+    assert again - refused >= 59
 
 
 @pytest.mark.parametrize(
