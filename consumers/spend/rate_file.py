@@ -2,25 +2,33 @@
 
 Contract: the ECB's file has ``Date`` and a column a currency, all of them units for one euro; ``N/A`` says that there
 is none. A plain file has the columns ``day``, ``base``, ``quote`` and ``rate``. Rates are read exactly as written.
+A ZIP archive may hold either as its one file, as the ECB publishes its own.
 """
 
 from __future__ import annotations
 
+import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from attributary.attribution_core.spend.rates import PIVOT, Quote
 from attributary.producers.importer.cells import decimal, is_missing
 from attributary.producers.importer.plan import PlanError, listed
-from attributary.producers.importer.rows import Row
+from attributary.producers.importer.rows import FileError, Row
 from attributary.schemas.limits import MINOR_UNIT_MICROS
 
 _PLAIN = ("day", "base", "quote", "rate")
 _NONE = frozenset({"N/A", "-", "NA"})
 _CODE_LETTERS = 3
 _LARGEST, _SMALLEST = Decimal(10) ** 12, Decimal(10) ** -12
+_MAX_UNPACKED = 1 << 26
+"""Bytes of an archive's file. The ECB's table of all days since 1999 has 2 MiB."""
 
 
 class RejectedRate(NamedTuple):
@@ -38,17 +46,48 @@ class RateFile(NamedTuple):
         quotes: of each pair and day one, the last of the file.
         rejected: cells that are no rates.
         form: ``ecb`` or ``plain``.
+        left_out: columns of the ECB's table that are no currency of today, such as those that gave way to the euro.
     """
 
     quotes: list[Quote]
     rejected: list[RejectedRate]
     form: str
+    left_out: tuple[str, ...] = ()
 
 
 class _RateError(ValueError):
     def __init__(self, name: str, rule: str) -> None:
         super().__init__(rule)
         self.field = name
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """Yield the path of a file of rates: the file itself, or the one file of a ZIP archive, unpacked for so long.
+
+    Raises:
+        FileError: the archive is none, holds another number of files than one, or one of more than 64 MiB.
+    """
+    if path.suffix.lower() != ".zip":
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="attributary-") as folder:
+        table = Path(folder, f"{path.stem}.csv")
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = [each for each in archive.infolist() if not each.is_dir()]
+                if len(members) != 1:
+                    raise FileError(f"an archive of rates holds one file; this one holds {len(members)}")
+                with archive.open(members[0]) as packed:
+                    content = packed.read(_MAX_UNPACKED + 1)
+        except OSError as error:
+            raise FileError(error.strerror or "it cannot be read") from None
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+            raise FileError(f"no ZIP archive that can be read: {error}") from None
+        if len(content) > _MAX_UNPACKED:
+            raise FileError(f"its file unpacks to more than {_MAX_UNPACKED >> 20} MiB; a table of rates has less")
+        table.write_bytes(content)
+        yield table
 
 
 def read_rates(rows: Iterable[Row], columns: Sequence[str]) -> RateFile:
@@ -58,6 +97,7 @@ def read_rates(rows: Iterable[Row], columns: Sequence[str]) -> RateFile:
         PlanError: its columns are neither of the two forms.
     """
     names = {column.casefold(): column for column in columns}
+    left_out: tuple[str, ...] = ()
     if set(_PLAIN) <= names.keys():
         form, read = "plain", _plain
         wanted: Mapping[str, str] = names
@@ -69,7 +109,8 @@ def read_rates(rows: Iterable[Row], columns: Sequence[str]) -> RateFile:
                 f"{listed(columns)}"
             )
         form, read = "ecb", _of_ecb
-        wanted = {"date": names["date"], **{code: code for code in codes}}
+        left_out = tuple(code for code in codes if code not in MINOR_UNIT_MICROS)
+        wanted = {"date": names["date"], **{code: code for code in codes if code in MINOR_UNIT_MICROS}}
     found: dict[tuple[date, str, str], Quote] = {}
     rejected: list[RejectedRate] = []
     for row in rows:
@@ -81,7 +122,7 @@ def read_rates(rows: Iterable[Row], columns: Sequence[str]) -> RateFile:
                     found[each.day, each.base, each.quote] = each
         except _RateError as error:
             rejected.append(RejectedRate(row.line, error.field, str(error)))
-    return RateFile(list(found.values()), rejected, form)
+    return RateFile(list(found.values()), rejected, form, left_out)
 
 
 def _sound(row: Row) -> Row:
@@ -97,7 +138,7 @@ def _of_ecb(row: Row, columns: Mapping[str, str]) -> Iterator[Quote | RejectedRa
         if is_missing(cell) or str(cell).strip() in _NONE:
             continue
         try:
-            yield Quote(day, PIVOT, _currency(code, code), _rate(cell))
+            yield Quote(day, PIVOT, code, _rate(cell))
         except _RateError as error:
             yield RejectedRate(row.line, code, str(error))
 

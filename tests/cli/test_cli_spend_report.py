@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -236,6 +237,20 @@ def test_rates_are_imported_once_corrected_and_told() -> None:
         ("EUR", "USD", 2, "2026-11-09")
     ]
     assert "neither the ECB's table" in run("fx", "import", "google.csv", code=2).stderr
+    assert "either FILE or --ecb" in run("fx", "import", code=2).stderr
+    assert "either FILE or --ecb" in run("fx", "import", "rates.csv", "--ecb", code=2).stderr
+
+
+def test_the_extra_fx_brings_the_rates_of_the_ecb_since_1999() -> None:
+    shown = run("fx", "import", "--ecb", "--dry-run").stdout
+    assert "currencies, 1999-01-04 to 20" in shown
+    assert "nothing is stored" in shown
+    assert "left out, no currencies of today: CYP, EEK" in shown
+
+
+def test_without_the_extra_fx_the_way_to_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "currency_converter", None)
+    assert "pip install 'attributary[fx]'" in run("fx", "import", "--ecb", code=2).stderr
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_a_broker_that_goes_away_is_69_and_says_where_to_go_on(orders: Path, mon
     transport = MemoryTransport()
     transport.fail_next("timed out")
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
-    monkeypatch.setattr(event_producer, "require_topics", lambda _: None)
+    monkeypatch.setattr(event_producer, "require_topics", lambda *_: None)
     monkeypatch.setattr("attributary.producers.client.KafkaTransport", lambda *_: transport)
     result = run(str(orders), *ORDER_OPTIONS)
     assert result.exit_code == 69
@@ -117,7 +117,7 @@ def test_a_broker_that_goes_away_is_69_and_says_where_to_go_on(orders: Path, mon
 def test_an_interrupt_is_130_and_delivers_what_was_queued(orders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     transport = MemoryTransport()
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
-    monkeypatch.setattr(event_producer, "require_topics", lambda _: None)
+    monkeypatch.setattr(event_producer, "require_topics", lambda *_: None)
     monkeypatch.setattr("attributary.producers.client.KafkaTransport", lambda *_: transport)
     mapped = RowMapper.mapped
 

