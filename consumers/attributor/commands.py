@@ -17,12 +17,14 @@ class Commands:
     """The distinct conversions of a batch, with version and publishing time (microseconds UTC) of their command.
 
     ``places`` holds where in the batch each was named first; the order of both is that of the batch.
+    ``newest_stitched_us`` is when the newest event behind a command of the stitcher was published; None: there is none.
     """
 
     wanted: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     places: dict[tuple[str, str], int] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     repeated: int = 0
+    newest_stitched_us: int | None = None
 
 
 def decode_commands(codec: Codec, records: Sequence[Record]) -> Commands:
@@ -40,6 +42,8 @@ def decode_commands(codec: Codec, records: Sequence[Record]) -> Commands:
             out.dead_letters.append(DeadLetter(record, "validate", "conversion_id", reason))
             continue
         command = (fields["version"], fields["event_published_at"])
+        if fields["issued_by"] == "stitcher":
+            out.newest_stitched_us = max(command[1], out.newest_stitched_us or command[1])
         if key in out.wanted:
             out.repeated += 1
             command = max(command, out.wanted[key])

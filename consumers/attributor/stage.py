@@ -63,6 +63,7 @@ _MODEL_SETS_KEPT = 256
 # conversions again, and a version that was raised meanwhile is passed over.
 _BACKLOG_SECONDS = 10.0
 _BACKLOG_LINGER_SECONDS = 2.0
+_BACKLOG_PAUSE_SECONDS = 1.0  # the stitcher's next batch of a backlog comes sooner; what comes later is live
 _MAX_RESULT_BYTES = 32 << 20  # of one Kafka transaction; librdkafka holds them a second time
 
 Wanted = Mapping[tuple[str, str], tuple[int, int]]
@@ -116,7 +117,7 @@ class AttributorStage:
         self._policies: dict[str, LookbackPolicy] = {}
         self._model_sets: dict[tuple[str, int, str], ModelSet] = {}  # by tenant, model set and policy
         self._published = RecentResults()
-        self._newest_age_seconds = 0.0  # of the events behind the commands of the last batch
+        self._backlog_ends = 0.0  # by the monotonic clock: until then the next command is taken for one of a backlog
         for model in TRAINED_MODELS:  # an alert sees a counter rise only from a value that it has seen before
             metrics.model_versions_unusable.labels(model)
         with map_errors():
@@ -132,9 +133,6 @@ class AttributorStage:
             taken = commands.places[done]
             with map_errors(), timed(self.name, "decode"):
                 commands = decode_commands(self._codec, batch[:taken])
-        if commands.wanted:
-            newest = max(published_at for _, published_at in commands.wanted.values())
-            self._newest_age_seconds = time.time() - newest / 1e6
         metrics.commands_skipped.labels("repeated").inc(commands.repeated)
         for why, number in done.skipped.items():
             metrics.commands_skipped.labels(why).inc(number)
@@ -142,11 +140,14 @@ class AttributorStage:
         metrics.people_cut.inc(sum(conversion.devices > self._max_devices for conversion in done.pending))
         self._count(done, commands.wanted)
         metrics.results_erased.inc(len(done.tombstones))
+        if commands.newest_stitched_us is not None:  # the sweeper's commands are of old events at all times
+            is_backlog = time.time() - commands.newest_stitched_us / 1e6 > _BACKLOG_SECONDS
+            self._backlog_ends = time.monotonic() + _BACKLOG_PAUSE_SECONDS if is_backlog else 0.0
         return Outcome([*done.messages, *done.tombstones], commands.dead_letters, taken if taken < len(batch) else None)
 
     def linger_seconds(self) -> float:
         """Return how long a batch may wait for more commands, seconds: longer while a backlog is worked through."""
-        return _BACKLOG_LINGER_SECONDS if self._newest_age_seconds > _BACKLOG_SECONDS else 0.0
+        return _BACKLOG_LINGER_SECONDS if time.monotonic() < self._backlog_ends else 0.0
 
     def _answer(self, commands: Commands) -> _Done | tuple[str, str]:
         """Return the results, or the first conversion that is too much beside those before it."""

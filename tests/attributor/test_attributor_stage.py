@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from attributary.consumers.adapters import store_stage
 from attributary.consumers.attributor import metrics
+from attributary.consumers.attributor import stage as attributor_stage
 from attributary.consumers.auditor import metrics as auditor_metrics
 from attributary.consumers.runtime.errors import Fatal
 from attributary.consumers.runtime.records import Record
@@ -29,10 +31,12 @@ def stages(database: str) -> Iterator[InProcess]:
         yield found
 
 
-def command(conversion_id: str, version: int, offset: int = 0, tenant_id: str = "acme") -> Record:
+def command(
+    conversion_id: str, version: int, offset: int = 0, tenant_id: str = "acme", issued_by: str = "tests"
+) -> Record:
     fields = {
         "tenant_id": tenant_id, "conversion_id": conversion_id, "version": version, "reason": "new",
-        "issued_by": "tests", "event_published_at": 1_700_000_000_000_000,
+        "issued_by": issued_by, "event_published_at": 1_700_000_000_000_000,
     }  # fmt: skip
     return Record(COMMANDS, 0, offset, None, codec().encode("command", fields), 0)
 
@@ -64,14 +68,31 @@ def test_only_the_version_that_the_conversion_has_is_answered(stages: InProcess)
 
 
 def test_in_a_backlog_a_batch_waits_for_more_commands(stages: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The newest event behind the last commands decides: one that was published a moment ago waits for its result."""
+    """The newest event behind the stitcher's last commands decides: one of a moment ago waits for its result."""
+    clock = SimpleNamespace(time=lambda: 1_700_000_011.0, monotonic=lambda: 50.0, time_ns=time.time_ns)
+    monkeypatch.setattr(attributor_stage, "time", clock)
     assert stages.attributor.linger_seconds() == 0.0
-    assert answers(stages, command("c1", 1)) == []
+    assert answers(stages, command("c1", 1, issued_by="stitcher")) == []
     assert stages.attributor.linger_seconds() == 2.0
+    clock.time = lambda: 1_700_000_009.0
+    assert answers(stages, command("c1", 1, issued_by="stitcher")) == []
+    assert stages.attributor.linger_seconds() == 0.0
+
+
+def test_what_comes_after_a_backlog_does_not_wait(stages: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(time=lambda: 1_700_000_011.0, monotonic=lambda: 50.0, time_ns=time.time_ns)
+    monkeypatch.setattr(attributor_stage, "time", clock)
+    assert answers(stages, command("c1", 1, issued_by="stitcher")) == []
     stages.attributor.handle([])  # nothing new is known
     assert stages.attributor.linger_seconds() == 2.0
-    monkeypatch.setattr(time, "time", lambda: 1_700_000_009.0)
-    assert answers(stages, command("c1", 1)) == []
+    clock.monotonic = lambda: 51.5
+    assert stages.attributor.linger_seconds() == 0.0
+
+
+@pytest.mark.parametrize("issuer", ["sweeper", "trainer", "operator"])
+def test_who_asks_again_for_old_conversions_makes_nobody_wait(stages: InProcess, issuer: str) -> None:
+    """A conversion becomes final days after its event; live ones beside it are answered at once."""
+    assert answers(stages, command("c1", 1, issued_by=issuer)) == []
     assert stages.attributor.linger_seconds() == 0.0
 
 
