@@ -44,13 +44,17 @@ def divided(
 def without_stopped(
     run: Run, batch: Sequence[PreparedEvent], *, in_flight: bool = False
 ) -> tuple[list[DeliveryOutcome], Sequence[PreparedEvent]]:
-    """Return the outcomes of events with a name that is stopped, and the other events; one of each name may try it."""
+    """Return the outcomes of events with a name that is stopped, and the other events.
+
+    One event of each name may try it, and no correction: alone it would go before the event that it corrects.
+    """
     held: list[DeliveryOutcome] = []
     others: list[PreparedEvent] = []
     trials: set[str] = set()
     for event in batch:
         stop = run.limiter.name_stops.get(event.name)
-        if stop is None or (stop.trying_since is not None and event.name not in trials):
+        may_try = stop is not None and stop.trying_since is not None and not event.is_correction
+        if stop is None or (may_try and event.name not in trials):
             trials.add(event.name)
             others.append(event)
         else:

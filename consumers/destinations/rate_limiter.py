@@ -138,7 +138,9 @@ class RateLimiter:
             elif answer.response_class in {ResponseClass.DELIVERED, ResponseClass.NAME_STOPPED}:
                 self._stopped = False
                 self._failures = 0
-                if answer.wait_seconds:
+                # Beside a name that was refused the wait is that name's.
+                is_of_name = answer.response_class is ResponseClass.NAME_STOPPED or answer.unknown_names
+                if answer.wait_seconds and not is_of_name:
                     self._set(now + answer.wait_seconds, "the destination asked to wait", stopped=False)
 
     def back_off(self, answer: DeliveryResponse, now: float, first_hold: float) -> None:

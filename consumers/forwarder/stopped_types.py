@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 
 _LOOK_SECONDS = 30.0  # between two looks into the ledger
+_CANDIDATES = 64  # of which one tries a name; a correction never does, and those that do not are held again unsent
 
 
 class StoppedTypes:
@@ -113,14 +114,14 @@ class StoppedTypes:
             limiter.name_stops.replace(reasons.get(id(limiter), {}))
 
     def _try(self, row: StoppedName, places: Positions) -> None:
-        """Let one event try a name when its time has come."""
+        """Let one of a few events try a name when its time has come."""
         account = self._account_of(row.queue)
         if account is None or row.retry_at > self._clock.now_micros():
             return
         now = self._clock.monotonic()
         if not self._sender.limiter(account).name_stops.begin_trial(row.event_name, now):
             return
-        if self._ledger.release(row.queue, row.event_name, places, limit=1):
+        if self._ledger.release(row.queue, row.event_name, places, limit=_CANDIDATES):
             self._backlog.leave(row.queue, now, 0.0)
 
     def _let_go(self, places: Positions) -> None:

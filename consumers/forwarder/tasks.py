@@ -249,4 +249,5 @@ def as_before(outcome: DeliveryOutcome, row: Delivery) -> DeliveryOutcome:
     """Return the outcome that leaves a delivery as it was; a doubt that came up stays."""
     if row.state is DeliveryState.PENDING:
         return replace(outcome, in_flight=outcome.in_flight or row.in_flight)
-    return replace(outcome, state=row.state, reason=row.reason, in_flight=row.in_flight, event_name=row.event_name)
+    doubt = row.in_flight or (row.state is DeliveryState.HELD and outcome.in_flight)
+    return replace(outcome, state=row.state, reason=row.reason, in_flight=doubt, event_name=row.event_name)

@@ -13,10 +13,17 @@ from hypothesis import strategies as st
 from attributary.consumers.destinations import metrics
 from attributary.consumers.destinations.attempts import SenderOptions
 from attributary.consumers.destinations.credentials import AccountCredentials, Credentials
-from attributary.consumers.destinations.destination import DeliveryResponse, HttpResponse, ResponseClass
+from attributary.consumers.destinations.destination import (
+    DeliveryResponse,
+    HttpResponse,
+    PreparedEvent,
+    ResponseClass,
+)
 from attributary.consumers.destinations.linkedin import responses as linkedin_responses
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.destinations.name_stops import NameStops
+from attributary.consumers.destinations.outcomes import Run, without_stopped
+from attributary.consumers.destinations.rate_limiter import RateLimiter
 from attributary.consumers.destinations.sender import BatchSender, Shipment
 from attributary.consumers.forwarder.redelivery import again
 from attributary.consumers.runtime.errors import Retry
@@ -210,6 +217,26 @@ def test_a_name_that_is_resumed_too_early_is_stopped_again_with_one_request(line
     assert line.fake.received.calls == calls + 1
     line.batch(["purchase"] * 5)
     assert line.states() == {"held": 40, "sent": 5}
+
+
+def test_an_original_tries_a_stopped_name_and_never_a_correction() -> None:
+    """Alone, a correction would go before the event that it corrects."""
+    event = prepared("bingads")
+    assert isinstance(event, PreparedEvent)
+    limiter = RateLimiter()
+    limiter.name_stops.replace({event.name: "no such goal"})
+    assert limiter.name_stops.begin_trial(event.name, 0.0)
+    run = Run(account_at("bingads"), limiter, deadline=60.0)
+    correction = dataclasses.replace(event, is_correction=True)
+    held, others = without_stopped(run, [correction, event, event])
+    assert (len(held), list(others)) == (2, [event])
+
+
+def test_an_event_name_of_analytics_is_named_though_no_setting_has_it() -> None:
+    """Else its stop would end at each look, and everything held for it would be refused anew."""
+    google, account = destination_at("google", "https://api.example"), account_at("google", measurement_id="G-1")
+    assert google.types_named("purchase", account)
+    assert not google.types_named("999999", account)
 
 
 def test_a_restart_keeps_the_stop_and_asks_nothing(line: Line) -> None:

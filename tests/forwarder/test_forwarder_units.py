@@ -70,6 +70,20 @@ def test_a_rate_limiter_holds_slows_and_forgets() -> None:
     assert (limiter.hold_at(300.0), limiter.pause_seconds()) == (None, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("answer", "held"),
+    [
+        (DeliveryResponse(ResponseClass.NAME_STOPPED, "400/new", "the goal is too new", 7_200.0), False),
+        (DeliveryResponse(ResponseClass.DELIVERED, "200/new", "", 7_200.0, unknown_names={1: "too new"}), False),
+        (DeliveryResponse(ResponseClass.DELIVERED, "200", "", 7_200.0), True),
+    ],
+)
+def test_the_wait_of_a_refused_name_holds_no_other_type(answer: DeliveryResponse, held: bool) -> None:
+    limiter = RateLimiter()
+    limiter.observe(answer, 100.0)
+    assert (limiter.hold_at(101.0) is not None) is held
+
+
 def test_a_rate_limiter_backs_off_for_longer_each_time_until_something_is_delivered() -> None:
     limiter, failed = RateLimiter(), DeliveryResponse(ResponseClass.RETRY, "503", "server error")
     waits, now = [], 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -232,3 +233,18 @@ def test_the_read_api_sees_spend_of_the_tenant_that_the_transaction_names_and_no
             connection.execute("SELECT tenant_id FROM reporting.results")
         connection.execute("SET ROLE attributary_forwarder")
         assert not may_read(connection)
+
+
+@pytest.mark.parametrize("role", ["attributary_spender", "attributary_spend"])
+def test_who_writes_spend_may_do_so_under_row_security(role: str, database: str) -> None:
+    """Reports are added, confirmed and changed; Postgres has no COPY into a table with row security."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        apply(connection)
+        connection.execute(f"SET ROLE {role}")
+        key = SliceKey("meta", "a", date(2026, 11, 1), "campaign")
+        stored = []
+        for at, net in ((1, 1_000_000), (2, 1_000_000), (3, 3_000_000)):
+            row = SpendRow("c", "EUR", net, campaign_id="c", campaign_name="c", claimed_conversions=Decimal("1.5"))
+            with connection.transaction():
+                stored.append(store_slices(connection, "acme", [Slice(key, Given([row], reported_at_us=at))]))
+        assert [(each.new, each.changed, each.unchanged) for each in stored] == [(1, 0, 0), (0, 0, 1), (0, 1, 0)]

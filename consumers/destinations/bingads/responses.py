@@ -104,7 +104,7 @@ def _taken(response: HttpResponse, document: Mapping[str, Any], errors: list[_Er
         # Beside others that were taken no answer says "these later": the copies are removed by the platform.
         kind = _R.RETRY if len(named) == events and len(later) == len(errors) else _R.AMBIGUOUS
         return DeliveryResponse(kind, f"200/{_INTERNAL}", "temporary error", wait, trace)
-    if len(named) < len({error.place for error in errors}):
+    if events > 1 and len(named) < len({error.place for error in errors}):
         return DeliveryResponse(_R.AMBIGUOUS, "200/partial", "an error names no event", wait, trace)
     stops = {place: _OF_GOAL[error.word] for place, error in named.items() if error.word in _OF_GOAL}
     wait = max(wait, _TOO_NEW_SECONDS) if any(error.word == _TOO_NEW for error in named.values()) else wait

@@ -118,6 +118,10 @@ class GoogleDestination(AdPlatform):
             return self._ads(conversion, account, moment)
         return self._analytics(conversion, account, moment)
 
+    def types_named(self, name: str, account: Account) -> tuple[str, ...]:
+        """As of every ad platform; an event name of Analytics stands in no setting, and is never named no more."""
+        return super().types_named(name, account) or (() if name.isdigit() else (name,))
+
     def _ads(self, conversion: Conversion, account: Account, moment: Moment) -> PreparedEvent | NotSent:
         kind = conversion["kind"]
         if kind == "refund":

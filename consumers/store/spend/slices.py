@@ -60,7 +60,13 @@ WHERE s.tenant_id = %(tenant)s AND s.platform = g.platform AND s.account = g.acc
   AND s.level = g.level AND s.entity = g.entity AND s.reported_at_us < g.reported_at_us
 """
 _SHARED = ("tenant_id", "platform", "account", "day", "level", "revision", "report_id", "reported_at_us")
-_ADD = f"COPY attribution_spend ({', '.join((*_SHARED, *_ROW))}) FROM STDIN"
+_TYPES = {"str": "text[]", "int": "int8[]", "Decimal": "numeric[]", "bool": "bool[]"}
+# Not COPY: Postgres has none into a table with row security, which `attributary roles apply` turns on.
+_ADD = f"""
+INSERT INTO attribution_spend ({", ".join((*_SHARED, *_ROW))})
+SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::date[], %s::text[], %s::int4[], %s::text[], %s::int8[],
+                     {", ".join(f"%s::{_TYPES[str(each.type)]}" for each in fields(SpendRow))})
+"""
 _ACCOUNTS = """
 SELECT platform, account, level, max(time_zone) AS time_zone, count(*) AS days, min(day) AS first_day,
        max(day) AS last_day, count(*) FILTER (WHERE complete_at IS NOT NULL) AS complete_days, max(imported_at) AS at
@@ -136,11 +142,13 @@ def store_slices(connection: psycopg.Connection, tenant_id: str, slices: Iterabl
     newest = _newest(connection, tenant_id, keys)
     found = {key: changes(newest.get(key, {}), each.given, state[key][1]) for key, each in given.items()}
     revisions = {key: state[key][0] + bool(found[key].rows) for key in given}
-    with connection.cursor().copy(_ADD) as copy:
-        for key, each in given.items():
-            shared = (tenant_id, *key, revisions[key], each.report_id, each.given.reported_at_us)
-            for row in found[key].rows:
-                copy.write_row((*shared, *(getattr(row, name) for name in _ROW)))
+    added = [
+        (tenant_id, *key, revisions[key], each.report_id, each.given.reported_at_us, *(getattr(row, n) for n in _ROW))
+        for key, each in given.items()
+        for row in found[key].rows
+    ]
+    if added:
+        connection.execute(_ADD, [list(column) for column in zip(*added, strict=True)])
     _confirm(connection, tenant_id, [(key, given[key], entity) for key in given for entity in found[key].confirmed])
     connection.execute(_CLOSE, {
         "tenant": tenant_id, **keys, "revisions": list(revisions.values()),

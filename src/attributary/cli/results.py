@@ -58,8 +58,9 @@ def _results(
 
     Conversions are credit: a conversion with two touchpoints counts half in each by linear. "journeys with it" counts
     conversions with at least one touchpoint of the row, which cannot be added up. What no touchpoint gets is
-    (unattributed). What was erased or retired is counted in (erased) and (retired), so that no sum changes by it.
-    Currencies are never added. Days, weeks and months are the tenant's, by the time of the conversion.
+    (unattributed). What was erased or retired is counted in (erased) and (retired), by its day in UTC, so that no sum
+    of the whole changes by it. Currencies are never added. Days, weeks and months are the tenant's, by the time of the
+    conversion.
 
     The roll-up answers where it can: whole days as things are now, and one of channel, platform and campaign. Anything
     else is read from every result, and the last note says so.
