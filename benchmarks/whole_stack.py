@@ -65,6 +65,8 @@ class RunningStack:
     stack: Stack
     records: int = 0
     conversions: int = 0
+    reporter_behind_seconds: float = 0.0
+    """For how long the reporter still read after the auditor had stored the last result, seconds."""
 
     def meter(self) -> CpuMeter:
         """Return a meter of all processes, with Postgres' backends by who uses them."""
@@ -89,8 +91,12 @@ class RunningStack:
         self.records += len(messages)
         self.conversions += sum(message.topic == CONVERSIONS for message in messages)
         deadline = time.monotonic() + _WAIT_SECONDS
+        self.reporter_behind_seconds, waits_since = 0.0, None
         with psycopg.connect(self.stack.dsn, autocommit=True) as connection:
             while (waits := self._waits_for(connection)) is not None:
+                if waits.startswith("reporter"):
+                    waits_since = waits_since or time.monotonic()
+                    self.reporter_behind_seconds = time.monotonic() - waits_since
                 self.stack.watch()
                 if time.monotonic() > deadline:
                     raise ProcessFailedError(f"the stack did not settle: {waits}")
@@ -130,6 +136,8 @@ def measure_stack(report: Report) -> None:
             running.work_through(messages)
             seconds = by_process(spent(before, meter.read()))
             add_results(report, seconds, running.results() - results)
+            behind = running.reporter_behind_seconds
+            report.add(Figure("stack: reporter behind the auditor", behind, "s", aim="<= 1", met=behind <= 1.0))
             seconds["training state at the end"] = _training_seconds(running, meter)
             add_stack(report, seconds, len(messages))
             time.sleep(_SETTLED_SECONDS)

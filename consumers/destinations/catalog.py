@@ -200,7 +200,7 @@ CATALOG: Mapping[str, Entry] = {
         _ga4,
         SampleAccount("G-DRYRUN", {"measurement_id": "G-DRYRUN", "firebase_app_id": "1:0:android:0"}),
         # An answer of GA4 takes 50 ms and holds one person's events: 8 at once would be 160 a second.
-        concurrency=32,
+        concurrency=64,
         batch_size=1_000,
     ),
     "tiktok": Entry(

@@ -196,7 +196,7 @@ class ForwardSettings(Settings):
         ge=1,
         le=64,
         alias="FORWARD_CONCURRENCY",
-        description="Most requests at once to a destination; 32 for GA4, 4 for LinkedIn and Google, 8 for the "
+        description="Most requests at once to a destination; 64 for GA4, 4 for LinkedIn and Google, 8 for the "
         "others unless set.",
     )
     attempts: int = Field(
