@@ -203,6 +203,13 @@ def test_the_request_names_account_customer_and_developer() -> None:
     assert (grant.scope, grant.token_url) == (SCOPE, BingAdsDestination.token_url)
 
 
+def test_two_errors_of_one_event_refuse_it_though_one_names_no_place() -> None:
+    """There is no other event that they could mean, so nothing is in doubt."""
+    errors = [item(None, "OfflineConversionValueInvalid"), item(0, "OfflineConversionCurrencyCodeInvalid")]
+    assert answer(200, {"PartialErrors": errors}, 1)[0] is ResponseClass.REJECTED
+    assert answer(200, {"PartialErrors": errors}, 5)[0] is ResponseClass.AMBIGUOUS
+
+
 @pytest.mark.parametrize(
     ("status", "document", "found", "named"),
     [

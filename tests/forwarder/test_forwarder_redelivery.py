@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,8 +12,9 @@ from attributary.consumers.destinations.attempts import SenderOptions
 from attributary.consumers.destinations.destination import HttpRequest, HttpResponse
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.forwarder.redelivery import again
+from attributary.consumers.forwarder.tasks import as_before
 from attributary.consumers.runtime.errors import Retry
-from attributary.consumers.store.deliveries.delivery import Delivery, DeliveryState
+from attributary.consumers.store.deliveries.delivery import Delivery, DeliveryKey, DeliveryOutcome, DeliveryState
 from tests.forwarder.forwarder_factories import (
     MemoryReader,
     ScriptedTransport,
@@ -173,3 +175,12 @@ def test_a_retry_of_a_rejected_event_that_still_breaks_a_rule_changes_nothing_el
     assert shop.rows() == [before]
     assert shop.letters == []
     assert shop.requests == []
+
+
+@pytest.mark.parametrize(
+    ("state", "kept"), [(DeliveryState.HELD, True), (DeliveryState.PENDING, True), (DeliveryState.REJECTED, False)]
+)
+def test_a_lost_answer_of_a_retry_leaves_its_doubt_where_the_event_goes_again(state: DeliveryState, kept: bool) -> None:
+    row: Any = SimpleNamespace(state=state, reason="no such goal", in_flight=False, event_name="Leads")
+    lost = DeliveryOutcome(DeliveryKey("acme", "bingads", "e"), DeliveryState.PENDING, "no answer", in_flight=True)
+    assert as_before(lost, row).in_flight is kept
