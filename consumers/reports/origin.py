@@ -9,8 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from attributary.consumers.store.results.report_reads import StoredResults
-from attributary.consumers.store.rollup.rolled_up import RolledUp, RollupState, days_of, is_midnight, read_state
-from attributary.schemas.topics import group_name
+from attributary.consumers.store.rollup.rolled_up import (
+    MAX_BEHIND,
+    RolledUp,
+    RollupState,
+    days_of,
+    is_midnight,
+    read_state,
+)
 
 if TYPE_CHECKING:
     import psycopg
@@ -21,8 +27,6 @@ if TYPE_CHECKING:
 
 Allowed = Literal["any", "rollup", "results"]
 SOURCES: tuple[Allowed, ...] = get_args(Allowed)
-MAX_BEHIND = 5_000  # results; what the reporter takes in a few batches
-_GROUPS = (group_name("reporter"), group_name("auditor"))
 
 
 class Origin(NamedTuple):
@@ -47,7 +51,7 @@ class OnlyRollupError(LookupError):
 
 def rollup_state(connection: psycopg.Connection, tenant_id: str) -> RollupState | None:
     """Return how far the roll-up of a tenant is; None: it has none."""
-    return read_state(connection, tenant_id, _GROUPS)
+    return read_state(connection, tenant_id)
 
 
 def choose(

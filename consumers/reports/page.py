@@ -17,12 +17,13 @@ from attributary.consumers.store.results.credit_report import UNATTRIBUTED, Cred
 from attributary.consumers.store.results.report_reads import LONGEST_PATH, Path
 
 from .cells import amount, moment, money
+from .definition import OTHER
 from .definition import counted as plural
 from .fallback_notes import fallback_cause
 from .origin import Origin
 from .page_changes import changes_finding, changes_section
 from .page_charts import Bar, bars, columns, section, table, text
-from .page_facts import OTHER, PageFacts
+from .page_facts import PageFacts
 from .page_sections import origin_line, report_section, report_table
 from .page_spend import lonely_finding, spend_sections
 from .page_style import STYLE

@@ -14,6 +14,7 @@ from attributary.consumers.store.results.report_reads import CurrencyTotal, Path
 
 from .answer import Answer, ReportOptions, answers, tenant_zone, week_before
 from .catalog import BY_NAME
+from .definition import OTHER
 from .origin import Origin, choose, rollup_state
 from .page_spend import SpendFacts, read_spend
 from .page_sums import Change, Day, changes_of, credit_rows, days_of
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     import psycopg
 
 
-OTHER = "(other)"
 _OF_ALL = ("models", "unattributed", "quality")
 _OF_ONE = ("maturity", "path-lengths", "lag", "assists", "positions", "restatements")
 _MAX_CHANNELS, _MAX_CAMPAIGNS, _MAX_PATHS, _MAX_DAYS = 60, 150, 60, 120

@@ -24,7 +24,6 @@ from attributary.consumers.store.spend.credits import has_more_than
 from attributary.consumers.store.spend.rolled_credits import rolled_credits
 from attributary.consumers.store.spend.slices import accounts
 from attributary.schemas.limits import NO_CURRENCY
-from attributary.schemas.topics import group_name
 
 from .cells import amount, estimate, return_label, short, units
 from .definition import OTHER, counted
@@ -44,7 +43,6 @@ MAX_READ = 5_000
 _SHOWN = 12
 _SUGGESTED_OF = 1_000  # names are compared with all others: of more campaigns the page proposes none
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_GROUPS = (group_name("reporter"), group_name("auditor"))
 _WORDS = (
     "<p>ROAS is credited net value per unit of spend, CPA spend per credited conversion; in brackets their 90 % "
     "intervals for who converts. Spend is taken as exact. Without a conversion a cost is at least so much. Buyers who "
@@ -92,7 +90,7 @@ def read_spend(connection: psycopg.Connection, query: ReportQuery, model: str, z
         conversion_types=tuple(query.conversion_types),
     )  # fmt: skip
     credit = asked.credit(asked.dating)
-    rolled = rolled_credits(connection, credit, days, _GROUPS)
+    rolled = rolled_credits(connection, credit, days)
     if rolled is None and has_more_than(connection, credit, MAX_READ):
         return SpendFacts(asked, None, None, None)
     found = read_returns(connection, asked)
@@ -103,7 +101,7 @@ def read_spend(connection: psycopg.Connection, query: ReportQuery, model: str, z
         return SpendFacts(asked, found, audit(connection, credit, days, model), by_channel)
     every = ReturnQuery(query.tenant_id, query.models, days, period, zone, conversion_types=asked.conversion_types)
     touching = every.credit(asked.dating)
-    rolled = rolled_credits(connection, touching, days, _GROUPS)
+    rolled = rolled_credits(connection, touching, days)
     return SpendFacts(asked, found, audit(connection, touching, days, model, rolled), by_channel)
 
 

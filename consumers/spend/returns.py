@@ -38,7 +38,6 @@ from attributary.consumers.store.spend.credits import (
 )
 from attributary.consumers.store.spend.fx_rates import rate_table
 from attributary.consumers.store.spend.rolled_credits import RolledCredits, rolled_credits
-from attributary.schemas.topics import group_name
 
 from .channels import NO_SPEND, TOTAL, UNMATCHED, By, ReturnKey, campaign_channels, row_key
 
@@ -231,7 +230,7 @@ def read_returns(connection: psycopg.Connection, query: ReturnQuery) -> Returns:
         query: what is asked.
     """
     own = query.credit(query.dating)
-    rolled = rolled_credits(connection, own, query.days, (group_name("reporter"), group_name("auditor")))
+    rolled = rolled_credits(connection, own, query.days)
     basis = read_basis(connection, query, dict.fromkeys((query.dating, "cash")), rolled)
     keys = {named: row_key(key, query.by, basis.channels) for named, key in basis.groups.items()}
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys.values()))}

@@ -14,13 +14,14 @@ from attributary.attribution_core.domain.time_grammar import BEGINNING, END, par
 from attributary.consumers.reports.answer import Answer, PeriodError, ReportOptions, answer, document
 from attributary.consumers.reports.catalog import BY_NAME
 from attributary.consumers.reports.credit_answer import read_credit
-from attributary.consumers.reports.origin import MAX_BEHIND, OnlyRollupError
+from attributary.consumers.reports.origin import OnlyRollupError
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.results.credit_report import ReportQuery, read_report
 from attributary.consumers.store.rollup.apply import apply_results, prepare_rollup, take_off_retired
 from attributary.consumers.store.rollup.cells import RolledResult, cells_of
 from attributary.consumers.store.rollup.differences import rollup_differences
 from attributary.consumers.store.rollup.rebuild import rebuild_rollup
+from attributary.consumers.store.rollup.rolled_up import MAX_BEHIND
 from attributary.consumers.store.tenants import Tenant, store_tenant
 from attributary.schemas.topics import RESULTS, group_name
 from tests.factories.report_results import BEGIN, DAY, drawn_results

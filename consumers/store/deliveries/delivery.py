@@ -7,6 +7,7 @@ keep; one set of tests runs on both.
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -302,3 +303,17 @@ class Ledger(Protocol):
     def counts(self) -> Sequence[Count]:
         """Count deliveries by destination, state and reason."""
         ...
+
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MICROSECOND = dt.timedelta(microseconds=1)
+
+
+def time_of(micros: int) -> dt.datetime:
+    """Return a time of the ledger's tables from microseconds since 1970-01-01 UTC."""
+    return _EPOCH + micros * _MICROSECOND
+
+
+def micros_of(time: dt.datetime) -> int:
+    """Return microseconds since 1970-01-01 UTC from a time of the ledger's tables."""
+    return (time - _EPOCH) // _MICROSECOND

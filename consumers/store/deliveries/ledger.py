@@ -2,13 +2,12 @@
 
 Contract: `delivery.Ledger`. Invariants: a row, once there, is never written anew by `claim`; what is sent stays sent,
 whatever a process that lost its partition meanwhile still has to say; keys are sorted before
-they are locked, so two processes never wait for each other in a circle; one statement a call, whatever the number of
+they are locked, so two processes never wait for each other in a circle; a few statements a call, whatever the number of
 events; every call is a transaction of its own.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,8 @@ from attributary.consumers.store.deliveries.delivery import (
     Queue,
     Source,
     Waiting,
+    micros_of,
+    time_of,
 )
 
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     )
     from attributary.consumers.store.session import StoreSession
 
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_MICROSECOND = dt.timedelta(microseconds=1)
 
 _COLUMNS = (
     "d.tenant_id, d.destination, d.event_id, d.state, d.reason, d.occurred_at, d.source_topic, d.source_partition,"
@@ -96,16 +95,15 @@ WHERE (d.tenant_id, d.destination, d.event_id) = (n.tenant_id, n.destination, n.
   AND (d.state <> 'sent' OR n.state = 'sent')
 """
 # An expression and no join: rows come in the order of the index, and LIMIT ends the scan.
-_IS_BEHIND = "d.source_offset < (%(positions)s::jsonb -> d.source_topic ->> d.source_partition::text)::bigint"
 _LEFT_BEHIND = f"""
 SELECT DISTINCT d.tenant_id, d.destination FROM attribution_deliveries d
 WHERE (d.destination = %(destination)s OR starts_with(d.destination, %(destination)s || ':')) AND d.state = 'pending'
-  AND {_IS_BEHIND}
+  AND {stopped_names.IS_BEHIND}
 ORDER BY d.tenant_id, d.destination
 """
 _QUEUED = f"""
 SELECT {_COLUMNS} FROM attribution_deliveries d
-WHERE d.destination = %(destination)s AND d.state = 'pending' AND d.tenant_id = %(tenant)s AND {_IS_BEHIND}
+WHERE d.destination = %(destination)s AND d.state = 'pending' AND d.tenant_id = %(tenant)s AND {stopped_names.IS_BEHIND}
 ORDER BY d.occurred_at, d.event_id LIMIT %(limit)s
 """
 _QUEUED_NEWEST = _QUEUED.replace("d.occurred_at, d.event_id", "d.occurred_at DESC, d.event_id DESC")
@@ -163,7 +161,7 @@ class PostgresLedger:
         values = _keys([row.key for row in rows]) | {
             "states": [row.state.value for row in rows],
             "reasons": [row.reason for row in rows],
-            "times": [_time(row.occurred_at) for row in rows],
+            "times": [time_of(row.occurred_at) for row in rows],
             "topics": [row.source.topic for row in rows],
             "partitions": [row.source.partition for row in rows],
             "offsets": [row.source.offset for row in rows],
@@ -179,7 +177,7 @@ class PostgresLedger:
 
     def begin(self, keys: Sequence[DeliveryKey], *, now_micros: int) -> None:
         """Note that the events are about to be handed over."""
-        self._write(_BEGIN, _keys(keys) | {"now": _time(now_micros)})
+        self._write(_BEGIN, _keys(keys) | {"now": time_of(now_micros)})
 
     def settle(
         self,
@@ -280,13 +278,13 @@ class PostgresLedger:
         """Count deliveries by destination, state and reason."""
         with self._session.transaction() as connection:
             found = connection.execute(_COUNTS).fetchall()
-        return [Count(row[0], DeliveryState(row[1]), row[2], row[3], _micros(row[4])) for row in found]
+        return [Count(row[0], DeliveryState(row[1]), row[2], row[3], micros_of(row[4])) for row in found]
 
     def waiting(self) -> Sequence[Waiting]:
         """Count the pending deliveries of each queue."""
         with self._session.transaction() as connection:
             found = connection.execute(_WAITING).fetchall()
-        return [Waiting(Queue(row[0], row[1]), row[2], _micros(row[3]), row[4]) for row in found]
+        return [Waiting(Queue(row[0], row[1]), row[2], micros_of(row[3]), row[4]) for row in found]
 
     def prune(self, before_micros: int, *, limit: int = 10_000) -> int:
         """Delete settled deliveries of events older than a time; gives how many, at most `limit`.
@@ -296,7 +294,7 @@ class PostgresLedger:
         """
         with self._session.transaction() as connection:
             requests.prune(connection, before_micros, limit)
-            return connection.execute(_PRUNE, {"before": _time(before_micros), "limit": limit}).rowcount
+            return connection.execute(_PRUNE, {"before": time_of(before_micros), "limit": limit}).rowcount
 
     def _write(self, statement: str, values: Mapping[str, Any]) -> int:
         if not values["tenants"]:
@@ -320,25 +318,17 @@ def _places(positions: Positions) -> dict[str, Any]:
     return {"positions": json.dumps(nexts)}
 
 
-def _time(micros: int) -> dt.datetime:
-    return _EPOCH + micros * _MICROSECOND
-
-
-def _micros(time: dt.datetime) -> int:
-    return (time - _EPOCH) // _MICROSECOND
-
-
 def _delivery(row: Sequence[Any]) -> Delivery:
     return Delivery(
         key=DeliveryKey(row[0], row[1], row[2]),
         state=DeliveryState(row[3]),
         reason=row[4],
-        occurred_at=_micros(row[5]),
+        occurred_at=micros_of(row[5]),
         source=Source(row[6], row[7], row[8]),
         match_keys=tuple(row[9]),
         in_flight=row[10],
         attempts=row[11],
-        first_sent_at=None if row[12] is None else _micros(row[12]),
+        first_sent_at=None if row[12] is None else micros_of(row[12]),
         request_hash=row[13],
         response_code=row[14],
         trace_id=row[15],

@@ -6,19 +6,16 @@ final stays so; no event and no person stands here, only counts by the destinati
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from typing import TYPE_CHECKING, Any
 
-from attributary.consumers.store.deliveries.delivery import ReceivedRequest, Verdict
+from attributary.consumers.store.deliveries.delivery import ReceivedRequest, Verdict, micros_of, time_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import psycopg
 
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_MICROSECOND = dt.timedelta(microseconds=1)
 
 _RECEIVE = """
 INSERT INTO attribution_delivery_requests (tenant_id, destination, request_id, events, received_at, ask_at)
@@ -71,8 +68,8 @@ def receive(connection: psycopg.Connection[Any], requests: Sequence[ReceivedRequ
     rows = sorted(requests, key=lambda each: each[:3])
     values = _keys(rows) | {
         "events": [row.events for row in rows],
-        "times": [_time(row.received_at) for row in rows],
-        "asks": [_time(row.ask_at) for row in rows],
+        "times": [time_of(row.received_at) for row in rows],
+        "asks": [time_of(row.ask_at) for row in rows],
     }
     connection.execute(_RECEIVE, values)
 
@@ -81,7 +78,7 @@ def due(
     connection: psycopg.Connection[Any], destination: str, now_micros: int, limit: int
 ) -> Sequence[ReceivedRequest]:
     """Return requests that are due to be asked about, longest waiting first."""
-    values = {"destination": destination, "now": _time(now_micros), "limit": limit}
+    values = {"destination": destination, "now": time_of(now_micros), "limit": limit}
     return [_request(row) for row in connection.execute(_DUE, values).fetchall()]
 
 
@@ -94,8 +91,8 @@ def judge(connection: psycopg.Connection[Any], requests: Sequence[ReceivedReques
         "verdicts": [row.verdict.value for row in rows],
         "refused": [json.dumps(dict(row.refused)) for row in rows],
         "warned": [json.dumps(dict(row.warned)) for row in rows],
-        "asks": [_time(row.ask_at) for row in rows],
-        "now": _time(now_micros),
+        "asks": [time_of(row.ask_at) for row in rows],
+        "now": time_of(now_micros),
     }
     connection.execute(_JUDGE, values)
 
@@ -115,12 +112,12 @@ def find(
 def counts(connection: psycopg.Connection[Any]) -> Sequence[tuple[str, Verdict, int, int, int]]:
     """Count requests: destination, verdict, requests, events, and when the oldest was received in microseconds."""
     found = connection.execute(_COUNTS).fetchall()
-    return [(row[0], Verdict(row[1]), row[2], row[3], _micros(row[4])) for row in found]
+    return [(row[0], Verdict(row[1]), row[2], row[3], micros_of(row[4])) for row in found]
 
 
 def prune(connection: psycopg.Connection[Any], before_micros: int, limit: int) -> int:
     """Delete requests that were received before a time and have a verdict; returns how many."""
-    return connection.execute(_PRUNE, {"before": _time(before_micros), "limit": limit}).rowcount
+    return connection.execute(_PRUNE, {"before": time_of(before_micros), "limit": limit}).rowcount
 
 
 def _keys(rows: Sequence[ReceivedRequest]) -> dict[str, Any]:
@@ -133,13 +130,5 @@ def _keys(rows: Sequence[ReceivedRequest]) -> dict[str, Any]:
 
 def _request(row: Sequence[Any]) -> ReceivedRequest:
     return ReceivedRequest(
-        row[0], row[1], row[2], row[3], _micros(row[4]), _micros(row[5]), Verdict(row[6]), row[7], row[8], row[9]
+        row[0], row[1], row[2], row[3], micros_of(row[4]), micros_of(row[5]), Verdict(row[6]), row[7], row[8], row[9]
     )
-
-
-def _time(micros: int) -> dt.datetime:
-    return _EPOCH + micros * _MICROSECOND
-
-
-def _micros(time: dt.datetime) -> int:
-    return (time - _EPOCH) // _MICROSECOND

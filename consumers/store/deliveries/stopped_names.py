@@ -7,18 +7,15 @@ what is held says for which name. No event and no person stands here.
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import TYPE_CHECKING, Any
 
-from attributary.consumers.store.deliveries.delivery import HeldEvents, Queue, StoppedName
+from attributary.consumers.store.deliveries.delivery import HeldEvents, Queue, StoppedName, micros_of, time_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import psycopg
 
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_MICROSECOND = dt.timedelta(microseconds=1)
 
 _NAMES = "unnest(%(tenants)s::text[], %(destinations)s::text[], %(names)s::text[])"
 _STOP = """
@@ -43,19 +40,19 @@ _RESUME = f"""
 DELETE FROM attribution_stopped_names s USING {_NAMES} AS n (tenant_id, destination, event_name)
 WHERE (s.tenant_id, s.destination, s.event_name) = (n.tenant_id, n.destination, n.event_name)
 """
-# The same expression as in `ledger`: a delivery that Kafka will not bring again.
-_IS_BEHIND = "d.source_offset < (%(positions)s::jsonb -> d.source_topic ->> d.source_partition::text)::bigint"
+# A delivery that Kafka will not bring again; `ledger` uses it, too.
+IS_BEHIND = "d.source_offset < (%(positions)s::jsonb -> d.source_topic ->> d.source_partition::text)::bigint"
 _HELD = f"""
 SELECT d.tenant_id, d.destination, d.event_name, count(*), min(d.occurred_at) FROM attribution_deliveries d
 WHERE (d.destination = %(destination)s OR starts_with(d.destination, %(destination)s || ':')) AND d.state = 'held'
-  AND (%(positions)s::jsonb IS NULL OR {_IS_BEHIND})
+  AND (%(positions)s::jsonb IS NULL OR {IS_BEHIND})
 GROUP BY d.tenant_id, d.destination, d.event_name ORDER BY d.tenant_id, d.destination, d.event_name
 """
 _RELEASE = f"""
 WITH free AS (
     SELECT d.tenant_id, d.destination, d.event_id FROM attribution_deliveries d
     WHERE d.destination = %(destination)s AND d.tenant_id = %(tenant)s AND d.state = 'held'
-      AND d.event_name = %(name)s AND {_IS_BEHIND}
+      AND d.event_name = %(name)s AND {IS_BEHIND}
     ORDER BY d.occurred_at DESC, d.event_id LIMIT %(limit)s FOR UPDATE
 )
 UPDATE attribution_deliveries d
@@ -72,8 +69,8 @@ def stop(connection: psycopg.Connection[Any], names: Sequence[StoppedName]) -> N
     values = _keys(rows) | {
         "reasons": [row.reason for row in rows],
         "codes": [row.response_code for row in rows],
-        "times": [_EPOCH + row.stopped_at * _MICROSECOND for row in rows],
-        "retries": [_EPOCH + row.retry_at * _MICROSECOND for row in rows],
+        "times": [time_of(row.stopped_at) for row in rows],
+        "retries": [time_of(row.retry_at) for row in rows],
     }
     connection.execute(_STOP, values)
 
@@ -82,7 +79,8 @@ def find(connection: psycopg.Connection[Any], destination: str | None) -> Sequen
     """Return the names that a destination with all its accounts does not take; without one those of all."""
     found = connection.execute(_FIND, {"destination": destination}).fetchall()
     return [
-        StoppedName(row[0], row[1], row[2], row[3], row[4], _micros(row[5]), _micros(row[6]), row[7]) for row in found
+        StoppedName(row[0], row[1], row[2], row[3], row[4], micros_of(row[5]), micros_of(row[6]), row[7])
+        for row in found
     ]
 
 
@@ -94,7 +92,7 @@ def resume(connection: psycopg.Connection[Any], names: Sequence[StoppedName]) ->
 def held(connection: psycopg.Connection[Any], destination: str, places: Mapping[str, Any]) -> Sequence[HeldEvents]:
     """Count what is held before the given places of Kafka, or, without any, all that is, by queue and name."""
     found = connection.execute(_HELD, {**places, "destination": destination}).fetchall()
-    return [HeldEvents(Queue(row[0], row[1]), row[2], row[3], _micros(row[4])) for row in found]
+    return [HeldEvents(Queue(row[0], row[1]), row[2], row[3], micros_of(row[4])) for row in found]
 
 
 def release(
@@ -111,7 +109,3 @@ def _keys(rows: Sequence[StoppedName]) -> dict[str, Any]:
         "destinations": [row.destination for row in rows],
         "names": [row.event_name for row in rows],
     }
-
-
-def _micros(time: dt.datetime) -> int:
-    return (time - _EPOCH) // _MICROSECOND

@@ -18,10 +18,10 @@ from uuid import UUID
 import psycopg
 
 from . import statements
+from .batch_sums import Rows, packed, packed_ids, use_packed
 from .cells import RolledResult
 from .counts import Bought
 from .fold import Fold, Slots
-from .grouping import Rows, packed, packed_ids, use_packed
 
 Key = tuple[str, UUID]  # tenant, MD5 of the conversion id
 Person = tuple[str, UUID, str]  # tenant, MD5 of the journey key, conversion type

@@ -16,8 +16,8 @@ import numpy as np
 
 from attributary.consumers.store.results.report_reads import LONGEST_PATH, collapsed
 
+from .batch_sums import Codes, Integers, Rows, Texts, grouped, hashes, integers, numerals, ranges, summed
 from .cells import campaign_names, day_number, month_number
-from .grouping import Codes, Integers, Rows, Texts, grouped, hashes, integers, numerals, ranges, summed
 
 if TYPE_CHECKING:
     from .apply import Held

@@ -19,10 +19,10 @@ import psycopg
 from attributary.consumers.store.repair.verify_reads import Difference
 
 from .apply import Held, key_of, read_slots
+from .batch_sums import Integers, Rows
 from .cells import FIRST_DAY
 from .counts import COUNT_SUMS
 from .fold import Fold
-from .grouping import Integers, Rows
 from .names import NAME_SUMS
 from .rebuild import FACTS, rolled_of
 from .statements import KEYS

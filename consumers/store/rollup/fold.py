@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .batch_sums import Codes, Integers, Rows, Texts, begins_of, grouped, hashes, integers, numerals, ranges, summed
 from .cells import UNATTRIBUTED, campaign_names, day_number
 from .counts import Counts
-from .grouping import Codes, Integers, Rows, Texts, begins_of, grouped, hashes, integers, numerals, ranges, summed
 from .layout import Layout
 from .names import Names
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .grouping import integers
+from .batch_sums import integers
 
 
 class Layout:

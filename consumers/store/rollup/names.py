@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from .grouping import Codes, Integers, Rows, Texts, grouped, hashes, integers, numerals, ranges, summed
+from .batch_sums import Codes, Integers, Rows, Texts, grouped, hashes, integers, numerals, ranges, summed
 
 if TYPE_CHECKING:
     from .layout import Layout

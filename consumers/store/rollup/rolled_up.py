@@ -21,6 +21,7 @@ from attributary.consumers.store.results.report_reads import (
     Rest,
     StoredResults,
 )
+from attributary.schemas.topics import group_name
 
 from .cells import UNATTRIBUTED, local_day
 
@@ -31,6 +32,8 @@ MAX_CHECKED = 20_000  # touchpoints and conversions of the report on data qualit
 _BILLION = 1e9
 _SQUARES = 1e12  # squares are of millionths
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MAX_BEHIND = 5_000
+"""Results that a roll-up may lack to answer: what the reporter takes in a few batches."""
 _STATE = """
 SELECT s.time_zone, s.is_counted, s.revision, s.reported_until_us, (
     SELECT COALESCE(sum(GREATEST(a.next_offset - COALESCE(p.next_offset, 0), 0)), 0)::int8
@@ -178,15 +181,14 @@ class RollupState(NamedTuple):
     behind: int
 
 
-def read_state(connection: psycopg.Connection, tenant_id: str, groups: tuple[str, str]) -> RollupState | None:
+def read_state(connection: psycopg.Connection, tenant_id: str) -> RollupState | None:
     """Return how far the roll-up of a tenant is; None: it has none.
 
     Args:
         connection: a connection.
         tenant_id: the tenant.
-        groups: of the reporter and of the auditor.
     """
-    values = {"tenant": tenant_id, "reporter": groups[0], "auditor": groups[1]}
+    values = {"tenant": tenant_id, "reporter": group_name("reporter"), "auditor": group_name("auditor")}
     row = connection.execute(_STATE, values).fetchone()
     return RollupState(*row) if row else None
 

@@ -20,26 +20,13 @@ import psycopg
 
 from attributary.attribution_core.spend.campaigns import Named
 from attributary.consumers.store.rollup.cells import UNATTRIBUTED, WHOLE, local_day
+from attributary.consumers.store.rollup.rolled_up import MAX_BEHIND, read_state
 
 from .credits import CreditQuery, CreditSum, Dating, Rate, Revenue, Said
 
 SAMPLED = 10_000
 """Conversions of which the contributions are read, about; more are sampled by person."""
-MAX_BEHIND = 5_000
-"""Results that the roll-up may lack."""
-
 _FEW = 50  # sampled people of a row, below which it borrows the ratio of all rows
-_STATE = """
-SELECT s.time_zone, s.reported_until_us, (
-           SELECT COALESCE(sum(greatest(a.next_offset - COALESCE(r.next_offset, 0), 0)), 0)
-           FROM attribution_positions a LEFT JOIN attribution_positions r
-             ON r.tenant_id = '*' AND r.consumer_group = %(reporter)s AND r.topic = a.topic
-            AND r.partition = a.partition
-           WHERE a.tenant_id = '*' AND a.consumer_group = %(auditor)s
-       )::int8
-FROM attribution_rollup_state s WHERE s.tenant_id = %(tenant)s AND s.revision > 0
-  AND s.is_counted
-"""
 _DAYS = """
 SELECT r.platform, r.campaign_id, r.campaign, CASE WHEN %(is_by_channel)s THEN r.channel ELSE '' END, r.currency, r.day,
        m.model, r.is_new, r.channel = %(unattributed)s, sum(r.credit_billionths[m.number])::int8,
@@ -306,22 +293,17 @@ def _squares(people: Iterable[Sequence[Any]]) -> _Squares:
     )
 
 
-def rolled_credits(
-    connection: psycopg.Connection, query: CreditQuery, days: tuple[date, date], groups: tuple[str, str]
-) -> RolledCredits | None:
+def rolled_credits(connection: psycopg.Connection, query: CreditQuery, days: tuple[date, date]) -> RolledCredits | None:
     """Return the sums of a report from the roll-up; None: it cannot answer, so the results are read one by one.
 
     Args:
         connection: in a snapshot.
         query: what is asked.
         days: its days, in its zone.
-        groups: consumer groups of the reporter and of the auditor.
     """
-    parameters = {"tenant": query.tenant_id, "reporter": groups[0], "auditor": groups[1]}
-    found = connection.execute(_STATE, parameters).fetchone()
-    if found is None or query.as_of_us < 2**62:
+    state = read_state(connection, query.tenant_id)
+    if state is None or not state.is_counted or state.revision == 0 or query.as_of_us < 2**62:
         return None
-    zone, complete_to_us, behind = found
-    if zone != query.zone or behind > MAX_BEHIND:
+    if state.time_zone != query.zone or state.behind > MAX_BEHIND:
         return None
-    return RolledCredits(connection, query, days, complete_to_us)
+    return RolledCredits(connection, query, days, state.reported_until_us)
