@@ -22,6 +22,36 @@ _CREDIT = ("credit", "value_micros")
 
 Result = Mapping[str, Any]
 
+_FIELDS = {
+    "": (
+        "tenant_id", "conversion_id", "conversion_type", "converted_at", "journey_key", "version", "version_reason",
+        "is_final", "net_value_micros", "gross_value_micros", "delta_micros", "currency", "policy_version",
+        "touchpoint_count", "touchpoints", "models", "insights", "computed_at", "content_hash",
+    ),
+    "touchpoints": (
+        "event_id", "channel", "platform", "campaign", "campaign_id", "ad_set_id", "ad_id", "occurred_at",
+    ),
+    "models": ("model", "model_version", "credits", "micros", "unattributed_micros", "confidence", "fallback"),
+    "insights": ("rule_id", "text", "estimate", "low", "high", "n"),
+}  # fmt: skip
+
+
+def check_fields(schema: Any, user: str) -> None:
+    """Check that a schema of results has the fields, in the order, that hand-written readers and writers know.
+
+    Args:
+        schema: the parsed JSON of the record.
+        user: the module that relies on it.
+
+    Raises:
+        AssertionError: it has others.
+    """
+    parts = {"": schema} | {
+        field["name"]: field["type"]["items"] for field in schema["fields"] if field["name"] in _FIELDS
+    }
+    if {name: tuple(field["name"] for field in part["fields"]) for name, part in parts.items()} != _FIELDS:
+        raise AssertionError(f"result.avsc has other fields than {user} handles")
+
 
 def is_compact(schema: Any) -> bool:
     """Tell whether a schema of results names the touchpoints once.

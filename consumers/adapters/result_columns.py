@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from attributary.schemas.compiled_reader import IRREGULAR, IrregularError
+from attributary.schemas.result_layout import check_fields
 from attributary.schemas.schema_catalog import current_schemas
 
 from .result_checks import LARGEST_CREDIT
@@ -33,29 +34,7 @@ _NO_IDS = bytes(_ID_FACTS)  # null, three times
 _CREDIT_BYTES, _TIME_BYTES = 8, 8  # times have eight bytes from 1978 to 3111; others are left to the codec
 _LONGEST = 56  # bits before the last byte of a number: from ten bytes on it may overflow 64 bits
 _EXACT = 1 << 50  # sums of 8,191 smaller micros fit into 64 bits: larger ones are left to the checks
-_FIELDS = (
-    "tenant_id", "conversion_id", "conversion_type", "converted_at", "journey_key", "version", "version_reason",
-    "is_final", "net_value_micros", "gross_value_micros", "delta_micros", "currency", "policy_version",
-    "touchpoint_count", "touchpoints", "models", "insights", "computed_at", "content_hash",
-)  # fmt: skip
-_PARTS = {
-    "touchpoints": (
-        "event_id", "channel", "platform", "campaign", "campaign_id", "ad_set_id", "ad_id", "occurred_at",
-    ),
-    "models": ("model", "model_version", "credits", "micros", "unattributed_micros", "confidence", "fallback"),
-    "insights": ("rule_id", "text", "estimate", "low", "high", "n"),
-}  # fmt: skip
-
-
-def _check_schema(schema: Any, fields: tuple[str, ...]) -> None:
-    if tuple(field["name"] for field in schema["fields"]) != fields:
-        raise AssertionError("result.avsc has other fields than result_columns.py reads")
-    for field in schema["fields"]:
-        if field["name"] in _PARTS:
-            _check_schema(field["type"]["items"], _PARTS[field["name"]])
-
-
-_check_schema(current_schemas()["result"].source, _FIELDS)
+check_fields(current_schemas()["result"].source, "result_columns.py")
 
 
 class Facts(NamedTuple):

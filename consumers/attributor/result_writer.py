@@ -9,10 +9,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 from attributary.attribution_core.analysis.insights import Insight
 from attributary.schemas.compiled_writer import zigzag
+from attributary.schemas.result_layout import check_fields
 from attributary.schemas.schema_catalog import current_schemas
 
 from .credits import CreditedResult
@@ -21,29 +21,7 @@ _double = struct.Struct("<d").pack
 _doubles = [struct.Struct(f"<{count}d").pack for count in range(128)]  # of as many at once
 _LONG = 1 << 63
 _EMPTY_END = b"\0\0"  # computed_at 0, content_hash ""
-_FIELDS = {
-    "": (
-        "tenant_id", "conversion_id", "conversion_type", "converted_at", "journey_key", "version", "version_reason",
-        "is_final", "net_value_micros", "gross_value_micros", "delta_micros", "currency", "policy_version",
-        "touchpoint_count", "touchpoints", "models", "insights", "computed_at", "content_hash",
-    ),
-    "touchpoints": (
-        "event_id", "channel", "platform", "campaign", "campaign_id", "ad_set_id", "ad_id", "occurred_at",
-    ),
-    "models": ("model", "model_version", "credits", "micros", "unattributed_micros", "confidence", "fallback"),
-    "insights": ("rule_id", "text", "estimate", "low", "high", "n"),
-}  # fmt: skip
-
-
-def _check_schema(schema: Any, name: str) -> None:
-    if tuple(field["name"] for field in schema["fields"]) != _FIELDS[name]:
-        raise AssertionError("result.avsc has other fields than result_writer.py writes")
-    for field in schema["fields"]:
-        if field["name"] in _FIELDS:
-            _check_schema(field["type"]["items"], field["name"])
-
-
-_check_schema(current_schemas()["result"].source, "")
+check_fields(current_schemas()["result"].source, "result_writer.py")
 
 
 def _text(text: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from io import BytesIO
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from attributary import expand_result, roll_up_result
 from attributary.schemas.codec import Codec, DecodeError
 from attributary.schemas.compatibility import problems
-from attributary.schemas.result_layout import FIRST_COMPACT_VERSION, compact_result
+from attributary.schemas.result_layout import FIRST_COMPACT_VERSION, check_fields, compact_result
 from attributary.schemas.schema_catalog import (
     BundledSchema,
     bundle,
@@ -206,3 +207,15 @@ def test_the_expanded_form_is_far_longer() -> None:
 def test_only_versions_from_the_third_on_are_compared() -> None:
     assert problems() == []
     assert FIRST_COMPACT_VERSION == 3
+
+
+@pytest.mark.parametrize("part", ["", "touchpoints", "models", "insights"])
+def test_hand_written_readers_notice_another_field_of_the_schema(part: str) -> None:
+    source: Any = copy.deepcopy(current_schemas()["result"].source)
+    check_fields(source, "somebody")
+    fields = source["fields"]
+    if part:
+        fields = next(field for field in fields if field["name"] == part)["type"]["items"]["fields"]
+    fields[0], fields[1] = fields[1], fields[0]
+    with pytest.raises(AssertionError, match="other fields than somebody"):
+        check_fields(source, "somebody")
