@@ -32,14 +32,14 @@ _COPIES = (
         "event_id": "gen_random_uuid()::text",
         "identity_key": "left(t.identity_key, 2) || md5(t.identity_key || n)",
         "anonymous_id": "CASE WHEN t.anonymous_id IS NOT NULL THEN md5('a:' || t.anonymous_id || n) END",
-        "source_offset": "t.source_offset + 100000000 * n",
+        "source_offset": "t.source_offset + 100000000::int8 * n",
     }),
     ("attribution_journeys", {"journey_key": "left(t.journey_key, 2) || md5(t.journey_key || n)"}),
     ("attribution_identity_links", {
         "event_id": "gen_random_uuid()::text",
         "anonymous_id": "md5('a:' || t.anonymous_id || n)",
         "user_id": "md5('u:' || t.user_id || n)",
-        "source_offset": "t.source_offset + 100000000 * n",
+        "source_offset": "t.source_offset + 100000000::int8 * n",
     }),
     ("attribution_identities", {
         "anonymous_id": "md5('a:' || t.anonymous_id || n)",
@@ -49,7 +49,7 @@ _COPIES = (
         "conversion_id": "gen_random_uuid()::text",
         "identity_key": "left(t.identity_key, 2) || md5(t.identity_key || n)",
         "journey_key": "left(t.journey_key, 2) || md5(t.journey_key || n)",
-        "owner_offset": "t.owner_offset + 100000000 * n",
+        "owner_offset": "t.owner_offset + 100000000::int8 * n",
     }),
 )  # fmt: skip
 # Scattered as live traffic leaves them: a person's rows do not lie beside each other.
