@@ -175,9 +175,17 @@ def measure_runs(
 
 def measure_publish(servers: BenchServers, report: Report) -> None:
     done = run_job("publish_job", {"bootstrap": servers.broker.bootstrap, "scale": report.scale / 2})
-    bare, client = done["records"] / done["bare_seconds"], done["records"] / done["client_seconds"]
-    report.add(Figure("publish: bare library", bare, "records/s"))
-    report.add(Figure("publish: client", client, "records/s", "bare library", client / bare, detail=done))
+    rates = {name: done["records"] / done[f"{name}_seconds"] for name in ("bare", "hand", "client")}
+    costs = {name: 1e6 * done[f"{name}_cpu_seconds"] / done["records"] for name in rates}
+    bare, hand = "bare library", "library by hand"
+    report.add(Figure(f"publish: {bare}", rates["bare"], "records/s"))
+    report.add(Figure(f"publish: {hand}", rates["hand"], "records/s"))
+    report.add(
+        Figure("publish: client", rates["client"], "records/s", bare, rates["client"] / rates["bare"], detail=done)
+    )
+    report.add(Figure(f"publish CPU: {bare}", costs["bare"], "us/record"))
+    report.add(Figure(f"publish CPU: {hand}", costs["hand"], "us/record", bare, costs["hand"] / costs["bare"]))
+    report.add(Figure("publish CPU: client", costs["client"], "us/record", hand, costs["client"] / costs["hand"]))
 
 
 def warm_up(servers: BenchServers, messages: Sequence[Message]) -> None:

@@ -31,6 +31,7 @@ from attributary.producers.errors import BufferFull, DeliveryFailed, FlushTimeou
 from attributary.producers.kafka import KafkaTransport
 from attributary.producers.records import Conversion, IdentityLink, PublishedRecord, Touchpoint
 from attributary.producers.spend import Spend
+from attributary.producers.touchpoint_sealer import FIELDS, values_of_mapping, values_of_object
 from attributary.producers.transport import Message, Refused, Transport
 from attributary.schemas.codec import Codec
 
@@ -83,7 +84,7 @@ class AttributaryProducer:
         if transport is None and not config.bootstrap:
             raise ValueError("bootstrap: name at least one Kafka broker, host:port")
         self._config = config
-        self._envelope = Envelope(config.codec or Codec(), config.source, config.identities)
+        self._envelope = Envelope(config.codec or Codec(), config.source, config.identities, config.default_tenant)
         self._transport: Transport = transport or KafkaTransport(
             config.bootstrap, {"client.id": config.source, **config.kafka}
         )
@@ -132,7 +133,13 @@ class AttributaryProducer:
             BufferFull: the queue stayed full for ``full_buffer_timeout_seconds``.
             RegistryUnavailableError: with a registry, which does not answer; it is asked once a kind of record.
         """
-        self.publish_mapping(record.NAME, record.to_record(), traceparent=traceparent)
+        self._ready()
+        message = None
+        if type(record) is Touchpoint:
+            message = self._envelope.seal_touchpoint(values_of_object(record), traceparent)
+        if message is None:
+            message = self._seal_any(record.NAME, record.to_record(), traceparent)
+        self._queue(message, record.event_id)
 
     def publish_mapping(self, name: str, record: Mapping[str, Any], *, traceparent: str | None = None) -> None:
         """Queue one record that already is in the form of its schema; otherwise as ``publish``.
@@ -148,10 +155,7 @@ class AttributaryProducer:
             BufferFull: the queue stayed full for ``full_buffer_timeout_seconds``.
         """
         self._ready()
-        message = self.seal(name, record, traceparent=traceparent)
-        self._transport.poll(0)
-        self._raise_unreported()
-        self._send(message, record["event_id"])
+        self._queue(self.seal(name, record, traceparent=traceparent), record["event_id"])
 
     def seal(self, name: str, record: Mapping[str, Any], *, traceparent: str | None = None) -> Message:
         """Return the message that ``publish_mapping`` would queue, without queueing it.
@@ -159,6 +163,16 @@ class AttributaryProducer:
         Raises:
             InvalidRecord: the record breaks a rule.
         """
+        if name == "touchpoint" and type(record) is dict and len(record) == len(FIELDS):
+            try:
+                message = self._envelope.seal_touchpoint(values_of_mapping(record), traceparent)
+            except KeyError:
+                message = None
+            if message is not None:
+                return message
+        return self._seal_any(name, record, traceparent)
+
+    def _seal_any(self, name: str, record: Mapping[str, Any], traceparent: str | None) -> Message:
         if not record.get("tenant_id"):
             record = {**record, "tenant_id": self._config.default_tenant}
         for field in ("user_id", "anonymous_id"):
@@ -229,6 +243,11 @@ class AttributaryProducer:
             raise RuntimeError("the producer is closed")
         if os.getpid() != self._process:
             raise RuntimeError("the producer was opened before a fork, and its threads stayed behind: open it after")
+
+    def _queue(self, message: Message, event_id: str) -> None:
+        self._transport.poll(0)
+        self._raise_unreported()
+        self._send(message, event_id)
 
     def _send(self, message: Message, event_id: str) -> None:
         with self._lock:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+Header = tuple[str, str | bytes | None]
 OnDone = Callable[[object | None, object], None]
 
 
@@ -23,7 +24,7 @@ class Message(NamedTuple):
     topic: str
     key: bytes
     value: bytes
-    headers: list[tuple[str, str | bytes | None]]
+    headers: list[Header]
 
 
 class Refused(Exception):

@@ -132,6 +132,11 @@ class Codec:
         if resolver is None:
             self._framings.update((name, SINGLE_OBJECT + schema.crc64) for name, schema in self._current.items())
 
+    @property
+    def max_bytes(self) -> int:
+        """Longer values are refused."""
+        return self._max_bytes
+
     def encode(self, name: str, record: Mapping[str, Any]) -> bytes:
         """Return a record as bytes; fields with a default may be missing, unknown fields are refused.
 

@@ -26,13 +26,19 @@ NOT_PLAIN = (NotPlainError, KeyError, AttributeError, TypeError, UnicodeEncodeEr
 _CACHED_NUMBERS = 1 << 14  # a result repeats its times and amounts for every model
 _SHORT = 1024
 
+PAIRS = [bytes((bits & 127 | 128, bits >> 7 | 128)) for bits in range(1 << 14)]
+"""Two bytes of a variable-length number from its next 14 bits, when more bytes follow."""
+
 
 @functools.lru_cache(maxsize=_CACHED_NUMBERS)
 def zigzag(number: int) -> bytes:
     """Return a 64-bit integer in Avro's variable-length zig-zag encoding."""
     rest = (number << 1) ^ (number >> 63)
     out = bytearray()
-    while rest > 127:
+    while rest > 16383:
+        out += PAIRS[rest & 16383]
+        rest >>= 14
+    if rest > 127:
         out.append(rest & 127 | 128)
         rest >>= 7
     out.append(rest)

@@ -105,7 +105,10 @@ def hash_user_data_with_remarks(
     for_google = _copied(user_data.get("google_hashes"))
     left_out: dict[str, list[str]] = {"meta": [], "google": []}
     for field in PLAIN_FIELDS:
-        for value in _values(field, user_data.get(field), left_out):
+        given = user_data.get(field)
+        if not given:
+            continue
+        for value in _values(field, given, left_out):
             key = META_KEYS.get(field)
             if key and not _add(for_meta, key, [meta.hashed(key, value, regions=regions, home=home)]):
                 left_out["meta"].append(_remark(field, value, regions))
