@@ -52,6 +52,7 @@ class StoreSeen:
     results: dict[tuple[str, str, int], str] = field(default_factory=dict)  # tenant, conversion, version -> hash
     erased_micros: dict[Key, int] = field(default_factory=dict)  # net value by tenant and currency
     requests: dict[Key, str] = field(default_factory=dict)  # state of the requests to erase people
+    without_row: set[Key] = field(default_factory=set)  # who owns, is owned or converted, and has no row of their own
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,8 @@ def check_invariants(
         _sums(bad, seen)
     _observed(bad, truth, store, newest)
     _nobody_shares(bad, truth, newest)
+    for tenant, person in sorted(store.without_row):
+        bad.add("I2", f"{tenant} {person} has no row: stitching will take it for somebody of whom nothing is stored")
     assert not bad.found, bad.text()
     return Findings(len(inputs), len(truth.refused), len(truth.conversions), len(results), repeats)
 

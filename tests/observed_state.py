@@ -35,6 +35,12 @@ _EVENTS = {
     "conversion": "attribution_conversion_events",
     "identity_link": "attribution_identity_links",
 }
+_WITHOUT_ROW = """
+SELECT tenant_id, 'a:' || anonymous_id FROM attribution_identities
+UNION SELECT tenant_id, 'u:' || user_id FROM attribution_identities
+UNION SELECT tenant_id, journey_key FROM attribution_conversions WHERE journey_key <> ''
+EXCEPT SELECT tenant_id, journey_key FROM attribution_journeys
+"""
 
 
 class DeadLetterSeen(NamedTuple):
@@ -162,6 +168,7 @@ def read_store(dsn: str) -> StoreSeen:
             seen.erased_micros[row[0], row[1]] = row[2]
         for row in connection.execute("SELECT tenant_id, request_id, state FROM attribution_erasure_requests"):
             seen.requests[row[0], row[1]] = row[2]
+        seen.without_row = {(row[0], row[1]) for row in connection.execute(_WITHOUT_ROW)}
     return seen
 
 

@@ -154,8 +154,7 @@ def stitch(
     out.ignored = _ignored(all_events, fresh_events)
     out.shared_orders = transaction.orders_shared() if any(row.order_id for row in fresh_events) else 0
     raises = causes.raises()
-    raised = transaction.raise_versions(raises, policy.version)
-    transaction.store_states(states)
+    raised = transaction.raise_versions(raises, policy.version, states)
 
     idle: list[EventRow] = [
         *_pick(batch.touchpoints, touches.idle),

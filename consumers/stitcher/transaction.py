@@ -65,9 +65,10 @@ class Transaction(Protocol):
     def stored_conversions(self, conversions: Collection[Key]) -> dict[Key, tuple[int, ConversionRow]]: ...  # noqa: D102
     def events_of(self, conversions: Collection[Key]) -> dict[Key, list[tuple[ConversionEvent, ConversionRow]]]: ...  # noqa: D102
     def orders_shared(self) -> int: ...  # noqa: D102
-    def store_states(self, rows: Sequence[ConversionRow]) -> None: ...  # noqa: D102
     def move_conversions(self, moves: Sequence[IdentityMove]) -> None: ...  # noqa: D102
-    def raise_versions(self, raises: Sequence[Raise], policy_version: str) -> list[RaisedVersion]: ...  # noqa: D102
+    def raise_versions(  # noqa: D102
+        self, raises: Sequence[Raise], policy_version: str, states: Sequence[ConversionRow] = ()
+    ) -> list[RaisedVersion]: ...
     def versions_caused_by(self, places: Sequence[Place]) -> list[RaisedVersion]: ...  # noqa: D102
     def erasure_key_id(self) -> str | None: ...  # noqa: D102
     def erasures(self, hashes: Collection[Hashed]) -> dict[Hashed, Entry]: ...  # noqa: D102

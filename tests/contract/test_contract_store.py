@@ -96,6 +96,7 @@ def picture_of_postgres(connection: psycopg.Connection) -> dict[str, Any]:
         "identities": rows(
             "SELECT tenant_id, anonymous_id, user_id, linked_at_us, link_event_id FROM attribution_identities"
         ),
+        "people": rows("SELECT tenant_id, journey_key FROM attribution_journeys"),
         "conversions": rows(
             "SELECT tenant_id, conversion_id, conversion_type, identity_key, journey_key, converted_at_us, "
             "received_at_us, gross_value_micros, net_value_micros, currency, version, version_reason, "
@@ -125,6 +126,7 @@ def picture_of_memory(store: MemoryStore) -> dict[str, Any]:
         "events": sorted((*row[:2], row.identity_key, *row[-3:]) for row in tables.conversion_events.values()),
         "links": sorted((*row[:3], *row[-3:]) for row in tables.links.values()),
         "identities": sorted((*key, *owner) for key, owner in tables.identities.items()),
+        "people": sorted(tables.journeys),
         "conversions": sorted(
             (
                 *row.state[:-1], row.version, row.reason, row.previous_net, row.policy_version, row.is_final,

@@ -132,7 +132,15 @@ class MemoryErasure:
         return self._transaction.raise_versions(raises, policy_version)
 
     def remove_journeys(self, entries: Mapping[Key, Entry]) -> None:
-        pass
+        tables = self._transaction._read()
+        events: list[TouchpointRow | ConversionEventRow] = [
+            *tables.touchpoints.values(),
+            *tables.conversion_events.values(),
+        ]
+        left = {(row.tenant_id, row.identity_key) for row in events} | tables.with_something()
+        for link in tables.links.values():
+            left |= {(link.tenant_id, USER_PREFIX + link.user_id), (link.tenant_id, "a:" + link.anonymous_id)}
+        self._transaction._write(lambda tables: tables.journeys.difference_update(entries.keys() - left))
 
     def store_entries(self, entries: Mapping[Hashed, Entry], key_id: str, request_id: str) -> None:  # noqa: ARG002  # as in Postgres
         self._transaction._write(

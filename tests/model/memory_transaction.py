@@ -100,6 +100,7 @@ class Tables:
     conversion_events: dict[Key, ConversionEventRow] = field(default_factory=dict)
     links: dict[Key, LinkRow] = field(default_factory=dict)
     identities: dict[Key, Owner] = field(default_factory=dict)
+    journeys: set[Key] = field(default_factory=set)
     conversions: dict[Key, Conversion] = field(default_factory=dict)
     results: dict[tuple[str, str, int], str] = field(default_factory=dict)
     positions: dict[tuple[str, str, int], int] = field(default_factory=dict)
@@ -116,7 +117,7 @@ class Tables:
     def copy(self) -> Tables:
         return Tables(
             dict(self.touchpoints), dict(self.conversion_events), dict(self.links), dict(self.identities),
-            dict(self.conversions), dict(self.results), dict(self.positions),
+            set(self.journeys), dict(self.conversions), dict(self.results), dict(self.positions),
             dict(self.conflicts), dict(self.reopenings), dict(self.requests), dict(self.erasures), dict(self.amounts),
             dict(self.removed), dict(self.tombstones), dict(self.dropped_links),
             self.rollup,
@@ -126,6 +127,13 @@ class Tables:
         """The journey that an identity key belongs to now."""
         owner = self.identities.get((tenant, identity_key[2:])) if identity_key < "a;" else None
         return identity_key if owner is None else USER_PREFIX + owner.user_id
+
+    def with_something(self) -> set[Key]:
+        """Who owns, is owned or has a conversion: nobody may take them for somebody of whom nothing is stored."""
+        people = {(key[0], row.state.journey_key) for key, row in self.conversions.items() if row.state.journey_key}
+        for (tenant, anonymous_id), owner in self.identities.items():
+            people |= {(tenant, ANONYMOUS_PREFIX + anonymous_id), (tenant, USER_PREFIX + owner.user_id)}
+        return people
 
 
 class MemoryTransaction:
@@ -156,6 +164,8 @@ class MemoryTransaction:
         self._lock = lock
         self._writes: list[Callable[[Tables], None]] = []
         self._view: Tables | None = None  # nothing is copied before the first write
+        self._new: set[Key] = set()  # as in the store's `PeopleSteps`
+        self._owners: dict[Key, str] = {}
 
     def _read(self) -> Tables:
         if self._statement_level:
@@ -185,13 +195,21 @@ class MemoryTransaction:
 
     def lock_people(self, keys: Mapping[Key, tuple[int, int, int]]) -> None:
         wanted = {*keys, *((row.tenant_id, row.identity_key) for row in self._touchpoints)}
-        self._lock(sorted(key for key in wanted if key[1] < "a;"))
+        devices = {key for key in wanted if key[1] < "a;"}
+        self._lock_rows(devices)
         tables = self._read()
-        self._lock(
-            sorted(
-                {(tenant, tables.person(tenant, key)) for tenant, key in wanted if tables.person(tenant, key) > "a;"}
-            )
-        )
+        self._owners |= {key: tables.person(*key) for key in devices - self._new}
+        self._lock_rows({(tenant, user) for (tenant, _), user in self._owners.items() if user > "a;"}
+                        | (wanted - devices))  # fmt: skip
+
+    def _lock_rows(self, keys: set[Key]) -> None:
+        self._lock(sorted(keys))
+        self._new |= keys - self._read().journeys
+        self._write(lambda tables: tables.journeys.update(keys))
+
+    def _moved(self, moves: list[IdentityMove]) -> list[IdentityMove]:
+        self._owners |= {(move.tenant_id, ANONYMOUS_PREFIX + move.anonymous_id): move.new_key for move in moves}
+        return moves
 
     def _insert(self, table: str, rows: Sequence[Any]) -> list[int]:
         there = getattr(self._read(), table)
@@ -278,7 +296,7 @@ class MemoryTransaction:
                 wins[key] = owner
         moves = [_move(key, identities.get(key), owner) for key, owner in sorted(wins.items())]
         self._write(lambda tables: tables.identities.update(wins))
-        return [move for move in moves if move.old_user_id != move.new_user_id]
+        return self._moved([move for move in moves if move.old_user_id != move.new_user_id])
 
     def recompute_owners(self, anonymous_ids: Sequence[Key]) -> list[IdentityMove]:
         wanted = sorted(set(anonymous_ids))
@@ -295,13 +313,14 @@ class MemoryTransaction:
             tables.identities.update(best)
 
         self._write(store)
-        return [move for move in moves if (move.old_user_id or "") != move.new_user_id]
+        return self._moved([move for move in moves if (move.old_user_id or "") != move.new_user_id])
 
     def people_touched(self, longest_window_micros: int, skip: Collection[int], most: int) -> list[TouchedPerson]:
-        tables, found, skipped = self._read(), dict[Key, list[int]](), set(skip)
+        found, skipped = dict[Key, list[int]](), set(skip)
         for seq, touch in enumerate(self._touchpoints):
-            if seq not in skipped and not touch.is_bot:
-                person = (touch.tenant_id, tables.person(touch.tenant_id, touch.identity_key))
+            key = (touch.tenant_id, touch.identity_key)
+            person = (touch.tenant_id, self._owners.get(key, touch.identity_key))
+            if seq not in skipped and not touch.is_bot and person not in self._new:
                 found.setdefault(person, []).append(seq)
         people = []
         for key, seqs in found.items():
@@ -335,13 +354,13 @@ class MemoryTransaction:
             self._write(note)
 
     def conversions_of_people(self, keys: Collection[Key]) -> list[Key]:
-        wanted = set(keys)
+        wanted = set(keys) - self._new
         return [
             key for key, row in sorted(self._read().conversions.items()) if (key[0], row.state.journey_key) in wanted
         ]
 
     def conversions_counted(self, keys: Collection[Key], most: int) -> dict[Key, int]:
-        wanted, counted = set(keys), dict[Key, int]()
+        wanted, counted = set(keys) - self._new, dict[Key, int]()
         for key, row in self._read().conversions.items():
             person = (key[0], row.state.journey_key)
             if person in wanted:
@@ -349,8 +368,7 @@ class MemoryTransaction:
         return counted
 
     def owners_of(self, identities: Collection[Key]) -> dict[Key, Key]:
-        tables = self._read()
-        return {key: (key[0], tables.person(*key)) for key in identities}
+        return {key: (key[0], self._owners.get(key, key[1])) for key in identities}
 
     def lock_conversions(
         self,
@@ -404,13 +422,13 @@ class MemoryTransaction:
 
         self._write(change)
 
-    def store_states(self, rows: Sequence[ConversionRow]) -> None:
-        self._update({row[:2]: lambda old, row=row: replace(old, state=row) for row in rows})  # type: ignore[misc]
-
     def move_conversions(self, moves: Sequence[IdentityMove]) -> None:
         there = self._read().conversions
         changes: dict[Key, Callable[[Conversion], Conversion]] = {}
         for move in moves:
+            if (move.tenant_id, move.old_key) in self._new:
+                continue
+            self._new.discard((move.tenant_id, move.new_key))
             for key, row in there.items():
                 state = row.state
                 mine = state.identity_key == ANONYMOUS_PREFIX + move.anonymous_id and state.journey_key == move.old_key
@@ -419,14 +437,18 @@ class MemoryTransaction:
                     changes[key] = lambda old, moved=moved: replace(old, state=moved)  # type: ignore[misc]
         self._update(changes)
 
-    def raise_versions(self, raises: Sequence[Raise], policy_version: str) -> list[RaisedVersion]:
+    def raise_versions(
+        self, raises: Sequence[Raise], policy_version: str, states: Sequence[ConversionRow] = ()
+    ) -> list[RaisedVersion]:
         self._read()
+        stated = {row[:2]: row for row in states}
+        self._new.difference_update((row.tenant_id, row.journey_key) for row in states)
         self._update(
             {
                 (wanted.tenant_id, wanted.conversion_id): lambda old, wanted=wanted: replace(  # type: ignore[misc]
                     old, version=old.version + 1, reason=wanted.reason, previous_net=old.state.net_value_micros,
                     policy_version=policy_version, owner=wanted.cause, published_at=wanted.published_at,
-                    versioned_at=self._now, raised_at=self._tick,
+                    versioned_at=self._now, raised_at=self._tick, state=stated.get(wanted[:2], old.state),
                 )
                 for wanted in raises
             }

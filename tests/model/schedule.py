@@ -543,6 +543,7 @@ class Schedule:
             dict(tables.results),
             {key: micros for key, micros in tables.removed.items() if micros},
             {key: state for key, (_, state) in tables.requests.items()},
+            tables.with_something() - tables.journeys,
         )
 
 

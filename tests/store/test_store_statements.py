@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 LIST = Path(__file__).with_name("statement_offenders.txt")
-MOST = {"broadcast": 70, "clock": 15, "xmin": 2, "values": 6, "empty": 22, "part": 21}
+MOST = {"broadcast": 70, "clock": 15, "xmin": 2, "values": 4, "empty": 22, "part": 21}
 _HOT = ("touchpoints", "conversions", "conversion_events", "identity_links", "identities", "journeys", "results")
 _PARTITIONS = 4
 

@@ -177,7 +177,8 @@ _JOBS = f"""
 DELETE FROM attribution_batch_jobs j USING {_ABOUT}
 WHERE j.tenant_id = c.tenant_id AND j.kind = 'analyze_journey' AND j.parameters ->> 'conversion_id' = c.conversion_id
 """
-# The row of a person with nothing left still names the person: it goes. Who waits for it makes it anew.
+# The row of a person with nothing left still names the person: it goes. Who waits for it makes it anew. One who owns,
+# is owned or has a conversion keeps it: stitching takes who has no row for somebody of whom nothing is stored.
 _JOURNEYS = f"""
 DELETE FROM attribution_journeys j USING {_SCOPES}
 WHERE j.tenant_id = k.tenant_id AND j.journey_key = k.identity_key
@@ -194,6 +195,9 @@ WHERE j.tenant_id = k.tenant_id AND j.journey_key = k.identity_key
                     AND l.anonymous_id = substr(j.journey_key, 3))
   AND NOT EXISTS (SELECT FROM attribution_identities i
                   WHERE i.tenant_id = j.tenant_id AND j.journey_key > 'a;' AND i.user_id = substr(j.journey_key, 3))
+  AND NOT EXISTS (SELECT FROM attribution_identities i
+                  WHERE i.tenant_id = j.tenant_id AND j.journey_key < 'a;'
+                    AND i.anonymous_id = substr(j.journey_key, 3))
 """
 # One look into the index per destination of the tenant: the key has the destination before the event.
 _DELIVERIES = """

@@ -2,11 +2,15 @@
 
 Invariant: the owners of the batch's anonymous ids are read once, when the ids are locked and nobody else can give them
 another; what the batch itself links is taken in by ``moved``.
+
+Who has an owner, a device or a conversion has a row of ``attribution_journeys`` (migration 0114; an erasure leaves such
+rows). So of a person whose row this transaction made, nothing is stored, and nothing is asked for: no owner, no
+conversion. What the transaction itself stores about such a person takes the person out again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -40,6 +44,7 @@ class PeopleSteps:
         self._connection = connection
         self._touchpoints = touchpoints
         self._touched: dict[Key, list[int]] = {}  # indexes of the touchpoints by identity key
+        self._new: set[Key] = set()  # people without a row before, and without a conversion since
         self._owners: dict[Key, str] = {}  # journey keys of the locked anonymous ids that belong to somebody
 
     def lock_people(self, keys: Mapping[Key, Bounds]) -> None:
@@ -60,7 +65,8 @@ class PeopleSteps:
                 row = self._touchpoints[seq]
                 widen(bounds, key, row.occurred_at, row.received_at)
         self._lock({key: found for key, found in bounds.items() if key[1] < USER_PREFIX})
-        ids = [(tenant, key.removeprefix(ANONYMOUS_PREFIX)) for tenant, key in bounds if key < USER_PREFIX]
+        known = (key for key in bounds if key[1] < USER_PREFIX and key not in self._new)
+        ids = [(tenant, key.removeprefix(ANONYMOUS_PREFIX)) for tenant, key in known]
         if ids:
             owned = self._connection.execute(sql.OWNERS_LOCKED, columns_of(ids)).fetchall()
             self._owners |= {(tenant, key): user for tenant, key, user in owned}
@@ -71,7 +77,12 @@ class PeopleSteps:
         if bounds:
             keys = sorted(bounds)
             columns = ([bounds[key][place] for key in keys] for place in range(3))
-            self._connection.execute(sql.LOCK_PEOPLE, [*columns_of(keys), *columns])
+            made = self._connection.execute(sql.LOCK_PEOPLE, [*columns_of(keys), *columns]).fetchall()
+            self._new.update(made)
+
+    def have_conversions(self, people: Iterable[Key]) -> None:
+        """Know that (tenant, journey key) may have conversions from now on, by this transaction."""
+        self._new.difference_update(people)
 
     def moved(self, moves: list[IdentityMove]) -> list[IdentityMove]:
         """Know the owners that anonymous ids have from now on."""
@@ -90,8 +101,9 @@ class PeopleSteps:
         left_out = {seq for seq, row in enumerate(self._touchpoints) if row.is_bot}.union(skip)
         people: dict[Key, list[int]] = {}
         for key, seqs in self._touched.items():
-            if touches := [seq for seq in seqs if seq not in left_out]:
-                people.setdefault((key[0], self._owners.get(key, key[1])), []).extend(touches)
+            person = (key[0], self._owners.get(key, key[1]))
+            if person not in self._new and (touches := [seq for seq in seqs if seq not in left_out]):
+                people.setdefault(person, []).extend(touches)
         if not people:
             return []
         at = [row.occurred_at for row in self._touchpoints]
@@ -123,9 +135,10 @@ class PeopleSteps:
 
     def conversions_of_people(self, keys: Collection[Key]) -> list[Key]:
         """Return (tenant, conversion id) of all conversions of a journey among (tenant, journey key)."""
-        if not keys:
+        known = set(keys) - self._new
+        if not known:
             return []
-        return self._connection.execute(sql.CONVERSIONS_OF_PEOPLE, columns_of(sorted(keys))).fetchall()
+        return self._connection.execute(sql.CONVERSIONS_OF_PEOPLE, columns_of(sorted(known))).fetchall()
 
     def conversions_counted(self, keys: Collection[Key], most: int) -> dict[Key, int]:
         """Return how many conversions have a journey of (tenant, journey key), for those that have any.
@@ -134,9 +147,10 @@ class PeopleSteps:
             keys: the people.
             most: count no further than to one more than this.
         """
-        if not keys:
+        known = set(keys) - self._new
+        if not known:
             return {}
-        tenants, journeys = columns_of(sorted(keys))
+        tenants, journeys = columns_of(sorted(known))
         parameters = {"tenants": tenants, "keys": journeys, "most": most}
         rows = self._connection.execute(sql.CONVERSIONS_COUNTED, parameters).fetchall()
         return {(tenant, key): number for tenant, key, number in rows}

@@ -3,7 +3,7 @@
 The order of the calls is the contract (the stitcher's ``stitch`` keeps it, and a test of both backends checks it):
 ``lock_people`` before anything is read that depends on the people; ``insert_*``, ``store_conflicts``, ``replace_*``;
 ``apply_links``; ``conversions_*``; ``put_off``; ``lock_conversions``; ``move_conversions``; ``raise_versions``;
-``store_states``; ``keep_dropped_links``, ``store_erasure_requests``, ``book_erased``; ``record_positions``; then the
+``keep_dropped_links``, ``store_erasure_requests``, ``book_erased``; ``record_positions``; then the
 transaction is committed.
 
 Locks: one row of ``attribution_journeys`` per identity key, all ``a:`` keys in sorted order first, then, with the
@@ -240,26 +240,35 @@ class StitchTransaction(PeopleSteps, LedgerSteps):
         return int(row[0]) if row else 0
 
     def store_states(self, rows: Sequence[ConversionRow]) -> None:
-        """Write what conversions are worth and who owns them; after ``raise_versions``, which keeps the old value."""
+        """Write what conversions are worth and who owns them, and raise no version."""
         if rows:
+            self.have_conversions((row.tenant_id, row.journey_key) for row in rows)
             self._connection.execute(sql.STORE_STATES, columns_of(rows))
 
     def move_conversions(self, moves: Sequence[IdentityMove]) -> None:
         """Give the conversions of moved anonymous ids to their new owner's journey."""
-        if moves:
-            self._connection.execute(sql.MOVE_CONVERSIONS, _moved(moves))
+        moving = [move for move in moves if (move.tenant_id, move.old_key) not in self._new]
+        if moving:
+            self._connection.execute(sql.MOVE_CONVERSIONS, _moved(moving))
+            self.have_conversions((move.tenant_id, move.new_key) for move in moving)
 
-    def raise_versions(self, raises: Sequence[Raise], policy_version: str) -> list[RaisedVersion]:
+    def raise_versions(
+        self, raises: Sequence[Raise], policy_version: str, states: Sequence[ConversionRow] = ()
+    ) -> list[RaisedVersion]:
         """Raise the versions of conversions, pinning the policy and the model set in force.
 
         Args:
             raises: at most one per conversion; conversions that still wait for their opening event are left out.
             policy_version: the lookback policy.
+            states: what conversions among them are worth and who owns them, written with the version.
         """
         if not raises:
             return []
-        rows = [(r.tenant_id, r.conversion_id, r.reason, *r.cause, r.published_at) for r in sorted(raises)]
-        raised = self._connection.execute(sql.RAISE_VERSIONS, [policy_version, *columns_of(rows)]).fetchall()
+        stated = {row[:2]: row[2:] for row in states}
+        nothing = (None,) * len(ConversionRow._fields[2:])
+        rows = [(*r[:3], *r.cause, r.published_at, *stated.get(r[:2], nothing)) for r in sorted(raises)]
+        self.have_conversions((row.tenant_id, row.journey_key) for row in states)
+        raised = self._connection.execute(sql.RAISE_VERSIONS, [*columns_of(rows), policy_version]).fetchall()
         return [RaisedVersion(*row) for row in raised]
 
     def versions_caused_by(self, places: Sequence[Place]) -> list[RaisedVersion]:

@@ -25,13 +25,18 @@ WHERE excluded.last_received_us > j.last_received_us OR excluded.first_event_us 
    OR excluded.last_event_us > j.last_event_us
 """
 
-# A row that is not widened is locked all the same: ON CONFLICT DO UPDATE locks before it looks at its WHERE.
+# A row that is not widened is locked all the same: ON CONFLICT DO UPDATE locks before it looks at its WHERE. Those that
+# are new are returned: a row that stood there before was locked, which leaves its mark in xmax.
 LOCK_PEOPLE = f"""
-INSERT INTO attribution_journeys AS j (tenant_id, journey_key, first_event_us, last_event_us, last_received_us)
-SELECT * FROM unnest(%s::text[], %s::text[], %s::int8[], %s::int8[], %s::int8[])
-    AS k (tenant_id, journey_key, first_us, last_us, received_us)
-ORDER BY tenant_id COLLATE "C", journey_key COLLATE "C"
-{_WIDEN}
+WITH locked AS (
+    INSERT INTO attribution_journeys AS j (tenant_id, journey_key, first_event_us, last_event_us, last_received_us)
+    SELECT * FROM unnest(%s::text[], %s::text[], %s::int8[], %s::int8[], %s::int8[])
+        AS k (tenant_id, journey_key, first_us, last_us, received_us)
+    ORDER BY tenant_id COLLATE "C", journey_key COLLATE "C"
+    {_WIDEN}
+    RETURNING tenant_id, journey_key, xmax = 0 AS is_new
+)
+SELECT tenant_id, journey_key FROM locked WHERE is_new
 """
 
 # Of locked anonymous ids: nobody else gives one of them another owner.
@@ -318,23 +323,26 @@ WHERE EXISTS (
 _STATES_TOLD = change_note_sql(
     "c.tenant_id, k.identity_key",
     """FROM n JOIN attribution_conversions c ON c.tenant_id = n.tenant_id AND c.conversion_id = n.conversion_id
-    CROSS JOIN LATERAL (VALUES (c.journey_key), (n.journey_key)) AS k (identity_key)
+    CROSS JOIN LATERAL unnest(ARRAY[c.journey_key, n.journey_key]) AS k (identity_key)
     WHERE c.journey_key <> '' AND c.journey_key <> n.journey_key""",
 )
+_STATES = "%s::text[], %s::text[], %s::text[], %s::int8[], %s::int8[], %s::int8[], %s::int8[], %s::text[], %s::text[]"
+_STATE_COLUMNS = """conversion_type, identity_key, journey_key, converted_at_us, received_at_us, gross_value_micros,
+    net_value_micros, currency, order_id"""
+_NEW_STATE = """conversion_type = COALESCE(n.conversion_type, c.conversion_type),
+    identity_key = COALESCE(n.identity_key, c.identity_key), journey_key = COALESCE(n.journey_key, c.journey_key),
+    converted_at_us = COALESCE(n.converted_at_us, c.converted_at_us),
+    received_at_us = COALESCE(n.received_at_us, c.received_at_us),
+    gross_value_micros = COALESCE(n.gross_value_micros, c.gross_value_micros),
+    net_value_micros = COALESCE(n.net_value_micros, c.net_value_micros), currency = COALESCE(n.currency, c.currency),
+    order_id = CASE WHEN n.identity_key IS NULL THEN c.order_id ELSE n.order_id END, updated_at = now()"""
 STORE_STATES = f"""
 WITH n AS MATERIALIZED (
-    SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int8[], %s::int8[], %s::int8[],
-                         %s::int8[], %s::text[], %s::text[])
-        AS n (tenant_id, conversion_id, conversion_type, identity_key, journey_key, converted_at_us, received_at_us,
-              gross_value_micros, net_value_micros, currency, order_id)
+    SELECT * FROM unnest(%s::text[], %s::text[], {_STATES}) AS n (tenant_id, conversion_id, {_STATE_COLUMNS})
 ), told AS (
     {_STATES_TOLD}
 )
-UPDATE attribution_conversions AS c SET
-    conversion_type = n.conversion_type, identity_key = n.identity_key, journey_key = n.journey_key,
-    converted_at_us = n.converted_at_us, received_at_us = n.received_at_us,
-    gross_value_micros = n.gross_value_micros, net_value_micros = n.net_value_micros, currency = n.currency,
-    order_id = n.order_id, updated_at = now()
+UPDATE attribution_conversions AS c SET {_NEW_STATE}
 FROM n WHERE c.tenant_id = n.tenant_id AND c.conversion_id = n.conversion_id
 """
 
@@ -345,16 +353,25 @@ WHERE c.tenant_id = n.tenant_id AND c.journey_key = n.old_key AND c.identity_key
 """
 
 # Rows are locked: LOCK_CONVERSIONS.
-RAISE_VERSIONS = f"""
-UPDATE attribution_conversions AS c SET
+_RAISED = f"""
     version = c.version + 1, version_reason = n.reason, previous_net_micros = c.net_value_micros,
     policy_version = {policy_in_force_sql("c.tenant_id", "%s")},
     model_set = COALESCE((SELECT max(s.model_set) FROM attribution_model_sets s WHERE s.tenant_id = c.tenant_id), 0),
     owner_topic = n.owner_topic, owner_partition = n.owner_partition, owner_offset = n.owner_offset,
-    event_published_us = n.published_us, versioned_at = now(), updated_at = now()
-FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::int4[], %s::int8[], %s::int8[])
-    AS n (tenant_id, conversion_id, reason, owner_topic, owner_partition, owner_offset, published_us)
-WHERE c.tenant_id = n.tenant_id AND c.conversion_id = n.conversion_id
+    event_published_us = n.published_us, versioned_at = now()"""
+_RAISED_COLUMNS = "tenant_id, conversion_id, reason, owner_topic, owner_partition, owner_offset, published_us"
+# Of a conversion without a new state all columns of one are null. Version and state at once: a row and the entries of
+# its indexes are written once. What stands right of a "=" is what was there before.
+RAISE_VERSIONS = f"""
+WITH n AS MATERIALIZED (
+    SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::int4[], %s::int8[], %s::int8[], {_STATES})
+        AS n ({_RAISED_COLUMNS}, {_STATE_COLUMNS})
+), told AS (
+    {_STATES_TOLD}
+)
+UPDATE attribution_conversions AS c SET {_RAISED},
+    {_NEW_STATE}
+FROM n WHERE c.tenant_id = n.tenant_id AND c.conversion_id = n.conversion_id
 RETURNING c.tenant_id, c.conversion_id, c.version, c.version_reason, c.event_published_us
 """
 

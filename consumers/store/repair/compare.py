@@ -14,6 +14,8 @@ import psycopg
 from psycopg import sql
 
 from attributary.attribution_core.domain.conversion import ConversionEvent, fold
+from attributary.consumers.store.events.rows import LOCKS_ONLY
+from attributary.consumers.store.identity_sql import device_key, user_key
 from attributary.consumers.store.retention.boundaries import KEPT_LINK, kept_no_longer
 
 from .verify_reads import Difference
@@ -62,15 +64,24 @@ SELECT occurred_at_us, event_id, kind, value_micros, currency FROM attribution_c
 WHERE tenant_id = %s AND conversion_id = %s
 """
 
-# A journey's row must be there for each person that an event names, and reach as far as the events do.
-_NARROW_JOURNEYS = """
+# A journey's row must be there for each person that an event names, and reach as far as the events do; and for who owns
+# or is owned, however far: the stitcher takes who has none for somebody of whom nothing is stored.
+_NARROW_JOURNEYS = f"""
 WITH known AS (
-    SELECT tenant_id, identity_key, min(occurred_at_us) AS first_us, max(occurred_at_us) AS last_us,
-           max(received_at_us) AS received_us
+    SELECT tenant_id, identity_key, min(first_us) AS first_us, max(last_us) AS last_us, max(received_us) AS received_us
     FROM (
-        SELECT tenant_id, identity_key, occurred_at_us, received_at_us FROM attribution_touchpoints
+        SELECT tenant_id, identity_key, occurred_at_us AS first_us, occurred_at_us AS last_us,
+               received_at_us AS received_us
+        FROM attribution_touchpoints
         UNION ALL
-        SELECT tenant_id, identity_key, occurred_at_us, received_at_us FROM attribution_conversion_events
+        SELECT tenant_id, identity_key, occurred_at_us, occurred_at_us, received_at_us
+        FROM attribution_conversion_events
+        UNION ALL
+        SELECT tenant_id, {device_key("anonymous_id")}, {LOCKS_ONLY[0]}, {LOCKS_ONLY[1]}, {LOCKS_ONLY[2]}
+        FROM attribution_identities
+        UNION ALL
+        SELECT tenant_id, {user_key("user_id")}, {LOCKS_ONLY[0]}, {LOCKS_ONLY[1]}, {LOCKS_ONLY[2]}
+        FROM attribution_identities
     ) AS events GROUP BY tenant_id, identity_key
 )
 SELECT k.tenant_id, k.identity_key, k.first_us, k.last_us, k.received_us,
