@@ -23,6 +23,7 @@ pytest_plugins = [
     "tests.fixtures.second_try",
     "tests.fixtures.topics",
     "tests.fixtures.secured_broker",  # imports the one before
+    "tests.fixtures.second_installation",  # imports topics and pipeline
 ]
 
 _MARKED_BY_FIXTURE = {

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import psycopg
 from pydantic import Field
 
 from attributary.attribution_core.domain.identity_rules import BUILT_IN, IdentityRules
+from attributary.consumers.adapters.departures import KEPT_SECONDS, Departures, departures
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.runtime.settings import Settings, load
+from attributary.consumers.store.cells.moves import Move, all_moves
 from attributary.consumers.store.session import StoreSession
 from attributary.consumers.store.tenants import consent_defaults, tenant_ids
 
-_KEPT_SECONDS = 10.0
 Lists = Mapping[str, tuple[Sequence[str], Sequence[str]]]  # generic and real ids, by tenant
 
 
@@ -42,10 +43,12 @@ class TenantRules:
     Attributes:
         identities: which ids name nobody.
         known: the tenants that may publish; None: all may.
+        departed: the tenants that moved to another installation.
     """
 
     identities: IdentityRules = BUILT_IN
     known: frozenset[str] | None = None
+    departed: Departures = field(default_factory=dict)
 
 
 def read_tenant_rules(connection: psycopg.Connection, identities: IdentityRules) -> TenantRules:
@@ -55,15 +58,16 @@ def read_tenant_rules(connection: psycopg.Connection, identities: IdentityRules)
         connection: open.
         identities: the rules of the file, which those of the table are added to.
     """
-    return _rules(tenant_ids(connection), identities, load(TenantAdmission))
+    return _rules(tenant_ids(connection), all_moves(connection), identities, load(TenantAdmission))
 
 
-def _rules(lists: Lists, identities: IdentityRules, admission: TenantAdmission) -> TenantRules:
+def _rules(lists: Lists, moves: Sequence[Move], identities: IdentityRules, admission: TenantAdmission) -> TenantRules:
     added = identities.extended(
         {tenant: generic for tenant, (generic, _) in lists.items() if generic},
         {tenant: real for tenant, (_, real) in lists.items() if real},
     )
-    return TenantRules(added, frozenset(lists) if admission.unknown_tenants == "closed" else None)
+    known = frozenset(lists) if admission.unknown_tenants == "closed" else None
+    return TenantRules(added, known, departures(moves))
 
 
 class TenantRulesCache:
@@ -79,11 +83,11 @@ class TenantRulesCache:
         self._session = session
         self._identities = identities
         self._admission = admission
-        self._lists: Lists | None = None
+        self._read: tuple[Lists, Sequence[Move]] | None = None
         self._rules = TenantRules(identities)
         self._read_at: float | None = None  # monotonic seconds
 
-    def rules(self, max_age_seconds: float = _KEPT_SECONDS) -> TenantRules:
+    def rules(self, max_age_seconds: float = KEPT_SECONDS) -> TenantRules:
         """Return the rules, read so long ago at most; the same object while nothing has changed.
 
         Raises:
@@ -92,10 +96,10 @@ class TenantRulesCache:
         now = time.monotonic()
         if self._read_at is None or now - self._read_at >= max_age_seconds:
             with map_errors(), self._session.transaction() as connection:
-                found = tenant_ids(connection)
-            if found != self._lists:
-                self._lists = found
-                self._rules = _rules(found, self._identities, self._admission)
+                found = tenant_ids(connection), all_moves(connection)
+            if found != self._read:
+                self._read = found
+                self._rules = _rules(*found, self._identities, self._admission)
             self._read_at = now
         return self._rules
 
@@ -119,7 +123,7 @@ class ConsentDefaults:
             Retry: Postgres does not answer.
         """
         now = time.monotonic()
-        if self._read_at is None or now - self._read_at >= _KEPT_SECONDS:
+        if self._read_at is None or now - self._read_at >= KEPT_SECONDS:
             with map_errors(), self._session.transaction() as connection:
                 self._found = consent_defaults(connection)
             self._read_at = now

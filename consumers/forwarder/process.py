@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from attributary.consumers.adapters.database import stage_dsn
+from attributary.consumers.adapters.departures import DeparturesCache
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.adapters.registry_settings import RegistrySettings, make_codec
 from attributary.consumers.adapters.tenant_rules import ConsentDefaults
@@ -53,6 +54,7 @@ def build_stage(
     max_poison_share: float = 1.0,
     consent: ConsentDefaults | None = None,
     erased: ErasedPeople | None = None,
+    departed: DeparturesCache | None = None,
 ) -> ForwarderStage:
     """Build the stage of a destination on a ledger."""
     shared, clock = setup.shared, SystemClock()
@@ -79,6 +81,7 @@ def build_stage(
         setup.properties,
         consent,
         erased,
+        departed,
     )
     return ForwarderStage(route, sender, ledger, clock, validation_probe, reader)
 
@@ -167,7 +170,7 @@ def main(name: str, version: str) -> int:
     def make(process: ProcessSettings) -> ForwarderStage:
         session, reader = _open_session(f"attributary-{service}"), KafkaRecordReader(KafkaSettings.load())
         consent = ConsentDefaults(session)
-        erased = ErasedPeople(session, load_hasher())
-        return build_stage(setup, PostgresLedger(session), reader, process.max_poison_share, consent, erased)
+        erased, departed = ErasedPeople(session, load_hasher()), DeparturesCache(session)
+        return build_stage(setup, PostgresLedger(session), reader, process.max_poison_share, consent, erased, departed)
 
     return run_stage(service, version, make)

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from attributary.consumers.adapters.departures import Fate
 from attributary.consumers.destinations import metrics
 from attributary.consumers.destinations.destination import Moment, NotSent, PreparedEvent
 from attributary.consumers.destinations.prepare import prepare
@@ -31,6 +32,7 @@ from .erasures import REASON as ERASED
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from attributary.consumers.adapters.departures import DeparturesCache
     from attributary.consumers.adapters.tenant_rules import ConsentDefaults
     from attributary.consumers.destinations.credentials import Credentials
     from attributary.consumers.destinations.destination import Account, Conversion, Destination
@@ -58,6 +60,7 @@ class Route:
         properties: which free properties may go; None: all.
         consent: what tenants say where an event does not; None: nothing.
         erased: who must not be forwarded; None: nobody is erased.
+        departed: tenants that moved to another installation, which forwards their events; None: nobody moved.
     """
 
     destination: Destination
@@ -70,6 +73,7 @@ class Route:
     properties: PropertyFilter | None = None
     consent: ConsentDefaults | None = None
     erased: ErasedPeople | None = None
+    departed: DeparturesCache | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,7 @@ class Tasks:
     def _events(self, batch: Iterable[Record], outcome: Outcome, now: int) -> list[tuple[Record, Conversion]]:
         """Return what can be read; what cannot becomes a dead letter."""
         events: list[tuple[Record, Conversion]] = []
+        departed, name = self._route.departed, self._route.destination.name
         for record in batch:
             try:
                 conversion = self._codec.decode("conversion", record.value)
@@ -150,6 +155,9 @@ class Tasks:
             if broken is not None or "\0" in conversion["event_id"]:
                 field, rule = broken or ("event_id", "must not hold a NUL character")
                 outcome.dead_letters.append(DeadLetter(record, "validate", field, rule))
+                continue
+            if departed is not None and departed.fate(conversion["tenant_id"], record)[0] is not Fate.STORED:
+                metrics.forward_events.labels(name, "relayed").inc()
                 continue
             events.append((record, conversion))
         return events

@@ -14,12 +14,13 @@ from typing import NamedTuple
 import psycopg
 
 from attributary.attribution_core.spend.slices import SliceKey
+from attributary.consumers.adapters.departures import DeparturesCache, Fate
 from attributary.consumers.adapters.store_stage import StoreStage
 from attributary.consumers.runtime.crash_points import register_points
 from attributary.consumers.runtime.records import DeadLetter, Record
 from attributary.consumers.spend.spend_record import slice_of
 from attributary.consumers.store.spend.slices import Imported, Slice, store_slices
-from attributary.schemas.codec import DecodeError
+from attributary.schemas.codec import Codec, DecodeError
 from attributary.schemas.rules import check_spend, find_unstorable_text
 from attributary.schemas.topics import SPEND, group_name
 
@@ -46,6 +47,10 @@ class SpenderStage(StoreStage[TenantSlice, None, Imported]):
     max_records = 500  # a record holds up to 2,000 rows
     nothing = None
 
+    def __init__(self, dsn: str, codec: Codec, max_poison_share: float) -> None:
+        super().__init__(dsn, codec, max_poison_share)
+        self._departed = DeparturesCache(self._session)
+
     def read(self, batch: Sequence[Record]) -> tuple[list[tuple[Record, TenantSlice]], list[DeadLetter], None]:
         """Return the slice of each record, and the records that are none."""
         found: list[tuple[Record, TenantSlice]] = []
@@ -55,6 +60,13 @@ class SpenderStage(StoreStage[TenantSlice, None, Imported]):
                 spend = self._codec.decode("spend", record.value)
             except DecodeError as error:
                 dead_letters.append(DeadLetter(record, "decode", None, str(error)))
+                continue
+            fate, departure = self._departed.fate(spend["tenant_id"], record)
+            if fate is Fate.RELAYED:
+                continue
+            if departure is not None and fate is Fate.REFUSED:
+                reason = f"spend: tenant_id: {departure.refusal().rule}"
+                dead_letters.append(DeadLetter(record, "validate", "tenant_id", reason))
                 continue
             broken = check_spend(spend, now_micros=record.timestamp_ms * 1_000) or find_unstorable_text(spend)
             if broken is not None:

@@ -1,6 +1,7 @@
 """From records to rows, by pure functions.
 
-Invariant: each record of the batch ends as exactly one of: a row, a repeat of a row of the same batch, a dead letter.
+Invariant: each record of the batch ends as exactly one of: a row, a repeat of a row of the same batch, a dead letter,
+and where its tenant moves to another installation, one that the relay takes there.
 Of several contents under one event id the first in the log wins, in whatever order they are processed: see ``rank``.
 """
 
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, USER_PREFIX
 from attributary.attribution_core.domain.identity_rules import normalized_id
+from attributary.consumers.adapters.departures import Departure, Fate
 from attributary.consumers.adapters.tenant_rules import TenantRules
 from attributary.consumers.runtime.records import DeadLetter, Record
 from attributary.consumers.store.erasure.amounts import AmountRow
@@ -90,7 +92,8 @@ class StitchBatch:
     """The distinct events of a batch, in the order of their first appearance.
 
     ``repeats`` holds the other records with an event id that the batch has, too; ``requests`` are requests to erase
-    people. ``erased`` says what was left out because of the ledger of erasures.
+    people. ``erased`` says what was left out because of the ledger of erasures, ``relayed`` how many records of each
+    kind are those of another installation, to which their tenant moved.
     """
 
     touchpoints: list[TouchpointRow] = field(default_factory=list)
@@ -100,6 +103,7 @@ class StitchBatch:
     repeats: list[EventRow] = field(default_factory=list)
     requests: list[RequestRow] = field(default_factory=list)
     erased: Erased = field(default_factory=Erased)
+    relayed: Counter[str] = field(default_factory=Counter)
 
 
 def rank(row: EventRow | StoredEvent) -> tuple[int, str, int, int]:
@@ -182,8 +186,8 @@ class Decoder:
             IDENTITIES: ("identity_link", check_identity_link, _link_row, links),
             ERASURE_REQUESTS: ("erasure_request", check_erasure_request, _request_row, requests),
         }
-        decode, strict, tenants, identities = (
-            self._codec.decode, self._strict, self._tenants.known, self._tenants.identities
+        decode, strict, tenants, identities, departed = (
+            self._codec.decode, self._strict, self._tenants.known, self._tenants.identities, self._tenants.departed
         )  # fmt: skip
         for record in records:
             if record.topic == TOUCHPOINTS and (touchpoint := self._touchpoint(record)) is not None:
@@ -194,6 +198,8 @@ class Decoder:
                 fields = decode(name, record.value)
             except DecodeError as error:
                 batch.dead_letters.append(DeadLetter(record, "decode", None, str(error)))
+                continue
+            if departed and _has_left(batch, departed.get(fields["tenant_id"]), name, record):
                 continue
             # Events are judged by the broker's clock, so that a replay next year judges alike.
             broken = check(fields, now_micros=record.timestamp_ms * 1000, identities=identities)
@@ -227,6 +233,16 @@ class Decoder:
             )
         except IRREGULAR:
             return None
+
+
+def _has_left(batch: StitchBatch, departure: Departure | None, name: str, record: Record) -> bool:
+    """Tell whether a record is not stored here because its tenant has moved; note what becomes of it."""
+    fate = Fate.STORED if departure is None else departure.fate(record)
+    if fate is Fate.RELAYED:
+        batch.relayed[name] += 1
+    elif departure is not None and fate is Fate.REFUSED:
+        batch.dead_letters.append(_dead_letter(record, name, departure.refusal()))
+    return fate is not Fate.STORED
 
 
 def _add(batch: StitchBatch, rows: dict[tuple[str, str], Any], row: EventRow) -> None:

@@ -8,7 +8,7 @@ events = counter(
     "attribution_events",
     "Events by kind and outcome: new, duplicate, replayed, conflict_kept (another content was first in the log), "
     "conflict_replaced (a later record of the log had been stored before it), erased (left out: "
-    "its person was erased).",
+    "its person was erased), relayed (left out: its tenant moves to another installation).",
     "kind",
     "outcome",
 )

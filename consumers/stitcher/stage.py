@@ -19,6 +19,7 @@ import structlog
 from attributary.attribution_core.domain.conversion import EventVerdict
 from attributary.attribution_core.domain.identity_rules import BUILT_IN, IdentityRules
 from attributary.attribution_core.domain.lookback import LookbackPolicy
+from attributary.consumers.adapters.departures import HAS_MOVED
 from attributary.consumers.adapters.error_mapping import map_errors
 from attributary.consumers.adapters.quarantine import TrialDoneError, bisect_rejected
 from attributary.consumers.adapters.stored_offsets import OffsetStore
@@ -140,6 +141,8 @@ class StitcherStage:
             self._check_share(decoded, len(batch))
             stitched = self._stitch(decoded, batch, limits)
         self._count(stitched)
+        for kind, number in decoded.relayed.items():
+            metrics.events.labels(kind, "relayed").inc(number)
         with timed(self.name, "commands"):
             messages = [self._command(version) for version in stitched.versions]
         return Outcome(messages, decoded.dead_letters)
@@ -158,7 +161,8 @@ class StitcherStage:
 
     def _check_share(self, decoded: StitchBatch, records: int) -> None:
         """Stop where too much is poison; a tenant that may not publish is none: it was shut out on purpose."""
-        poison = [letter for letter in decoded.dead_letters if not letter.reason.endswith(UNKNOWN_TENANT.rule)]
+        on_purpose = (UNKNOWN_TENANT.rule, HAS_MOVED)
+        poison = [letter for letter in decoded.dead_letters if not letter.reason.endswith(on_purpose)]
         check_poison_share(poison, records, self._max_poison_share)
 
     def _use(self, rules: TenantRules) -> None:

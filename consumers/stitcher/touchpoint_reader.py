@@ -275,7 +275,8 @@ class _Known:
     def tenant(self, raw: bytes) -> tuple[str, bytes]:
         """Return a tenant, and what marks its people among those that are known."""
         text = raw.decode()
-        if not is_tenant(text) or (self._rules.known is not None and text not in self._rules.known):
+        is_unknown = self._rules.known is not None and text not in self._rules.known
+        if not is_tenant(text) or is_unknown or text in self._rules.departed:
             raise IrregularError
         return _keep(self.tenants, raw, (text, raw + b"|"))  # a tenant's name holds no bar
 

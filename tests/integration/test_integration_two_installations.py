@@ -7,77 +7,26 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from attributary.local.stages import command_line
 from attributary.schemas.topics import CONVERSIONS, catalogue, dead_letter_topics
 from tests.factories.traffic import publish, traffic
-from tests.fixtures.pipeline import UNOBSERVED, PipelineUnderTest, Publisher, wait_until
+from tests.fixtures.pipeline import UNOBSERVED, wait_until
+from tests.fixtures.second_installation import NORTH, NorthPublisher, run
 from tests.fixtures.topics import PARTITIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from attributary.producers.simulator import Event
+    from tests.fixtures.pipeline import PipelineUnderTest, Publisher
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres]
 
-NORTH = "north."
 STAGES = ("stitcher", "attributor", "auditor")
 _TENANTS = "SELECT array_agg(DISTINCT tenant_id) FROM {}"
 _TABLES = ("attribution_touchpoints", "attribution_conversion_events", "attribution_results")
-
-
-class NorthPublisher(Publisher):
-    """Sends what is addressed to a topic to the other installation's topic of that kind."""
-
-    def send_bytes(self, topic: str, value: bytes | None, key: bytes | None = None, partition: int = -1) -> None:
-        super().send_bytes(f"{NORTH}{topic}", value, key, partition)
-
-
-def run(pipeline: PipelineUnderTest, *arguments: str) -> str:
-    """Run a command of an installation; returns what it printed."""
-    done = subprocess.run(
-        command_line(*arguments), env=pipeline.variables(), capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, (arguments, done.stdout, done.stderr)
-    return done.stdout
-
-
-@pytest.fixture
-def north(pipeline: PipelineUnderTest, blank_database: str, tmp_path: Path) -> Iterator[PipelineUnderTest]:
-    """The second installation: database and topics made by our own commands, topics and groups deleted again."""
-    home = tmp_path / "north"
-    home.mkdir()
-    found = PipelineUnderTest(pipeline.bootstrap, blank_database, home, {"ATTRIBUTION_PREFIX": NORTH})
-    admin = AdminClient({"bootstrap.servers": pipeline.bootstrap, "log_level": 0})
-    run(found, "db", "migrate")
-    run(found, "topics", "apply", "--partitions-override", str(PARTITIONS))
-    try:
-        yield found
-    finally:
-        found.stop()
-        _delete_northern(admin)
-
-
-def _delete_northern(admin: AdminClient) -> None:
-    topics = [name for name in admin.list_topics(timeout=120).topics if name.startswith(NORTH)]
-    for deletion in admin.delete_topics(topics, operation_timeout=60).values():
-        deletion.result(timeout=120)
-    groups = [f"{NORTH}attribution.{stage}" for stage in STAGES]
-
-    def deleted() -> bool:  # the members have left, but a coordinator may learn of it a moment later
-        codes = set()
-        for deletion in admin.delete_consumer_groups(groups).values():
-            try:
-                deletion.result(timeout=120)
-            except KafkaException as error:
-                codes.add(error.args[0].code())
-        return codes <= {KafkaError.GROUP_ID_NOT_FOUND}
-
-    wait_until(deleted, "groups of the second installation still have members")
 
 
 def tenants(pipeline: PipelineUnderTest) -> set[str]:

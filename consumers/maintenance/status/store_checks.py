@@ -12,6 +12,7 @@ import psycopg
 from psycopg import errors
 
 from attributary.attribution_core.domain.policy_parts import TRAINED_MODELS
+from attributary.consumers.store.cells.moves import all_moves
 from attributary.consumers.store.connection import (
     StoreUnavailable,
     check_dsn,
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 _SECONDS = 4.0  # below the time that a check has, so that Postgres ends what nobody waits for any more
 _PENDING_SECONDS = 120.0
 _DELIVERY_SECONDS = 3_600.0
+_STUCK_SECONDS = 1_800.0  # a step of a move takes minutes
+_UNRELAYED_SECONDS = 2 * 86_400.0
 _SHOWN_TENANTS = 3
 _BUSY_SHARE = 0.8
 
@@ -209,6 +212,28 @@ def check_deliveries(dsn: str) -> Sequence[Finding]:
             level = Level.NOTE if sums.keys() - {"pending"} else Level.GOOD
             cure = "attributary forward status; attributary forward explain EVENT_ID"
             findings.append(Finding("deliveries", level, text, reason, cure, facts))
+    return findings
+
+
+def check_moves(dsn: str) -> Sequence[Finding]:
+    """Tell of tenants that move to another installation: how far each is, and which one got stuck."""
+    with _opened(dsn) as connection:
+        moves = [move for move in all_moves(connection) if move.state not in {"moved", "arrived"}]
+        now = _row(connection, "SELECT now()")[0]
+    findings = []
+    for move in moves:
+        since, begun = ((now - at).total_seconds() if at else 0.0 for at in (move.updated_at, move.created_at))
+        facts = {"tenant_id": move.tenant_id, "state": move.state, "seconds": since, "begun_seconds": begun}
+        text = f"tenant {move.tenant_id} is {move.state} on its way to {move.other_cell or 'no prefix'}"
+        again = "run attributary cell move-tenant again"
+        if move.state != "relaying" and since > _STUCK_SECONDS:
+            cause = f"the command was cut short {duration(since)} ago; the tenant gets no results"
+            findings.append(Finding("moves", Level.WARNING, text, cause, again, facts))
+        elif move.state == "relaying" and since > _UNRELAYED_SECONDS:
+            cause = f"nothing was relayed for {duration(since)}; the input topics keep 7 days"
+            findings.append(Finding("moves", Level.WARNING, text, cause, f"{again}, then with --finish", facts))
+        else:
+            findings.append(Finding("moves", Level.NOTE, text, "", f"{again}; at last with --finish", facts))
     return findings
 
 

@@ -35,6 +35,7 @@ from .store_checks import (
     check_deliveries,
     check_migrations,
     check_models,
+    check_moves,
     check_postgres,
     check_results,
     read_places,
@@ -85,7 +86,7 @@ def survey(seconds: float = CHECK_SECONDS) -> Report:
 
 _ORDER = (
     _KAFKA, "registry", _POSTGRES, "encryption", "migrations", "topics", "stitcher", "attributor", "auditor",
-    "reporter", "spender", "sweeper", "trainer", PART, "results", "dead letters", "models", "deliveries",
+    "reporter", "spender", "sweeper", "trainer", PART, "results", "dead letters", "models", "deliveries", "moves",
 )  # fmt: skip
 
 
@@ -123,6 +124,7 @@ def _jobs() -> tuple[list[Finding], list[_Job]]:
             _Job(("results",), (_POSTGRES,), lambda: check_results(found)),
             _Job(("models",), (_POSTGRES,), lambda: check_models(found)),
             _Job(("deliveries",), (_POSTGRES,), lambda: check_deliveries(found)),
+            _Job(("moves",), (_POSTGRES,), lambda: check_moves(found)),
             _Job((), (_POSTGRES,), lambda: places.fill(lambda: read_places(found))),
         ]
     else:

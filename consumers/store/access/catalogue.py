@@ -106,6 +106,7 @@ ROLES: Sequence[Role] = (
             "removed_totals": "SIU",
             "positions": "SIUD",
             "tenants": "S",
+            "tenant_moves": "S",
             "retention": "S",
             "retired_conversions": "S",
             "migrations": "S",
@@ -167,6 +168,7 @@ ROLES: Sequence[Role] = (
         {
             "spend": "SIU(reported_at_us, updated_at)",
             "spend_slices": "SIU",
+            "tenant_moves": "S",
             "positions": "SIUD",
             "migrations": "S",
         },
@@ -252,6 +254,7 @@ ROLES: Sequence[Role] = (
             "positions": "SIUD",
             "erasures": "S",
             "tenants": "S",
+            "tenant_moves": "S",
             "migrations": "S",
         },
     ),

@@ -44,6 +44,7 @@ COMMANDS = (
     "status",
     "people",
     "tenants",
+    "cell",
     "retention",
     "roles",
     "erase",

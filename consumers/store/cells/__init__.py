@@ -1,0 +1,1 @@
+"""Tenants that move between installations: how far a move is, and the rows that go along."""
