@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -209,6 +210,38 @@ def test_accounts_say_how_fresh_they_are(connection: psycopg.Connection) -> None
     assert stale_accounts(connection, 30, 3) == 1
     connection.execute("UPDATE attribution_spend_slices SET imported_at = now() - interval '31 days'")
     assert stale_accounts(connection, 30, 3) == 0
+
+
+def labels(connection: psycopg.Connection) -> tuple[str, str]:
+    [found] = connection.execute("SELECT time_zone, report_id FROM attribution_spend_slices").fetchall()
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_a_late_report_does_not_rename_what_a_newer_one_left(
+    connection: psycopg.Connection, *, is_complete: bool
+) -> None:
+    newer = piece("campaign", row("campaign", "c1", "", 10), is_complete=is_complete, zone="Europe/Berlin", at=20)
+    store(connection, newer)
+    late = piece("campaign", row("campaign", "c1", "", 9), is_complete=is_complete, zone="America/New_York", at=10)
+    assert store(connection, replace(late, report_id="late")) == (0, 0, 0, 0, 1)
+    assert labels(connection) == ("Europe/Berlin", "report")
+    newest = piece("campaign", row("campaign", "c1", "", 10), is_complete=is_complete, at=30)
+    store(connection, replace(newest, report_id="newest"))
+    assert labels(connection) == ("Europe/Berlin", "newest")  # it does not say the zone, so the known one stays
+
+
+def test_a_late_report_may_say_a_zone_that_nobody_knew(connection: psycopg.Connection) -> None:
+    store(connection, piece("campaign", row("campaign", "c1", "", 10), at=20))
+    store(connection, piece("campaign", row("campaign", "c1", "", 9), zone="Europe/Berlin", at=10))
+    assert labels(connection) == ("Europe/Berlin", "report")
+
+
+def test_a_report_that_confirms_a_row_leaves_older_revisions_their_time(connection: psycopg.Connection) -> None:
+    for at, micros in ((10, 1), (20, 2), (30, 2)):
+        store(connection, piece("campaign", row("campaign", "c1", "", micros), at=at))
+    rows = connection.execute("SELECT net_micros, reported_at_us FROM attribution_spend ORDER BY revision").fetchall()
+    assert rows == [(1, 10), (2, 30)]
 
 
 def test_imports_at_the_same_time_take_turns(database: str) -> None:

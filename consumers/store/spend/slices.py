@@ -26,8 +26,7 @@ FROM unnest(%(platforms)s::text[], %(accounts)s::text[], %(days)s::date[], %(lev
             %(reports)s::text[]) AS g (platform, account, day, level, time_zone, report_id)
 ORDER BY g.platform COLLATE "C", g.account COLLATE "C", g.day, g.level COLLATE "C"
 ON CONFLICT (tenant_id, platform, account, day, level) DO UPDATE SET
-    time_zone = COALESCE(NULLIF(excluded.time_zone, ''), attribution_spend_slices.time_zone),
-    report_id = excluded.report_id, imported_at = clock_timestamp(), updated_at = now()
+    imported_at = clock_timestamp(), updated_at = now()
 RETURNING platform, account, day, level, revision, complete_reported_at_us
 """
 _NEWEST = f"""
@@ -43,12 +42,14 @@ CROSS JOIN LATERAL (
 _CLOSE = """
 UPDATE attribution_spend_slices s SET
     revision = g.revision,
+    time_zone = CASE WHEN g.time_zone <> '' AND (g.is_newest OR s.time_zone = '') THEN g.time_zone ELSE s.time_zone END,
+    report_id = CASE WHEN g.is_newest THEN g.report_id ELSE s.report_id END,
     complete_at = CASE WHEN g.is_complete THEN COALESCE(s.complete_at, clock_timestamp()) ELSE s.complete_at END,
     complete_reported_at_us = CASE WHEN g.is_complete THEN greatest(s.complete_reported_at_us, g.reported_at_us)
                                    ELSE s.complete_reported_at_us END
 FROM unnest(%(platforms)s::text[], %(accounts)s::text[], %(days)s::date[], %(levels)s::text[], %(revisions)s::int[],
-            %(completes)s::bool[], %(moments)s::int8[])
-    AS g (platform, account, day, level, revision, is_complete, reported_at_us)
+            %(completes)s::bool[], %(moments)s::int8[], %(zones)s::text[], %(reports)s::text[], %(newest)s::bool[])
+    AS g (platform, account, day, level, revision, is_complete, reported_at_us, time_zone, report_id, is_newest)
 WHERE s.tenant_id = %(tenant)s AND s.platform = g.platform AND s.account = g.account AND s.day = g.day
   AND s.level = g.level
 """
@@ -58,6 +59,9 @@ FROM unnest(%(platforms)s::text[], %(accounts)s::text[], %(days)s::date[], %(lev
             %(moments)s::int8[]) AS g (platform, account, day, level, entity, reported_at_us)
 WHERE s.tenant_id = %(tenant)s AND s.platform = g.platform AND s.account = g.account AND s.day = g.day
   AND s.level = g.level AND s.entity = g.entity AND s.reported_at_us < g.reported_at_us
+  AND s.revision = (SELECT max(n.revision) FROM attribution_spend n
+                    WHERE n.tenant_id = s.tenant_id AND n.platform = s.platform AND n.account = s.account
+                      AND n.day = s.day AND n.level = s.level AND n.entity = s.entity)
 """
 _SHARED = ("tenant_id", "platform", "account", "day", "level", "revision", "report_id", "reported_at_us")
 _TYPES = {"str": "text[]", "int": "int8[]", "Decimal": "numeric[]", "bool": "bool[]"}
@@ -89,7 +93,7 @@ class Slice:
         key: which slice.
         given: its rows, whether they are all, and when the report was made.
         time_zone: IANA name of the account's zone; empty: not known.
-        report_id: which report it is, for people.
+        report_id: which report it is, for people; of a slice that of its newest report stays.
     """
 
     key: SliceKey
@@ -134,10 +138,11 @@ def store_slices(connection: psycopg.Connection, tenant_id: str, slices: Iterabl
     if not given:
         return Imported(0, 0, 0, 0, 0)
     keys = _keys(given)
-    locked = connection.execute(_LOCK, {
-        "tenant": tenant_id, **keys, "zones": [each.time_zone for each in given.values()],
+    labels = {
+        "zones": [each.time_zone for each in given.values()],
         "reports": [each.report_id for each in given.values()],
-    }).fetchall()  # fmt: skip
+    }
+    locked = connection.execute(_LOCK, {"tenant": tenant_id, **keys, **labels}).fetchall()
     state = {SliceKey(*row[:4]): row[4:] for row in locked}
     newest = _newest(connection, tenant_id, keys)
     found = {key: changes(newest.get(key, {}), each.given, state[key][1]) for key, each in given.items()}
@@ -151,9 +156,16 @@ def store_slices(connection: psycopg.Connection, tenant_id: str, slices: Iterabl
         connection.execute(_ADD, [list(column) for column in zip(*added, strict=True)])
     _confirm(connection, tenant_id, [(key, given[key], entity) for key in given for entity in found[key].confirmed])
     connection.execute(_CLOSE, {
-        "tenant": tenant_id, **keys, "revisions": list(revisions.values()),
+        "tenant": tenant_id, **keys, **labels, "revisions": list(revisions.values()),
         "completes": [each.given.is_complete for each in given.values()],
         "moments": [each.given.reported_at_us for each in given.values()],
+        "newest": [
+            all(
+                each.given.reported_at_us >= moment
+                for moment in (state[key][1], *(stored.reported_at_us for stored in newest.get(key, {}).values()))
+            )
+            for key, each in given.items()
+        ],
     })  # fmt: skip
     return Imported(*(sum(part) for part in zip(*(each[2:] for each in found.values()), strict=True)))
 
