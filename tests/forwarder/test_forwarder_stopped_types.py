@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +39,7 @@ from attributary.consumers.store.deliveries.delivery import (
 )
 from attributary.local.fakes import BingAdsFake, Fault, GoogleFake, LinkedInFake, OAuthFake, XFake
 from attributary.local.fakes.server import FakeServer
+from tests.fixtures.pipeline import wait_until
 from tests.forwarder.forwarder_factories import (
     ACCOUNTS,
     TOPIC,
@@ -445,6 +448,30 @@ def test_a_held_delivery_was_surely_not_sent_unless_it_is_in_doubt(ledger: Ledge
     assert (rows["a"].first_sent_at, rows["b"].first_sent_at) == (None, NOW)
     again_ = ledger.claim([new("a", destination="linkedin")])
     assert again_[keys[0]].state is DeliveryState.HELD
+
+
+@pytest.mark.postgres
+def test_a_release_locks_in_the_order_of_a_retry_by_hand(database: str) -> None:
+    """The first by id is the older one: locking the newest first, release and retry would wait in a circle."""
+    with postgres_ledger(database) as stored:
+        older, newer = new("bbb", destination="linkedin"), new("c", destination="linkedin")
+        stored.claim([older, newer])
+        stored.settle([held("bbb", "7"), held("c", "7")], (), [stop_of("7")])
+        positions = {(newer.source.topic, newer.source.partition): newer.source.offset + 1}
+        lock = "SELECT FROM attribution_deliveries WHERE event_id = %s FOR UPDATE"
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        released: list[int] = []
+        release = threading.Thread(
+            target=lambda: released.append(stored.release(Queue("acme", "linkedin"), "7", positions))
+        )
+        with psycopg.connect(database) as retry, psycopg.connect(database, autocommit=True) as look:
+            retry.execute(lock, ("bbb",))
+            release.start()
+            wait_until(lambda: look.execute(waits).fetchall() == [(1,)], "the release waits for the retry")
+            retry.execute("SET LOCAL lock_timeout = '2s'")
+            retry.execute(lock, ("c",))
+        release.join(60)
+        assert released == [2]
 
 
 @pytest.mark.postgres

@@ -48,12 +48,18 @@ WHERE (d.destination = %(destination)s OR starts_with(d.destination, %(destinati
   AND (%(positions)s::jsonb IS NULL OR {IS_BEHIND})
 GROUP BY d.tenant_id, d.destination, d.event_name ORDER BY d.tenant_id, d.destination, d.event_name
 """
+# The newest are found first, then locked in the order in which all writers of the ledger lock.
 _RELEASE = f"""
-WITH free AS (
+WITH newest AS MATERIALIZED (
     SELECT d.tenant_id, d.destination, d.event_id FROM attribution_deliveries d
     WHERE d.destination = %(destination)s AND d.tenant_id = %(tenant)s AND d.state = 'held'
       AND d.event_name = %(name)s AND {IS_BEHIND}
-    ORDER BY d.occurred_at DESC, d.event_id LIMIT %(limit)s FOR UPDATE
+    ORDER BY d.occurred_at DESC, d.event_id LIMIT %(limit)s
+), free AS (
+    SELECT d.tenant_id, d.destination, d.event_id
+    FROM newest JOIN attribution_deliveries d USING (tenant_id, destination, event_id)
+    WHERE d.state = 'held' AND d.event_name = %(name)s
+    ORDER BY d.tenant_id, d.destination, d.event_id FOR UPDATE OF d
 )
 UPDATE attribution_deliveries d
 SET state = 'pending', reason = 'was held; goes now', event_name = NULL, updated_at = now()
