@@ -35,3 +35,26 @@ def person_key(own_key: str) -> str:
         own_key: expression of the event's own key.
     """
     return f"CASE WHEN i.user_id IS NULL THEN {own_key} ELSE {user_key('i.user_id')} END"
+
+
+def identity_hash(identity_key: str) -> str:
+    """Return the hash by which touchpoints are found, as an expression: that of ``identity_hash`` in their table.
+
+    Args:
+        identity_key: expression of the identity key.
+    """
+    return f'hashtextextended(({identity_key}) COLLATE "C", 0)'
+
+
+def touchpoints_of(alias: str, tenant_id: str, identity_key: str) -> str:
+    """Return the condition that touchpoints name one identity; the hash leads to the index, the name decides.
+
+    Args:
+        alias: what the statement calls ``attribution_touchpoints``.
+        tenant_id: expression of the tenant.
+        identity_key: expression of the identity key, none of a column of the touchpoints.
+    """
+    return (
+        f"{alias}.tenant_id = {tenant_id} AND {alias}.identity_hash = {identity_hash(identity_key)} "
+        f'AND {alias}.identity_key = {identity_key} COLLATE "C"'
+    )

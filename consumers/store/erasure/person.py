@@ -13,6 +13,7 @@ import psycopg
 from psycopg import sql
 
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, USER_PREFIX
+from attributary.consumers.store.identity_sql import identity_hash
 
 from .entries import Identifier
 
@@ -24,6 +25,10 @@ WHERE c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'attributi
 """
 _DEVICES = "SELECT anonymous_id FROM attribution_identities WHERE tenant_id = %s AND user_id = %s ORDER BY 1"
 _OWNER = "SELECT user_id FROM attribution_identities WHERE tenant_id = %s AND anonymous_id = %s"
+_OF_KEYS = (
+    f"identity_hash = ANY (ARRAY(SELECT {identity_hash('k')} FROM unnest(%(keys)s::text[]) AS k)) "
+    "AND identity_key = ANY (%(keys)s)"
+)
 # Each question is answered by an index; %(keys)s are identity keys, %(ids)s anonymous ids.
 _QUESTIONS = {
     "identities": "attribution_identities WHERE tenant_id = %(tenant)s AND anonymous_id = ANY (%(ids)s)",
@@ -32,7 +37,7 @@ _QUESTIONS = {
     "dropped_links": "attribution_dropped_links WHERE tenant_id = %(tenant)s AND (anonymous_id = ANY (%(ids)s) "
     "OR user_id = %(user)s)",
     "journeys": "attribution_journeys WHERE tenant_id = %(tenant)s AND journey_key = ANY (%(keys)s)",
-    "touchpoints": "attribution_touchpoints WHERE tenant_id = %(tenant)s AND (identity_key = ANY (%(keys)s) "
+    "touchpoints": f"attribution_touchpoints WHERE tenant_id = %(tenant)s AND (({_OF_KEYS}) "
     "OR anonymous_id = ANY (%(ids)s)) ORDER BY occurred_at_us",
     "conversion_events": "attribution_conversion_events WHERE tenant_id = %(tenant)s "
     "AND conversion_id = ANY (%(conversions)s) ORDER BY occurred_at_us",
@@ -44,7 +49,7 @@ _QUESTIONS = {
     "event_conflicts": "attribution_event_conflicts WHERE tenant_id = %(tenant)s "
     "AND (conversion_id = ANY (%(conversions)s) OR event_id = ANY (%(events)s) OR event_id IN ("
     "SELECT e.event_id FROM attribution_touchpoints e "
-    "WHERE e.tenant_id = %(tenant)s AND e.identity_key = ANY (%(keys)s)))",
+    f"WHERE e.tenant_id = %(tenant)s AND {_OF_KEYS}))",
     "rollup_conversions": "attribution_rollup_conversions WHERE tenant_id = %(tenant)s AND conversion_md5 = ANY ("
     "SELECT md5(c)::uuid FROM unnest(%(conversions)s::text[]) AS c)",
     "rollup_people": "attribution_rollup_people WHERE tenant_id = %(tenant)s AND person_md5 = ANY ("

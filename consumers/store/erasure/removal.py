@@ -12,6 +12,7 @@ import psycopg
 
 from attributary.attribution_core.domain.identity import USER_PREFIX
 from attributary.consumers.store.events.rows import ConversionEventRow
+from attributary.consumers.store.identity_sql import touchpoints_of
 from attributary.consumers.store.models.changed_people import change_note_sql
 
 from .entries import Entry, to_multirange
@@ -37,9 +38,14 @@ class StatedLink(NamedTuple):
 
 _EVENT_LINKS = """
     SELECT t.tenant_id, t.anonymous_id, substr(t.identity_key, 3), t.occurred_at_us, t.event_id, t.received_at_us
-    FROM {keys} JOIN {table} t USING ({using}) WHERE t.anonymous_id IS NOT NULL AND t.identity_key > 'a;'
+    FROM {keys} JOIN {table} t ON {on} WHERE t.anonymous_id IS NOT NULL AND t.identity_key > 'a;'
 """
 _TABLES = ("attribution_touchpoints", "attribution_conversion_events")
+_OF_DEVICE = "t.tenant_id = k.tenant_id AND t.anonymous_id = k.anonymous_id"
+_OF_USER = {
+    "attribution_touchpoints": touchpoints_of("t", "k.tenant_id", "k.identity_key"),
+    "attribution_conversion_events": "t.tenant_id = k.tenant_id AND t.identity_key = k.identity_key",
+}
 _BY_DEVICE = "unnest(%(tenants)s::text[], %(ids)s::text[]) AS k (tenant_id, anonymous_id)"
 _BY_USER = "unnest(%(tenants)s::text[], %(keys)s::text[]) AS k (tenant_id, identity_key)"
 _LINK = "l.tenant_id, l.anonymous_id, l.user_id, l.linked_at_us, l.event_id, l.received_at_us"
@@ -47,7 +53,7 @@ _LINKS_OF_DEVICES = " UNION ".join(
     [
         f"SELECT {_LINK} FROM {_BY_DEVICE} JOIN attribution_identity_links l USING (tenant_id, anonymous_id)",
         f"SELECT {_LINK} FROM {_BY_DEVICE} JOIN attribution_dropped_links l USING (tenant_id, anonymous_id)",
-        *(_EVENT_LINKS.format(keys=_BY_DEVICE, table=table, using="tenant_id, anonymous_id") for table in _TABLES),
+        *(_EVENT_LINKS.format(keys=_BY_DEVICE, table=table, on=_OF_DEVICE) for table in _TABLES),
     ]
 )
 _LINKS_OF_USERS = " UNION ".join(
@@ -56,7 +62,7 @@ _LINKS_OF_USERS = " UNION ".join(
             ON l.tenant_id = k.tenant_id AND l.user_id = substr(k.identity_key, 3)""",
         f"""SELECT {_LINK} FROM {_BY_USER} JOIN attribution_dropped_links l
             ON l.tenant_id = k.tenant_id AND l.user_id = substr(k.identity_key, 3)""",
-        *(_EVENT_LINKS.format(keys=_BY_USER, table=table, using="tenant_id, identity_key") for table in _TABLES),
+        *(_EVENT_LINKS.format(keys=_BY_USER, table=table, on=on) for table, on in _OF_USER.items()),
     ]
 )
 
@@ -104,7 +110,7 @@ _STEPS: Mapping[str, str] = {
     "touchpoints": f"""
         WITH gone AS (
             DELETE FROM attribution_touchpoints t USING {_SCOPES}
-            WHERE t.tenant_id = k.tenant_id AND t.identity_key = k.identity_key AND {_covered("t.occurred_at_us")}
+            WHERE {touchpoints_of("t", "k.tenant_id", "k.identity_key")} AND {_covered("t.occurred_at_us")}
             RETURNING t.tenant_id, t.event_id
         ), conflicts AS (
             DELETE FROM attribution_event_conflicts f USING gone
@@ -183,7 +189,7 @@ _JOURNEYS = f"""
 DELETE FROM attribution_journeys j USING {_SCOPES}
 WHERE j.tenant_id = k.tenant_id AND j.journey_key = k.identity_key
   AND NOT EXISTS (SELECT FROM attribution_touchpoints t
-                  WHERE t.tenant_id = j.tenant_id AND t.identity_key = j.journey_key)
+                  WHERE {touchpoints_of("t", "j.tenant_id", "j.journey_key")})
   AND NOT EXISTS (SELECT FROM attribution_conversion_events e
                   WHERE e.tenant_id = j.tenant_id AND e.identity_key = j.journey_key)
   AND NOT EXISTS (SELECT FROM attribution_conversions c

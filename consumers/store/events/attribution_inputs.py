@@ -13,7 +13,7 @@ from typing import NamedTuple
 import psycopg
 
 from attributary.attribution_core.domain.lookback import LookbackPolicy
-from attributary.consumers.store.identity_sql import device_key
+from attributary.consumers.store.identity_sql import device_key, touchpoints_of
 
 # Of one conversion so many of the newest touchpoints are looked at. A result holds far fewer, because it must fit into
 # a record (attributor/credits.py): this decides only where windows differ by channel or interaction and thousands of
@@ -125,7 +125,7 @@ CROSS JOIN LATERAL (
         SELECT t.event_id, t.occurred_at_us, t.received_at_us, t.platform, t.channel, t.interaction, t.campaign,
                t.is_bot, t.details ->> 'campaign_id', t.details ->> 'ad_set_id', t.details ->> 'ad_id'
         FROM attribution_touchpoints t
-        WHERE t.tenant_id = w.tenant_id AND t.identity_key = person.identity_key COLLATE "C"
+        WHERE {touchpoints_of("t", "w.tenant_id", "person.identity_key")}
           AND t.occurred_at_us BETWEEN w.earliest_us AND w.converted_us
           AND t.received_at_us <= w.in_time_us AND NOT t.is_bot
         ORDER BY t.occurred_at_us DESC, t.event_id DESC LIMIT %(newest)s

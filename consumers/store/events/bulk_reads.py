@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
+from attributary.consumers.store.identity_sql import touchpoints_of
 from attributary.consumers.store.results.results import RESULT_COLUMNS
 
 from .attribution_inputs import IDENTITIES_OF_PERSON
@@ -116,9 +117,11 @@ FROM unnest(%s::int4[], %s::text[], %s::text[], %s::int8[], %s::int8[])
 {IDENTITIES_OF_PERSON}
 CROSS JOIN LATERAL (
     SELECT t.* FROM attribution_touchpoints t
-    WHERE t.tenant_id = w.tenant_id AND t.identity_key = person.identity_key COLLATE "C"
+    WHERE {touchpoints_of("t", "w.tenant_id", "person.identity_key")}
       AND t.occurred_at_us >= w.since_us AND t.occurred_at_us < w.until_us
-    OFFSET 0  -- a look-up a device: joined, Memoize compares each device with all touchpoints of the tenant
+    -- A look-up a device: joined, Memoize compares each device with all touchpoints of the tenant; without an order the
+    -- key's index seems as good while there are few.
+    ORDER BY t.occurred_at_us OFFSET 0
 ) AS t
 WHERE NOT EXISTS (
     SELECT FROM attribution_identities o

@@ -15,7 +15,7 @@ import psycopg
 from attributary.attribution_core.domain.conversion import ConversionEvent, EventVerdict, judge_events
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, USER_PREFIX
 from attributary.attribution_core.domain.lookback import MICROS_PER_DAY, LookbackPolicy
-from attributary.consumers.store.identity_sql import device_key, person_key
+from attributary.consumers.store.identity_sql import device_key, person_key, touchpoints_of
 
 from .attribution_inputs import PendingConversion, conversions_by_id
 from .event_reports import EventConflict, conflicts_of_conversion
@@ -153,7 +153,7 @@ FROM (
     UNION ALL
     SELECT {device_key("anonymous_id")} FROM attribution_identities WHERE tenant_id = %(tenant)s AND user_id = %(user)s
 ) AS person
-JOIN attribution_touchpoints t ON t.tenant_id = %(tenant)s AND t.identity_key = person.identity_key COLLATE "C"
+JOIN attribution_touchpoints t ON {touchpoints_of("t", "%(tenant)s", "person.identity_key")}
 ORDER BY t.occurred_at_us, t.event_id
 """
 

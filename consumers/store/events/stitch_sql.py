@@ -61,8 +61,15 @@ _LINK_COLUMNS = (
 )
 
 
+# Of touchpoints the text is kept, which jsonb would write anew; but a NUL, which only json takes, is refused.
+_DETAILS = {
+    "stg_touch": r"CASE WHEN strpos({0}details, '\u0000') > 0 THEN {0}details::jsonb::json ELSE {0}details::json END",
+    "stg_conv": "{0}details::jsonb",
+}
+
+
 def _insert(table: str, staging: str, columns: str) -> str:
-    staged = columns.replace("details", "details::jsonb")
+    staged = columns.replace("details", _DETAILS.get(staging, "").format(""))
     # Sorted: neighbours on one index page, and one order for all transactions that insert the same ids.
     return f"""
     INSERT INTO {table} ({columns}) SELECT {staged} FROM {staging} ORDER BY tenant_id, event_id
@@ -71,7 +78,8 @@ def _insert(table: str, staging: str, columns: str) -> str:
 
 
 def _replace(table: str, staging: str, columns: str, named: str) -> str:
-    staged = ", ".join(f"s.{column.strip()}" for column in columns.split(",")).replace("s.details", "s.details::jsonb")
+    staged = ", ".join(f"s.{column.strip()}" for column in columns.split(","))
+    staged = staged.replace("s.details", _DETAILS.get(staging, "").format("s."))
     return f"""
     WITH replaced AS MATERIALIZED (
         SELECT s.seq, t.* FROM {staging} s JOIN {table} t ON t.tenant_id = s.tenant_id AND t.event_id = s.event_id

@@ -18,7 +18,7 @@ import psycopg
 
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, journey_key
 from attributary.attribution_core.domain.lookback import LookbackPolicy
-from attributary.consumers.store.identity_sql import device_key
+from attributary.consumers.store.identity_sql import device_key, touchpoints_of
 
 MAX_PERSON_ROWS = 50_000
 """Events of a person beyond which the person is left out."""
@@ -123,7 +123,7 @@ CROSS JOIN LATERAL (
         SELECT {device_key("i.anonymous_id")} FROM attribution_identities i
         WHERE p.journey_key > 'a;' AND i.tenant_id = p.tenant_id AND i.user_id = substr(p.journey_key, 3)
     ) AS k
-    JOIN attribution_touchpoints t ON t.tenant_id = p.tenant_id AND t.identity_key = k.identity_key COLLATE "C"
+    JOIN attribution_touchpoints t ON {touchpoints_of("t", "p.tenant_id", "k.identity_key")}
     WHERE NOT t.is_bot
     UNION ALL
     SELECT true, c.converted_at_us, c.received_at_us, c.conversion_id, c.conversion_type, c.policy_version, c.currency,

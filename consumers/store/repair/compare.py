@@ -145,12 +145,17 @@ def _stream(connection: psycopg.Connection, table: _Table) -> Iterator[tuple[str
                 "ORDER BY tenant_id, {key}"
             ).format(
                 key=sql.Identifier(table.key),
-                columns=sql.SQL(", ").join(map(sql.Identifier, table.columns)),
+                columns=sql.SQL(", ").join(map(_comparable, table.columns)),
                 table=sql.Identifier(table.name),
                 condition=table.condition,
             )
         )
         yield from cursor
+
+
+def _comparable(column: str) -> sql.Composable:
+    """Return a column as it is compared: details as what they say, however they were written."""
+    return sql.SQL("details::jsonb") if column == "details" else sql.Identifier(column)
 
 
 def _difference(

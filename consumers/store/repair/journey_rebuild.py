@@ -15,7 +15,7 @@ import psycopg
 from attributary.attribution_core.domain.conversion import ConversionEvent, fold
 from attributary.attribution_core.domain.identity import ANONYMOUS_PREFIX, Link, journey_key, owner
 from attributary.consumers.store.events.bulk_reads import Key, StoredTouchpoint
-from attributary.consumers.store.identity_sql import device_key, user_key
+from attributary.consumers.store.identity_sql import device_key, touchpoints_of, user_key
 
 
 class RebuiltConversion(NamedTuple):
@@ -60,11 +60,11 @@ SELECT l.tenant_id, l.anonymous_id, l.linked_at_us, l.event_id, l.user_id
 FROM concerned JOIN links l USING (tenant_id, anonymous_id)
 """
 
-_TOUCHPOINTS = """
+_TOUCHPOINTS = f"""
 SELECT k.seq, t.tenant_id, t.event_id, t.identity_key, t.occurred_at_us, t.received_at_us, t.platform, t.channel,
        t.interaction, t.campaign, t.is_bot, t.details
 FROM unnest(%s::int4[], %s::text[], %s::text[]) AS k (seq, tenant_id, identity_key)
-JOIN attribution_touchpoints t ON t.tenant_id = k.tenant_id AND t.identity_key = k.identity_key COLLATE "C"
+JOIN attribution_touchpoints t ON {touchpoints_of("t", "k.tenant_id", "k.identity_key")}
 """
 
 _CONVERSION_EVENTS = """

@@ -29,7 +29,7 @@ _COLUMNS = (
 
 def _statement(table: str, staging: str, columns: tuple[str, ...], *, has_details: bool) -> str:
     names = (*columns, *_EVENT)
-    stored = ", ".join(f"t.{name}" for name in names) + (", t.details" if has_details else "")
+    stored = ", ".join(f"t.{name}" for name in names) + (", t.details::jsonb" if has_details else "")
     staged = ", ".join(f"s.{name}" for name in names) + (", s.details::jsonb" if has_details else "")
     return f"""
     DELETE FROM {table} t USING {staging} s

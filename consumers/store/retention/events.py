@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import psycopg
 
-from attributary.consumers.store.identity_sql import device_key, user_key
+from attributary.consumers.store.identity_sql import device_key, touchpoints_of, user_key
 from attributary.consumers.store.models.changed_people import change_note_sql
 
 from .conversions import KEEP_LINKS
@@ -62,7 +62,7 @@ SELECT k.id FROM unnest(%(ids)s::text[]) AS k (id)
 WHERE NOT EXISTS (SELECT FROM attribution_identity_links l
                   WHERE l.tenant_id = %(tenant)s AND l.anonymous_id = k.id AND l.linked_at_us >= %(before)s)
   AND NOT EXISTS (SELECT FROM attribution_touchpoints t
-                  WHERE t.tenant_id = %(tenant)s AND t.identity_key = {device_key("k.id")})
+                  WHERE {touchpoints_of("t", "%(tenant)s", device_key("k.id"))})
   AND NOT EXISTS (SELECT FROM attribution_touchpoints t
                   WHERE t.tenant_id = %(tenant)s AND t.anonymous_id = k.id)
   AND NOT EXISTS (SELECT FROM attribution_conversion_events e
@@ -79,7 +79,7 @@ DELETE FROM attribution_dropped_links l USING (
     SELECT d.tenant_id, d.event_id FROM attribution_dropped_links d
     WHERE d.tenant_id = %(tenant)s AND d.received_at_us < %(before)s AND d.linked_at_us < %(before)s
       AND NOT EXISTS (SELECT 1 FROM attribution_touchpoints t
-                      WHERE t.tenant_id = d.tenant_id AND t.identity_key = {device_key("d.anonymous_id")})
+                      WHERE {touchpoints_of("t", "d.tenant_id", device_key("d.anonymous_id"))})
       AND NOT EXISTS (SELECT 1 FROM attribution_touchpoints t
                       WHERE t.tenant_id = d.tenant_id AND t.anonymous_id = d.anonymous_id)
       AND NOT EXISTS (SELECT 1 FROM attribution_conversion_events e
