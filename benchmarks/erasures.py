@@ -32,6 +32,7 @@ from attributary.consumers.store.erasure import ledger
 from attributary.consumers.store.erasure.entries import Hasher, RequestRow
 from attributary.consumers.store.erasure.transaction import ErasureTransaction
 from attributary.consumers.store.events.staging import create_staging
+from attributary.consumers.store.identity_sql import touchpoints_of, user_key
 from attributary.consumers.store.migrate import migrate
 from attributary.consumers.store.session import StoreSession
 from attributary.local.postgres import find_postgres
@@ -90,9 +91,9 @@ _REVENUE = """
 SELECT sum(net)::int8 FROM (SELECT net_value_micros AS net FROM attribution_conversions
                             UNION ALL SELECT net_micros FROM attribution_removed_totals) AS books
 """
-_LEFT = """
+_LEFT = f"""
 SELECT count(*) FROM unnest(%s::text[]) AS u (name) WHERE EXISTS (
-    SELECT FROM attribution_touchpoints t WHERE t.tenant_id = 'bench' AND t.identity_key = 'u:' || u.name)
+    SELECT FROM attribution_touchpoints t WHERE {touchpoints_of("t", "'bench'", user_key("u.name"))})
 """
 _REMOVED = """
 SELECT key, sum(value::int8)::int8 FROM attribution_erasure_requests, jsonb_each_text(removed) GROUP BY 1 ORDER BY 1
