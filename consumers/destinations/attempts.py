@@ -137,7 +137,9 @@ class Attempts:
         if reason:
             return list(outcomes_of(run, batch, DeliveryState.PENDING, reason, in_flight=in_flight)), ()
         # Another thread's batch may just have met the refusal of a name.
-        held, batch = without_stopped(run, batch, in_flight=in_flight) if run.limiter.name_stops else ([], batch)
+        held, batch = (
+            without_stopped(run, batch, in_flight=in_flight) if run.limiter.name_stops.may_hold else ([], batch)
+        )
         if batch and (reason := self._used_up(run)):
             return [*held, *outcomes_of(run, batch, DeliveryState.PENDING, reason, in_flight=in_flight)], ()
         return held, batch

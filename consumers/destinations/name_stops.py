@@ -37,6 +37,11 @@ class NameStops:
     def __bool__(self) -> bool:
         return bool(self._stops)
 
+    @property
+    def may_hold(self) -> bool:
+        """Return whether some events must be held: names are stopped, or go again and the ledger still holds some."""
+        return bool(self._stops or self._resumed)
+
     def get(self, name: str) -> NameStop | None:
         """Return why events of a name must not go, None when they may."""
         return self._stops.get(name)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from attributary.consumers.destinations.rate_limiter import RateLimiter
 
 _MAX_HINTS = 20
+_HELD_FIRST = "its name goes again: what is held for it goes first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +47,17 @@ def without_stopped(
 ) -> tuple[list[DeliveryOutcome], Sequence[PreparedEvent]]:
     """Return the outcomes of events with a name that is stopped, and the other events.
 
-    One event of each name may try it, and no correction: alone it would go before the event that it corrects.
+    One event of each name may try it, and no correction: alone it would go before the event that it corrects. For the
+    same reason a correction waits when its name goes again, until the ledger has let go of what is held for it.
     """
     held: list[DeliveryOutcome] = []
     others: list[PreparedEvent] = []
     trials: set[str] = set()
     for event in batch:
         stop = run.limiter.name_stops.get(event.name)
+        if stop is None and event.is_correction and run.limiter.name_stops.is_resumed(event.name):
+            held += outcomes_of(run, [event], DeliveryState.HELD, _HELD_FIRST, in_flight=in_flight)
+            continue
         may_try = stop is not None and stop.trying_since is not None and not event.is_correction
         if stop is None or (may_try and event.name not in trials):
             trials.add(event.name)

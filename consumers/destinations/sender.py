@@ -222,7 +222,7 @@ class BatchSender:
 
     def _ship_all(self, run: Run, events: Sequence[PreparedEvent]) -> list[DeliveryOutcome]:
         settled: list[DeliveryOutcome] = []
-        if run.limiter.name_stops:
+        if run.limiter.name_stops.may_hold:
             settled, events = without_stopped(run, events)
             self._ledger.settle(settled)
         waiting = list(batches(events, self._destination.limits))

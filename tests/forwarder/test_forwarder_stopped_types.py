@@ -235,6 +235,23 @@ def test_an_original_tries_a_stopped_name_and_never_a_correction() -> None:
     assert (len(held), list(others)) == (2, [event])
 
 
+def test_a_correction_waits_until_what_is_held_for_its_name_is_let_go() -> None:
+    """The name goes again with the delivery of a trial; what is held is let go half a minute later."""
+    event = prepared("bingads")
+    assert isinstance(event, PreparedEvent)
+    correction = dataclasses.replace(event, is_correction=True)
+    limiter = RateLimiter()
+    run = Run(account_at("bingads"), limiter, deadline=60.0)
+    limiter.name_stops.replace({event.name: "no such goal"})
+    limiter.name_stops.delivered([event.name])
+    before = limiter.name_stops.may_hold
+    held, others = without_stopped(run, [event, correction])
+    assert ([outcome.state for outcome in held], list(others)) == ([DeliveryState.HELD], [event])
+    limiter.name_stops.replace({})  # the ledger was looked at
+    assert (before, limiter.name_stops.may_hold) == (True, False)
+    assert without_stopped(run, [correction]) == ([], [correction])
+
+
 def test_an_event_name_of_analytics_is_named_though_no_setting_has_it() -> None:
     """Else its stop would end at each look, and everything held for it would be refused anew."""
     google, account = destination_at("google", "https://api.example"), account_at("google", measurement_id="G-1")
