@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import structlog
 
-from attributary.consumers.destinations.destination import DeliveryResponse, ResponseClass, SignsRequests
+from attributary.consumers.destinations.destination import DeliveryResponse, ResponseClass, SignsRequests, WarnsByHeader
 from attributary.consumers.destinations.oauth2.access_tokens import AccessTokens, UsesAccessTokens, with_token
 from attributary.consumers.destinations.outcomes import divided, outcomes_of, without_stopped
 from attributary.consumers.store.deliveries.delivery import DeliveryState
@@ -92,6 +92,7 @@ class Attempts:
         self._options = options
         self._clock = clock
         self._tokens = AccessTokens(destination.name, transport, clock, files)
+        self._warned: set[tuple[str, str]] = set()  # accounts whose answers held a warning
 
     def obstacle(self, run: Run) -> str | None:
         """Return why nothing can be sent now, None when it can."""
@@ -185,6 +186,7 @@ class Attempts:
             answer = response
         else:
             answer = self._destination.classify(response, len(batch))
+            self._look_for_warning(run.account, response)
             metrics.forward_request_seconds.labels(self._destination.name).observe(self._clock.monotonic() - started)
         self._note(run, batch, answer)
         return request, answer
@@ -233,6 +235,22 @@ class Attempts:
             now = self._clock.now_micros() // 1_000_000
             request = self._destination.sign(request, account, now, secrets.token_hex(16))
         return request, self._transport.send(request)
+
+    def _look_for_warning(self, account: Account, response: HttpResponse) -> None:
+        """Log once an account and process that the destination warns of a change of its API."""
+        if not isinstance(self._destination, WarnsByHeader):
+            return
+        header, key = self._destination.warning_header, (account.tenant_id, account.account_id)
+        if header in response.headers and key not in self._warned:
+            self._warned.add(key)
+            _log.warning(
+                "the destination warns of a change of its API",
+                destination=self._destination.name,
+                tenant_id=account.tenant_id,
+                account=account.account_id,
+                header=header,
+                next_step="look at the platform's change log; a newer Attributary may speak a newer version",
+            )
 
     def _note(self, run: Run, batch: Sequence[PreparedEvent], answer: DeliveryResponse) -> None:
         name = self._destination.name

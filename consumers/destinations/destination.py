@@ -233,6 +233,14 @@ class SignsRequests(Protocol):
         ...
 
 
+@runtime_checkable
+class WarnsByHeader(Protocol):
+    """A destination that says in a header of an answer that something of its API will change or end."""
+
+    warning_header: str
+    """Its name in lower case. What it says is free text, so it is never kept: that it is there is logged."""
+
+
 class RequestStatus(NamedTuple):
     """What became of a request that was received.
 

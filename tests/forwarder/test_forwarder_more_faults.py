@@ -8,10 +8,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 
 from attributary.consumers.destinations import metrics
 from attributary.consumers.destinations.attempts import SenderOptions
-from attributary.consumers.destinations.credentials import load_credentials
+from attributary.consumers.destinations.credentials import AccountCredentials, Credentials, load_credentials
+from attributary.consumers.destinations.destination import HttpResponse
 from attributary.consumers.destinations.linkedin.destination import LinkedInDestination
 from attributary.consumers.destinations.memory_ledger import MemoryLedger
 from attributary.consumers.forwarder.process import watch_tokens, watch_version
@@ -30,11 +32,12 @@ from attributary.local.fakes import (
     XFake,
 )
 from attributary.local.fakes.server import FakeServer
-from tests.forwarder.forwarder_factories import X_KEYS, SimulatedClock, conversion, records
+from tests.forwarder.forwarder_factories import ACCOUNTS, X_KEYS, ScriptedTransport, SimulatedClock, conversion, records
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from attributary.consumers.destinations.destination import HttpRequest
     from attributary.consumers.runtime.records import Outcome, Record
     from attributary.local.fakes.received import StandIn
     from tests.forwarder.conftest import MakeStage
@@ -281,3 +284,30 @@ def test_a_day_that_is_none_is_named_with_its_tenant(tmp_path: Path) -> None:
     path.write_text(json.dumps({"tenants": {"acme": {"linkedin": account}}}))
     with pytest.raises(ConfigError, match="tenant acme, linkedin: token_expires must be a day, such as 2027-11-30"):
         load_credentials("linkedin", None, str(path))
+
+
+def test_a_warning_in_a_header_is_logged_once_an_account_without_its_text(
+    clock: SimulatedClock, make_stage: MakeStage
+) -> None:
+    def answer(request: HttpRequest) -> HttpResponse:
+        taken = {"data": {"conversions_processed": len(json.loads(request.body)["conversions"])}}
+        return HttpResponse(200, json.dumps(taken).encode(), {"x-api-warn": "version 12 ends; token s3cret"})
+
+    mine = ACCOUNTS["x"]
+    other = AccountCredentials("other", mine.secret, mine.options, mine.event_names)
+    tenants = {"acme": [ACCOUNTS["x"]], "shop": [other]}
+    stage = make_stage(
+        "x",
+        "http://x",
+        clock,
+        transport=ScriptedTransport(answer),
+        route={"credentials": Credentials("x", None, tenants)},
+    )
+    with structlog.testing.capture_logs() as logged:
+        for tenant in ("acme", "shop", "acme"):
+            stage.handle(records([conversion(clock.micros, tenant_id=tenant)], now_micros=clock.micros))
+    warnings = [line for line in logged if "warns" in line["event"]]
+    assert [(line["tenant_id"], line["account"], line["header"]) for line in warnings] == [
+        ("acme", ACCOUNTS["x"].name, "x-api-warn"), ("shop", "other", "x-api-warn"),
+    ]  # fmt: skip
+    assert "s3cret" not in repr(logged)

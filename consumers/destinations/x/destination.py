@@ -51,6 +51,7 @@ class XDestination(AdPlatform):
     api_name = "Conversion API"
     api_version = "12"
     base_url = "https://ads-api.x.com"
+    warning_header = "x-api-warn"
     max_events = 500
     max_age = 90 * DAY  # not documented: the longest attribution window
     duplicates_removed_for = DUPLICATES_48_HOURS
