@@ -17,7 +17,7 @@ from tests.expected_results import codec
 from tests.factories.traffic import publish, traffic
 from tests.fixtures.pipeline import ERASURE_KEY, UNOBSERVED, wait_until
 from tests.fixtures.second_installation import NORTH, run
-from tests.observed_state import read_topics
+from tests.observed_state import read_dead_letters, read_topics
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres]
 
-STAGES = ("stitcher", "attributor", "auditor")
+STAGES = ("stitcher", "attributor", "auditor", "reporter")
 MOVES, STAYS = "acme", "globex"
 EVENTS = """
 SELECT array_agg(event_id ORDER BY event_id) FROM (
@@ -159,7 +159,7 @@ def test_a_tenant_moves_under_traffic_and_nothing_is_lost_or_counted_twice(  # n
             north.wait_for(lambda: north.query(UNOBSERVED) == 0, "results are missing")
             north.wait_for(lambda: north.query(stored, MOVES) >= number, "conversions were not forwarded")
             pipeline.settle()
-            wait_until(lambda: len(json.loads(run(pipeline, "dlq", "list", "--json"))) == 3, "letters are missing")
+            wait_until(lambda: len(read_dead_letters(pipeline.bootstrap)) == 3, "letters are missing")
         finally:
             for each in senders:
                 each.terminate()
@@ -179,13 +179,14 @@ def test_a_tenant_moves_under_traffic_and_nothing_is_lost_or_counted_twice(  # n
     there = {name.decode().partition("|")[2]: at for name, at in newest(north.bootstrap, f"{NORTH}{RESULTS}").items()}
     assert {name: at for name, (at, is_there) in there.items() if is_there} == now
     assert not any(is_there for _, is_there in newest(pipeline.bootstrap, RESULTS).values())
-    letter = json.loads(run(pipeline, "dlq", "list", "--json"))[0]
-    assert "must be published to the installation with the prefix north.: this tenant has moved" in letter["reason"]
+    letter = read_dead_letters(pipeline.bootstrap)[0]
+    assert "must be published to the installation with the prefix north.: this tenant has moved" in letter.reason
     # Nothing of the tenant is left, and nothing of the other one changed.
     assert pipeline.query("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'attribution_moving%%'") == 0
     assert pipeline.query(EVENTS, MOVES, MOVES, MOVES) is None
     assert pipeline.query("SELECT count(*) FROM attribution_results WHERE tenant_id = %s", MOVES) == 0
     assert pipeline.query(EVENTS, STAYS, STAYS, STAYS) == sorted({e.record["event_id"] for e in others})
+    assert north.query("SELECT count(*) FROM attribution_rollup_days WHERE tenant_id = %s", MOVES) > 0
     for installation in (pipeline, north):
         found = json.loads(run(installation, "verify", "--json"))
         assert found["differences"] == 0, found["shown"]

@@ -9,6 +9,7 @@ import pytest
 from attributary.consumers.runtime.records import Record
 from attributary.consumers.spender import metrics
 from attributary.consumers.spender.stage import SpenderStage
+from attributary.consumers.store.cells.moves import Move, store_move
 from attributary.consumers.store.connection import connect
 from attributary.schemas.topics import SPEND
 from tests.factories.samples import codec
@@ -90,3 +91,20 @@ def test_many_reports_of_one_batch_take_each_slice_in_the_order_of_the_log(
     ])  # fmt: skip
     rows = connection.execute("SELECT tenant_id, revision, net_micros FROM attribution_spend ORDER BY 1, 2").fetchall()
     assert rows == [("acme", 1, 1), ("acme", 2, 2), ("acme", 3, 4), ("beta", 1, 3)]
+
+
+def test_spend_of_a_tenant_that_moved_is_relayed_and_then_a_dead_letter(
+    spender: SpenderStage, connection: psycopg.Connection
+) -> None:
+    store_move(connection, Move("beta", "m1", "moved", "north.", {}, {(SPEND, 0): 1}))
+    connection.commit()
+    outcome = spender.handle([
+        record(0, report(1, [line("c1", 1)], tenant_id="beta")),
+        record(1, report(1, [line("c1", 2)], tenant_id="beta")),
+        record(2, report(1, [line("c1", 3)])),
+    ])  # fmt: skip
+    [letter] = outcome.dead_letters
+    assert (letter.record.offset, letter.field) == (1, "tenant_id")
+    assert letter.reason.startswith("spend: tenant_id: must be published to the installation with the prefix north.")
+    owners = connection.execute("SELECT DISTINCT tenant_id FROM attribution_spend").fetchall()
+    assert [tenant for (tenant,) in owners] == ["acme"]
