@@ -73,6 +73,11 @@ def _minor_unit_micros(currency: str) -> int:
     return int(MINOR_UNIT_MICROS.get(currency, 1))  # XXX, no currency, has no minor unit and no value
 
 
+def _is_old(published_us: int) -> bool:
+    """Tell whether nobody waits any more for the result of an event that was published then."""
+    return time.time() - published_us / 1e6 > _BACKLOG_SECONDS
+
+
 def _at_limit(touchpoints: Sequence[ReachedTouchpoint]) -> set[int]:
     """Return the conversions of which older touchpoints may exist than those that were read."""
     if len(touchpoints) < MAX_REACHED:
@@ -141,13 +146,18 @@ class AttributorStage:
         self._count(done, commands.wanted)
         metrics.results_erased.inc(len(done.tombstones))
         if commands.newest_stitched_us is not None:  # the sweeper's commands are of old events at all times
-            is_backlog = time.time() - commands.newest_stitched_us / 1e6 > _BACKLOG_SECONDS
+            is_backlog = _is_old(commands.newest_stitched_us)
             self._backlog_ends = time.monotonic() + _BACKLOG_PAUSE_SECONDS if is_backlog else 0.0
         return Outcome([*done.messages, *done.tombstones], commands.dead_letters, taken if taken < len(batch) else None)
 
     def linger_seconds(self) -> float:
         """Return how long a batch may wait for more commands, seconds: longer while a backlog is worked through."""
         return _BACKLOG_LINGER_SECONDS if time.monotonic() < self._backlog_ends else 0.0
+
+    def is_awaited(self, records: Sequence[Record]) -> bool:
+        """Tell whether one of these commands is about a live event: one stitcher may be far behind, another not."""
+        newest = decode_commands(self._codec, records).newest_stitched_us
+        return newest is not None and not _is_old(newest)
 
     def _answer(self, commands: Commands) -> _Done | tuple[str, str]:
         """Return the results, or the first conversion that is too much beside those before it."""

@@ -89,6 +89,7 @@ class ForwarderStage:
 
     topics: Sequence[str] = (CONVERSIONS,)
     output_topics: Sequence[str] = ()
+    fetch_min_bytes = 65_536  # or what is there after half a second: nobody waits for a delivery to that
 
     def __init__(
         self,

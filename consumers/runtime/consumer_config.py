@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .stage import ReadsInBulk
+
 if TYPE_CHECKING:
     from .settings import KafkaSettings, ProcessSettings
     from .stage import Stage
@@ -40,7 +42,13 @@ def consumer_config(kafka: KafkaSettings, stage: Stage, process: ProcessSettings
         "queued.max.messages.kbytes": 65_536,
         # Small portions of many partitions, so that a backlog comes roughly in the order of log time.
         "max.partition.fetch.bytes": 262_144,
+        # Enough for a batch; more is fetched as it is used up, in full portions. With the default of 100,000 the client
+        # asks again for every few records that are appended, and each answer costs the broker and both ends CPU.
+        "queued.min.messages": 1_000,
+        "fetch.queue.backoff.ms": 20,
     }
+    if isinstance(stage, ReadsInBulk):
+        config["fetch.min.bytes"] = stage.fetch_min_bytes
     if kafka.group_protocol == "classic":
         config |= {
             "partition.assignment.strategy": "range" if is_eager(kafka, stage) else "cooperative-sticky",

@@ -17,10 +17,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
-from confluent_kafka import OFFSET_END, Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaException, TopicPartition
 
 from . import metrics
 from .access_errors import Access
+from .batch_reader import BatchReader
 from .consumer_config import consumer_config, is_eager
 from .crash_loop import CarefulBatches, CrashLoop
 from .crash_points import crash_at, register_points
@@ -33,7 +34,7 @@ from .log_watch import LagReport, TopicsWatch
 from .records import DeadLetter, Outcome, Record
 from .reorder_buffer import OrderedReader
 from .settings import KafkaSettings, ProcessSettings
-from .stage import LeavesBehind, Stage, StoresOffsets, linger_of
+from .stage import LeavesBehind, Stage, StoresOffsets
 from .start_places import StartPlaces, by_place
 from .topic_checks import check_topics
 from .topic_ids import TopicIds
@@ -43,7 +44,6 @@ from .unreadable import UnreadableBatches, named_batches
 register_points("loop_after_consume", "loop_before_transaction", "loop_after_kafka_commit")
 _log = structlog.get_logger()
 
-_IDLE_SECONDS = 0.5  # how long an idle read waits: bounds the answer to SIGTERM
 _LOOK_BACK_EVERY_SECONDS = 30.0
 _LONGEST_PAUSE_SECONDS = 30.0
 
@@ -64,7 +64,6 @@ class ConsumerLoop:
         self._heartbeat = heartbeat
         self._stop = threading.Event()
         self._trouble: AttributaryError | None = None  # raised inside a callback, acted on after the read
-        self._revoked: set[tuple[str, int]] = set()  # since the first record of the read in hand
         self._paused_until: float | None = None
         self._retries = 0
         self._last_look_back = time.monotonic()
@@ -75,6 +74,7 @@ class ConsumerLoop:
         self._access = Access(kafka, stage.name, stage.group, f"{stage.group}-{process.instance}")
         config = consumer_config(kafka, stage, process) | self._access.config()
         self._consumer = Consumer(config)
+        self._batches = BatchReader(self._consumer, stage, process.linger_ms / 1_000, self._stop.is_set)
         self._unreadable = UnreadableBatches(stage.name, named_batches(process.skip_batches), config, self._consumer)
         self._log_ends = LogEnds(config)
         self._reader = OrderedReader(self._consumer, 10 * process.batch_size, is_ordered=len(stage.topics) > 1)
@@ -134,7 +134,7 @@ class ConsumerLoop:
             self._wait()
             return
         started = time.monotonic()
-        messages = self._read()
+        messages = self._batches.read(self._max_records)
         if self._trouble is not None:
             trouble, self._trouble = self._trouble, None
             raise trouble
@@ -212,17 +212,6 @@ class ConsumerLoop:
         crash_at("loop_after_kafka_commit")
         if outcome.on_committed is not None:
             outcome.on_committed()
-
-    def _read(self) -> list[Message]:
-        """Wait for a first record, then a short while for company: quick when idle, large batches under load."""
-        first = self._consumer.consume(1, _IDLE_SECONDS)
-        more = self._max_records - 1
-        if not first or more == 0:
-            return first
-        self._revoked.clear()
-        rest = self._consumer.consume(more, linger_of(self._stage, self._process.linger_ms / 1_000))
-        # A partition given away between the two reads is its new owner's: its offset must not be committed by us.
-        return [message for message in first if (message.topic(), message.partition()) not in self._revoked] + rest
 
     def _process_batch(self, records: Sequence[Record]) -> int:
         """Process and commit one batch, or as much of it as the stage takes; returns how many records, 0: given up."""
@@ -389,7 +378,7 @@ class ConsumerLoop:
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         metrics.rebalances.labels(self._stage.name, "revoked").inc()
         given_away = [(place.topic, place.partition) for place in partitions]
-        self._revoked.update(given_away)
+        self._batches.forget(given_away)
         self._reader.forget(given_away)
         self._crash_loop.forget(given_away)
         self._lag.forget(given_away)

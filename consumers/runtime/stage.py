@@ -104,10 +104,16 @@ class WaitsForMore(Protocol):
         """Return how long the next batch's first record may wait for others, seconds; 0: as the settings say."""
         ...
 
+    def is_awaited(self, records: Sequence[Record]) -> bool:
+        """Tell whether somebody waits for what becomes of one of these records: then the batch waits no longer."""
+        ...
 
-def linger_of(stage: Stage, least_seconds: float) -> float:
-    """Return how long a batch's first record waits for others, seconds."""
-    return max(least_seconds, stage.linger_seconds()) if isinstance(stage, WaitsForMore) else least_seconds
+
+@runtime_checkable
+class ReadsInBulk(Protocol):
+    """What a stage says besides of which nobody notices half a second: it is sent records by so many bytes at once."""
+
+    fetch_min_bytes: int
 
 
 @runtime_checkable

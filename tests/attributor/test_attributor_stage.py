@@ -32,11 +32,16 @@ def stages(database: str) -> Iterator[InProcess]:
 
 
 def command(
-    conversion_id: str, version: int, offset: int = 0, tenant_id: str = "acme", issued_by: str = "tests"
+    conversion_id: str,
+    version: int,
+    offset: int = 0,
+    tenant_id: str = "acme",
+    issued_by: str = "tests",
+    event_published_at: int = 1_700_000_000_000_000,
 ) -> Record:
     fields = {
         "tenant_id": tenant_id, "conversion_id": conversion_id, "version": version, "reason": "new",
-        "issued_by": issued_by, "event_published_at": 1_700_000_000_000_000,
+        "issued_by": issued_by, "event_published_at": event_published_at,
     }  # fmt: skip
     return Record(COMMANDS, 0, offset, None, codec().encode("command", fields), 0)
 
@@ -87,6 +92,19 @@ def test_what_comes_after_a_backlog_does_not_wait(stages: InProcess, monkeypatch
     assert stages.attributor.linger_seconds() == 2.0
     clock.monotonic = lambda: 51.5
     assert stages.attributor.linger_seconds() == 0.0
+
+
+def test_the_command_of_a_live_event_makes_a_batch_of_a_backlog_go(
+    stages: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One stitcher has a partition that is far behind; the commands of another's events must not wait with its."""
+    clock = SimpleNamespace(time=lambda: 1_700_000_011.0, monotonic=lambda: 50.0, time_ns=time.time_ns)
+    monkeypatch.setattr(attributor_stage, "time", clock)
+    old = command("c1", 1, issued_by="stitcher")
+    live = command("c2", 1, issued_by="stitcher", event_published_at=1_700_000_010_000_000)
+    asked_again = command("c3", 1, issued_by="sweeper", event_published_at=1_700_000_010_000_000)
+    assert stages.attributor.is_awaited([old, live])
+    assert not stages.attributor.is_awaited([old, asked_again, Record(COMMANDS, 0, 0, None, b"unreadable", 0)])
 
 
 @pytest.mark.parametrize("issuer", ["sweeper", "trainer", "operator"])

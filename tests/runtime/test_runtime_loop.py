@@ -592,9 +592,3 @@ def test_no_setting_of_the_operator_weakens_the_consumer(monkeypatch: pytest.Mon
     assert config["enable.auto.commit"] is False
     assert (config["isolation.level"], config["auto.offset.reset"]) == ("read_committed", "error")
     assert config.get("partition.assignment.strategy") == ("cooperative-sticky" if protocol == "classic" else None)
-
-
-def test_a_stage_may_wait_longer_for_full_batches(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(StubStage, "linger_seconds", lambda _stage: 2.0, raising=False)
-    bench.turn(messages(0, 1))
-    assert bench.consumer.waits[-1] == 2.0
