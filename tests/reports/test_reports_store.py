@@ -165,6 +165,13 @@ def test_a_reader_of_one_tenant_sees_nothing_of_the_other(connection: psycopg.Co
         connection.rollback()
 
 
+@pytest.mark.parametrize("way", ["hashagg", "sort", "nestloop", "hashjoin"])
+def test_a_report_is_the_same_in_whatever_order_its_plan_reads_rows(connection: psycopg.Connection, way: str) -> None:
+    usual = {report.name: document(asked(connection, report.name)) for report in REPORTS}
+    connection.execute(f"SET enable_{way} = off".encode())
+    assert {report.name: document(asked(connection, report.name)) for report in REPORTS} == usual
+
+
 def test_what_was_erased_is_in_what_stands_in_no_channel(connection: psycopg.Connection) -> None:
     found = asked(connection, "unattributed", models=("linear",))
     (erased,) = [row for row in rows_of(found) if row[1] == "(erased)"]

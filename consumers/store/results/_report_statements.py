@@ -1,4 +1,8 @@
-"""The statements of `report_reads`; their parts {newest}, {touches}, {name}, {inside} are constants of this module."""
+"""The statements of `report_reads`; their parts {newest}, {touches}, {name}, {inside} are constants of this module.
+
+Invariant: credits are summed as decimals, exactly: a sum does not depend on the order in which a plan reads rows.
+What is summed further comes in order.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +38,7 @@ _MONTH = "date_trunc('month', to_timestamp({micros} / 1000000) AT TIME ZONE %(zo
 # Touches of each conversion with the credit of each model, in the order of time.
 TOUCHES = """, touches AS (
     SELECT n.conversion_id, n.converted_at_us, n.touchpoint_count AS steps, m.model, t.place, {name} AS name,
-           (t.touch ->> 'occurred_at')::int8 AS occurred_at_us, t.credit::float8 AS credit, t.micros::int8 AS micros
+           (t.touch ->> 'occurred_at')::int8 AS occurred_at_us, t.credit::numeric AS credit, t.micros::int8 AS micros
     FROM newest n CROSS JOIN LATERAL jsonb_to_recordset(n.models) AS m (model text, credits jsonb, micros jsonb)
     CROSS JOIN LATERAL ROWS FROM (
         jsonb_array_elements(n.touchpoints), jsonb_array_elements_text(m.credits), jsonb_array_elements_text(m.micros)
@@ -51,11 +55,12 @@ MODELS = f"{WHOLE} SELECT DISTINCT m ->> 'model' FROM newest CROSS JOIN jsonb_ar
 CREDITS = """{newest}{touches}, parts AS (
     SELECT conversion_id, model, name, sum(credit) AS credit, sum(micros) AS micros FROM touches GROUP BY 1, 2, 3
 )
-SELECT model, name, count(*), sum(credit), sum(credit * credit), sum(micros)::int8 FROM parts GROUP BY 1, 2
+SELECT model, name, count(*), sum(credit)::float8, sum(credit * credit)::float8, sum(micros)::int8
+FROM parts GROUP BY 1, 2 ORDER BY 1, 2
 """
 RESTS = f"""{WHOLE}, rests AS (
     SELECT m.model, n.touchpoint_count = 0 AS is_empty, m.unattributed_micros AS micros, m.fallback,
-           1.0 - COALESCE((SELECT sum(c.credit::float8) FROM jsonb_array_elements_text(m.credits) AS c (credit)), 0.0)
+           1.0 - COALESCE((SELECT sum(c.credit::numeric) FROM jsonb_array_elements_text(m.credits) AS c (credit)), 0.0)
                AS credit
     FROM newest n CROSS JOIN LATERAL jsonb_to_recordset(n.models)
         AS m (model text, credits jsonb, unattributed_micros int8, fallback text)
@@ -63,9 +68,9 @@ RESTS = f"""{WHOLE}, rests AS (
 )
 SELECT model, count(*), count(*) FILTER (WHERE fallback IS NOT NULL),
        COALESCE(sum(1.0) FILTER (WHERE is_empty), 0)::float8, COALESCE(sum(micros) FILTER (WHERE is_empty), 0)::int8,
-       COALESCE(sum(credit) FILTER (WHERE NOT is_empty AND credit > 1e-9), 0.0),
+       COALESCE(sum(credit) FILTER (WHERE NOT is_empty AND credit > 1e-9), 0.0)::float8,
        COALESCE(sum(micros) FILTER (WHERE NOT is_empty), 0)::int8,
-       COALESCE(sum(credit * credit) FILTER (WHERE credit > 1e-9), 0.0)
+       COALESCE(sum(credit * credit) FILTER (WHERE credit > 1e-9), 0.0)::float8
 FROM rests GROUP BY 1 ORDER BY 1
 """
 USES = f"""{WHOLE}
@@ -77,8 +82,8 @@ WHERE m.model = ANY (%(models)s) GROUP BY 1, 2, 3 ORDER BY 1, 4 DESC, 2, 3 NULLS
 POSITIONS = """{newest}{touches}
 SELECT name, CASE WHEN place > steps - ceil(steps / 4.0) THEN 'late'
                   WHEN steps > 1 AND place <= floor(steps / 4.0 + 0.5) THEN 'early' ELSE 'mid' END,
-       sum(credit), sum(micros)::int8
-FROM touches GROUP BY 1, 2
+       sum(credit)::float8, sum(micros)::int8
+FROM touches GROUP BY 1, 2 ORDER BY 1, 2
 """
 ASSISTS = """{newest}, names AS (
     SELECT n.conversion_id, {name} AS name, bool_or(t.place = n.touchpoint_count) AS is_last,
@@ -111,12 +116,13 @@ DAYS = f"""{{newest}}{{touches}}, dated AS (
     SELECT {_CASH} AS cash, {_ACCRUAL} AS accrual, sum(credit) AS credit, sum(micros) AS micros
     FROM touches GROUP BY 1, 2
 )
-SELECT cash, accrual, sum(credit), sum(micros)::int8 FROM dated GROUP BY GROUPING SETS ((cash), (accrual))
+SELECT cash, accrual, sum(credit)::float8, sum(micros)::int8
+FROM dated GROUP BY GROUPING SETS ((cash), (accrual)) ORDER BY 1, 2
 """
 REST_DAYS = f"""{WHOLE}
 SELECT {_CASH}, count(*), count(*) FILTER (WHERE is_final), sum(net_value_micros)::int8,
        COALESCE(sum(m.unattributed_micros), 0)::int8, COALESCE(sum(1.0 - COALESCE((
-           SELECT sum(c.credit::float8) FROM jsonb_array_elements_text(m.credits) AS c (credit)), 0.0)), 0.0)
+           SELECT sum(c.credit::numeric) FROM jsonb_array_elements_text(m.credits) AS c (credit)), 0.0)), 0.0)::float8
 FROM newest LEFT JOIN LATERAL (
     SELECT * FROM jsonb_to_recordset(models) AS a (model text, credits jsonb, unattributed_micros int8)
     WHERE a.model = ANY (%(models)s)
@@ -154,12 +160,13 @@ _FIRST_REPORTED = """LATERAL (
 ) AS f"""
 _REPORTED = _DAY.format(micros="reported_at_us")
 CASH_DELAYS = f"""{_PLAIN}
-SELECT {_CASH}, {_REPORTED} - {_CASH}, count(*)::float8 FROM newest n CROSS JOIN {_FIRST_REPORTED} GROUP BY 1, 2
+SELECT {_CASH}, {_REPORTED} - {_CASH}, count(*)::float8 FROM newest n CROSS JOIN {_FIRST_REPORTED}
+GROUP BY 1, 2 ORDER BY 1, 2
 """
 ACCRUAL_DELAYS = f"""{{newest}}{{touches}}, dated AS (
     SELECT conversion_id, {_ACCRUAL} AS day, sum(credit) AS credit FROM touches GROUP BY 1, 2
 )
-SELECT day, {_REPORTED} - day, sum(credit) FROM dated n CROSS JOIN {_FIRST_REPORTED} GROUP BY 1, 2
+SELECT day, {_REPORTED} - day, sum(credit)::float8 FROM dated n CROSS JOIN {_FIRST_REPORTED} GROUP BY 1, 2 ORDER BY 1, 2
 """
 # What each version since a moment added to and took off each name. A version that left the period counts as nothing.
 CHANGES = """
@@ -188,7 +195,7 @@ WITH changed AS (
         UNION ALL SELECT n.*, '(unattributed)' FROM signed n
     ) AS each GROUP BY 1, 2
 ), parts AS (
-    SELECT n.reason, n.sign, {name} AS name, t.credit::float8 AS credit, t.micros::int8 AS micros
+    SELECT n.reason, n.sign, {name} AS name, t.credit::numeric AS credit, t.micros::int8 AS micros
     FROM signed n CROSS JOIN LATERAL jsonb_to_recordset(n.models) AS m (model text, credits jsonb, micros jsonb)
     CROSS JOIN LATERAL ROWS FROM (
         jsonb_array_elements(n.touchpoints), jsonb_array_elements_text(m.credits), jsonb_array_elements_text(m.micros)
@@ -196,14 +203,14 @@ WITH changed AS (
     WHERE m.model = ANY (%(models)s)
     UNION ALL
     SELECT n.reason, n.sign, '(unattributed)', 1.0 - COALESCE((
-               SELECT sum(c.credit::float8) FROM jsonb_array_elements_text(m.credits) AS c (credit)), 0.0),
+               SELECT sum(c.credit::numeric) FROM jsonb_array_elements_text(m.credits) AS c (credit)), 0.0),
            m.unattributed_micros
     FROM signed n CROSS JOIN LATERAL jsonb_to_recordset(n.models)
         AS m (model text, credits jsonb, unattributed_micros int8)
     WHERE m.model = ANY (%(models)s)
 )
-SELECT p.name, p.reason, t.versions, sum(p.sign * p.credit), sum(p.sign * p.micros)::int8
-FROM parts p JOIN touched t USING (name, reason) GROUP BY 1, 2, 3
+SELECT p.name, p.reason, t.versions, sum(p.sign * p.credit)::float8, sum(p.sign * p.micros)::int8
+FROM parts p JOIN touched t USING (name, reason) GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 """.replace("{day}", _CASH)
 REMOVED = """
 SELECT bucket, sum(conversions)::int8, sum(net_micros)::int8 FROM attribution_removed_totals

@@ -140,11 +140,12 @@ SELECT date_trunc('month', r.day)::date, r.name, r.number, sum(r.conversions[2])
 {_OF_COUNTS} GROUP BY 1, 2, 3 HAVING sum(r.conversions[1]) <> 0 ORDER BY 1, 2, 3
 """
 _CASH_DELAYS = f"""
-SELECT r.day, r.delay, sum(r.conversions[1])::float8 {_OF_COUNTS} GROUP BY 1, 2 HAVING sum(r.conversions[1]) <> 0
+SELECT r.day, r.delay, sum(r.conversions[1])::float8 {_OF_COUNTS} GROUP BY 1, 2
+HAVING sum(r.conversions[1]) <> 0 ORDER BY 1, 2
 """
 _ACCRUAL_DELAYS = f"""
 SELECT r.day + r.number, r.delay - r.number, sum(r.credit_billionths[m.number])::float8 / {_BILLION:.0f}
-{_COUNTS_BY_MODEL} AND r.kind = 'accrual' GROUP BY 1, 2 HAVING sum(r.conversions[m.number]) <> 0
+{_COUNTS_BY_MODEL} AND r.kind = 'accrual' GROUP BY 1, 2 HAVING sum(r.conversions[m.number]) <> 0 ORDER BY 1, 2
 """
 _CHANGES = f"""
 WITH touched AS (
