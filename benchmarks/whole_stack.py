@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 AIM_US, IDLE_AIM_CORES = 150.0, 0.1
 UPKEEP_AIM_US = 15.0
+_BEHIND_SECONDS = 3.0  # two of them the reporter waits on purpose for more results
 _WARM_UP_SCALE = 0.2
 _WARM_UP_SEED = 11
 _IDLE_SECONDS = 60.0  # the sweeper's and trainer's periods are of half a minute
@@ -137,7 +138,10 @@ def measure_stack(report: Report) -> None:
             seconds = by_process(spent(before, meter.read()))
             add_results(report, seconds, running.results() - results)
             behind = running.reporter_behind_seconds
-            report.add(Figure("stack: reporter behind the auditor", behind, "s", aim="<= 1", met=behind <= 1.0))
+            aim = f"<= {_BEHIND_SECONDS:.0f}"
+            report.add(
+                Figure("stack: reporter behind the auditor", behind, "s", aim=aim, met=behind <= _BEHIND_SECONDS)
+            )
             seconds["training state at the end"] = _training_seconds(running, meter)
             add_stack(report, seconds, len(messages))
             time.sleep(_SETTLED_SECONDS)

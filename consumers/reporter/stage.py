@@ -27,6 +27,12 @@ register_points("reporter_before_pg_commit", "reporter_after_pg_commit")
 
 GROUP = group_name("reporter")
 
+# Conversions of a day share rows of the roll-up, and a batch writes each of them once: so it waits for others.
+_LINGER_SECONDS = 1.0
+_BACKLOG_LINGER_SECONDS = 2.0  # the attributor waits as long where it works through a backlog
+_MANY_RESULTS = 200  # that a live stream does not have in a second
+_BACKLOG_PAUSE_SECONDS = 1.0
+
 
 class ReporterStage(ResultStage[RolledResult, Applied]):
     """Keeps the roll-up."""
@@ -34,6 +40,16 @@ class ReporterStage(ResultStage[RolledResult, Applied]):
     name = "reporter"
     group = GROUP
     create_staging = staticmethod(prepare_rollup)
+    _backlog_ends = 0.0  # monotonic seconds
+
+    def linger_seconds(self) -> float:
+        """Return how long a batch waits for more results, seconds: reports are as new as that and no newer."""
+        return _BACKLOG_LINGER_SECONDS if time.monotonic() < self._backlog_ends else _LINGER_SECONDS
+
+    def is_awaited(self, records: Sequence[Record]) -> bool:
+        """Tell whether a batch waits no longer: reports are a second old at all times."""
+        del records
+        return False
 
     def decode(self, batch: Sequence[Record]) -> tuple[list[tuple[Record, RolledResult]], list[DeadLetter]]:
         """Return what the roll-up needs of each result."""
@@ -70,6 +86,7 @@ class ReporterStage(ResultStage[RolledResult, Applied]):
     def count(self, written: Applied, rows: Sequence[RolledResult], tombstones: Tombstones) -> None:
         """Count what came of the batch."""
         del tombstones
+        self._backlog_ends = time.monotonic() + _BACKLOG_PAUSE_SECONDS if len(rows) >= _MANY_RESULTS else 0.0
         for outcome, number in zip(("applied", "ignored", "taken_off"), written, strict=False):
             metrics.results_rolled_up.labels(outcome).inc(number)
         metrics.rollup_rows.inc(written.rows)

@@ -30,9 +30,8 @@ pytestmark = pytest.mark.postgres
 HOUR_US = 3_600_000_000
 NOW_US = 1_774_742_400_000_000
 SUMS = {
-    "days": ("credit_billionths", "value_micros"), "changes": ("credit_billionths", "value_micros"),
-    "names": (*NAME_SUMS, "assists"), "restatements": ("credit_billionths", "value_micros", "versions"),
-    "counts": COUNT_SUMS,
+    "days": ("credit_billionths", "value_micros"), "names": (*NAME_SUMS, "assists"),
+    "restatements": ("credit_billionths", "value_micros", "versions"), "counts": COUNT_SUMS,
 }  # fmt: skip
 
 
@@ -68,12 +67,8 @@ def stored(connection: psycopg.Connection) -> dict[tuple[Any, ...], int]:
         models.setdefault(tenant, {})[number - 1] = model
     found: dict[tuple[Any, ...], int] = {}
     for table, sums in SUMS.items():
-        joined = " JOIN attribution_rollup_days d USING (tenant_id, row_md5)" if table == "changes" else ""
-        keys = [f"d.{name}" for name in KEYS["days"]] if joined else []
-        columns = [*keys, *(f"r.{name}" for name in (*KEYS[table], *sums))]
-        rows = connection.execute(
-            f"SELECT tenant_id, {', '.join(columns)} FROM attribution_rollup_{table} r{joined}".encode()
-        ).fetchall()
+        columns = ", ".join((*KEYS[table], *sums))
+        rows = connection.execute(f"SELECT tenant_id, {columns} FROM attribution_rollup_{table}".encode()).fetchall()
         for tenant, *values in rows:
             key = tuple(plain(value) for value in values[: -len(sums)])
             found |= sums_of(table, tenant, key, dict(zip(sums, values[-len(sums) :], strict=True)), models[tenant])

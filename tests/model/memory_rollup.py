@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from tests.model.memory_transaction import Key
 
 BY_MODEL = ("accrual", "rest", "use")  # kinds of counts
-HISTORY = ("changes", "restatements")
 Cell = tuple[Any, ...]  # table, tenant, keys of the row, column, model or number: one sum
 Contribution = tuple[Held, Mapping[str, Any]]  # with the cells
 Step = tuple[Contribution | None, Contribution | None, int, str]
@@ -127,21 +126,14 @@ def of_people(fold: Fold, contributions: Iterable[Contribution], weight: int) ->
 
 
 def cells_of_rows(fold: Fold, slots: Slots) -> dict[Cell, int]:
-    """Return what a fold comes to; rows of changes have the keys of the row that they change."""
+    """Return what a fold comes to."""
     found: Counter[Cell] = Counter()
     tables = fold.rows()
     names = {tenant: {slot: model for model, slot in known.items()} for tenant, known in slots.by_tenant.items()}
-    rows_of = {
-        md5: tuple(part.keys[name][place] for name in KEYS["days"])
-        for part in tables["days"]
-        for place, md5 in enumerate(part.ids)
-    }
     for table, parts in tables.items():
         for part in parts:
             for place, tenant in enumerate(part.tenants):
                 keys = tuple(part.keys[name][place] for name in KEYS[table])
-                if table == "changes":
-                    keys = (*rows_of[part.ids[place]], *keys)
                 columns = {name: column[place].tolist() for name, column in part.sums.items()}
                 for cell, number in sums_of(table, tenant, keys, columns, names[tenant]):
                     found[cell] += number
@@ -184,26 +176,22 @@ def fold(newest: Mapping[Key, RolledResult], first: Mapping[Key, int]) -> dict[C
         added.keep(each, cells, weight=1)
         added.change([(each, cells, each.is_new, 1)], each.converted_at, "", is_version=False)
     of_people(added, held.values(), 1)
-    return {cell: number for cell, number in cells_of_rows(added, slots).items() if cell[0] not in HISTORY}
+    return {cell: number for cell, number in cells_of_rows(added, slots).items() if cell[0] != "restatements"}
 
 
 def standing(rollup: Rollup) -> dict[Cell, int]:
     """Return the sums as they stand, without what changed when."""
-    return {cell: number for cell, number in rollup.sums.items() if cell[0] not in HISTORY}
+    return {cell: number for cell, number in rollup.sums.items() if cell[0] != "restatements"}
 
 
 def unexplained(rollup: Rollup) -> dict[Cell, int]:
-    """Return what the changes of rows and names do not sum to."""
+    """Return what the changes of names do not sum to."""
     found: Counter[Cell] = Counter()
-    days, names = len(KEYS["days"]), KEYS["names"]
+    names = KEYS["names"]
     for cell, number in rollup.sums.items():
         table, tenant, *rest = cell
         column, model = rest[-2:]
-        if table == "days":
-            found["days", tenant, *rest] += number
-        elif table == "changes":
-            found["days", tenant, *rest[:days], column, model] -= number
-        elif table == "names" and column in {"credit_billionths", "value_micros"}:
+        if table == "names" and column in {"credit_billionths", "value_micros"}:
             found["names", tenant, *rest] += number
         elif table == "restatements" and column != "versions":
             keys = dict(zip(KEYS[table], rest, strict=False))

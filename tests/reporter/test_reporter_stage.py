@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from attributary.consumers.auditor.stage import GROUP as AUDITOR
 from attributary.consumers.auditor.stage import AuditorStage
 from attributary.consumers.reporter.stage import GROUP, ReporterStage
 from attributary.consumers.runtime.records import Record
+from attributary.consumers.runtime.stage import WaitsForMore
 from attributary.consumers.store.connection import connect
 from attributary.consumers.store.rollup.apply import prepare_rollup
 from attributary.consumers.store.rollup.differences import rollup_differences
@@ -70,8 +72,9 @@ def differences(connection: psycopg.Connection) -> list[Any]:
 
 def changes(connection: psycopg.Connection) -> list[Any]:
     return connection.execute(
-        "SELECT row_md5, reported_day, reason, credit_billionths, value_micros FROM attribution_rollup_changes "
-        "WHERE 0 <> ANY (credit_billionths || value_micros) ORDER BY 1, 2, 3"
+        "SELECT grain, name, day, reported_day, reason, credit_billionths, value_micros, versions "
+        "FROM attribution_rollup_restatements WHERE versions <> 0 OR 0 <> ANY (credit_billionths || value_micros) "
+        "ORDER BY row_md5"
     ).fetchall()
 
 
@@ -202,3 +205,18 @@ def test_conversions_hours_apart_stand_on_the_days_of_the_zone(
         reporter.handle([record(offset, result) for offset, result in enumerate(stages.results)])
     days = connection.execute("SELECT count(DISTINCT day) FROM attribution_rollup_days").fetchone()
     assert days == (2,)
+
+
+def test_a_batch_waits_for_more_results_and_longer_behind_many(
+    reporter: ReporterStage, results: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    assert isinstance(reporter, WaitsForMore)
+    assert reporter.linger_seconds() == 1.0
+    reporter.handle(results)
+    assert reporter.linger_seconds() == 1.0, "a handful is a live stream"
+    reporter.handle(results * 200)
+    assert reporter.linger_seconds() == 2.0
+    clock[0] += 1.0
+    assert reporter.linger_seconds() == 1.0, "the backlog has ended"

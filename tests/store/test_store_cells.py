@@ -35,7 +35,7 @@ _VALUES = {
     "text": "'eu.attribution.x'", "bigint": "7", "integer": "3", "boolean": "true", "jsonb": '\'{"a": [1, "x"]}\'',
     "timestamp with time zone": "'2026-03-04 05:06:07.123456+02'", "date": "'2026-03-04'", "numeric": "12.50",
     "double precision": "0.1", "uuid": "'5f0c7f3e-1e8b-4c6b-9d2e-0a1b2c3d4e5f'", "bytea": "'\\x00ff'",
-    "bigint[]": "'{1,2}'", "text[]": "'{a,b}'", "numeric[]": "'{1.5}'", "int8multirange": "'{[1,5)}'",
+    "json": "'{}'", "bigint[]": "'{1,2}'", "text[]": "'{a,b}'", "numeric[]": "'{1.5}'", "int8multirange": "'{[1,5)}'",
 }  # fmt: skip
 _CHECKED = {
     "batch_jobs.state": "'submitted'", "deliveries.state": "'pending'", "delivery_requests.verdict": "'pending'",

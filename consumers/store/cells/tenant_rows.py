@@ -22,7 +22,7 @@ MOVED = (
     "batch_jobs", "campaign_aliases", "conversions", "deliveries", "delivery_requests", "dropped_links",
     "erased_amounts", "erasure_requests", "erasures", "event_conflicts", "experiments", "fx_rates", "identities",
     "journeys", "model_sets", "model_states", "policies", "policy_activations", "removed_totals", "reopenings",
-    "results", "retention", "retired_conversions", "retired_credits", "rollup_campaigns", "rollup_changes",
+    "results", "retention", "retired_conversions", "retired_credits", "rollup_campaigns",
     "rollup_conversions", "rollup_counts", "rollup_days", "rollup_models", "rollup_names", "rollup_people",
     "rollup_restatements", "rollup_state", "spend", "spend_slices", "stopped_names", "tenants", "tombstones",
 )  # fmt: skip

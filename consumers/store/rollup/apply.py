@@ -238,20 +238,20 @@ def _carry_out(
     """Store contributions, decide who is new, and add up what changes; returns the number of rows."""
     slots = read_slots(connection, sorted(zones))
     fold = Fold(zones, slots)
-    _count(connection, steps, held, changed, removed, fold, parsed)
-    # 1. Contributions as they are now, nobody of them new yet; 2. who is the first of each person.
+    people = _People.of(connection, steps.told)
+    _count(people.bought, held, changed, removed, fold, parsed)
+    flips = people.flips(changed.keys() | set(removed))
+    # Of the batch's own conversions the newest contribution is new or not; others move from one to the other.
+    is_new = {key: flips.get(key, False) for key in changed}
+    others = {key: value for key, value in flips.items() if key not in changed}
+    moved = _held(connection, others.keys())
     gone = [key for key in removed if key not in changed]
     if gone:
         connection.execute(statements.DELETE, _keys(connection, gone))
     if changed:
-        _store(connection, sorted(changed.values(), key=_place))
-    flips = _flips(connection, steps.told)
-    # 3. Of the batch's own conversions the newest contribution is new or not; others move from one to the other.
-    others = {key: is_new for key, is_new in flips.items() if key not in changed}
-    moved = _held(connection, others.keys())
-    is_new = {key: flips.get(key, False) for key in changed}
-    if flips:
-        connection.execute(statements.MARK, _columns([(*key, value) for key, value in flips.items()], 3))
+        _store(connection, sorted(changed.values(), key=_place), is_new)
+    if others:
+        connection.execute(statements.MARK, _columns([(*key, value) for key, value in others.items()], 3))
     for before, after, at, reason in steps.steps:
         sides = []
         if before is not None:
@@ -269,16 +269,14 @@ def _carry_out(
 
 
 def _count(
-    connection: psycopg.Connection,
-    steps: _Steps,
+    people: dict[Person, dict[Key, Bought]],
     held: dict[Key, Held],
     changed: dict[Key, Held],
     removed: Sequence[Key],
     fold: Fold,
     parsed: _Parsed,
 ) -> None:
-    """Add up what changes in names and counts; before anything is stored."""
-    people = _bought(connection, steps.told)
+    """Add up what changes in names and counts; what people bought is afterwards as it will be stored."""
     for (tenant, _, kind), bought in people.items():
         if bought:
             fold.people(tenant, kind, bought.values(), weight=-1)
@@ -295,21 +293,48 @@ def _count(
         fold.people(tenant, kind, bought.values(), weight=1)
 
 
-def _store(connection: psycopg.Connection, ordered: Sequence[Held]) -> None:
+def _store(connection: psycopg.Connection, ordered: Sequence[Held], is_new: Mapping[Key, bool]) -> None:
     columns = [list(column) for column in zip(*ordered, strict=True)]
     for place in (1, 2):
         columns[place] = packed_ids([each.bytes for each in columns[place]])  # type: ignore[call-overload]
-    columns[8] = ["t" if each else "f" for each in columns[8]]
+    columns[8] = ["t" if is_new[each.key] else "f" for each in ordered]
     connection.execute(statements.STORE, columns)
 
 
-def _bought(connection: psycopg.Connection, people: Collection[Person]) -> dict[Person, dict[Key, Bought]]:
-    """Return all conversions of people that are stored."""
-    found: dict[Person, dict[Key, Bought]] = {person: {} for person in people}
-    if people:
-        for tenant, person, kind, conversion, *more in connection.execute(statements.BOUGHT, _columns(people, 3)):
-            found[tenant, person, kind][tenant, conversion] = Bought(more[0], conversion, *more[1:])
-    return found
+class _People(NamedTuple):
+    """All conversions of some people."""
+
+    bought: dict[Person, dict[Key, Bought]]  # as they are stored, until the batch changes them
+    marked: set[Key]  # that are stored as the first one of their person
+    retired: set[Person]  # whose first one retired
+
+    @classmethod
+    def of(cls, connection: psycopg.Connection, people: Collection[Person]) -> _People:
+        """Read people."""
+        found = cls({person: {} for person in people}, set(), set())
+        ordered = sorted(people, key=_place)
+        columns = _columns(ordered, 3)
+        for seq, conversion, is_marked, at, *more in connection.execute(statements.BOUGHT, columns).fetchall():
+            person, key = ordered[seq - 1], (ordered[seq - 1][0], conversion)
+            found.bought[person][key] = Bought(at, conversion, *more)
+            if is_marked:
+                found.marked.add(key)
+        found.retired.update(ordered[seq - 1] for (seq,) in connection.execute(statements.RETIRED_PEOPLE, columns))
+        return found
+
+    def flips(self, changed: Collection[Key]) -> dict[Key, bool]:
+        """Return the conversions that are to be marked as the first one, or no more.
+
+        Args:
+            changed: of the batch, none of them marked yet.
+        """
+        first = {
+            (person[0], min(bought.values()).conversion_md5)
+            for person, bought in self.bought.items()
+            if bought and person not in self.retired
+        }
+        marked = self.marked.difference(changed)
+        return dict.fromkeys(marked - first, False) | dict.fromkeys(first - marked, True)
 
 
 class _Parsed:
@@ -327,22 +352,6 @@ class _Parsed:
         if found is None:
             found = self._known[held.cells] = json.loads(held.cells)
         return found
-
-
-def _flips(connection: psycopg.Connection, people: Collection[Person]) -> dict[Key, bool]:
-    """Return the conversions of people that are to be marked as the first one, or no more."""
-    if not people:
-        return {}
-    ordered = sorted(people, key=_place)
-    columns = _columns(ordered, 3)
-    first: set[Key] = set()
-    for seq, conversion_md5, has_retired in connection.execute(statements.FIRST, columns).fetchall():
-        if not has_retired:
-            first.add((ordered[seq - 1][0], conversion_md5))
-    marked = {
-        (tenant, conversion) for tenant, conversion, *_ in connection.execute(statements.MARKED, columns).fetchall()
-    }
-    return dict.fromkeys(marked - first, False) | dict.fromkeys(first - marked, True)
 
 
 def read_slots(connection: psycopg.Connection, tenants: Sequence[str]) -> Slots:

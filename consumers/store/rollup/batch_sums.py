@@ -137,14 +137,6 @@ def ranges(starts: Integers, lengths: Integers) -> Integers:
     return np.asarray(np.arange(int(lengths.sum())) + np.repeat(starts - before, lengths), np.int64)
 
 
-def begins_of(keys: Sequence[Integers]) -> Integers:
-    """Return where rows begin that differ in a key from those before them; rows with equal keys stand together."""
-    differs = np.zeros(max(len(keys[0]) - 1, 0), bool)
-    for key in keys:
-        differs |= key[1:] != key[:-1]
-    return np.flatnonzero(np.concatenate(([True], differs)))[: len(keys[0])]
-
-
 class Texts:
     """Texts by the numbers of what has them.
 

@@ -110,19 +110,6 @@ SELECT count(*) FROM (
 ) AS r USING (grain, day, conversion_type, currency, number, name)
 WHERE (COALESCE(d.credit, 0), COALESCE(d.value, 0)) <> (COALESCE(r.credit, 0), COALESCE(r.value, 0))
 """
-_WRONG_CHANGES = """
-SELECT count(*) FROM (
-    SELECT r.row_md5, m.number, COALESCE(r.credit_billionths[m.number], 0) AS credit,
-           COALESCE(r.value_micros[m.number], 0) AS value
-    FROM attribution_rollup_days r JOIN attribution_rollup_models m USING (tenant_id) WHERE tenant_id = %(tenant)s
-) AS d FULL JOIN (
-    SELECT r.row_md5, m.number, COALESCE(sum(r.credit_billionths[m.number]), 0) AS credit,
-           COALESCE(sum(r.value_micros[m.number]), 0) AS value
-    FROM attribution_rollup_changes r JOIN attribution_rollup_models m USING (tenant_id)
-    WHERE tenant_id = %(tenant)s GROUP BY 1, 2
-) AS c USING (row_md5, number)
-WHERE (COALESCE(d.credit, 0), COALESCE(d.value, 0)) <> (COALESCE(c.credit, 0), COALESCE(c.value, 0))
-"""
 _NIL = "00000000-0000-0000-0000-000000000000"
 
 
@@ -149,9 +136,7 @@ def rollup_differences(connection: psycopg.Connection, groups: tuple[str, str]) 
         wrong = connection.execute(_NOT_FIRST, (tenant_id,)).fetchone()
         if wrong and wrong[0]:
             yield Difference(tenant_id, "roll-up, who is new", f"{wrong[0]} conversions otherwise", "the first one")
-        for statement, what in (
-            (_WRONG_COHORTS, "cohorts"), (_WRONG_RESTATEMENTS, "changes of names"), (_WRONG_CHANGES, "changes"),
-        ):  # fmt: skip
+        for statement, what in ((_WRONG_COHORTS, "cohorts"), (_WRONG_RESTATEMENTS, "changes of names")):
             wrong = connection.execute(statement.encode(), {"tenant": tenant_id, "zone": zone}).fetchone()
             if wrong and wrong[0]:
                 yield Difference(tenant_id, f"roll-up, {what}", f"{wrong[0]} rows otherwise", "the sums of conversions")

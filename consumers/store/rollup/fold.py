@@ -4,7 +4,7 @@ Every contribution is laid out once: a line for each touchpoint and one for what
 micros by the model's slot. What is taken off or added then names contributions, and lines with equal keys are summed.
 
 Invariants: a contribution says the same whatever else is in the batch, so it can be taken off exactly. Rows that come
-to zero are not written. The changes of a row sum to what the row changes by.
+to zero are not written.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .batch_sums import Codes, Integers, Rows, Texts, begins_of, grouped, hashes, integers, numerals, ranges, summed
+from .batch_sums import Codes, Integers, Rows, Texts, grouped, hashes, integers, numerals, ranges, summed
 from .cells import UNATTRIBUTED, campaign_names, day_number
 from .counts import Counts
 from .layout import Layout
@@ -141,18 +141,16 @@ class Fold:
         layout = Layout(self._heads, self._lines, self._models, self._slot, self._numbers, self._slots.width)
         names = Names(layout, self._shared, self._facts)
         changes = integers(self._changes).reshape(-1, 6).T
-        by_day, changed = self._days(layout, changes)
         return {
-            "days": [by_day],
-            "changes": [changed],
+            "days": [self._days(layout, changes)],
             "names": [names.rows(self._counts.kept())],
             "restatements": [names.restatements(changes, self._steps, list(self._reasons))],
             "counts": self._counts.rows(layout),
         }
 
-    def _days(self, layout: Layout, changes: Integers) -> tuple[Rows, Rows]:
-        """Return what credit by day changes by, and each of the changes."""
-        of, weight, is_new, reported, reason = (changes[place] for place in range(5))
+    def _days(self, layout: Layout, changes: Integers) -> Rows:
+        """Return what credit by day changes by."""
+        of, weight, is_new = (changes[place] for place in range(3))
         lines = ranges(layout.start[of], layout.length[of])
         by = np.repeat(np.arange(len(of)), layout.length[of])
         sums = np.concatenate((layout.parts[lines], layout.micros[lines]), axis=1) * weight[by, None]
@@ -163,25 +161,14 @@ class Fold:
         shared, zero = layout.shared[of[by]], np.zeros(len(by), np.int64)
         pairs = (
             (shared, shared), (is_new[by], is_new[by]), (zero, zero + 1), (layout.day[of[by]], layout.line_day[lines]),
-            (touch, touch), (reported[by], reported[by]), (reason[by], reason[by]),
+            (touch, touch),
         )  # fmt: skip
         keys = [np.concatenate(pair) for pair in pairs]
         order, starts = grouped(*keys)
-        changed = summed(np.concatenate((sums, sums))[order], starts)
-        *row, told, why = (key[order[starts]] for key in keys)
-        # Changes of one row stand together: the row changes by their sum.
-        begins = begins_of(row)
-        number = np.repeat(np.arange(len(begins)), np.diff(np.append(begins, len(starts)))).tolist()
-        days = self._named([key[begins] for key in row], touches, summed(changed, begins))
-        reasons = Texts([(each,) for each in self._reasons])
-        found = Rows(
-            [days.tenants[place] for place in number], [days.ids[place] for place in number],
-            {"reported_day": told.tolist(), "reason": reasons.column(why, 0)}, _halves(changed),
-        )  # fmt: skip
-        # A row that comes to zero by two reasons is written, for its changes to be found.
-        is_changed = (changed != 0).any(axis=1, keepdims=True)
-        is_there = summed(is_changed.astype(np.int64), begins)
-        return days.chosen(np.flatnonzero(is_there)), found.chosen(np.flatnonzero(is_changed))
+        sums = summed(np.concatenate((sums, sums))[order], starts)
+        row = np.flatnonzero(sums.any(axis=1))
+        first = order[starts[row]]
+        return self._named([key[first] for key in keys], touches, sums[row])
 
     def _named(self, row: Sequence[Integers], touches: Codes, sums: Integers) -> Rows:
         shared, is_new, dating, day, touch = row

@@ -28,7 +28,7 @@ UNION SELECT tenant_id FROM attribution_rollup_state ORDER BY 1
 """
 _FORGET = tuple(
     f"DELETE FROM attribution_rollup_{table} WHERE tenant_id = %s"
-    for table in ("conversions", "days", "changes", "names", "campaigns", "counts", "restatements")
+    for table in ("conversions", "days", "names", "campaigns", "counts", "restatements")
 )
 _BEGIN = """
 UPDATE attribution_rollup_state s SET reported_until_us = 0, is_counted = true, rebuilt_at = now(), updated_at = now(),

@@ -11,12 +11,15 @@ from functools import lru_cache
 KEYS = {
     "days": {"dating": "text", "day": "int8", "conversion_type": "text", "currency": "text", "is_new": "bool",
              "channel": "text", "platform": "text", "campaign_id": "text", "campaign": "text"},
-    "changes": {"reported_day": "int8", "reason": "text"},
     "names": {"grain": "text", "day": "int8", "conversion_type": "text", "currency": "text", "name": "text"},
     "restatements": {"grain": "text", "reported_day": "int8", "reason": "text", "day": "int8",
                      "conversion_type": "text", "currency": "text", "name": "text"},
     "counts": {"kind": "text", "day": "int8", "conversion_type": "text", "currency": "text", "name": "text",
                "part": "text", "number": "int8", "delay": "int8"},
+}  # fmt: skip
+# What its primary key has before the hash: what reports look for.
+_SOUGHT = {
+    "days": "dating, day", "names": "grain, day", "restatements": "grain, reported_day", "counts": "kind, day",
 }  # fmt: skip
 _DAYS = ("day", "reported_day")
 _NUMERIC = ("squares",)
@@ -65,39 +68,25 @@ DELETE = """
 DELETE FROM attribution_rollup_conversions c USING unnest(%s::text[], %s::uuid[]) AS k (tenant_id, conversion_md5)
 WHERE c.tenant_id = k.tenant_id COLLATE "C" AND c.conversion_md5 = k.conversion_md5
 """
-# Of each person the earliest conversion, and those that are marked as it: at most a few rows a person, by index.
-FIRST = """
-SELECT p.seq, f.conversion_md5, EXISTS (
-    SELECT FROM attribution_rollup_people r WHERE r.tenant_id = p.tenant_id COLLATE "C"
-      AND r.person_md5 = p.person_md5 AND r.conversion_type = p.conversion_type COLLATE "C")
-FROM unnest(%s::text[], %s::uuid[], %s::text[]) WITH ORDINALITY AS p (tenant_id, person_md5, conversion_type, seq)
-CROSS JOIN LATERAL (
-    SELECT c.conversion_md5 FROM attribution_rollup_conversions c
-    WHERE c.tenant_id = p.tenant_id COLLATE "C" AND c.person_md5 = p.person_md5
-      AND c.conversion_type = p.conversion_type COLLATE "C"
-    ORDER BY c.converted_at_us, c.conversion_md5 LIMIT 1
-) AS f
-"""
-MARKED = """
-SELECT c.tenant_id, c.conversion_md5, c.person_md5, c.conversion_type
-FROM unnest(%s::text[], %s::uuid[], %s::text[]) AS p (tenant_id, person_md5, conversion_type)
-JOIN attribution_rollup_conversions c
-  ON c.tenant_id = p.tenant_id COLLATE "C" AND c.person_md5 = p.person_md5
- AND c.conversion_type = p.conversion_type COLLATE "C" AND c.is_new
-"""
 MARK = """
 UPDATE attribution_rollup_conversions c SET is_new = k.is_new, updated_at = now()
 FROM unnest(%s::text[], %s::uuid[], %s::bool[]) AS k (tenant_id, conversion_md5, is_new)
 WHERE c.tenant_id = k.tenant_id COLLATE "C" AND c.conversion_md5 = k.conversion_md5
 """
-# All conversions of people, before anything is stored.
+# All conversions of people, before anything is stored, and who has retired ones: by number of the person.
 BOUGHT = """
-SELECT c.tenant_id, c.person_md5, c.conversion_type, c.conversion_md5, c.converted_at_us, c.currency, c.net_micros,
-       c.first_channel
-FROM unnest(%s::text[], %s::uuid[], %s::text[]) AS p (tenant_id, person_md5, conversion_type)
+SELECT p.seq, c.conversion_md5, c.is_new, c.converted_at_us, c.currency, c.net_micros, c.first_channel
+FROM unnest(%s::text[], %s::uuid[], %s::text[]) WITH ORDINALITY AS p (tenant_id, person_md5, conversion_type, seq)
 JOIN attribution_rollup_conversions c
   ON c.tenant_id = p.tenant_id COLLATE "C" AND c.person_md5 = p.person_md5
  AND c.conversion_type = p.conversion_type COLLATE "C"
+"""
+RETIRED_PEOPLE = """
+SELECT p.seq
+FROM unnest(%s::text[], %s::uuid[], %s::text[]) WITH ORDINALITY AS p (tenant_id, person_md5, conversion_type, seq)
+JOIN attribution_rollup_people r
+  ON r.tenant_id = p.tenant_id COLLATE "C" AND r.person_md5 = p.person_md5
+ AND r.conversion_type = p.conversion_type COLLATE "C"
 """
 MODELS = "SELECT tenant_id, model, number FROM attribution_rollup_models WHERE tenant_id = ANY (%s::text[])"
 NEW_MODELS = """
@@ -139,12 +128,11 @@ def upsert(table: str, names: tuple[str, ...], widths: tuple[int, ...]) -> bytes
         else:
             given.append("(%s::int8[])[n.place]")
     added = ", ".join(_added(name, width) for name, width in zip(names, widths, strict=True))
-    place = "tenant_id, row_md5, reported_day, reason" if table == "changes" else "tenant_id, row_md5"
     return f"""
 INSERT INTO attribution_rollup_{table} AS r (tenant_id, row_md5, {columns})
 SELECT n.tenant_id, n.row_md5, {", ".join(given)}
 FROM unnest({lists}) WITH ORDINALITY AS n ({listed}, place)
-ON CONFLICT ({place}) DO UPDATE SET {added}, updated_at = now()
+ON CONFLICT (tenant_id, {_SOUGHT[table]}, row_md5) DO UPDATE SET {added}, updated_at = now()
 """.encode()
 
 
