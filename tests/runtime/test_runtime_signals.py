@@ -133,10 +133,10 @@ def test_a_crash_point_that_exists_does_not(armed: str) -> None:
     assert "body" in out
 
 
-def test_every_point_belongs_to_a_stage() -> None:
+def test_every_point_belongs_to_a_stage_or_a_command() -> None:
     stages = (
         "stitcher", "attributor", "auditor", "reporter", "spender", "sweeper", "erasure", "retention", "forwarder",
-        "trainer", "rebuild", "loop",
+        "trainer", "rebuild", "cell", "loop",
     )  # fmt: skip
     assert set(crash_points(*stages)) == set(crash_points())
     assert set(crash_points("sweeper")) == {point for point in crash_points() if point.startswith("sweeper")}
