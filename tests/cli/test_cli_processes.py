@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -10,7 +11,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import typer
 
+from attributary.cli.main import COMMANDS
 from attributary.local.stages import command_line
 
 if TYPE_CHECKING:
@@ -59,6 +62,38 @@ def test_numpy_is_loaded_after_it_is_told_to_use_one_thread(chosen: dict[str, st
         check=True,
     )  # fmt: skip
     assert done.stdout.split() == ["False", threads]
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+def test_each_module_adds_the_commands_that_it_is_listed_with(module: str) -> None:
+    """One that is missing from the list would be found in the whole command line only, and start slowly."""
+    alone = typer.Typer()
+    alone.callback()(lambda: None)
+    importlib.import_module(f"attributary.cli.{module}").register(alone)
+    found = getattr(typer.main.get_command(alone), "commands", {})
+    assert sorted(found) == sorted(COMMANDS[module])
+
+
+@pytest.mark.parametrize("command", [*STAGES, "forwarder meta"])
+def test_a_process_of_a_stage_loads_no_other_command_and_no_tables(command: str) -> None:
+    program = """
+import sys
+from attributary.cli.main import run
+try:
+    run()
+finally:
+    loaded = sorted(name for name in sys.modules if name.startswith(("attributary.cli.", "rich")))
+    print("LOADED", *loaded)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *command.split()], env=environment(), capture_output=True, text=True,
+        timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode in (78, 0), done.stderr  # a forwarder without credentials is off
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("LOADED"))
+    loaded = {name.removeprefix("attributary.cli.") for name in line.split()[1:]}
+    assert loaded & set(COMMANDS) == {"forward" if command.startswith("forwarder") else "stages"}
+    assert not any(name.split(".")[0] == "rich" for name in loaded), loaded
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import typer
 
 from attributary import __version__
 from attributary.cli import exits
+from attributary.cli.command_line import load_plainly
 from attributary.cli.outcome import say
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def _collect(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
     need_extra()
+    load_plainly("structlog")
     from attributary.consumers.runtime import crash_points
     from attributary.consumers.runtime.run import run_process
     from attributary.producers.collector import crash_points as passed

@@ -7,6 +7,7 @@ would; Ctrl-C ends it silently with 130. A failure that ``outcome.explain`` does
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import sys
@@ -80,7 +81,7 @@ _PYDANTIC = (
 _NAMED_TYPES = {"tenant": "<tenant>"} | dict.fromkeys(
     ("from", "to", "since", "until", "as_of", "changed_since", "now", "start", "end", "at"), "<time>"
 )
-_COMPLETION = "_ATTRIBUTARY_COMPLETE"
+COMPLETION = "_ATTRIBUTARY_COMPLETE"
 
 
 class CommandGroup(TyperGroup):
@@ -119,7 +120,7 @@ class CommandLine(CommandGroup):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command and end the process with its exit code."""
-        if not kwargs.get("standalone_mode", True) or _COMPLETION in os.environ:
+        if not kwargs.get("standalone_mode", True) or COMPLETION in os.environ:
             return super().main(*args, **kwargs)
         sys.exit(self._code(*args, **kwargs))
 
@@ -139,6 +140,22 @@ class CommandLine(CommandGroup):
             if code is None:
                 raise
         return code if isinstance(code, int) else 0
+
+
+def load_plainly(*libraries: str) -> None:
+    """Load libraries without rich, which they take where it is installed: a fifth of the CPU of a process's start.
+
+    structlog would colour tracebacks with it, and httpx has a command line of its own. Processes log JSON.
+    """
+    loaded = sys.modules.pop("rich", None)
+    sys.modules["rich"] = None  # type: ignore[assignment]  # says "not installed" to whoever imports it meanwhile
+    try:
+        for name in libraries:
+            importlib.import_module(name)
+    finally:
+        del sys.modules["rich"]
+        if loaded is not None:
+            sys.modules["rich"] = loaded
 
 
 def _say_what_to_type(option: Any) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from attributary import __version__
+from attributary.cli.command_line import load_plainly
 from attributary.cli.forward_map import map_file
 from attributary.cli.mapping_options import (
     ConstantOption,
@@ -77,6 +78,7 @@ def _forwarder(
     chosen = destination or name
     if chosen is None or (name and destination and name != destination):
         raise typer.BadParameter(f"say once where to: {_ONE_OF}", param_hint="--destination")
+    load_plainly("structlog", "httpx")
     from attributary.consumers.forwarder.process import main
 
     raise typer.Exit(main(chosen, __version__))

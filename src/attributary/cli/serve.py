@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from attributary import __version__
+from attributary.cli.command_line import load_plainly
 
 if TYPE_CHECKING:
     from attributary.consumers.adapters.job_topic import JobTopic
@@ -43,6 +44,7 @@ def _serve(
 
         print_json(document(__version__))
         return
+    load_plainly("structlog")
     from attributary.consumers.runtime.run import run_process
 
     raise typer.Exit(run_process("api", __version__, _run))

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from attributary import __version__
+from attributary.cli.command_line import load_plainly
 
 _STAGES = {
     "stitcher": "Store events, join identities, raise the versions of conversions and ask for their attribution.",
@@ -39,6 +40,7 @@ def register(app: typer.Typer) -> None:
 
 def _command(name: str) -> Callable[[], None]:
     def run() -> None:
+        load_plainly("structlog")
         raise typer.Exit(importlib.import_module(_module(name)).main(__version__))
 
     return run
