@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,11 @@ from confluent_kafka.cimpl import NewTopic
 
 from attributary.local import broker as discovery
 from attributary.local.broker import BrokerUnavailableError, find_broker
+from attributary.local.kafka_archive import make_archive
 from attributary.local.kafka_jars import free_node_ports, kafka_cluster
-from attributary.local.kafka_node import write_identity
-from attributary.local.process import ProcessFailedError
+from attributary.local.kafka_maven import fetch_jars, java
+from attributary.local.kafka_node import Runtime, write_identity
+from attributary.local.process import ProcessFailedError, run
 
 if TYPE_CHECKING:
     from attributary.local.broker import Broker
@@ -107,6 +110,21 @@ def test_a_kept_folder_goes_on_where_it_was(broker: Broker, tmp_path: Path) -> N
             if "local.test.kept" not in before:
                 admin.create_topics([NewTopic("local.test.kept", 1)])["local.test.kept"].result(timeout=120)
     assert "local.test.kept" in before
+
+
+@pytest.mark.slow
+def test_a_node_takes_its_classes_from_the_archive(broker: Broker) -> None:
+    """Without it a node starts as well, at twice the CPU, so nobody would notice an archive that does not fit."""
+    if broker.kind != "jars":
+        pytest.skip("the run uses another kind of broker")
+    archive = make_archive()
+    runtime = Runtime(java(), fetch_jars(), heap_megabytes=384, options=("-Xshare:on", "-Xlog:class+load"))
+    command = runtime.command("kafka.Kafka", "--version")
+    assert f"-XX:SharedArchiveFile={archive}" in command
+    printed = run(command, name="kafka.Kafka", timeout_seconds=120.0)
+    (source,) = {line.partition(" source: ")[2] for line in printed.splitlines() if "] kafka.Kafka$ source" in line}
+    assert source == "shared objects file (top)"
+    assert not any("-XX:SharedArchiveFile" in part for part in replace(runtime, optimise=True).command("kafka.Kafka"))
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ JVM itself: `child.suspend()` makes it a zombie that still holds its connections
 from __future__ import annotations
 
 import base64
+import hashlib
 import shutil
 import tempfile
 import uuid
@@ -50,7 +51,7 @@ class Runtime:
             str(self.java),
             f"-Xmx{heap}m",
             f"-Xms{min(heap, 128)}m",
-            *(() if self.optimise else _QUICK_START),
+            *(() if self.optimise else (*_QUICK_START, *self._archived())),
             *self.options,
             "-Djava.awt.headless=true",
             f"-Dlog4j2.configurationFile={LOGGING.as_uri()}",
@@ -59,6 +60,17 @@ class Runtime:
             main,
             *arguments,
         ]
+
+    def _archived(self) -> tuple[str, ...]:
+        archive = archive_file(self.java, self.jars)
+        return (f"-XX:SharedArchiveFile={archive}", "-Xlog:cds*=off") if archive.is_file() else ()
+
+
+def archive_file(java: Path, jars: Path) -> Path:
+    """Return where the archive of Kafka's classes is kept for this Java, made or not (see kafka_archive)."""
+    own = java.stat()
+    digest = hashlib.sha256(f"{java.resolve()} {own.st_mtime_ns} {own.st_size}".encode()).hexdigest()[:12]
+    return jars.with_name(f"{jars.name}-{digest}.jsa")
 
 
 @dataclass(frozen=True)
