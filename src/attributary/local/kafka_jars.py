@@ -58,6 +58,8 @@ _SETTINGS = {
 _SHORT_SESSIONS = {
     "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "500",
+    # How often a broker looks for transactions that nobody ends: 10 s by default, and readers wait for each of them.
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
     # Of KIP-848, where the broker decides: 45 s by default.
     "group.consumer.session.timeout.ms": "6000",
     "group.consumer.heartbeat.interval.ms": "1000",
