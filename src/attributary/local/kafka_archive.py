@@ -2,7 +2,7 @@
 
 Contract: ``archive_file`` names the file for a Java and a folder of jars, whether it is there or not; `Runtime` uses it
 when it is. ``make_archive`` makes it once, by a node that starts, does a bit of everything and stops: some five seconds
-of a core, and 50 MB beside the jars. Tests make it, because they start a hundred nodes. One that does not fit (another
+of a core, and 50 MB beside the jars. Tests make it, because they start dozens of nodes. One that does not fit (another
 Java in the same place) is ignored by the JVM.
 """
 
