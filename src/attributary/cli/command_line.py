@@ -40,6 +40,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
         "positions",
         "people",
         "tenants",
+        "cell",
         "retention",
         "roles",
         "erase",
