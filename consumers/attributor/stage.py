@@ -43,7 +43,7 @@ from attributary.consumers.store.events.policies import fetch_policy
 from attributary.consumers.store.events.rows import RaisedVersion
 from attributary.consumers.store.models.model_states import fetch_model_sets
 from attributary.consumers.store.session import FEW_ROWS, StoreSession
-from attributary.schemas.codec import Codec
+from attributary.schemas.codec import Codec, RegistryUnavailableError
 from attributary.schemas.limits import MINOR_UNIT_MICROS
 from attributary.schemas.topics import COMMANDS, RESULTS, VERSION_RAISED_AT, conversion_key, group_name
 
@@ -156,7 +156,10 @@ class AttributorStage:
 
     def is_awaited(self, records: Sequence[Record]) -> bool:
         """Tell whether one of these commands is about a live event: one stitcher may be far behind, another not."""
-        newest = decode_commands(self._codec, records).newest_stitched_us
+        try:
+            newest = decode_commands(self._codec, records).newest_stitched_us
+        except RegistryUnavailableError:  # the batch is handled now, which pauses until the registry answers
+            return True
         return newest is not None and not _is_old(newest)
 
     def _answer(self, commands: Commands) -> _Done | tuple[str, str]:

@@ -15,6 +15,7 @@ from attributary.consumers.auditor import metrics as auditor_metrics
 from attributary.consumers.runtime.errors import Fatal
 from attributary.consumers.runtime.records import Record
 from attributary.consumers.store.connection import connect
+from attributary.schemas.codec import RegistryUnavailableError
 from attributary.schemas.topics import COMMANDS, RESULTS
 from tests.factories.samples import codec, link, sale, touch
 from tests.pipeline_harness import InProcess, handle_all
@@ -105,6 +106,18 @@ def test_the_command_of_a_live_event_makes_a_batch_of_a_backlog_go(
     asked_again = command("c3", 1, issued_by="sweeper", event_published_at=1_700_000_010_000_000)
     assert stages.attributor.is_awaited([old, live])
     assert not stages.attributor.is_awaited([old, asked_again, Record(COMMANDS, 0, 0, None, b"unreadable", 0)])
+
+
+def test_a_registry_that_is_away_ends_the_wait_and_not_the_process(
+    stages: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch is handled, which pauses: an error while more commands are awaited would leave the loop."""
+
+    def away(*_: object) -> object:
+        raise RegistryUnavailableError("the schema registry does not answer")
+
+    monkeypatch.setattr(attributor_stage, "decode_commands", away)
+    assert stages.attributor.is_awaited([command("c1", 1, issued_by="stitcher")])
 
 
 @pytest.mark.parametrize("issuer", ["sweeper", "trainer", "operator"])

@@ -132,9 +132,10 @@ def test_a_tenant_moves_under_traffic_and_nothing_is_lost_or_counted_twice(  # n
         assert moved(pipeline, to, "--dry-run")["state"] is None
         assert pipeline.query("SELECT count(*) FROM attribution_tenant_moves") == 0
 
-        # Killed when the rows are set aside, when they are loaded, and after a batch of the relay.
+        # Killed when rows are set aside, results are sent, rows are loaded, and after a batch of the relay.
         assert move(pipeline, to, crash="cell_after_hold")[0] == -9
         publish(publisher, held)
+        assert move(pipeline, to, crash="cell_before_load")[0] == -9
         assert move(pipeline, to, crash="cell_after_load")[0] == -9
         assert north.query(VERSIONS, MOVES) == versions
         publish(publisher, late)
@@ -172,10 +173,13 @@ def test_a_tenant_moves_under_traffic_and_nothing_is_lost_or_counted_twice(  # n
     key = "SELECT count(*) FROM attribution_touchpoints WHERE tenant_id = %s AND identity_key = %s"
     assert north.query(key, MOVES, f"u:{erased}") == 0
     assert north.query(EVENTS, MOVES, MOVES, MOVES) == wanted
-    # No version fell, and the other topic of results has the newest of each conversion; ours takes them back.
+    # No version came twice or fell, and the other topic of results has each newest one; ours takes them back.
     now = north.query(VERSIONS, MOVES)
     assert versions
     assert all(now[each] >= version for each, version in versions.items())
+    sent_results = [m for m in read_topics(north.bootstrap, [f"{NORTH}{RESULTS}"]) if m.value()]
+    seen = [(m.key(), codec().decode("result", m.value())["version"]) for m in sent_results]
+    assert len(set(seen)) == len(seen)
     there = {name.decode().partition("|")[2]: at for name, at in newest(north.bootstrap, f"{NORTH}{RESULTS}").items()}
     assert {name: at for name, (at, is_there) in there.items() if is_there} == now
     assert not any(is_there for _, is_there in newest(pipeline.bootstrap, RESULTS).values())

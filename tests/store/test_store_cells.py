@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from attributary.consumers.maintenance.status.store_checks import check_moves
-from attributary.consumers.store.cells.drain import open_deliveries, owed, replace_places
+from attributary.consumers.store.cells.drain import expire_left, open_deliveries, owed, replace_places
 from attributary.consumers.store.cells.moves import Move, all_moves, fetch_move, store_move
 from attributary.consumers.store.cells.tenant_rows import (
     DERIVED,
@@ -21,6 +21,8 @@ from attributary.consumers.store.cells.tenant_rows import (
     hold_rows,
     holds_rollup,
     load_rows,
+    published_rows,
+    stored_events,
 )
 from attributary.consumers.store.migrate import migrate
 from attributary.consumers.store.rollup.apply import lock_rollups
@@ -173,18 +175,38 @@ def test_what_is_owed_and_what_waits_for_a_destination(database: str) -> None:
         assert replace_places(connection, "acme", topics, {(3, 8): (0, 1), (3, 7): (1, 42)}) == 1
         place = "SELECT source_topic, source_partition, source_offset FROM attribution_deliveries"
         assert connection.execute(place).fetchone() == ("north.attribution.x", 1, 42)
+        assert expire_left(connection, "acme", "eu.attribution.x") == 0, "it was relayed"
+        connection.execute("UPDATE attribution_deliveries SET source_topic = 'eu.attribution.x', in_flight = false")
+        assert expire_left(connection, "globex", "eu.attribution.x") == 0
+        assert expire_left(connection, "acme", "eu.attribution.x") == 1
+        assert connection.execute("SELECT state, reason FROM attribution_deliveries").fetchone() == (
+            "expired", "Kafka does not hold the event any more",
+        )  # fmt: skip
+
+
+def test_events_that_are_stored_are_told_from_those_that_were_refused(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        assert published_rows(connection, "acme") == []
+        for name in ("touchpoints", "results", "erasures"):
+            fill(connection, name, "acme")
+        assert published_rows(connection, "acme") == ["touchpoints"]
+        assert published_rows(connection, "globex") == []
+        ids = ["eu.attribution.x", "refused"]
+        assert stored_events(connection, "acme", "touchpoints", ids) == {"eu.attribution.x"}
+        assert stored_events(connection, "globex", "touchpoints", ids) == set()
 
 
 def test_a_move_is_kept_as_it_was_stored_and_status_tells_of_one_that_is_stuck(database: str) -> None:
-    first = Move("acme", "m1", "fenced", "north.", {("t", 0): 5, ("t", 1): 0}, {("t", 0): 9}, {"results": 3})
+    first = Move("acme", "m1", "fenced", "north.", {("t", 0): 5, ("t", 1): 0}, {("t", 0): 9}, {"results": 3},
+                 decided_to={("t", 1): 7})  # fmt: skip
     with psycopg.connect(database, autocommit=True) as connection:
         assert fetch_move(connection, "acme") is None
         store_move(connection, first)
         stored = fetch_move(connection, "acme")
         assert stored is not None
         assert stored.created_at is not None
-        assert (stored.relay_from, stored.relayed_to, stored.row_counts) == (
-            first.relay_from, first.relayed_to, first.row_counts,
+        assert (stored.relay_from, stored.relayed_to, stored.row_counts, stored.decided_to) == (
+            first.relay_from, first.relayed_to, first.row_counts, first.decided_to,
         )  # fmt: skip
         store_move(connection, Move("globex", "m2", "moved", "north."))
         assert [move.tenant_id for move in all_moves(connection)] == ["acme", "globex"]

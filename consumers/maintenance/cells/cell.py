@@ -78,6 +78,7 @@ def cell_of_file(path: Path) -> Cell:
     Raises:
         ConfigError: a setting is missing or wrong; the text names the file.
         OSError: the file cannot be read.
+        ValueError: it is no file of settings; the text names the line.
     """
     try:
         with _environment(_read(path)):
@@ -94,11 +95,11 @@ def _read(path: Path) -> dict[str, str]:
             continue
         name, separator, value = text.partition("=")
         if not separator or not name.isidentifier():
-            raise ConfigError(f"line {number}", "must be NAME=value")
+            raise ValueError(f"line {number}: must be NAME=value")
         try:
             found[name] = "".join(shlex.split(value, posix=True)) if value[:1] in {"'", '"'} else value.strip()
         except ValueError:
-            raise ConfigError(name, "a quotation mark is not closed") from None
+            raise ValueError(f"line {number}: a quotation mark is not closed") from None
     return found
 
 

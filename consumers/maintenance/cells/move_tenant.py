@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
@@ -34,7 +34,7 @@ from attributary.consumers.runtime.crash_points import crash_at, register_points
 from attributary.consumers.runtime.errors import ConfigError
 from attributary.consumers.runtime.settings import load
 from attributary.consumers.store.audit import note_action
-from attributary.consumers.store.cells.drain import open_deliveries, owed, read_up_to, replace_places
+from attributary.consumers.store.cells.drain import expire_left, open_deliveries, owed, read_up_to, replace_places
 from attributary.consumers.store.cells.moves import Move, fetch_move, store_move
 from attributary.consumers.store.cells.tenant_rows import (
     MOVED,
@@ -44,6 +44,8 @@ from attributary.consumers.store.cells.tenant_rows import (
     hold_rows,
     holds_rollup,
     load_rows,
+    published_rows,
+    stored_events,
 )
 from attributary.consumers.store.erasure.ledger import ledger_key_id
 from attributary.consumers.store.offsets import all_positions
@@ -233,7 +235,8 @@ class TenantMove:
             stored = {(group, topic, number): at for group, topic, number, at in all_positions(self._source)}
             waiting = open_deliveries(self._source, self._tenant, CONVERSIONS)
             starts = self._relay.starts(stored, waiting)
-            move = Move(self._tenant, secrets.token_hex(8), "fenced", self._there.prefix, starts)
+            move = Move(self._tenant, secrets.token_hex(8), "fenced", self._there.prefix, starts,
+                        decided_to=self._relay.decided(stored))  # fmt: skip
             store_move(self._source, move)
             note_action(self._source, self._tenant, "tenant.move_begun", self._there.prefix or "(no prefix)",
                         {"move": move.move_id})  # fmt: skip
@@ -303,6 +306,12 @@ class TenantMove:
             self._source.transaction(),
             self._target.transaction(),
         ):
+            if there := published_rows(self._target, self._tenant):
+                raise NotReadyError(
+                    f"the {self._there.name} has stored events of tenant {self._tenant} already ({', '.join(there)}): "
+                    "a publisher writes there too early. Stop it, keep what it published, delete these rows there, "
+                    "run the command again, and publish it once more when the move says `relaying`"
+                )
             if holds_rollup(self._source, self._tenant):
                 lock_rollups(self._target, [self._tenant])
             load_rows(self._source, self._target, self._tenant, (self._here.prefix, self._there.prefix), advance)
@@ -330,7 +339,8 @@ class TenantMove:
         """Relay up to the end of the log; each batch that is acknowledged is noted."""
         topics = (CONVERSIONS, self._there.topic(short_name(CONVERSIONS)))
         with self._progress("records relayed") as advance:
-            for done in self._relay.inputs({**move.relay_from, **move.relayed_to}):
+            starts = {**move.relay_from, **move.relayed_to}
+            for done in self._relay.inputs(starts, move.decided_to, self._stored_there):
                 with self._target.transaction():
                     replace_places(self._target, self._tenant, topics, done.conversions)
                 move = self._note(replace(move, relayed_to={**move.relayed_to, **done.positions}))
@@ -338,7 +348,14 @@ class TenantMove:
                 advance(done.records)
                 if done.records:
                     crash_at("cell_after_relay")
+        with self._target.transaction():
+            expire_left(self._target, self._tenant, CONVERSIONS)
         return move
+
+    def _stored_there(self, name: str, event_ids: Sequence[str]) -> set[str]:
+        """Return which events came with the rows: what was refused or erased here did not."""
+        with self._target.transaction():
+            return stored_events(self._target, self._tenant, name, event_ids)
 
 
 def _database(connection: psycopg.Connection) -> tuple[object, ...]:

@@ -2,7 +2,8 @@
 
 Invariant: a record is relayed with its key, its bytes and its headers, and what was relayed is told only when the
 other brokers have acknowledged it. So a relay that was cut short sends some records again and skips none; the other
-installation stores each event once, by its id.
+installation stores each event once, by its id. What the stitcher here has refused or erased is not relayed: a later
+time of arrival must not change a verdict.
 """
 
 from __future__ import annotations
@@ -26,12 +27,15 @@ from attributary.schemas.topics import (
     SPEND,
     TOUCHPOINTS,
     catalogue,
+    group_name,
     short_name,
 )
 
 from .cell import Cell
 
 INPUTS = (TOUCHPOINTS, CONVERSIONS, IDENTITIES, ERASURE_REQUESTS, SPEND)
+_EVENTS = {TOUCHPOINTS: "touchpoints", CONVERSIONS: "conversion_events", IDENTITIES: "identity_links"}
+_STITCHER = group_name("stitcher")
 _BATCH = 5_000
 _FLUSH_SECONDS = 60.0
 _MAX_BYTES = 16 << 20  # of one record; the brokers have the last word
@@ -113,11 +117,28 @@ class Relay:
             starts[place] = min(starts.get(place, offset), offset)
         return {place: max(span.start, starts.get(place, span.start)) for place, span in bounds.items()}
 
-    def inputs(self, starts: Mapping[Partition, int]) -> Iterator[Relayed]:
+    def decided(self, stored: Mapping[tuple[str, str, int], int]) -> dict[Partition, int]:
+        """Return the offsets before which the stitcher here has decided about every event.
+
+        Args:
+            stored: next offsets by (group, topic, partition), as Postgres has them.
+        """
+        places = list(self._reader.bounds(list(_EVENTS)))
+        committed = committed_offsets(self._here.kafka, _STITCHER, places)
+        return {place: min(at, stored.get((_STITCHER, *place), at)) for place, at in committed.items()}
+
+    def inputs(
+        self,
+        starts: Mapping[Partition, int],
+        decided: Mapping[Partition, int],
+        stored: Callable[[str, Sequence[str]], set[str]],
+    ) -> Iterator[Relayed]:
         """Relay what publishers wrote, up to where the log ends now.
 
         Args:
             starts: next offsets of an earlier run, or those of ``starts``.
+            decided: events before these offsets are relayed only if they are stored.
+            stored: of a table of events and ids, those that are stored.
 
         Raises:
             Fatal: Kafka does not take a record; what was yielded is done.
@@ -126,7 +147,7 @@ class Relay:
         ranges = {place: Range(max(span.start, starts.get(place, 0)), span.stop) for place, span in bounds.items()}
         with _Sender(self._there) as sender:
             for batch in self._reader.read(ranges, _BATCH):
-                mine = [record for record in batch if self._is_mine(record)]
+                mine = self._without_refused([r for r in batch if self._is_mine(r)], decided, stored)
                 places: dict[tuple[int, int], tuple[int, int]] = {}
                 for record in mine:
                     told = _noted(places, record) if record.topic == CONVERSIONS else None
@@ -139,9 +160,11 @@ class Relay:
 
     def states(self) -> int:
         """Relay the newest results and the ledger of erasures, with what came before them; returns how many records."""
-        number = 0
+        number, known = 0, self._newest_there()
         with _Sender(self._there) as sender:
             for record in self._by_key([RESULTS, ERASURES]):
+                if record.topic == RESULTS and _version(record) <= known.get(record.key or b"", -1):
+                    continue  # sent by a run that was cut short: a version must not fall, nor come twice
                 topic = self._there.topic(short_name(record.topic))
                 sender.send(Outbound(topic, record.key, record.value, record.headers))
                 number += 1
@@ -160,10 +183,37 @@ class Relay:
                 sender.send(Outbound(RESULTS, key, None, headers))
         return len(owed)
 
-    def _by_key(self, topics: Sequence[str]) -> Iterator[Record]:
+    def _newest_there(self) -> dict[bytes, int]:
+        """Return the version that subscribers of the other installation have last seen, by key."""
+        found: dict[bytes, int] = {}
+        for record in self._by_key([self._there.topic(short_name(RESULTS))], self._other):
+            key, headers = record.key or b"", dict(record.headers)
+            if record.value is None and headers.get("attribution-reason") == TOMBSTONE_REASON:
+                found.pop(key, None)  # taken back when the tenant left: it comes anew
+            else:
+                found[key] = max(_version(record), found.get(key, -1))
+        return found
+
+    def _without_refused(
+        self,
+        records: Sequence[Record],
+        decided: Mapping[Partition, int],
+        stored: Callable[[str, Sequence[str]], set[str]],
+    ) -> list[Record]:
+        """Leave out events that the stitcher here has refused, dropped or erased."""
+        ids: dict[str, list[str]] = {}
+        asked: dict[int, str] = {}
+        for number, record in enumerate(records):
+            if record.offset < decided.get((record.topic, record.partition), 0):
+                asked[number] = self._codec.decode(self._kinds[record.topic] or "", record.value)["event_id"]
+                ids.setdefault(record.topic, []).append(asked[number])
+        kept = {topic: stored(_EVENTS[topic], wanted) for topic, wanted in ids.items()}
+        return [r for number, r in enumerate(records) if number not in asked or asked[number] in kept[r.topic]]
+
+    def _by_key(self, topics: Sequence[str], reader: LogReader | None = None) -> Iterator[Record]:
         """Yield the tenant's records of topics that we alone write: their keys begin with the tenant."""
-        mark = f"{self._tenant}|".encode()
-        for batch in self._reader.read(self._reader.bounds(topics), _BATCH):
+        mark, reader = f"{self._tenant}|".encode(), reader or self._reader
+        for batch in reader.read(reader.bounds(topics), _BATCH):
             yield from (record for record in batch if (record.key or b"").startswith(mark))
 
     def _is_mine(self, record: Record) -> bool:
@@ -182,6 +232,13 @@ def _noted(places: dict[tuple[int, int], tuple[int, int]], record: Record) -> Ca
         places[record.partition, record.offset] = (message.partition(), message.offset())
 
     return note
+
+
+def _version(record: Record) -> int:
+    """Return the version of a result, or that a tombstone takes back; 0: it names none."""
+    headers = dict(record.headers)
+    named = headers.get("attribution-version") or (headers.get("ce_id") or b"").rpartition(b"|")[2]
+    return int(named) if named.isdigit() else 0
 
 
 def _tombstone_headers(record: Record) -> Headers:

@@ -26,6 +26,12 @@ FROM unnest(%(partitions)s::int4[], %(offsets)s::int8[], %(new_partitions)s::int
 WHERE d.tenant_id = %(tenant)s AND d.source_topic = %(before)s AND d.state IN ('pending', 'held', 'uncertain')
   AND (d.source_partition, d.source_offset) = (n.old_partition, n.old_offset)
 """
+_EXPIRE = """
+UPDATE attribution_deliveries
+SET state = CASE WHEN in_flight THEN 'uncertain' ELSE 'expired' END, event_name = NULL, updated_at = now(),
+    reason = 'Kafka does not hold the event any more'
+WHERE tenant_id = %s AND source_topic = %s AND state IN ('pending', 'held')
+"""
 Place = tuple[int, int]
 
 
@@ -43,6 +49,17 @@ def read_up_to(connection: psycopg.Connection, group: str, topic: str) -> dict[i
 def open_deliveries(connection: psycopg.Connection, tenant_id: str, topic: str) -> dict[int, int]:
     """Return, by partition, the first offset of a delivery that waits or is in doubt: its record is needed again."""
     return dict(connection.execute(_OPEN, (tenant_id, topic)).fetchall())
+
+
+def expire_left(connection: psycopg.Connection, tenant_id: str, topic: str) -> int:
+    """Settle deliveries that wait for a record which was not relayed: removed, or its person erased; returns how many.
+
+    Args:
+        connection: to the database that the tenant came to.
+        tenant_id: the tenant.
+        topic: of the installation that it left; all that it holds has been relayed.
+    """
+    return connection.execute(_EXPIRE, (tenant_id, topic)).rowcount
 
 
 def replace_places(

@@ -17,15 +17,18 @@ from psycopg.types.json import Jsonb
 MoveState = Literal["fenced", "held", "relaying", "moved", "arrived"]
 Offsets = Mapping[tuple[str, int], int]
 
-_COLUMNS = "tenant_id, move_id, state, other_cell, relay_from, relayed_to, row_counts, created_at, updated_at"
+_COLUMNS = (
+    "tenant_id, move_id, state, other_cell, relay_from, decided_to, relayed_to, row_counts, created_at, updated_at"
+)
 _STORE = """
 INSERT INTO attribution_tenant_moves AS m (
-    tenant_id, move_id, state, other_cell, relay_from, relayed_to, row_counts, created_at)
-VALUES (%(tenant)s, %(move)s, %(state)s, %(other)s, %(since)s, %(until)s, %(counts)s, COALESCE(%(created)s, now()))
+    tenant_id, move_id, state, other_cell, relay_from, decided_to, relayed_to, row_counts, created_at)
+VALUES (%(tenant)s, %(move)s, %(state)s, %(other)s, %(since)s, %(decided)s, %(until)s, %(counts)s,
+        COALESCE(%(created)s, now()))
 ON CONFLICT (tenant_id) DO UPDATE SET
     move_id = excluded.move_id, state = excluded.state, other_cell = excluded.other_cell,
-    relay_from = excluded.relay_from, relayed_to = excluded.relayed_to, row_counts = excluded.row_counts,
-    created_at = excluded.created_at, updated_at = now()
+    relay_from = excluded.relay_from, decided_to = excluded.decided_to, relayed_to = excluded.relayed_to,
+    row_counts = excluded.row_counts, created_at = excluded.created_at, updated_at = now()
 """
 
 
@@ -39,6 +42,8 @@ class Move:
         state: how far it is.
         other_cell: prefix of the installation that it goes to or came from.
         relay_from: first offsets of the log that are relayed.
+        decided_to: offsets before which the stitcher had decided; of the records before them only those are relayed
+            that are stored.
         relayed_to: next offsets to relay; records of the tenant before them are the other installation's.
         row_counts: rows that moved, by table.
         created_at: when it began.
@@ -54,6 +59,7 @@ class Move:
     row_counts: Mapping[str, int] = field(default_factory=dict)
     created_at: datetime | None = None
     updated_at: datetime | None = None
+    decided_to: Offsets = field(default_factory=dict)
 
 
 def fetch_move(connection: psycopg.Connection, tenant_id: str) -> Move | None:
@@ -73,15 +79,17 @@ def store_move(connection: psycopg.Connection, move: Move) -> None:
     """Store a move in place of the tenant's last one."""
     values = {
         "tenant": move.tenant_id, "move": move.move_id, "state": move.state, "other": move.other_cell,
-        "since": Jsonb(_nested(move.relay_from)), "until": Jsonb(_nested(move.relayed_to)),
+        "since": Jsonb(_nested(move.relay_from)), "decided": Jsonb(_nested(move.decided_to)),
+        "until": Jsonb(_nested(move.relayed_to)),
         "counts": Jsonb(dict(move.row_counts)), "created": move.created_at,
     }  # fmt: skip
     connection.execute(_STORE, values)
 
 
 def _move(row: tuple[Any, ...]) -> Move:
-    tenant_id, move_id, state, other, since, until, counts, created_at, updated_at = row
-    return Move(tenant_id, move_id, state, other, _flat(since), _flat(until), counts, created_at, updated_at)
+    tenant_id, move_id, state, other, since, decided, until, counts, created_at, updated_at = row
+    offsets = _flat(since), _flat(until)
+    return Move(tenant_id, move_id, state, other, *offsets, counts, created_at, updated_at, _flat(decided))
 
 
 def _nested(offsets: Offsets) -> dict[str, dict[str, int]]:

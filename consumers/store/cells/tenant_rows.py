@@ -10,7 +10,7 @@ the trainer derives, which it makes anew from the moved events.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import psycopg
@@ -106,6 +106,20 @@ def drop_held(connection: psycopg.Connection, tenant_id: str) -> None:
 def delete_rows(connection: psycopg.Connection, tenant_id: str) -> int:
     """Delete what the tables hold of a tenant; returns how many rows that were."""
     return _delete(connection, tenant_id, (*MOVED, *DERIVED))
+
+
+def stored_events(connection: psycopg.Connection, tenant_id: str, name: str, event_ids: Sequence[str]) -> set[str]:
+    """Return which of these events a table of ``EVENTS`` holds."""
+    statement = sql.SQL("SELECT event_id FROM {} WHERE tenant_id = %s AND event_id = ANY (%s)").format(_table(name))
+    return {row[0] for row in connection.execute(statement, (tenant_id, list(event_ids))).fetchall()}
+
+
+def published_rows(connection: psycopg.Connection, tenant_id: str) -> list[str]:
+    """Return the tables with rows that only records of publishers leave behind, where the tenant has any."""
+    tables = (*EVENTS, "spend")
+    statement = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE tenant_id = %s)")
+    asked = [(name, connection.execute(statement.format(_table(name)), (tenant_id,)).fetchone()) for name in tables]
+    return [name for name, row in asked if row is not None and row[0]]
 
 
 def load_rows(

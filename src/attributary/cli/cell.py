@@ -105,9 +105,15 @@ def _opened(tenant: str, to: Path, drain_seconds: float) -> Iterator[TenantMove]
     from attributary.consumers.store.migrate import check_migrated
 
     name = "attributary-cell"
+    try:
+        there = cell_of_file(to)
+    except OSError as error:
+        raise typer.BadParameter(f"{to} cannot be read: {error.strerror}", param_hint="--to") from None
+    except ValueError as error:
+        raise typer.BadParameter(f"{to}: {error}", param_hint="--to") from None
     with database(name) as source:
         kafka_settings()
-        cells = this_cell(), cell_of_file(to)
+        cells = this_cell(), there
         with connect(cells[1].dsn, application_name=name) as target:
             check_migrated(target)
             source.autocommit = target.autocommit = True
