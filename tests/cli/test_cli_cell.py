@@ -52,8 +52,6 @@ def test_the_other_cell_is_what_its_file_says_and_nothing_else(cell: Cell, tmp_p
         ("DATABASE_URL=postgresql://x@y/z\n", "KAFKA_BOOTSTRAP_SERVERS: must be set (in "),
         ("KAFKA_BOOTSTRAP_SERVERS=there:9092\n", "DATABASE_URL: must be set (in "),
         ("KAFKA_BOOTSTRAP_SERVERS=there:9092\nATTRIBUTION_PREFIX=North\n", "ATTRIBUTION_PREFIX: must be lower-case"),
-        ("nonsense\n", "line 1: must be NAME=value (in "),
-        ("DATABASE_URL='open\n", "DATABASE_URL: a quotation mark is not closed (in "),
     ],
 )
 def test_a_setting_that_the_file_lacks_is_named(cell: Cell, tmp_path: Path, text: str, said: str) -> None:
@@ -63,6 +61,26 @@ def test_a_setting_that_the_file_lacks_is_named(cell: Cell, tmp_path: Path, text
     with pytest.raises(ConfigError) as refused:
         cell_of_file(file)
     assert str(refused.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"# a comment\nnonsense\n", "line 2: must be NAME=value"),
+        (b"DATABASE_URL='open\n", "line 1: a quotation mark is not closed"),
+        (b"\xff\xfe", "north.env: 'utf-8' codec can't decode"),
+    ],
+)
+def test_a_file_that_holds_no_settings_is_a_usage_error_that_names_the_line(
+    tmp_path: Path, text: bytes, said: str
+) -> None:
+    file = tmp_path / "north.env"
+    file.write_bytes(text)
+    done = CliRunner().invoke(app, ["cell", "move-tenant", "acme", "--to", str(file)])
+    assert done.exit_code == 2
+    told = done.output.replace("\n", "").replace(" ", "")
+    assert said.replace(" ", "") in told
+    assert "north.env" in told
 
 
 @pytest.mark.parametrize(
