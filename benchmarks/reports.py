@@ -162,7 +162,7 @@ def load_rollup(connection: psycopg.Connection, conversions: int, pool: int, day
     connection.execute("RESET ALL")
     connection.autocommit = False
     found = []
-    for table in ("days", "changes", "names", "counts", "restatements"):
+    for table in ("days", "names", "counts", "restatements"):
         row = connection.execute(f"SELECT count(*) FROM attribution_rollup_{table}".encode()).fetchone()
         found.append(f"{table} {row[0] if row else 0:,}")
     connection.commit()

@@ -67,8 +67,8 @@ def _move_tenant(
     KAFKA_BOOTSTRAP_SERVERS, ATTRIBUTION_PREFIX, ATTRIBUTION_ERASURE_KEY; `env` of `attributary up` is such a file).
     Stages of both keep running; only the forwarders here must be stopped until the move says `relaying`. Records that
     come meanwhile wait in the log and are relayed: nothing is lost, and nothing is counted or sent twice. From the
-    start of the move until `relaying` the tenant gets no new results and its reports here are empty; other tenants
-    notice nothing.
+    start of the move until `relaying` the tenant gets no new results and its reports here are empty. The
+    forwarders here stand still as long, for all tenants.
 
     A move has four states: fenced, held, relaying, moved. Cut short anywhere, the same command goes on. Logins of
     readers (`attributary tenants reader`) and the audit stay; make readers anew there. Needs both databases as the
