@@ -4,7 +4,7 @@ Nearly all records are touchpoints, and what differs between them is little: an 
 Tenants, words, campaigns and people come again and again: what was judged and written once is known by its texts.
 
 Invariant: the sealer returns the message that ``Envelope`` makes of the same record by rules and codec, or raises one
-of ``NOT_PLAIN``; then ``Envelope`` goes its long way, whose verdict, field and rule are the ones that count. A test
+of ``NOT_PLAIN``; then ``Envelope`` goes its long way: its verdict, field and rule count. A test
 compares both on mutated records. What is remembered is bounded in number and in length, and depends on texts alone.
 """
 

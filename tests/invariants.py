@@ -121,7 +121,7 @@ def check_invariants(
     _observed(bad, truth, store, newest)
     _nobody_shares(bad, truth, newest)
     for tenant, person in sorted(store.without_row):
-        bad.add("I2", f"{tenant} {person} has no row: stitching will take it for somebody of whom nothing is stored")
+        bad.add("I2", f"{tenant} {person} has no row: stitching will take this person for a new one")
     assert not bad.found, bad.text()
     return Findings(len(inputs), len(truth.refused), len(truth.conversions), len(results), repeats)
 

@@ -63,7 +63,7 @@ Departures = Mapping[str, Departure]
 
 
 def departures(moves: Iterable[Move]) -> dict[str, Departure]:
-    """Return the tenants whose records are not simply stored here."""
+    """Return the tenants with records that are not simply stored here."""
     return {
         move.tenant_id: Departure(
             move.other_cell, move.state in {"fenced", "held", "relaying"}, move.state == "arrived", move.relayed_to

@@ -92,7 +92,7 @@ class Attempts:
         self._options = options
         self._clock = clock
         self._tokens = AccessTokens(destination.name, transport, clock, files)
-        self._warned: set[tuple[str, str]] = set()  # accounts whose answers held a warning
+        self._warned: set[tuple[str, str]] = set()  # accounts that were warned
 
     def obstacle(self, run: Run) -> str | None:
         """Return why nothing can be sent now, None when it can."""

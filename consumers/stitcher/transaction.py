@@ -66,7 +66,7 @@ class Transaction(Protocol):
     def events_of(self, conversions: Collection[Key]) -> dict[Key, list[tuple[ConversionEvent, ConversionRow]]]: ...  # noqa: D102
     def orders_shared(self) -> int: ...  # noqa: D102
     def move_conversions(self, moves: Sequence[IdentityMove]) -> None: ...  # noqa: D102
-    def raise_versions(  # noqa: D102
+    def raise_versions(  # noqa: D102  # as in ``StitchTransaction``
         self, raises: Sequence[Raise], policy_version: str, states: Sequence[ConversionRow] = ()
     ) -> list[RaisedVersion]: ...
     def versions_caused_by(self, places: Sequence[Place]) -> list[RaisedVersion]: ...  # noqa: D102

@@ -16,7 +16,6 @@ from attributary.consumers.stitcher.transaction import LockSetGrewError
 from attributary.consumers.store.erasure import ledger
 from attributary.consumers.store.erasure.entries import from_multirange
 from attributary.consumers.store.erasure.transaction import ErasureTransaction
-from attributary.consumers.store.events.staging import create_staging
 from attributary.consumers.store.events.stitch import PostgresStitchStore
 from attributary.consumers.store.session import StoreSession
 from attributary.schemas.topics import ERASURE_REQUESTS, IDENTITIES
@@ -27,18 +26,9 @@ from tests.model.memory_store import MemoryStore
 from tests.model.stages import HASHER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import psycopg
 
 pytestmark = pytest.mark.postgres
-
-
-@pytest.fixture(scope="module")
-def session(module_database: str) -> Iterator[StoreSession]:
-    opened = StoreSession(module_database, "tests-contract", create_staging)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

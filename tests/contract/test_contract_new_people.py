@@ -1,4 +1,4 @@
-"""Of people whose row a transaction makes nothing is asked; a full look-up would find the same."""
+"""Of people who had no row nothing is asked; a full look-up would find the same."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from attributary.consumers.store.events import stitch as stitches
 from attributary.consumers.store.events import stitch_sql
 from attributary.consumers.store.events.people import columns_of
 from attributary.consumers.store.events.rows import LOCKS_ONLY
-from attributary.consumers.store.events.staging import create_staging
 from attributary.consumers.store.events.stitch import PostgresStitchStore, StitchTransaction
 from attributary.consumers.store.repair import compare
 from attributary.consumers.store.repair.derived_rows import widen_journeys
@@ -24,7 +23,7 @@ from tests.contract.test_contract_erasures import erase_in_postgres, run_stitch
 from tests.model.events import BASE, DAY, encoded, random_event, random_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     import psycopg
 
@@ -35,13 +34,6 @@ pytestmark = pytest.mark.postgres
 _EMPTY = """TRUNCATE attribution_touchpoints, attribution_conversion_events, attribution_identity_links,
 attribution_identities, attribution_conversions, attribution_journeys, attribution_reopenings, attribution_erasures,
 attribution_erasure_requests, attribution_erased_amounts, attribution_dropped_links, attribution_tombstones"""
-
-
-@pytest.fixture(scope="module")
-def session(module_database: str) -> Iterator[StoreSession]:
-    opened = StoreSession(module_database, "tests-contract", create_staging)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -166,7 +166,7 @@ def test_a_tenant_moves_under_traffic_and_nothing_is_lost_or_counted_twice(  # n
                 each.terminate()
             assert [each.wait(120) for each in senders] == [0, 0]
 
-    # Each conversion was sent once, whoever sent it.
+    # Each conversion was sent once, by either installation.
     assert fake.duplicates == 0
     assert north.query(SENT, MOVES) > sent
     # Who was erased stays erased, also of what was published again.

@@ -129,7 +129,7 @@ class Tables:
         return identity_key if owner is None else USER_PREFIX + owner.user_id
 
     def with_something(self) -> set[Key]:
-        """Who owns, is owned or has a conversion: nobody may take them for somebody of whom nothing is stored."""
+        """Who owns, is owned or has a conversion: nobody may take them for new people."""
         people = {(key[0], row.state.journey_key) for key, row in self.conversions.items() if row.state.journey_key}
         for (tenant, anonymous_id), owner in self.identities.items():
             people |= {(tenant, ANONYMOUS_PREFIX + anonymous_id), (tenant, USER_PREFIX + owner.user_id)}

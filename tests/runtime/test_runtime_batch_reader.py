@@ -71,7 +71,7 @@ class PatientStage:
 
 
 def reader(consumer: ScriptedConsumer, stage: object, *, is_stopping: bool = False) -> BatchReader:
-    return BatchReader(consumer, stage, 0.01, lambda: is_stopping)  # type: ignore[arg-type]
+    return BatchReader(consumer, stage, 0.01, lambda: is_stopping)  # type: ignore[arg-type]  # stand-ins
 
 
 def offsets(found: Sequence[object]) -> list[int]:

@@ -184,7 +184,7 @@ DELETE FROM attribution_batch_jobs j USING {_ABOUT}
 WHERE j.tenant_id = c.tenant_id AND j.kind = 'analyze_journey' AND j.parameters ->> 'conversion_id' = c.conversion_id
 """
 # The row of a person with nothing left still names the person: it goes. Who waits for it makes it anew. One who owns,
-# is owned or has a conversion keeps it: stitching takes who has no row for somebody of whom nothing is stored.
+# is owned or has a conversion keeps it: stitching takes people without a row for new ones.
 _JOURNEYS = f"""
 DELETE FROM attribution_journeys j USING {_SCOPES}
 WHERE j.tenant_id = k.tenant_id AND j.journey_key = k.identity_key

@@ -4,7 +4,7 @@ Invariant: the owners of the batch's anonymous ids are read once, when the ids a
 another; what the batch itself links is taken in by ``moved``.
 
 Who has an owner, a device or a conversion has a row of ``attribution_journeys`` (migration 0114; an erasure leaves such
-rows). So of a person whose row this transaction made, nothing is stored, and nothing is asked for: no owner, no
+rows). So nothing is stored of a person that had no row before this transaction, and nothing is asked: no owner, no
 conversion. What the transaction itself stores about such a person takes the person out again.
 """
 

@@ -1,5 +1,5 @@
--- Who owns an anonymous id, is owned or has a conversion has a row of attribution_journeys: the stitcher takes who has
--- none for somebody of whom nothing is stored. Erasures before this migration could remove the row of an anonymous id
+-- Who owns an anonymous id, is owned or has a conversion has a row of attribution_journeys: the stitcher
+-- takes people without one for new. Erasures before this migration could remove the row of an anonymous id
 -- that an event of another user links. Rows that are there are left alone; times are those of the link or conversion.
 INSERT INTO attribution_journeys (tenant_id, journey_key, first_event_us, last_event_us, last_received_us)
 SELECT tenant_id, journey_key, min(first_us), max(last_us), max(received_us)

@@ -65,7 +65,7 @@ WHERE tenant_id = %s AND conversion_id = %s
 """
 
 # A journey's row must be there for each person that an event names, and reach as far as the events do; and for who owns
-# or is owned, however far: the stitcher takes who has none for somebody of whom nothing is stored.
+# or is owned, however far: the stitcher takes people without one for new.
 _NARROW_JOURNEYS = f"""
 WITH known AS (
     SELECT tenant_id, identity_key, min(first_us) AS first_us, max(last_us) AS last_us, max(received_us) AS received_us

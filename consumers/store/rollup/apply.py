@@ -306,7 +306,7 @@ class _People(NamedTuple):
 
     bought: dict[Person, dict[Key, Bought]]  # as they are stored, until the batch changes them
     marked: set[Key]  # that are stored as the first one of their person
-    retired: set[Person]  # whose first one retired
+    retired: set[Person]  # their first one retired
 
     @classmethod
     def of(cls, connection: psycopg.Connection, people: Collection[Person]) -> _People:

@@ -149,7 +149,7 @@ def load_plainly(*libraries: str) -> None:
     structlog would colour tracebacks with it, and httpx has a command line of its own. Processes log JSON.
     """
     loaded = sys.modules.pop("rich", None)
-    sys.modules["rich"] = None  # type: ignore[assignment]  # says "not installed" to whoever imports it meanwhile
+    sys.modules["rich"] = None  # type: ignore[assignment]  # an import of it meanwhile fails, as if it were not installed
     try:
         for name in libraries:
             importlib.import_module(name)
